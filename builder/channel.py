@@ -1,0 +1,73 @@
+"""A connection over a trio stream: the only user of trio here."""
+
+from typing import TypeVar
+
+from trio.abc import HalfCloseableStream
+
+from builder.connection import Connection, Side
+from builder.errors import LocalProtocolError
+from builder.framing import StreamedFrame
+from builder.messages import Kind, Message
+
+M = TypeVar("M", bound=Message)
+
+RECEIVE_SIZE = 256 * 1024
+"""Most bytes taken from a socket at once: a few hundred console lines, small against what a connection may hold."""
+
+
+class Channel:
+    """Messages over a stream. A method that waits has no deadline of its own: the caller knows the right one.
+
+    Errors are those of the stream (``trio.BrokenResourceError``, ``trio.ClosedResourceError``) and of the protocol.
+    """
+
+    def __init__(self, stream: HalfCloseableStream, side: Side) -> None:
+        self._stream = stream
+        self.connection = Connection(side)
+
+    async def send(self, *messages: Message) -> None:
+        """Send messages in one write."""
+        await self._stream.send_all(b"".join(self.connection.send(message) for message in messages))
+
+    async def send_bytes(self, kind: Kind, data: bytes) -> None:
+        """Send the bytes of whole frames of that kind, made elsewhere."""
+        self.connection.send_streamed(kind)
+        await self._stream.send_all(data)
+
+    async def send_body(self, data: bytes) -> None:
+        """Send more of a frame that was begun with ``send_bytes``."""
+        await self._stream.send_all(data)
+
+    def receive_nowait(self) -> Message | StreamedFrame | None:
+        """Return the next message if it has arrived already."""
+        return self.connection.next_message()
+
+    async def receive(self) -> Message | StreamedFrame:
+        """Wait for the next message. A job finished comes as its StreamedFrame."""
+        while (message := self.connection.next_message()) is None:
+            self.connection.receive_data(await self._stream.receive_some(RECEIVE_SIZE))
+        return message
+
+    async def receive_expected(self, kind: type[M]) -> M:
+        """Wait for the next message where the protocol allows only this kind."""
+        message = await self.receive()
+        if not isinstance(message, kind):
+            raise LocalProtocolError(f"expected only {kind.__name__} here, not {type(message).__name__}")
+        return message
+
+    async def receive_body(self) -> bytes:
+        """Wait for more of a job finished's body; empty when it is complete."""
+        while not (data := self.connection.read_body()):
+            if not self.connection.body_left:
+                return b""
+            self.connection.receive_data(await self._stream.receive_some(RECEIVE_SIZE))
+        return data
+
+    async def wait_closed(self) -> None:
+        """Wait until the peer has closed, or raise for what it sends instead: nothing is allowed to come now."""
+        while self.connection.next_message() is None:
+            self.connection.receive_data(await self._stream.receive_some(RECEIVE_SIZE))
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()

@@ -1,0 +1,31 @@
+"""The errors that people see: each class says when it is raised and how its program ends."""
+
+from typing import ClassVar
+
+
+class BuilderError(Exception):
+    """Base of every error that a person is told about, in one line, without a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ProtocolError(BuilderError):
+    """Bytes or messages that are not what the protocol says. The connection that carries them is over."""
+
+    exit_code = 4
+
+
+class FrameTooLarge(ProtocolError):
+    """A frame announces more bytes than its kind of message may have."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent a well-formed message when it was not its turn, or not of the kind expected."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This program tried to send a message that is not allowed now: a fault of ours, never of the peer."""
+
+
+class InvalidName(BuilderError, ValueError):
+    """A name of a job or a platform, or the path of an artifact, that must not reach the file system."""

@@ -1,0 +1,105 @@
+"""Frames: an 8-byte big-endian length, then exactly one DER value. Bytes in, frames out, no I/O.
+
+Rules kept here:
+1. A frame is refused by its header alone (length and first byte), before any of its body is stored.
+2. What is buffered is at most one frame of a kind that is expected, and what one ``feed`` brought beyond it.
+3. A job finished is never buffered: its body is handed on in pieces.
+"""
+
+import struct
+from collections.abc import Collection
+
+from attrs import frozen
+
+from builder.errors import FrameTooLarge, ProtocolError, RemoteProtocolError
+from builder.messages import KINDS, JobFinished, Kind
+
+_LENGTH = struct.Struct(">Q")
+
+
+def frame(body: bytes) -> bytes:
+    """Return the frame of an encoded message, to be sent in one write."""
+    return _LENGTH.pack(len(body)) + body
+
+
+def frame_header(length: int) -> bytes:
+    """Return what precedes a body of that many bytes."""
+    return _LENGTH.pack(length)
+
+
+@frozen(kw_only=True)
+class Frame:
+    """A whole frame's body."""
+
+    body: bytes
+
+
+@frozen(kw_only=True)
+class StreamedFrame:
+    """The begin of a job finished with a body of ``length`` bytes, to be taken with ``FrameReader.read_body``."""
+
+    length: int
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._body_left = 0
+
+    def feed(self, data: bytes) -> None:
+        """Append what came from the peer."""
+        self._buffer += data
+
+    @property
+    def in_frame(self) -> bool:
+        """True while a frame has begun and not ended: an end of the stream now cuts it off."""
+        return bool(self._buffer) or self._body_left > 0
+
+    def next_frame(self, expected: Collection[Kind]) -> Frame | StreamedFrame | None:
+        """Return the next frame, or None while bytes are missing.
+
+        Raises ProtocolError for a frame that can't be a message or is larger than its kind may be, and
+        RemoteProtocolError for a kind that is not ``expected`` now, as soon as its first 9 bytes are there.
+        """
+        if self._body_left:
+            raise AssertionError("the body of a job finished must be read first")
+        if len(self._buffer) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if length < 2:
+            raise ProtocolError("a frame that is too short for any message")
+        if len(self._buffer) == _LENGTH.size:
+            return None
+        tag = self._buffer[_LENGTH.size]
+        kind = KINDS.get(tag & 0x1F) if tag & 0xE0 == 0xA0 else None
+        if kind is None:
+            raise ProtocolError(f"unknown kind of message, tag 0x{tag:02x}")
+        if kind not in expected:
+            names = " or ".join(sorted(kind.__name__ for kind in expected)) or "nothing"
+            raise RemoteProtocolError(f"expected {names}, got {kind.__name__}")
+        if length > kind.max_size:
+            raise FrameTooLarge(f"{kind.__name__} of {length} bytes, more than the {kind.max_size} allowed")
+        if kind is JobFinished:
+            del self._buffer[: _LENGTH.size]
+            self._body_left = length
+            return StreamedFrame(length=length)
+        end = _LENGTH.size + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(memoryview(self._buffer)[_LENGTH.size : end])
+        del self._buffer[:end]
+        return Frame(body=body)
+
+    def read_body(self) -> bytes:
+        """Return what has arrived of a streamed frame's body, empty while more must be fed or when it is complete."""
+        data = bytes(memoryview(self._buffer)[: self._body_left])
+        del self._buffer[: len(data)]
+        self._body_left -= len(data)
+        return data
+
+    @property
+    def body_left(self) -> int:
+        """Bytes of the streamed frame that ``read_body`` has not returned yet."""
+        return self._body_left

@@ -1,0 +1,1 @@
+"""The client: changes the schedule, watches builds, inspects executions."""

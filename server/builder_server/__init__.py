@@ -1,0 +1,1 @@
+"""The server: schedule, queues, dispatch, console, results, upload."""

@@ -1,0 +1,1 @@
+"""The worker: takes one job per connection, runs it in a sandbox, sends its console and artifacts back."""

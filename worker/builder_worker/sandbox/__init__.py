@@ -1,0 +1,142 @@
+"""Sandboxes: where a job runs. One module per back end, all behind the interface of this one.
+
+A ``Backend`` is made once from the worker's options and opens a fresh ``Sandbox`` for every job:
+
+    async with await backend.open(task) as sandbox:
+        sandbox.start(output_fd)        # the script begins, stdout and stderr both go to that descriptor
+        status = await sandbox.wait()   # returns when every process of the job is gone, daemons included
+        ...                             # collect what is below sandbox.work
+                                        # leaving the block kills what runs and removes everything
+
+Rules that every back end keeps:
+1. When ``wait`` returns no process of the job runs any more, whatever it did to escape.
+2. ``kill`` ends all of them; if the worker dies with SIGKILL, the kernel ends them, or ``clean_up`` at the next start.
+3. The job sees nothing of the worker: not its environment, descriptors, files, processes or network unless told to.
+4. ``start`` must run in the main thread: the parent-death signal follows the thread that started the process.
+"""
+
+import abc
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+from uuid import UUID
+
+from attrs import field, frozen
+
+from builder.errors import BuilderError
+
+
+class SandboxError(BuilderError):
+    """A sandbox could not be made or did not start: a fault of the machine or its set-up, not of the job."""
+
+    exit_code = 7
+
+
+@frozen(kw_only=True)
+class Limits:
+    """What a job may use. None is no limit. Sizes in bytes, times in seconds.
+
+    A back end enforces memory, pids, cpus and work_size; the others are enforced by the code around it.
+    """
+
+    timeout: float | None = None
+    max_silent: float | None = None
+    memory: int | None = None
+    pids: int | None = None
+    cpus: float | None = None
+    work_size: int | None = None
+    max_console: int | None = None
+    max_artifact_bytes: int | None = None
+    max_artifacts: int | None = None
+
+
+@frozen(kw_only=True)
+class Task:
+    """What a sandbox is to run. ``environment`` is complete: the back end adds only PATH and HOME if missing."""
+
+    uuid: UUID
+    name: str
+    platform: str
+    script: bytes
+    environment: Mapping[str, str] = field(factory=dict)
+    limits: Limits = Limits()
+
+
+@frozen(kw_only=True)
+class ExitStatus:
+    """How the script's own process ended: an exit code, or the POSIX number of the signal that killed it."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+@frozen(kw_only=True)
+class Check:
+    """What ``builder-worker check`` tells of a back end.
+
+    ``reason`` says why it does not work here and ``remedy`` what to do about it; ``limits`` names the fields of
+    ``Limits`` that are real here, ``notes`` whatever else an operator should know.
+    """
+
+    works: bool
+    reason: str = ""
+    remedy: str = ""
+    limits: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+
+class Sandbox(abc.ABC):
+    """One job's sandbox; an asynchronous context manager that leaves nothing behind."""
+
+    work: Path
+    """The job's work directory as the worker sees it: the script lies in it, and the artifacts are below it."""
+
+    script_name: str
+    """The name of the script in the work directory: no artifact."""
+
+    @abc.abstractmethod
+    def start(self, output: int) -> None:
+        """Start the script with ``output`` as its stdout and stderr. Raises SandboxError."""
+
+    @abc.abstractmethod
+    async def wait(self) -> ExitStatus:
+        """Wait until all processes of the job are gone and return how the script ended."""
+
+    @abc.abstractmethod
+    def kill(self) -> None:
+        """Kill all processes of the job at once. Harmless when they are gone; does not wait."""
+
+    def exceeded(self) -> str | None:
+        """Return which limit of the back end ended the job, such as "out of memory (limit 512 MiB)", or None."""
+        return None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Kill what still runs, wait for it, remove the work directory. Works when the caller is cancelled too."""
+
+
+class Backend(abc.ABC):
+    """A way to make sandboxes."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def check(self) -> Check:
+        """Return whether it works on this machine, by trying, in well under a second."""
+
+    @abc.abstractmethod
+    async def open(self, task: Task) -> Sandbox:
+        """Return a fresh sandbox with the script in its work directory. Raises SandboxError."""
+
+    async def clean_up(self) -> tuple[str, ...]:
+        """Remove what a worker that was killed left behind; return a line for each thing removed."""
+        return ()
