@@ -29,3 +29,9 @@ class LocalProtocolError(ProtocolError):
 
 class InvalidName(BuilderError, ValueError):
     """A name of a job or a platform, or the path of an artifact, that must not reach the file system."""
+
+
+class InvalidAddress(BuilderError, ValueError):
+    """Text that should name a host and a port, and does not."""
+
+    exit_code = 2

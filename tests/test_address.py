@@ -1,0 +1,87 @@
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.address import format_address, parse_address
+from builder.errors import BuilderError, InvalidAddress
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:1234", ("127.0.0.1", 1234)),
+        ("127.0.0.1", ("127.0.0.1", 77)),
+        ("localhost:1", ("localhost", 1)),
+        ("builds.example.org:65535", ("builds.example.org", 65535)),
+        ("host.", ("host.", 77)),
+        ("my_server:80", ("my_server", 80)),
+        ("[::1]:1234", ("::1", 1234)),
+        ("[::1]", ("::1", 77)),
+        ("::1", ("::1", 77)),
+        ("[fe80::1%eth0]:9", ("fe80::1%eth0", 9)),
+        ("::ffff:10.0.0.1", ("::ffff:10.0.0.1", 77)),
+    ],
+)
+def test_an_address_is_read(text: str, expected: tuple[str, int]) -> None:
+    assert parse_address(text, default_port=77) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ":1234",
+        "host:",
+        "host:0",
+        "host:65536",
+        "host:http",
+        "host:-1",
+        "host:+1",
+        "host:1 ",
+        "host:١",
+        "ho st:1",
+        "host/path",
+        "http://host:1",
+        "user@host:1",
+        "-host:1",
+        "hôst:1",
+        "\x1b[31m:1",
+        "[::1",
+        "[::1]1234",
+        "[::1]:",
+        "[host]:1",
+        "1:2:3",
+        "::1%a]b",
+        "::1%\x1b",
+        "::1%",
+        "a" * 254,
+    ],
+)
+def test_nonsense_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(InvalidAddress) as caught:
+        parse_address(text)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert "HOST:PORT" in message
+    assert isinstance(caught.value, BuilderError)
+    assert caught.value.exit_code == 2
+
+
+def test_the_default_port_is_the_originals() -> None:
+    assert parse_address("localhost") == ("localhost", 1234)
+
+
+@given(st.text())
+def test_any_text_is_an_address_or_refused(text: str) -> None:
+    try:
+        host, port = parse_address(text)
+    except InvalidAddress:
+        return
+    assert parse_address(format_address(host, port)) == (host, port)
+
+
+@given(st.one_of(st.ip_addresses(), st.from_regex(r"[a-z][a-z0-9.]{0,20}", fullmatch=True)), st.integers(1, 65535))
+def test_what_is_formatted_reads_back(host: ipaddress.IPv4Address | ipaddress.IPv6Address | str, port: int) -> None:
+    assert parse_address(format_address(str(host), port)) == (str(host), port)
