@@ -96,10 +96,13 @@ def _uuid(data: bytes) -> UUID:
     return UUID(bytes=bytes(data[:16]))
 
 
+_REPEATED_SLASHES = re.compile(rb"(?s)(?<=.)/+")  # two slashes at the begin are left: POSIX lets them mean something
+
+
 def _path(data: bytes) -> str:
     if not data or b"\0" in data:
         raise ProtocolError("a path is empty or contains a NUL")
-    return text(data)
+    return text(_REPEATED_SLASHES.sub(b"/", data))  # as the original reads it, so that a/b and a//b are one path
 
 
 _GENERALIZED = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{3,7}))?)?)?(?:Z|([+-])(\d\d)(\d\d))")
@@ -117,14 +120,17 @@ def decode_time(kind: str, data: bytes) -> Instant:
     match = (_UTC if kind == "utcTime" else _GENERALIZED).fullmatch(data)
     if match is None:
         raise ProtocolError(f"malformed time {bytes(data[:40])!r}")
-    digits = [int(group or 0) for group in match.group(1, 2, 3, 4, 5, 6)]
-    year = digits[0] + ((1900 if digits[0] >= 50 else 2000) if kind == "utcTime" else 0)
+    year, month, day, hour, minute, second = (int(group or 0) for group in match.group(1, 2, 3, 4, 5, 6))
+    if kind == "utcTime":
+        year += 1900 if year >= 50 else 2000
     milliseconds = int((match[7] or b"0")[:3])
     offset = dt.timedelta(hours=int(match[9] or 0), minutes=int(match[10] or 0))
     try:
         # datetime lacks the year 0, so compute in the years 400 to 799 and move by whole cycles of the calendar
         cycles, year_of_cycle = divmod(year, _CYCLE_YEARS)
-        moment = dt.datetime(_CYCLE_YEARS + year_of_cycle, *digits[1:], milliseconds * 1000, tzinfo=dt.UTC)
+        moment = dt.datetime(
+            _CYCLE_YEARS + year_of_cycle, month, day, hour, minute, second, milliseconds * 1000, tzinfo=dt.UTC
+        )
         moment += offset if match[8] == b"-" else -offset
         return Instant(Instant.from_datetime(moment).ms + (cycles - 1) * _CYCLE_MS)
     except (ValueError, OverflowError) as error:
@@ -221,9 +227,7 @@ def _from_schedule_item(item: ScheduleItem) -> _Asn1:
 
 
 def _to_schedule_item(value: _Asn1) -> ScheduleItem:
-    return ScheduleItem(
-        next=_to_time(value["next"]), period=_to_period(value["period"]), job=_to_job(value["job"])
-    )
+    return ScheduleItem(next=_to_time(value["next"]), period=_to_period(value["period"]), job=_to_job(value["job"]))
 
 
 def _from_queue(queue: Queue) -> _Asn1:
@@ -239,9 +243,7 @@ def _from_running(build: RunningBuild) -> _Asn1:
 
 
 def _to_running(value: _Asn1) -> RunningBuild:
-    return RunningBuild(
-        started=_to_time(value["started"]), uuid=_uuid(value["uuid"]), job=_to_script_job(value["job"])
-    )
+    return RunningBuild(started=_to_time(value["started"]), uuid=_uuid(value["uuid"]), job=_to_script_job(value["job"]))
 
 
 def _to_info_reply(value: _Asn1) -> InfoReply:
@@ -465,8 +467,15 @@ def decode_path(content: bytes) -> str:
     return _path(content)
 
 
+def encode_console_integer(value: int) -> bytes:
+    """Return the DER of an INTEGER; ProtocolError if the original could not read it."""
+    return der.integer(_integer(value))
+
+
 def decode_console_integer(content: bytes) -> int:
     """Return the INTEGER with these content bytes; ProtocolError if it is not minimal or beyond 62 bits."""
+    if len(content) > 8:
+        raise ProtocolError("integer beyond 62 bits")
     value = int.from_bytes(content, "big", signed=True)
     if not content or der.integer(value)[2:] != content:
         raise ProtocolError("integer that is not in its shortest form")

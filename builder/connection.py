@@ -72,7 +72,7 @@ _TABLE: dict[tuple[State, Side], dict[Kind, State]] = {
     (State.OPEN, Side.PEER): {Hello: State.OPEN},
     (State.CLIENT_HELLO, Side.SERVER): {ServerHello: State.CLIENT_READY},
     (State.WORKER_HELLO, Side.SERVER): {ServerHello: State.WORKER_READY},
-    (State.CLIENT_READY, Side.PEER): {kind: State.COMMANDED for kind in _COMMANDS}
+    (State.CLIENT_READY, Side.PEER): dict.fromkeys(_COMMANDS, State.COMMANDED)
     | {Info: State.ASKED_INFO, Observe: State.OBSERVING},
     (State.COMMANDED, Side.SERVER): {Success: State.DONE, Failure: State.DONE},
     (State.ASKED_INFO, Side.SERVER): {InfoReply: State.COMMANDED, Failure: State.DONE},
@@ -99,7 +99,7 @@ class Connection:
         self._reader = FrameReader()
         self._ended = False
 
-    def receive_data(self, data: bytes) -> None:
+    def receive_data(self, data: bytes | bytearray) -> None:
         """Take bytes from the peer; empty ones mean that it has closed its side."""
         if data:
             self._reader.feed(data)
@@ -157,5 +157,3 @@ class Connection:
 
     def _advance(self, message: Message, allowed: dict[Kind, State]) -> None:
         self.state = _AFTER_HELLO[message.role] if isinstance(message, Hello) else allowed[type(message)]
-
-

@@ -43,7 +43,7 @@ def value_size(length: int) -> int:
 def integer(value: int) -> bytes:
     """Return an INTEGER in its shortest two's complement form."""
     size = ((value if value >= 0 else ~value).bit_length()) // 8 + 1
-    return bytes((INTEGER, size)) + value.to_bytes(size, "big", signed=True)
+    return header(INTEGER, size) + value.to_bytes(size, "big", signed=True)
 
 
 def read_header(data: bytes | bytearray | memoryview, offset: int) -> tuple[int, int, int] | None:

@@ -239,7 +239,7 @@ def read_execution(file: BinaryIO) -> Iterator[Event]:
 
 def encode_console_line(line: ConsoleLine) -> bytes:
     """Return a line as it stands in the console of an execution."""
-    content = der.integer(line.delta) + der.header(der.TEXT, len(line.line)) + line.line
+    content = codec.encode_console_integer(line.delta) + der.header(der.TEXT, len(line.line)) + line.line
     return der.header(der.SEQUENCE, len(content)) + content
 
 
@@ -313,7 +313,8 @@ def decode(data: bytes) -> Execution:
             case ArtifactData(data=piece):
                 artifacts[-1][1].append(piece)
     reader.finish()
-    assert head and end  # the reader was complete
+    assert head  # the reader was complete
+    assert end
     return Execution(
         job=head.job,
         uuid=head.uuid,

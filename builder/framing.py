@@ -48,7 +48,7 @@ class FrameReader:
         self._buffer = bytearray()
         self._body_left = 0
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray) -> None:
         """Append what came from the peer."""
         self._buffer += data
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from attrs import frozen
 
-from builder.model import Artifact, Instant, Job, OrbBuildJob, Period, Queue, Result, RunningBuild, ScheduleItem, ScriptJob
+from builder.model import Artifact, Instant, OrbBuildJob, Period, Queue, Result, RunningBuild, ScheduleItem, ScriptJob
 
 CLIENT_VERSION = 13
 """The version that a client of the classic protocol names in its hello."""

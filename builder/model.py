@@ -45,9 +45,9 @@ def raw(value: str) -> bytes:
 
 
 def printable(value: str | bytes) -> str:
-    """Return text from outside as something that a terminal or a log can show.
+    r"""Return text from outside as something that a terminal or a log can show.
 
-    Control characters and bytes that are not UTF-8 appear as escapes (``\\x1b``), so that nobody can move the
+    Control characters and bytes that are not UTF-8 appear as escapes (``\x1b``), so that nobody can move the
     cursor, forge a line or hide one.
     """
     decoded = value if isinstance(value, str) else text(value)
@@ -253,7 +253,7 @@ def parse_result(value: str) -> Result | None:
 _OCAML_SIGNALS = (
     "ABRT ALRM FPE HUP ILL INT KILL PIPE QUIT SEGV TERM USR1 USR2 CHLD CONT STOP TSTP TTIN TTOU VTALRM PROF BUS POLL "
     "SYS TRAP URG XCPU XFSZ"
-).split()
+).split()  # noqa: SIM905  28 quoted names would hide the order that matters
 _TO_POSIX = {
     -index: int(getattr(signal, f"SIG{name}"))
     for index, name in enumerate(_OCAML_SIGNALS, start=1)
