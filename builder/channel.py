@@ -11,8 +11,11 @@ from builder.messages import Kind, Message
 
 M = TypeVar("M", bound=Message)
 
-RECEIVE_SIZE = 256 * 1024
-"""Most bytes taken from a socket at once: a few hundred console lines, small against what a connection may hold."""
+RECEIVE_SIZE = 64 * 1024
+"""Most bytes taken from a socket at once: 2000 console lines, whose decoding (40 ms) holds up other connections."""
+
+BODY_SIZE = 512 * 1024
+"""The same for the body of a job finished, which is copied and not decoded."""
 
 
 class Channel:
@@ -60,7 +63,7 @@ class Channel:
         while not (data := self.connection.read_body()):
             if not self.connection.body_left:
                 return b""
-            self.connection.receive_data(await self._stream.receive_some(RECEIVE_SIZE))
+            self.connection.receive_data(await self._stream.receive_some(BODY_SIZE))
         return data
 
     async def wait_closed(self) -> None:

@@ -462,16 +462,6 @@ def decode_uuid(content: bytes) -> UUID:
     return _uuid(content)
 
 
-def decode_path(content: bytes) -> str:
-    """Return the path of the content bytes of a File's path; ProtocolError if no file could have it."""
-    return _path(content)
-
-
-def encode_console_integer(value: int) -> bytes:
-    """Return the DER of an INTEGER; ProtocolError if the original could not read it."""
-    return der.integer(_integer(value))
-
-
 def decode_console_integer(content: bytes) -> int:
     """Return the INTEGER with these content bytes; ProtocolError if it is not minimal or beyond 62 bits."""
     if len(content) > 8:

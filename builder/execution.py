@@ -21,7 +21,7 @@ from attrs import frozen
 from builder import codec, der
 from builder.errors import ProtocolError
 from builder.messages import MAX_SCRIPT, JobFinished, Output
-from builder.model import Artifact, ConsoleLine, Execution, Instant, Result, ScriptJob, raw
+from builder.model import Artifact, ConsoleLine, Execution, Instant, Result, ScriptJob, raw, text
 
 READ_SIZE = 256 * 1024
 """Bytes read from a file at once."""
@@ -172,7 +172,7 @@ class _Reader:
             if count > MAX_ARTIFACTS:
                 raise ProtocolError(f"more than {MAX_ARTIFACTS} artifacts")
             file_end = yield from self._enter(der.SEQUENCE, data_end)
-            path = codec.decode_path((yield from self._primitive(der.TEXT, file_end, _MAX_SMALL)))
+            path = text((yield from self._primitive(der.TEXT, file_end, _MAX_SMALL)))
             content_end = yield from self._enter(der.TEXT, file_end)
             if content_end != file_end:
                 raise ProtocolError("an element after the content of an artifact")
@@ -309,6 +309,7 @@ def decode(data: bytes) -> Execution:
             case ExecutionEnd():
                 end = event
             case ArtifactStart(path=path):
+                codec.check_path(path)
                 artifacts.append((path, []))
             case ArtifactData(data=piece):
                 artifacts[-1][1].append(piece)

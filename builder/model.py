@@ -250,10 +250,10 @@ def parse_result(value: str) -> Result | None:
 
 # OCaml numbers the signals it knows itself, downwards from -1 (module Sys of its standard library); a signal that
 # it does not know keeps the number of the system.
-_OCAML_SIGNALS = (
+_OCAML_SIGNALS = (  # noqa: SIM905  28 quoted names, a line each, would hide the order that matters
     "ABRT ALRM FPE HUP ILL INT KILL PIPE QUIT SEGV TERM USR1 USR2 CHLD CONT STOP TSTP TTIN TTOU VTALRM PROF BUS POLL "
     "SYS TRAP URG XCPU XFSZ"
-).split()  # noqa: SIM905  28 quoted names would hide the order that matters
+).split()
 _TO_POSIX = {
     -index: int(getattr(signal, f"SIG{name}"))
     for index, name in enumerate(_OCAML_SIGNALS, start=1)
