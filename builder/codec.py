@@ -99,7 +99,8 @@ def _uuid(data: bytes) -> UUID:
 _REPEATED_SLASHES = re.compile(rb"(?s)(?<=.)/+")  # two slashes at the begin are left: POSIX lets them mean something
 
 
-def _path(data: bytes) -> str:
+def decode_path(data: bytes) -> str:
+    """Return the path of a file; ProtocolError for what the original refuses. Far more may not be stored: see the model."""
     if not data or b"\0" in data:
         raise ProtocolError("a path is empty or contains a NUL")
     return text(_REPEATED_SLASHES.sub(b"/", data))  # as the original reads it, so that a/b and a//b are one path
@@ -158,7 +159,7 @@ def _from_script_job(job: ScriptJob) -> _Asn1:
 
 def _to_script_job(value: _Asn1) -> ScriptJob:
     for file in value["files"]:
-        _path(file["path"])
+        decode_path(file["path"])
     platform = text(value["platform"]) if "platform" in value else NO_PLATFORM
     return ScriptJob(name=text(value["name"]), platform=platform, script=bytes(value["script"]))
 
@@ -219,7 +220,7 @@ def _from_artifact(artifact: Artifact) -> _Asn1:
 
 
 def _to_artifact(value: _Asn1) -> Artifact:
-    return Artifact(path=_path(value["path"]), content=bytes(value["content"]))
+    return Artifact(path=decode_path(value["path"]), content=bytes(value["content"]))
 
 
 def _from_schedule_item(item: ScheduleItem) -> _Asn1:

@@ -309,8 +309,7 @@ def decode(data: bytes) -> Execution:
             case ExecutionEnd():
                 end = event
             case ArtifactStart(path=path):
-                codec.check_path(path)
-                artifacts.append((path, []))
+                artifacts.append((codec.decode_path(raw(path)), []))
             case ArtifactData(data=piece):
                 artifacts[-1][1].append(piece)
     reader.finish()
