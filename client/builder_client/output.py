@@ -1,0 +1,123 @@
+"""Everything that is printed goes through a Printer: to a terminal safely, to a pipe or a file exactly.
+
+On a terminal, text from outside loses its control characters, tables are fitted to the width, and headings are
+bold. Elsewhere bytes are not altered, tables are as wide as their content, and there is no escape sequence.
+"""
+
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+from builder.errors import BuilderError
+from builder.model import printable, raw
+
+_NO_WRAP = 10_000_000
+"""Columns of a table that is not for a terminal: wider than any row can be."""
+
+
+def json_text(value: str | bytes) -> str:
+    """Return text of the wire for JSON: bytes that are not UTF-8 become U+FFFD."""
+    return (raw(value) if isinstance(value, str) else value).decode("utf-8", "replace")
+
+
+def json_bytes(key: str, data: bytes) -> dict[str, str]:
+    """Return ``{key: text}``, and beside it ``key_base64`` where the bytes are not UTF-8, so that nothing is lost."""
+    value = {key: json_text(data)}
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        import base64
+
+        value[f"{key}_base64"] = base64.b64encode(data).decode("ascii")
+    return value
+
+
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """Return JSON in ASCII, so that it is safe on any terminal and in any encoding."""
+    return json.dumps(value, indent=indent, ensure_ascii=True)
+
+
+class Printer:
+    """Writes to a binary stream; ``color`` is "auto" (a terminal without NO_COLOR), "always" or "never"."""
+
+    def __init__(self, stream: BinaryIO, *, color: str, environ: Mapping[str, str]) -> None:
+        self._stream = stream
+        self.is_terminal = stream.isatty()
+        plain = not self.is_terminal or environ.get("NO_COLOR") or environ.get("TERM", "dumb") in ("dumb", "unknown")
+        self._styled = color == "always" or (color == "auto" and not plain)
+
+    def write(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        self._stream.write(data)
+
+    def flush(self) -> None:
+        """Hand everything to the terminal, pipe or file."""
+        self._stream.flush()
+
+    def line(self, text: str) -> None:
+        """Write a line of our own words; what it quotes from outside has gone through ``printable``."""
+        self._stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
+    def json(self, value: object, *, indent: int | None = None) -> None:
+        """Write a value as JSON, by default on one line."""
+        self.line(to_json(value, indent=indent))
+
+    def foreign(self, data: bytes) -> bytes:
+        """Return bytes from outside as they may be written here: exactly, or escaped but for tabs on a terminal."""
+        if not self.is_terminal:
+            return data
+        return b"\t".join(printable(part).encode("utf-8", "backslashreplace") for part in data.split(b"\t"))
+
+    def foreign_line(self, prefix: str, data: bytes) -> None:
+        """Write ``prefix`` and a line from outside."""
+        self._stream.write(prefix.encode("ascii") + self.foreign(data) + b"\n")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+        """Write a titled table, or ``empty`` in its place; cells have gone through ``printable``."""
+        if not rows:
+            self.line(f"{title}: {empty}")
+            return
+        # 20 ms that only tables need
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        text = io.StringIO()
+        console = Console(
+            file=text,
+            width=shutil.get_terminal_size().columns if self.is_terminal else _NO_WRAP,
+            height=25,  # unused, but the width counts only together with a height
+            force_terminal=self._styled,
+            color_system="standard" if self._styled else None,
+            no_color=False,  # NO_COLOR is in _styled already
+            legacy_windows=False,
+            highlight=False,
+        )
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold cyan" if self._styled else "")
+        for column in columns:
+            table.add_column(Text(column), overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(Text(title, style="bold"))
+        console.print(table)
+        for line in text.getvalue().removesuffix("\n").split("\n"):
+            self.line(line.rstrip())
+
+
+def standard_output(color: str = "auto") -> Printer:
+    """Return the printer of this process."""
+    if sys.stdout is None:  # the program was started with it closed
+        raise BuilderError("standard output is closed")
+    return Printer(sys.stdout.buffer, color=color, environ=os.environ)
+
+
+def note(text: str) -> None:
+    """Tell the person something that is no data: on standard error."""
+    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+
+
+JsonObject = dict[str, Any]

@@ -1,0 +1,181 @@
+"""One exchange with a server over a plain blocking socket.
+
+The program that users wait for has nothing else to do meanwhile, so it needs no event loop; the order of messages is
+checked by ``builder.connection``.
+"""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+from uuid import UUID
+
+from attrs import field, frozen
+
+from builder.address import format_address
+from builder.connection import Connection, Side
+from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, ProtocolError
+from builder.framing import StreamedFrame
+from builder.messages import CLIENT_VERSION, Failure, Hello, Info, InfoReply, Message, Observe, Output, Role, Success
+from builder.model import printable
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for each address of the server to accept."""
+
+REPLY_TIMEOUT = 60.0
+"""Seconds without a byte from a server that owes a reply, and for a command to be taken."""
+
+RECEIVE_SIZE = 256 * 1024
+"""Most bytes taken from the socket at once: a few hundred console lines."""
+
+# A server that vanished without a word is noticed after about two minutes of silence; the defaults of most systems
+# are two hours. Not every system has all three options.
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
+
+class Unreachable(BuilderError):
+    """The server can't be connected to, or the connection to it was lost."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class ConnectionLost(Unreachable):
+    """The connection ended before the exchange was complete."""
+
+
+class Refused(BuilderError):
+    """The server answered that it did not do what it was asked for, or it knows no such build."""
+
+    exit_code: ClassVar[int] = 3
+
+
+def _nothing() -> None:
+    pass
+
+
+@frozen(kw_only=True)
+class Remote:
+    """A server by its address. Every method is one connection; they raise Unreachable, Refused, or ProtocolError."""
+
+    host: str
+    port: int
+    connect_timeout: float = field(default=CONNECT_TIMEOUT)
+    reply_timeout: float = field(default=REPLY_TIMEOUT)
+
+    def __str__(self) -> str:
+        return format_address(self.host, self.port)
+
+    def ask(self, command: Message) -> None:
+        """Send a command that is answered by success alone."""
+        for _ in self._exchange(command, reply_timeout=self.reply_timeout):
+            pass
+
+    def info(self) -> InfoReply:
+        """Return the server's schedule, queues and running builds."""
+        replies = list(self._exchange(Info(), reply_timeout=self.reply_timeout))
+        if len(replies) == 1 and isinstance(replies[0], InfoReply):
+            return replies[0]
+        raise LocalProtocolError("the table of messages allows exactly one info reply")
+
+    def observe(self, uuid: UUID, *, on_wait: Callable[[], None] = _nothing) -> Iterator[Output]:
+        """Return the outputs of a build from its begin, as they come; the last one tells the result.
+
+        ``on_wait`` is called before every wait for the network. There is no deadline: a build may be silent for
+        hours, and keepalive finds a server that has gone.
+        """
+        for message in self._exchange(Observe(uuid=uuid), reply_timeout=None, on_wait=on_wait):
+            if isinstance(message, Output):
+                yield message
+
+    def _exchange(
+        self, command: Message, *, reply_timeout: float | None, on_wait: Callable[[], None] = _nothing
+    ) -> Iterator[Message]:
+        with contextlib.closing(self._connect()) as link:
+            link.send(Hello(role=Role.CLIENT, version=CLIENT_VERSION))
+            try:
+                link.receive()
+            except ConnectionLost as error:
+                raise Unreachable(
+                    f"{self} closed the connection at once: is it a builder-server that speaks client version "
+                    f"{CLIENT_VERSION}?"
+                ) from error
+            link.send(command)
+            link.set_timeout(reply_timeout)
+            while True:
+                while (message := link.received()) is None:
+                    on_wait()
+                    link.wait()
+                match message:
+                    case Success():
+                        return
+                    case Failure(message=reason):
+                        raise Refused(printable(reason))
+                yield message
+
+    def _connect(self) -> "_Link":
+        try:
+            sock = socket.create_connection((self.host, self.port), self.connect_timeout)
+        except (OSError, UnicodeError) as error:
+            raise Unreachable(f"can't reach the server at {self}: {_reason(error)}") from error
+        sock.settimeout(self.reply_timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        return _Link(sock, str(self))
+
+
+class _Link:
+    """A connected socket and the state of its exchange; says in its errors which server they are about."""
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        self._sock = sock
+        self._name = name
+        self._connection = Connection(Side.PEER)
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def set_timeout(self, seconds: float | None) -> None:
+        self._sock.settimeout(seconds)
+
+    def send(self, message: Message) -> None:
+        with self._lost():
+            self._sock.sendall(self._connection.send(message))
+
+    def received(self) -> Message | None:
+        """Return the next message that has arrived."""
+        try:
+            message = self._connection.next_message()
+        except ConnectionEnded as error:
+            raise ConnectionLost(f"{self._name} closed the connection before it had answered in full") from error
+        except ProtocolError as error:
+            raise ProtocolError(f"{self._name} does not follow the protocol: {error}") from error
+        if isinstance(message, StreamedFrame):
+            raise LocalProtocolError("the table of messages sends no job finished to a client")
+        return message
+
+    def wait(self) -> None:
+        """Wait for more bytes, or the end."""
+        with self._lost():
+            self._connection.receive_data(self._sock.recv(RECEIVE_SIZE))
+
+    def receive(self) -> Message:
+        """Wait for the next message."""
+        while (message := self.received()) is None:
+            self.wait()
+        return message
+
+    @contextlib.contextmanager
+    def _lost(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise Unreachable(f"{self._name} did not answer within {self._sock.gettimeout():g} s") from error
+        except OSError as error:
+            raise ConnectionLost(f"lost the connection to {self._name}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
