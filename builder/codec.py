@@ -468,11 +468,6 @@ def encode_console_integer(value: int) -> bytes:
     return der.integer(_integer(value))
 
 
-def encode_console_integer(value: int) -> bytes:
-    """Return the DER of an INTEGER; ProtocolError if the original could not read it."""
-    return der.integer(_integer(value))
-
-
 def decode_console_integer(content: bytes) -> int:
     """Return the INTEGER with these content bytes; ProtocolError if it is not minimal or beyond 62 bits."""
     if len(content) > 8:
