@@ -229,7 +229,7 @@ class Aborted:
 Result = Exited | Signalled | Stopped | Aborted
 """How an execution ended; its ``str`` is the text that observers of the original see."""
 
-_RESULT_TEXT = re.compile(r"(?s:(exited|signalled|stopped) (-?\d{1,19})|execution aborted: (.*))")
+_RESULT_TEXT = re.compile(r"(?s:(exited|signalled|stopped) (-?[0-9]{1,19})|execution aborted: (.*))")
 
 
 def parse_result(value: str) -> Result | None:
