@@ -1,0 +1,64 @@
+"""How a program ends: one line on standard error and an exit status, never a traceback."""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from builder.errors import BuilderError
+from builder.model import printable
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit status after Ctrl-C, as a shell reports a program that the signal ended."""
+
+BROKEN_PIPE = 128 + signal.SIGPIPE
+"""Exit status when nobody reads the output any more, as of any program that SIGPIPE ended."""
+
+
+def run(command: click.Command, name: str) -> NoReturn:
+    """Run a command with the arguments of this process and exit."""
+    try:
+        status = command.main(prog_name=name, standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        status = BROKEN_PIPE
+    except click.exceptions.Abort:  # click's word for KeyboardInterrupt
+        status = INTERRUPTED
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except click.ClickException as error:
+        status = error.exit_code
+        _say(name, _click_message(error))
+    except BuilderError as error:
+        status = error.exit_code
+        _say(name, str(error))
+    except OSError as error:  # a file, or standard output: what the network does is a BuilderError
+        status = BuilderError.exit_code
+        where = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        _say(name, f"{where}{error.strerror or error}")
+    _leave(status if isinstance(status, int) else 0)
+
+
+def _leave(status: int) -> NoReturn:
+    # what could not be written is not tried again while the interpreter ends: it would be a second message
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _click_message(error: click.ClickException) -> str:
+    message = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{message.rstrip('.')} (see '{context.command_path} --help')" if context else message
+
+
+def _say(name: str, message: str) -> None:
+    # one line whatever it quotes
+    line = printable(" ".join(message.split()))
+    print(f"{name}: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)

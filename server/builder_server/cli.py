@@ -1,0 +1,156 @@
+"""The command line of builder-server: it parses, and hands over to ``server``."""
+
+import platform
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from builder import __version__, program
+from builder.address import DEFAULT_PORT
+
+ON_FREEBSD = platform.system() == "FreeBSD"
+DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
+CONFIG_DIR = "/usr/local/etc/builder" if ON_FREEBSD else "/etc/builder"
+
+JOB_TIMEOUT = 3600.0
+"""Seconds that a job may take, as in the original."""
+
+
+def _read_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Make a file's values the defaults of the other options: whatever is given otherwise wins."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise click.BadParameter(f"can't read {path}: {reason}", context) from error
+    known = {parameter.name for parameter in context.command.params if parameter.expose_value} - {"config"}
+    defaults: dict[str, Any] = {key.replace("-", "_"): value for key, value in values.items()}
+    if unknown := sorted(set(defaults) - known):
+        options = ", ".join(sorted(str(name).replace("_", "-") for name in known))
+        raise click.BadParameter(f"{path}: unknown option {unknown[0]!r}; there are {options}", context)
+    if isinstance(defaults.get("ip"), str):
+        defaults["ip"] = [defaults["ip"]]
+    context.default_map = defaults
+    return path
+
+
+@click.command(
+    context_settings={
+        "auto_envvar_prefix": "BUILDER_SERVER",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+    epilog="""\b
+Examples:
+  builder-server --dir ./data --config-dir ./etc
+  builder-server --ip 0.0.0.0 --ip :: --upload https://user:password@builds.example.org/upload
+  builder-server --config /etc/builder/server.toml --log-format json
+
+Every option can be set in the file, by its long name without the dashes (job-timeout = 7200), and in the
+environment (BUILDER_SERVER_JOB_TIMEOUT=7200). The command line wins over the environment, that over the file.
+Templates of orb-build jobs are CONFIG-DIR/orb-build.template.PLATFORM and may change while the server runs.
+
+\b
+Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use, address taken),
+5 the database can't be used, 6 the original's state file can't be imported.""",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    callback=_read_config,
+    help="Read options from a TOML file.",
+)
+@click.option(
+    "--ip",
+    multiple=True,
+    default=["127.0.0.1"],
+    show_default=True,
+    metavar="ADDRESS",
+    help="Address or host name to listen on, IPv4 or IPv6; may be given several times.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="TCP port; 0 takes a free one.",
+)
+@click.option(
+    "--dir",
+    "dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DATA_DIR,
+    show_default=True,
+    help="Directory for database, consoles and results.",
+)
+@click.option(
+    "--config-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=CONFIG_DIR,
+    show_default=True,
+    help="Directory of the templates.",
+)
+@click.option(
+    "--upload", metavar="URL", help="Post finished executions to this URL, http(s)://user:password@host/upload."
+)
+@click.option(
+    "--job-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=JOB_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest time that a job may take.",
+)
+@click.option("-v", "--verbose", count=True, help="Log more.")
+@click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log on standard error.",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="builder-server")
+def command(
+    config: Path | None,
+    ip: tuple[str, ...],
+    port: int,
+    dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
+    config_dir: Path,
+    upload: str | None,
+    job_timeout: float,
+    verbose: int,
+    quiet: int,
+    log_format: str,
+) -> None:
+    """Schedule build jobs and hand them to workers.
+
+    It keeps its schedule, queues and history in a database below --dir and serves clients and workers on one port.
+    The addresses it listens on are the first line on standard output.
+    """
+    del config  # its values came as the other options' defaults
+    # imported here, so that --help and a wrong option need not wait for the database library
+    import trio
+
+    from builder_server import logs
+    from builder_server.server import Settings, serve
+
+    logs.set_up(verbosity=verbose - quiet, form=log_format)
+    settings = Settings(
+        addresses=ip, port=port, data_dir=dir, config_dir=config_dir, upload=upload, job_timeout=job_timeout
+    )
+    trio.run(serve, settings, _announce)
+
+
+def _announce(addresses: list[str]) -> None:
+    print(f"builder-server {__version__} listening on {', '.join(addresses)}", flush=True)
+
+
+def main() -> None:
+    """Entry point of the program."""
+    program.run(command, "builder-server")

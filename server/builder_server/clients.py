@@ -1,0 +1,178 @@
+"""A client's connection: one command, its replies, success or failure."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+from attrs import define
+
+from builder.channel import Channel
+from builder.errors import InvalidName, ProtocolError
+from builder.framing import StreamedFrame
+from builder.messages import (
+    DropPlatform,
+    Execute,
+    Failure,
+    Info,
+    Message,
+    Observe,
+    Output,
+    Reschedule,
+    Schedule,
+    ScheduleOrbBuild,
+    Success,
+    UndropPlatform,
+    Unschedule,
+)
+from builder.model import Instant, check_name, printable
+from builder_server import console
+from builder_server.builds import LOST, Builds, LiveBuild
+from builder_server.dispatch import Dispatcher
+from builder_server.names import check_job_name, check_platform_name
+from builder_server.peers import STEP_TIMEOUT, while_connected
+from builder_server.results import build_dir
+from builder_server.shutdown import Shutdown
+from builder_server.store import Build, Refused, Store, StoreError
+
+logger = logging.getLogger(__name__)
+
+REPLY_TIMEOUT = 300.0
+"""Seconds that sending a reply may take; the one to info can have many megabytes."""
+
+OBSERVER_TIMEOUT = 3600.0
+"""Seconds without progress after which an observer is given up: people stop their terminals and go to lunch."""
+
+MAX_FAILURE = 1000
+"""Characters of a failure's text; it may repeat a name of any length that the client sent."""
+
+
+@define(eq=False)
+class ClientSession:
+    """Serves one client after its hello. ``on_scheduled`` is called when a next run may have changed."""
+
+    channel: Channel
+    peer: str
+    store: Store
+    dispatcher: Dispatcher
+    builds: Builds
+    shutdown: Shutdown
+    now: Callable[[], Instant]
+    on_scheduled: Callable[[], None]
+
+    async def serve(self) -> None:
+        """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
+        with self.shutdown.interruptible(), trio.fail_after(STEP_TIMEOUT):
+            command = await self.channel.receive()
+        try:
+            replies = await self._answer(command)
+        except (Refused, InvalidName) as error:
+            logger.info("%s: %s refused: %s", self.peer, type(command).__name__, printable(str(error)))
+            replies = [Failure(message=str(error)[:MAX_FAILURE])]
+        except StoreError as error:
+            logger.error("%s: %s failed: %s", self.peer, type(command).__name__, error)
+            replies = [Failure(message=f"the server failed: {error}"[:MAX_FAILURE])]
+        with trio.fail_after(REPLY_TIMEOUT):
+            await self.channel.send(*replies)
+
+    async def _answer(self, command: Message | StreamedFrame) -> list[Message]:
+        match command:
+            case Info():
+                return [await self.store.info(), Success()]
+            case Observe(uuid=uuid):
+                live = self.builds.find(uuid)
+                build = live.build if live else await self.store.find_build(uuid)
+                if build is None:
+                    raise Refused("uuid not found")
+                with self.shutdown.interruptible():
+                    await while_connected(self.channel, lambda: self._observe(build, live))
+            case _:
+                await self._change(command)
+                logger.info("%s: %s", self.peer, printable(str(_brief(command))))
+                self.dispatcher.wake()
+                self.on_scheduled()
+        return [Success()]
+
+    async def _change(self, command: Message | StreamedFrame) -> None:
+        """Do what a command asks for, durably. Raises Refused and InvalidName."""
+        match command:
+            case Schedule(period=period, job=job):
+                check_job_name(job.name)
+                check_platform_name(job.platform)
+                await self.store.schedule(job, period, self.now())
+            case ScheduleOrbBuild(period=period, job=orb_job):
+                check_job_name(orb_job.name)
+                check_package(orb_job.opam_package)
+                await self.store.schedule(orb_job, period, self.now())
+            case Unschedule(name=name):
+                await self.store.unschedule(_known(name, f"unknown job {name}"))
+            case Reschedule(name=name, next=next_run, period=new_period):
+                await self.store.reschedule(_known(name, f"couldn't find job {name}"), next_run, new_period)
+            case Execute(name=name, platform=platform):
+                _known(platform or "any", "execute failed: no such platform")
+                await self.store.execute(_known(name, "execute failed: job not found"), platform)
+            case DropPlatform(platform=platform):
+                await self.store.drop_platform(_known(platform, f"unknown platform {platform}"))
+            case UndropPlatform(platform=platform):
+                await self.store.undrop_platform(_known(platform, f"unknown platform {platform}"))
+            case _:
+                raise ProtocolError(f"{type(command).__name__} is no command")
+
+    async def _observe(self, build: Build, live: LiveBuild | None) -> None:
+        """Send the console as it is and as it grows, then how the build ended."""
+        directory = build_dir(self.builds.data_dir, build)
+        await self._send_console(directory / console.FILE_NAME, live)
+        ended = await self.store.find_build(build.uuid)
+        result = (ended and ended.result) or LOST
+        finished = (ended and ended.finished) or self.now()
+        took = max(0, finished.ms - build.started.ms) * 1_000_000
+        with trio.fail_after(REPLY_TIMEOUT):
+            await self.channel.send(
+                Output(uuid=build.uuid, line=str(result).encode("utf-8", "surrogateescape"), timestamp=took)
+            )
+
+    async def _send_console(self, path: Path, live: LiveBuild | None) -> None:
+        try:
+            file = await trio.open_file(path, "rb", buffering=0)
+        except FileNotFoundError:
+            return  # the build ended before its console began
+        async with file:
+            descriptor = file.wrapped.fileno()
+            offset = 0
+            while True:
+                # in this order: what is written after a look at the size is seen at the next turn
+                changed = live.changed if live and not live.ended else None
+                size = live.console.size if live else os.fstat(descriptor).st_size
+                while offset < size:
+                    data = await trio.to_thread.run_sync(
+                        os.pread, descriptor, min(console.READ_SIZE, size - offset), offset
+                    )
+                    if not data:
+                        return
+                    offset += len(data)
+                    with trio.fail_after(OBSERVER_TIMEOUT):
+                        await self.channel.send_bytes(Output, data)
+                if changed is None:
+                    return
+                await changed.wait()  # for as long as the job is silent, and that is bounded by its time limit
+
+
+def check_package(package: str) -> None:
+    """Raise InvalidName unless this can be an opam package, with or without a version."""
+    check_name(package, what="opam package")
+
+
+def _known(name: str, failure: str) -> str:
+    """Return a name that may be in the database; one that never can be is as unknown as any other."""
+    try:
+        check_name(name, what="name")
+    except InvalidName as error:
+        raise Refused(failure) from error
+    return name
+
+
+def _brief(command: object) -> str:
+    """Return a command for the log: which, and about what; scripts are left out."""
+    name = getattr(command, "name", None) or getattr(getattr(command, "job", command), "name", None)
+    return f"{type(command).__name__} {name or getattr(command, 'platform', '')}"

@@ -1,0 +1,100 @@
+"""Which waiting worker gets which job.
+
+Per platform the workers stand in line: a fair lock lets one at a time ask the queue, and the others wait behind it, so
+that a new job costs one transaction and not one per worker.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import trio
+from attrs import define, field
+
+from builder.messages import MAX_SCRIPT
+from builder.model import Instant, OrbBuildJob, ScriptJob, printable
+from builder_server import templates
+from builder_server.store import Build, Store
+
+logger = logging.getLogger(__name__)
+
+TEMPLATE_POLL = 2.0
+"""Seconds between looks for a template that a queued job lacks: directories are not watched, this is cheap."""
+
+
+@define(eq=False)
+class Dispatcher:
+    """Hands queued jobs to the workers that wait."""
+
+    store: Store
+    config_dir: Path
+    now: Callable[[], Instant]
+    _lines: defaultdict[str, trio.Lock] = field(factory=lambda: defaultdict(trio.Lock))
+    _changed: trio.Event = field(factory=trio.Event)
+    _warned: set[str] = field(factory=set)
+
+    def wake(self) -> None:
+        """Say that a queue may have got a job, or a platform its ban lifted."""
+        event, self._changed = self._changed, trio.Event()
+        event.set()
+
+    async def next_build(self, platform: str) -> Build:
+        """Wait for a job of that platform and return it as a running build. Raises StoreError.
+
+        It may wait for days: a worker has nothing else to do.
+        """
+        try:
+            async with self._lines[platform]:
+                while True:
+                    changed = self._changed
+                    template = await self._template(platform)
+                    taken = await self.store.take(platform, uuid4(), self.now(), _expander(template, platform))
+                    if taken.build is not None:
+                        return taken.build
+                    if taken.blocked is None:
+                        await changed.wait()
+                    else:
+                        self._warn(platform, taken.blocked)
+                        await self._wait_for_template(platform, template, changed)
+        finally:
+            line = self._lines[platform].statistics()
+            if line.owner is None and not line.tasks_waiting:
+                del self._lines[platform]  # a peer may name any platform: none is kept for ever
+
+    async def _wait_for_template(self, platform: str, known: bytes | None, changed: trio.Event) -> None:
+        while not changed.is_set():
+            with trio.move_on_after(TEMPLATE_POLL):
+                await changed.wait()
+            if await self._template(platform) != known:
+                self._warned.discard(platform)
+                return
+
+    async def _template(self, platform: str) -> bytes | None:
+        try:
+            return await trio.to_thread.run_sync(templates.read_template, self.config_dir, platform)
+        except OSError as error:
+            if platform not in self._warned:
+                self._warned.add(platform)
+                logger.warning("the template of %s can't be read: %s", printable(platform), error.strerror)
+            return None
+
+    def _warn(self, platform: str, job: str) -> None:
+        if platform not in self._warned:
+            self._warned.add(platform)
+            logger.warning(
+                "job %s waits for a template: put one at %s",
+                printable(job),
+                templates.template_path(self.config_dir, platform),
+            )
+
+
+def _expander(template: bytes | None, platform: str) -> Callable[[OrbBuildJob], ScriptJob | None]:
+    def expand(job: OrbBuildJob) -> ScriptJob | None:
+        if template is None:
+            return None
+        script_job = templates.expand(template, job, platform)
+        return script_job if len(script_job.script) <= MAX_SCRIPT else None
+
+    return expand

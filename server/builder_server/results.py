@@ -1,0 +1,128 @@
+"""The record of a finished build on disk: DIR/JOB/UUID/full, beside the build's console.
+
+It is written once, under another name, as the artifacts arrive; then fsync, rename, fsync of the directories. So a
+file called ``full`` is always complete, whenever the machine stopped.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import trio
+
+from builder.errors import InvalidName
+from builder.execution import (
+    ArtifactData,
+    ArtifactStart,
+    Event,
+    ExecutionEnd,
+    ExecutionHead,
+    artifact_head,
+    execution_head,
+)
+from builder.model import check_artifact_path, printable, raw
+from builder_server import console
+from builder_server.store import Build
+
+T = TypeVar("T")
+
+FILE_NAME = "full"
+_UNFINISHED = "full.part"
+
+
+def build_dir(data_dir: Path, build: Build) -> Path:
+    """Return the directory of a build; the name of its job was checked when it was scheduled."""
+    return data_dir / build.job.name / str(build.uuid)
+
+
+def make_build_dir(data_dir: Path, build: Build) -> Path:
+    """Create the directory of a build and return it. Raises OSError."""
+    directory = build_dir(data_dir, build)
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+class ResultWriter:
+    """Writes the ``full`` of one build. Every method may raise OSError, and the caller then calls ``discard``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file: BinaryIO | None = None
+        self._paths: set[bytes] = set()
+
+    async def begin(self, build: Build, end: ExecutionEnd, extent: console.Extent, *, data_length: int) -> None:
+        """Write everything that stands before the artifacts, which take ``data_length`` bytes."""
+        before, after = execution_head(
+            ExecutionHead(job=build.job, uuid=build.uuid),
+            end,
+            console_length=extent.encoded_length,
+            data_length=data_length,
+        )
+
+        def write() -> BinaryIO:
+            file = (self._directory / _UNFINISHED).open("wb")
+            file.write(before)
+            console.copy_newest_first(self._directory / console.FILE_NAME, extent, file)
+            file.write(after)
+            return file
+
+        self._file = await trio.to_thread.run_sync(write)
+
+    async def add(self, events: list[Event]) -> None:
+        """Write artifacts as they come. Raises InvalidName for one that must not be stored."""
+        pieces: list[bytes] = []
+        for event in events:
+            match event:
+                case ArtifactStart(path=path, size=size):
+                    self._check_path(path)
+                    pieces.append(artifact_head(path, size))
+                case ArtifactData(data=data):
+                    pieces.append(data)
+        await self._in_thread(lambda file: file.writelines(pieces))
+
+    def _check_path(self, path: str) -> None:
+        check_artifact_path(path)
+        # digests, since a million paths may be long
+        digest = hashlib.blake2b(raw(path), digest_size=16).digest()
+        if digest in self._paths:
+            raise InvalidName(f"two artifacts have the path {printable(path[:200])!r}")
+        self._paths.add(digest)
+
+    async def commit(self) -> None:
+        """Make the file durable under its name."""
+
+        def write(file: BinaryIO) -> None:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            (self._directory / _UNFINISHED).rename(self._directory / FILE_NAME)
+            # the name in its directory, the directory in the job's, the job's in the data directory
+            for directory in (self._directory, self._directory.parent, self._directory.parent.parent):
+                sync_directory(directory)
+
+        await self._in_thread(write)
+        self._file = None
+
+    async def discard(self) -> None:
+        """Remove what was written. Harmless after ``commit``."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):  # what could not be written is thrown away
+                file.close()
+        await trio.to_thread.run_sync(lambda: (self._directory / _UNFINISHED).unlink(missing_ok=True))
+
+    async def _in_thread(self, action: Callable[[BinaryIO], T]) -> T:
+        assert self._file is not None, "begin comes first"
+        return await trio.to_thread.run_sync(action, self._file)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the entries of a directory durable. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

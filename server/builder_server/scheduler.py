@@ -1,0 +1,28 @@
+"""When jobs run. Pure: the time is an argument."""
+
+import datetime as dt
+
+from builder.model import NEVER, Instant, Period
+
+MAX_LOSSES = 3
+"""Workers lost in a row with the same job before it is recorded as failed: a job that kills its workers must end."""
+
+LONGEST_SLEEP = dt.timedelta(seconds=60)
+"""Longest wait for the next due job, so that a clock that was set is noticed; the original ticks as often."""
+
+
+def following_run(run: Instant, period: Period, now: Instant) -> Instant:
+    """Return the run after ``run`` that lies in the future, on the grid that ``run`` and ``period`` make.
+
+    Runs that were missed are not made up for one by one; the grid does not move with the time they were noticed.
+    """
+    if period.duration is None:
+        return NEVER
+    step = period.duration // dt.timedelta(milliseconds=1)
+    missed = max(0, now.ms - run.ms) // step
+    return Instant(min(run.ms + (missed + 1) * step, NEVER.ms))
+
+
+def time_until(run: Instant, now: Instant) -> float:
+    """Return the seconds to sleep before looking again for due jobs, given the earliest next run."""
+    return min(max(0, run.ms - now.ms) / 1000, LONGEST_SLEEP.total_seconds())

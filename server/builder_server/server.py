@@ -1,0 +1,216 @@
+"""The server as a whole: who lives how long, and who is told of what."""
+
+import fcntl
+import logging
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+from attrs import define, field, frozen
+
+from builder.address import format_address
+from builder.channel import Channel
+from builder.connection import Side
+from builder.errors import BuilderError, RemoteProtocolError
+from builder.messages import CLIENT_VERSION, WORKER_VERSION, Hello, Role, ServerHello
+from builder.model import Instant
+from builder_server.builds import Builds
+from builder_server.clients import ClientSession
+from builder_server.dispatch import Dispatcher
+from builder_server.importer import import_state
+from builder_server.names import DATABASE, LOCK
+from builder_server.peers import STEP_TIMEOUT
+from builder_server.shutdown import Shutdown, ShuttingDown
+from builder_server.store import Store
+from builder_server.ticker import Ticker
+from builder_server.upload import Uploader
+from builder_server.workers import WorkerSession
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 2000
+"""Connections at once. Each may hold one script in memory; a hundred workers and their observers are far below."""
+
+SHUTDOWN_TIMEOUT = 8.0
+"""Seconds that what is being written has to finish; the process is to be gone within 10."""
+
+_VERSIONS = {Role.CLIENT: CLIENT_VERSION, Role.WORKER: WORKER_VERSION}
+
+
+class StartError(BuilderError):
+    """The server can't start: its directory is not there, in use, or its address can't be had."""
+
+    exit_code = 3
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What an operator decides. ``job_timeout`` is in seconds."""
+
+    addresses: tuple[str, ...]
+    port: int
+    data_dir: Path
+    config_dir: Path
+    upload: str | None
+    job_timeout: float
+
+
+def wall_clock() -> Instant:
+    """Return the time: the one place where it is read."""
+    return Instant(time.time_ns() // 1_000_000)
+
+
+async def serve(
+    settings: Settings, announce: Callable[[list[str]], None], *, now: Callable[[], Instant] = wall_clock
+) -> None:
+    """Run the server until SIGTERM or SIGINT. ``announce`` is told the addresses once they accept connections."""
+    _raise_file_limit()
+    with _locked(settings.data_dir):
+        store = Store(settings.data_dir / DATABASE)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.run)
+                await _Server.make(settings, store, now).run(announce)
+                nursery.cancel_scope.cancel()  # last: whoever ended had something to record
+        finally:
+            store.close()
+
+
+def _raise_file_limit() -> None:
+    """Take as many descriptors as may be had: a running build needs three, and 1024 is the usual default."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory. Raises StartError if another server does."""
+    try:
+        file = (data_dir / LOCK).open("w")
+    except OSError as error:
+        raise StartError(f"can't use the data directory {data_dir}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StartError(f"another server uses {data_dir}") from error
+        yield
+
+
+@define(eq=False)
+class _Server:
+    _settings: Settings
+    _store: Store
+    _now: Callable[[], Instant]
+    _dispatcher: Dispatcher
+    _builds: Builds
+    _ticker: Ticker
+    _uploader: Uploader | None
+    _shutdown: Shutdown = field(factory=Shutdown)
+    _connections: int = 0
+
+    @classmethod
+    def make(cls, settings: Settings, store: Store, now: Callable[[], Instant]) -> "_Server":
+        dispatcher = Dispatcher(store, settings.config_dir, now)
+        uploader = Uploader.to(settings.upload, store, settings.data_dir) if settings.upload else None
+        builds = Builds(
+            store,
+            settings.data_dir,
+            now,
+            upload=uploader is not None,
+            on_finished=uploader.wake if uploader else lambda: None,
+            on_queued=dispatcher.wake,
+        )
+        return cls(settings, store, now, dispatcher, builds, Ticker(store, now, dispatcher.wake), uploader)
+
+    async def run(self, announce: Callable[[list[str]], None]) -> None:
+        await import_state(self._store, self._settings.data_dir)
+        await self._builds.recover()
+        listeners = await _listen(self._settings)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as background:
+                background.start_soon(self._ticker.run)
+                if self._uploader:
+                    background.start_soon(self._uploader.run)
+                async with trio.open_nursery() as sessions, trio.open_nursery() as accepting:
+                    accepting.start_soon(
+                        partial(trio.serve_listeners, self._serve_connection, listeners, handler_nursery=sessions)
+                    )
+                    announce([format_address(*listener.socket.getsockname()[:2]) for listener in listeners])
+                    async for number in signals:
+                        logger.info("stopping on %s", signal.Signals(number).name)
+                        break
+                    accepting.cancel_scope.cancel()
+                    self._shutdown.request()
+                    sessions.cancel_scope.deadline = trio.current_time() + SHUTDOWN_TIMEOUT
+                background.cancel_scope.cancel()
+
+    async def _serve_connection(self, stream: trio.SocketStream) -> None:
+        """Serve one peer. Whatever it does, or goes wrong with it, ends here."""
+        self._connections += 1
+        peer = "unknown"
+        try:
+            async with stream:
+                peer = format_address(*stream.socket.getpeername()[:2])
+                _keep_alive(stream)
+                if self._connections > MAX_CONNECTIONS:
+                    logger.warning("%s: refused, there are %d connections", peer, MAX_CONNECTIONS)
+                else:
+                    await self._serve_peer(Channel(stream, Side.SERVER), peer)
+        except ShuttingDown:
+            pass
+        except trio.TooSlowError:
+            logger.warning("%s: closed, it was silent for too long", peer)
+        except (BuilderError, trio.BrokenResourceError, OSError) as error:
+            logger.warning("%s: closed: %s", peer, error or "the connection broke")
+        except Exception:
+            # a fault of ours, told in full; but the other peers must not pay for it
+            logger.exception("%s: internal error", peer)
+        finally:
+            self._connections -= 1
+
+    async def _serve_peer(self, channel: Channel, peer: str) -> None:
+        with self._shutdown.interruptible(), trio.fail_after(STEP_TIMEOUT):
+            hello = await channel.receive_expected(Hello)
+            if hello.version != _VERSIONS[hello.role]:
+                raise RemoteProtocolError(f"{hello.role.value} of unknown version {hello.version}")
+            await channel.send(ServerHello())
+        session: ClientSession | WorkerSession
+        if hello.role is Role.CLIENT:
+            session = ClientSession(
+                channel, peer, self._store, self._dispatcher, self._builds, self._shutdown, self._now, self._ticker.wake
+            )
+        else:
+            session = WorkerSession(
+                channel, peer, self._dispatcher, self._builds, self._shutdown, self._settings.job_timeout
+            )
+        await session.serve()
+
+
+async def _listen(settings: Settings) -> list[trio.SocketListener]:
+    listeners: list[trio.SocketListener] = []
+    for address in settings.addresses:
+        # all addresses share the port, also a free one that the first of them was given
+        port = settings.port or (listeners[0].socket.getsockname()[1] if listeners else 0)
+        try:
+            listeners += await trio.open_tcp_listeners(port, host=address)
+        except (OSError, ValueError, UnicodeError) as error:
+            for listener in listeners:
+                await listener.aclose()
+            reason = getattr(error, "strerror", None) or error
+            raise StartError(f"can't listen on {format_address(address, settings.port)}: {reason}") from error
+    return listeners
+
+
+def _keep_alive(stream: trio.SocketStream) -> None:
+    """Have the kernel find peers that vanished without a word: within 2 minutes, also while data is under way."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}.items():
+        if (option := getattr(socket, name, None)) is not None:
+            stream.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,169 @@
+"""A worker's connection: it waits for a job, gets one, and its console, result and artifacts are recorded."""
+
+import logging
+
+import trio
+from attrs import define
+
+from builder.channel import Channel
+from builder.errors import InvalidName, RemoteProtocolError
+from builder.execution import ArtifactsStart, Event, FinishedHead, FinishedReader
+from builder.framing import StreamedFrame
+from builder.messages import JobRequested, JobSchedule, Message, Output
+from builder.model import Aborted, ConsoleLine, Result, printable
+from builder_server.builds import LOST, TIMEOUT, Builds, LiveBuild, describe
+from builder_server.dispatch import Dispatcher
+from builder_server.names import check_platform_name
+from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
+from builder_server.results import ResultWriter
+from builder_server.shutdown import Shutdown, ShuttingDown
+from builder_server.store import Build, StoreError
+
+logger = logging.getLogger(__name__)
+
+ARTIFACT_TIMEOUT = 300.0
+"""Seconds without a byte while artifacts arrive, after which the worker counts as gone."""
+
+
+@define(eq=False)
+class WorkerSession:
+    """Serves one worker after its hello. ``job_timeout`` is in seconds."""
+
+    channel: Channel
+    peer: str
+    dispatcher: Dispatcher
+    builds: Builds
+    shutdown: Shutdown
+    job_timeout: float
+
+    async def serve(self) -> None:
+        """Raises one of CONNECTION_ERRORS, after the build was put back, and ShuttingDown."""
+        with self.shutdown.interruptible(), trio.fail_after(STEP_TIMEOUT):
+            request = await self.channel.receive_expected(JobRequested)
+        check_platform_name(request.platform)
+        logger.debug("%s waits for a job on %s", self.peer, printable(request.platform))
+        build = await self._wait_for_job(request.platform)
+        try:
+            live = await self.builds.begin(build)
+        except OSError as error:
+            logger.error("%s can't begin: %s", describe(build), error)
+            await self.builds.put_back(build, count=True)
+            return
+        await self._account(live)
+
+    async def _wait_for_job(self, platform: str) -> Build:
+        build: Build | None = None
+        try:
+            with self.shutdown.interruptible():
+                build = await while_connected(self.channel, lambda: self.dispatcher.next_build(platform))
+        except ShuttingDown:
+            if build is not None:
+                await self.builds.put_back(build, count=False)
+            raise
+        return build
+
+    async def _account(self, live: LiveBuild) -> None:
+        """Run the build and see to it that it is recorded or put back, whatever happens."""
+        try:
+            await self._run(live)
+        except CONNECTION_ERRORS as error:
+            logger.warning("%s: worker lost: %s", describe(live.build), error or type(error).__name__)
+            await self.builds.lose(live)
+        except (OSError, StoreError) as error:
+            logger.error("%s can't be recorded: %s", describe(live.build), error)
+            await self.builds.lose(live)
+        except (ShuttingDown, trio.Cancelled):
+            await self.builds.lose(live, count=False)
+            raise
+
+    async def _run(self, live: LiveBuild) -> None:
+        build = live.build
+        with trio.move_on_after(self.job_timeout) as deadline, self.shutdown.interruptible():
+            with trio.fail_after(STEP_TIMEOUT):
+                await self.channel.send(JobSchedule(uuid=build.uuid, job=build.job))
+            logger.info("%s begins at %s", describe(build), self.peer)
+            await self._receive_console(live)
+        if deadline.cancelled_caught:
+            logger.warning("%s took more than %g seconds", describe(build), self.job_timeout)
+            await self.builds.abort(live, TIMEOUT)
+        else:
+            await self._receive_result(live)
+
+    async def _receive_console(self, live: LiveBuild) -> None:
+        """Append console lines until the job is finished; those that came together are written together."""
+        while True:
+            message: Message | StreamedFrame | None = await self.channel.receive()
+            lines: list[ConsoleLine] = []
+            while isinstance(message, Output):
+                if message.uuid != live.build.uuid:
+                    raise RemoteProtocolError(f"output for another build: {message.uuid}")
+                lines.append(ConsoleLine(delta=live.elapsed(), line=message.line))
+                message = self.channel.receive_nowait()
+            if lines:
+                await live.console.append(lines)
+                live.notify()
+            if isinstance(message, StreamedFrame):
+                return
+
+    async def _receive_result(self, live: LiveBuild) -> None:
+        """Take the job finished as it arrives; a shutdown waits for it."""
+        reader = FinishedReader()
+        recorder = _Recorder(self.builds, live)
+        try:
+            while True:
+                with trio.fail_after(ARTIFACT_TIMEOUT):
+                    data = await self.channel.receive_body()
+                if not data:
+                    break
+                await recorder.take(list(reader.feed(data)))
+            reader.finish()
+            await recorder.finish()
+        finally:
+            with trio.CancelScope(shield=True):
+                await recorder.discard()
+
+
+@define(eq=False)
+class _Recorder:
+    """Turns the events of a job finished into the build's record."""
+
+    _builds: Builds
+    _live: LiveBuild
+    _result: Result = LOST
+    _refused: str | None = None
+    _writer: ResultWriter | None = None
+
+    async def take(self, events: list[Event]) -> None:
+        """Raises OSError, and RemoteProtocolError for another build's result."""
+        artifacts: list[Event] = []
+        for event in events:
+            match event:
+                case FinishedHead(uuid=uuid, result=result):
+                    if uuid != self._live.build.uuid:
+                        raise RemoteProtocolError(f"result of another build: {uuid}")
+                    self._result = result
+                case ArtifactsStart(length=length):
+                    self._writer = await self._builds.begin_result(self._live, self._result, data_length=length)
+                case _:
+                    artifacts.append(event)
+        if self._writer is not None and artifacts:
+            try:
+                await self._writer.add(artifacts)
+            except InvalidName as error:
+                # the rest is read and dropped, so that the worker is told nothing worse than it deserves
+                self._refused = str(error)
+                await self.discard()
+
+    async def finish(self) -> None:
+        """Record the result. Raises OSError and StoreError."""
+        if self._writer is None:
+            await self._builds.abort(self._live, Aborted(message=self._refused or "no result"))
+        else:
+            await self._builds.finish(self._live, self._result, self._writer)
+            self._writer = None
+
+    async def discard(self) -> None:
+        """Throw away what was written and not recorded."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            await writer.discard()
