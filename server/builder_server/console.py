@@ -86,31 +86,6 @@ class ConsoleWriter:
         return self._measure.size
 
     def extent(self) -> Extent:
-        return Extent(size=self.size, encoded_length=self.encoded_length, blocks=tuple(self.blocks))
-
-
-class ConsoleWriter:
-    """Appends lines to a new console file. Observers may read what ``size`` says is there."""
-
-    def __init__(self, path: Path, uuid: UUID) -> None:
-        """Create the file. Raises OSError."""
-        self._file = path.open("xb", buffering=0)
-        self._uuid = uuid
-        self._measure = _Measure()
-
-    async def append(self, lines: list[ConsoleLine]) -> None:
-        """Write lines in one go. Raises OSError, and ProtocolError for a line that no observer could be sent."""
-        frames: list[bytes] = []
-        for line in lines:
-            framed = frame(codec.encode(Output(uuid=self._uuid, line=line.line, timestamp=line.delta)))
-            if len(framed) > Output.max_size:
-                raise ProtocolError(f"a console line of {len(line.line)} bytes")
-            self._measure.add(len(framed), line)
-            frames.append(framed)
-        await trio.to_thread.run_sync(_write_all, self._file, b"".join(frames))
-        self.size = self._measure.size
-
-    def extent(self) -> Extent:
         """Return what has been written."""
         return self._measure.extent()
 

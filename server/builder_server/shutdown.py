@@ -7,7 +7,7 @@ import trio
 from attrs import define, field
 
 
-class ShuttingDown(Exception):  # noqa: N818 - it is no error
+class ShuttingDown(Exception):
     """Raised out of an interruptible block when the server stops."""
 
 
