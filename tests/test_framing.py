@@ -136,6 +136,7 @@ def test_an_endless_frame_is_held_up_to_its_length_and_no_further() -> None:
         assert tracemalloc.get_traced_memory()[1] < 3 * Output.max_size
     finally:
         tracemalloc.stop()
+    reader.feed(piece)
     with pytest.raises(ProtocolError, match="too short"):
         reader.next_frame(ALL)  # what goes on after it is looked at as the next frame
 
