@@ -1,0 +1,237 @@
+"""Reading an execution and showing what is wanted of it."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from attrs import frozen
+
+from builder.errors import BuilderError, ProtocolError
+from builder.execution import (
+    ArtifactData,
+    ArtifactStart,
+    ExecutionEnd,
+    ExecutionHead,
+    read_execution,
+)
+from builder.model import ConsoleLine, printable, raw
+
+from . import words
+from .extraction import Extraction
+from .listing import ArtifactListing, ArtifactRecord, ConsoleListing
+from .output import JsonObject, Printer, json_bytes, json_text, to_json
+from .report import line_json, result_json
+
+_JSON_SEPARATOR = b",\n"
+
+
+class SomeNotWritten(BuilderError):
+    """Some artifacts were not written; each has been named."""
+
+
+@frozen(kw_only=True)
+class Wanted:
+    """What is to be shown. Where it is no single part, it is the summary."""
+
+    job: bool
+    script: bool
+    console: bool
+    times: bool
+    as_json: bool
+
+    @property
+    def summary(self) -> bool:
+        """Whether the execution as a whole is to be shown to a person."""
+        return not (self.job or self.script or self.console or self.as_json)
+
+
+@frozen(kw_only=True)
+class Contents:
+    """An execution that was read to its end."""
+
+    head: ExecutionHead
+    end: ExecutionEnd
+    console: ConsoleListing
+    artifacts: ArtifactListing
+
+    @property
+    def duration_ms(self) -> int:
+        """Milliseconds from the start to the end."""
+        return self.end.finished.ms - self.end.started.ms
+
+
+def inspect(file: BinaryIO, wanted: Wanted, printer: Printer, *, output: str | None, force: bool) -> None:
+    """Show the execution in ``file``, and write its artifacts below ``output`` where that is given.
+
+    Raises ProtocolError for a damaged file before anything is shown, SomeNotWritten at the end.
+    """
+    with contextlib.ExitStack() as stack:
+        extraction = Extraction(output, force=force) if output is not None else None
+        if extraction is not None:
+            stack.callback(extraction.close)
+        text = _TextForm(printer, times=wanted.times)
+        separator = _JSON_SEPARATOR if wanted.as_json else b""
+        console = ConsoleListing(form=_line_json if wanted.as_json else text.line, separator=separator)
+        stack.callback(console.close)
+        artifacts = ArtifactListing(
+            form=_JsonForm(extracted=extraction is not None).artifact if wanted.as_json else text.artifact,
+            separator=separator,
+            extraction=extraction,
+        )
+        stack.callback(artifacts.close)
+        try:
+            contents = _read(
+                file,
+                console,
+                artifacts,
+                keep_console=wanted.console,
+                keep_artifacts=wanted.summary or wanted.as_json or extraction is not None,
+            )
+        except ProtocolError as error:
+            raise ProtocolError(f"{_file_name(file)} is damaged or no execution: {error}") from error
+        if wanted.as_json:
+            _print_json(printer, contents, wanted)
+        else:
+            _print_text(printer, contents, wanted)
+        if artifacts.not_written:
+            raise SomeNotWritten(f"{artifacts.not_written} of {words.count(artifacts.count, 'artifact')} not written")
+
+
+def _read(
+    file: BinaryIO, console: ConsoleListing, artifacts: ArtifactListing, *, keep_console: bool, keep_artifacts: bool
+) -> Contents:
+    head: ExecutionHead | None = None
+    end: ExecutionEnd | None = None
+    for event in read_execution(file):
+        match event:
+            case ExecutionHead():
+                head = event
+            case ConsoleLine():
+                console.add(event, keep=keep_console)
+            case ExecutionEnd():
+                end = event
+            case ArtifactStart() if keep_artifacts:
+                artifacts.start(event)
+            case ArtifactData(data=data) if keep_artifacts:
+                artifacts.data(data)
+    artifacts.finish()
+    assert head is not None  # for the reader was complete
+    assert end is not None
+    return Contents(head=head, end=end, console=console, artifacts=artifacts)
+
+
+def _file_name(file: BinaryIO) -> str:
+    return printable(str(getattr(file, "name", "the file")))
+
+
+# --- for people ----------------------------------------------------------------------------------------------------
+
+
+class _TextForm:
+    """How entries of lists look to people."""
+
+    def __init__(self, printer: Printer, *, times: bool) -> None:
+        self._printer = printer
+        self._times = times
+
+    def line(self, line: ConsoleLine) -> bytes:
+        """Return a line of the console."""
+        prefix = f"{words.since_start(line.delta)} ".encode("ascii") if self._times else b""
+        return prefix + self._printer.foreign(line.line) + b"\n"
+
+    def artifact(self, artifact: ArtifactRecord) -> bytes:
+        """Return a line of the list of artifacts."""
+        line = f"{artifact.sha256}  {artifact.size:>12}  {printable(artifact.path)}\n"
+        return line.encode("utf-8", "backslashreplace")
+
+
+def _print_text(printer: Printer, contents: Contents, wanted: Wanted) -> None:
+    if wanted.job or wanted.summary:
+        _print_pairs(printer, _job_pairs(contents))
+    if wanted.summary:
+        _print_pairs(printer, _summary_pairs(contents))
+        _write(printer, contents.artifacts.pieces())
+    if wanted.script:
+        script = contents.head.job.script
+        printer.write(b"\n".join(printer.foreign(line) for line in script.split(b"\n")))
+    if wanted.console:
+        _write(printer, contents.console.pieces())
+
+
+def _job_pairs(contents: Contents) -> Iterator[tuple[str, str]]:
+    yield "job", printable(contents.head.job.name)
+    yield "platform", printable(contents.head.job.platform)
+    yield "uuid", str(contents.head.uuid)
+
+
+def _summary_pairs(contents: Contents) -> Iterator[tuple[str, str]]:
+    console, artifacts = contents.console, contents.artifacts
+    yield "started", contents.end.started.isoformat()
+    yield "finished", contents.end.finished.isoformat()
+    yield "duration", words.since_start(contents.duration_ms * 10**6)
+    yield "result", words.result(contents.end.result)
+    yield "script", words.size(len(contents.head.job.script))
+    yield "console", f"{words.count(console.count, 'line')}, {words.size(console.size)}"
+    yield "artifacts", f"{artifacts.count}, {words.size(artifacts.size)}"
+
+
+def _print_pairs(printer: Printer, pairs: Iterator[tuple[str, str]]) -> None:
+    for key, value in pairs:
+        printer.line(f"{key:<10} {value}")
+
+
+def _write(printer: Printer, pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
+        printer.write(piece)
+
+
+# --- for programs --------------------------------------------------------------------------------------------------
+
+
+def _line_json(line: ConsoleLine) -> bytes:
+    return to_json(line_json(line)).encode("ascii")
+
+
+class _JsonForm:
+    """How entries of lists look to programs."""
+
+    def __init__(self, *, extracted: bool) -> None:
+        self._extracted = extracted
+
+    def artifact(self, artifact: ArtifactRecord) -> bytes:
+        """Return an object of the list of artifacts."""
+        value: JsonObject = json_bytes("path", raw(artifact.path))
+        value |= {"size": artifact.size, "sha256": artifact.sha256}
+        if self._extracted:
+            value["not_written"] = artifact.not_written
+        return to_json(value).encode("ascii")
+
+
+def _print_json(printer: Printer, contents: Contents, wanted: Wanted) -> None:
+    head, end = contents.head, contents.end
+    value: JsonObject = {
+        "job": json_text(head.job.name),
+        "platform": json_text(head.job.platform),
+        "uuid": str(head.uuid),
+        "started": end.started.isoformat(),
+        "finished": end.finished.isoformat(),
+        "duration_ms": contents.duration_ms,
+        "result": result_json(end.result),
+        "text": words.result(end.result),
+        "script_size": len(head.job.script),
+        "console_lines": contents.console.count,
+    }
+    if wanted.script:
+        value |= json_bytes("script", head.job.script)
+    # lists of any length are written into the object piece by piece
+    printer.write(to_json(value).removesuffix("}").encode("ascii"))
+    if wanted.console:
+        _print_list(printer, "console", contents.console.pieces())
+    _print_list(printer, "artifacts", contents.artifacts.pieces())
+    printer.write(b"}\n")
+
+
+def _print_list(printer: Printer, key: str, pieces: Iterator[bytes]) -> None:
+    printer.write(f', "{key}": ['.encode("ascii"))
+    _write(printer, pieces)
+    printer.write(b"]")
