@@ -7,7 +7,7 @@ an error: RemoteProtocolError when the peer sent it, LocalProtocolError when thi
 import enum
 
 from builder import codec
-from builder.errors import LocalProtocolError, RemoteProtocolError
+from builder.errors import ConnectionEnded, LocalProtocolError, RemoteProtocolError
 from builder.framing import FrameReader, StreamedFrame, frame
 from builder.messages import (
     DropPlatform,
@@ -109,14 +109,14 @@ class Connection:
     def next_message(self) -> Message | StreamedFrame | None:
         """Return the peer's next message, or None while bytes are missing.
 
-        Raises ProtocolError for what is no message, RemoteProtocolError for one out of turn, and for the end of the
-        stream where the exchange is not complete.
+        Raises ProtocolError for what is no message, RemoteProtocolError for one out of turn, and ConnectionEnded
+        when the peer has closed and nothing is left to return.
         """
         allowed = _TABLE.get((self.state, self._other), {})
         found = self._reader.next_frame(allowed)
         if found is None:
             if self._ended:
-                raise RemoteProtocolError(
+                raise ConnectionEnded(
                     "the connection ended within a message" if self._reader.in_frame else "the connection ended"
                 )
             return None
@@ -131,7 +131,7 @@ class Connection:
         """Return what has arrived of a job finished's body; see ``body_left``."""
         data = self._reader.read_body()
         if not data and self._reader.body_left and self._ended:
-            raise RemoteProtocolError("the connection ended within a message")
+            raise ConnectionEnded("the connection ended within a message")
         return data
 
     @property

@@ -23,6 +23,10 @@ class RemoteProtocolError(ProtocolError):
     """The peer sent a well-formed message when it was not its turn, or not of the kind expected."""
 
 
+class ConnectionEnded(RemoteProtocolError):
+    """The peer closed the connection, be it in the middle of an exchange or after it."""
+
+
 class LocalProtocolError(ProtocolError):
     """This program tried to send a message that is not allowed now: a fault of ours, never of the peer."""
 

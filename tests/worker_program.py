@@ -1,0 +1,188 @@
+"""builder-worker as a process, and the smallest server that can talk to it: what the tests of the worker share."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+import trio
+from attrs import define, field
+
+from builder.channel import Channel
+from builder.connection import Side
+from builder.execution import ArtifactData, ArtifactStart, FinishedHead, FinishedReader
+from builder.framing import StreamedFrame
+from builder.messages import Hello, JobRequested, JobSchedule, Output, ServerHello
+from builder.model import Result, ScriptJob, text
+
+ROOT = Path(__file__).parent.parent
+UUID_1 = UUID("323b2a40-25d1-4f8e-90af-a4e2b9fd7f22")
+DEADLINE = 60.0
+"""Seconds that no step of a test takes, however busy the machine is."""
+
+
+@define(kw_only=True)
+class Finished:
+    """What a worker delivered."""
+
+    lines: list[bytes] = field(factory=list)
+    result: Result | None = None
+    artifacts: dict[bytes, bytes] = field(factory=dict)
+    order: list[bytes] = field(factory=list)
+
+    @property
+    def own_lines(self) -> list[bytes]:
+        """The lines of the job itself."""
+        return [line for line in self.lines if not line.startswith(b"builder-worker: ")]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the worker itself said."""
+        return [
+            text(line).removeprefix("builder-worker: ") for line in self.lines if line.startswith(b"builder-worker: ")
+        ]
+
+
+class WorkerConnection:
+    """The server's end of a worker's connection, played step by step."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.channel = Channel(stream, Side.SERVER)
+        self.platform = ""
+
+    async def hand_out(self, script: bytes, *, name: str = "job", uuid: UUID = UUID_1) -> None:
+        """Greet the worker and give it a job."""
+        await self.channel.receive_expected(Hello)
+        await self.channel.send(ServerHello())
+        self.platform = (await self.channel.receive_expected(JobRequested)).platform
+        await self.channel.send(JobSchedule(uuid=uuid, job=ScriptJob(name=name, platform=self.platform, script=script)))
+
+    async def read_line(self) -> bytes:
+        """Return the next console line."""
+        message = await self.channel.receive()
+        assert isinstance(message, Output)
+        return message.line
+
+    async def finish(self, *, keep: bool = True) -> Finished:
+        """Read all lines and the result; without ``keep``, count contents and lines and forget them."""
+        finished = Finished()
+        while not isinstance(message := await self.channel.receive(), StreamedFrame):
+            assert isinstance(message, Output)
+            finished.lines.append(message.line if keep else b"")
+        reader = FinishedReader()
+        while data := await self.channel.receive_body():
+            for event in reader.feed(data):
+                match event:
+                    case FinishedHead():
+                        finished.result = event.result
+                    case ArtifactStart():
+                        finished.order.append(os.fsencode(event.path))
+                        finished.artifacts[finished.order[-1]] = b""
+                    case ArtifactData() if keep:
+                        finished.artifacts[finished.order[-1]] += event.data
+        reader.finish()
+        return finished
+
+
+class Server:
+    """Listens on a free loopback port and hands its connections to the test one by one."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+        self.address = "127.0.0.1:%d" % listener.socket.getsockname()[1]
+
+    @asynccontextmanager
+    async def accept(self) -> AsyncIterator[WorkerConnection]:
+        """Take the next connection, and close it in the end."""
+        async with await self._listener.accept() as stream:
+            yield WorkerConnection(stream)
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        await self._listener.aclose()
+
+
+@asynccontextmanager
+async def open_server() -> AsyncIterator[Server]:
+    """Listen; everything within has one deadline."""
+    with trio.fail_after(DEADLINE):
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener:
+            yield Server(listener)
+
+
+class Worker:
+    """A running builder-worker."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        """What it has written to standard error."""
+        return self._log.read_text()
+
+    async def wait(self) -> int:
+        """Wait for its end and return its exit status."""
+        await wait_gone(self.process.pid)
+        return self.process.wait()
+
+
+@asynccontextmanager
+async def run_worker(
+    directory: Path, *arguments: str, platform: str = "p1", environment: dict[str, str] | None = None
+) -> AsyncIterator[Worker]:
+    """Run builder-worker with its jobs' directories below ``directory``; kill it in the end."""
+    log = directory / "worker.log"
+    work = directory / "work"
+    work.mkdir(exist_ok=True)
+    path = os.pathsep.join(str(ROOT / part) for part in ("", "server", "worker", "client"))
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "builder_worker", platform, "--work-dir", str(work), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": path, **(environment or {})},
+            cwd=directory,
+        )
+    try:
+        yield Worker(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def wait_gone(pid: int) -> None:
+    """Wait until a process has ended. It need not be a child."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await trio.lowlevel.wait_readable(fd)
+    finally:
+        os.close(fd)
+
+
+async def run_script(directory: Path, script: bytes, *arguments: str) -> Finished:
+    """Run one script through a worker and return what it delivered."""
+    async with open_server() as server, run_worker(directory, "-r", server.address, *arguments) as worker:
+        async with server.accept() as connection:
+            await connection.hand_out(script)
+            finished = await connection.finish()
+        status = await worker.wait()
+        assert status == 0, worker.log
+        assert not list((directory / "work").iterdir()), "the job's directory is left"
+        return finished
+
+
+def interrupt(worker: Worker, number: signal.Signals = signal.SIGTERM) -> None:
+    """Send the worker a signal."""
+    worker.process.send_signal(number)

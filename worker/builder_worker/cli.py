@@ -1,0 +1,143 @@
+"""The command line of builder-worker."""
+
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+import builder
+from builder.errors import BuilderError, InvalidName
+
+
+class _DefaultGroup(click.Group):
+    """A group whose first command is meant where none is named: ``builder-worker PLATFORM``."""
+
+    default = "work"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--version"):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_DefaultGroup)
+@click.version_option(builder.__version__, prog_name="builder-worker")
+def cli() -> None:
+    """Take jobs from a builder-server and run them."""
+
+
+def _check_platform(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    from builder.model import check_name
+
+    try:
+        check_name(value, what="platform")
+    except InvalidName as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
+@cli.command(
+    epilog="""\b
+Exit status:
+  0  the result was delivered, whatever it was
+  2  the command line is wrong
+  3  the server is unreachable
+  4  the server refused, or is no builder-server
+  5  the server went away before it had the result
+  6  a signal ended the worker, and the job with it
+  7  the job could not be given a place to run
+"""
+)
+@click.argument("platform", callback=_check_platform)
+@click.option(
+    "-r",
+    "--remote",
+    metavar="HOST:PORT",
+    default="127.0.0.1:1234",
+    envvar="BUILDER_REMOTE",
+    show_default=True,
+    show_envvar=True,
+    help="The server. An IPv6 address is written in brackets.",
+)
+@click.option("--loop", is_flag=True, help="Take the next job after each, and wait for the server while it is away.")
+@click.option("--dotfiles", is_flag=True, help="Deliver files too whose path has a part that begins with a dot.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End a job that takes longer."
+)
+@click.option(
+    "--work-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=tempfile.gettempdir,
+    metavar="DIR",
+    help="Where the jobs' own directories are made.  [default: the system's for temporary files]",
+)
+@click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Give a variable to the job, with the worker's own value if there is none here. May be repeated.",
+)
+@click.option("-v", "--verbose", count=True, help="Say more on standard error.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
+def work(
+    *,
+    platform: str,
+    remote: str,
+    loop: bool,
+    dotfiles: bool,
+    timeout: float | None,
+    work_dir: Path,
+    variables: tuple[str, ...],
+    verbose: int,
+    quiet: bool,
+) -> None:
+    """Take a job for PLATFORM from the server, run it, deliver its result, and exit.
+
+    THE JOB IS NOT CONFINED: it runs with all rights of this worker, can read and change what the worker can, and use
+    the network. Run builder-worker in a jail or a container that is made for one job, as an ordinary user, and throw
+    it away afterwards.
+
+    The script is run by its #! line, or by /bin/sh, in a fresh directory. Of its environment it gets PATH, HOME and
+    proxies from this worker, and BUILDER_JOB, BUILDER_PLATFORM and BUILDER_UUID. Every file that it leaves in the
+    directory is delivered; all its processes are killed at its end, and when the server goes away.
+    """
+    import trio
+
+    from builder.address import parse_address
+    from builder_worker.artifacts import Rules
+    from builder_worker.environment import parse_variable
+    from builder_worker.loop import work as run
+    from builder_worker.sandbox import Limits, SandboxError
+    from builder_worker.sandbox.none import NoSandbox
+    from builder_worker.session import Settings
+
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, format="builder-worker: %(message)s", stream=sys.stderr)
+    host, port = parse_address(remote)
+    backend = NoSandbox(directory=work_dir)
+    check = backend.check()
+    if not check.works:
+        raise SandboxError(f"{check.reason}; {check.remedy}")
+    settings = Settings(
+        host=host,
+        port=port,
+        platform=platform,
+        backend=backend,
+        limits=Limits(timeout=timeout),
+        artifact_rules=Rules(dotfiles=dotfiles),
+        variables=dict(parse_variable(variable, os.environ) for variable in variables),
+    )
+    trio.run(lambda: run(settings, loop=loop))
+
+
+def main() -> None:
+    """Run builder-worker; an error that a person should know of is one line and an exit status."""
+    try:
+        cli(prog_name="builder-worker")
+    except BuilderError as error:
+        click.echo(f"builder-worker: {error}", err=True)
+        sys.exit(error.exit_code)

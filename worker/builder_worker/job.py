@@ -1,0 +1,139 @@
+"""One run of a job in its sandbox: the console as it comes, the limits that need a clock, the result."""
+
+import array
+import fcntl
+import os
+import termios
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from builder.model import Aborted, Exited, Result, Signalled, wire_signal
+from builder_worker.console import LineCutter
+from builder_worker.nurseries import plain_nursery
+from builder_worker.sandbox import ExitStatus, Limits, Sandbox
+
+READ_SIZE = 64 * 1024
+"""Bytes read from the job at once, the size of a pipe: all that is waiting there becomes one write to the server."""
+
+SendLines = Callable[[Sequence[bytes]], Awaitable[None]]
+"""Sends lines to the server, and returns when it takes more: a slow server slows the job."""
+
+
+async def run_job(sandbox: Sandbox, *, limits: Limits, send_lines: SendLines) -> Result:
+    """Run the sandbox's script and return how it ended. All its processes are gone then, and all its output is sent.
+
+    Raises SandboxError where it can't be started, and what ``send_lines`` raises.
+    """
+    return await _Run(sandbox, limits, send_lines).run()
+
+
+class _Run:
+    def __init__(self, sandbox: Sandbox, limits: Limits, send_lines: SendLines) -> None:
+        self._sandbox = sandbox
+        self._limits = limits
+        self._send_lines = send_lines
+        self._lines = LineCutter()
+        self._received = 0  # bytes of output
+        self._stopped: str | None = None  # why the worker ended the job
+        self._ended = False
+        self._waiting = trio.CancelScope()
+
+    async def run(self) -> Result:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            os.set_blocking(reading, False)
+            try:
+                self._sandbox.start(writing)
+            finally:
+                os.close(writing)
+            return await self._watch(reading)
+        finally:
+            os.close(reading)
+
+    async def _watch(self, output: int) -> Result:
+        async with plain_nursery() as nursery:
+            if self._limits.timeout is not None:
+                nursery.start_soon(self._stop_after, self._limits.timeout)
+            pumped = trio.Event()
+            nursery.start_soon(self._pump, output, pumped)
+            status = await self._sandbox.wait()
+            self._ended = True
+            self._waiting.cancel()
+            # no deadline: the server takes the rest of the output as slowly as it likes
+            await pumped.wait()
+            nursery.cancel_scope.cancel()
+        return self._result(status)
+
+    def _result(self, status: ExitStatus) -> Result:
+        reason = self._stopped or self._sandbox.exceeded()
+        if reason:
+            return Aborted(message=reason)
+        if status.signal is not None:
+            return Signalled(signal=wire_signal(status.signal))
+        return Exited(code=status.code or 0)
+
+    def _stop(self, reason: str) -> None:
+        if not self._ended and self._stopped is None:
+            self._stopped = reason
+            self._sandbox.kill()
+
+    async def _stop_after(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self._stop(f"time limit of {seconds:g} s exceeded")
+
+    async def _pump(self, output: int, pumped: trio.Event) -> None:
+        """Send what the job writes until it has ended, and then what is still in the pipe.
+
+        The pipe's end is not waited for then: who still holds it is no process of the job any more, or escaped.
+        """
+        while not self._ended:
+            await self._wait_readable(output)
+            if not self._ended:
+                data = _read(output, READ_SIZE)
+                if data == b"":
+                    break
+                await self._send(data or b"")
+        left = _waiting(output)
+        while left > 0 and (data := _read(output, min(left, READ_SIZE))):
+            left -= len(data)
+            await self._send(data)
+        await self._send_lines_if_any(self._lines.finish())
+        pumped.set()
+
+    async def _wait_readable(self, output: int) -> None:
+        with trio.CancelScope() as self._waiting:
+            if self._limits.max_silent is None:
+                # no deadline: a job may be silent as long as it likes
+                await trio.lowlevel.wait_readable(output)
+                return
+            with trio.move_on_after(self._limits.max_silent) as scope:
+                await trio.lowlevel.wait_readable(output)
+            if scope.cancelled_caught:
+                self._stop(f"no output for {self._limits.max_silent:g} s")
+
+    async def _send(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._limits.max_console is not None and self._received > self._limits.max_console:
+            self._stop(f"more than {self._limits.max_console} bytes of console output")
+            return
+        await self._send_lines_if_any(self._lines.feed(data))
+
+    async def _send_lines_if_any(self, lines: Sequence[bytes]) -> None:
+        if lines:
+            await self._send_lines(lines)
+
+
+def _read(fd: int, size: int) -> bytes | None:
+    """Return what is there, empty at the end, None when nothing is there now."""
+    try:
+        return os.read(fd, size)
+    except BlockingIOError:
+        return None
+
+
+def _waiting(fd: int) -> int:
+    """Return how many bytes are in a pipe."""
+    count = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]

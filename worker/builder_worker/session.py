@@ -1,0 +1,251 @@
+"""A worker's connection: one job, from the hello to the result.
+
+The classic protocol does not acknowledge a result. It counts as delivered when all of it was sent and the server
+then closed the connection properly; a server that closes earlier, or resets, has lost it and will run the job again.
+"""
+
+import functools
+import logging
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import trio
+from attrs import field, frozen
+
+from builder.address import format_address
+from builder.channel import Channel
+from builder.connection import Side
+from builder.errors import BuilderError, ConnectionEnded, ProtocolError
+from builder.execution import FinishedHead, finished_head
+from builder.framing import frame_header
+from builder.messages import WORKER_VERSION, Hello, JobFinished, JobRequested, JobSchedule, Output, Role, ServerHello
+from builder.model import Aborted, Result, printable
+from builder_worker.artifacts import Collection, Rules, TooManyArtifacts, collect
+from builder_worker.console import remark
+from builder_worker.environment import job_environment
+from builder_worker.job import run_job
+from builder_worker.nurseries import plain_nursery
+from builder_worker.sandbox import Backend, Limits, Sandbox, SandboxError, Task
+from builder_worker.trees import TreeChanged
+
+CONNECT_TIMEOUT = 30.0
+"""Seconds for the look-up of the name and the connection together."""
+
+HELLO_TIMEOUT = 30.0
+"""Seconds in which a server answers a hello."""
+
+CLOSE_TIMEOUT = 3600.0
+"""Seconds in which a server stores a result and closes; the original uploads it first, and can only send it once."""
+
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Seconds, seconds, count: a server that vanished is noticed after two minutes. (TCP_USER_TIMEOUT is left alone: it
+would also end a connection to a server that is alive and slow to read.)"""
+
+log = logging.getLogger("builder_worker")
+
+
+class Unreachable(BuilderError):
+    """There is no connection to the server."""
+
+    exit_code = 3
+
+
+class Refused(ProtocolError):
+    """The server closed the connection instead of greeting, or something else than a server answers there."""
+
+
+class Lost(BuilderError):
+    """The server went away before it had the result of a job, or while this worker waited for one."""
+
+    exit_code = 5
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What the worker was told at its start."""
+
+    host: str
+    port: int
+    platform: str
+    backend: Backend
+    limits: Limits = field(factory=Limits)
+    artifact_rules: Rules = field(factory=Rules)
+    variables: Mapping[str, str] = field(factory=dict)
+
+    @property
+    def address(self) -> str:
+        """The server's address, as people write it."""
+        return format_address(self.host, self.port)
+
+
+async def work_once(settings: Settings) -> None:
+    """Take one job from the server, run it, deliver its result.
+
+    Raises Unreachable, Refused, Lost, ProtocolError, and SandboxError after the server was told of it.
+    """
+    stream = await _connect(settings)
+    async with stream:
+        channel = Channel(stream, Side.PEER)
+        try:
+            await _greet(channel, settings)
+            schedule = await _wait_job(channel, settings)
+            await _Delivery(channel, schedule, settings).run()
+        except trio.BrokenResourceError as error:
+            raise Lost(f"the connection to {settings.address} broke: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the system says about an error of a stream or of several attempts to connect."""
+    while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
+        error = error.exceptions[-1] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+async def _connect(settings: Settings) -> trio.SocketStream:
+    try:
+        with trio.fail_after(CONNECT_TIMEOUT):
+            stream = await trio.open_tcp_stream(settings.host, settings.port)
+    except trio.TooSlowError as error:
+        raise Unreachable(f"cannot reach {settings.address}: no answer for {CONNECT_TIMEOUT:g} s") from error
+    except OSError as error:
+        raise Unreachable(f"cannot reach {settings.address}: {_reason(error)}") from error
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):
+            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return stream
+
+
+async def _greet(channel: Channel, settings: Settings) -> None:
+    try:
+        with trio.fail_after(HELLO_TIMEOUT):
+            await channel.send(Hello(role=Role.WORKER, version=WORKER_VERSION))
+            await channel.receive_expected(ServerHello)
+    except trio.TooSlowError as error:
+        raise Refused(
+            f"{settings.address} does not answer as a builder-server: silent for {HELLO_TIMEOUT:g} s"
+        ) from error
+    except trio.BrokenResourceError as error:
+        raise Refused(f"{settings.address} broke the connection before its hello: {_reason(error)}") from error
+    except ConnectionEnded as error:
+        raise Refused(f"{settings.address} closed the connection without a hello: is it a builder-server?") from error
+    except ProtocolError as error:
+        raise Refused(f"{settings.address} does not answer as a builder-server: {error}") from error
+
+
+async def _wait_job(channel: Channel, settings: Settings) -> JobSchedule:
+    await channel.send(JobRequested(platform=settings.platform))
+    log.info("waiting for a job for %s from %s", printable(settings.platform), settings.address)
+    try:
+        # no deadline: there may be nothing to do for days; keepalive finds out whether the server still lives
+        return await channel.receive_expected(JobSchedule)
+    except ConnectionEnded as error:
+        raise Lost(f"{settings.address} closed the connection while this worker waited for a job") from error
+
+
+class _Delivery:
+    """Runs one job and delivers its result while the server is there."""
+
+    def __init__(self, channel: Channel, schedule: JobSchedule, settings: Settings) -> None:
+        self._channel = channel
+        self._settings = settings
+        self._uuid: UUID = schedule.uuid
+        self._task = Task(
+            uuid=schedule.uuid,
+            name=schedule.job.name,
+            platform=schedule.job.platform,
+            script=schedule.job.script,
+            environment=job_environment(schedule.job, schedule.uuid, worker=os.environ, explicit=settings.variables),
+            limits=settings.limits,
+        )
+        self._last_piece = False  # the result is sent, or the end of it is on its way
+        self._closed = trio.Event()
+        self._end: Exception | None = None  # how the connection ended
+        self._summary = ""
+        self._fault: SandboxError | None = None
+
+    async def run(self) -> None:
+        log.info("received job %s uuid %s", printable(self._task.name), self._uuid)
+        delivered = False
+        async with plain_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            await self._work()
+            await self._wait_stored()
+            delivered = True
+            nursery.cancel_scope.cancel()
+        if not delivered:
+            raise Lost(f"the server went away ({_reason_of_end(self._end)}); the job was killed") from self._end
+        log.info("%s, delivered", self._summary)
+        if self._fault:
+            raise self._fault
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        """Notice the end of the connection; before the result is out, it is the end of the job too."""
+        try:
+            await self._channel.wait_closed()
+        except (ProtocolError, trio.BrokenResourceError) as error:
+            self._end = error
+        self._closed.set()
+        if not self._last_piece:
+            scope.cancel()
+
+    async def _work(self) -> None:
+        """Run the job and send all there is to send."""
+        try:
+            async with await self._settings.backend.open(self._task) as sandbox:
+                result = await run_job(sandbox, limits=self._settings.limits, send_lines=self._send_lines)
+                await self._finish(*await self._collect(sandbox, result))
+        except SandboxError as error:
+            log.error("%s", error)
+            self._fault = error
+        if self._fault and not self._last_piece:
+            await self._finish(Aborted(message=str(self._fault)), Collection())
+
+    async def _send_lines(self, lines: Sequence[bytes]) -> None:
+        await self._channel.send(*(Output(uuid=self._uuid, line=line) for line in lines))
+
+    async def _collect(self, sandbox: Sandbox, result: Result) -> tuple[Result, Collection]:
+        """Find the artifacts; where they can't be had, that is the result."""
+        find = functools.partial(
+            collect, sandbox.work, script_name=sandbox.script_name, rules=self._settings.artifact_rules
+        )
+        try:
+            return result, await trio.to_thread.run_sync(find)
+        except (TooManyArtifacts, TreeChanged) as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"the work directory can't be read: {error.strerror}"
+        return result if isinstance(result, Aborted) else Aborted(message=reason), Collection()
+
+    async def _finish(self, result: Result, artifacts: Collection) -> None:
+        """Send the last lines of the console, the result and the artifacts."""
+        self._summary = f"{printable(str(result))}, {artifacts.summary()}"
+        await self._send_lines([remark(line) for line in (*artifacts.remarks, artifacts.summary())])
+        left = artifacts.length
+        head = finished_head(FinishedHead(uuid=self._uuid, result=result), left)
+        self._last_piece = left == 0
+        await self._channel.send_bytes(JobFinished, frame_header(len(head) + left) + head)
+        chunks = artifacts.chunks()
+        while left:
+            try:
+                data = await trio.to_thread.run_sync(next, chunks, b"")
+            except OSError as error:
+                raise TreeChanged(f"an artifact can't be read any more: {error}") from error
+            left -= len(data)
+            self._last_piece = left == 0
+            await self._channel.send_body(data)
+
+    async def _wait_stored(self) -> None:
+        with trio.move_on_after(CLOSE_TIMEOUT) as waiting:
+            await self._closed.wait()
+        if waiting.cancelled_caught:
+            raise Lost(f"the server has not taken the result for {CLOSE_TIMEOUT:g} s")
+        if not isinstance(self._end, ConnectionEnded):
+            raise Lost(f"the server did not take the result: {_reason_of_end(self._end)}") from self._end
+
+
+def _reason_of_end(error: Exception | None) -> str:
+    return _reason(error) if error else "it closed the connection"

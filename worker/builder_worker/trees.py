@@ -1,0 +1,126 @@
+"""Directories that a job has filled: walked and removed without following or trusting anything in them.
+
+A path is walked component by component, each opened relative to the directory before it and never through a symbolic
+link. One descriptor is open at a time, so that depth costs nothing; no path is ever longer than a name.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from builder.errors import BuilderError
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+Identity = tuple[int, int]
+"""Device and inode: what a file or directory is, wherever it is moved."""
+
+
+class TreeChanged(BuilderError):
+    """A directory or file is not what it was a moment ago, though nothing that could change it should be alive."""
+
+    exit_code = 5
+
+
+def identity(status: os.stat_result) -> Identity:
+    """Return device and inode."""
+    return status.st_dev, status.st_ino
+
+
+class Cursor:
+    """A place in a tree, moved from directory to directory. A context manager; ``fd`` is the directory it is in."""
+
+    def __init__(self, root: Path) -> None:
+        self.fd = os.open(root, _DIRECTORY)
+        self.root = os.fstat(self.fd)
+        self._trail: list[tuple[bytes, Identity]] = []  # the names below the root, and what they are in
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+
+    @property
+    def depth(self) -> int:
+        """How many directories the cursor is below the root."""
+        return len(self._trail)
+
+    def path_of(self, name: bytes) -> bytes:
+        """Return the path, below the root, of something in the current directory."""
+        return b"/".join((*(above for above, _ in self._trail), name))
+
+    def down(self, name: bytes) -> None:
+        """Enter a directory. Raises OSError where it can't be opened, or is none."""
+        here = identity(os.fstat(self.fd))
+        self._replace(os.open(name, _DIRECTORY, dir_fd=self.fd))
+        self._trail.append((name, here))
+
+    def up(self) -> bytes:
+        """Return to the directory above, and return the name of the one that was left."""
+        name, parent = self._trail.pop()
+        self._replace(os.open(b"..", _DIRECTORY, dir_fd=self.fd))
+        if identity(os.fstat(self.fd)) != parent:
+            raise TreeChanged("a directory was moved while the artifacts were read")
+        return name
+
+    def move(self, parts: list[bytes]) -> None:
+        """Go to the directory with these components below the root, the shortest way."""
+        common = 0
+        while common < min(len(parts), self.depth) and self._trail[common][0] == parts[common]:
+            common += 1
+        while self.depth > common:
+            self.up()
+        for name in parts[common:]:
+            self.down(name)
+
+    @contextmanager
+    def open_file(self, name: bytes) -> Iterator[int]:
+        """Open a file of the current directory for reading, and close it in the end. It never blocks."""
+        fd = os.open(name, _FILE, dir_fd=self.fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _replace(self, fd: int) -> None:
+        os.close(self.fd)
+        self.fd = fd
+
+
+def remove_tree(root: Path) -> None:
+    """Remove a directory with everything in it, however deep, and with directories that nobody may read.
+
+    Raises OSError where something can't be removed, TreeChanged where it is changed meanwhile.
+    """
+    with Cursor(root) as cursor:
+        while True:
+            directory = _remove_files(cursor.fd)
+            if directory is not None:
+                os.chmod(directory, stat.S_IRWXU, dir_fd=cursor.fd)
+                cursor.down(directory)
+            elif cursor.depth:
+                name = cursor.up()
+                os.rmdir(name, dir_fd=cursor.fd)
+            else:
+                break
+    root.rmdir()
+
+
+def _remove_files(fd: int) -> bytes | None:
+    """Remove what is no directory, up to the first directory; return that one's name."""
+    os.fchmod(fd, stat.S_IRWXU)
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                return name
+            os.unlink(name, dir_fd=fd)
+    return None
