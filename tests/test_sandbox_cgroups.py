@@ -1,0 +1,160 @@
+"""Control groups: version 2 in a made-up tree of files, and whatever this machine has, with real processes."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+from attrs import evolve
+
+from builder_worker.sandbox import Limits, SandboxError
+from builder_worker.sandbox.cgroups import WORKER_LEAF, Cgroups, Group, find
+from builder_worker.sandbox.owner import is_left_over, tag
+
+
+def make_tree(tmp_path: Path, *, own: str = "/service", controllers: str = "cpu memory pids io") -> Path:
+    """A version 2 hierarchy as plain files, whose mount point is below tmp_path."""
+    point = tmp_path / "cgroup"
+    group = point / own.strip("/")
+    group.mkdir(parents=True)
+    for directory in {group, group.parent}:
+        (directory / "cgroup.procs").write_text("")
+        (directory / "cgroup.controllers").write_text(controllers + "\n")
+        (directory / "cgroup.subtree_control").write_text("")
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    (proc / "cgroup").write_text(f"0::{own}\n")
+    (proc / "mountinfo").write_text(
+        f"31 23 0:28 / {tmp_path} rw,relatime shared:3 - tmpfs tmpfs rw\n"
+        f"36 25 0:31 / {point} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+    )
+    return proc
+
+
+def test_version_2_is_found_and_its_controllers_are_enabled(tmp_path: Path) -> None:
+    groups = find(make_tree(tmp_path))
+    (hierarchy,) = groups.hierarchies
+    assert hierarchy.parent == tmp_path / "cgroup/service"
+    assert groups.limits == {"memory", "pids", "cpus"}
+    assert groups.remedy == ""
+    assert (hierarchy.parent / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+
+
+def test_limits_are_written_in_the_words_of_version_2(tmp_path: Path) -> None:
+    groups = find(make_tree(tmp_path))
+    limits = Limits(memory=512 * 1024 * 1024, pids=100, cpus=1.5)
+    (directory,) = groups.create("x", limits).directories
+    assert {path.name: path.read_text() for path in directory.iterdir()} == {
+        "memory.max": str(512 * 1024 * 1024),
+        "pids.max": "100",
+        "cpu.max": "150000 100000",
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("memory.events", "low 0\nhigh 0\nmax 12\noom 1\noom_kill 1\n", "out of memory (limit 512 MiB)"),
+        ("memory.events", "low 0\nhigh 0\nmax 12\noom 0\noom_kill 0\n", None),
+        ("pids.events", "max 3\n", "too many processes (limit 100)"),
+        ("pids.events", "max 0\n", None),
+    ],
+)
+def test_the_limit_that_was_hit_is_named(tmp_path: Path, file: str, text: str, expected: str | None) -> None:
+    group = find(make_tree(tmp_path)).create("x", Limits(memory=512 * 1024 * 1024, pids=100))
+    (group.directories[0] / file).write_text(text)
+    assert group.exceeded() == expected
+
+
+def test_a_worker_in_its_own_leaf_makes_groups_beside_it(tmp_path: Path) -> None:
+    groups = find(make_tree(tmp_path, own=f"/service/{WORKER_LEAF}"))
+    assert groups.hierarchies[0].parent == tmp_path / "cgroup/service"
+
+
+def test_a_limit_that_cannot_be_enforced_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    groups = find(make_tree(tmp_path, controllers="pids"))
+    assert groups.limits == {"pids"}
+    with pytest.raises(SandboxError, match=r"limit memory: .*(Delegate=yes|mount)"):
+        groups.create("x", Limits(memory=1, pids=5))
+    assert not list((tmp_path / "cgroup/service").glob("builder-*"))
+
+
+def test_nothing_is_found_where_nothing_is_mounted(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("0::/\n")
+    (tmp_path / "mountinfo").write_text("31 23 0:28 / / rw - ext4 /dev/vda rw\n")
+    groups = find(tmp_path)
+    assert groups.limits == frozenset()
+    assert groups.create("x", Limits()).entries == ()
+
+
+def gone() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_tags_tell_the_living_from_the_dead() -> None:
+    mine = tag("x")
+    assert not is_left_over(mine)
+    assert is_left_over(f"builder-{gone()}-1-x")
+    assert is_left_over(mine.replace(str(os.getpid()), "1", 1)), "another process than process 1"
+    assert not is_left_over("builder-of-something-else")
+
+
+@pytest.fixture
+def real() -> Cgroups:
+    groups = find()
+    if groups.limits != {"memory", "pids", "cpus"}:
+        pytest.skip(f"this user may not make control groups here: {groups.remedy}")
+    return groups
+
+
+def spawn(group: Group, script: str) -> subprocess.Popen[bytes]:
+    """Start a shell in a group; it has entered when it says something."""
+    enter = f'for entry; do echo 0 >"$entry"; done\n{script}'
+    return subprocess.Popen(["sh", "-c", enter, "sh", *map(str, group.entries)], stdout=subprocess.PIPE)
+
+
+def said(process: subprocess.Popen[bytes]) -> bytes:
+    assert process.stdout is not None
+    with process.stdout:
+        return process.stdout.readline()
+
+
+async def test_memory_is_limited(real: Cgroups) -> None:
+    group = real.create("memory", Limits(memory=64 * 1024 * 1024))
+    hog = spawn(group, "exec perl -e '$x = q(y) x (256 << 20)'")
+    assert said(hog) == b""
+    assert hog.wait(30) == -9
+    assert group.exceeded() == "out of memory (limit 64 MiB)"
+    await group.remove()
+    assert not any(directory.exists() for directory in group.directories)
+
+
+async def test_processes_are_limited_and_all_killed(real: Cgroups) -> None:
+    group = real.create("pids", Limits(pids=20))
+    bomb = spawn(group, "f() { f & f; }; (f) 2>/dev/null; echo full; exec sleep 1000")
+    assert said(bomb) == b"full\n"
+    assert group.exceeded() == "too many processes (limit 20)"
+    assert bomb.pid in group.processes()
+    group.kill()
+    assert bomb.wait(10) == -9
+    await group.remove()
+
+
+async def test_groups_of_a_dead_worker_are_cleaned_up(real: Cgroups) -> None:
+    group = real.create("mine", Limits())
+    name = f"builder-{gone()}-1-left"
+    left = evolve(group, directories=tuple(directory.parent / name for directory in group.directories))
+    left.make()
+    survivor = spawn(left, "echo entered; exec sleep 1000")
+    assert said(survivor) == b"entered\n"
+    with trio.fail_after(20):
+        lines = await real.clean_up()
+    assert survivor.wait(10) == -9
+    assert f"removed the control group {name}" in lines
+    assert all(directory.exists() for directory in group.directories), "the living worker's are left alone"
+    assert not any(directory.exists() for directory in left.directories)
+    await group.remove()

@@ -1,0 +1,337 @@
+"""Control groups: limits of memory, processes and CPU time for a job as a whole, and a way to kill all of it.
+
+Groups are made below the worker's own one, so whatever limits the worker limits its jobs too. Version 2 is used
+where its controllers are, version 1 where those are, both on a hybrid machine: the table below says which file of
+which version does what, and the rest of this module does not care.
+
+A process must enter the groups before the job's first instruction runs: ``Group.entries`` are the files that the
+launcher writes to.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import trio
+from attrs import field, frozen
+
+from builder_worker.sandbox import Limits, SandboxError
+from builder_worker.sandbox.owner import is_left_over, tag
+from builder_worker.sandbox.sizes import format_size
+
+WORKER_LEAF = "builder-worker"
+"""The group that the worker moves itself to, because in version 2 a group that limits children holds no process."""
+
+REMOVE_TIMEOUT = 10.0
+"""Seconds that killed processes may take to leave their group; those in a long system call leave late."""
+
+_CPU_PERIOD = 100_000
+"""Microseconds over which CPU time is measured, the kernel's default."""
+
+_NO_DELEGATION = (
+    "start the worker by systemd with Delegate=yes in its unit, or by `systemd-run --user --scope -p Delegate=yes`"
+)
+
+
+@frozen(kw_only=True)
+class _Controller:
+    """How one limit is set and noticed in one version."""
+
+    settings: Callable[[Limits], dict[str, str]]
+    optional: frozenset[str] = frozenset()
+    events: tuple[str, str] | None = None
+    """A file, and the key in it that counts how often the limit was hit."""
+
+
+def _quota(limits: Limits) -> int:
+    assert limits.cpus is not None
+    return max(1000, int(limits.cpus * _CPU_PERIOD))
+
+
+_CONTROLLERS: dict[tuple[int, str], _Controller] = {
+    (2, "memory"): _Controller(
+        settings=lambda limits: {"memory.max": str(limits.memory), "memory.swap.max": "0", "memory.oom.group": "1"},
+        optional=frozenset({"memory.swap.max", "memory.oom.group"}),
+        events=("memory.events", "oom_kill"),
+    ),
+    (2, "pids"): _Controller(settings=lambda limits: {"pids.max": str(limits.pids)}, events=("pids.events", "max")),
+    (2, "cpu"): _Controller(settings=lambda limits: {"cpu.max": f"{_quota(limits)} {_CPU_PERIOD}"}),
+    (1, "memory"): _Controller(
+        settings=lambda limits: {
+            "memory.limit_in_bytes": str(limits.memory),
+            "memory.memsw.limit_in_bytes": str(limits.memory),
+        },
+        optional=frozenset({"memory.memsw.limit_in_bytes"}),
+        events=("memory.oom_control", "oom_kill"),
+    ),
+    (1, "pids"): _Controller(settings=lambda limits: {"pids.max": str(limits.pids)}, events=("pids.events", "max")),
+    (1, "cpu"): _Controller(
+        settings=lambda limits: {"cpu.cfs_period_us": str(_CPU_PERIOD), "cpu.cfs_quota_us": str(_quota(limits))}
+    ),
+}
+
+_LIMIT_OF = {"memory": "memory", "pids": "pids", "cpu": "cpus"}
+"""The field of Limits that a controller enforces."""
+
+
+@frozen(kw_only=True)
+class _Mount:
+    """A mounted hierarchy: its version, the group that its mount point shows, its controllers if version 1."""
+
+    version: int
+    point: Path
+    root: str
+    controllers: frozenset[str]
+
+
+@frozen(kw_only=True)
+class Hierarchy:
+    """Where the groups of jobs are made in one hierarchy, and what can be limited there."""
+
+    version: int
+    parent: Path
+    controllers: frozenset[str]
+
+
+def _read_mounts(mountinfo: str) -> Iterator[_Mount]:
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        if kind in ("cgroup", "cgroup2"):
+            root, point = before.split(" ")[3:5]
+            yield _Mount(
+                version=2 if kind == "cgroup2" else 1,
+                point=Path(point.encode().decode("unicode_escape")),
+                root=root,
+                controllers=frozenset(options.split(",")) & _LIMIT_OF.keys() if kind == "cgroup" else frozenset(),
+            )
+
+
+def _read_own(text: str) -> dict[str, str]:
+    """Return the own group by version 1 controller; the one of version 2 is under the empty name."""
+    own = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        own.update(dict.fromkeys(controllers.split(","), path))
+    return own
+
+
+def _directory(mount: _Mount, own: dict[str, str]) -> Path | None:
+    path = own.get(min(mount.controllers, default=""))
+    if path is None:
+        return None
+    # A mount that shows another part of the tree shows nothing of ours but its top.
+    inside = os.path.relpath(path, mount.root) if path.startswith(mount.root) else "."
+    return mount.point / inside
+
+
+def _is_ours(directory: Path) -> bool:
+    return os.access(directory, os.W_OK | os.X_OK) and os.access(directory / "cgroup.procs", os.W_OK)
+
+
+def _enable(parent: Path, wanted: frozenset[str]) -> Path:
+    """Let the children of a version 2 group be limited; return the group whose children are."""
+    if parent.name == WORKER_LEAF:
+        parent = parent.parent
+    missing = wanted - set((parent / "cgroup.subtree_control").read_text().split())
+    if not missing:
+        return parent
+    text = " ".join(f"+{name}" for name in sorted(missing))
+    try:
+        (parent / "cgroup.subtree_control").write_text(text)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        leaf = parent / WORKER_LEAF
+        leaf.mkdir(exist_ok=True)
+        for pid in (parent / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                (leaf / "cgroup.procs").write_text(pid)
+        (parent / "cgroup.subtree_control").write_text(text)
+    return parent
+
+
+def _version_2(directory: Path) -> Hierarchy | None:
+    base = directory.parent if directory.name == WORKER_LEAF else directory
+    if not _is_ours(base):
+        return None
+    wanted = frozenset((base / "cgroup.controllers").read_text().split()) & _LIMIT_OF.keys()
+    try:
+        return Hierarchy(version=2, parent=_enable(directory, wanted), controllers=wanted)
+    except OSError:  # no controllers, but groups that can be killed at once
+        return Hierarchy(version=2, parent=base, controllers=frozenset())
+
+
+def find(proc: Path = Path("/proc/self")) -> "Cgroups":
+    """Return where this process may make groups. May move it to a group of its own below its present one."""
+    own = _read_own((proc / "cgroup").read_text())
+    hierarchies: list[Hierarchy] = []
+    for mount in sorted(_read_mounts((proc / "mountinfo").read_text()), key=lambda mount: -mount.version):
+        directory = _directory(mount, own)
+        if directory is None or not directory.is_dir():
+            continue
+        if mount.version == 2:
+            hierarchy = _version_2(directory)
+            if hierarchy is not None:
+                hierarchies.append(hierarchy)
+        else:
+            known = {name for other in hierarchies for name in other.controllers}
+            if mount.controllers - known and _is_ours(directory):
+                hierarchies.append(
+                    Hierarchy(version=1, parent=directory, controllers=frozenset(mount.controllers - known))
+                )
+    return Cgroups(hierarchies=tuple(hierarchies))
+
+
+@frozen(kw_only=True)
+class Cgroups:
+    """The hierarchies in which this worker may make groups; none at all on a machine that delegates nothing."""
+
+    hierarchies: tuple[Hierarchy, ...]
+
+    @property
+    def limits(self) -> frozenset[str]:
+        """The fields of Limits that are enforced here."""
+        return frozenset(_LIMIT_OF[name] for hierarchy in self.hierarchies for name in hierarchy.controllers)
+
+    @property
+    def remedy(self) -> str:
+        """What an operator can do to have all limits, or nothing."""
+        if self.limits == set(_LIMIT_OF.values()):
+            return ""
+        return _NO_DELEGATION if os.geteuid() else "mount the cgroup controllers memory, pids and cpu"
+
+    def create(self, name: str, limits: Limits) -> "Group":
+        """Make the groups of one job. Raises SandboxError if a limit is asked for that cannot be enforced."""
+        asked = {limit for limit in _LIMIT_OF.values() if getattr(limits, limit) is not None}
+        if asked - self.limits:
+            missing = ", ".join(sorted(asked - self.limits))
+            raise SandboxError(f"no control group to limit {missing}: {self.remedy}")
+        group = Group(
+            hierarchies=self.hierarchies,
+            directories=tuple(hierarchy.parent / tag(name) for hierarchy in self.hierarchies),
+            limits=limits,
+        )
+        try:
+            group.make()
+        except OSError as error:
+            group.discard()
+            raise SandboxError(f"cannot make a control group: {error}") from error
+        return group
+
+    async def clean_up(self) -> tuple[str, ...]:
+        """Kill and remove the groups of workers that are gone; return a line for each."""
+        names = sorted({path.name for hierarchy in self.hierarchies for path in hierarchy.parent.glob("builder-*-*-*")})
+        left_over = [name for name in names if is_left_over(name)]
+        for name in left_over:
+            directories = tuple(hierarchy.parent / name for hierarchy in self.hierarchies)
+            await Group(hierarchies=self.hierarchies, directories=directories, limits=Limits()).remove()
+        return tuple(f"removed the control group {name}" for name in left_over)
+
+
+@frozen(kw_only=True)
+class Group:
+    """The groups of one job, one in each hierarchy."""
+
+    hierarchies: tuple[Hierarchy, ...] = field(repr=False)
+    directories: tuple[Path, ...]
+    limits: Limits
+
+    @property
+    def entries(self) -> tuple[Path, ...]:
+        """The files by which a process enters, writing "0" to each."""
+        return tuple(directory / "cgroup.procs" for directory in self.directories)
+
+    def make(self) -> None:
+        """Make the directories and set the limits. Raises OSError."""
+        for hierarchy, directory in zip(self.hierarchies, self.directories, strict=True):
+            directory.mkdir()
+            for name in sorted(hierarchy.controllers):
+                controller = _CONTROLLERS[hierarchy.version, name]
+                if getattr(self.limits, _LIMIT_OF[name]) is None:
+                    continue
+                for file, value in controller.settings(self.limits).items():
+                    if file not in controller.optional or (directory / file).exists():
+                        (directory / file).write_text(value)
+
+    def discard(self) -> None:
+        """Remove what an unfinished ``make`` made."""
+        for directory in self.directories:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+    def _hits(self, name: str) -> int:
+        for hierarchy, directory in zip(self.hierarchies, self.directories, strict=True):
+            events = _CONTROLLERS[hierarchy.version, name].events if name in hierarchy.controllers else None
+            if events is not None:
+                with contextlib.suppress(FileNotFoundError):  # kernels before 4.13 do not count
+                    lines = (directory / events[0]).read_text().splitlines()
+                    return int(dict(line.split() for line in lines).get(events[1], 0))
+        return 0
+
+    def exceeded(self) -> str | None:
+        """Return which limit the job has hit, in words, or None."""
+        if self.limits.memory is not None and self._hits("memory"):
+            return f"out of memory (limit {format_size(self.limits.memory)})"
+        if self.limits.pids is not None and self._hits("pids"):
+            return f"too many processes (limit {self.limits.pids})"
+        return None
+
+    def processes(self) -> frozenset[int]:
+        """Return the processes that are in any of the groups."""
+        pids: set[int] = set()
+        for directory in self.directories:
+            with contextlib.suppress(OSError):
+                pids.update(map(int, (directory / "cgroup.procs").read_text().split()))
+        return frozenset(pids)
+
+    def kill(self) -> None:
+        """Kill all processes of the job. Harmless when there are none."""
+        for directory in self.directories:
+            for file, value in (("cgroup.kill", "1"), ("pids.max", "0")):  # no forks while the rest are killed
+                if (directory / file).exists():
+                    with contextlib.suppress(OSError):
+                        (directory / file).write_text(value)
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, and its number someone else's
+                os.kill(pid, signal.SIGKILL)
+
+    async def wait_empty(self) -> None:
+        """Kill until no process is left. Raises SandboxError if the kernel does not let one die."""
+        with trio.move_on_after(REMOVE_TIMEOUT):
+            pause = 0.001
+            while self.processes():
+                self.kill()
+                await trio.sleep(pause)
+                pause = min(0.1, pause * 2)
+            return
+        raise SandboxError(f"processes that cannot be killed: {sorted(self.processes())}")
+
+    async def remove(self) -> None:
+        """Kill what is left and remove the groups. Raises SandboxError."""
+        await self.wait_empty()
+        for directory in self.directories:
+            await _remove(directory)
+
+
+async def _remove(directory: Path) -> None:
+    with trio.move_on_after(REMOVE_TIMEOUT):
+        while not _try_remove(directory):  # noqa: ASYNC110 - the kernel tells nobody
+            await trio.sleep(0.002)  # the kernel empties a group a little after its last process is gone
+        return
+    raise SandboxError(f"the control group {directory} stays busy")
+
+
+def _try_remove(directory: Path) -> bool:
+    try:
+        directory.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise SandboxError(f"cannot remove the control group {directory}: {error}") from error
+        return False
+    return True
