@@ -8,8 +8,8 @@ from builder.model import RunningBuild, printable
 
 from .remote import Refused
 
-FIRST_POLL, LAST_POLL = 0.2, 1.0
-"""Seconds between two looks at what runs: quick at first, so that a short job that starts at once is not missed."""
+FIRST_POLL, LAST_POLL, POLL_GROWTH = 0.05, 1.0, 1.05
+"""Seconds between two looks at what runs: quick for the first ones, so that a short job is not missed, 1 after 20 s."""
 
 MAX_CANDIDATES = 10
 """Most builds that an error names."""
@@ -74,5 +74,5 @@ def wait_for_next(
             if build.uuid not in known:
                 return build
         sleep(pause)
-        pause = min(pause * 1.2, LAST_POLL)
+        pause = min(pause * POLL_GROWTH, LAST_POLL)
         info = ask_info()

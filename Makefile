@@ -1,0 +1,53 @@
+# Two commands: `make demo` shows the whole system at work, `make test` tests it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where the demo uploads its results; empty: they stay on disk. make demo UPLOAD=http://user:password@host/upload
+UPLOAD ?=
+
+.PHONY: demo test lint unit test-interop soak bench wheel clean help
+
+help:
+	@echo "make demo          run a server and a worker, build this project twice, compare (UPLOAD=URL to upload)"
+	@echo "make test          lint, type check and the whole test suite"
+	@echo "make test-interop  the same programs against the original's (BUILDER_PEER_BIN=folder with its programs)"
+	@echo "make bench         benchmarks, medians"
+	@echo "make wheel         build the wheel"
+	@echo "make clean         remove what the others made"
+
+$(VENV)/.installed: pyproject.toml builder/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name it with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/python demo/demo.py $(if $(UPLOAD),--upload '$(UPLOAD)')
+
+test: lint unit
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+test-interop: $(VENV)/.installed
+	@$(BIN)/python tests/interop/check_peer.py
+	$(BIN)/pytest -m interop tests/interop
+
+bench: $(VENV)/.installed
+	@for script in bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m hatchling build -t wheel
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
