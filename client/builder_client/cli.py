@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from builder import __version__
 from builder.address import DEFAULT_PORT, parse_address
+from builder.errors import InvalidAddress
 from builder.model import Instant, Period, check_name
 
 from . import words
@@ -82,8 +83,11 @@ def _completes(source: str) -> Callable[[click.Context, click.Parameter, str], l
     def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from . import completion
 
-        names = completion.complete(_address(context), getattr(completion, source), incomplete)
-        return [CompletionItem(name) for name in names]
+        try:
+            address = _address(context)
+        except InvalidAddress:
+            return []
+        return [CompletionItem(name) for name in completion.complete(address, getattr(completion, source), incomplete)]
 
     return complete
 

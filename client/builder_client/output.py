@@ -8,9 +8,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from builder.errors import BuilderError
 from builder.model import printable, raw
@@ -41,6 +42,12 @@ def to_json(value: object, *, indent: int | None = None) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=True)
 
 
+class NobodyReads(BuilderError):
+    """The reader of standard output has gone, as `head` does. It is no fault: nothing is said."""
+
+    exit_code: ClassVar[int] = 128 + signal.SIGPIPE  # as of any program that the signal ended
+
+
 class Printer:
     """Writes to a binary stream; ``color`` is "auto" (a terminal without NO_COLOR), "always" or "never"."""
 
@@ -51,16 +58,22 @@ class Printer:
         self._styled = color == "always" or (color == "auto" and not plain)
 
     def write(self, data: bytes) -> None:
-        """Write bytes as they are."""
-        self._stream.write(data)
+        """Write bytes as they are. All that is written goes through here; raises NobodyReads."""
+        try:
+            self._stream.write(data)
+        except BrokenPipeError as error:
+            raise NobodyReads from error
 
     def flush(self) -> None:
         """Hand everything to the terminal, pipe or file."""
-        self._stream.flush()
+        try:
+            self._stream.flush()
+        except BrokenPipeError as error:
+            raise NobodyReads from error
 
     def line(self, text: str) -> None:
         """Write a line of our own words; what it quotes from outside has gone through ``printable``."""
-        self._stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        self.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
     def json(self, value: object, *, indent: int | None = None) -> None:
         """Write a value as JSON, by default on one line."""
@@ -74,7 +87,7 @@ class Printer:
 
     def foreign_line(self, prefix: str, data: bytes) -> None:
         """Write ``prefix`` and a line from outside."""
-        self._stream.write(prefix.encode("ascii") + self.foreign(data) + b"\n")
+        self.write(prefix.encode("ascii") + self.foreign(data) + b"\n")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
         """Write a titled table, or ``empty`` in its place; cells have gone through ``printable``."""

@@ -1,0 +1,170 @@
+"""What the tests of builder-client share: a small server on a real socket, and the program as a real process."""
+
+import contextlib
+import os
+import pty
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from uuid import UUID
+
+from builder.connection import Connection, Side
+from builder.errors import ProtocolError
+from builder.framing import StreamedFrame
+from builder.messages import InfoReply, Message, ServerHello, Success
+from builder.model import Instant, RunningBuild, ScriptJob
+
+DEADLINE = 30.0
+"""Seconds after which a test that waits has failed."""
+
+Answer = Iterable[Message | bytes]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return the environment of a program under test: this process's search path, and nothing that colours it."""
+    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")}
+    return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TERM": "xterm"} | changes
+
+
+def client_argv(*arguments: str | bytes) -> list[str | bytes]:
+    return [sys.executable, "-m", "builder_client", *arguments]
+
+
+def run_client(
+    *arguments: str | bytes, stdin: bytes = b"", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        client_argv(*arguments),
+        input=stdin,
+        capture_output=True,
+        env=env or environment(),
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+def run_inspect(*arguments: str, stdin: bytes = b"", **options: object) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "builder_client.inspect", *arguments],
+        input=stdin,
+        capture_output=True,
+        env=environment(),
+        timeout=DEADLINE,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def run_in_terminal(argv: list[str | bytes], env: dict[str, str]) -> tuple[int, bytes]:
+    """Run a program with a terminal as its standard output; return its exit status and what the terminal got."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE, env=env) as process:
+        os.close(theirs)
+        pieces = []
+        deadline = time.monotonic() + DEADLINE
+        with contextlib.suppress(OSError):  # EIO: the program has closed the terminal
+            while select.select([ours], [], [], deadline - time.monotonic())[0]:
+                pieces.append(os.read(ours, 65536))
+        os.close(ours)
+        status = process.wait(DEADLINE)
+    return status, b"".join(pieces).replace(b"\r\n", b"\n")
+
+
+def assert_one_line(stderr: bytes, program: bytes = b"builder-client") -> None:
+    assert stderr.startswith(program + b": "), stderr
+    assert stderr.count(b"\n") == 1, stderr
+    assert b"Traceback" not in stderr
+
+
+class Server:
+    """Answers each command with what ``answer`` returns for it: messages, or bytes to send as they are.
+
+    A generator may wait for an event between two of them. ``seen`` lists the commands.
+    """
+
+    def __init__(self, answer: Callable[[Message], Answer], family: socket.AddressFamily = socket.AF_INET) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family)
+        self._listener.settimeout(DEADLINE)
+        self.port = self._listener.getsockname()[1]
+        self.address = f"{'[::1]' if family == socket.AF_INET6 else '127.0.0.1'}:{self.port}"
+        self.seen: list[Message] = []
+        self.commanded = threading.Event()
+        self.stopped = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> "Server":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        with contextlib.suppress(OSError):  # it wakes the thread that accepts
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(DEADLINE)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while not self.stopped.is_set():
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            with sock, contextlib.suppress(ConnectionError, ProtocolError):
+                sock.settimeout(DEADLINE)
+                self._exchange(sock)
+
+    def _exchange(self, sock: socket.socket) -> None:
+        connection = Connection(Side.SERVER)
+        _receive(sock, connection)
+        sock.sendall(connection.send(ServerHello()))
+        command = _receive(sock, connection)
+        self.seen.append(command)
+        self.commanded.set()
+        for reply in self._answer(command):
+            sock.sendall(reply if isinstance(reply, bytes) else connection.send(reply))
+
+    def run(self, *arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[bytes]:
+        """Run the client against this server."""
+        return run_client("-r", self.address, *arguments, **options)  # type: ignore[arg-type]
+
+
+def _receive(sock: socket.socket, connection: Connection) -> Message:
+    while (message := connection.next_message()) is None:
+        connection.receive_data(sock.recv(65536))
+    assert not isinstance(message, StreamedFrame)
+    return message
+
+
+def succeed(_command: Message) -> Answer:
+    return [Success()]
+
+
+EMPTY = InfoReply(schedule=(), queues=(), running=(), dropped_platforms=())
+
+
+def running(*builds: tuple[str, str, str, int]) -> InfoReply:
+    """Return an info reply with running builds: (uuid, job, platform, started in ms)."""
+    return InfoReply(
+        schedule=(),
+        queues=(),
+        running=tuple(
+            RunningBuild(
+                uuid=UUID(uuid), job=ScriptJob(name=job, platform=platform, script=b""), started=Instant(started)
+            )
+            for uuid, job, platform, started in builds
+        ),
+        dropped_platforms=(),
+    )
+
+
+@contextlib.contextmanager
+def closed_port() -> Iterator[int]:
+    """Hold a port that nobody listens on: it is bound, so that nobody else takes it."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]

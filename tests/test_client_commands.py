@@ -1,0 +1,321 @@
+"""The commands that change the schedule, the server's address, and how each kind of failure ends."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from client_harness import (
+    EMPTY,
+    Server,
+    assert_one_line,
+    closed_port,
+    environment,
+    run_client,
+    running,
+    succeed,
+)
+
+from builder.messages import (
+    MAX_SCRIPT,
+    DropPlatform,
+    Execute,
+    Failure,
+    Info,
+    Reschedule,
+    Schedule,
+    ScheduleOrbBuild,
+    Success,
+    Unschedule,
+)
+from builder.model import Instant, OrbBuildJob, Period, ScriptJob, text
+
+# --- what is sent ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "script", "sent"),
+    [
+        (
+            ["schedule", "hello", "p1", "-"],
+            b"\xff\0\r\n",
+            Schedule(period=Period.DAILY, job=ScriptJob(name="hello", platform="p1", script=b"\xff\0\r\n")),
+        ),
+        (
+            ["schedule", "--period", "hourly", "--", "-x", "ü", "-"],
+            b"",
+            Schedule(period=Period.HOURLY, job=ScriptJob(name="-x", platform="ü", script=b"")),
+        ),
+        (
+            ["orb-build", "orb", "retreat"],
+            b"",
+            ScheduleOrbBuild(period=Period.DAILY, job=OrbBuildJob(name="orb", opam_package="retreat")),
+        ),
+        (["unschedule", b"a/b\xff"], b"", Unschedule(name=text(b"a/b\xff"))),
+        (["reschedule", "hello", "2030-01-01"], b"", Reschedule(name="hello", next=Instant(1_893_456_000_000))),
+        (
+            ["reschedule", "hello", "2030-01-01T02:00:00.5+02:00", "--period=never"],
+            b"",
+            Reschedule(name="hello", next=Instant(1_893_456_000_500), period=Period.NEVER),
+        ),
+        (["execute", "hello"], b"", Execute(name="hello")),
+        (["execute", "--platform", "p1", "hello"], b"", Execute(name="hello", platform="p1")),
+    ],
+)
+def test_commands(arguments, script, sent):
+    with Server(succeed) as server:
+        done = server.run(*arguments, stdin=script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert server.seen == [sent]
+
+
+def test_the_largest_script_is_sent_and_a_larger_one_is_not(tmp_path):
+    script = tmp_path / "script"
+    script.write_bytes(b"x" * MAX_SCRIPT)
+    with Server(succeed) as server:
+        assert server.run("schedule", "hello", "p1", str(script)).returncode == 0
+        with script.open("ab") as file:
+            file.write(b"x")
+        done = server.run("schedule", "hello", "p1", str(script))
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+    assert b"more than 4 MiB" in done.stderr
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["schedule", "a/b", "p1", "-"],
+        ["schedule", "..", "p1", "-"],
+        ["schedule", "hello", "p\n1", "-"],
+        ["schedule", "x" * 129, "p1", "-"],
+        ["schedule", b"\xff", "p1", "-"],
+        ["schedule", "hello", "p1", "/nonexistent/script"],
+        ["schedule", "hello", "p1", "/"],
+        ["schedule", "hello", "p1"],
+        ["schedule", "hello", "p1", "-", "--period", "monthly"],
+        ["orb-build", "", "retreat"],
+        ["reschedule", "hello", "tomorrow"],
+        ["reschedule", "hello", "2030-02-30"],
+        ["reschedule", "hello", "9999-12-31T23:59:59-01:00"],
+        ["info", "more"],
+        ["nonsense"],
+        ["info", "--nonsense"],
+        ["-r", "host:port", "info"],
+        ["info", "-r", "::1:x"],
+        [],
+    ],
+)
+def test_wrong_usage_is_told_before_connecting(arguments):
+    with Server(succeed) as server:
+        done = run_client(*arguments, env=environment(BUILDER_REMOTE=server.address))
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+    assert done.stdout == b""
+    assert server.seen == []
+
+
+# --- where the server is ---
+
+
+def test_the_address_is_taken_from_the_nearest_place():
+    with closed_port() as closed, Server(succeed) as server:
+        nowhere = f"127.0.0.1:{closed}"
+        after = run_client("-r", nowhere, "execute", "a", "-r", server.address, env=environment(BUILDER_REMOTE=nowhere))
+        before = run_client(f"--remote={server.address}", "execute", "b", env=environment(BUILDER_REMOTE=nowhere))
+        from_environment = run_client("execute", "c", env=environment(BUILDER_REMOTE=server.address))
+    assert [after.returncode, before.returncode, from_environment.returncode] == [0, 0, 0]
+    assert server.seen == [Execute(name="a"), Execute(name="b"), Execute(name="c")]
+
+
+def test_host_names_and_ipv6():
+    with Server(succeed) as server:
+        assert run_client("-r", f"localhost:{server.port}", "execute", "a").returncode == 0
+    try:
+        server = Server(succeed, socket.AF_INET6)
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6 loopback: {error}")
+    with server:
+        assert run_client("-r", f"[::1]:{server.port}", "execute", "b").returncode == 0
+    assert server.seen == [Execute(name="b")]
+
+
+# --- how it fails ---
+
+
+def test_nobody_listens():
+    with closed_port() as port:
+        done = run_client("-r", f"127.0.0.1:{port}", "info")
+    assert done.returncode == 5
+    assert done.stderr.decode() == f"builder-client: can't reach the server at 127.0.0.1:{port}: Connection refused\n"
+
+
+def test_no_such_host():
+    done = run_client("-r", "no-such-host.invalid", "info")
+    assert done.returncode == 5
+    assert_one_line(done.stderr)
+
+
+def test_refused_by_the_server():
+    with Server(lambda _: [Failure(message="unknown job \x1b[2J\nhello")]) as server:
+        done = server.run("unschedule", "hello")
+    assert done.returncode == 3
+    assert done.stderr == b"builder-client: unknown job \\x1b[2J\\nhello\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0\0\0\0\0\0\0\4\xb6\2\5\0",
+        b"\0\0\0\0\0\0\0\4\xaf\2\5\0",
+        b"\x7f" * 100,
+        b"\0\0\0\0\0\0\0\0",
+    ],
+)
+def test_a_server_that_speaks_something_else(reply):
+    with Server(lambda _: [reply]) as server:
+        done = server.run("execute", "hello")
+    assert done.returncode == 4
+    assert_one_line(done.stderr)
+    assert server.address.encode() in done.stderr
+
+
+@pytest.mark.parametrize("replies", [[], [b"\0\0\0\0\0\0"], [EMPTY]])
+def test_a_server_that_closes_too_early(replies):
+    with Server(lambda _: replies) as server:
+        done = server.run("info")
+    assert done.returncode == 5
+    assert done.stderr.decode() == (
+        f"builder-client: {server.address} closed the connection before it had answered in full\n"
+    )
+    assert done.stdout == b""
+
+
+def test_a_server_that_closes_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with subprocess.Popen(
+            [sys.executable, "-m", "builder_client", "-r", address, "info"], stderr=subprocess.PIPE, env=environment()
+        ) as process:
+            sock, _ = listener.accept()
+            sock.recv(100)
+            sock.close()
+            _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 5
+    assert_one_line(stderr)
+    assert b"client version 13" in stderr
+
+
+def test_a_platform_with_a_hostile_name_is_reminded_of_harmlessly():
+    with Server(succeed) as server:
+        done = server.run("drop-platform", "\x1b[2J")
+    assert server.seen == [DropPlatform(platform="\x1b[2J")]
+    assert done.stdout.startswith(b"Platform \\x1b[2J dropped. Remember")
+
+
+def test_a_full_disk_is_told():
+    with Server(lambda _: [EMPTY, Success()]) as server, Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "builder_client", "-r", server.address, "info"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"builder-client: No space left on device\n"
+
+
+# --- start ---
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "--help"], ["completion", "fish"], ["--version"]])
+def test_help_imports_nothing_slow(arguments):
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: sys.stderr.write(' '.join(sys.modules)))\n"
+        "from builder_client.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout
+    assert "click" in done.stderr.split()
+    assert not {"asn1tools", "rich", "trio", "httpx", "sqlalchemy"} & set(done.stderr.split())
+
+
+def test_a_command_imports_no_event_loop_and_no_tables():
+    code = "import sys\nfrom builder_client import commands, report\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=30, check=True
+    )
+    assert not {"rich", "trio", "asyncio", "httpx", "sqlalchemy"} & set(done.stdout.split())
+
+
+# --- the Tab key ---
+
+
+def complete(server_address: str, words: str) -> list[str]:
+    """Return what bash would offer for the last of ``words``."""
+    done = run_client(
+        env=environment(
+            BUILDER_REMOTE=server_address,
+            _BUILDER_CLIENT_COMPLETE="bash_complete",
+            COMP_WORDS=words,
+            COMP_CWORD=str(len(words.split(" ")) - 1),
+        )
+    )
+    assert done.stderr == b""
+    return [line.partition(",")[2] for line in done.stdout.decode().splitlines() if line]
+
+
+UUID_A = "323b2a40-25d1-4f8e-90af-a4e2b9fd7f22"
+
+
+def completing(command):
+    assert command == Info()
+    return [
+        type(EMPTY)(
+            schedule=(),
+            queues=(),
+            running=running((UUID_A, "hello", "p1", 0)).running,
+            dropped_platforms=("p1", "p2", "x;rm -rf ~", "$(id)", "a b", "-r", "p\n3", "`id`", "ü"),
+        ),
+        Success(),
+    ]
+
+
+def test_tab_offers_names_of_the_server_that_are_safe_on_a_command_line():
+    with Server(completing) as server:
+        assert complete(server.address, "builder-client undrop-platform ") == ["p1", "p2"]
+        assert complete(server.address, "builder-client undrop-platform p2") == ["p2"]
+        assert complete(server.address, "builder-client observe 3") == [UUID_A]
+        assert complete("127.0.0.1:1", f"builder-client -r {server.address} observe 3") == [UUID_A]
+
+
+def test_tab_offers_commands_and_periods_without_a_server():
+    assert complete("127.0.0.1:1", "builder-client und") == ["undrop-platform"]
+    assert complete("127.0.0.1:1", "builder-client schedule a b c --period w") == ["weekly"]
+
+
+def test_tab_is_silent_without_a_server():
+    with closed_port() as port:
+        assert complete(f"127.0.0.1:{port}", "builder-client execute ") == []
+    assert complete("no:address", "builder-client execute ") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell):
+    done = run_client("completion", shell)
+    assert done.returncode == 0
+    assert b"_BUILDER_CLIENT_COMPLETE" in done.stdout

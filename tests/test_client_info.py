@@ -1,0 +1,177 @@
+import json
+from uuid import UUID
+
+import pytest
+from client_harness import EMPTY, Server, client_argv, environment, run_in_terminal
+
+from builder.messages import InfoReply, Success
+from builder.model import NEVER, Instant, OrbBuildJob, Period, Queue, RunningBuild, ScheduleItem, ScriptJob
+from builder_client.output import Printer
+from builder_client.report import info_json, print_info
+
+NOW = Instant(1_900_000_000_000)  # 2030-03-17T17:46:40Z
+HOUR = 3600 * 1000
+A, B = UUID(int=0xA << 124), UUID(int=0xB << 124)
+HELLO = ScriptJob(name="hello", platform="p1", script=b"#!/bin/sh\nexit 3\n")
+ORB = OrbBuildJob(name="orb", opam_package="retreat")
+WIDE = "wide-" + "w" * 100
+
+INFO = InfoReply(
+    schedule=(
+        ScheduleItem(next=NEVER, period=Period.NEVER, job=ORB),
+        ScheduleItem(next=Instant(NOW.ms + 3 * HOUR + 5), period=Period.WEEKLY, job=HELLO),
+        ScheduleItem(
+            next=Instant(NOW.ms - 1), period=Period.HOURLY, job=ScriptJob(name=WIDE, platform="p2", script=b"\xff")
+        ),
+    ),
+    queues=(Queue(platform="p2", jobs=()), Queue(platform="p1", jobs=(ORB, HELLO))),
+    running=(
+        RunningBuild(started=Instant(NOW.ms - 45_000), uuid=A, job=HELLO),
+        RunningBuild(started=Instant(NOW.ms - 5_000), uuid=B, job=ScriptJob(name="orb", platform="p1", script=b"")),
+    ),
+    dropped_platforms=("old", "older"),
+)
+
+
+@pytest.fixture
+def printed(tmp_path):
+    def printed(info):
+        path = tmp_path / "out"
+        with path.open("wb") as file:
+            print_info(Printer(file, color="auto", environ={"TERM": "xterm"}), info, now=NOW)
+        return path.read_text("utf-8")
+
+    return printed
+
+
+def test_tables(printed):
+    gap = " " * (len(WIDE) - 5)
+    assert printed(INFO) == (
+        "Schedule\n"
+        f"NEXT RUN                      PERIOD  JOB  {gap}  WHAT\n"
+        f"2030-03-17T17:46:39Z  due     hourly  {WIDE}  script on p2\n"
+        f"2030-03-17T20:46:40Z  in 3 h  weekly  hello{gap}  script on p1\n"
+        f"never                         never   orb  {gap}  orb build of retreat\n"
+        "\n"
+        "Queues\n"
+        "PLATFORM  #  JOB      WHAT\n"
+        "p1        1  orb      orb build of retreat\n"
+        "p1        2  hello    script on p1\n"
+        "p2           (empty)\n"
+        "\n"
+        "Running\n"
+        "FOR   JOB    PLATFORM  UUID                                  STARTED\n"
+        "5 s   orb    p1        b0000000-0000-0000-0000-000000000000  2030-03-17T17:46:35Z\n"
+        "45 s  hello  p1        a0000000-0000-0000-0000-000000000000  2030-03-17T17:45:55Z\n"
+        "\n"
+        "Dropped platforms: old, older\n"
+    )
+
+
+def test_nothing_at_all(printed):
+    assert printed(EMPTY) == "Schedule: no jobs\n\nQueues: no platforms\n\nRunning: nothing\n"
+
+
+def test_a_hostile_name_is_a_name(printed):
+    name = "[red]a\x1b[2J\nb\t\u202e\udcff:smile:"
+    item = ScheduleItem(next=NEVER, period=Period.DAILY, job=ScriptJob(name=name, platform="\r", script=b""))
+    text = printed(InfoReply(schedule=(item,), queues=(), running=(), dropped_platforms=("\x07",)))
+    assert r"[red]a\x1b[2J\nb\t\u202e\udcff:smile:  script on \r" in text
+    assert text.endswith("Dropped platforms: \\x07\n")
+    assert not any(ord(char) < 0x20 and char != "\n" for char in text)
+
+
+def test_json():
+    assert info_json(INFO) == {
+        "schedule": [
+            {
+                "next": "2030-03-17T17:46:39.999Z",
+                "period": "hourly",
+                "job": WIDE,
+                "kind": "script",
+                "platform": "p2",
+                "script": "\N{REPLACEMENT CHARACTER}",
+                "script_base64": "/w==",
+            },
+            {
+                "next": "2030-03-17T20:46:40.005Z",
+                "period": "weekly",
+                "job": "hello",
+                "kind": "script",
+                "platform": "p1",
+                "script": "#!/bin/sh\nexit 3\n",
+            },
+            {"next": None, "period": "never", "job": "orb", "kind": "orb-build", "opam_package": "retreat"},
+        ],
+        "queues": [
+            {
+                "platform": "p1",
+                "jobs": [
+                    {"job": "orb", "kind": "orb-build", "opam_package": "retreat"},
+                    {"job": "hello", "kind": "script", "platform": "p1"},
+                ],
+            },
+            {"platform": "p2", "jobs": []},
+        ],
+        "running": [
+            {"uuid": str(B), "job": "orb", "platform": "p1", "started": "2030-03-17T17:46:35Z"},
+            {"uuid": str(A), "job": "hello", "platform": "p1", "started": "2030-03-17T17:45:55Z"},
+        ],
+        "dropped_platforms": ["old", "older"],
+    }
+
+
+def answer(_command):
+    return [INFO, Success()]
+
+
+def test_json_as_a_program():
+    with Server(answer) as server:
+        done = server.run("info", "--json")
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert json.loads(done.stdout) == info_json(INFO)
+
+
+def test_a_pipe_gets_whole_rows_without_escapes():
+    with Server(answer) as server:
+        done = server.run("info", env=environment(COLUMNS="40"))
+    assert WIDE.encode() in done.stdout
+    assert b"\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "colours"),
+    [
+        ({}, [], True),
+        ({"NO_COLOR": "1"}, [], False),
+        ({"NO_COLOR": ""}, [], True),
+        ({"TERM": "dumb"}, [], False),
+        ({}, ["--color", "never"], False),
+        ({"NO_COLOR": "1"}, ["--color", "always"], True),
+    ],
+)
+def test_colours_on_a_terminal(variables, options, colours):
+    with Server(answer) as server:
+        status, shown = run_in_terminal(
+            client_argv("-r", server.address, "info", *options), environment(COLUMNS="80", **variables)
+        )
+    assert status == 0
+    assert (b"\x1b[" in shown) is colours
+
+
+def test_a_terminal_gets_rows_that_fit():
+    with Server(answer) as server:
+        _, shown = run_in_terminal(client_argv("-r", server.address, "info"), environment(COLUMNS="90", NO_COLOR="1"))
+    lines = shown.decode().splitlines()
+    assert max(map(len, lines)) <= 90
+    # folded, not cut
+    assert shown.count(b"w") >= 100
+
+
+def test_colours_in_a_pipe_only_when_asked_for():
+    with Server(answer) as server:
+        done = server.run("info", "--color", "always", env=environment(FORCE_COLOR="1"))
+        plain = server.run("info", env=environment(FORCE_COLOR="1"))
+    assert b"\x1b[" in done.stdout
+    assert b"\x1b" not in plain.stdout

@@ -1,0 +1,324 @@
+import json
+import signal
+import subprocess
+import threading
+from uuid import UUID
+
+import pytest
+from client_harness import (
+    DEADLINE,
+    EMPTY,
+    Server,
+    assert_one_line,
+    client_argv,
+    environment,
+    run_in_terminal,
+    running,
+)
+
+from builder.errors import BuilderError
+from builder.messages import Failure, Info, Observe, Output, Success
+from builder.model import Exited
+from builder_client.builds import FIRST_POLL, LAST_POLL, MAX_CANDIDATES, find_build, newest_build, wait_for_next
+from builder_client.observation import End, split_result
+from builder_client.remote import Refused
+
+A = "323b2a40-25d1-4f8e-90af-a4e2b9fd7f22"
+B = "323bffff-25d1-4f8e-90af-a4e2b9fd7f22"
+C = "94ec4b4b-e6ff-41f7-8452-d7a6abb7b9cf"
+
+
+def output(line: bytes, timestamp: int | None = 1_000_000_000, uuid: str = A) -> Output:
+    return Output(uuid=UUID(uuid), line=line, timestamp=timestamp)
+
+
+def server_with(info, *outputs):
+    """Answer info with ``info``, and an observation with these outputs."""
+
+    def answer(command):
+        match command:
+            case Info():
+                return [info, Success()]
+            case Observe(uuid=uuid) if uuid in {build.uuid for build in info.running}:
+                return [*outputs, Success()]
+        return [Failure(message="uuid not found")]
+
+    return Server(answer)
+
+
+# --- which build ---
+
+
+def test_a_prefix_that_one_running_build_has_is_enough():
+    with server_with(running((A, "hello", "p1", 0), (C, "orb", "p1", 0)), output(b"hi"), output(b"exited 0")) as server:
+        done = server.run("observe", "323B")
+    assert done.returncode == 0
+    assert done.stdout == b"1.000s hi\n1.000s exited 0\n"
+    assert done.stderr.decode() == f"Observing hello on p1 ({A})\n"
+    assert server.seen == [Info(), Observe(uuid=UUID(A))]
+
+
+def test_an_ambiguous_prefix_lists_the_candidates():
+    with server_with(running((A, "hello", "p1", 0), (B, "bye", "p2", 0), (C, "orb", "p1", 0))) as server:
+        done = server.run("observe", "323b")
+    assert done.returncode == 3
+    assert_one_line(done.stderr)
+    assert f"323b is ambiguous: hello on p1 ({A}), bye on p2 ({B})\n" in done.stderr.decode()
+    assert done.stdout == b""
+
+
+def test_many_candidates_are_not_all_listed():
+    builds = running(*((f"aa{number:030x}", f"job-{number}", "p1", 0) for number in range(MAX_CANDIDATES + 5)))
+    with pytest.raises(Refused, match=rf"job-{MAX_CANDIDATES - 1} on p1 \(.*\) and 5 more$"):
+        find_build(builds, "aa")
+
+
+def test_an_unknown_prefix_and_an_unknown_uuid_are_refused():
+    with server_with(running((A, "hello", "p1", 0))) as server:
+        prefix = server.run("observe", "94ec")
+        whole = server.run("observe", C)
+    assert prefix.returncode == whole.returncode == 3
+    assert prefix.stderr == b"builder-client: no running build has a uuid that begins with 94ec\n"
+    assert whole.stderr == b"builder-client: uuid not found\n"
+
+
+def test_the_newest_build_of_a_job_and_platform():
+    info = running((A, "hello", "p1", 5), (B, "hello", "p2", 7), (C, "orb", "p1", 9))
+    assert newest_build(info, job=None, platform=None).uuid == UUID(C)
+    assert newest_build(info, job="hello", platform=None).uuid == UUID(B)
+    assert newest_build(info, job=None, platform="p2").uuid == UUID(B)
+    assert newest_build(info, job="hello", platform="p1").uuid == UUID(A)
+    with pytest.raises(Refused, match=r"^no running build of orb on p2$"):
+        newest_build(info, job="orb", platform="p2")
+
+
+def test_observe_latest_with_its_options():
+    info = running((A, "hello", "p1", 5), (C, "orb", "p1", 9))
+    with server_with(info, output(b"exited 0")) as server:
+        done = server.run("observe-latest", "--job", "hello", "--platform", "p1")
+        none = server.run("observe-latest", "--platform", "p9")
+    assert done.stdout == b"1.000s exited 0\n"
+    assert server.seen == [Info(), Observe(uuid=UUID(A)), Info()]
+    assert (none.returncode, none.stderr) == (3, b"builder-client: no running build on p9\n")
+
+
+def test_follow_next_waits_for_a_build_that_was_not_there():
+    before = (A, "hello", "p1", 0)
+    answers = iter(
+        [running(before), running(before, (C, "orb", "p1", 0)), running(before, (B, "hello", "p1", 1))],
+    )
+    pauses: list[float] = []
+    assert wait_for_next(lambda: next(answers), job="hello", sleep=pauses.append).uuid == UUID(B)
+    assert len(pauses) == 2
+
+
+def test_the_pause_of_follow_next_grows_to_a_second():
+    waiting = running((A, "hello", "p1", 0))
+    answers = iter([waiting] * 100 + [running((B, "hello", "p1", 1))])
+    pauses: list[float] = []
+    wait_for_next(lambda: next(answers), job="hello", sleep=pauses.append)
+    assert pauses[0] == FIRST_POLL
+    assert pauses[-1] == LAST_POLL == 1.0
+    # no busy waiting: a server with many watchers gets less than two questions a second from each in the first minute
+    assert sum(pauses) > len(pauses) / 2
+    assert pauses == sorted(pauses)
+
+
+def test_follow_next_of_an_unknown_job_ends():
+    with server_with(EMPTY) as server:
+        done = server.run("observe", "--follow-next", "helo")
+    assert done.returncode == 3
+    assert done.stderr.endswith(b"builder-client: unknown job helo\n")
+
+
+def test_follow_next_as_a_program():
+    infos = iter([running((A, "hello", "p1", 0)), running((B, "hello", "p1", 1))])
+
+    def answer(command):
+        if isinstance(command, Info):
+            return [next(infos), Success()]
+        return [output(b"exited 4", uuid=B), Success()]
+
+    with Server(answer) as server:
+        done = server.run("observe", "--follow-next", "hello", "--exit-status")
+    assert done.returncode == 4
+    assert server.seen[-1] == Observe(uuid=UUID(B))
+
+
+@pytest.mark.parametrize("arguments", [[], ["323b", "--follow-next", "hello"], ["xyz"]])
+def test_wrong_usage_connects_nowhere(arguments):
+    with server_with(EMPTY) as server:
+        done = server.run("observe", *arguments)
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+    assert server.seen == []
+
+
+# --- the result ---
+
+
+@pytest.mark.parametrize(
+    ("last", "shown", "status"),
+    [
+        (b"exited 0", b"exited 0", 0),
+        (b"exited 3", b"exited 3", 3),
+        (b"exited 256", b"exited 256", 1),
+        (b"signalled -7", b"killed by signal KILL (9)", 137),
+        (b"execution aborted: timeout", b"aborted: timeout", 125),
+        (b"what", b"what", 125),
+    ],
+)
+def test_exit_status_is_the_jobs(last, shown, status):
+    with server_with(running((A, "hello", "p1", 0)), output(last)) as server:
+        with_option = server.run("observe", A, "--exit-status")
+        without = server.run("observe", A)
+    assert with_option.returncode == status
+    assert without.returncode == 0
+    assert with_option.stdout == without.stdout == b"1.000s " + shown + b"\n"
+
+
+def test_a_line_that_reads_like_a_result_is_a_line_unless_it_is_the_last():
+    lines = [output(b"signalled -7", 1), output(b"signalled -7", 2), output(b"x", 3), output(b"exited 3", 4)]
+    assert list(split_result(lines)) == [*lines[:3], End(output=lines[3], result=Exited(code=3))]
+
+
+def test_a_held_line_is_not_lost_when_the_observation_breaks_off():
+    def outputs():
+        yield output(b"exited 3")
+        raise BuilderError("lost")
+
+    parts = []
+    with pytest.raises(BuilderError, match="lost"):
+        parts.extend(split_result(outputs()))
+    # extend keeps what came before the error
+    assert parts == [output(b"exited 3")]
+
+
+def test_a_lost_connection_is_an_error_after_what_came():
+    def answer(_command):
+        return [output(b"one"), b"\0\0\0"]
+
+    with Server(answer) as server:
+        done = server.run("observe", A, "--exit-status")
+    assert done.stdout == b"1.000s one\n"
+    assert done.returncode == 5
+    assert_one_line(done.stderr)
+
+
+# --- what is shown ---
+
+HOSTILE = b"\x1b[2J\r\xff\t\xc2\x9b31mred \xe2\x80\xaebidi"
+
+
+def test_a_pipe_gets_the_bytes_of_the_job():
+    with server_with(running((A, "hello", "p1", 0)), output(HOSTILE), output(b"", None), output(b"exited 0")) as server:
+        done = server.run("observe", A)
+    assert done.stdout == b"1.000s " + HOSTILE + b"\n\n1.000s exited 0\n"
+
+
+def test_a_terminal_gets_no_control_character_of_the_job():
+    with server_with(running((A, "hello", "p1", 0)), output(HOSTILE), output(b"exited 0")) as server:
+        status, shown = run_in_terminal(client_argv("-r", server.address, "observe", A), environment())
+    assert status == 0
+    line, result = shown.splitlines()
+    assert line == rb"1.000s \x1b[2J\r\udcff" + b"\t" + rb"\x9b31mred \u202ebidi"
+    assert result == b"1.000s exited 0"
+
+
+def test_names_from_the_server_are_escaped():
+    with server_with(running((A, "a\x1b[2J", "p\n1", 0)), output(b"exited 0")) as server:
+        done = server.run("observe-latest")
+    assert done.stderr.decode() == f"Observing a\\x1b[2J on p\\n1 ({A})\n"
+
+
+def test_lines_come_as_they_come():
+    seen = threading.Event()
+
+    def answer(_command):
+        yield output(b"one")
+        assert seen.wait(DEADLINE)
+        yield output(b"exited 0")
+        yield Success()
+
+    with (
+        Server(answer) as server,
+        subprocess.Popen(
+            client_argv("-r", server.address, "observe", A), stdout=subprocess.PIPE, env=environment()
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1.000s one\n"
+        seen.set()
+        assert process.stdout.read() == b"1.000s exited 0\n"
+        assert process.wait(DEADLINE) == 0
+
+
+def test_json_is_one_object_a_line():
+    info = running((A, "hello", "p1", 0))
+    with server_with(info, output(b"one"), output(b"\xff"), output(b"signalled -7", None)) as server:
+        done = server.run("observe", "3", "--json")
+    objects = [json.loads(line) for line in done.stdout.splitlines()]
+    assert objects == [
+        {"type": "build", "uuid": A, "job": "hello", "platform": "p1", "started": "1970-01-01T00:00:00Z"},
+        {"type": "line", "uuid": A, "line": "one", "timestamp_ns": 10**9},
+        {"type": "line", "uuid": A, "line": "\N{REPLACEMENT CHARACTER}", "line_base64": "/w==", "timestamp_ns": 10**9},
+        {
+            "type": "result",
+            "uuid": A,
+            "result": {"kind": "signalled", "signal": 9, "name": "KILL"},
+            "text": "killed by signal KILL (9)",
+            "timestamp_ns": None,
+        },
+    ]
+    assert done.stderr == b""
+
+
+# --- how it ends early ---
+
+
+@pytest.mark.parametrize("arguments", [["observe", A], ["info"]])
+def test_ctrl_c(arguments):
+    def answer(_command):
+        yield b""
+        server.stopped.wait(DEADLINE)
+
+    with (
+        Server(answer) as server,
+        subprocess.Popen(
+            client_argv("-r", server.address, *arguments), stderr=subprocess.PIPE, env=environment()
+        ) as process,
+    ):
+        assert server.commanded.wait(DEADLINE)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=DEADLINE)
+        server.stopped.set()
+    assert process.returncode == 130
+    assert stderr.strip() == b""
+
+
+def test_nobody_reads_the_output():
+    closed = threading.Event()
+
+    def answer(_command):
+        yield output(b"one")
+        assert closed.wait(DEADLINE)
+        for _ in range(1000):
+            yield output(b"x" * 1000)
+        yield Success()
+
+    with (
+        Server(answer) as server,
+        subprocess.Popen(
+            client_argv("-r", server.address, "observe", A),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"1.000s one\n"
+        process.stdout.close()
+        closed.set()
+        assert process.stderr.read() == b""
+        assert process.wait(DEADLINE) == 141
