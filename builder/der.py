@@ -78,6 +78,8 @@ def check(data: bytes, *, max_elements: int) -> None:
     It looks at tags and lengths only, in one pass without recursion, so that the decoder behind it meets neither
     deep nesting nor a small frame that unfolds to millions of objects.
     """
+    if not data:
+        raise ProtocolError("the value is cut off")
     ends = [len(data)]
     offset = 0
     elements = 0

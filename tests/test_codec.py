@@ -320,6 +320,35 @@ def test_a_million_ignored_files() -> None:
     refused_within(64 * 1024, codec.decode, value(0xA5, value(0x30, value(0xA0, b"\x05\x00"), job)))
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "cut off"),
+        (b"\x30", "cut off"),
+        (b"\x30\x02\x0c", "longer than what contains it"),
+        (b"\x30\x02\x0c\x01", "longer than what contains it"),
+        (b"\x30\x03\x0c\x02x\x00", "longer than what contains it"),
+        (b"\x30\x00\x00", "after the end"),
+        (b"\x0c\x00\x00", "after the end"),
+        (b"\x1f\x00", "multi-byte"),
+        (b"\x30\x80\x00\x00", "indefinite"),
+        (b"\x30\x88" + bytes(8), "more than 7 bytes"),
+        (b"\x30\x81\x7f" + bytes(127), "shortest"),
+        (b"\x30\x82\x00\x80" + bytes(128), "shortest"),
+        (b"\x30\x06" + b"\x0c\x00" * 3, "more than 3 elements"),
+    ],
+)
+def test_what_is_not_one_well_formed_value(data: bytes, reason: str) -> None:
+    with pytest.raises(ProtocolError, match=reason):
+        der.check(data, max_elements=3)
+
+
+def test_depth() -> None:
+    der.check(nested(b"\x30" * der.MAX_DEPTH), max_elements=100)
+    with pytest.raises(ProtocolError, match="nested deeper than 16"):
+        der.check(nested(b"\x30" * (der.MAX_DEPTH + 1)), max_elements=100)
+
+
 def info_reply_with_names(count: int) -> bytes:
     return value(0xB6, value(0x30, b"\x30\x00" * 3, value(0x30, b"\x0c\x00" * count)))
 

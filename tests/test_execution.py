@@ -426,3 +426,21 @@ def test_elements_after_the_last_one() -> None:
     ):
         with pytest.raises(ProtocolError, match="after the last one"):
             read(FinishedReader(), [data])
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (value(0x30, der.integer(1), value(der.TEXT, b"x"), value(0x05)), "after a console line"),
+        (value(0x30, der.integer(1)), "longer than what contains it"),
+        (value(0x30, value(der.INTEGER, b"\0\1"), value(der.TEXT, b"x")), "shortest form"),
+        (value(0x30, value(der.INTEGER), value(der.TEXT, b"x")), "shortest form"),
+        (value(0x30, value(der.INTEGER, b"\1" * 9), value(der.TEXT, b"x")), "62 bits"),
+        (value(0x30, value(der.INTEGER, b"\1" * 300), value(der.TEXT, b"x")), "62 bits"),
+    ],
+)
+def test_malformed_console_lines(line: bytes, reason: str) -> None:
+    times = codec.encode_times(Instant(0), Instant(0))
+    data = value(0xA0, value(0x30, JOB, UUID_VALUE, value(0x30, line), times, RESULT, value(0x30)))
+    with pytest.raises(ProtocolError, match=reason):
+        execution.decode(data)
