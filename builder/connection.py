@@ -7,7 +7,7 @@ an error: RemoteProtocolError when the peer sent it, LocalProtocolError when thi
 import enum
 
 from builder import codec
-from builder.errors import ConnectionEnded, LocalProtocolError, RemoteProtocolError
+from builder.errors import ConnectionEnded, LocalProtocolError
 from builder.framing import FrameReader, StreamedFrame, frame
 from builder.messages import (
     DropPlatform,
