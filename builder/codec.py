@@ -6,7 +6,6 @@ must be the same bytes: that one comparison refuses lengths and integers that ar
 elements too many and bytes left over. ``der.check`` runs first and bounds depth and number of elements.
 """
 
-import datetime as dt
 import functools
 import re
 from collections.abc import Callable
@@ -62,6 +61,7 @@ from builder.model import (
     raw,
     text,
 )
+from builder.times import decode_time, encode_time
 
 _MAX_INTEGER = 2**62 - 1
 _MIN_INTEGER = -(2**62)
@@ -69,8 +69,8 @@ _MIN_INTEGER = -(2**62)
 _MAX_ELEMENTS = 10_000
 """Elements of a message: all but an info reply and a job finished have less than 20, but for ignored files."""
 
-_MAX_LIST_ELEMENTS = 5_000_000
-"""Elements of what holds lists: a schedule item has 10, so this is 100 000 jobs in several queues each."""
+_MAX_LIST_ELEMENTS = 2_000_000
+"""Elements of what holds lists: a schedule item has 10, so this is 40 000 jobs in several queues each."""
 
 _Asn1 = Any  # what asn1tools gives and takes: dicts, lists, bytes, ints, (alternative, value) pairs
 
@@ -104,45 +104,6 @@ def decode_path(data: bytes) -> str:
     if not data or b"\0" in data:
         raise ProtocolError("a path is empty or contains a NUL")
     return text(_REPEATED_SLASHES.sub(b"/", data))  # as the original reads it, so that a/b and a//b are one path
-
-
-_GENERALIZED = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{3,7}))?)?)?(?:Z|([+-])(\d\d)(\d\d))")
-_UTC = re.compile(rb"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?()(?:Z|([+-])(\d\d)(\d\d))")
-_CYCLE_YEARS = 400
-_CYCLE_MS = 146_097 * 24 * 60 * 60 * 1000  # 400 Gregorian years
-
-
-def decode_time(kind: str, data: bytes) -> Instant:
-    """Return the instant of the bytes of a time; ``kind`` is "utcTime" or "generalizedTime".
-
-    Seconds and minutes may be missing; a fraction has three to seven digits, of which three count; an offset may take
-    the place of the Z. What else the original tolerates (underscores, ``.2`` for 2 ms, no zone) is refused.
-    """
-    match = (_UTC if kind == "utcTime" else _GENERALIZED).fullmatch(data)
-    if match is None:
-        raise ProtocolError(f"malformed time {bytes(data[:40])!r}")
-    year, month, day, hour, minute, second = (int(group or 0) for group in match.group(1, 2, 3, 4, 5, 6))
-    if kind == "utcTime":
-        year += 1900 if year >= 50 else 2000
-    milliseconds = int((match[7] or b"0")[:3])
-    offset = dt.timedelta(hours=int(match[9] or 0), minutes=int(match[10] or 0))
-    try:
-        # datetime lacks the year 0, so compute in the years 400 to 799 and move by whole cycles of the calendar
-        cycles, year_of_cycle = divmod(year, _CYCLE_YEARS)
-        moment = dt.datetime(
-            _CYCLE_YEARS + year_of_cycle, month, day, hour, minute, second, milliseconds * 1000, tzinfo=dt.UTC
-        )
-        moment += offset if match[8] == b"-" else -offset
-        return Instant(Instant.from_datetime(moment).ms + (cycles - 1) * _CYCLE_MS)
-    except (ValueError, OverflowError) as error:
-        raise ProtocolError(f"time out of range {bytes(data[:40])!r}") from error
-
-
-def encode_time(value: Instant) -> bytes:
-    """Return the bytes of a GeneralizedTime as the original writes it."""
-    year, moment = value.calendar()
-    fraction = f".{value.ms % 1000:03}" if value.ms % 1000 else ""
-    return f"{year:04}{moment:%m%d%H%M%S}{fraction}Z".encode("ascii")
 
 
 def _from_time(value: Instant) -> _Asn1:

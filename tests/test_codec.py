@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vectors import Vector
 
-from builder import codec, der
+from builder import codec, der, times
 from builder.errors import ProtocolError
 from builder.messages import KINDS, Execute, InfoReply, JobFinished, Message, Output, Schedule
 from builder.model import NO_PLATFORM, Exited, Instant
@@ -190,8 +190,8 @@ def test_no_prefix_of_a_message_is_a_message(data: bytes, draw: st.DataObject) -
 
 @given(strategies.instants)
 def test_a_time_has_one_form(instant: Instant) -> None:
-    encoded = codec.encode_time(instant)
-    assert codec.decode_time("generalizedTime", encoded) == instant
+    encoded = times.encode_time(instant)
+    assert times.decode_time("generalizedTime", encoded) == instant
     assert len(encoded) == (15 if instant.ms % 1000 == 0 else 19)
 
 
@@ -203,16 +203,16 @@ def test_a_time_with_an_offset(moment: dt.datetime, offset: dt.timedelta) -> Non
     minutes = offset // dt.timedelta(minutes=1)
     zoned = moment.replace(tzinfo=dt.timezone(dt.timedelta(minutes=minutes)))
     data = f"{zoned:%Y%m%d%H%M%S.%f%z}".encode("ascii")
-    assert codec.decode_time("generalizedTime", data) == Instant.from_datetime(zoned)
+    assert times.decode_time("generalizedTime", data) == Instant.from_datetime(zoned)
 
 
 @given(st.from_regex(rb"[0-9_+\-.Z ]{0,24}", fullmatch=True), st.sampled_from(["utcTime", "generalizedTime"]))
 def test_what_looks_like_a_time(data: bytes, kind: str) -> None:
     try:
-        instant = codec.decode_time(kind, data)
+        instant = times.decode_time(kind, data)
     except ProtocolError:
         return
-    assert codec.decode_time("generalizedTime", codec.encode_time(instant)) == instant
+    assert times.decode_time("generalizedTime", times.encode_time(instant)) == instant
 
 
 # --- single rules --------------------------------------------------------------------------------------------------
@@ -354,8 +354,8 @@ def info_reply_with_names(count: int) -> bytes:
 
 
 def test_millions_of_tiny_elements() -> None:
-    with pytest.raises(ProtocolError, match="more than 5000000 elements"):
-        codec.decode(info_reply_with_names(5_000_000))
+    with pytest.raises(ProtocolError, match="more than 2000000 elements"):
+        codec.decode(info_reply_with_names(2_000_000))
 
 
 def test_tiny_elements_are_counted_before_they_become_objects(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import trio
 from attrs import define
@@ -34,7 +36,7 @@ from builder_server.names import check_job_name, check_platform_name
 from builder_server.peers import STEP_TIMEOUT, while_connected
 from builder_server.results import build_dir
 from builder_server.shutdown import Shutdown
-from builder_server.store import Build, Refused, Store, StoreError
+from builder_server.store import Refused, Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +83,8 @@ class ClientSession:
             case Info():
                 return [await self.store.info(), Success()]
             case Observe(uuid=uuid):
-                live = self.builds.find(uuid)
-                build = live.build if live else await self.store.find_build(uuid)
-                if build is None:
-                    raise Refused("uuid not found")
                 with self.shutdown.interruptible():
-                    await while_connected(self.channel, lambda: self._observe(build, live))
+                    await while_connected(self.channel, lambda: self._observe(uuid))
             case _:
                 await self._change(command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))
@@ -108,7 +106,7 @@ class ClientSession:
             case Unschedule(name=name):
                 await self.store.unschedule(_known(name, f"unknown job {name}"))
             case Reschedule(name=name, next=next_run, period=new_period):
-                await self.store.reschedule(_known(name, f"couldn't find job {name}"), next_run, new_period)
+                await self.store.reschedule(_known(name, f"unknown job {name}"), next_run, new_period)
             case Execute(name=name, platform=platform):
                 _known(platform or "any", "execute failed: no such platform")
                 await self.store.execute(_known(name, "execute failed: job not found"), platform)
@@ -119,14 +117,19 @@ class ClientSession:
             case _:
                 raise ProtocolError(f"{type(command).__name__} is no command")
 
-    async def _observe(self, build: Build, live: LiveBuild | None) -> None:
-        """Send the console as it is and as it grows, then how the build ended."""
+    async def _observe(self, uuid: UUID) -> None:
+        """Send the console as it is and as it grows, then how the build ended. Raises Refused and StoreError."""
+        found = await self.builds.find(uuid)
+        if found is None:
+            raise Refused("uuid not found")
+        build, live = found
         directory = build_dir(self.builds.data_dir, build)
         await self._send_console(directory / console.FILE_NAME, live)
         ended = await self.store.find_build(build.uuid)
         result = (ended and ended.result) or LOST
         finished = (ended and ended.finished) or self.now()
-        took = max(0, finished.ms - build.started.ms) * 1_000_000
+        # rounded up, so that no line of a short build comes later than its end
+        took = (max(0, finished.ms - build.started.ms) + 1) * 1_000_000
         with trio.fail_after(REPLY_TIMEOUT):
             await self.channel.send(
                 Output(uuid=build.uuid, line=str(result).encode("utf-8", "surrogateescape"), timestamp=took)
@@ -158,9 +161,13 @@ class ClientSession:
                 await changed.wait()  # for as long as the job is silent, and that is bounded by its time limit
 
 
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")
+
+
 def check_package(package: str) -> None:
-    """Raise InvalidName unless this can be an opam package, with or without a version."""
-    check_name(package, what="opam package")
+    """Raise InvalidName unless this can be an opam package, with or without a version: it becomes part of a script."""
+    if not _PACKAGE.fullmatch(package):
+        raise InvalidName("invalid opam package: it must be NAME or NAME.VERSION, of letters, digits and ._+~-")
 
 
 def _known(name: str, failure: str) -> str:

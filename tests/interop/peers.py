@@ -59,7 +59,16 @@ class Farm:
         self.server_kind = kind or self.server_kind
         for directory in (self.data, self.config):
             directory.mkdir(exist_ok=True)
-        arguments = ["--ip", "127.0.0.1", "--port", str(self.port), "--dir", str(self.data), "--config-dir", str(self.config)]
+        arguments = [
+            "--ip",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--dir",
+            str(self.data),
+            "--config-dir",
+            str(self.config),
+        ]
         if self.upload:
             arguments += ["--upload", self.upload]
         self.server = self._start(self.server_kind, "builder-server", *arguments)

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from check_peer import missing
 from peers import DEADLINE, Farm, binary, wait_until
 
 from builder import codec, execution
@@ -36,6 +37,30 @@ exit 3
 """
 
 Make = Callable[..., Farm]
+
+
+@pytest.fixture(autouse=True)
+def _peer_programs() -> None:
+    if reasons := missing():
+        pytest.fail("; ".join(reasons))
+
+
+@pytest.fixture
+def make_farm(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
+    """Return a function that makes a farm with a server of some kind; all is stopped at the end."""
+    with ExitStack() as stack:
+
+        def make(server_kind: str, **options: str) -> Farm:
+            root = tmp_path / f"farm-{len(list(tmp_path.iterdir()))}"
+            root.mkdir()
+            farm = Farm(root, server_kind, **options)  # type: ignore[arg-type]
+            stack.callback(farm.close)
+            farm.start_server()
+            return farm
+
+        yield make
+        for log in sorted(tmp_path.glob("*/*.log")):
+            print(f"--- {log}\n{log.read_text(errors='replace')[-3000:]}")
 
 
 @pytest.mark.parametrize(("server", "worker", "client"), PAIRINGS)
@@ -65,14 +90,18 @@ def test_a_job_from_schedule_to_result(make_farm: Make, server: str, worker: str
 @pytest.mark.parametrize("worker", KINDS)
 @pytest.mark.parametrize("server", KINDS)
 @pytest.mark.parametrize("inspect", KINDS)
-def test_each_inspects_the_others_executions(make_farm: Make, server: str, worker: str, inspect: str, tmp_path: Path) -> None:
+def test_each_inspects_the_others_executions(
+    make_farm: Make, server: str, worker: str, inspect: str, tmp_path: Path
+) -> None:
     farm = make_farm(server)
     farm.client("ours", "schedule", "hello", "p1", farm.script(HELLO))
     assert farm.start_worker(worker).wait(DEADLINE) == 0
     full = str(farm.wait_full("hello"))
 
     def run(*arguments: str) -> bytes:
-        done = subprocess.run([binary(inspect, "builder-inspect"), full, *arguments], capture_output=True, timeout=DEADLINE, check=True)
+        done = subprocess.run(
+            [binary(inspect, "builder-inspect"), full, *arguments], capture_output=True, timeout=DEADLINE, check=True
+        )
         return done.stdout + done.stderr
 
     assert b"hello" in run("--job")
@@ -89,7 +118,13 @@ def test_each_inspects_the_others_executions(make_farm: Make, server: str, worke
 def test_a_client_observes_a_running_build(make_farm: Make, server: str, worker: str, client: str) -> None:
     farm = make_farm(server)
     gate = farm.root / "gate"
-    farm.client(client, "schedule", "slow", "p1", farm.script(f"echo before\nwhile [ ! -e {gate} ]; do sleep 0.1; done\necho after\n"))
+    farm.client(
+        client,
+        "schedule",
+        "slow",
+        "p1",
+        farm.script(f"echo before\nwhile [ ! -e {gate} ]; do sleep 0.1; done\necho after\n"),
+    )
     running = farm.start_worker(worker)
     uuid = _wait_running(farm, "slow")
     if client == "ours":
@@ -171,7 +206,9 @@ def test_a_signal_ends_the_job(make_farm: Make, server: str, worker: str) -> Non
 def test_a_killed_workers_job_goes_to_the_next(make_farm: Make, server: str, worker: str) -> None:
     farm = make_farm(server)
     gate = farm.root / "gate"
-    farm.client("ours", "schedule", "again", "p1", farm.script(f"echo started\nwhile [ ! -e {gate} ]; do sleep 0.1; done\n"))
+    farm.client(
+        "ours", "schedule", "again", "p1", farm.script(f"echo started\nwhile [ ! -e {gate} ]; do sleep 0.1; done\n")
+    )
     first = farm.start_worker(worker)
     lost = _wait_running(farm, "again")
     os.killpg(first.pid, signal.SIGKILL)
@@ -220,7 +257,7 @@ def test_both_servers_post_the_same_upload(make_farm: Make) -> None:
             farm = make_farm(server, upload=url)
             farm.client("ours", "schedule", "hello", "p1", farm.script(HELLO))
             assert farm.start_worker("theirs").wait(DEADLINE) == 0
-            wait_until(lambda: bool(received), "an upload")  # noqa: B023 - it is awaited within this turn
+            wait_until(lambda: bool(received), "an upload")
             path, headers, body = received[0]
             assert path == "/upload"
             assert headers["Authorization"] == "Basic dXNlcjpzZWNyZXQ="
