@@ -1,0 +1,223 @@
+"""What the tests of sandboxes share: back ends as root and as a plain user, a root tree, and who is left alive."""
+
+import json
+import os
+import pwd
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from attrs import define, field, frozen
+
+REQUIRED = frozenset(filter(None, os.environ.get("BUILDER_TEST_REQUIRE", "").split(",")))
+"""Back ends that must work here: a test that would skip them fails instead."""
+
+USER = "builder-test"
+"""The plain user, made by the tests when they run as root."""
+
+DEADLINE = 60.0
+"""Seconds for any answer of a driver."""
+
+DRIVER = Path(__file__).with_name("sandbox_driver.py")
+MIB = 1024 * 1024
+
+
+def give_up(backend: str, reason: str) -> NoReturn:
+    """Skip, unless the back end is one that must work."""
+    if backend in REQUIRED:
+        pytest.fail(f"{backend} must work here: {reason}")
+    pytest.skip(f"{backend}: {reason}")
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """How a job ended."""
+
+    code: int | None = None
+    signal: int | None = None
+    exceeded: str | None = None
+    error: str | None = None
+    output: str
+    files: list[str]
+
+
+@define
+class Driver:
+    """A process with a back end in it, in which scripts are run."""
+
+    process: subprocess.Popen[bytes]
+    work_root: Path
+    delegate: str
+    """Name of the control groups that belong to a plain user's driver."""
+
+    check: dict[str, Any] = field(factory=dict)
+    _buffer: bytes = b""
+    _last: int = 0
+
+    def receive(self) -> dict[str, Any]:
+        """Return the next line of the driver."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + DEADLINE
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+            if not ready:
+                pytest.fail("the driver says nothing")
+            data = os.read(self.process.stdout.fileno(), 65536)
+            if not data:
+                pytest.fail("the driver has ended")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Ask for something."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def begin(self, script: str, announce: str, **request: Any) -> int:
+        """Start a job and return its number when its output has the announced text."""
+        self._last += 1
+        self.send({"id": self._last, "script": script, "announce": announce, **request})
+        answer = self.receive()
+        assert answer == {"id": self._last, "said": announce}, answer
+        return self._last
+
+    def kill(self, number: int) -> Outcome:
+        """Kill a job that was begun."""
+        self.send({"kill": number})
+        return self._outcome()
+
+    def run(self, script: str, **request: Any) -> Outcome:
+        """Run a script to its end."""
+        self._last += 1
+        self.send({"id": self._last, "script": script, **request})
+        return self._outcome()
+
+    def _outcome(self) -> Outcome:
+        answer = self.receive()
+        del answer["id"]
+        return Outcome(**answer)
+
+
+def plain_user() -> int:
+    """Return the plain user's number, after making it if need be."""
+    try:
+        return pwd.getpwnam(USER).pw_uid
+    except KeyError:
+        subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/false", USER], check=True)
+        return pwd.getpwnam(USER).pw_uid
+
+
+@contextmanager
+def work_directory(privilege: str) -> Iterator[Path]:
+    """A directory for jobs that belongs to the one who runs them."""
+    path = Path(tempfile.mkdtemp(prefix="builder-tests-", dir="/var/tmp"))
+    path.chmod(0o711)
+    if privilege == "user" and os.geteuid() == 0:
+        os.chown(path, plain_user(), plain_user())
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@contextmanager
+def driver(backend: str, privilege: str, *, secret: str = "", **options: Any) -> Iterator[Driver]:
+    """Start a driver; skip if the back end does not work for this user here. Everything it left is an error."""
+    if privilege == "root" and os.geteuid() != 0:
+        give_up(backend, "the tests do not run as root")
+    with work_directory(privilege) as work_root:
+        started = start(backend, privilege, work_root, secret=secret, **options)
+        try:
+            started.check = started.receive()
+            if not started.check["works"]:
+                give_up(backend, started.check["reason"])
+            yield started
+        finally:
+            stop(started)
+        left = [path for path in work_root.iterdir() if path.name.startswith("builder-")]
+        assert not left, "work directories are removed"
+
+
+def start(
+    backend: str, privilege: str, work_root: Path, *, secret: str = "", delegate: str = "", **options: Any
+) -> Driver:
+    """Start a driver without waiting for what it says; ``delegate`` is from one that was killed."""
+    delegate = delegate or f"delegated-{secrets.token_hex(8)}"
+    uid = plain_user() if privilege == "user" and os.geteuid() == 0 else None
+    given = {
+        "backend": backend,
+        "options": {"work_root": str(work_root), **options},
+        "uid": uid,
+        "delegate": delegate,
+    }
+    process = subprocess.Popen(
+        [sys.executable, str(DRIVER), json.dumps(given)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=dict(os.environ) | {"SECRET": secret, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return Driver(process=process, work_root=work_root, delegate=delegate)
+
+
+def stop(started: Driver) -> None:
+    """End a driver, gently first, and remove the control groups that were delegated to it."""
+    assert started.process.stdin is not None
+    assert started.process.stdout is not None
+    started.process.stdin.close()
+    try:
+        started.process.wait(30)
+    except subprocess.TimeoutExpired:
+        started.process.kill()
+        started.process.wait()
+    started.process.stdout.close()
+    for path in Path("/sys/fs/cgroup").glob(f"**/{started.delegate}"):
+        for group in (*path.glob("builder-worker"), path):
+            group.rmdir()
+
+
+def processes_with(text: str) -> list[int]:
+    """Return the processes of the whole machine that have a text in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if text.encode() in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except OSError:
+            pass  # it has ended
+    return found
+
+
+def wait_gone(pids: list[int]) -> None:
+    """Wait until processes that are not ours have ended."""
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            ready, _, _ = select.select([descriptor], [], [], DEADLINE)
+            assert ready, f"process {pid} is still alive"
+        finally:
+            os.close(descriptor)
+
+
+def kill_hard(started: Driver) -> None:
+    """Kill a driver as the kernel's out-of-memory killer would."""
+    started.process.send_signal(signal.SIGKILL)
+    started.process.wait()
+    for stream in (started.process.stdin, started.process.stdout):
+        assert stream is not None
+        stream.close()

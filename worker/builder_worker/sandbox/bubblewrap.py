@@ -1,0 +1,218 @@
+"""The back end ``bubblewrap``: a job in namespaces of its own, on the host's /usr or a root tree, all of it read-only.
+
+bubblewrap never runs as the host's user 0: a worker that is root gives every sandbox a user of its own first.
+Whatever else a job may do, it does as a user who owns nothing but the job's directory.
+"""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+from attrs import define, field
+
+from builder_worker.sandbox import (
+    Backend,
+    Check,
+    ExitStatus,
+    Sandbox,
+    SandboxError,
+    Task,
+    cgroups,
+    diagnosis,
+    job_directory,
+    seccomp,
+    tools,
+    uids,
+    view,
+)
+from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.launch import Launch, Process
+from builder_worker.sandbox.options import Options
+
+SCRIPT = ".builder-script"
+"""Begins with a dot, so that a job's own ``rm *`` or ``sha256sum *`` does not see it."""
+
+PATH = "/usr/local/bin:/usr/bin:/bin"
+
+_ISOLATION = (
+    *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
+    *("--cap-drop", "ALL", "--uid", str(view.UID), "--gid", str(view.UID), "--hostname", view.HOSTNAME),
+)
+
+
+def command_for(script: bytes) -> tuple[str, ...]:
+    """Return how the script is run: by its own first line, or by /bin/sh."""
+    path = f"{view.BUILD}/{SCRIPT}"
+    return (path,) if script.startswith(b"#!") else ("/bin/sh", path)
+
+
+def become(uid: int) -> tuple[str, ...]:
+    """Return the program that gives up root for good."""
+    return ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs")
+
+
+def environment(task: Task, home: str, path: str) -> list[str]:
+    """Return arguments that set the job's environment and nothing else."""
+    variables = {"PATH": path, "HOME": home} | dict(task.environment)
+    return ["--clearenv", *(part for name, value in variables.items() for part in ("--setenv", name, value))]
+
+
+class BubblewrapSandbox(Sandbox):
+    """A job in bubblewrap."""
+
+    script_name = SCRIPT
+
+    def __init__(
+        self, *, launch: Launch, directory: JobDirectory, group: cgroups.Group, resources: contextlib.ExitStack
+    ) -> None:
+        self.work = directory.build
+        self._launch = launch
+        self._directory = directory
+        self._group = group
+        self._resources = resources
+        self._process: Process | None = None
+        self._status: ExitStatus | None = None
+
+    def start(self, output: int) -> None:
+        """Start the script."""
+        self._process = Process.start(self._launch, output)
+
+    async def wait(self) -> ExitStatus:
+        """Wait until the namespace is empty, and watch the size of the work directory meanwhile."""
+        assert self._process is not None, "started first"
+        if self._status is None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._enforce_size)
+                await self._process.wait_gone()
+                nursery.cancel_scope.cancel()
+            await self._directory.settle()
+            self._status = self._process.conclude()
+        return self._status
+
+    async def _enforce_size(self) -> None:
+        if self._directory.size is not None:
+            await self._directory.wait_full()
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the namespace."""
+        if self._process is not None and self._status is None:
+            self._group.kill()
+            self._process.kill()
+
+    def exceeded(self) -> str | None:
+        """Return the limit that ended the job. A job that coped with it and succeeded was not ended by it."""
+        if self._status is None or self._status.code == 0:
+            return None
+        return self._group.exceeded() or self._directory.exceeded()
+
+    async def aclose(self) -> None:
+        """Kill, wait, remove."""
+        with trio.CancelScope(shield=True), self._resources:
+            if self._process is not None:
+                self.kill()
+                await self._process.wait_gone()
+                self._process.close()
+                self._process = None
+            await self._group.remove()
+            await self._directory.remove()
+
+
+@define(kw_only=True)
+class Bubblewrap(Backend):
+    """Makes sandboxes with bubblewrap."""
+
+    name = "bubblewrap"
+
+    options: Options = field(factory=Options)
+    groups: cgroups.Cgroups = field(factory=cgroups.find)
+
+    def check(self) -> Check:
+        """Run ``true`` in the same namespaces."""
+        problem = diagnosis.missing({"bwrap": "bubblewrap", "setpriv": "util-linux", "prlimit": "util-linux"})
+        if problem is None and not seccomp.supported():
+            problem = ("there is no seccomp filter for this kind of machine", "use another sandbox")
+        if problem is None:
+            prefix = become(self.options.job_uids[-1]) if os.geteuid() == 0 else ()
+            system = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev")
+            said = tools.try_now([*prefix, "bwrap", *_ISOLATION, *system, "true"])
+            problem = diagnosis.explain(said) if said is not None else None
+        if problem is not None:
+            return Check(works=False, reason=problem[0], remedy=problem[1])
+        return Check(works=True, limits=self.groups.limits | {"work_size"}, notes=diagnosis.notes(self.groups))
+
+    async def open(self, task: Task) -> Sandbox:
+        """Return a fresh sandbox."""
+        job_directory.prepare_root(self.options.work_root)
+        with contextlib.ExitStack() as resources:
+            owner = None
+            if os.geteuid() == 0:
+                user = uids.take(self.options.job_uids, shared=bool(self.options.caches))
+                resources.callback(user.release)
+                owner = user.uid
+            group = self.groups.create(str(task.uuid), task.limits)
+            try:
+                directory = await JobDirectory.make(
+                    self.options.work_root, str(task.uuid), size=task.limits.work_size, owner=owner
+                )
+            except BaseException:
+                group.discard()
+                raise
+            directory.write_script(SCRIPT, task.script)
+            launch = self._launch(task, directory, group, owner)
+            return BubblewrapSandbox(launch=launch, directory=directory, group=group, resources=resources.pop_all())
+
+    def _launch(self, task: Task, directory: JobDirectory, group: cgroups.Group, owner: int | None) -> Launch:
+        shown = view.system(self.options)
+        return Launch(
+            entries=group.entries,
+            prefix=self._prefix(directory, owner),
+            arguments=[
+                *_ISOLATION,
+                *(["--share-net"] if self.options.network else []),
+                *shown.arguments,
+                *view.kernel(),
+                *("--bind", str(directory.disk / "tmp"), "/tmp"),  # noqa: S108 - the job's own
+                *("--perms", "0755", "--dir", "/home", "--bind", str(directory.disk / "home"), view.HOME),
+                *("--bind", str(directory.build), view.BUILD),
+                *self._shared(task.platform, owner),
+                *("--chdir", view.BUILD),
+                *environment(task, view.HOME, PATH),
+            ],
+            files={f"/etc/{name}": text for name, text in shown.files.items()},
+            filter=seccomp.build(),
+            command=command_for(task.script),
+        )
+
+    def _prefix(self, directory: JobDirectory, owner: int | None) -> Sequence[str]:
+        limits = ["--core=1:1"]  # a handler of core dumps, which runs outside, is not called below 2 bytes
+        if directory.is_measured:
+            limits.append(f"--fsize={directory.size}")
+        return ["prlimit", *limits, *(become(owner) if owner is not None else ())]
+
+    def _shared(self, platform: str, owner: int | None) -> list[str]:
+        """Return the arguments for what the operator shares with jobs."""
+        arguments = []
+        for bind in self.options.binds:
+            arguments += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
+        for cache in self.options.caches:
+            path = self.options.cache_directory(platform, cache)
+            make_cache(path, owner)
+            arguments += ["--bind", str(path), cache.target]
+        return arguments
+
+    async def clean_up(self) -> tuple[str, ...]:
+        """Remove control groups and work directories of workers that are gone."""
+        return (*await self.groups.clean_up(), *await job_directory.clean_up(self.options.work_root))
+
+
+def make_cache(path: Path, owner: int | None) -> None:
+    """Make the directory of a cache, the job's own. Raises SandboxError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if owner is not None:
+            os.chown(path, owner, owner)
+    except OSError as error:
+        raise SandboxError(f"cannot make a cache: {error}") from error

@@ -1,0 +1,56 @@
+"""Why a sandbox does not work on this machine, in words that lead to what mends it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from builder_worker.sandbox import tools
+from builder_worker.sandbox.cgroups import Cgroups
+
+Problem = tuple[str, str]
+"""What is wrong, and what to do."""
+
+_SETTINGS = (
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("user.max_user_namespaces", "0", "15000"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+)
+"""Kernel settings that forbid user namespaces: name, forbidding value, value to set."""
+
+
+def missing(programs: Mapping[str, str]) -> Problem | None:
+    """Name the first program that is not installed; ``programs`` gives the Debian package of each."""
+    for program, package in programs.items():
+        if tools.find(program) is None:
+            return f"{program} is not installed", f"apt install {package}, or what your system calls it"
+    return None
+
+
+def _forbidden_by() -> Problem | None:
+    for name, forbidding, allowing in _SETTINGS:
+        path = Path("/proc/sys", *name.split("."))
+        if path.exists() and path.read_text().strip() == forbidding:
+            return f"user namespaces are off ({name} = {forbidding})", f"sysctl -w {name}={allowing}"
+    return None
+
+
+def explain(said: str) -> Problem:
+    """Return what a complaint of bubblewrap or another tool means here."""
+    if "nknown option" in said:
+        return f"it is too old: {said}", "install bubblewrap 0.8 or newer"
+    if any(word in said for word in ("namespace", "uid map", "Operation not permitted", "Permission denied")):
+        return _forbidden_by() or (
+            f"namespaces cannot be made here: {said}",
+            "inside of a container, use --sandbox none, or let the container make user namespaces",
+        )
+    return said, "run the worker with -v for the command line"
+
+
+def notes(groups: Cgroups) -> tuple[str, ...]:
+    """Return what an operator should know about limits here."""
+    remarks = []
+    if groups.remedy:
+        remarks.append(f"not all of memory, processes and CPUs can be limited: {groups.remedy}")
+    if os.geteuid():
+        remarks.append("the size of the work directory is measured every second, not limited by a file system")
+    return tuple(remarks)

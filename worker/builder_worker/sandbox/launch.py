@@ -1,0 +1,227 @@
+"""One bubblewrap process: started, let go, waited for, killed.
+
+The chain of programs keeps one process id, which is the worker's child, so the parent-death signal that bubblewrap
+asks for watches the worker:
+
+    sh         enters the control groups, sets limits     (still the worker's user)
+    setpriv    becomes the job's user                     (only if the worker is root)
+    bwrap      makes the namespaces; inside, as process 2:
+    sh         waits for the word to go, runs the script, and says how it ended
+
+Why the word to go: only then is it known that the worker watches the namespace, so a script never runs for a worker
+that died meanwhile. Why a shell inside: bubblewrap reports a killed script as exit code 128 + signal, like a script
+that exits so; the shell also says in words that a child was killed. (For SIGINT and SIGPIPE it does not, so those are
+reported as exit codes 130 and 141.)
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+from attrs import define, field, frozen
+
+from builder_worker.sandbox import ExitStatus, SandboxError
+from builder_worker.sandbox.tools import ENVIRONMENT, first_line
+
+START_TIMEOUT = 60.0
+"""Seconds in which a sandbox must be ready on a machine that is very busy."""
+
+_MAX_NOTES = 64 * 1024
+"""Bytes kept of what bubblewrap and its helpers say: a few lines, unless the job got hold of the pipe."""
+
+# Process limits first, then the groups: what follows counts as the job's. The score makes the kernel, when the whole
+# machine is out of memory, end jobs before workers. A core file of 1 byte is what also stops handlers of core dumps,
+# which would run outside of the sandbox.
+_OUTER = """
+umask 022
+echo 500 >/proc/self/oom_score_adj
+while [ "$1" != -- ]; do echo 0 >"$1" || exit 1; shift; done
+shift
+exec "$@"
+"""
+
+_READY = b"+"
+
+_INNER = """
+printf + >&2
+read -r go || exit 1
+(exec "$@" </dev/null 2>&1)
+exit $?
+"""
+
+_STATUS = re.compile(rb'"(child-pid|exit-code)": *([0-9]+)')
+
+
+@frozen(kw_only=True)
+class Launch:
+    """What to start: the command line up to bwrap, bwrap's own arguments, and the job's command inside."""
+
+    entries: Sequence[Path] = ()
+    """Files of control groups to write "0" to."""
+
+    prefix: Sequence[str] = ()
+    """Programs that run the next one: setpriv, prlimit."""
+
+    arguments: Sequence[str]
+    files: dict[str, str] = field(factory=dict)
+    """Files to be made in the sandbox, with their text, before its / becomes read-only."""
+
+    filter: bytes
+    """The seccomp program."""
+
+    command: Sequence[str]
+    pass_fds: Sequence[int] = ()
+    """Descriptors that the prefix needs, and closes."""
+
+
+@define(kw_only=True)
+class Process:
+    """A running bubblewrap. Its descriptors are closed by ``close``."""
+
+    _process: subprocess.Popen[bytes]
+    _bwrap: int
+    """A pidfd: readable when bubblewrap has ended."""
+
+    _gate: int
+    _status: int
+    _notes: int
+    _init: int | None = field(init=False, default=None)
+    """A pidfd of process 1 of the namespace: readable when all of its processes are gone."""
+
+    _status_text: bytes = field(init=False, default=b"")
+    _notes_text: bytes = field(init=False, default=b"")
+    _released: bool = field(init=False, default=False)
+
+    _killed: bool = field(init=False, default=False)
+
+    @classmethod
+    def start(cls, launch: Launch, output: int) -> "Process":
+        """Start it, in the main thread. Raises SandboxError if that fails at once."""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            try:
+                gate_read, gate = _pipe(reader=theirs, writer=ours)
+                status, status_write = _pipe(reader=ours, writer=theirs)
+                notes, notes_write = _pipe(reader=ours, writer=theirs)
+                passed = [status_write]
+                arguments = [*launch.arguments, "--json-status-fd", str(status_write)]
+                for path, text in launch.files.items():
+                    passed.append(_data(text.encode(), theirs))
+                    arguments += ["--perms", "0644", "--ro-bind-data", str(passed[-1]), path]
+                passed.append(_data(launch.filter, theirs))
+                arguments += ["--seccomp", str(passed[-1]), "--remount-ro", "/"]
+                # In a file, because all users see command lines, and the job's environment is part of this one.
+                passed.append(_data(b"".join(os.fsencode(argument) + b"\0" for argument in arguments), theirs))
+                process = subprocess.Popen(
+                    [
+                        *("/bin/sh", "-c", _OUTER, "sh", *map(str, launch.entries), "--", *launch.prefix),
+                        *("bwrap", "--args", str(passed[-1]), "/bin/sh", "-c", _INNER, "sh", *launch.command),
+                    ],
+                    stdin=gate_read,
+                    stdout=output,
+                    stderr=notes_write,
+                    env=ENVIRONMENT,
+                    cwd="/",
+                    start_new_session=True,  # what the terminal sends to the worker's group is not for jobs
+                    pass_fds=[*passed, *launch.pass_fds],
+                )
+                bwrap = os.pidfd_open(process.pid)
+            except OSError as error:
+                raise SandboxError(f"cannot start a sandbox: {error}") from error
+            ours.pop_all()
+        os.set_blocking(status, False)
+        os.set_blocking(notes, False)
+        return cls(process=process, bwrap=bwrap, gate=gate, status=status, notes=notes)
+
+    async def wait_gone(self) -> None:
+        """Let the script go and wait until no process is left."""
+        with trio.move_on_after(START_TIMEOUT):
+            await self._release()
+        if not self._released:
+            self.kill()
+        if self._init is not None:
+            await trio.lowlevel.wait_readable(self._init)
+            self._reap_adopted(self._init)
+        await trio.lowlevel.wait_readable(self._bwrap)
+        self._process.wait()
+        self._status_text += _read(self._status)
+        self._notes_text = self._notes_text or _read(self._notes)
+
+    async def _release(self) -> None:
+        """Wait until the namespace can be watched, and let the script go. Return too if bubblewrap gives up."""
+        while not self._released:
+            await trio.lowlevel.wait_readable(self._status)
+            data = _read(self._status)
+            if not data:
+                return
+            self._status_text += data
+            init = self._reported("child-pid")
+            if init is not None:
+                with contextlib.suppress(ProcessLookupError):  # ended before it came to the script
+                    self._init = os.pidfd_open(init)
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(self._gate, b"go\n")
+                self._released = True
+
+    def _reported(self, key: str) -> int | None:
+        return next((int(match[2]) for match in _STATUS.finditer(self._status_text) if match[1].decode() == key), None)
+
+    @staticmethod
+    def _reap_adopted(pidfd: int) -> None:
+        """Reap process 1 of the namespace if it has become this worker's child: it has when this one is process 1."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+
+    def conclude(self) -> ExitStatus:
+        """Return how the script ended, when all are gone. Raises SandboxError if it did not come to the script."""
+        started, said = self._notes_text.startswith(_READY), self._notes_text.removeprefix(_READY)
+        code = self._reported("exit-code")
+        if not started and not self._killed:
+            raise SandboxError(f"the sandbox did not start: {first_line(said)}")
+        if code is None:  # bubblewrap itself was killed
+            return ExitStatus(signal=signal.SIGKILL)
+        if said and 128 < code <= 128 + signal.NSIG:
+            return ExitStatus(signal=code - 128)
+        return ExitStatus(code=code)
+
+    def kill(self) -> None:
+        """Kill all processes; the kernel ends the namespace with its process 1."""
+        self._killed = self._killed or self._process.poll() is None
+        self._process.kill()
+        if self._init is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._init, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close the descriptors, once ``wait`` has returned."""
+        for descriptor in (self._gate, self._status, self._notes, self._bwrap, self._init):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _data(data: bytes, stack: contextlib.ExitStack) -> int:
+    """Return a descriptor of a file in memory, to be read from its start."""
+    descriptor = os.memfd_create("builder")
+    stack.callback(os.close, descriptor)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _pipe(*, reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    read, write = os.pipe2(os.O_CLOEXEC)
+    reader.callback(os.close, read)
+    writer.callback(os.close, write)
+    return read, write
+
+
+def _read(descriptor: int) -> bytes:
+    """Read what is there now, up to a bound; empty at the end of the file."""
+    with contextlib.suppress(BlockingIOError):
+        return os.read(descriptor, _MAX_NOTES)
+    return b""

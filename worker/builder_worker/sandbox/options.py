@@ -1,0 +1,92 @@
+"""What an operator chooses for the sandboxes of a worker."""
+
+import os
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from attrs import field, frozen
+
+from builder.errors import BuilderError
+from builder.model import check_name
+
+
+class OptionError(BuilderError):
+    """An option of the sandboxes that makes no sense."""
+
+    exit_code = 2
+
+
+JOB_UIDS = range(1_900_000_000, 1_900_000_064)
+"""Host users that jobs run as when the worker is root: in a range that neither Debian nor systemd assigns."""
+
+
+def _check_target(target: str) -> None:
+    path = PurePosixPath(target)
+    if not path.is_absolute() or ".." in path.parts or path == PurePosixPath("/"):
+        raise OptionError(f"{target}: not an absolute path below / of the sandbox")
+
+
+@frozen(kw_only=True)
+class Bind:
+    """A directory or file of the host that jobs see at ``target``; read-only unless ``writable``."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read SRC:DST[:rw]. Raises OptionError."""
+        source, _, rest = text.partition(":")
+        target, _, mode = rest.partition(":")
+        if not source or mode not in ("", "ro", "rw"):
+            raise OptionError(f"{text}: not of the form SRC:DST or SRC:DST:rw")
+        _check_target(target)
+        return cls(source=Path(source).absolute(), target=target, writable=mode == "rw")
+
+
+@frozen(kw_only=True)
+class Cache:
+    """A directory that the jobs of one platform share on purpose, seen at ``target``."""
+
+    name: str
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read NAME:DST. Raises OptionError or InvalidName."""
+        name, _, target = text.partition(":")
+        check_name(name, what="cache")
+        _check_target(target)
+        return cls(name=name, target=target)
+
+
+def _default_work_root() -> Path:
+    # Not /tmp, which is often memory; a name per user, because its owner must be this one.
+    return Path(os.environ.get("TMPDIR") or "/var/tmp") / f"builder-worker-{os.geteuid()}"  # noqa: S108 - its owner is checked
+
+
+@frozen(kw_only=True)
+class Options:
+    """The options that back ends share."""
+
+    root: Path | None = None
+    """The root tree that jobs see, None for the host's /usr."""
+
+    network: bool = False
+    binds: tuple[Bind, ...] = ()
+    caches: tuple[Cache, ...] = ()
+
+    work_root: Path = field(factory=_default_work_root)
+    """Where the directories of jobs are made: on a disk, not in memory."""
+
+    cache_root: Path | None = None
+    """Where the caches lie, one directory per platform; None is below work_root."""
+
+    job_uids: range = JOB_UIDS
+    """As root: the host's users for jobs, one for each sandbox at a time. The last one is for jobs with caches."""
+
+    def cache_directory(self, platform: str, cache: Cache) -> Path:
+        """Return where a cache of a platform lies."""
+        check_name(platform, what="platform")
+        return (self.cache_root or self.work_root / "caches") / platform / cache.name

@@ -1,0 +1,102 @@
+"""The back ends by name, what works of them here, and which one is taken if nobody says."""
+
+import os
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from uuid import uuid4
+
+import trio
+from attrs import frozen
+
+from builder_worker.sandbox import Backend, Check, SandboxError, Task, job_directory
+from builder_worker.sandbox.bubblewrap import Bubblewrap
+from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.options import OptionError, Options
+
+AUTO = "auto"
+
+_COST_RUNS = 5
+"""Trivial jobs that are run to measure what a sandbox costs."""
+
+_COST_TIMEOUT = 60.0
+"""Seconds for one of them, on a machine that is very busy."""
+
+
+def _none(options: Options) -> Backend:
+    job_directory.prepare_root(options.work_root)
+    return NoSandbox(directory=options.work_root)
+
+
+_MAKERS: dict[str, Callable[[Options], Backend]] = {
+    "bubblewrap": lambda options: Bubblewrap(options=options),
+    "none": _none,
+}
+
+_BY_ISOLATION = ("bubblewrap",)
+"""What ``auto`` tries, best first. Never ``none``: less isolation is the operator's word, not a fallback."""
+
+NAMES = tuple(_MAKERS)
+
+
+@frozen(kw_only=True)
+class Report:
+    """What ``builder-worker check`` tells of one back end; ``milliseconds`` is what a trivial job takes."""
+
+    name: str
+    check: Check
+    milliseconds: float | None = None
+
+
+def make(name: str, options: Options) -> Backend:
+    """Return a back end. Raises OptionError if there is none of this name."""
+    if name not in _MAKERS:
+        raise OptionError(f"no sandbox is called {name}: there are {', '.join(NAMES)} and {AUTO}")
+    return _MAKERS[name](options)
+
+
+def choose(options: Options) -> Backend:
+    """Return the best back end that works here. Raises SandboxError with every reason if none does."""
+    reasons = []
+    for name in _BY_ISOLATION:
+        backend = make(name, options)
+        check = backend.check()
+        if check.works:
+            return backend
+        reasons.append(f"{name}: {check.reason} ({check.remedy})")
+    raise SandboxError(f"no sandbox works here; {'; '.join(reasons)}; --sandbox none runs jobs without one")
+
+
+async def check_all(options: Options, names: Iterable[str] = NAMES) -> tuple[Report, ...]:
+    """Return what works here, and what it costs."""
+    return tuple([await _report(name, options) for name in names])
+
+
+async def _report(name: str, options: Options) -> Report:
+    try:
+        backend = make(name, options)
+        check = backend.check()
+        if not check.works:
+            return Report(name=name, check=check)
+        return Report(name=name, check=check, milliseconds=await _cost(backend))
+    except trio.TooSlowError:
+        reason = f"a trivial job takes longer than {_COST_TIMEOUT:.0f} s"
+        return Report(name=name, check=Check(works=False, reason=reason, remedy="see what else the machine is doing"))
+    except SandboxError as error:
+        return Report(name=name, check=Check(works=False, reason=str(error)))
+
+
+async def _cost(backend: Backend) -> float:
+    """Return the median time of a trivial job in milliseconds, from an empty machine to an empty machine."""
+    times = []
+    for _ in range(_COST_RUNS):
+        started = trio.current_time()
+        with trio.fail_after(_COST_TIMEOUT), Path(os.devnull).open("wb") as output:  # noqa: ASYNC230 - does not block
+            task = Task(uuid=uuid4(), name="check", platform="check", script=b"exit 0\n")
+            async with await backend.open(task) as sandbox:
+                sandbox.start(output.fileno())
+                status = await sandbox.wait()
+        if status.code != 0:
+            raise SandboxError(f"a trivial job ended with {status}")
+        times.append(trio.current_time() - started)
+    return statistics.median(times) * 1000

@@ -1,0 +1,65 @@
+"""Short runs of the system's own tools: mkfs, mount, rm."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+import trio
+
+from builder.model import printable
+from builder_worker.sandbox import SandboxError
+
+TIMEOUT = 300.0
+"""Seconds that a tool may take; removing a directory of millions of files takes minutes."""
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Users often have no sbin in their PATH."""
+
+ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
+"""What tools see of the worker's environment: nothing."""
+
+
+def find(name: str) -> str | None:
+    """Return the path of a program, or None."""
+    return shutil.which(name, path=_PATH)
+
+
+def first_line(data: bytes) -> str:
+    """Return the first line that a program said, safe to print and of bounded length."""
+    lines = data.strip().splitlines()
+    return printable(lines[0][:500]) if lines else "it says nothing"
+
+
+async def run(*command: str, timeout: float = TIMEOUT) -> bytes:
+    """Run a tool and return its output. Raises SandboxError if it fails, with what it said."""
+    with trio.move_on_after(timeout):
+        try:
+            done = await trio.run_process(
+                command, env=ENVIRONMENT, cwd="/", check=False, capture_stdout=True, capture_stderr=True
+            )
+        except OSError as error:
+            raise SandboxError(f"cannot run {command[0]}: {error.strerror}") from error
+        if done.returncode:
+            raise SandboxError(f"{command[0]} failed: {first_line(done.stderr)}")
+        return done.stdout
+    raise SandboxError(f"{command[0]} took longer than {timeout:.0f} s")
+
+
+def try_now(command: Sequence[str], *, timeout: float = 5.0, pass_fds: Sequence[int] = ()) -> str | None:
+    """Run a tool to see whether it works: return None, or the first line of what it complains about."""
+    try:
+        done = subprocess.run(
+            command,
+            env=ENVIRONMENT,
+            cwd="/",
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            pass_fds=pass_fds,
+        )
+    except OSError as error:
+        return f"{command[0]}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} took longer than {timeout:.0f} s"
+    return first_line(done.stderr) if done.returncode else None
