@@ -1,5 +1,6 @@
 """The command line of builder-server: it parses, and hands over to ``server``."""
 
+import math
 import platform
 import tomllib
 from pathlib import Path
@@ -36,6 +37,12 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
         defaults["ip"] = [defaults["ip"]]
     context.default_map = defaults
     return path
+
+
+def _check_number(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # which no range of click's refuses
+        raise click.BadParameter("it is not a number", context, parameter)
+    return value
 
 
 @click.command(
@@ -101,6 +108,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 @click.option(
     "--job-timeout",
     type=click.FloatRange(min=0, min_open=True),
+    callback=_check_number,
     default=JOB_TIMEOUT,
     show_default=True,
     metavar="SECONDS",

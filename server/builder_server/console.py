@@ -71,12 +71,12 @@ class ConsoleWriter:
     async def append(self, lines: list[ConsoleLine]) -> None:
         """Write lines in one go. Raises OSError, and ProtocolError for a line that no observer could be sent.
 
-        After an error the file may end with a part of them, which counts for nobody.
+        After an error none of them is in the file.
         """
         frames = [frame(codec.encode(Output(uuid=self._uuid, line=line.line, timestamp=line.delta))) for line in lines]
         if (longest := max(map(len, frames))) > Output.max_size:
             raise ProtocolError(f"a console line of {longest} bytes")
-        await trio.to_thread.run_sync(_write_all, self._file, b"".join(frames))
+        await trio.to_thread.run_sync(_write_all, self._file, b"".join(frames), self._measure.size)
         for framed, line in zip(frames, lines, strict=True):
             self._measure.add(len(framed), line)
 
@@ -94,10 +94,14 @@ class ConsoleWriter:
         self._file.close()
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
+def _write_all(file: BinaryIO, data: bytes, offset: int) -> None:
     view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError:
+        file.truncate(offset)  # half a line would spoil what observers are sent
+        raise
 
 
 def _lines(data: Iterator[bytes]) -> Iterator[tuple[int, ConsoleLine]]:

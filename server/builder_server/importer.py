@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import trio
+from attrs import evolve
 
 from builder import codec
 from builder.errors import BuilderError, InvalidName, ProtocolError
@@ -34,7 +35,7 @@ async def import_state(store: Store, data_dir: Path) -> None:
         items = await trio.to_thread.run_sync(lambda: codec.decode_state(path.read_bytes()))
     except (OSError, ProtocolError) as error:
         raise ImportFailed(f"can't import {path}: {error}; move it away to start without it") from error
-    accepted = [item for item in items if _is_acceptable(item)]
+    accepted = [_without_unknown(item) for item in items if _is_acceptable(item)]
     await store.import_state(accepted)
     try:
         path.rename(data_dir / IMPORTED_STATE)
@@ -43,6 +44,21 @@ async def import_state(store: Store, data_dir: Path) -> None:
         raise ImportFailed(f"can't rename {path} after its import: {error}") from error
     jobs = sum(isinstance(item, ScheduleItem) for item in accepted)
     logger.info("imported %d jobs from %s, kept as %s", jobs, path, IMPORTED_STATE)
+
+
+def _without_unknown(item: StateItem) -> StateItem:
+    """Leave out of a queue what no accepted entry can have scheduled."""
+    if not isinstance(item, Queue):
+        return item
+    return evolve(item, jobs=tuple(job for job in item.jobs if _is_job_name(job.name)))
+
+
+def _is_job_name(name: str) -> bool:
+    try:
+        check_job_name(name)
+    except InvalidName:
+        return False
+    return True
 
 
 def _is_acceptable(item: StateItem) -> bool:

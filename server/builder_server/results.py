@@ -46,7 +46,7 @@ def make_build_dir(data_dir: Path, build: Build) -> Path:
 
 
 class ResultWriter:
-    """Writes the ``full`` of one build. Every method may raise OSError, and the caller then calls ``discard``."""
+    """Writes the ``full`` of one build. Every method may raise OSError; after ``begin`` the caller then calls ``discard``."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -62,14 +62,17 @@ class ResultWriter:
             data_length=data_length,
         )
 
-        def write() -> BinaryIO:
-            file = (self._directory / _UNFINISHED).open("wb")
+        def write(file: BinaryIO) -> None:
             file.write(before)
             console.copy_newest_first(self._directory / console.FILE_NAME, extent, file)
             file.write(after)
-            return file
 
-        self._file = await trio.to_thread.run_sync(write)
+        try:
+            self._file = await trio.to_thread.run_sync((self._directory / _UNFINISHED).open, "wb")
+            await self._in_thread(write)
+        except OSError:
+            await self.discard()
+            raise
 
     async def add(self, events: list[Event]) -> None:
         """Write artifacts as they come. Raises InvalidName for one that must not be stored."""
@@ -107,12 +110,17 @@ class ResultWriter:
         self._file = None
 
     async def discard(self) -> None:
-        """Remove what was written. Harmless after ``commit``."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            with contextlib.suppress(OSError):  # what could not be written is thrown away
-                file.close()
-        await trio.to_thread.run_sync(lambda: (self._directory / _UNFINISHED).unlink(missing_ok=True))
+        """Remove what was written, also a ``full`` that was committed and then not recorded."""
+        file, self._file = self._file, None
+
+        def remove() -> None:
+            if file is not None:
+                with contextlib.suppress(OSError):  # what could not be written is thrown away
+                    file.close()
+            for name in (_UNFINISHED, FILE_NAME):
+                (self._directory / name).unlink(missing_ok=True)
+
+        await trio.to_thread.run_sync(remove)
 
     async def _in_thread(self, action: Callable[[BinaryIO], T]) -> T:
         assert self._file is not None, "begin comes first"

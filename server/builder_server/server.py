@@ -19,7 +19,7 @@ from builder.channel import Channel
 from builder.connection import Side
 from builder.errors import BuilderError, RemoteProtocolError
 from builder.messages import CLIENT_VERSION, WORKER_VERSION, Hello, Role, ServerHello
-from builder.model import Instant
+from builder.model import Instant, printable
 from builder_server.builds import Builds
 from builder_server.clients import ClientSession
 from builder_server.dispatch import Dispatcher
@@ -74,12 +74,27 @@ async def serve(
     with _locked(settings.data_dir):
         store = Store(settings.data_dir / DATABASE)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(store.run)
-                await _Server.make(settings, store, now).run(announce)
-                nursery.cancel_scope.cancel()  # last: whoever ended had something to record
+            with _plain_errors():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(store.run)
+                    await _Server.make(settings, store, now).run(announce)
+                    nursery.cancel_scope.cancel()  # last: whoever ended had something to record
         finally:
             store.close()
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raise the one error that ended nested nurseries as itself, so that the person is told it in one line."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, BaseExceptionGroup):
+            raise
+        raise error from error.__cause__
 
 
 def _raise_file_limit() -> None:
@@ -136,6 +151,7 @@ class _Server:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as background:
                 background.start_soon(self._ticker.run)
+                background.start_soon(self._builds.run)
                 if self._uploader:
                     background.start_soon(self._uploader.run)
                 async with trio.open_nursery() as sessions, trio.open_nursery() as accepting:
@@ -168,7 +184,7 @@ class _Server:
         except trio.TooSlowError:
             logger.warning("%s: closed, it was silent for too long", peer)
         except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            logger.warning("%s: closed: %s", peer, error or "the connection broke")
+            logger.warning("%s: closed: %s", peer, printable(str(error)) or "the connection broke")
         except Exception:
             # a fault of ours, told in full; but the other peers must not pay for it
             logger.exception("%s: internal error", peer)
@@ -196,16 +212,23 @@ class _Server:
 async def _listen(settings: Settings) -> list[trio.SocketListener]:
     listeners: list[trio.SocketListener] = []
     for address in settings.addresses:
-        # all addresses share the port, also a free one that the first of them was given
-        port = settings.port or (listeners[0].socket.getsockname()[1] if listeners else 0)
         try:
-            listeners += await trio.open_tcp_listeners(port, host=address)
+            for host in await _resolve(address):
+                # all addresses share the port, also a free one that the first of them was given
+                port = settings.port or (listeners[0].socket.getsockname()[1] if listeners else 0)
+                listeners += await trio.open_tcp_listeners(port, host=host)
         except (OSError, ValueError, UnicodeError) as error:
             for listener in listeners:
                 await listener.aclose()
             reason = getattr(error, "strerror", None) or error
             raise StartError(f"can't listen on {format_address(address, settings.port)}: {reason}") from error
     return listeners
+
+
+async def _resolve(address: str) -> list[str]:
+    """Return the addresses of a host name, or the one that was given. Raises OSError and UnicodeError."""
+    found = await trio.socket.getaddrinfo(address, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys(socket.getnameinfo(info[4], socket.NI_NUMERICHOST)[0] for info in found))
 
 
 def _keep_alive(stream: trio.SocketStream) -> None:

@@ -7,6 +7,7 @@ a refused one takes nothing with it. Reads use connections of their own and see 
 What can't be done is raised as Refused, whose text is the reply for the client. What the disk does is StoreError.
 """
 
+import enum
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 import trio
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from attrs import define, field, frozen
 from sqlalchemy.dialects.sqlite import insert
 
@@ -42,6 +44,9 @@ T = TypeVar("T")
 
 MAX_PLATFORMS = 1000
 """Most platforms: a worker may name any, and every orb-build job joins the queue of each."""
+
+
+_STOPPED = "the server stops"
 
 
 class Refused(BuilderError):
@@ -75,6 +80,14 @@ class Taken:
     blocked: str | None = None
 
 
+class AfterLoss(enum.Enum):
+    """What became of a running build that lost its worker."""
+
+    PUT_BACK = "its job is queued again, unless it left the schedule"
+    TOO_MANY = "it still runs: the caller records it as failed"
+    NOT_RUNNING = "it had ended before"
+
+
 @define
 class _Request(Generic[T]):
     """A change that waits for the writer."""
@@ -99,6 +112,7 @@ class Store:
         sa.event.listen(self._engine, "begin", _begin)
         self._pending: list[_Request[Any]] = []
         self._work = trio.Event()
+        self._closed = False
         try:
             with self._engine.connect() as connection:
                 config = Config()
@@ -108,7 +122,11 @@ class Store:
                 command.upgrade(config, "head")
                 connection.commit()
         except (sa.exc.SQLAlchemyError, OSError) as error:
+            self.close()
             raise StoreError(f"can't open the database {path}: {_reason(error)}") from error
+        except CommandError as error:
+            self.close()
+            raise StoreError(f"can't use the database {path}, is it of a newer version? {error}") from error
 
     def close(self) -> None:
         """Close all connections to the database."""
@@ -118,13 +136,22 @@ class Store:
 
     async def run(self) -> None:
         """Commit what is asked for, in groups, until cancelled."""
-        while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            batch, self._pending = self._pending, []
-            await trio.to_thread.run_sync(self._commit, batch)
-            for request in batch:
-                request.done.set()
+        batch: list[_Request[Any]] = []
+        try:
+            while True:
+                await self._work.wait()
+                self._work = trio.Event()
+                batch, self._pending = self._pending, []
+                await trio.to_thread.run_sync(self._commit, batch)
+                for request in batch:
+                    request.done.set()
+        finally:
+            # whoever waits, or asks from now on, would otherwise do so for ever
+            self._closed = True
+            for request in batch + self._pending:
+                if not request.done.is_set():
+                    request.error = StoreError(_STOPPED)
+                    request.done.set()
 
     def _commit(self, batch: list[_Request[Any]]) -> None:
         try:
@@ -144,6 +171,8 @@ class Store:
             request.error = StoreError(f"the database can't be written: {_reason(error)}")
 
     async def _write(self, step: Callable[[sa.Connection], T]) -> T:
+        if self._closed:
+            raise StoreError(_STOPPED)
         request = _Request(step)
         self._pending.append(request)
         self._work.set()
@@ -176,7 +205,7 @@ class Store:
             if job_id is None:
                 raise Refused("job name already used")
             if isinstance(new, ScriptJob):
-                _ensure_platform(connection, new.platform)
+                _add_platform(connection, new.platform)
             _enqueue(connection, job_id)
 
         await self._write(step)
@@ -198,7 +227,7 @@ class Store:
             if period is not None:
                 values["period"] = period.value
             if connection.execute(sa.update(job).where(job.c.name == name).values(values)).rowcount == 0:
-                raise Refused(f"couldn't find job {name}")
+                raise Refused(f"unknown job {name}")
 
         await self._write(step)
 
@@ -279,7 +308,7 @@ class Store:
         def step(connection: sa.Connection) -> Taken:
             if _is_dropped(connection, platform_name):
                 return Taken()
-            _ensure_platform(connection, platform_name)
+            _add_platform(connection, platform_name)
             waiting = connection.execute(
                 sa.select(queue.c.id.label("entry"), queue.c.losses, job)
                 .join(job, job.c.id == queue.c.job_id)
@@ -326,30 +355,29 @@ class Store:
 
         return await self._write(step)
 
-    async def lose(self, uuid: UUID, now: Instant, result: Result, *, count: bool) -> bool:
+    async def lose(self, uuid: UUID, now: Instant, result: Result, *, count: bool) -> AfterLoss:
         """Take a running build from its worker: the job returns to the front of its queue.
 
-        ``count`` is false where the worker is not to blame. Returns False, and leaves it running, if it was lost too
-        often: the caller then records it as failed. ``result`` is what the history says of the lost attempt.
+        ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt.
         """
 
-        def step(connection: sa.Connection) -> bool:
+        def step(connection: sa.Connection) -> AfterLoss:
             found = connection.execute(
                 sa.select(build.c.job_id, build.c.platform, build.c.losses).where(
                     build.c.uuid == str(uuid), build.c.state == "running"
                 )
             ).one_or_none()
             if found is None:
-                return True
+                return AfterLoss.NOT_RUNNING
             losses = found.losses + (1 if count else 0)
             if losses >= MAX_LOSSES:
-                return False
+                return AfterLoss.TOO_MANY
             values = {"state": "lost", "finished": now.ms, "result": codec.encode_result(result)}
             connection.execute(_running(uuid).values(values))
             still_there = connection.scalar(sa.select(job.c.id).where(job.c.id == found.job_id))
             if still_there is not None and found.platform in _platforms(connection):
                 _to_front(connection, found.platform, found.job_id, losses=losses)
-            return True
+            return AfterLoss.PUT_BACK
 
         return await self._write(step)
 
@@ -524,20 +552,27 @@ def _add_job(connection: sa.Connection, item: ScheduleItem) -> int | None:
     return added
 
 
-def _ensure_platform(connection: sa.Connection, name: str) -> None:
-    """Create the queue of a platform that is new, with every job that can run there. Raises Refused."""
+def _add_platform(connection: sa.Connection, name: str) -> None:
+    """Create the queue of a platform that is new, with every job that can run there. Raises Refused for too many."""
+    if _ensure_platform(connection, name) and len(_platforms(connection)) > MAX_PLATFORMS:
+        raise Refused(f"there are {MAX_PLATFORMS} platforms already; drop one that is not in use")
+
+
+def _ensure_platform(connection: sa.Connection, name: str) -> bool:
+    """Create the queue of a platform that is new, with every job that can run there; return whether it was."""
     created = connection.execute(insert(platform).values(name=name, dropped=False).on_conflict_do_nothing()).rowcount
     if created:
-        if len(_platforms(connection)) > MAX_PLATFORMS:
-            raise Refused(f"there are {MAX_PLATFORMS} platforms already; drop one that is not in use")
         can_run = sa.or_(job.c.platform == name, job.c.platform.is_(None))
         for job_id in connection.scalars(sa.select(job.c.id).where(can_run).order_by(job.c.id)).all():
             _append(connection, name, job_id)
+    return bool(created)
 
 
 def _enqueue(connection: sa.Connection, job_id: int) -> None:
     """Append a job to the queue of its platform, an orb-build job to every queue."""
     own = connection.scalar(sa.select(job.c.platform).where(job.c.id == job_id))
+    if own is not None:
+        _ensure_platform(connection, own)  # an imported job may have come without its queue
     for name in _platforms(connection) if own is None else [own]:
         _append(connection, name, job_id)
 

@@ -25,10 +25,13 @@ def read_template(config_dir: Path, platform: str) -> bytes | None:
         descriptor = os.open(template_path(config_dir, platform), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - it is a descriptor
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        template = file.read(MAX_SCRIPT + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            template = file.read(MAX_SCRIPT + 1)
+    finally:
+        os.close(descriptor)
     return template if len(template) <= MAX_SCRIPT else None
 
 

@@ -15,6 +15,7 @@ from attrs import define, field
 
 from builder import __version__
 from builder.errors import BuilderError
+from builder.model import printable
 from builder_server.builds import describe
 from builder_server.results import FILE_NAME, build_dir
 from builder_server.store import Build, Store, StoreError
@@ -48,7 +49,7 @@ class InvalidUploadURL(BuilderError):
 
 @define(eq=False)
 class Uploader:
-    """Posts what is pending. ``url`` may hold user and password; only ``shown`` is ever logged."""
+    """Posts what is pending. ``url`` is without user and password, which are in ``auth``."""
 
     store: Store
     data_dir: Path
@@ -123,9 +124,13 @@ class Uploader:
             logger.error("%s: its upload can't be noted: %s", describe(build), error)
 
     async def _remove(self, build: Build) -> None:
-        """Remove the local copy of what the receiver has."""
+        """Remove the local copy of what the receiver has. Raises StoreError."""
         path = build_dir(self.data_dir, build) / FILE_NAME
-        await trio.to_thread.run_sync(lambda: path.unlink(missing_ok=True))
+        try:
+            await trio.to_thread.run_sync(lambda: path.unlink(missing_ok=True))
+        except OSError as error:
+            logger.error("%s was uploaded, but %s can't be removed: %s", describe(build), path, error.strerror)
+            return
         await self.store.set_upload(build.uuid, "done")
 
     async def _post(self, client: httpx.AsyncClient, path: Path) -> int:
@@ -145,13 +150,22 @@ class Uploader:
             if not response.has_redirect_location:
                 if response.is_success or response.status_code == httpx.codes.CONFLICT:
                     return response.status_code
-                raise UploadFailed(f"{url} answered HTTP {response.status_code} {response.reason_phrase}")
+                reason = printable(response.reason_phrase[:200])
+                raise UploadFailed(f"{_shown(url)} answered HTTP {response.status_code} {reason}")
             # posted again, as the original does; a password is only for the host it was given for
-            target = url.join(response.headers["Location"])
+            try:
+                target = url.join(response.headers["Location"])
+            except httpx.InvalidURL as error:
+                raise UploadFailed(f"{_shown(url)} redirects to a malformed URL") from error
             if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
                 auth = None
             url = target.copy_with(userinfo=b"")
-        raise UploadFailed(f"{self.url} redirects more than {MAX_REDIRECTS} times")
+        raise UploadFailed(f"{_shown(self.url)} redirects more than {MAX_REDIRECTS} times")
+
+
+def _shown(url: httpx.URL) -> str:
+    """Return what a log may say of a URL: a query can be as secret as a password."""
+    return printable(str(url.copy_with(userinfo=b"", query=None, fragment=None)))
 
 
 async def _chunks(file: "trio._file_io.AsyncIOWrapper[Any]", size: int) -> AsyncIterator[bytes]:

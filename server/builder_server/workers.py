@@ -47,8 +47,11 @@ class WorkerSession:
             live = await self.builds.begin(build)
         except OSError as error:
             logger.error("%s can't begin: %s", describe(build), error)
-            await self.builds.put_back(build, count=True)
+            await self.builds.lose(build, _not_recorded(error))
             return
+        except trio.Cancelled:
+            await self.builds.lose(build, count=False)
+            raise
         await self._account(live)
 
     async def _wait_for_job(self, platform: str) -> Build:
@@ -58,7 +61,7 @@ class WorkerSession:
                 build = await while_connected(self.channel, lambda: self.dispatcher.next_build(platform))
         except ShuttingDown:
             if build is not None:
-                await self.builds.put_back(build, count=False)
+                await self.builds.lose(build, count=False)
             raise
         return build
 
@@ -68,12 +71,12 @@ class WorkerSession:
             await self._run(live)
         except CONNECTION_ERRORS as error:
             logger.warning("%s: worker lost: %s", describe(live.build), error or type(error).__name__)
-            await self.builds.lose(live)
+            await self.builds.lose(live.build)
         except (OSError, StoreError) as error:
             logger.error("%s can't be recorded: %s", describe(live.build), error)
-            await self.builds.lose(live)
+            await self.builds.lose(live.build, _not_recorded(error))
         except (ShuttingDown, trio.Cancelled):
-            await self.builds.lose(live, count=False)
+            await self.builds.lose(live.build, count=False)
             raise
 
     async def _run(self, live: LiveBuild) -> None:
@@ -85,7 +88,7 @@ class WorkerSession:
             await self._receive_console(live)
         if deadline.cancelled_caught:
             logger.warning("%s took more than %g seconds", describe(build), self.job_timeout)
-            await self.builds.abort(live, TIMEOUT)
+            await self.builds.abort(build, TIMEOUT)
         else:
             await self._receive_result(live)
 
@@ -94,14 +97,16 @@ class WorkerSession:
         while True:
             message: Message | StreamedFrame | None = await self.channel.receive()
             lines: list[ConsoleLine] = []
-            while isinstance(message, Output):
-                if message.uuid != live.build.uuid:
-                    raise RemoteProtocolError(f"output for another build: {message.uuid}")
-                lines.append(ConsoleLine(delta=live.elapsed(), line=message.line))
-                message = self.channel.receive_nowait()
-            if lines:
-                await live.console.append(lines)
-                live.notify()
+            try:
+                while isinstance(message, Output):
+                    if message.uuid != live.build.uuid:
+                        raise RemoteProtocolError(f"output for another build: {message.uuid}")
+                    lines.append(ConsoleLine(delta=live.elapsed(), line=message.line))
+                    message = self.channel.receive_nowait()
+            finally:  # what came before a wrong message was right
+                if lines:
+                    await live.console.append(lines)
+                    live.notify()
             if isinstance(message, StreamedFrame):
                 return
 
@@ -121,6 +126,11 @@ class WorkerSession:
         finally:
             with trio.CancelScope(shield=True):
                 await recorder.discard()
+
+
+def _not_recorded(error: OSError | StoreError) -> Aborted:
+    """Return the result of a build that was lost too often because of the server's own disk."""
+    return Aborted(message=f"the server could not record it: {getattr(error, 'strerror', None) or error}")
 
 
 @define(eq=False)
@@ -143,7 +153,7 @@ class _Recorder:
                         raise RemoteProtocolError(f"result of another build: {uuid}")
                     self._result = result
                 case ArtifactsStart(length=length):
-                    self._writer = await self._builds.begin_result(self._live, self._result, data_length=length)
+                    self._writer = await self._builds.begin_result(self._live.build, self._result, data_length=length)
                 case _:
                     artifacts.append(event)
         if self._writer is not None and artifacts:
@@ -157,10 +167,10 @@ class _Recorder:
     async def finish(self) -> None:
         """Record the result. Raises OSError and StoreError."""
         if self._writer is None:
-            await self._builds.abort(self._live, Aborted(message=self._refused or "no result"))
+            await self._builds.abort(self._live.build, Aborted(message=self._refused or "no result"))
         else:
-            await self._builds.finish(self._live, self._result, self._writer)
-            self._writer = None
+            writer, self._writer = self._writer, None
+            await self._builds.finish(self._live.build, self._result, writer)
 
     async def discard(self) -> None:
         """Throw away what was written and not recorded."""
