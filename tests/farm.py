@@ -1,0 +1,606 @@
+"""Real servers, workers and clients for tests: processes on free ports, with temporary directories and deadlines.
+
+``start_server`` runs builder-server as a process; ``run_server`` runs the same code in this process, where a test can
+reach in: its clock, its limits, the calls that write to the disk. Peers are either the real programs (``start_worker``,
+``run_client``) or scripted ones, which say exactly what the test wants them to: ``connect`` gives a ScriptedPeer, and
+``ask``, ``take_job`` and ``finish_job`` are the usual exchanges.
+
+Everything that waits has a deadline, and a process that fails a test shows its log.
+"""
+
+import os
+import resource
+import select
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import trio
+from attrs import define, field, frozen
+
+from builder import codec, execution
+from builder.channel import Channel
+from builder.connection import Side
+from builder.framing import frame
+from builder.messages import (
+    CLIENT_VERSION,
+    WORKER_VERSION,
+    Failure,
+    Hello,
+    Info,
+    InfoReply,
+    JobFinished,
+    JobRequested,
+    JobSchedule,
+    Message,
+    Observe,
+    Output,
+    Role,
+    Schedule,
+    ServerHello,
+    Success,
+)
+from builder.model import Artifact, Execution, Exited, Period, Result, RunningBuild, ScriptJob
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = (ROOT, ROOT / "server", ROOT / "worker", ROOT / "client")
+
+DEADLINE = 30.0
+"""Seconds that no step of a test takes, however busy the machine is."""
+
+POLL = 0.01
+"""Seconds between looks at something that tells nobody when it changes."""
+
+
+# --- waiting -------------------------------------------------------------------------------------------------------
+
+
+async def eventually(check: Callable[[], T], *, what: str = "the condition", deadline: float = DEADLINE) -> T:
+    """Wait until ``check`` returns something true, and return it. The clock is the wall's, also under a mock clock."""
+    end = time.monotonic() + deadline
+    while not (value := check()):
+        assert time.monotonic() < end, f"{what} did not come about within {deadline} s"
+        await trio.to_thread.run_sync(time.sleep, POLL)
+    return value
+
+
+async def eventually_async(
+    check: Callable[[], Awaitable[T]], *, what: str = "the condition", deadline: float = DEADLINE
+) -> T:
+    """The same for a check that waits itself."""
+    end = time.monotonic() + deadline
+    while not (value := await check()):
+        assert time.monotonic() < end, f"{what} did not come about within {deadline} s"
+        await trio.to_thread.run_sync(time.sleep, POLL)
+    return value
+
+
+# --- processes -----------------------------------------------------------------------------------------------------
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return what a program needs of this process's environment, and none of what would change what it does."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return kept | {"PYTHONPATH": os.pathsep.join(map(str, PACKAGES))} | changes
+
+
+@define(kw_only=True)
+class Program:
+    """One of the programs, running. Its standard error goes to a file, so that nothing it says can block it."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        return self.log_path.read_text("utf-8", "replace")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait(self, deadline: float = DEADLINE) -> int:
+        """Wait for its end and return its exit status, negative for a signal."""
+        try:
+            return self.process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end within {deadline} s:\n{self.log}") from None
+
+    async def wait_async(self, deadline: float = DEADLINE) -> int:
+        return await trio.to_thread.run_sync(self.wait, deadline)
+
+    async def wait_for_log(self, text: str, *, count: int = 1, deadline: float = DEADLINE) -> str:
+        """Wait until it has said something, ``count`` times, and return its log."""
+        try:
+            await eventually(lambda: self.log.count(text) >= count, deadline=deadline)
+        except AssertionError:
+            raise AssertionError(f"{self.name} did not say {text!r} within {deadline} s:\n{self.log}") from None
+        return self.log
+
+    def kill(self) -> None:
+        """End it as a crash would, and wait until it is gone."""
+        self.process.kill()
+        self.wait()
+
+    def terminate(self, deadline: float = 10) -> int:
+        """Ask it to stop, and return its exit status."""
+        self.process.terminate()
+        return self.wait(deadline)
+
+    def memory(self, what: str = "VmRSS") -> int:
+        """Return a figure of /proc/PID/status in bytes."""
+        for line in Path(f"/proc/{self.pid}/status").read_text("ascii").splitlines():
+            if line.startswith(f"{what}:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(f"no {what} for {self.name}")
+
+    def descriptors(self) -> int:
+        """Return how many file descriptors it has open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def limit(self, what: int, value: int) -> None:
+        """Set a limit of the running process (``resource.RLIMIT_…``), or lift it with RLIM_INFINITY."""
+        resource.prlimit(self.pid, what, (value, resource.prlimit(self.pid, what)[1]))
+
+
+def start(
+    module: str,
+    *arguments: str,
+    log_path: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    user: int | None = None,
+) -> Program:
+    """Start ``python -m module``. ``user`` is a uid to run as."""
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment(**(env or {})),
+            cwd=cwd,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+        )
+    return Program(name=module, process=process, log_path=log_path)
+
+
+@contextmanager
+def _shown_on_failure(program: Program) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, trio.Cancelled):
+            error.add_note(f"--- log of {program.name} ---\n{program.log}")
+        raise
+    finally:
+        if program.process.poll() is None:
+            program.kill()
+        if program.process.stdout:
+            program.process.stdout.close()
+
+
+def read_line(program: Program, deadline: float = DEADLINE) -> str:
+    """Return the next line of a program's standard output."""
+    assert program.process.stdout
+    ready, _, _ = select.select([program.process.stdout], [], [], deadline)
+    assert ready, f"{program.name} said nothing within {deadline} s:\n{program.log}"
+    return program.process.stdout.readline().decode("utf-8").rstrip("\n")
+
+
+@define(kw_only=True)
+class Server(Program):
+    """builder-server as a process."""
+
+    data_dir: Path
+    config_dir: Path
+    announcement: str = ""
+    addresses: list[tuple[str, int]] = field(factory=list)
+
+    @property
+    def port(self) -> int:
+        return self.addresses[0][1]
+
+    @property
+    def remote(self) -> str:
+        """The server's address, as the option --remote takes it."""
+        return f"127.0.0.1:{self.port}"
+
+    def job_dir(self, name: str) -> Path:
+        return self.data_dir / name
+
+    def full(self, name: str, uuid: UUID) -> Path:
+        return self.data_dir / name / str(uuid) / "full"
+
+    def execution(self, name: str, uuid: UUID) -> Execution:
+        """Return the record of a build, read back as a whole."""
+        return execution.decode(self.full(name, uuid).read_bytes())
+
+    def query(self, sql: str) -> list[Any]:
+        """Return rows of the server's database, as it is on disk."""
+        return query(self.data_dir, sql)
+
+
+def query(data_dir: Path, sql: str) -> list[Any]:
+    """Return rows of a server's database, read as another process would."""
+    connection = sqlite3.connect(data_dir / "builder.sqlite3", timeout=DEADLINE)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def launch_server(
+    root: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    data_dir: Path | None = None,
+    user: int | None = None,
+) -> Server:
+    """Start builder-server on a free port, without waiting for it; the directories lie below ``root``."""
+    data_dir = data_dir or root / "data"
+    config_dir = root / "etc"
+    data_dir.mkdir(exist_ok=True)
+    config_dir.mkdir(exist_ok=True)
+    program = start(
+        "builder_server",
+        "--port=0",
+        f"--dir={data_dir}",
+        f"--config-dir={config_dir}",
+        *arguments,
+        log_path=root / "server.log",
+        env=env,
+        user=user,
+    )
+    return Server(
+        name="builder-server",
+        process=program.process,
+        log_path=program.log_path,
+        data_dir=data_dir,
+        config_dir=config_dir,
+    )
+
+
+def _announced(server: Server, line: bytes) -> None:
+    server.announcement = line.decode("utf-8").rstrip("\n")
+    assert " listening on " in server.announcement, f"no announcement but {server.announcement!r}:\n{server.log}"
+    for address in server.announcement.partition(" listening on ")[2].split(", "):
+        host, _, port = address.rpartition(":")
+        server.addresses.append((host.strip("[]"), int(port)))
+
+
+@asynccontextmanager
+async def start_server(
+    root: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    data_dir: Path | None = None,
+    user: int | None = None,
+) -> AsyncIterator[Server]:
+    """Run builder-server as a process until the block ends, then kill it: a test of its end ends it before."""
+    server = launch_server(root, *arguments, env=env, data_dir=data_dir, user=user)
+    with _shown_on_failure(server):
+        await wait_until_announced(server)
+        yield server
+
+
+async def wait_until_announced(server: Server) -> None:
+    """Wait for the line that tells the server's addresses."""
+    assert server.process.stdout
+    descriptor = server.process.stdout.fileno()
+    with trio.fail_after(DEADLINE):
+        await trio.lowlevel.wait_readable(descriptor)
+    _announced(server, server.process.stdout.readline())
+
+
+@contextmanager
+def running_server(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """The same for tests that do not use trio."""
+    server = launch_server(root, *arguments, env=env)
+    with _shown_on_failure(server):
+        _announced(server, (read_line(server) + "\n").encode())
+        yield server
+
+
+@contextmanager
+def running_worker(
+    server: Server, platform: str, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[Program]:
+    """Run builder-worker as a process until the block ends."""
+    program = start(
+        "builder_worker",
+        platform,
+        f"--remote={server.remote}",
+        *arguments,
+        log_path=server.log_path.with_name(f"worker-{platform}-{time.monotonic_ns()}.log"),
+        env=env,
+    )
+    with _shown_on_failure(program):
+        yield program
+
+
+def run_client(
+    server: Server, *arguments: str, env: Mapping[str, str] | None = None, deadline: float = DEADLINE
+) -> subprocess.CompletedProcess[bytes]:
+    """Run builder-client and return how it ended and what it said."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "builder_client", f"--remote={server.remote}", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=environment(**(env or {})),
+        timeout=deadline,
+        check=False,
+    )
+
+
+# --- the server in this process ------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class LocalServer:
+    """builder-server's own code in this process, to be reached into."""
+
+    data_dir: Path
+    config_dir: Path
+    port: int
+
+    def full(self, name: str, uuid: UUID) -> Path:
+        return self.data_dir / name / str(uuid) / "full"
+
+    def execution(self, name: str, uuid: UUID) -> Execution:
+        return execution.decode(self.full(name, uuid).read_bytes())
+
+    def query(self, sql: str) -> list[Any]:
+        return query(self.data_dir, sql)
+
+
+@asynccontextmanager
+async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
+    """Run the server in this process until the block ends, and stop it as SIGTERM does.
+
+    ``options`` are those of Settings (``upload``, ``job_timeout``) and ``now``.
+    """
+    from builder_server.server import Settings, serve, wall_clock
+
+    now = options.pop("now", wall_clock)
+    data_dir = root / "data"
+    config_dir = root / "etc"
+    data_dir.mkdir(exist_ok=True)
+    config_dir.mkdir(exist_ok=True)
+    defaults: dict[str, Any] = {"addresses": ("127.0.0.1",), "port": 0, "upload": None, "job_timeout": 3600.0}
+    settings = Settings(**defaults | options, data_dir=data_dir, config_dir=config_dir)
+    addresses: list[str] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(serve, settings, addresses.extend, now=now))
+        await eventually(lambda: addresses, what="the announcement")
+        yield LocalServer(data_dir=data_dir, config_dir=config_dir, port=int(addresses[0].rpartition(":")[2]))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+# --- scripted peers ------------------------------------------------------------------------------------------------
+
+Reachable = Server | LocalServer
+
+CLIENT = Hello(role=Role.CLIENT, version=CLIENT_VERSION)
+WORKER = Hello(role=Role.WORKER, version=WORKER_VERSION)
+
+
+@frozen
+class ScriptedPeer:
+    """A client or a worker that says what the test wants, in the protocol's order or with ``send_raw`` in none."""
+
+    stream: trio.SocketStream
+    channel: Channel
+
+    async def greet(self, hello: Hello) -> None:
+        await self.channel.send(hello)
+        await self.receive(ServerHello)
+
+    async def send(self, *messages: Message) -> None:
+        with trio.fail_after(DEADLINE):
+            await self.channel.send(*messages)
+
+    async def send_raw(self, data: bytes) -> None:
+        with trio.fail_after(DEADLINE):
+            await self.stream.send_all(data)
+
+    async def receive(self, kind: type[T]) -> T:
+        """Return the next message, which must be of that kind."""
+        with trio.fail_after(DEADLINE):
+            message = await self.channel.receive()
+        assert isinstance(message, kind), message
+        return message
+
+    async def receive_any(self) -> Message:
+        with trio.fail_after(DEADLINE):
+            message = await self.channel.receive()
+        assert not isinstance(message, JobFinished)
+        return message  # type: ignore[return-value]  # no server sends a job finished
+
+    async def wait_closed(self, deadline: float = DEADLINE) -> bytes:
+        """Wait until the server closes, and return what it still sent."""
+        data = b""
+        end = time.monotonic() + deadline
+        while True:
+            try:
+                with trio.fail_after(max(0.0, end - time.monotonic())):
+                    piece = await self.stream.receive_some(65536)
+            except trio.BrokenResourceError:  # it closed with bytes of ours unread
+                return data
+            if not piece:
+                return data
+            data += piece
+
+
+@asynccontextmanager
+async def connect(server: Reachable, hello: Hello | None = None) -> AsyncIterator[ScriptedPeer]:
+    """Connect to a server, and greet it with ``hello`` if there is one."""
+    with trio.fail_after(DEADLINE):
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    async with stream:
+        peer = ScriptedPeer(stream, Channel(stream, Side.PEER))
+        if hello is not None:
+            with trio.fail_after(DEADLINE):
+                await peer.greet(hello)
+        yield peer
+
+
+async def ask(server: Reachable, command: Message) -> Success | Failure:
+    """Have a client give one command, and return the server's last word."""
+    async with connect(server, CLIENT) as peer:
+        await peer.send(command)
+        return await peer.receive(Success | Failure)  # type: ignore[arg-type]
+
+
+async def do(server: Reachable, *commands: Message) -> None:
+    """Give commands that must succeed."""
+    for command in commands:
+        reply = await ask(server, command)
+        assert reply == Success(), f"{command}: {reply}"
+
+
+async def info(server: Reachable) -> InfoReply:
+    async with connect(server, CLIENT) as peer:
+        await peer.send(Info())
+        reply = await peer.receive(InfoReply)
+        await peer.receive(Success)
+        return reply
+
+
+def script(name: str, platform: str = "p1", script: bytes = b"#!/bin/sh\nexit 0\n") -> ScriptJob:
+    return ScriptJob(name=name, platform=platform, script=script)
+
+
+def schedule(
+    name: str, platform: str = "p1", *, period: Period = Period.DAILY, text: bytes = b"#!/bin/sh\n"
+) -> Schedule:
+    """Return the command that schedules a script."""
+    return Schedule(period=period, job=script(name, platform, text))
+
+
+async def queues(server: Reachable) -> dict[str, list[str]]:
+    """Return the names of the jobs in each queue."""
+    return {queue.platform: [job.name for job in queue.jobs] for queue in (await info(server)).queues}
+
+
+@frozen(kw_only=True)
+class Taken:
+    """A job that a scripted worker has."""
+
+    peer: ScriptedPeer
+    uuid: UUID
+    job: ScriptJob
+
+    async def say(self, *lines: bytes) -> None:
+        """Send console lines."""
+        await self.peer.send(*(Output(uuid=self.uuid, line=line) for line in lines))
+
+    async def finish(self, result: Result | None = None, artifacts: Iterable[Artifact] = ()) -> None:
+        """Send the result, and wait until the server has recorded it and closes."""
+        await self.send_result(result, artifacts)
+        assert await self.peer.wait_closed() == b""
+
+    async def send_result(self, result: Result | None = None, artifacts: Iterable[Artifact] = ()) -> None:
+        body = codec.encode(JobFinished(uuid=self.uuid, result=result or Exited(code=0), artifacts=tuple(artifacts)))
+        with trio.fail_after(DEADLINE):
+            await self.peer.channel.send_bytes(JobFinished, frame(body))
+
+
+@asynccontextmanager
+async def waiting_worker(server: Reachable, platform: str = "p1") -> AsyncIterator[ScriptedPeer]:
+    """Connect a worker that asks for a job; it may have to wait."""
+    async with connect(server, WORKER) as peer:
+        await peer.send(JobRequested(platform=platform))
+        yield peer
+
+
+async def given_job(peer: ScriptedPeer) -> Taken:
+    """Wait for the job of a worker that asked."""
+    message = await peer.receive(JobSchedule)
+    return Taken(peer=peer, uuid=message.uuid, job=message.job)
+
+
+@asynccontextmanager
+async def take_job(server: Reachable, platform: str = "p1") -> AsyncIterator[Taken]:
+    """Connect a worker and get a job."""
+    async with waiting_worker(server, platform) as peer:
+        yield await given_job(peer)
+
+
+async def build(
+    server: Reachable,
+    platform: str = "p1",
+    *,
+    lines: Iterable[bytes] = (),
+    result: Result | None = None,
+    artifacts: Iterable[Artifact] = (),
+) -> tuple[UUID, ScriptJob]:
+    """Have a worker do a whole job; return the uuid of the build and the job."""
+    async with take_job(server, platform) as taken:
+        for line in lines:
+            await taken.say(line)
+        await taken.finish(result, artifacts)
+        return taken.uuid, taken.job
+
+
+async def lose_worker(server: Reachable, platform: str = "p1") -> UUID:
+    """Have a worker take a job and vanish; return the uuid when the server no longer counts it as running."""
+    async with take_job(server, platform) as taken:
+        uuid = taken.uuid
+
+    async def gone() -> bool:
+        return uuid not in [build.uuid for build in (await info(server)).running]
+
+    await eventually_async(gone, what="the end of the lost build")
+    return uuid
+
+
+async def running(server: Reachable) -> tuple[RunningBuild, ...]:
+    return (await info(server)).running
+
+
+async def observe(server: Reachable, uuid: UUID) -> list[Output] | Failure:
+    """Observe a build until its end; the last output is the result."""
+    async with connect(server, CLIENT) as peer:
+        await peer.send(Observe(uuid=uuid))
+        found: list[Output] = []
+        while isinstance(message := await peer.receive_any(), Output):
+            found.append(message)
+        assert isinstance(message, Success | Failure)
+        return found if isinstance(message, Success) else message
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def log_lines(log: str, *parts: str) -> list[str]:
+    """Return the lines of a log that have all of these parts."""
+    return [line for line in log.splitlines() if all(part in line for part in parts)]
+
+
+def short_tmp() -> Path:
+    """Return a new directory that other users may enter, unlike pytest's."""
+    path = Path(tempfile.mkdtemp(prefix="builder-test-"))
+    path.chmod(0o755)
+    return path
