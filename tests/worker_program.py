@@ -55,12 +55,18 @@ class WorkerConnection:
         self.channel = Channel(stream, Side.SERVER)
         self.platform = ""
 
-    async def hand_out(self, script: bytes, *, name: str = "job", uuid: UUID = UUID_1) -> None:
-        """Greet the worker and give it a job."""
+    async def greet(self) -> None:
+        """Greet the worker and wait until it wants a job."""
         await self.channel.receive_expected(Hello)
         await self.channel.send(ServerHello())
         self.platform = (await self.channel.receive_expected(JobRequested)).platform
-        await self.channel.send(JobSchedule(uuid=uuid, job=ScriptJob(name=name, platform=self.platform, script=script)))
+
+    async def hand_out(self, script: bytes, *, name: str = "job", uuid: UUID = UUID_1) -> None:
+        """Give the worker a job, greeting it first if that was not done."""
+        if not self.platform:
+            await self.greet()
+        job = ScriptJob(name=name, platform=self.platform, script=script)
+        await self.channel.send(JobSchedule(uuid=uuid, job=job))
 
     async def read_line(self) -> bytes:
         """Return the next console line."""
@@ -94,7 +100,7 @@ class Server:
 
     def __init__(self, listener: trio.SocketListener) -> None:
         self._listener = listener
-        self.address = "127.0.0.1:%d" % listener.socket.getsockname()[1]
+        self.address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
 
     @asynccontextmanager
     async def accept(self) -> AsyncIterator[WorkerConnection]:
@@ -144,7 +150,7 @@ async def run_worker(
     work.mkdir(exist_ok=True)
     path = os.pathsep.join(str(ROOT / part) for part in ("", "server", "worker", "client"))
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
             [sys.executable, "-m", "builder_worker", platform, "--work-dir", str(work), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -161,7 +161,7 @@ def _look_at(cursor: Cursor, found: "_Found") -> list[bytes]:
             try:
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
-                    reason = _refuse_directory(path, status, cursor.root)
+                    reason = _refuse_path(path)
                     if not reason:
                         found.hold(name)
                         directories.append(name)
@@ -191,12 +191,6 @@ def _refuse_path(path: bytes) -> str:
     except InvalidName as error:
         return str(error).rpartition(": ")[2]
     return ""
-
-
-def _refuse_directory(path: bytes, status: os.stat_result, root: os.stat_result) -> str:
-    if status.st_dev != root.st_dev:
-        return "another file system"
-    return _refuse_path(path)
 
 
 def _note_file(cursor: Cursor, name: bytes, path: bytes, found: "_Found") -> str:

@@ -2,14 +2,13 @@
 
 import logging
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import click
 
-import builder
-from builder.errors import BuilderError, InvalidName
+from builder import __version__, program
+from builder.errors import InvalidName
 
 
 class _DefaultGroup(click.Group):
@@ -18,13 +17,24 @@ class _DefaultGroup(click.Group):
     default = "work"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] != "--version"):
+        if not args or (args[0] not in self.commands and args[0] not in ("-V", "--version")):
             args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_DefaultGroup)
-@click.version_option(builder.__version__, prog_name="builder-worker")
+class _DefaultCommand(click.Command):
+    """The command that is meant where none is named, shown as people write it."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        program_path = ctx.parent.command_path if ctx.parent else ctx.command_path
+        formatter.write_usage(program_path, " ".join(self.collect_usage_pieces(ctx)))
+
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=_DefaultGroup, context_settings=_CONTEXT)
+@click.version_option(__version__, "-V", "--version", prog_name="builder-worker")
 def cli() -> None:
     """Take jobs from a builder-server and run them."""
 
@@ -40,6 +50,7 @@ def _check_platform(_context: click.Context, _parameter: click.Parameter, value:
 
 
 @cli.command(
+    cls=_DefaultCommand,
     epilog="""\b
 Exit status:
   0  the result was delivered, whatever it was
@@ -47,9 +58,9 @@ Exit status:
   3  the server is unreachable
   4  the server refused, or is no builder-server
   5  the server went away before it had the result
-  6  a signal ended the worker, and the job with it
   7  the job could not be given a place to run
-"""
+  130, 143  SIGINT or SIGTERM ended the worker, and the job with it
+""",
 )
 @click.argument("platform", callback=_check_platform)
 @click.option(
@@ -116,7 +127,7 @@ def work(
     from builder_worker.session import Settings
 
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, format="builder-worker: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=level, format="builder-worker: %(message)s")
     host, port = parse_address(remote)
     backend = NoSandbox(directory=work_dir)
     check = backend.check()
@@ -135,9 +146,5 @@ def work(
 
 
 def main() -> None:
-    """Run builder-worker; an error that a person should know of is one line and an exit status."""
-    try:
-        cli(prog_name="builder-worker")
-    except BuilderError as error:
-        click.echo(f"builder-worker: {error}", err=True)
-        sys.exit(error.exit_code)
+    """Entry point of the program."""
+    program.run(cli, "builder-worker")

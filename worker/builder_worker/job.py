@@ -37,6 +37,8 @@ class _Run:
         self._received = 0  # bytes of output
         self._stopped: str | None = None  # why the worker ended the job
         self._ended = False
+        self._sending = False
+        self._last_output = trio.current_time()
         self._waiting = trio.CancelScope()
 
     async def run(self) -> Result:
@@ -55,6 +57,8 @@ class _Run:
         async with plain_nursery() as nursery:
             if self._limits.timeout is not None:
                 nursery.start_soon(self._stop_after, self._limits.timeout)
+            if self._limits.max_silent is not None:
+                nursery.start_soon(self._stop_silent, self._limits.max_silent)
             pumped = trio.Event()
             nursery.start_soon(self._pump, output, pumped)
             status = await self._sandbox.wait()
@@ -82,17 +86,24 @@ class _Run:
         await trio.sleep(seconds)
         self._stop(f"time limit of {seconds:g} s exceeded")
 
+    async def _stop_silent(self, seconds: float) -> None:
+        while (left := self._last_output + seconds - trio.current_time()) > 0 or self._sending:  # noqa: ASYNC110 - time is what is waited for
+            await trio.sleep(left if left > 0 else seconds)  # while the server does not read, the job can't write
+        self._stop(f"no output for {seconds:g} s")
+
     async def _pump(self, output: int, pumped: trio.Event) -> None:
         """Send what the job writes until it has ended, and then what is still in the pipe.
 
         The pipe's end is not waited for then: who still holds it is no process of the job any more, or escaped.
         """
         while not self._ended:
-            await self._wait_readable(output)
+            with trio.CancelScope() as self._waiting:
+                # no deadline: a job may be silent, up to the limit that is watched elsewhere
+                await trio.lowlevel.wait_readable(output)
             if not self._ended:
                 data = _read(output, READ_SIZE)
                 if data == b"":
-                    break
+                    break  # the job has closed its output, and may go on without
                 await self._send(data or b"")
         left = _waiting(output)
         while left > 0 and (data := _read(output, min(left, READ_SIZE))):
@@ -100,17 +111,6 @@ class _Run:
             await self._send(data)
         await self._send_lines_if_any(self._lines.finish())
         pumped.set()
-
-    async def _wait_readable(self, output: int) -> None:
-        with trio.CancelScope() as self._waiting:
-            if self._limits.max_silent is None:
-                # no deadline: a job may be silent as long as it likes
-                await trio.lowlevel.wait_readable(output)
-                return
-            with trio.move_on_after(self._limits.max_silent) as scope:
-                await trio.lowlevel.wait_readable(output)
-            if scope.cancelled_caught:
-                self._stop(f"no output for {self._limits.max_silent:g} s")
 
     async def _send(self, data: bytes) -> None:
         self._received += len(data)
@@ -121,7 +121,10 @@ class _Run:
 
     async def _send_lines_if_any(self, lines: Sequence[bytes]) -> None:
         if lines:
+            self._sending = True
             await self._send_lines(lines)
+            self._sending = False
+        self._last_output = trio.current_time()
 
 
 def _read(fd: int, size: int) -> bytes | None:

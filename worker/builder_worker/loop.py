@@ -24,9 +24,15 @@ log = logging.getLogger("builder_worker")
 
 
 class Interrupted(BuilderError):
-    """A signal ended the worker; it killed its job, which the server counts as a loss."""
+    """SIGINT ended the worker; it killed its job, which the server counts as a loss."""
 
-    exit_code = 6
+    exit_code = 128 + signal.SIGINT
+
+
+class Terminated(Interrupted):
+    """SIGTERM ended the worker; it killed its job, which the server counts as a loss."""
+
+    exit_code = 128 + signal.SIGTERM
 
 
 @mutable(kw_only=True)
@@ -59,7 +65,8 @@ async def work(settings: Settings, *, loop: bool) -> None:
 
 async def _wait_signal(signals: AsyncIterator[int]) -> None:
     async for number in signals:
-        raise Interrupted(f"ended by {signal.Signals(number).name}")
+        ended = Terminated if number == signal.SIGTERM else Interrupted
+        raise ended(f"ended by {signal.Signals(number).name}")
 
 
 async def _work_forever(settings: Settings) -> None:

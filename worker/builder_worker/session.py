@@ -100,6 +100,8 @@ def _reason(error: BaseException) -> str:
     """Return what the system says about an error of a stream or of several attempts to connect."""
     while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
         error = error.exceptions[-1] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    if isinstance(error, OSError) and error.errno and error.errno > 0:  # those of name look-ups are negative
+        return os.strerror(error.errno)
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 

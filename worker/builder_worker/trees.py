@@ -1,9 +1,11 @@
 """Directories that a job has filled: walked and removed without following or trusting anything in them.
 
 A path is walked component by component, each opened relative to the directory before it and never through a symbolic
-link. One descriptor is open at a time, so that depth costs nothing; no path is ever longer than a name.
+link or into a mounted file system. One descriptor is open at a time, so that depth costs nothing; no path is ever
+longer than a name.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -32,12 +34,22 @@ def identity(status: os.stat_result) -> Identity:
     return status.st_dev, status.st_ino
 
 
+def _mount(fd: int) -> int:
+    """Return what tells mounts apart: the number of the mount, since a bind mount has the device of its source."""
+    try:
+        lines = Path(f"/proc/self/fdinfo/{fd}").read_text("ascii").splitlines()
+    except FileNotFoundError:  # not Linux
+        return os.fstat(fd).st_dev
+    return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
+
+
 class Cursor:
     """A place in a tree, moved from directory to directory. A context manager; ``fd`` is the directory it is in."""
 
     def __init__(self, root: Path) -> None:
         self.fd = os.open(root, _DIRECTORY)
         self.root = os.fstat(self.fd)
+        self._mount = _mount(self.fd)
         self._trail: list[tuple[bytes, Identity]] = []  # the names below the root, and what they are in
 
     def __enter__(self) -> Self:
@@ -58,9 +70,13 @@ class Cursor:
         return b"/".join((*(above for above, _ in self._trail), name))
 
     def down(self, name: bytes) -> None:
-        """Enter a directory. Raises OSError where it can't be opened, or is none."""
+        """Enter a directory. Raises OSError where it can't be opened, is none, or something is mounted on it."""
         here = identity(os.fstat(self.fd))
-        self._replace(os.open(name, _DIRECTORY, dir_fd=self.fd))
+        below = os.open(name, _DIRECTORY, dir_fd=self.fd)
+        if _mount(below) != self._mount:
+            os.close(below)
+            raise OSError(errno.EXDEV, "another file system is mounted there", os.fsdecode(name))
+        self._replace(below)
         self._trail.append((name, here))
 
     def up(self) -> bytes:
@@ -98,7 +114,8 @@ class Cursor:
 def remove_tree(root: Path) -> None:
     """Remove a directory with everything in it, however deep, and with directories that nobody may read.
 
-    Raises OSError where something can't be removed, TreeChanged where it is changed meanwhile.
+    Raises OSError where something can't be removed, such as what is mounted on: what lies behind a bind mount is not
+    the job's. Raises TreeChanged where the tree is changed meanwhile.
     """
     with Cursor(root) as cursor:
         while True:
