@@ -469,7 +469,7 @@ class Store:
                     connection.execute(
                         insert(platform).values(name=item.platform, dropped=False).on_conflict_do_nothing()
                     )
-                    for waiting in item.jobs:
+                    for waiting in item.jobs if not _is_dropped(connection, item.platform) else ():
                         job_id = connection.scalar(sa.select(job.c.id).where(job.c.name == waiting.name))
                         if job_id is not None:
                             _append(connection, item.platform, job_id)
@@ -573,8 +573,9 @@ def _enqueue(connection: sa.Connection, job_id: int) -> None:
     own = connection.scalar(sa.select(job.c.platform).where(job.c.id == job_id))
     if own is not None:
         _ensure_platform(connection, own)  # an imported job may have come without its queue
-    for name in _platforms(connection) if own is None else [own]:
-        _append(connection, name, job_id)
+    for name in _platforms(connection):
+        if own in (None, name):
+            _append(connection, name, job_id)
 
 
 def _append(connection: sa.Connection, name: str, job_id: int) -> None:
