@@ -11,7 +11,7 @@ Rules kept here:
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from attrs import field, frozen, mutable
@@ -91,7 +91,7 @@ class Collection:
         count = len(self.files)
         return f"{count} artifact{'' if count == 1 else 's'}, {format_size(self.size)}"
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Generator[bytes, None, None]:
         """Return the encoded artifacts in pieces of about CHUNK bytes. Raises TreeChanged and OSError."""
         pending = bytearray()
         if not self.files:

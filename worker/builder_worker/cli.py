@@ -92,7 +92,6 @@ Exit status:
     metavar="NAME[=VALUE]",
     help="Give a variable to the job, with the worker's own value if there is none here. May be repeated.",
 )
-@click.option("-v", "--verbose", count=True, help="Say more on standard error.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
 def work(
     *,
@@ -103,7 +102,6 @@ def work(
     timeout: float | None,
     work_dir: Path,
     variables: tuple[str, ...],
-    verbose: int,
     quiet: bool,
 ) -> None:
     """Take a job for PLATFORM from the server, run it, deliver its result, and exit.
@@ -126,7 +124,7 @@ def work(
     from builder_worker.sandbox.none import NoSandbox
     from builder_worker.session import Settings
 
-    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=level, format="builder-worker: %(message)s")
     host, port = parse_address(remote)
     backend = NoSandbox(directory=work_dir)

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from uuid import UUID
 
 import trio
@@ -230,15 +231,15 @@ class _Delivery:
         head = finished_head(FinishedHead(uuid=self._uuid, result=result), left)
         self._last_piece = left == 0
         await self._channel.send_bytes(JobFinished, frame_header(len(head) + left) + head)
-        chunks = artifacts.chunks()
-        while left:
-            try:
-                data = await trio.to_thread.run_sync(next, chunks, b"")
-            except OSError as error:
-                raise TreeChanged(f"an artifact can't be read any more: {error}") from error
-            left -= len(data)
-            self._last_piece = left == 0
-            await self._channel.send_body(data)
+        with closing(artifacts.chunks()) as chunks:
+            while left:
+                try:
+                    data = await trio.to_thread.run_sync(next, chunks, b"")
+                except OSError as error:
+                    raise TreeChanged(f"an artifact can't be read any more: {error}") from error
+                left -= len(data)
+                self._last_piece = left == 0
+                await self._channel.send_body(data)
 
     async def _wait_stored(self) -> None:
         with trio.move_on_after(CLOSE_TIMEOUT) as waiting:

@@ -80,19 +80,20 @@ def _kill(pids: list[int]) -> bool:
     return killed
 
 
-def kill_marked(mark: bytes) -> None:
-    """Kill every process that has ``mark``, a NAME=VALUE, in its environment, until none is found."""
-    while True:
-        marked = []
-        for name in os.listdir("/proc"):
-            try:
-                with open(f"/proc/{int(name)}/environ", "rb") as file:
-                    if mark in file.read().split(b"\0"):
-                        marked.append(int(name))
-            except (OSError, ValueError):
-                continue
-        if not _kill(marked):
-            return
+def kill_marked(mark: bytes) -> bool:
+    """Kill every process that has ``mark``, a NAME=VALUE, in its environment; return whether there was any.
+
+    Those that it starts meanwhile are missed, so this is called until it returns False.
+    """
+    marked = []
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{int(name)}/environ", "rb") as file:
+                if mark in file.read().split(b"\0"):
+                    marked.append(int(name))
+        except (OSError, ValueError):
+            continue
+    return _kill(marked)
 
 
 def _start(command: list[str]) -> int:
@@ -164,7 +165,10 @@ def _kill_all(command: int) -> int | None:
         pass  # nobody is left in it, or only what belongs to others
     while True:
         left, status = _reap(command, status)
-        if not left or not _kill(descendants(os.getpid()) or ([command] if status is None else [])):
+        if not left:
+            return status
+        if not _kill(descendants(os.getpid()) or ([command] if status is None else [])):
+            os.write(2, b"builder-worker: processes that became another user's can't be killed, and run on\n")
             return status
         pid, ended = os.waitpid(-1, 0)  # no deadline: what was killed ends as soon as the kernel can
         if pid == command:

@@ -62,9 +62,10 @@ class NoSandbox(Backend):
 
     async def clean_up(self) -> tuple[str, ...]:
         """Remove the directories of workers that were killed."""
-        left_over = [path for path in sorted(self.directory.glob("builder-*")) if owner.is_left_over(path.name)]
         lines = []
-        for path in left_over:
+        for path in sorted(self.directory.glob("builder-*")):
+            if not owner.is_left_over(path.name) or path.lstat().st_uid != os.geteuid():
+                continue
             try:
                 await trio.to_thread.run_sync(remove_tree, path)
                 lines.append(f"removed {path}, left by a worker that is gone")
@@ -119,13 +120,19 @@ class _Directory(Sandbox):
                 self._link = None
                 self._keeper.wait()  # returns at once: its end of the socket was closed by its end
                 if not self._report:
-                    keeper.kill_marked(self._mark.encode())
+                    await self._kill_marked()
         match self._report.split():
             case [b"exited", code]:
                 return ExitStatus(code=int(code))
             case [b"signalled", number]:
                 return ExitStatus(signal=int(number))
         return ExitStatus(signal=signal.SIGKILL)
+
+    async def _kill_marked(self) -> None:
+        """End what the job has left after it killed its keeper."""
+        with trio.move_on_after(_END_TIMEOUT):
+            while keeper.kill_marked(self._mark.encode()):  # noqa: ASYNC110 - nobody tells when one dies
+                await trio.sleep(0.01)
 
     def kill(self) -> None:
         if self._keeper and self._link:
