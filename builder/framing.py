@@ -27,6 +27,12 @@ def frame_header(length: int) -> bytes:
     return _LENGTH.pack(length)
 
 
+def read_length(data: bytes, offset: int) -> tuple[int, int]:
+    """Return the length of the body of a frame that begins there, and where the body begins."""
+    (length,) = _LENGTH.unpack_from(data, offset)
+    return length, offset + _LENGTH.size
+
+
 @frozen(kw_only=True)
 class Frame:
     """A whole frame's body."""

@@ -17,8 +17,8 @@ from attrs import define, field, frozen
 
 from builder import codec, der
 from builder.errors import ProtocolError
-from builder.execution import encode_console_line
-from builder.framing import Frame, FrameReader, frame
+from builder.execution import console_line_of
+from builder.framing import Frame, FrameReader, frame, read_length
 from builder.messages import Output
 from builder.model import ConsoleLine
 
@@ -150,6 +150,14 @@ def copy_newest_first(path: Path, extent: Extent, target: BinaryIO) -> None:
     with path.open("rb") as file:
         end = extent.size
         for start in reversed(extent.blocks):
-            lines = [encode_console_line(line) for _, line in _lines(_pieces(file, start, end))]
+            lines = [console_line_of(body) for body in _bodies(b"".join(_pieces(file, start, end)))]
             target.write(b"".join(reversed(lines)))
             end = start
+
+
+def _bodies(block: bytes) -> Iterator[bytes]:
+    offset = 0
+    while offset < len(block):
+        length, body = read_length(block, offset)
+        offset = body + length
+        yield block[body:offset]
