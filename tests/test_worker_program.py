@@ -325,7 +325,7 @@ def test_the_platform_may_come_after_options_and_be_named_like_a_command() -> No
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(str(ROOT / part) for part in ("", "server", "worker", "client"))
+    path = os.pathsep.join(entry for entry in sys.path if entry)
     return subprocess.run(
         [sys.executable, "-m", "builder_worker", *arguments],
         capture_output=True,

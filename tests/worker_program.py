@@ -148,7 +148,7 @@ async def run_worker(
     log = directory / "worker.log"
     work = directory / "work"
     work.mkdir(exist_ok=True)
-    path = os.pathsep.join(str(ROOT / part) for part in ("", "server", "worker", "client"))
+    path = os.pathsep.join(entry for entry in sys.path if entry)
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
             [sys.executable, "-m", "builder_worker", platform, "--work-dir", str(work), *arguments],
