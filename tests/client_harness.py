@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from uuid import UUID
 
 from builder.connection import Connection, Side
@@ -47,7 +47,9 @@ def run_client(
     )
 
 
-def run_inspect(*arguments: str, stdin: bytes = b"", **options: object) -> subprocess.CompletedProcess[bytes]:
+def run_inspect(
+    *arguments: str, stdin: bytes = b"", umask: int = 0o022, preexec_fn: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "builder_client.inspect", *arguments],
         input=stdin,
@@ -55,11 +57,12 @@ def run_inspect(*arguments: str, stdin: bytes = b"", **options: object) -> subpr
         env=environment(),
         timeout=DEADLINE,
         check=False,
-        **options,  # type: ignore[call-overload]
+        umask=umask,
+        preexec_fn=preexec_fn,
     )
 
 
-def run_in_terminal(argv: list[str | bytes], env: dict[str, str]) -> tuple[int, bytes]:
+def run_in_terminal(argv: Sequence[str | bytes], env: dict[str, str]) -> tuple[int, bytes]:
     """Run a program with a terminal as its standard output; return its exit status and what the terminal got."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE, env=env) as process:
@@ -128,9 +131,11 @@ class Server:
         for reply in self._answer(command):
             sock.sendall(reply if isinstance(reply, bytes) else connection.send(reply))
 
-    def run(self, *arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, *arguments: str | bytes, stdin: bytes = b"", env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run the client against this server."""
-        return run_client("-r", self.address, *arguments, **options)  # type: ignore[arg-type]
+        return run_client("-r", self.address, *arguments, stdin=stdin, env=env)
 
 
 def _receive(sock: socket.socket, connection: Connection) -> Message:

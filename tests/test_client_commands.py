@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from client_harness import (
     EMPTY,
+    Answer,
     Server,
     assert_one_line,
     closed_port,
@@ -23,6 +24,8 @@ from builder.messages import (
     Execute,
     Failure,
     Info,
+    InfoReply,
+    Message,
     Reschedule,
     Schedule,
     ScheduleOrbBuild,
@@ -63,14 +66,14 @@ from builder.model import Instant, OrbBuildJob, Period, ScriptJob, text
         (["execute", "--platform", "p1", "hello"], b"", Execute(name="hello", platform="p1")),
     ],
 )
-def test_commands(arguments, script, sent):
+def test_commands(arguments: list[str | bytes], script: bytes, sent: Message) -> None:
     with Server(succeed) as server:
         done = server.run(*arguments, stdin=script)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert server.seen == [sent]
 
 
-def test_the_largest_script_is_sent_and_a_larger_one_is_not(tmp_path):
+def test_the_largest_script_is_sent_and_a_larger_one_is_not(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_bytes(b"x" * MAX_SCRIPT)
     with Server(succeed) as server:
@@ -108,7 +111,7 @@ def test_the_largest_script_is_sent_and_a_larger_one_is_not(tmp_path):
         [],
     ],
 )
-def test_wrong_usage_is_told_before_connecting(arguments):
+def test_wrong_usage_is_told_before_connecting(arguments: list[str | bytes]) -> None:
     with Server(succeed) as server:
         done = run_client(*arguments, env=environment(BUILDER_REMOTE=server.address))
     assert done.returncode == 2
@@ -120,7 +123,7 @@ def test_wrong_usage_is_told_before_connecting(arguments):
 # --- where the server is ---
 
 
-def test_the_address_is_taken_from_the_nearest_place():
+def test_the_address_is_taken_from_the_nearest_place() -> None:
     with closed_port() as closed, Server(succeed) as server:
         nowhere = f"127.0.0.1:{closed}"
         after = run_client("-r", nowhere, "execute", "a", "-r", server.address, env=environment(BUILDER_REMOTE=nowhere))
@@ -130,7 +133,7 @@ def test_the_address_is_taken_from_the_nearest_place():
     assert server.seen == [Execute(name="a"), Execute(name="b"), Execute(name="c")]
 
 
-def test_host_names_and_ipv6():
+def test_host_names_and_ipv6() -> None:
     with Server(succeed) as server:
         assert run_client("-r", f"localhost:{server.port}", "execute", "a").returncode == 0
     try:
@@ -145,20 +148,20 @@ def test_host_names_and_ipv6():
 # --- how it fails ---
 
 
-def test_nobody_listens():
+def test_nobody_listens() -> None:
     with closed_port() as port:
         done = run_client("-r", f"127.0.0.1:{port}", "info")
     assert done.returncode == 5
     assert done.stderr.decode() == f"builder-client: can't reach the server at 127.0.0.1:{port}: Connection refused\n"
 
 
-def test_no_such_host():
+def test_no_such_host() -> None:
     done = run_client("-r", "no-such-host.invalid", "info")
     assert done.returncode == 5
     assert_one_line(done.stderr)
 
 
-def test_refused_by_the_server():
+def test_refused_by_the_server() -> None:
     with Server(lambda _: [Failure(message="unknown job \x1b[2J\nhello")]) as server:
         done = server.run("unschedule", "hello")
     assert done.returncode == 3
@@ -175,7 +178,7 @@ def test_refused_by_the_server():
         b"\0\0\0\0\0\0\0\0",
     ],
 )
-def test_a_server_that_speaks_something_else(reply):
+def test_a_server_that_speaks_something_else(reply: bytes) -> None:
     with Server(lambda _: [reply]) as server:
         done = server.run("execute", "hello")
     assert done.returncode == 4
@@ -184,7 +187,7 @@ def test_a_server_that_speaks_something_else(reply):
 
 
 @pytest.mark.parametrize("replies", [[], [b"\0\0\0\0\0\0"], [EMPTY]])
-def test_a_server_that_closes_too_early(replies):
+def test_a_server_that_closes_too_early(replies: list[Message | bytes]) -> None:
     with Server(lambda _: replies) as server:
         done = server.run("info")
     assert done.returncode == 5
@@ -194,7 +197,7 @@ def test_a_server_that_closes_too_early(replies):
     assert done.stdout == b""
 
 
-def test_a_server_that_closes_at_once():
+def test_a_server_that_closes_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with subprocess.Popen(
@@ -209,14 +212,14 @@ def test_a_server_that_closes_at_once():
     assert b"client version 13" in stderr
 
 
-def test_a_platform_with_a_hostile_name_is_reminded_of_harmlessly():
+def test_a_platform_with_a_hostile_name_is_reminded_of_harmlessly() -> None:
     with Server(succeed) as server:
         done = server.run("drop-platform", "\x1b[2J")
     assert server.seen == [DropPlatform(platform="\x1b[2J")]
     assert done.stdout.startswith(b"Platform \\x1b[2J dropped. Remember")
 
 
-def test_a_full_disk_is_told():
+def test_a_full_disk_is_told() -> None:
     with Server(lambda _: [EMPTY, Success()]) as server, Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "builder_client", "-r", server.address, "info"],
@@ -234,7 +237,7 @@ def test_a_full_disk_is_told():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["info", "--help"], ["completion", "fish"], ["--version"]])
-def test_help_imports_nothing_slow(arguments):
+def test_help_imports_nothing_slow(arguments: list[str | bytes]) -> None:
     code = (
         "import sys, atexit\n"
         "atexit.register(lambda: sys.stderr.write(' '.join(sys.modules)))\n"
@@ -254,7 +257,7 @@ def test_help_imports_nothing_slow(arguments):
     assert not {"asn1tools", "rich", "trio", "httpx", "sqlalchemy"} & set(done.stderr.split())
 
 
-def test_a_command_imports_no_event_loop_and_no_tables():
+def test_a_command_imports_no_event_loop_and_no_tables() -> None:
     code = "import sys\nfrom builder_client import commands, report\nprint(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=30, check=True
@@ -282,10 +285,10 @@ def complete(server_address: str, words: str) -> list[str]:
 UUID_A = "323b2a40-25d1-4f8e-90af-a4e2b9fd7f22"
 
 
-def completing(command):
+def completing(command: Message) -> Answer:
     assert command == Info()
     return [
-        type(EMPTY)(
+        InfoReply(
             schedule=(),
             queues=(),
             running=running((UUID_A, "hello", "p1", 0)).running,
@@ -295,7 +298,7 @@ def completing(command):
     ]
 
 
-def test_tab_offers_names_of_the_server_that_are_safe_on_a_command_line():
+def test_tab_offers_names_of_the_server_that_are_safe_on_a_command_line() -> None:
     with Server(completing) as server:
         assert complete(server.address, "builder-client undrop-platform ") == ["p1", "p2"]
         assert complete(server.address, "builder-client undrop-platform p2") == ["p2"]
@@ -303,19 +306,19 @@ def test_tab_offers_names_of_the_server_that_are_safe_on_a_command_line():
         assert complete("127.0.0.1:1", f"builder-client -r {server.address} observe 3") == [UUID_A]
 
 
-def test_tab_offers_commands_and_periods_without_a_server():
+def test_tab_offers_commands_and_periods_without_a_server() -> None:
     assert complete("127.0.0.1:1", "builder-client und") == ["undrop-platform"]
     assert complete("127.0.0.1:1", "builder-client schedule a b c --period w") == ["weekly"]
 
 
-def test_tab_is_silent_without_a_server():
+def test_tab_is_silent_without_a_server() -> None:
     with closed_port() as port:
         assert complete(f"127.0.0.1:{port}", "builder-client execute ") == []
     assert complete("no:address", "builder-client execute ") == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(shell):
+def test_completion_scripts(shell: str) -> None:
     done = run_client("completion", shell)
     assert done.returncode == 0
     assert b"_BUILDER_CLIENT_COMPLETE" in done.stdout

@@ -1,10 +1,12 @@
 import json
+from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID
 
 import pytest
-from client_harness import EMPTY, Server, client_argv, environment, run_in_terminal
+from client_harness import EMPTY, Answer, Server, client_argv, environment, run_in_terminal
 
-from builder.messages import InfoReply, Success
+from builder.messages import InfoReply, Message, Success
 from builder.model import NEVER, Instant, OrbBuildJob, Period, Queue, RunningBuild, ScheduleItem, ScriptJob
 from builder_client.output import Printer
 from builder_client.report import info_json, print_info
@@ -34,8 +36,8 @@ INFO = InfoReply(
 
 
 @pytest.fixture
-def printed(tmp_path):
-    def printed(info):
+def printed(tmp_path: Path) -> Callable[[InfoReply], str]:
+    def printed(info: InfoReply) -> str:
         path = tmp_path / "out"
         with path.open("wb") as file:
             print_info(Printer(file, color="auto", environ={"TERM": "xterm"}), info, now=NOW)
@@ -44,7 +46,7 @@ def printed(tmp_path):
     return printed
 
 
-def test_tables(printed):
+def test_tables(printed: Callable[[InfoReply], str]) -> None:
     gap = " " * (len(WIDE) - 5)
     assert printed(INFO) == (
         "Schedule\n"
@@ -68,11 +70,11 @@ def test_tables(printed):
     )
 
 
-def test_nothing_at_all(printed):
+def test_nothing_at_all(printed: Callable[[InfoReply], str]) -> None:
     assert printed(EMPTY) == "Schedule: no jobs\n\nQueues: no platforms\n\nRunning: nothing\n"
 
 
-def test_a_hostile_name_is_a_name(printed):
+def test_a_hostile_name_is_a_name(printed: Callable[[InfoReply], str]) -> None:
     name = "[red]a\x1b[2J\nb\t\u202e\udcff:smile:"
     item = ScheduleItem(next=NEVER, period=Period.DAILY, job=ScriptJob(name=name, platform="\r", script=b""))
     text = printed(InfoReply(schedule=(item,), queues=(), running=(), dropped_platforms=("\x07",)))
@@ -81,7 +83,7 @@ def test_a_hostile_name_is_a_name(printed):
     assert not any(ord(char) < 0x20 and char != "\n" for char in text)
 
 
-def test_json():
+def test_json() -> None:
     assert info_json(INFO) == {
         "schedule": [
             {
@@ -121,11 +123,11 @@ def test_json():
     }
 
 
-def answer(_command):
+def answer(_command: Message) -> Answer:
     return [INFO, Success()]
 
 
-def test_json_as_a_program():
+def test_json_as_a_program() -> None:
     with Server(answer) as server:
         done = server.run("info", "--json")
     assert done.returncode == 0
@@ -133,7 +135,7 @@ def test_json_as_a_program():
     assert json.loads(done.stdout) == info_json(INFO)
 
 
-def test_a_pipe_gets_whole_rows_without_escapes():
+def test_a_pipe_gets_whole_rows_without_escapes() -> None:
     with Server(answer) as server:
         done = server.run("info", env=environment(COLUMNS="40"))
     assert WIDE.encode() in done.stdout
@@ -151,7 +153,7 @@ def test_a_pipe_gets_whole_rows_without_escapes():
         ({"NO_COLOR": "1"}, ["--color", "always"], True),
     ],
 )
-def test_colours_on_a_terminal(variables, options, colours):
+def test_colours_on_a_terminal(variables: dict[str, str], options: list[str], *, colours: bool) -> None:
     with Server(answer) as server:
         status, shown = run_in_terminal(
             client_argv("-r", server.address, "info", *options), environment(COLUMNS="80", **variables)
@@ -160,7 +162,7 @@ def test_colours_on_a_terminal(variables, options, colours):
     assert (b"\x1b[" in shown) is colours
 
 
-def test_a_terminal_gets_rows_that_fit():
+def test_a_terminal_gets_rows_that_fit() -> None:
     with Server(answer) as server:
         _, shown = run_in_terminal(client_argv("-r", server.address, "info"), environment(COLUMNS="90", NO_COLOR="1"))
     lines = shown.decode().splitlines()
@@ -169,7 +171,7 @@ def test_a_terminal_gets_rows_that_fit():
     assert shown.count(b"w") >= 100
 
 
-def test_colours_in_a_pipe_only_when_asked_for():
+def test_colours_in_a_pipe_only_when_asked_for() -> None:
     with Server(answer) as server:
         done = server.run("info", "--color", "always", env=environment(FORCE_COLOR="1"))
         plain = server.run("info", env=environment(FORCE_COLOR="1"))

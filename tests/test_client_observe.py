@@ -2,12 +2,14 @@ import json
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
 from client_harness import (
     DEADLINE,
     EMPTY,
+    Answer,
     Server,
     assert_one_line,
     client_argv,
@@ -17,7 +19,7 @@ from client_harness import (
 )
 
 from builder.errors import BuilderError
-from builder.messages import Failure, Info, Observe, Output, Success
+from builder.messages import Failure, Info, InfoReply, Message, Observe, Output, Success
 from builder.model import Exited
 from builder_client.builds import FIRST_POLL, LAST_POLL, MAX_CANDIDATES, find_build, newest_build, wait_for_next
 from builder_client.observation import End, split_result
@@ -32,10 +34,10 @@ def output(line: bytes, timestamp: int | None = 1_000_000_000, uuid: str = A) ->
     return Output(uuid=UUID(uuid), line=line, timestamp=timestamp)
 
 
-def server_with(info, *outputs):
+def server_with(info: InfoReply, *outputs: Output) -> Server:
     """Answer info with ``info``, and an observation with these outputs."""
 
-    def answer(command):
+    def answer(command: Message) -> Answer:
         match command:
             case Info():
                 return [info, Success()]
@@ -49,7 +51,7 @@ def server_with(info, *outputs):
 # --- which build ---
 
 
-def test_a_prefix_that_one_running_build_has_is_enough():
+def test_a_prefix_that_one_running_build_has_is_enough() -> None:
     with server_with(running((A, "hello", "p1", 0), (C, "orb", "p1", 0)), output(b"hi"), output(b"exited 0")) as server:
         done = server.run("observe", "323B")
     assert done.returncode == 0
@@ -58,7 +60,7 @@ def test_a_prefix_that_one_running_build_has_is_enough():
     assert server.seen == [Info(), Observe(uuid=UUID(A))]
 
 
-def test_an_ambiguous_prefix_lists_the_candidates():
+def test_an_ambiguous_prefix_lists_the_candidates() -> None:
     with server_with(running((A, "hello", "p1", 0), (B, "bye", "p2", 0), (C, "orb", "p1", 0))) as server:
         done = server.run("observe", "323b")
     assert done.returncode == 3
@@ -67,13 +69,13 @@ def test_an_ambiguous_prefix_lists_the_candidates():
     assert done.stdout == b""
 
 
-def test_many_candidates_are_not_all_listed():
+def test_many_candidates_are_not_all_listed() -> None:
     builds = running(*((f"aa{number:030x}", f"job-{number}", "p1", 0) for number in range(MAX_CANDIDATES + 5)))
     with pytest.raises(Refused, match=rf"job-{MAX_CANDIDATES - 1} on p1 \(.*\) and 5 more$"):
         find_build(builds, "aa")
 
 
-def test_an_unknown_prefix_and_an_unknown_uuid_are_refused():
+def test_an_unknown_prefix_and_an_unknown_uuid_are_refused() -> None:
     with server_with(running((A, "hello", "p1", 0))) as server:
         prefix = server.run("observe", "94ec")
         whole = server.run("observe", C)
@@ -82,7 +84,7 @@ def test_an_unknown_prefix_and_an_unknown_uuid_are_refused():
     assert whole.stderr == b"builder-client: uuid not found\n"
 
 
-def test_the_newest_build_of_a_job_and_platform():
+def test_the_newest_build_of_a_job_and_platform() -> None:
     info = running((A, "hello", "p1", 5), (B, "hello", "p2", 7), (C, "orb", "p1", 9))
     assert newest_build(info, job=None, platform=None).uuid == UUID(C)
     assert newest_build(info, job="hello", platform=None).uuid == UUID(B)
@@ -92,7 +94,7 @@ def test_the_newest_build_of_a_job_and_platform():
         newest_build(info, job="orb", platform="p2")
 
 
-def test_observe_latest_with_its_options():
+def test_observe_latest_with_its_options() -> None:
     info = running((A, "hello", "p1", 5), (C, "orb", "p1", 9))
     with server_with(info, output(b"exited 0")) as server:
         done = server.run("observe-latest", "--job", "hello", "--platform", "p1")
@@ -102,7 +104,7 @@ def test_observe_latest_with_its_options():
     assert (none.returncode, none.stderr) == (3, b"builder-client: no running build on p9\n")
 
 
-def test_follow_next_waits_for_a_build_that_was_not_there():
+def test_follow_next_waits_for_a_build_that_was_not_there() -> None:
     before = (A, "hello", "p1", 0)
     answers = iter(
         [running(before), running(before, (C, "orb", "p1", 0)), running(before, (B, "hello", "p1", 1))],
@@ -112,7 +114,7 @@ def test_follow_next_waits_for_a_build_that_was_not_there():
     assert len(pauses) == 2
 
 
-def test_the_pause_of_follow_next_grows_to_a_second():
+def test_the_pause_of_follow_next_grows_to_a_second() -> None:
     waiting = running((A, "hello", "p1", 0))
     answers = iter([waiting] * 100 + [running((B, "hello", "p1", 1))])
     pauses: list[float] = []
@@ -124,17 +126,17 @@ def test_the_pause_of_follow_next_grows_to_a_second():
     assert pauses == sorted(pauses)
 
 
-def test_follow_next_of_an_unknown_job_ends():
+def test_follow_next_of_an_unknown_job_ends() -> None:
     with server_with(EMPTY) as server:
         done = server.run("observe", "--follow-next", "helo")
     assert done.returncode == 3
     assert done.stderr.endswith(b"builder-client: unknown job helo\n")
 
 
-def test_follow_next_as_a_program():
+def test_follow_next_as_a_program() -> None:
     infos = iter([running((A, "hello", "p1", 0)), running((B, "hello", "p1", 1))])
 
-    def answer(command):
+    def answer(command: Message) -> Answer:
         if isinstance(command, Info):
             return [next(infos), Success()]
         return [output(b"exited 4", uuid=B), Success()]
@@ -146,7 +148,7 @@ def test_follow_next_as_a_program():
 
 
 @pytest.mark.parametrize("arguments", [[], ["323b", "--follow-next", "hello"], ["xyz"]])
-def test_wrong_usage_connects_nowhere(arguments):
+def test_wrong_usage_connects_nowhere(arguments: list[str]) -> None:
     with server_with(EMPTY) as server:
         done = server.run("observe", *arguments)
     assert done.returncode == 2
@@ -168,7 +170,7 @@ def test_wrong_usage_connects_nowhere(arguments):
         (b"what", b"what", 125),
     ],
 )
-def test_exit_status_is_the_jobs(last, shown, status):
+def test_exit_status_is_the_jobs(last: bytes, shown: bytes, status: int) -> None:
     with server_with(running((A, "hello", "p1", 0)), output(last)) as server:
         with_option = server.run("observe", A, "--exit-status")
         without = server.run("observe", A)
@@ -177,25 +179,25 @@ def test_exit_status_is_the_jobs(last, shown, status):
     assert with_option.stdout == without.stdout == b"1.000s " + shown + b"\n"
 
 
-def test_a_line_that_reads_like_a_result_is_a_line_unless_it_is_the_last():
+def test_a_line_that_reads_like_a_result_is_a_line_unless_it_is_the_last() -> None:
     lines = [output(b"signalled -7", 1), output(b"signalled -7", 2), output(b"x", 3), output(b"exited 3", 4)]
     assert list(split_result(lines)) == [*lines[:3], End(output=lines[3], result=Exited(code=3))]
 
 
-def test_a_held_line_is_not_lost_when_the_observation_breaks_off():
-    def outputs():
+def test_a_held_line_is_not_lost_when_the_observation_breaks_off() -> None:
+    def outputs() -> Iterator[Output]:
         yield output(b"exited 3")
         raise BuilderError("lost")
 
-    parts = []
+    parts: list[Output | End] = []
     with pytest.raises(BuilderError, match="lost"):
         parts.extend(split_result(outputs()))
     # extend keeps what came before the error
     assert parts == [output(b"exited 3")]
 
 
-def test_a_lost_connection_is_an_error_after_what_came():
-    def answer(_command):
+def test_a_lost_connection_is_an_error_after_what_came() -> None:
+    def answer(_command: Message) -> Answer:
         return [output(b"one"), b"\0\0\0"]
 
     with Server(answer) as server:
@@ -210,13 +212,13 @@ def test_a_lost_connection_is_an_error_after_what_came():
 HOSTILE = b"\x1b[2J\r\xff\t\xc2\x9b31mred \xe2\x80\xaebidi"
 
 
-def test_a_pipe_gets_the_bytes_of_the_job():
+def test_a_pipe_gets_the_bytes_of_the_job() -> None:
     with server_with(running((A, "hello", "p1", 0)), output(HOSTILE), output(b"", None), output(b"exited 0")) as server:
         done = server.run("observe", A)
     assert done.stdout == b"1.000s " + HOSTILE + b"\n\n1.000s exited 0\n"
 
 
-def test_a_terminal_gets_no_control_character_of_the_job():
+def test_a_terminal_gets_no_control_character_of_the_job() -> None:
     with server_with(running((A, "hello", "p1", 0)), output(HOSTILE), output(b"exited 0")) as server:
         status, shown = run_in_terminal(client_argv("-r", server.address, "observe", A), environment())
     assert status == 0
@@ -225,16 +227,16 @@ def test_a_terminal_gets_no_control_character_of_the_job():
     assert result == b"1.000s exited 0"
 
 
-def test_names_from_the_server_are_escaped():
+def test_names_from_the_server_are_escaped() -> None:
     with server_with(running((A, "a\x1b[2J", "p\n1", 0)), output(b"exited 0")) as server:
         done = server.run("observe-latest")
     assert done.stderr.decode() == f"Observing a\\x1b[2J on p\\n1 ({A})\n"
 
 
-def test_lines_come_as_they_come():
+def test_lines_come_as_they_come() -> None:
     seen = threading.Event()
 
-    def answer(_command):
+    def answer(_command: Message) -> Answer:
         yield output(b"one")
         assert seen.wait(DEADLINE)
         yield output(b"exited 0")
@@ -253,7 +255,7 @@ def test_lines_come_as_they_come():
         assert process.wait(DEADLINE) == 0
 
 
-def test_json_is_one_object_a_line():
+def test_json_is_one_object_a_line() -> None:
     info = running((A, "hello", "p1", 0))
     with server_with(info, output(b"one"), output(b"\xff"), output(b"signalled -7", None)) as server:
         done = server.run("observe", "3", "--json")
@@ -277,8 +279,8 @@ def test_json_is_one_object_a_line():
 
 
 @pytest.mark.parametrize("arguments", [["observe", A], ["info"]])
-def test_ctrl_c(arguments):
-    def answer(_command):
+def test_ctrl_c(arguments: list[str]) -> None:
+    def answer(_command: Message) -> Answer:
         yield b""
         server.stopped.wait(DEADLINE)
 
@@ -296,10 +298,10 @@ def test_ctrl_c(arguments):
     assert stderr.strip() == b""
 
 
-def test_nobody_reads_the_output():
+def test_nobody_reads_the_output() -> None:
     closed = threading.Event()
 
-    def answer(_command):
+    def answer(_command: Message) -> Answer:
         yield output(b"one")
         assert closed.wait(DEADLINE)
         for _ in range(1000):

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from client_harness import DEADLINE, environment, run_client
@@ -65,7 +66,7 @@ class Replay:
 
 
 @pytest.mark.parametrize("record", SESSIONS, ids=lambda record: record["session"])
-def test_same_bytes_as_the_original(record, tmp_path):
+def test_same_bytes_as_the_original(record: dict[str, Any], tmp_path: Path) -> None:
     session = record["session"]
     replay = Replay(session)
     arguments = record["argv"][1:]
@@ -88,7 +89,7 @@ def test_same_bytes_as_the_original(record, tmp_path):
         assert done.stderr.decode() == record["output"]
 
 
-def test_info_shows_what_the_original_shows():
+def test_info_shows_what_the_original_shows() -> None:
     replay = Replay("info-running")
     replay.thread.start()
     done = run_client("info", env=environment(BUILDER_REMOTE=replay.address))
@@ -106,5 +107,5 @@ def test_info_shows_what_the_original_shows():
     assert b"echo" not in done.stdout
 
 
-def test_the_recordings_are_there():
+def test_the_recordings_are_there() -> None:
     assert len(SESSIONS) == 16

@@ -1,10 +1,11 @@
 import contextlib
+import datetime as dt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.model import NEVER, Aborted, Exited, Instant, Signalled, Stopped
+from builder.model import NEVER, Aborted, Exited, Instant, Result, Signalled, Stopped
 from builder_client import words
 
 
@@ -25,7 +26,7 @@ from builder_client import words
         ("9999-12-31T23:59:59.999Z", NEVER.isoformat()),
     ],
 )
-def test_times_are_read(text, expected):
+def test_times_are_read(text: str, expected: str) -> None:
     assert words.parse_time(text).isoformat() == expected
 
 
@@ -53,13 +54,13 @@ def test_times_are_read(text, expected):
         "2030-01-31\n2030-01-31",
     ],
 )
-def test_other_times_are_refused(text):
+def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"write a time like|there is no such time"):
         words.parse_time(text)
 
 
 @given(st.datetimes(timezones=st.timezones()).map(lambda moment: moment.replace(microsecond=0)))
-def test_a_time_in_any_zone_is_read_as_the_same_instant(moment):
+def test_a_time_in_any_zone_is_read_as_the_same_instant(moment: dt.datetime) -> None:
     offset = moment.utcoffset()
     assert offset is not None
     if offset.total_seconds() % 60:
@@ -73,7 +74,7 @@ def test_a_time_in_any_zone_is_read_as_the_same_instant(moment):
 
 
 @given(st.text())
-def test_any_text_is_a_time_or_a_value_error(text):
+def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert isinstance(words.parse_time(text), Instant)
 
@@ -93,7 +94,7 @@ def test_any_text_is_a_time_or_a_value_error(text):
         (-1_500_000_000, "-1.500s"),
     ],
 )
-def test_time_since_the_start(ns, text):
+def test_time_since_the_start(ns: int, text: str) -> None:
     assert words.since_start(ns) == text
 
 
@@ -110,11 +111,11 @@ def test_time_since_the_start(ns, text):
         (2 * 86400 + 4 * 3600, "2 d 4 h"),
     ],
 )
-def test_durations(seconds, text):
+def test_durations(seconds: int, text: str) -> None:
     assert words.duration(seconds * 1000) == text
 
 
-def test_a_run_that_is_late_is_due():
+def test_a_run_that_is_late_is_due() -> None:
     assert words.until(Instant(0), Instant(0)) == "due"
     assert words.until(Instant(3 * 3600 * 1000), Instant(0)) == "in 3 h"
 
@@ -132,7 +133,7 @@ def test_a_run_that_is_late_is_due():
         (5 * 10**15, "5000.0 TB"),
     ],
 )
-def test_sizes(size, text):
+def test_sizes(size: int, text: str) -> None:
     assert words.size(size) == text
 
 
@@ -155,19 +156,19 @@ def test_sizes(size, text):
         (None, None, 125),
     ],
 )
-def test_results(result, text, status):
+def test_results(result: Result | None, text: str, status: int) -> None:
     assert words.exit_status(result) == status
     if result is not None:
         assert words.result(result) == text
 
 
 @pytest.mark.parametrize("text", ["", "-", "xyz", "323b2a40-25d1-4f8e-90af-a4e2b9fd7f22f", "../etc"])
-def test_what_is_no_id_is_refused(text):
+def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no uuid"):
         words.parse_id(text)
 
 
-def test_ids_are_read_in_any_writing():
+def test_ids_are_read_in_any_writing() -> None:
     digits = words.parse_id("323B2A40-25d1-4f8e-90af-a4e2b9fd7f22")
     assert str(words.whole_uuid(digits)) == "323b2a40-25d1-4f8e-90af-a4e2b9fd7f22"
     assert words.parse_id("323b2a40-2") == "323b2a402"

@@ -6,8 +6,10 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID
 
+import attrs
 import pytest
 from client_harness import assert_one_line, environment, run_in_terminal, run_inspect
 
@@ -35,16 +37,17 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture
-def make(tmp_path):
-    """Return a function that writes an execution and returns its path."""
+class Make(Protocol):
+    def __call__(self, *artifacts: Artifact) -> Path: ...
 
-    def make(*artifacts: Artifact, **changes: object) -> Path:
-        values = {
-            name: getattr(EXECUTION, name) for name in ("job", "uuid", "console", "started", "finished", "result")
-        }
-        value = Execution(**(values | changes), artifacts=artifacts or EXECUTION.artifacts)
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Return a function that writes EXECUTION, with other artifacts if there are any, and returns its path."""
+
+    def make(*artifacts: Artifact) -> Path:
         path = tmp_path / "full"
+        value = attrs.evolve(EXECUTION, artifacts=artifacts) if artifacts else EXECUTION
         path.write_bytes(execution.encode(value))
         return path
 
@@ -62,7 +65,7 @@ def tree(directory: Path) -> dict[str, bytes | None]:
 # --- what is shown ---
 
 
-def test_summary(make):
+def test_summary(make: Make) -> None:
     done = run_inspect(str(make()))
     assert done.returncode == 0
     assert done.stderr == b""
@@ -83,21 +86,10 @@ def test_summary(make):
     )
 
 
-def test_summary_of_next_to_nothing(make):
-    path = make(console=(), result=Exited(code=0))
-    path.write_bytes(
-        execution.encode(
-            Execution(
-                job=JOB,
-                uuid=U,
-                console=(),
-                started=EXECUTION.started,
-                finished=EXECUTION.started,
-                result=Exited(code=0),
-                artifacts=(),
-            )
-        )
-    )
+def test_summary_of_next_to_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "full"
+    nothing = attrs.evolve(EXECUTION, console=(), finished=EXECUTION.started, result=Exited(code=0), artifacts=())
+    path.write_bytes(execution.encode(nothing))
     lines = run_inspect(str(path)).stdout.decode().splitlines()
     assert lines[-5:] == [
         "duration   0.000us",
@@ -111,7 +103,7 @@ def test_summary_of_next_to_nothing(make):
     assert (value["console"], value["artifacts"]) == ([], [])
 
 
-def test_single_parts(make):
+def test_single_parts(make: Make) -> None:
     path = str(make())
     assert run_inspect(path, "--job").stdout.decode() == f"job        hello\nplatform   p1\nuuid       {U}\n"
     assert run_inspect(path, "--script").stdout == SCRIPT
@@ -120,7 +112,7 @@ def test_single_parts(make):
     assert run_inspect("--script", "--console", path).stdout == SCRIPT + b"one\n\xff\x1b[2J\t\n"
 
 
-def test_a_terminal_gets_no_control_character_of_the_job(make):
+def test_a_terminal_gets_no_control_character_of_the_job(make: Make) -> None:
     path = make(Artifact(path="a\x1b[2J", content=b""))
     argv = [sys.executable, "-m", "builder_client.inspect", str(path)]
     for option in ("--console", "--script", "--json", "--job"):
@@ -130,7 +122,7 @@ def test_a_terminal_gets_no_control_character_of_the_job(make):
     assert b"a\\x1b[2J" in run_in_terminal(argv, environment())[1]
 
 
-def test_json(make):
+def test_json(make: Make) -> None:
     path = make()
     short = json.loads(run_inspect(str(path), "--json").stdout)
     assert short == {
@@ -163,13 +155,13 @@ def test_json(make):
     assert {key: value for key, value in whole.items() if key in short} == short
 
 
-def test_standard_input(make):
+def test_standard_input(make: Make) -> None:
     data = make().read_bytes()
     assert run_inspect("-", "--script", stdin=data).stdout == SCRIPT
     assert run_inspect("-", "--console", stdin=data).stdout == b"one\n\xff\x1b[2J\t\n"
 
 
-def test_the_recorded_executions_can_be_shown(tmp_path):
+def test_the_recorded_executions_can_be_shown(tmp_path: Path) -> None:
     vectors = Path(__file__).parent / "data" / "vectors" / "exec.jsonl"
     records = [json.loads(line) for line in vectors.read_text("ascii").splitlines()]
     path = tmp_path / "full"
@@ -187,7 +179,7 @@ def test_the_recorded_executions_can_be_shown(tmp_path):
 # --- writing artifacts ---
 
 
-def test_artifacts_are_written(make, tmp_path):
+def test_artifacts_are_written(make: Make, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     done = run_inspect(str(make()), "--output", str(out))
     assert done.returncode == 0
@@ -201,7 +193,7 @@ def test_artifacts_are_written(make, tmp_path):
     }
 
 
-def test_the_rights_of_new_files_follow_the_umask(make, tmp_path):
+def test_the_rights_of_new_files_follow_the_umask(make: Make, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_inspect(str(make()), "--output", str(out), umask=0o027)
     assert (out / "README").stat().st_mode & 0o777 == 0o640
@@ -211,7 +203,7 @@ def test_the_rights_of_new_files_follow_the_umask(make, tmp_path):
 @pytest.mark.parametrize(
     "path", ["../evil", "/evil", "bin/../../evil", "a//b", "./a", "..", "x" * 256, "a/", "/".join("a" * 2100)]
 )
-def test_paths_that_lead_elsewhere_are_refused_and_the_others_written(make, tmp_path, path):
+def test_paths_that_lead_elsewhere_are_refused_and_the_others_written(make: Make, tmp_path: Path, path: str) -> None:
     out = tmp_path / "out"
     done = run_inspect(str(make(Artifact(path=path, content=b"evil"), README)), "--output", str(out))
     assert done.returncode == 1
@@ -222,7 +214,7 @@ def test_paths_that_lead_elsewhere_are_refused_and_the_others_written(make, tmp_
     assert not (tmp_path / "evil").exists()
 
 
-def test_symlinks_that_lie_there_do_not_lead_out(make, tmp_path):
+def test_symlinks_that_lie_there_do_not_lead_out(make: Make, tmp_path: Path) -> None:
     out, outside = tmp_path / "out", tmp_path / "outside"
     out.mkdir()
     outside.mkdir()
@@ -230,6 +222,7 @@ def test_symlinks_that_lie_there_do_not_lead_out(make, tmp_path):
     (out / "README").symlink_to(outside / "README")
     (out / "loop").symlink_to("loop")
     path = make(README, BINARY, Artifact(path="loop/x", content=b"x"), Artifact(path="new", content=b"new"))
+    options: list[str]
     for options, readme_written in (([], False), (["--force"], True)):
         done = run_inspect(str(path), "--output", str(out), *options)
         assert done.returncode == 1
@@ -243,7 +236,7 @@ def test_symlinks_that_lie_there_do_not_lead_out(make, tmp_path):
     assert (out / "README").read_bytes() == README.content
 
 
-def test_existing_files_stay_without_force(make, tmp_path):
+def test_existing_files_stay_without_force(make: Make, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "README").write_bytes(b"old")
@@ -268,7 +261,7 @@ def test_existing_files_stay_without_force(make, tmp_path):
     }
 
 
-def test_artifacts_that_are_in_each_others_way(make, tmp_path):
+def test_artifacts_that_are_in_each_others_way(make: Make, tmp_path: Path) -> None:
     out = tmp_path / "out"
     artifacts = [Artifact(path=path, content=path.encode()) for path in ("a", "a/b", "c/d", "c", "a")]
     done = run_inspect(str(make(*artifacts)), "--output", str(out), "--json")
@@ -278,7 +271,7 @@ def test_artifacts_that_are_in_each_others_way(make, tmp_path):
     assert tree(out) == {"a": b"a", "c": None, "c/d": b"c/d"}
 
 
-def test_a_fifo_in_the_way_is_not_waited_for(make, tmp_path):
+def test_a_fifo_in_the_way_is_not_waited_for(make: Make, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     os.mkfifo(out / "README")
@@ -291,7 +284,7 @@ def test_a_fifo_in_the_way_is_not_waited_for(make, tmp_path):
 # --- damage ---
 
 
-def test_a_file_that_is_cut_off_anywhere_is_one_error_and_leaves_no_part(make, tmp_path):
+def test_a_file_that_is_cut_off_anywhere_is_one_error_and_leaves_no_part(make: Make, tmp_path: Path) -> None:
     whole = make().read_bytes()
     cut = tmp_path / "cut"
     # in the job, the console, the first artifact's header and content, the second's, and before the last byte
@@ -311,7 +304,7 @@ def test_a_file_that_is_cut_off_anywhere_is_one_error_and_leaves_no_part(make, t
         assert "bin/a/x.bin" not in written or size == len(whole) - 1
 
 
-def test_damage_with_force_leaves_the_old_file(make, tmp_path):
+def test_damage_with_force_leaves_the_old_file(make: Make, tmp_path: Path) -> None:
     path, out = make(Artifact(path="big", content=b"new" * 1000)), tmp_path / "out"
     out.mkdir()
     (out / "big").write_bytes(b"old")
@@ -320,7 +313,7 @@ def test_damage_with_force_leaves_the_old_file(make, tmp_path):
     assert tree(out) == {"big": b"old"}
 
 
-def test_what_is_no_execution(tmp_path):
+def test_what_is_no_execution(tmp_path: Path) -> None:
     path = tmp_path / "x\x1b[2J"
     path.write_bytes(b"<html>")
     done = run_inspect(str(path))
@@ -341,7 +334,7 @@ CONSOLE_LINES = 300_000
 
 
 @pytest.fixture
-def large(tmp_path):
+def large(tmp_path: Path) -> Path:
     """A file with a large artifact, a hole on the disk, and a long console."""
     path = tmp_path / "large"
     lines = [
@@ -367,7 +360,7 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
 
 
-def test_memory_does_not_grow_with_the_file(large, tmp_path):
+def test_memory_does_not_grow_with_the_file(large: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = run_inspect(str(large), "--console", "--output", str(out), preexec_fn=limited)
     assert done.returncode == 0, done.stderr

@@ -121,7 +121,7 @@ _exit_status_option = click.option(
     no_args_is_help=False,  # a missing command is wrong usage
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @_remote_option
 def cli() -> None:
     """Change the schedule of a builder-server, and watch its builds.

@@ -26,7 +26,7 @@ PROGRAM = "builder-inspect"
 @click.option("--output", metavar="DIR", type=click.Path(file_okay=False), help="Write the artifacts below DIR.")
 @click.option("--force", is_flag=True, help="Let --output replace files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with keys that stay as they are.")
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 def cli(
     file: BinaryIO,
     *,
