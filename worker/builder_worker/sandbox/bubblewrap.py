@@ -30,6 +30,7 @@ from builder_worker.sandbox import (
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.launch import Launch, Process
 from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.uids import JobUser
 
 SCRIPT = ".builder-script"
 """Begins with a dot, so that a job's own ``rm *`` or ``sha256sum *`` does not see it."""
@@ -151,7 +152,7 @@ class Bubblewrap(Backend):
             if os.geteuid() == 0:
                 user = uids.take(self.options.job_uids, shared=bool(self.options.caches))
                 resources.callback(user.release)
-                owner = user.uid
+                owner = self._owner(user)
             group = self.groups.create(str(task.uuid), task.limits)
             try:
                 directory = await JobDirectory.make(
@@ -160,9 +161,16 @@ class Bubblewrap(Backend):
             except BaseException:
                 group.discard()
                 raise
-            directory.write_script(SCRIPT, task.script)
-            launch = self._launch(task, directory, group, owner)
+            try:
+                directory.write_script(SCRIPT, task.script)
+                launch = self._launch(task, directory, group, owner)
+            except OSError as error:
+                raise SandboxError(f"cannot prepare the sandbox: {error}") from error
             return BubblewrapSandbox(launch=launch, directory=directory, group=group, resources=resources.pop_all())
+
+    def _owner(self, user: JobUser) -> int:
+        """Return the host's user who owns the job's files."""
+        return user.uid
 
     def _launch(self, task: Task, directory: JobDirectory, group: cgroups.Group, owner: int | None) -> Launch:
         shown = view.system(self.options)

@@ -91,9 +91,10 @@ class JobDirectory:
         if self.size is not None and os.geteuid() == 0:
             await self._mount(self.size)
         for name, mode in (("build", 0o755), ("home", 0o755), ("tmp", 0o1777)):
-            self._make_own(name, mode)
+            self.make_own(name, mode)
 
-    def _make_own(self, name: str, mode: int) -> None:
+    def make_own(self, name: str, mode: int) -> None:
+        """Make a directory of the job's on its disk. Raises OSError."""
         path = self.disk / name
         path.mkdir()
         path.chmod(mode)

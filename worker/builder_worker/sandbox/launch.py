@@ -69,7 +69,10 @@ class Launch:
 
     arguments: Sequence[str]
     files: dict[str, str] = field(factory=dict)
-    """Files to be made in the sandbox, with their text, before its / becomes read-only."""
+    """Files to be made in the sandbox, with their text."""
+
+    last: Sequence[str] = ("--remount-ro", "/")
+    """Arguments that come after the files."""
 
     filter: bytes
     """The seccomp program."""
@@ -113,7 +116,7 @@ class Process:
                     passed.append(_data(text.encode(), theirs))
                     arguments += ["--perms", "0644", "--ro-bind-data", str(passed[-1]), path]
                 passed.append(_data(launch.filter, theirs))
-                arguments += ["--seccomp", str(passed[-1]), "--remount-ro", "/"]
+                arguments += ["--seccomp", str(passed[-1]), *launch.last]
                 # In a file, because all users see command lines, and the job's environment is part of this one.
                 passed.append(_data(b"".join(os.fsencode(argument) + b"\0" for argument in arguments), theirs))
                 process = subprocess.Popen(

@@ -13,6 +13,7 @@ from builder_worker.sandbox import Backend, Check, SandboxError, Task, job_direc
 from builder_worker.sandbox.bubblewrap import Bubblewrap
 from builder_worker.sandbox.none import NoSandbox
 from builder_worker.sandbox.options import OptionError, Options
+from builder_worker.sandbox.overlay import Overlay
 
 AUTO = "auto"
 
@@ -30,6 +31,7 @@ def _none(options: Options) -> Backend:
 
 _MAKERS: dict[str, Callable[[Options], Backend]] = {
     "bubblewrap": lambda options: Bubblewrap(options=options),
+    "overlay": lambda options: Overlay(options=options),
     "none": _none,
 }
 

@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -30,12 +30,12 @@ def first_line(data: bytes) -> str:
     return printable(lines[0][:500]) if lines else "it says nothing"
 
 
-async def run(*command: str, timeout: float = TIMEOUT) -> bytes:
+async def run(*command: str, timeout: float = TIMEOUT, environment: Mapping[str, str] = ENVIRONMENT) -> bytes:
     """Run a tool and return its output. Raises SandboxError if it fails, with what it said."""
     with trio.move_on_after(timeout):
         try:
             done = await trio.run_process(
-                command, env=ENVIRONMENT, cwd="/", check=False, capture_stdout=True, capture_stderr=True
+                command, env=environment, cwd="/", check=False, capture_stdout=True, capture_stderr=True
             )
         except OSError as error:
             raise SandboxError(f"cannot run {command[0]}: {error.strerror}") from error

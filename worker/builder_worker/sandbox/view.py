@@ -107,3 +107,9 @@ def kernel() -> tuple[str, ...]:
         *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
         *("--size", str(SHM_SIZE), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108 - the job's own
     )
+
+
+def resolver() -> str:
+    """Return the host's resolv.conf, or nothing if it has none."""
+    path = Path("/etc/resolv.conf")
+    return path.read_text(errors="replace") if path.exists() else ""

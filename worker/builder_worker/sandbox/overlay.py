@@ -1,0 +1,137 @@
+"""The back end ``overlay``: a root tree with a throw-away writable layer, in which the job is root.
+
+It is root of its user namespace: of 65536 users of the host that own nothing but this job's files. So it can install
+packages, and the next job finds the tree as it was. Otherwise it is ``bubblewrap``, with the same walls.
+"""
+
+import os
+import sys
+
+from attrs import define
+
+from builder_worker.sandbox import Check, Task, cgroups, diagnosis, overlay_setup, seccomp, tools, view
+from builder_worker.sandbox.bubblewrap import Bubblewrap, command_for, environment
+from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.launch import Launch
+from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.uids import JobUser
+
+USERS = 65536
+"""Users of the host that belong to one sandbox."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HOME = "/root"
+
+RUN_SIZE = 64 * 1024 * 1024
+"""Bytes of /run, in memory."""
+
+# What dpkg and the scripts of packages do as root: change owners and modes, become another user, put programs in
+# their place. All of it counts only for the job's own users and files. What is not here: mounts, devices, network
+# settings, the kernel.
+_CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_SYS_CHROOT",
+)
+
+_ISOLATION = (
+    *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup", "--die-with-parent", "--new-session"),
+    *("--hostname", view.HOSTNAME, "--cap-drop", "ALL"),
+    *(part for name in _CAPABILITIES for part in ("--cap-add", name)),
+)
+
+_SETUP = (sys.executable, "-I", "-S", overlay_setup.__file__)
+
+
+def first_uid(uids: range, index: int) -> int:
+    """Return the first of the host's users that belong to the sandbox with this place in the range of job users.
+
+    They lie behind that range: for each job user, as many as a sandbox has.
+    """
+    return uids.start + USERS * (index + 1)
+
+
+@define(kw_only=True)
+class Overlay(Bubblewrap):
+    """Makes sandboxes with bubblewrap on an overlay file system."""
+
+    name = "overlay"
+
+    def check(self) -> Check:
+        """Try the mounts and namespaces with the root tree."""
+        problem = diagnosis.missing({"bwrap": "bubblewrap", "prlimit": "util-linux"})
+        if problem is None and os.geteuid() != 0:
+            problem = ("it needs root, to give jobs users of their own", "run the worker as root, or use podman")
+        if problem is None and not seccomp.supported():
+            problem = ("there is no seccomp filter for this kind of machine", "use another sandbox")
+        if problem is None:
+            problem = tree_problem(self.options)
+        if problem is None:
+            problem = self._try()
+        if problem is not None:
+            return Check(works=False, reason=problem[0], remedy=problem[1])
+        return Check(works=True, limits=self.groups.limits | {"work_size"}, notes=diagnosis.notes(self.groups))
+
+    def _try(self) -> diagnosis.Problem | None:
+        probe = self.options.work_root / "probe"
+        for name in ("lower", "root", "disk/upper", "disk/scratch"):
+            (probe / name).mkdir(parents=True, exist_ok=True)
+        command = ("bwrap", *_ISOLATION, "--bind", str(probe / "root"), "/", "--proc", "/proc", "--dev", "/dev", "true")
+        said = tools.try_now((*self._enter(probe, first_uid(self.options.job_uids, 0)), *command))
+        return None if said is None else diagnosis.explain(said)
+
+    def _enter(self, directory: os.PathLike[str], first: int) -> tuple[str, ...]:
+        return (*_SETUP, str(self.options.root), str(directory), str(first))
+
+    def _owner(self, user: JobUser) -> int:
+        return first_uid(self.options.job_uids, user.index)
+
+    def _launch(self, task: Task, directory: JobDirectory, group: cgroups.Group, owner: int | None) -> Launch:
+        assert owner is not None, "checked by check"
+        directory.make_own("upper", 0o755)
+        directory.make_own("scratch", 0o755)
+        for name in ("lower", "root"):
+            (directory.path / name).mkdir()
+        return Launch(
+            entries=group.entries,
+            prefix=("prlimit", "--core=1:1", *self._enter(directory.path, owner)),
+            arguments=[
+                *_ISOLATION,
+                *([] if self.options.network else ["--unshare-net"]),
+                *("--bind", str(directory.path / "root"), "/"),
+                *view.kernel(),
+                *("--size", str(RUN_SIZE), "--perms", "0755", "--tmpfs", "/run"),
+                *("--bind", str(directory.disk / "tmp"), "/tmp"),  # noqa: S108 - the job's own
+                *("--bind", str(directory.build), view.BUILD),
+                *self._shared(task.platform, owner),
+                *("--chdir", view.BUILD),
+                *environment(task, HOME, PATH),
+            ],
+            files=_files(self.options),
+            filter=seccomp.build(),
+            command=command_for(task.script),
+            last=(),
+        )
+
+
+def _files(options: Options) -> dict[str, str]:
+    """Return the files that say where the job is; a network needs the host's resolver."""
+    files = {"/etc/hosts": view.HOSTS, "/etc/hostname": f"{view.HOSTNAME}\n"}
+    return files | ({"/etc/resolv.conf": view.resolver()} if options.network else {})
+
+
+def tree_problem(options: Options) -> diagnosis.Problem | None:
+    """Return what is wrong with the root tree of the options, or None."""
+    make = "make one by `builder-worker root create NAME DIR` and give it as --root DIR"
+    if options.root is None:
+        return "it needs a root tree", make
+    if not any((options.root / path).exists() for path in ("bin/sh", "usr/bin/sh")):
+        return f"{options.root} is no root tree: there is no /bin/sh in it", make
+    return None
