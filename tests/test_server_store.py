@@ -1,0 +1,568 @@
+"""builder-server's store by itself: transactions, groups of them, losses, and what the disk may refuse."""
+
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+import trio
+from attrs import evolve
+from farm import DEADLINE, environment
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from builder import codec
+from builder.messages import InfoReply
+from builder.model import (
+    NEVER,
+    Aborted,
+    Exited,
+    Instant,
+    Job,
+    OrbBuildJob,
+    Period,
+    ScheduleItem,
+    ScriptJob,
+)
+from builder_server import store as store_module
+from builder_server.schema import metadata
+from builder_server.store import MAX_PLATFORMS, AfterLoss, Build, Refused, Store, StoreError, Taken
+
+NOW = Instant(1_795_194_796_123)
+HOUR = 3_600_000
+LOST = Aborted(message="worker lost")
+
+
+def script(name: str, platform: str = "p1") -> ScriptJob:
+    return ScriptJob(name=name, platform=platform, script=b"#!/bin/sh\n\0\xff")
+
+
+def uuid(number: int) -> UUID:
+    return UUID(int=number)
+
+
+def expand(job: OrbBuildJob) -> ScriptJob | None:
+    return ScriptJob(name=job.name, platform="p1", script=job.opam_package.encode())
+
+
+def no_template(_job: OrbBuildJob) -> ScriptJob | None:
+    return None
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Store]:
+    store = Store(path / "db")
+    try:
+        with trio.fail_after(DEADLINE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.run)
+                yield store
+                nursery.cancel_scope.cancel()
+    finally:
+        store.close()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with opened(tmp_path) as found:
+        yield found
+
+
+async def take(store: Store, number: int, platform: str = "p1") -> Build:
+    taken = await store.take(platform, uuid(number), NOW, expand)
+    assert taken.build is not None
+    return taken.build
+
+
+async def queues(store: Store) -> dict[str, list[str]]:
+    return {queue.platform: [job.name for job in queue.jobs] for queue in (await store.info()).queues}
+
+
+# --- builds --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_build_from_queue_to_history(store: Store) -> None:
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    build = await take(store, 1)
+    assert build == Build(uuid=uuid(1), job=script("a"), started=NOW, losses=0)
+    assert await store.running() == (build,)
+    assert await store.find_build(uuid(1)) == build
+    assert await store.take("p1", uuid(2), NOW, expand) == Taken()
+    assert await store.finish(uuid(1), Instant(NOW.ms + 5), Exited(code=3), upload=False)
+    assert await store.running() == ()
+    assert await store.find_build(uuid(1)) == evolve(
+        build, state="finished", finished=Instant(NOW.ms + 5), result=Exited(code=3)
+    )
+
+
+async def test_a_result_is_recorded_at_most_once(store: Store) -> None:
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    await take(store, 1)
+    assert await store.finish(uuid(1), NOW, Exited(code=0), upload=True)
+    assert not await store.finish(uuid(1), NOW, Exited(code=1), upload=True)
+    assert not await store.finish(uuid(2), NOW, Exited(code=1), upload=True)
+    assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.NOT_RUNNING
+    found = await store.find_build(uuid(1))
+    assert found is not None
+    assert found.result == Exited(code=0)
+    assert await queues(store) == {"p1": []}
+
+
+async def test_a_late_result_of_a_lost_build_is_not_recorded(store: Store) -> None:
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    await take(store, 1)
+    assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
+    await take(store, 2)
+    assert not await store.finish(uuid(1), NOW, Exited(code=0), upload=False)
+    assert [build.uuid for build in await store.running()] == [uuid(2)]
+
+
+async def test_three_losses_in_a_row(store: Store) -> None:
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    for number in (1, 2):
+        await take(store, number)
+        assert await store.lose(uuid(number), NOW, LOST, count=True) is AfterLoss.PUT_BACK
+    assert (await take(store, 3)).losses == 2
+    assert await store.lose(uuid(3), NOW, LOST, count=True) is AfterLoss.TOO_MANY
+    assert [build.uuid for build in await store.running()] == [uuid(3)]
+    assert await store.finish(uuid(3), NOW, LOST, upload=False)
+    await store.execute("a", None)
+    assert (await take(store, 4)).losses == 0
+
+
+async def test_a_finished_build_ends_the_row_of_losses(store: Store) -> None:
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    for number in (1, 3, 5):
+        await take(store, number)
+        assert await store.lose(uuid(number), NOW, LOST, count=True) is AfterLoss.PUT_BACK
+        assert (await take(store, number + 1)).losses == 1
+        assert await store.finish(uuid(number + 1), NOW, Exited(code=0), upload=False)
+        await store.execute("a", None)
+
+
+async def test_losses_that_do_not_count_keep_the_row(store: Store) -> None:
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    for number in range(1, 10):
+        losses = (await take(store, number)).losses
+        assert losses == min(1, number - 1)
+        assert await store.lose(uuid(number), NOW, LOST, count=number == 1) is AfterLoss.PUT_BACK
+
+
+async def test_execute_does_not_forget_losses(store: Store) -> None:
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    await take(store, 1)
+    await store.lose(uuid(1), NOW, LOST, count=True)
+    await store.execute("a", None)
+    assert (await take(store, 2)).losses == 1
+
+
+async def test_a_lost_job_returns_to_the_front(store: Store) -> None:
+    for name in "abc":
+        await store.schedule(script(name), Period.DAILY, NOW)
+    await take(store, 1)
+    await store.lose(uuid(1), NOW, LOST, count=True)
+    assert await queues(store) == {"p1": ["a", "b", "c"]}
+
+
+async def test_a_lost_job_that_was_queued_again_is_queued_once(store: Store) -> None:
+    for name in "ab":
+        await store.schedule(script(name), Period.DAILY, NOW)
+    await take(store, 1)
+    assert await store.queue_due(Instant(NOW.ms + 25 * HOUR))
+    assert await queues(store) == {"p1": ["b", "a"]}
+    await store.lose(uuid(1), NOW, LOST, count=True)
+    assert await queues(store) == {"p1": ["a", "b"]}
+
+
+@pytest.mark.parametrize("gone", ["unscheduled", "dropped"])
+async def test_a_lost_job_that_left_the_schedule_does_not_come_back(store: Store, gone: str) -> None:
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    await take(store, 1)
+    await (store.unschedule("a") if gone == "unscheduled" else store.drop_platform("p1"))
+    assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
+    assert await store.running() == ()
+    assert all(not names for names in (await queues(store)).values())
+
+
+async def test_a_new_job_of_the_same_name_is_not_the_lost_one(store: Store) -> None:
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    await take(store, 1)
+    await store.unschedule("a")
+    await store.schedule(OrbBuildJob(name="a", opam_package="x"), Period.DAILY, NOW)
+    await take(store, 2)
+    await store.lose(uuid(1), NOW, LOST, count=True)
+    assert await queues(store) == {"p1": []}
+
+
+async def test_a_job_without_template_is_passed_over(store: Store) -> None:
+    await store.schedule(script("z"), Period.DAILY, NOW)
+    await take(store, 1)
+    await store.schedule(OrbBuildJob(name="orb", opam_package="x"), Period.DAILY, NOW)
+    assert await store.take("p1", uuid(2), NOW, no_template) == Taken(blocked="orb")
+    await store.execute("z", None)
+    await store.execute("orb", None)
+    taken = await store.take("p1", uuid(3), NOW, no_template)
+    assert taken.blocked == "orb"
+    assert taken.build is not None
+    assert taken.build.job.name == "z"
+    assert await queues(store) == {"p1": ["orb"]}
+
+
+async def test_there_are_not_more_platforms_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_PLATFORMS == 1000
+    monkeypatch.setattr(store_module, "MAX_PLATFORMS", 3)
+    for number in range(3):
+        await store.take(f"p{number}", uuid(number), NOW, expand)
+    with pytest.raises(Refused, match="there are 3 platforms already"):
+        await store.take("p3", uuid(9), NOW, expand)
+    with pytest.raises(Refused, match="there are 3 platforms already"):
+        await store.schedule(script("a", "p4"), Period.DAILY, NOW)
+    assert list(await queues(store)) == ["p0", "p1", "p2"]
+    assert (await store.info()).schedule == ()
+
+
+# --- due -----------------------------------------------------------------------------------------------------------
+
+
+async def test_due_jobs_are_queued_once_and_stay_on_their_grid(store: Store) -> None:
+    await store.schedule(script("a"), Period.HOURLY, NOW)
+    await store.schedule(script("b"), Period.NEVER, NOW)
+    for number in (1, 2):
+        await take(store, number)
+    assert await store.next_run() == Instant(NOW.ms + HOUR)
+    assert not await store.queue_due(Instant(NOW.ms + HOUR - 1))
+    assert await queues(store) == {"p1": []}
+    assert await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17))
+    assert await queues(store) == {"p1": ["a"]}
+    assert await store.next_run() == Instant(NOW.ms + 6 * HOUR)
+    assert not await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17))
+
+
+async def test_what_was_missed_longest_is_queued_first(store: Store) -> None:
+    for name, offset in (("late", 3), ("early", 1), ("middle", 2)):
+        await store.schedule(script(name), Period.DAILY, NOW)
+        await store.reschedule(name, Instant(NOW.ms + offset), None)
+    for number in range(3):
+        await take(store, number)
+    assert await store.queue_due(Instant(NOW.ms + 10))
+    assert await queues(store) == {"p1": ["early", "middle", "late"]}
+
+
+async def test_a_rescheduled_job_without_period_runs_once(store: Store) -> None:
+    await store.schedule(script("a"), Period.NEVER, NOW)
+    await take(store, 1)
+    assert await store.next_run() == NEVER
+    await store.reschedule("a", Instant(NOW.ms + 5), None)
+    assert await store.queue_due(Instant(NOW.ms + 5))
+    assert await store.next_run() == NEVER
+
+
+async def test_no_jobs_no_next_run(store: Store) -> None:
+    assert await store.next_run() is None
+    assert not await store.queue_due(NEVER)
+
+
+# --- groups --------------------------------------------------------------------------------------------------------
+
+
+async def gather(*steps: Callable[[], object]) -> list[object]:
+    """Run all at the same time and return what each returned or raised."""
+    found: list[object] = [None] * len(steps)
+
+    async def one(index: int, step: Callable[[], object]) -> None:
+        try:
+            found[index] = await step()  # type: ignore[misc]
+        except (Refused, StoreError, ZeroDivisionError) as error:
+            found[index] = error
+
+    async with trio.open_nursery() as nursery:
+        for index, step in enumerate(steps):
+            nursery.start_soon(one, index, step)
+    return found
+
+
+async def test_requests_share_a_commit(store: Store) -> None:
+    commits: list[None] = []
+    sa.event.listen(store._engine, "commit", lambda _connection: commits.append(None))
+    await gather(*(lambda n=n: store.schedule(script(f"j{n}"), Period.DAILY, NOW) for n in range(100)))
+    assert len(commits) <= 3
+    assert len((await store.info()).schedule) == 100
+
+
+async def test_a_refused_request_takes_nothing_with_it(store: Store) -> None:
+    results = await gather(
+        *(lambda n=n: store.schedule(script(f"j{n % 5}"), Period.DAILY, NOW) for n in range(20)),
+        *(lambda: store.unschedule("unknown") for _ in range(5)),
+    )
+    refused = [str(error) for error in results if isinstance(error, Refused)]
+    assert sorted(refused) == ["job name already used"] * 15 + ["unknown job unknown"] * 5
+    assert sorted(item.job.name for item in (await store.info()).schedule) == [f"j{n}" for n in range(5)]
+
+
+async def test_a_fault_of_ours_takes_nothing_with_it(store: Store) -> None:
+    def faulty(_job: OrbBuildJob) -> ScriptJob | None:
+        raise ZeroDivisionError
+
+    await store.schedule(script("z"), Period.DAILY, NOW)
+    await store.schedule(OrbBuildJob(name="orb", opam_package="x"), Period.DAILY, NOW)
+    await take(store, 0)
+    results = await gather(
+        lambda: store.schedule(script("a"), Period.DAILY, NOW),
+        lambda: store.take("p1", uuid(1), NOW, faulty),
+        lambda: store.schedule(script("b"), Period.DAILY, NOW),
+    )
+    assert [type(result) for result in results] == [type(None), ZeroDivisionError, type(None)]
+    assert {name: sorted(jobs) for name, jobs in (await queues(store)).items()} == {"p1": ["a", "b", "orb"]}
+
+
+def fill_up(store: Store) -> None:
+    """Allow the database not one page more: SQLITE_FULL, as a full disk gives it."""
+    with store._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+
+    @sa.event.listens_for(store._engine, "begin")
+    def limit(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 3}")
+
+
+async def test_a_full_database_in_a_group(store: Store) -> None:
+    """The large request fails, the small ones beside it do not, and everything goes on."""
+    await store.schedule(script("before"), Period.DAILY, NOW)
+    fill_up(store)
+    large = evolve(script("large"), script=bytes(200_000))
+    results = await gather(
+        lambda: store.schedule(script("a"), Period.DAILY, NOW),
+        lambda: store.schedule(large, Period.DAILY, NOW),
+        lambda: store.unschedule("unknown"),
+        lambda: store.unschedule("before"),
+    )
+    assert [type(result) for result in results] == [type(None), StoreError, Refused, type(None)]
+    assert str(results[1]) == "the database can't be written: database or disk is full"
+    assert await queues(store) == {"p1": ["a"]}
+    await store.unschedule("a")
+
+
+async def test_a_commit_that_fails_is_told_to_all_it_held(store: Store, tmp_path: Path) -> None:
+    """Another process holds the write lock for longer than the store waits."""
+
+    @sa.event.listens_for(store._engine, "begin")
+    def impatient(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("PRAGMA busy_timeout = 20")
+
+    other = sqlite3.connect(tmp_path / "db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    results = await gather(*(lambda n=n: store.schedule(script(f"j{n}"), Period.DAILY, NOW) for n in range(3)))
+    assert [str(error) for error in results] == ["the database can't be written: database is locked"] * 3
+    other.execute("ROLLBACK")
+    other.close()
+    assert (await store.info()).schedule == ()
+    await store.schedule(script("j0"), Period.DAILY, NOW)
+
+
+async def test_a_damaged_database_is_an_error_of_the_store(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.schedule(script("a"), Period.DAILY, NOW)
+    with (tmp_path / "db").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 8000)
+    with pytest.raises(StoreError, match="can't open the database"):
+        Store(tmp_path / "db")
+
+
+async def test_the_end_of_the_writer_is_told_to_all_who_wait(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    results: list[object] = []
+
+    async def schedule() -> None:
+        results.extend(await gather(lambda: store.schedule(script("a"), Period.DAILY, NOW)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(schedule)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.run()
+    assert [type(result) for result in results] == [StoreError]
+    with pytest.raises(StoreError, match="the server stops"):
+        await store.unschedule("a")
+    store.close()
+
+
+async def test_many_readers_at_once(store: Store) -> None:
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    results = await gather(*(store.info for _ in range(200)), *(lambda: store.queue_due(NOW) for _ in range(20)))
+    assert all(isinstance(result, InfoReply | bool) for result in results)
+
+
+# --- on disk -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_returned_is_on_disk(tmp_path: Path) -> None:
+    """A second process reads it, after the first was killed right after the reply."""
+    program = (
+        "import os, trio, sys\n"
+        "from pathlib import Path\n"
+        "from builder.model import *\n"
+        "from builder_server.store import Store\n"
+        "async def main():\n"
+        "    store = Store(Path(sys.argv[1]))\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        nursery.start_soon(store.run)\n"
+        "        job = ScriptJob(name='a', platform='p1', script=b'x')\n"
+        "        await store.schedule(job, Period.DAILY, Instant(0))\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "trio.run(main)\n"
+    )
+    with trio.fail_after(DEADLINE):
+        done = await trio.run_process(
+            [sys.executable, "-c", program, str(tmp_path / "db")], env=environment(), check=False
+        )
+    assert done.returncode == -9
+    async with opened(tmp_path) as store:
+        assert await queues(store) == {"p1": ["a"]}
+
+
+async def test_how_the_database_is_written(store: Store) -> None:
+    with store._engine.connect() as connection:
+        pragmas = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_the_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> None:
+    Store(tmp_path / "migrated").close()
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/made")
+    metadata.create_all(engine)
+    engine.dispose()
+
+    def shape(name: str) -> dict[str, object]:
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/{name}")
+        inspector = sa.inspect(engine)
+        found: dict[str, object] = {}
+        for table in sorted(set(inspector.get_table_names()) - {"alembic_version"}):
+            columns = [
+                (column["name"], str(column["type"]), column["nullable"], column["primary_key"])
+                for column in inspector.get_columns(table)
+            ]
+            found[table] = (
+                columns,
+                sorted((index["name"] or "", tuple(index["column_names"])) for index in inspector.get_indexes(table)),
+                sorted(constraint["sqltext"] for constraint in inspector.get_check_constraints(table)),
+                sorted(tuple(unique["column_names"]) for unique in inspector.get_unique_constraints(table)),
+                sorted((key["referred_table"], str(key["options"])) for key in inspector.get_foreign_keys(table)),
+            )
+        engine.dispose()
+        return found
+
+    assert shape("migrated") == shape("made")
+
+
+async def test_opening_again_changes_nothing(tmp_path: Path) -> None:
+    for number in range(3):
+        async with opened(tmp_path) as store:
+            await store.schedule(script(f"j{number}"), Period.DAILY, NOW)
+    async with opened(tmp_path) as store:
+        assert await queues(store) == {"p1": ["j0", "j1", "j2"]}
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path / "db").close()
+    connection = sqlite3.connect(tmp_path / "db")
+    connection.execute("update alembic_version set version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StoreError, match=r"is it of a newer version\?"):
+        Store(tmp_path / "db")
+
+
+@pytest.mark.parametrize("content", [b"junk" * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
+def test_a_file_that_is_no_database_is_refused_and_stays(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "db").write_bytes(content)
+    with pytest.raises(StoreError, match="can't open the database"):
+        Store(tmp_path / "db")
+    assert (tmp_path / "db").read_bytes() == content
+
+
+# --- any sequence --------------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(["a", "b", "orb"])
+PLATFORMS = st.sampled_from(["p1", "p2"])
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("schedule"), NAMES, PLATFORMS),
+        st.tuples(st.just("unschedule"), NAMES, st.none()),
+        st.tuples(st.just("execute"), NAMES, st.none() | PLATFORMS),
+        st.tuples(st.just("reschedule"), NAMES, st.none()),
+        st.tuples(st.just("drop"), st.none(), PLATFORMS),
+        st.tuples(st.just("undrop"), st.none(), PLATFORMS),
+        st.tuples(st.just("take"), st.none(), PLATFORMS),
+        st.tuples(st.just("finish"), st.none(), st.none()),
+        st.tuples(st.just("lose"), st.none(), st.none()),
+        st.tuples(st.just("tick"), st.none(), st.none()),
+    ),
+    max_size=30,
+)
+
+
+def new_job(name: str, platform: str) -> Job:
+    return OrbBuildJob(name=name, opam_package="x") if name == "orb" else script(name, platform)
+
+
+@given(STEPS)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_holds_after_any_sequence(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str | None, str | None]]
+) -> None:
+    trio.run(_play, tmp_path_factory.mktemp("store"), steps)
+
+
+async def _play(path: Path, steps: list[tuple[str, str | None, str | None]]) -> None:
+    now, number = NOW, 0
+    async with opened(path) as store:
+        for kind, name, platform in steps:
+            now, number = Instant(now.ms + 20 * 60_000), number + 1
+            running = await store.running()
+            try:
+                match kind, name, platform:
+                    case "schedule", str(), str():
+                        await store.schedule(new_job(name, platform), Period.HOURLY, now)
+                    case "unschedule", str(), _:
+                        await store.unschedule(name)
+                    case "execute", str(), _:
+                        await store.execute(name, platform)
+                    case "reschedule", str(), _:
+                        await store.reschedule(name, Instant(now.ms - 1), None)
+                    case "drop", _, str():
+                        await store.drop_platform(platform)
+                    case "undrop", _, str():
+                        await store.undrop_platform(platform)
+                    case "take", _, str():
+                        await store.take(platform, uuid(number), now, expand)
+                    case "finish", _, _ if running:
+                        assert await store.finish(running[0].uuid, now, Exited(code=0), upload=False)
+                    case "lose", _, _ if running:
+                        await store.lose(running[0].uuid, now, LOST, count=True)
+                    case "tick", _, _:
+                        await store.queue_due(now)
+            except Refused:
+                pass
+            check(await store.info())
+
+
+def check(found: InfoReply) -> None:
+    scheduled = {item.job.name: item.job for item in found.schedule}
+    assert len(scheduled) == len(found.schedule)
+    assert not {queue.platform for queue in found.queues} & set(found.dropped_platforms)
+    for queue in found.queues:
+        assert len({job.name for job in queue.jobs}) == len(queue.jobs), "a queue holds a job once"
+        for job in queue.jobs:
+            assert scheduled[job.name] == job
+            assert not isinstance(job, ScriptJob) or job.platform == queue.platform
+    assert all(isinstance(item, ScheduleItem) for item in found.schedule)
+    assert codec.decode(codec.encode(found)) == found

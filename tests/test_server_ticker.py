@@ -1,0 +1,226 @@
+"""builder-server's ticker under clocks that the test moves: what is due is queued, missed runs once, on the grid."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import trio
+from attrs import define
+from farm import eventually, log_lines
+from trio.testing import MockClock
+
+from builder.model import Instant, Period, ScriptJob
+from builder_server.store import Store, StoreError
+from builder_server.ticker import Ticker
+
+START = Instant(1_795_194_796_123)
+SECOND, MINUTE, HOUR, DAY, WEEK = 1000, 60_000, 3_600_000, 86_400_000, 604_800_000
+
+
+class WatchedStore(Store):
+    """A store that counts how often the ticker has looked, and can't be read when told so."""
+
+    looks = 0
+    broken = False
+
+    async def next_run(self) -> Instant | None:
+        found = await super().next_run()
+        self.looks += 1
+        if self.broken:
+            raise StoreError("the database can't be read: disk I/O error")
+        return found
+
+
+@define
+class Farm:
+    """A ticker and its store. ``clock`` is the one of trio's deadlines, ``wall`` may be set like any clock."""
+
+    store: WatchedStore
+    clock: MockClock
+    ticker: Ticker | None = None
+    wall: Instant = START
+    woken: int = 0
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        self.ticker = Ticker(self.store, lambda: self.wall, self.on_queued)
+        nursery.start_soon(self.ticker.run)
+
+    def on_queued(self) -> None:
+        self.woken += 1
+
+    async def pass_time(self, ms: int) -> None:
+        """Let time pass on both clocks, enough for the ticker to look, and wait until it has."""
+        looks = self.store.looks
+        self.wall = Instant(self.wall.ms + ms)
+        self.clock.jump(ms / 1000)
+        await eventually(lambda: self.store.looks > looks, what="a look at what is due")
+
+    async def change(self) -> None:
+        """Wake the ticker as a client's command does."""
+        looks = self.store.looks
+        assert self.ticker
+        self.ticker.wake()
+        await eventually(lambda: self.store.looks > looks, what="a look at what is due")
+
+    async def schedule(self, name: str, period: Period) -> None:
+        """Add a job, and take it from the queue."""
+        await self.store.schedule(ScriptJob(name=name, platform="p1", script=b""), period, self.wall)
+        await self.change()
+        await self.empty()
+
+    async def empty(self) -> list[str]:
+        """Take all jobs from the queue and return their names."""
+        names = []
+        while (build := (await self.store.take("p1", uuid4(), self.wall, lambda _: None)).build) is not None:
+            names.append(build.job.name)
+        return names
+
+    async def next_run(self) -> int:
+        """Milliseconds from the start of the test to the first next run."""
+        found = await Store.next_run(self.store)
+        assert found is not None
+        return found.ms - START.ms
+
+
+@asynccontextmanager
+async def ticking(path: Path, clock: MockClock) -> AsyncIterator[Farm]:
+    store = WatchedStore(path / "db")
+    farm = Farm(store, clock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.run)
+        farm.begin(nursery)
+        await eventually(lambda: store.looks)
+        yield farm
+        nursery.cancel_scope.cancel()
+    store.close()
+
+
+# Each test names mock_clock itself: pytest-trio takes the clock of a run from the arguments of the test alone.
+
+
+@pytest.fixture
+async def farm(tmp_path: Path, mock_clock: MockClock) -> AsyncIterator[Farm]:
+    async with ticking(tmp_path, mock_clock) as found:
+        yield found
+
+
+async def test_a_due_job_is_queued_when_its_time_has_come(mock_clock: MockClock, farm: Farm) -> None:
+    await farm.schedule("a", Period.HOURLY)
+    for _ in range(59):
+        await farm.pass_time(MINUTE)
+    assert await farm.empty() == []
+    assert farm.woken == 0
+    await farm.pass_time(MINUTE)
+    assert await farm.empty() == ["a"]
+    assert farm.woken == 1
+    assert await farm.next_run() == 2 * HOUR
+
+
+async def test_the_ticker_wakes_for_the_next_run_and_not_only_each_minute(mock_clock: MockClock, farm: Farm) -> None:
+    await farm.schedule("a", Period.DAILY)
+    await farm.store.reschedule("a", Instant(START.ms + 1500), None)
+    await farm.change()
+    await farm.pass_time(1500)
+    assert await farm.empty() == ["a"]
+    assert await farm.next_run() == 1500 + DAY
+
+
+@pytest.mark.parametrize("period", [Period.HOURLY, Period.DAILY, Period.WEEKLY])
+async def test_missed_runs_run_once_and_the_next_stays_on_the_grid(
+    mock_clock: MockClock, farm: Farm, period: Period
+) -> None:
+    """The machine slept: both clocks went on, and nobody looked."""
+    assert period.duration
+    step = int(period.duration.total_seconds() * 1000)
+    await farm.schedule("a", period)
+    await farm.pass_time(5 * step + 17 * SECOND)
+    assert await farm.empty() == ["a"]
+    assert farm.woken == 1
+    assert await farm.next_run() == 6 * step
+    await farm.pass_time(MINUTE)
+    assert await farm.empty() == []
+
+
+async def test_a_clock_that_was_set_forward_is_noticed_within_a_minute(mock_clock: MockClock, farm: Farm) -> None:
+    await farm.schedule("a", Period.WEEKLY)
+    farm.wall = Instant(START.ms + 8 * DAY)
+    await farm.pass_time(MINUTE)
+    assert await farm.empty() == ["a"]
+    assert await farm.next_run() == 2 * WEEK
+
+
+async def test_a_clock_that_was_set_back_repeats_nothing(mock_clock: MockClock, farm: Farm) -> None:
+    await farm.schedule("a", Period.HOURLY)
+    await farm.pass_time(HOUR)
+    assert await farm.empty() == ["a"]
+    farm.wall = START
+    for _ in range(5):
+        await farm.pass_time(MINUTE)
+    assert await farm.empty() == []
+    assert await farm.next_run() == 2 * HOUR
+
+
+async def test_a_job_that_waits_still_is_not_queued_twice(mock_clock: MockClock, farm: Farm) -> None:
+    await farm.schedule("a", Period.HOURLY)
+    for _ in range(3):
+        await farm.pass_time(HOUR)
+    assert await farm.empty() == ["a"]
+    assert await farm.next_run() == 4 * HOUR
+
+
+async def test_rescheduled_nothing_runs_now_and_the_grid_moves(mock_clock: MockClock, farm: Farm) -> None:
+    await farm.schedule("a", Period.HOURLY)
+    await farm.store.reschedule("a", Instant(START.ms + 90 * MINUTE), None)
+    await farm.change()
+    assert await farm.empty() == []
+    await farm.pass_time(HOUR)
+    assert await farm.empty() == []
+    await farm.pass_time(30 * MINUTE)
+    assert await farm.empty() == ["a"]
+    assert await farm.next_run() == 150 * MINUTE
+
+
+async def test_rescheduled_with_a_period(mock_clock: MockClock, farm: Farm) -> None:
+    await farm.schedule("a", Period.NEVER)
+    await farm.store.reschedule("a", Instant(START.ms + MINUTE), Period.DAILY)
+    await farm.change()
+    await farm.pass_time(MINUTE)
+    assert await farm.empty() == ["a"]
+    assert await farm.next_run() == MINUTE + DAY
+
+
+async def test_a_job_that_never_repeats_is_left_alone(mock_clock: MockClock, farm: Farm) -> None:
+    await farm.schedule("a", Period.NEVER)
+    await farm.pass_time(3650 * DAY)
+    assert await farm.empty() == []
+
+
+async def test_runs_missed_while_the_server_was_down(tmp_path: Path, mock_clock: MockClock) -> None:
+    async with ticking(tmp_path, mock_clock) as farm:
+        await farm.schedule("a", Period.HOURLY)
+        await farm.schedule("b", Period.DAILY)
+    store = WatchedStore(tmp_path / "db")
+    farm = Farm(store, mock_clock, wall=Instant(START.ms + 5 * HOUR + 1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.run)
+        farm.begin(nursery)
+        await eventually(lambda: store.looks)
+        assert await farm.empty() == ["a"]
+        assert await farm.next_run() == 6 * HOUR
+        nursery.cancel_scope.cancel()
+    store.close()
+
+
+async def test_a_database_that_can_not_be_read_is_tried_again(
+    mock_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture
+) -> None:
+    await farm.schedule("a", Period.HOURLY)
+    farm.store.broken = True
+    await farm.pass_time(MINUTE)
+    await farm.pass_time(MINUTE)
+    farm.store.broken = False
+    assert len(log_lines(caplog.text, "due jobs can't be queued, trying again: ", "disk I/O error")) == 2
+    await farm.pass_time(HOUR)
+    assert await farm.empty() == ["a"]
