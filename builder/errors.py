@@ -1,5 +1,6 @@
 """The errors that people see: each class says when it is raised and how its program ends."""
 
+import signal
 from typing import ClassVar
 
 
@@ -39,3 +40,9 @@ class InvalidAddress(BuilderError, ValueError):
     """Text that should name a host and a port, and does not."""
 
     exit_code = 2
+
+
+class NobodyReads(BuilderError):
+    """The reader of standard output has gone, as `head` does. It is no fault: nothing is said."""
+
+    exit_code: ClassVar[int] = 128 + signal.SIGPIPE  # as of any program that the signal ended

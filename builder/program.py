@@ -7,14 +7,11 @@ from typing import NoReturn
 
 import click
 
-from builder.errors import BuilderError
+from builder.errors import BuilderError, NobodyReads
 from builder.model import printable
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit status after Ctrl-C, as a shell reports a program that the signal ended."""
-
-BROKEN_PIPE = 128 + signal.SIGPIPE
-"""Exit status when nobody reads the output any more, as of any program that SIGPIPE ended."""
 
 
 def run(command: click.Command, name: str) -> NoReturn:
@@ -23,8 +20,8 @@ def run(command: click.Command, name: str) -> NoReturn:
         status = command.main(prog_name=name, standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:
-        status = BROKEN_PIPE
+    except (NobodyReads, BrokenPipeError):
+        status = NobodyReads.exit_code
     except click.exceptions.Abort:  # click's word for KeyboardInterrupt
         status = INTERRUPTED
     except KeyboardInterrupt:
@@ -43,12 +40,12 @@ def run(command: click.Command, name: str) -> NoReturn:
 
 
 def _leave(status: int) -> NoReturn:
-    # what could not be written is not tried again while the interpreter ends: it would be a second message
-    try:
-        if sys.stdout is not None:
+    if status and sys.stdout is not None:
+        # what could not be written must not be tried again, and complained about, while the interpreter ends
+        try:
             sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
 

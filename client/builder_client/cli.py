@@ -13,9 +13,9 @@ from builder import __version__
 from builder.address import DEFAULT_PORT, parse_address
 from builder.errors import InvalidAddress
 from builder.model import Instant, Period, check_name
+from builder.program import run
 
 from . import words
-from .program import run
 
 if TYPE_CHECKING:
     from .remote import Remote

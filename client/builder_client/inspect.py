@@ -11,8 +11,7 @@ from typing import BinaryIO, NoReturn
 import click
 
 from builder import __version__
-
-from .program import run
+from builder.program import run
 
 PROGRAM = "builder-inspect"
 

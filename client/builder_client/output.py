@@ -8,12 +8,11 @@ import io
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
-from builder.errors import BuilderError
+from builder.errors import BuilderError, NobodyReads
 from builder.model import printable, raw
 
 _NO_WRAP = 10_000_000
@@ -40,12 +39,6 @@ def json_bytes(key: str, data: bytes) -> dict[str, str]:
 def to_json(value: object, *, indent: int | None = None) -> str:
     """Return JSON in ASCII, so that it is safe on any terminal and in any encoding."""
     return json.dumps(value, indent=indent, ensure_ascii=True)
-
-
-class NobodyReads(BuilderError):
-    """The reader of standard output has gone, as `head` does. It is no fault: nothing is said."""
-
-    exit_code: ClassVar[int] = 128 + signal.SIGPIPE  # as of any program that the signal ended
 
 
 class Printer:
