@@ -100,7 +100,15 @@ def run(directory: Path, upload: str | None) -> None:
         step("starting a worker, and watching the first build live")
         watching = start(*client, "observe", "--follow-next", JOB, "--exit-status")
         running.enter_context(
-            program("builder-worker", PLATFORM, "--remote", address, "--loop", *worker_options(), log=directory / "worker.log")
+            program(
+                "builder-worker",
+                PLATFORM,
+                "--remote",
+                address,
+                "--loop",
+                *worker_options(),
+                log=directory / "worker.log",
+            )
         )
         wait_for(watching, "the first build")
         step("executing it again")
@@ -143,7 +151,9 @@ def compare(executions: list[Path]) -> None:
     """Print the artifacts of both builds and whether they are the same."""
     digests = []
     for execution in executions:
-        shown = subprocess.run([BIN / "builder-inspect", "--json", execution], capture_output=True, text=True, check=False)
+        shown = subprocess.run(
+            [BIN / "builder-inspect", "--json", execution], capture_output=True, text=True, check=False
+        )
         if shown.returncode:
             raise DemoFailed(f"builder-inspect failed: {shown.stderr}")
         artifacts: list[dict[str, Any]] = json.loads(shown.stdout)["artifacts"]
@@ -154,7 +164,9 @@ def compare(executions: list[Path]) -> None:
     if len(digests) != 2 or not digests[0] or digests[0] != digests[1]:
         raise DemoFailed("the two builds differ, or left no wheel")
     print("\nThe two wheels are byte-identical: the build is reproducible.")
-    print(f"Look closer with: {BIN / 'builder-inspect'} {executions[-1]}\nRemove the results with: rm -r {executions[0].parents[3]}")
+    print(
+        f"Look closer with: {BIN / 'builder-inspect'} {executions[-1]}\nRemove the results with: rm -r {executions[0].parents[3]}"
+    )
 
 
 def step(text: str) -> None:
@@ -165,9 +177,17 @@ def step(text: str) -> None:
 @contextlib.contextmanager
 def program(name: str, *arguments: str, log: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """Run a program until the block ends; what it logs goes to a file."""
-    with log.open("w") as target, subprocess.Popen(
-        [BIN / name, *arguments], stderr=target, stdin=subprocess.DEVNULL, text=True, start_new_session=True, **options
-    ) as process:
+    with (
+        log.open("w") as target,
+        subprocess.Popen(
+            [BIN / name, *arguments],
+            stderr=target,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            **options,
+        ) as process,
+    ):
         try:
             yield process
         finally:
