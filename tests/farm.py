@@ -359,6 +359,13 @@ class LocalServer:
     data_dir: Path
     config_dir: Path
     port: int
+    _stopped: trio.Event = field(factory=trio.Event)
+
+    def stop(self) -> None:
+        """Stop it as SIGTERM does; the signal is sent once, since a second one would be this process's own."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def full(self, name: str, uuid: UUID) -> Path:
         return self.data_dir / name / str(uuid) / "full"
@@ -389,8 +396,9 @@ async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(serve, settings, addresses.extend, now=now))
         await eventually(lambda: addresses, what="the announcement")
-        yield LocalServer(data_dir=data_dir, config_dir=config_dir, port=int(addresses[0].rpartition(":")[2]))
-        os.kill(os.getpid(), signal.SIGTERM)
+        server = LocalServer(data_dir=data_dir, config_dir=config_dir, port=int(addresses[0].rpartition(":")[2]))
+        yield server
+        server.stop()
 
 
 # --- scripted peers ------------------------------------------------------------------------------------------------
