@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import trio
-from worker_program import DEADLINE, UUID_1
+from worker_program import DEADLINE
 
 from builder.model import Aborted, Exited, Result
 from builder_worker.job import SendLines, run_job
@@ -16,7 +17,7 @@ from builder_worker.sandbox.none import NoSandbox
 async def _run(
     tmp_path: Path, script: bytes, limits: Limits, send_lines: SendLines | None = None
 ) -> tuple[Result, list[bytes]]:
-    task = Task(uuid=UUID_1, name="job", platform="p1", script=script, environment={"PATH": "/usr/bin:/bin"})
+    task = Task(uuid=uuid4(), name="job", platform="p1", script=script, environment={"PATH": "/usr/bin:/bin"})
     lines: list[bytes] = []
 
     async def keep(more: Sequence[bytes]) -> None:
@@ -84,15 +85,16 @@ async def test_cancellation_leaves_nothing(tmp_path: Path) -> None:
     async def note(_lines: Sequence[bytes]) -> None:
         begun.set()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_run, tmp_path, b"echo begun; sleep 1000", Limits(), note)
-        await begun.wait()
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_run, tmp_path, b"echo begun; sleep 1000", Limits(), note)
+            await begun.wait()
+            nursery.cancel_scope.cancel()
     assert not list(tmp_path.iterdir())
 
 
 async def test_an_environment_that_can_not_be_passed_is_an_error(tmp_path: Path) -> None:
-    task = Task(uuid=UUID_1, name="job", platform="p1", script=b"true", environment={"A": "x" * 10_000_000})
+    task = Task(uuid=uuid4(), name="job", platform="p1", script=b"true", environment={"A": "x" * 10_000_000})
 
     async def never(_lines: Sequence[bytes]) -> None:
         raise AssertionError

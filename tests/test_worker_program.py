@@ -108,7 +108,7 @@ async def test_the_job_gets_what_it_needs_and_nothing_else(tmp_path: Path) -> No
     async with open_server() as server:
         arguments = ("-r", server.address, "--env", "KEEP", "--env", "NEW=1=2")
         async with run_worker(tmp_path, *arguments, environment=environment) as worker, server.accept() as connection:
-            await connection.hand_out(script, name="a\nb")
+            await connection.hand_out(script, name="a\nb", uuid=UUID_1)
             finished = await connection.finish()
             assert connection.platform == "p1"
             assert b"s3cret" not in b"".join(finished.lines), worker.log

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import trio
 from attrs import define, field
@@ -61,12 +61,15 @@ class WorkerConnection:
         await self.channel.send(ServerHello())
         self.platform = (await self.channel.receive_expected(JobRequested)).platform
 
-    async def hand_out(self, script: bytes, *, name: str = "job", uuid: UUID = UUID_1) -> None:
-        """Give the worker a job, greeting it first if that was not done."""
+    async def hand_out(self, script: bytes, *, name: str = "job", uuid: UUID | None = None) -> None:
+        """Give the worker a job, greeting it first if that was not done.
+
+        Each has a uuid of its own: by it, what is left of a job is found and killed, also that of another test run.
+        """
         if not self.platform:
             await self.greet()
         job = ScriptJob(name=name, platform=self.platform, script=script)
-        await self.channel.send(JobSchedule(uuid=uuid, job=job))
+        await self.channel.send(JobSchedule(uuid=uuid or uuid4(), job=job))
 
     async def read_line(self) -> bytes:
         """Return the next console line."""
