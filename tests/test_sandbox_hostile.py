@@ -26,10 +26,11 @@ from sandbox_runs import (
 SECRET = "swordfish-" + secrets.token_hex(8)
 """In the environment of the worker, where no job may find it."""
 
-SUBJECTS = [("bubblewrap", "root"), ("bubblewrap", "user"), ("overlay", "root")]
+SUBJECTS = [("bubblewrap", "root"), ("bubblewrap", "user"), ("overlay", "root"), ("nspawn", "root")]
 
 READ_ONLY = {
     "bubblewrap": "/ /dev /etc /usr /usr/bin /lib /var /home /proc /sys",
+    "nspawn": "/proc /proc/sys /sys",
     "overlay": "/dev /proc /proc/sys",  # the rest is thrown away after the job
 }
 """Where a job may not write, by back end."""
@@ -71,6 +72,10 @@ def says(*lines: str) -> Callable[[Outcome], bool]:
     return lambda outcome: outcome.code == 0 and outcome.output.split() == list(lines)
 
 
+def says_one_of(*words: str) -> Callable[[Outcome], bool]:
+    return lambda outcome: outcome.code == 0 and outcome.output.strip() in words
+
+
 def is_stopped_by(text: str) -> Callable[[Outcome], bool]:
     return lambda outcome: outcome.exceeded == text
 
@@ -102,7 +107,7 @@ CASES = {
     "writes kernel settings": Case(
         "for f in /proc/sys/kernel/core_pattern /proc/sys/kernel/hostname /proc/sys/vm/drop_caches /proc/sysrq-trigger "
         "/sys/kernel/mm/ksm/run /sys/fs/cgroup/cgroup.procs; do\n"
-        "  (echo 0 >$f) 2>/dev/null && echo wrote $f\ndone; true",
+        "  [ -e $f ] && (echo 0 >$f) 2>/dev/null && echo wrote $f\ndone; true",
         says(),
     ),
     "makes itself hard to kill when memory is short": Case(
@@ -139,10 +144,10 @@ CASES = {
     "enters process 1's namespaces": Case(
         "for n in mnt user net pid ipc; do nsenter --$n=/proc/1/ns/$n true 2>/dev/null && echo $n; done; true", says()
     ),
-    "traces process 1 of the host": Case(call("ptrace", "16", "99999", "0", "0"), says(ESRCH)),
+    "traces process 1 of the host": Case(call("ptrace", "16", "99999", "0", "0"), says_one_of(ESRCH, EPERM)),
     "asks for keys": Case(call("keyctl", "0", "-3", "0"), says(EPERM)),
     "loads BPF": Case(call("bpf", "0", "0", "0"), says(EPERM)),
-    "uses io_uring": Case(call("io_uring", "1", "0"), says(ENOSYS)),
+    "uses io_uring": Case(call("io_uring", "1", "0"), says_one_of(ENOSYS, EPERM)),
     "opens a socket to the hypervisor": Case(call("socket", "40", "1", "0"), says(EAFNOSUPPORT)),
     "gains privileges by a set-user-ID program": Case("grep NoNewPrivs /proc/self/status", says("NoNewPrivs:", "1")),
     "sets the clock": Case("date -s 2001-01-01 >/dev/null 2>&1 && echo set; true", says()),

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -107,14 +108,11 @@ def test_root_of_the_job_is_nobody_on_the_host(worker: Driver) -> None:
 def test_users_of_sandboxes_do_not_overlap() -> None:
     firsts = [first_uid(JOB_UIDS, index) for index in range(len(JOB_UIDS))]
     assert firsts[0] > JOB_UIDS[-1]
-    assert all(second - first == USERS for first, second in zip(firsts, firsts[1:], strict=False))
+    assert all(second - first == USERS for first, second in pairwise(firsts))
     assert firsts[-1] + USERS < 2**31, "systemd and others reserve what follows"
 
 
 def test_a_directory_that_is_no_tree_is_refused_with_a_remedy() -> None:
-    with (
-        work_directory("root") as empty,
-        pytest.raises((pytest.skip.Exception, pytest.fail.Exception), match="root create"),
-    ):
-        with driver("overlay", "root", root=str(empty)):
-            pass
+    refused = pytest.raises((pytest.skip.Exception, pytest.fail.Exception), match="root create")
+    with work_directory("root") as empty, refused, driver("overlay", "root", root=str(empty)):
+        pass

@@ -7,7 +7,6 @@ Whatever else a job may do, it does as a user who owns nothing but the job's dir
 import contextlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import trio
 from attrs import define, field
@@ -207,20 +206,10 @@ class Bubblewrap(Backend):
             arguments += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
         for cache in self.options.caches:
             path = self.options.cache_directory(platform, cache)
-            make_cache(path, owner)
+            job_directory.make_cache(path, owner)
             arguments += ["--bind", str(path), cache.target]
         return arguments
 
     async def clean_up(self) -> tuple[str, ...]:
         """Remove control groups and work directories of workers that are gone."""
         return (*await self.groups.clean_up(), *await job_directory.clean_up(self.options.work_root))
-
-
-def make_cache(path: Path, owner: int | None) -> None:
-    """Make the directory of a cache, the job's own. Raises SandboxError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if owner is not None:
-            os.chown(path, owner, owner)
-    except OSError as error:
-        raise SandboxError(f"cannot make a cache: {error}") from error

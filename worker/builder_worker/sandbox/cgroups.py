@@ -281,11 +281,12 @@ class Group:
         return None
 
     def processes(self) -> frozenset[int]:
-        """Return the processes that are in any of the groups."""
+        """Return the processes that are in any of the groups, or in groups that a container program made below."""
         pids: set[int] = set()
         for directory in self.directories:
-            with contextlib.suppress(OSError):
-                pids.update(map(int, (directory / "cgroup.procs").read_text().split()))
+            for path, _, _ in os.walk(directory):
+                with contextlib.suppress(OSError):
+                    pids.update(map(int, Path(path, "cgroup.procs").read_text().split()))
         return frozenset(pids)
 
     def kill(self) -> None:
@@ -326,12 +327,13 @@ async def _remove(directory: Path) -> None:
 
 
 def _try_remove(directory: Path) -> bool:
-    try:
-        directory.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise SandboxError(f"cannot remove the control group {directory}: {error}") from error
-        return False
+    for path, _, _ in os.walk(directory, topdown=False):
+        try:
+            Path(path).rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise SandboxError(f"cannot remove the control group {path}: {error}") from error
+            return False
     return True

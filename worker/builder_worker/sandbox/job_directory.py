@@ -210,3 +210,13 @@ async def clean_up(root: Path) -> tuple[str, ...]:
     for path in paths:
         await remove_tree(path)
     return tuple(f"removed the work directory {path}" for path in paths)
+
+
+def make_cache(path: Path, owner: int | None) -> None:
+    """Make the directory of a cache, the job's own. Raises SandboxError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if owner is not None:
+            os.chown(path, owner, owner)
+    except OSError as error:
+        raise SandboxError(f"cannot make a cache: {error}") from error

@@ -31,7 +31,7 @@ from builder_worker.sandbox.tools import ENVIRONMENT, first_line
 START_TIMEOUT = 60.0
 """Seconds in which a sandbox must be ready on a machine that is very busy."""
 
-_MAX_NOTES = 64 * 1024
+MAX_NOTES = 64 * 1024
 """Bytes kept of what bubblewrap and its helpers say: a few lines, unless the job got hold of the pipe."""
 
 # Process limits first, then the groups: what follows counts as the job's. The score makes the kernel, when the whole
@@ -45,13 +45,16 @@ shift
 exec "$@"
 """
 
-_READY = b"+"
+_READY, _OVER = b"+", b"\4"
+"""What the inner shell says before and after the script; between them is what it says about the script's end."""
 
 _INNER = """
 printf + >&2
 read -r go || exit 1
 (exec "$@" </dev/null 2>&1)
-exit $?
+code=$?
+printf '\\004' >&2
+exit $code
 """
 
 _STATUS = re.compile(rb'"(child-pid|exit-code)": *([0-9]+)')
@@ -120,10 +123,13 @@ class Process:
                 # In a file, because all users see command lines, and the job's environment is part of this one.
                 passed.append(_data(b"".join(os.fsencode(argument) + b"\0" for argument in arguments), theirs))
                 process = subprocess.Popen(
-                    [
-                        *("/bin/sh", "-c", _OUTER, "sh", *map(str, launch.entries), "--", *launch.prefix),
-                        *("bwrap", "--args", str(passed[-1]), "/bin/sh", "-c", _INNER, "sh", *launch.command),
-                    ],
+                    enter_groups(
+                        launch.entries,
+                        [
+                            *launch.prefix,
+                            *("bwrap", "--args", str(passed[-1]), "/bin/sh", "-c", _INNER, "sh", *launch.command),
+                        ],
+                    ),
                     stdin=gate_read,
                     stdout=output,
                     stderr=notes_write,
@@ -181,15 +187,7 @@ class Process:
 
     def conclude(self) -> ExitStatus:
         """Return how the script ended, when all are gone. Raises SandboxError if it did not come to the script."""
-        started, said = self._notes_text.startswith(_READY), self._notes_text.removeprefix(_READY)
-        code = self._reported("exit-code")
-        if not started and not self._killed:
-            raise SandboxError(f"the sandbox did not start: {first_line(said)}")
-        if code is None:  # bubblewrap itself was killed
-            return ExitStatus(signal=signal.SIGKILL)
-        if said and 128 < code <= 128 + signal.NSIG:
-            return ExitStatus(signal=code - 128)
-        return ExitStatus(code=code)
+        return conclude(self._notes_text, self._reported("exit-code"), killed=self._killed)
 
     def kill(self) -> None:
         """Kill all processes; the kernel ends the namespace with its process 1."""
@@ -204,6 +202,25 @@ class Process:
         for descriptor in (self._gate, self._status, self._notes, self._bwrap, self._init):
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def enter_groups(entries: Sequence[Path], command: Sequence[str]) -> list[str]:
+    """Return a command line that becomes another one in the given control groups."""
+    return ["/bin/sh", "-c", _OUTER, "sh", *map(str, entries), "--", *command]
+
+
+def conclude(notes: bytes, code: int | None, *, killed: bool) -> ExitStatus:
+    """Return how a script ended, from what the shell around it said and the code that came through.
+
+    ``code`` is None if what should have passed it on was killed. Raises SandboxError if there was no such shell.
+    """
+    if not notes.startswith(_READY) and not killed:
+        raise SandboxError(f"the sandbox did not start: {first_line(notes)}")
+    if code is None:
+        return ExitStatus(signal=signal.SIGKILL)
+    if notes.removeprefix(_READY).partition(_OVER)[0] and 128 < code <= 128 + signal.NSIG:
+        return ExitStatus(signal=code - 128)
+    return ExitStatus(code=code)
 
 
 def _data(data: bytes, stack: contextlib.ExitStack) -> int:
@@ -226,5 +243,5 @@ def _pipe(*, reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tupl
 def _read(descriptor: int) -> bytes:
     """Read what is there now, up to a bound; empty at the end of the file."""
     with contextlib.suppress(BlockingIOError):
-        return os.read(descriptor, _MAX_NOTES)
+        return os.read(descriptor, MAX_NOTES)
     return b""

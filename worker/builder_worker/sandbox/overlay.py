@@ -28,7 +28,7 @@ RUN_SIZE = 64 * 1024 * 1024
 # What dpkg and the scripts of packages do as root: change owners and modes, become another user, put programs in
 # their place. All of it counts only for the job's own users and files. What is not here: mounts, devices, network
 # settings, the kernel.
-_CAPABILITIES = (
+CAPABILITIES = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FOWNER",
@@ -44,10 +44,10 @@ _CAPABILITIES = (
 _ISOLATION = (
     *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup", "--die-with-parent", "--new-session"),
     *("--hostname", view.HOSTNAME, "--cap-drop", "ALL"),
-    *(part for name in _CAPABILITIES for part in ("--cap-add", name)),
+    *(part for name in CAPABILITIES for part in ("--cap-add", name)),
 )
 
-_SETUP = (sys.executable, "-I", "-S", overlay_setup.__file__)
+SETUP = (sys.executable, "-I", "-S", overlay_setup.__file__)
 
 
 def first_uid(uids: range, index: int) -> int:
@@ -88,17 +88,14 @@ class Overlay(Bubblewrap):
         return None if said is None else diagnosis.explain(said)
 
     def _enter(self, directory: os.PathLike[str], first: int) -> tuple[str, ...]:
-        return (*_SETUP, str(self.options.root), str(directory), str(first))
+        return (*SETUP, "enter", str(self.options.root), str(directory), str(first))
 
     def _owner(self, user: JobUser) -> int:
         return first_uid(self.options.job_uids, user.index)
 
     def _launch(self, task: Task, directory: JobDirectory, group: cgroups.Group, owner: int | None) -> Launch:
         assert owner is not None, "checked by check"
-        directory.make_own("upper", 0o755)
-        directory.make_own("scratch", 0o755)
-        for name in ("lower", "root"):
-            (directory.path / name).mkdir()
+        make_layers(directory)
         return Launch(
             entries=group.entries,
             prefix=("prlimit", "--core=1:1", *self._enter(directory.path, owner)),
@@ -119,6 +116,14 @@ class Overlay(Bubblewrap):
             command=command_for(task.script),
             last=(),
         )
+
+
+def make_layers(directory: JobDirectory) -> None:
+    """Make the directories that ``overlay_setup`` mounts. Raises OSError."""
+    directory.make_own("upper", 0o755)
+    directory.make_own("scratch", 0o755)
+    for name in ("lower", "root"):
+        (directory.path / name).mkdir()
 
 
 def _files(options: Options) -> dict[str, str]:

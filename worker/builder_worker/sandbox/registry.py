@@ -12,6 +12,7 @@ from attrs import frozen
 from builder_worker.sandbox import Backend, Check, SandboxError, Task, job_directory
 from builder_worker.sandbox.bubblewrap import Bubblewrap
 from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.nspawn import Nspawn
 from builder_worker.sandbox.options import OptionError, Options
 from builder_worker.sandbox.overlay import Overlay
 
@@ -32,11 +33,13 @@ def _none(options: Options) -> Backend:
 _MAKERS: dict[str, Callable[[Options], Backend]] = {
     "bubblewrap": lambda options: Bubblewrap(options=options),
     "overlay": lambda options: Overlay(options=options),
+    "nspawn": lambda options: Nspawn(options=options),
     "none": _none,
 }
 
-_BY_ISOLATION = ("bubblewrap",)
-"""What ``auto`` tries, best first. Never ``none``: less isolation is the operator's word, not a fallback."""
+_BY_ISOLATION = ("bubblewrap", "nspawn")
+"""What ``auto`` tries, best first: where the job is no root at all, then where it is one of a namespace. Not
+``overlay``, which works only where bubblewrap does. Never ``none``: less isolation is the operator's word, not a fallback."""
 
 NAMES = tuple(_MAKERS)
 

@@ -161,9 +161,6 @@ _MACHINES = {
     ),
 }
 
-_BY_ARGUMENTS = frozenset({"ioctl", "socket", "clone", "unshare"})
-"""Calls that are refused for some arguments only."""
-
 _PROBED = frozenset({"clone3", "io_uring_setup", "io_uring_enter", "io_uring_register", "open_tree_attr"})
 """Calls that programs try and replace by older ones when the kernel does not have them. The flags of clone3 lie in
 memory, where no filter can look."""
@@ -190,9 +187,8 @@ def _allow() -> bytes:
     return _instruction(_RETURN, _ALLOW)
 
 
-def _for_number(number: int, body: Iterable[bytes]) -> bytes:
-    """Run ``body``, which returns, for one system call, and skip it for all others."""
-    code = b"".join(body)
+def _for_number(number: int, code: bytes) -> bytes:
+    """Run code that ends with a return for one system call, and skip it for all others."""
     return _instruction(_JUMP_EQUAL, number, otherwise=len(code) // 8) + code
 
 
@@ -209,8 +205,28 @@ def _masked(index: int, mask: int) -> bytes:
     return _argument(index) + _instruction(_JUMP_SET, mask, otherwise=1) + _refuse() + _allow()
 
 
-def build(machine_name: str | None = None) -> bytes:
-    """Return the filter for a machine, of those that ``supported`` knows; by default for this one."""
+_BY_ARGUMENTS = {
+    "ioctl": _any_of(1, (_TIOCSTI, _TIOCLINUX), matching=_refuse(), other=_allow()),
+    "clone": _masked(0, _NAMESPACES),
+    "unshare": _masked(0, _NAMESPACES | _NEW_TIME),
+    "socket": _any_of(0, _FAMILIES, matching=_allow(), other=_refuse(errno.EAFNOSUPPORT)),
+}
+"""Calls that are refused for some arguments only."""
+
+FOR_CONTAINERS = frozenset(
+    {
+        *("mount", "umount2", "pivot_root", "open_tree", "move_mount", "mount_setattr", "open_tree_attr"),
+        *("fsopen", "fsconfig", "fsmount", "fspick", "clone", "unshare", "setns", "sethostname", "keyctl", "bpf"),
+    }
+)
+"""Calls that a program needs that makes a container, and has to refuse to the job itself."""
+
+
+def build(machine_name: str | None = None, *, allowed: frozenset[str] = frozenset()) -> bytes:
+    """Return the filter for a machine, of those that ``supported`` knows; by default for this one.
+
+    Calls that are ``allowed`` are left out of it.
+    """
     machine = _MACHINES[machine_name or platform.machine()]
     numbers = machine.numbers
     code = [
@@ -221,17 +237,10 @@ def build(machine_name: str | None = None) -> bytes:
     ]
     if machine.foreign_from is not None:
         code += [_instruction(_JUMP_GREATER_EQUAL, machine.foreign_from, otherwise=1), _refuse(errno.ENOSYS)]
-    code += [
-        _for_number(numbers["ioctl"], [_any_of(1, (_TIOCSTI, _TIOCLINUX), matching=_refuse(), other=_allow())]),
-        _for_number(numbers["clone"], [_masked(0, _NAMESPACES)]),
-        _for_number(numbers["unshare"], [_masked(0, _NAMESPACES | _NEW_TIME)]),
-        _for_number(numbers["socket"], [_any_of(0, _FAMILIES, matching=_allow(), other=_refuse(errno.EAFNOSUPPORT))]),
-    ]
-    code += [
-        _for_number(number, [_refuse(errno.ENOSYS if name in _PROBED else errno.EPERM)])
-        for name, number in sorted(numbers.items())
-        if name not in _BY_ARGUMENTS
-    ]
+    for name, number in sorted(numbers.items()):
+        if name not in allowed:
+            refuse = _refuse(errno.ENOSYS if name in _PROBED else errno.EPERM)
+            code.append(_for_number(number, _BY_ARGUMENTS.get(name, refuse)))
     return b"".join([*code, _allow()])
 
 

@@ -1,0 +1,197 @@
+"""What the back ends share that leave the sandbox to a container program: podman and systemd-nspawn.
+
+Such a program may leave the container running when it is killed itself. So a lifeline runs beside it: a shell that
+reads from a pipe which the worker holds. When the worker dies, or cuts the line to kill the job, the shell runs the
+command that ends the container.
+"""
+
+import contextlib
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import trio
+from attrs import define, frozen
+
+from builder_worker.sandbox import ExitStatus, Sandbox, SandboxError, Task, launch, tools
+from builder_worker.sandbox.bubblewrap import SCRIPT
+from builder_worker.sandbox.job_directory import JobDirectory
+
+ENVIRONMENT = "environment"
+"""Name of the file beside the job's disk that sets its variables: a command line would show them to all users."""
+
+ENVIRONMENT_INSIDE = "/run/builder-environment"
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+_LIFELINE = 'read -r _; exec "$@" >/dev/null 2>&1'
+
+# Like the shell inside of bubblewrap, see ``launch``, but there is no word to go: the lifeline watches the worker.
+_INNER = f"""
+umask 022
+. {ENVIRONMENT_INSIDE}
+printf + >&2
+(exec "$@" </dev/null 2>&1)
+code=$?
+printf '\\004' >&2
+exit $code
+"""
+
+
+def inner(command: Sequence[str]) -> tuple[str, ...]:
+    """Return the command that runs the job's inside, with nothing of the program's environment."""
+    return ("/usr/bin/env", "-i", "/bin/sh", "-c", _INNER, "sh", *command)
+
+
+def write_environment(directory: JobDirectory, variables: Mapping[str, str]) -> Path:
+    """Write the file that sets the job's variables, and return it. Raises OSError or SandboxError."""
+    bad = [name for name in variables if not _NAME.match(name)]
+    if bad:
+        raise SandboxError(f"not the name of a variable: {bad[0]!r}")
+    quoted = {name: value.replace("'", "'\\''") for name, value in variables.items()}
+    path = directory.path / ENVIRONMENT
+    path.write_text("".join(f"export {name}='{value}'\n" for name, value in quoted.items()))
+    if directory.owner is not None:
+        os.chown(path, directory.owner, directory.owner)
+    path.chmod(0o400)
+    return path
+
+
+@frozen(kw_only=True)
+class Command:
+    """What to run: the container program's command line, and what ends the container."""
+
+    run: Sequence[str]
+    end: Sequence[str]
+    entries: Sequence[Path] = ()
+    """Files of control groups to write "0" to."""
+
+    environment: Mapping[str, str] = tools.ENVIRONMENT
+    """What the container program, not the job, sees."""
+
+
+@define(kw_only=True)
+class _Running:
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    notes: int
+    lifeline: subprocess.Popen[bytes]
+    line: int | None
+
+
+class ContainerSandbox(Sandbox):
+    """A job in a container."""
+
+    script_name = SCRIPT
+
+    def __init__(self, *, command: Command, directory: JobDirectory, resources: contextlib.ExitStack) -> None:
+        self.work = directory.build
+        self.directory = directory
+        self._command = command
+        self._resources = resources
+        self._running: _Running | None = None
+        self._killed = False
+        self.status: ExitStatus | None = None
+
+    def start(self, output: int) -> None:
+        """Start the container program, and its lifeline first."""
+        read, line = os.pipe2(os.O_CLOEXEC)
+        notes, notes_write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(notes, False)
+        try:
+            lifeline = self._spawn(("/bin/sh", "-c", _LIFELINE, "sh", *self._command.end), read, read, read)
+            chain = launch.enter_groups(self._command.entries, self._command.run)
+            process = self._spawn(chain, subprocess.DEVNULL, output, notes_write)
+        except OSError as error:
+            raise SandboxError(f"cannot start {self._command.run[0]}: {error}") from error
+        finally:
+            os.close(read)
+            os.close(notes_write)
+        self._running = _Running(
+            process=process, pidfd=os.pidfd_open(process.pid), notes=notes, lifeline=lifeline, line=line
+        )
+
+    def _spawn(self, command: Sequence[str], stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=self._command.environment,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    async def wait(self) -> ExitStatus:
+        """Wait for the container program, and watch the size of the work directory meanwhile."""
+        if self.status is None:
+            await self._wait_gone()
+            await self.directory.settle()
+            self.status = await self.conclude()
+        return self.status
+
+    async def _wait_gone(self) -> None:
+        assert self._running is not None, "started first"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._enforce_size)
+            await trio.lowlevel.wait_readable(self._running.pidfd)
+            nursery.cancel_scope.cancel()
+        self._running.process.wait()
+
+    async def conclude(self) -> ExitStatus:
+        """Return how the script ended, when all is gone. Raises SandboxError if it did not come to it."""
+        assert self._running is not None
+        code = self._running.process.returncode
+        notes = b""
+        with contextlib.suppress(BlockingIOError):
+            notes = os.read(self._running.notes, launch.MAX_NOTES)
+        return launch.conclude(notes, code if code >= 0 else None, killed=self._killed)
+
+    async def _enforce_size(self) -> None:
+        if self.directory.size is not None:
+            await self.directory.wait_full()
+            self.kill()
+
+    def kill(self) -> None:
+        """Cut the lifeline, which ends the container."""
+        running = self._running
+        if running is not None and self.status is None and running.line is not None:
+            self._killed = self._killed or running.process.poll() is None
+            os.close(running.line)
+            running.line = None
+
+    def exceeded(self) -> str | None:
+        """Return the limit that ended the job."""
+        if self.status is None or self.status.code == 0:
+            return None
+        return self.directory.exceeded()
+
+    async def aclose(self) -> None:
+        """Kill, wait, remove."""
+        with trio.CancelScope(shield=True), self._resources:
+            if self._running is not None:
+                await self._end(self._running)
+                self._running = None
+            await self.discard()
+            await self.directory.remove()
+
+    async def _end(self, running: _Running) -> None:
+        if running.process.poll() is None:
+            self.kill()
+        await self._wait_gone()
+        if running.line is not None:  # all is over, so its work is not wanted
+            running.lifeline.kill()
+            os.close(running.line)
+        await trio.to_thread.run_sync(running.lifeline.wait)
+        os.close(running.pidfd)
+        os.close(running.notes)
+
+    async def discard(self) -> None:
+        """Remove what the container program made."""
+
+
+def variables(task: Task, home: str, path: str) -> dict[str, str]:
+    """Return the job's environment."""
+    return {"PATH": path, "HOME": home, **task.environment}

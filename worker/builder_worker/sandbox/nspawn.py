@@ -1,0 +1,200 @@
+"""The back end ``nspawn``: systemd-nspawn on a root tree with a throw-away layer; the job is root in it.
+
+The tree and its layer are mounted as for ``overlay``, because systemd-nspawn's own volatile overlay lies in memory
+and cannot be combined with user namespaces. Limits are the worker's control groups, in which all of it runs.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+from attrs import define, field
+
+from builder_worker.sandbox import (
+    Backend,
+    Check,
+    ExitStatus,
+    Sandbox,
+    SandboxError,
+    Task,
+    cgroups,
+    container,
+    diagnosis,
+    job_directory,
+    overlay,
+    seccomp,
+    tools,
+    uids,
+    view,
+)
+from builder_worker.sandbox.bubblewrap import SCRIPT, command_for
+from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.options import Options
+
+# In version 2 one write ends them all; in version 1 no new ones may come while the rest are killed.
+_END_GROUPS = """
+for g; do
+  if [ -e "$g/cgroup.kill" ]; then echo 1 >"$g/cgroup.kill"; fi
+  if [ -e "$g/pids.max" ]; then echo 0 >"$g/pids.max"; fi
+done
+for g; do
+  while p=$(cat "$g/cgroup.procs") && [ -n "$p" ]; do kill -9 $p; done
+done
+"""
+
+# What cannot be refused to systemd-nspawn itself, see ``seccomp``: it goes on top of its own filter and ours.
+_REFUSED_CALLS = "~@mount @keyring bpf unshare setns"
+
+# What systemd-nspawn gives by default and ``overlay.CAPABILITIES`` does not have; a list of what to keep is not
+# possible, because what is dropped wins.
+_DROPPED = (
+    *("CAP_AUDIT_CONTROL", "CAP_AUDIT_WRITE", "CAP_DAC_READ_SEARCH", "CAP_IPC_OWNER", "CAP_LEASE"),
+    *("CAP_LINUX_IMMUTABLE", "CAP_MKNOD", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST"),
+    *("CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_PTRACE", "CAP_SYS_RESOURCE"),
+    "CAP_SYS_TTY_CONFIG",
+)
+
+_ISOLATION = (
+    *("--quiet", "--register=no", "--keep-unit", "--console=pipe", "--as-pid2", "--link-journal=no"),
+    f"--tmpfs=/dev/shm:mode=1777,size={view.SHM_SIZE}",
+    *("--resolv-conf=off", "--timezone=off", f"--hostname={view.HOSTNAME}", "--no-new-privileges=yes"),
+    f"--drop-capability={','.join(_DROPPED)}",
+    f"--system-call-filter={_REFUSED_CALLS}",
+)
+
+
+class NspawnSandbox(container.ContainerSandbox):
+    """A job in systemd-nspawn."""
+
+    def __init__(
+        self,
+        *,
+        command: container.Command,
+        directory: JobDirectory,
+        group: cgroups.Group,
+        resources: contextlib.ExitStack,
+    ) -> None:
+        super().__init__(command=command, directory=directory, resources=resources)
+        self._group = group
+
+    async def conclude(self) -> ExitStatus:
+        """Wait for the last processes first: systemd-nspawn may have been killed alone."""
+        await self._group.wait_empty()
+        return await super().conclude()
+
+    def kill(self) -> None:
+        """Kill all processes in the control groups."""
+        super().kill()
+        if self.status is None:
+            self._group.kill()
+
+    def exceeded(self) -> str | None:
+        """Return the limit that ended the job."""
+        if self.status is None or self.status.code == 0:
+            return None
+        return self._group.exceeded() or super().exceeded()
+
+    async def discard(self) -> None:
+        """Remove the control groups."""
+        await self._group.remove()
+
+
+@define(kw_only=True)
+class Nspawn(Backend):
+    """Makes sandboxes with systemd-nspawn."""
+
+    name = "nspawn"
+
+    options: Options = field(factory=Options)
+    groups: cgroups.Cgroups = field(factory=cgroups.find)
+
+    def check(self) -> Check:
+        """Run ``true`` in a container."""
+        problem = diagnosis.missing({"systemd-nspawn": "systemd-container", "prlimit": "util-linux"})
+        if problem is None and not seccomp.supported():
+            problem = ("there is no seccomp filter for this kind of machine", "use another sandbox")
+        if problem is None and os.geteuid() != 0:
+            problem = ("it needs root", "run the worker as root, or use bubblewrap or podman")
+        if problem is None and not self.groups.hierarchies:
+            problem = ("it needs control groups, to find all processes of a job", self.groups.remedy)
+        if problem is None:
+            problem = overlay.tree_problem(self.options)
+        if problem is None:
+            problem = self._try()
+        if problem is not None:
+            return Check(works=False, reason=problem[0], remedy=problem[1])
+        return Check(works=True, limits=self.groups.limits | {"work_size"}, notes=diagnosis.notes(self.groups))
+
+    def _try(self) -> diagnosis.Problem | None:
+        job_directory.prepare_root(self.options.work_root)
+        probe = self.options.work_root / "probe"
+        for name in ("lower", "root", "disk/upper", "disk/scratch"):
+            (probe / name).mkdir(parents=True, exist_ok=True)
+        first = overlay.first_uid(self.options.job_uids, 0)
+        os.chown(probe / "disk/upper", first, first)
+        (probe / "filter").write_bytes(seccomp.build(allowed=seccomp.FOR_CONTAINERS))
+        said = tools.try_now([*self._command(probe, first, f"builder-probe-{os.getpid()}"), "/bin/true"])
+        return None if said is None else diagnosis.explain(said)
+
+    def _command(self, directory: Path, first: int, name: str) -> list[str]:
+        return [
+            *("prlimit", "--core=1:1"),
+            *overlay.SETUP,
+            *("stay", str(self.options.root), str(directory), str(first)),
+            *("systemd-nspawn", *_ISOLATION, f"--machine={name}", f"--directory={directory / 'root'}"),
+            *(f"--private-users={first}:{overlay.USERS}", "--private-users-ownership=off"),
+            *([] if self.options.network else ["--private-network"]),
+        ]
+
+    async def open(self, task: Task) -> Sandbox:
+        """Return a fresh sandbox."""
+        job_directory.prepare_root(self.options.work_root)
+        with contextlib.ExitStack() as resources:
+            user = uids.take(self.options.job_uids, shared=bool(self.options.caches))
+            resources.callback(user.release)
+            owner = overlay.first_uid(self.options.job_uids, user.index)
+            group = self.groups.create(str(task.uuid), task.limits)
+            try:
+                directory = await JobDirectory.make(
+                    self.options.work_root, str(task.uuid), size=task.limits.work_size, owner=owner
+                )
+            except BaseException:
+                group.discard()
+                raise
+            try:
+                directory.write_script(SCRIPT, task.script)
+                overlay.make_layers(directory)
+                (directory.path / "filter").write_bytes(seccomp.build(allowed=seccomp.FOR_CONTAINERS))
+                command = self._container(task, directory, group, owner)
+            except OSError as error:
+                raise SandboxError(f"cannot prepare the sandbox: {error}") from error
+            return NspawnSandbox(command=command, directory=directory, group=group, resources=resources.pop_all())
+
+    def _container(self, task: Task, directory: JobDirectory, group: cgroups.Group, owner: int) -> container.Command:
+        environment = container.write_environment(directory, container.variables(task, overlay.HOME, overlay.PATH))
+        shared = [f"--bind-ro={environment}:{container.ENVIRONMENT_INSIDE}"]
+        shared += [
+            f"--bind{'' if bind.writable else '-ro'}={_escape(bind.source)}:{bind.target}"
+            for bind in self.options.binds
+        ]
+        for cache in self.options.caches:
+            path = self.options.cache_directory(task.platform, cache)
+            job_directory.make_cache(path, owner)
+            shared.append(f"--bind={_escape(path)}:{cache.target}")
+        run = [
+            *self._command(directory.path, owner, directory.path.name[:64].rstrip("-")),
+            *(f"--bind={directory.build}:{view.BUILD}", f"--bind={directory.disk / 'tmp'}:/tmp"),
+            *shared,
+            f"--chdir={view.BUILD}",
+            *container.inner(command_for(task.script)),
+        ]
+        end = ["/bin/sh", "-c", _END_GROUPS, "sh", *map(str, group.directories)]
+        return container.Command(run=run, end=end, entries=group.entries)
+
+    async def clean_up(self) -> tuple[str, ...]:
+        """Remove control groups and work directories of workers that are gone."""
+        return (*await self.groups.clean_up(), *await job_directory.clean_up(self.options.work_root))
+
+
+def _escape(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace(":", "\\:")
