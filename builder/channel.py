@@ -1,6 +1,6 @@
 """A connection over a trio stream: the only user of trio here."""
 
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from trio.abc import HalfCloseableStream
 
@@ -66,10 +66,14 @@ class Channel:
             self.connection.receive_data(await self._stream.receive_some(BODY_SIZE))
         return data
 
-    async def wait_closed(self) -> None:
-        """Wait until the peer has closed, or raise for what it sends instead: nothing is allowed to come now."""
-        while self.connection.next_message() is None:
+    async def wait_closed(self) -> NoReturn:
+        """Wait for the end of the connection where it is not the peer's turn to send.
+
+        Raises ConnectionEnded, or what the stream or the peer does instead of ending it.
+        """
+        while (message := self.connection.next_message()) is None:
             self.connection.receive_data(await self._stream.receive_some(RECEIVE_SIZE))
+        raise LocalProtocolError(f"{type(message).__name__} came while only the end was waited for")
 
     async def aclose(self) -> None:
         """Close the stream."""
