@@ -1,0 +1,392 @@
+"""builder-server whose disk fails at each step that persists something: nothing is acknowledged, everybody else is served.
+
+Most faults are put into the calls of a server in this process, one at a time; the last tests use a file system that is
+really full, and the kernel's limit of a file's size.
+"""
+
+import contextlib
+import errno
+import os
+import resource
+import sqlite3
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+import trio
+from attrs import define
+from farm import (
+    CLIENT,
+    Reachable,
+    ScriptedPeer,
+    ask,
+    build,
+    connect,
+    do,
+    eventually,
+    eventually_async,
+    info,
+    log_lines,
+    observe,
+    queues,
+    run_server,
+    running,
+    schedule,
+    start_server,
+    take_job,
+)
+
+from builder.errors import ConnectionEnded
+from builder.messages import Failure, Observe, Output
+from builder.model import Aborted, Artifact, Exited
+from builder_server import builds, console
+
+SOME = (Artifact(path="a", content=b"x" * 100_000), Artifact(path="b/c", content=b""))
+
+
+ALWAYS = 10**9
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@define
+class Fault:
+    """A step that fails as often as it is told to, and works again after that."""
+
+    patch: pytest.MonkeyPatch
+    left: int = 0
+    met: int = 0
+
+    def put_into(self, owner: object, name: str, *, when: Callable[..., bool] = lambda *_: True) -> None:
+        """Have a function fail instead of being called, where its arguments are those that count."""
+        original = getattr(owner, name)
+
+        def replacement(*arguments: object, **options: object) -> object:
+            if when(*arguments) and self.left:
+                self.left -= 1
+                self.met += 1
+                no_space()
+            return original(*arguments, **options)
+
+        self.patch.setattr(owner, name, replacement)
+
+
+@pytest.fixture
+def fault(monkeypatch: pytest.MonkeyPatch) -> Fault:
+    return Fault(monkeypatch)
+
+
+def is_directory(descriptor: int) -> bool:
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+STEPS: dict[str, Callable[[Fault], None]] = {
+    "the build's directory": lambda fault: fault.put_into(builds, "make_build_dir"),
+    "the console's file": lambda fault: fault.put_into(console, "ConsoleWriter"),
+    "a console line": lambda fault: fault.put_into(console, "_write_all"),
+    "the head of full": lambda fault: fault.put_into(console, "copy_newest_first"),
+    "fsync of full": lambda fault: fault.put_into(os, "fsync", when=lambda fd: not is_directory(fd)),
+    "rename of full": lambda fault: fault.put_into(Path, "rename", when=lambda path, *_: path.name == "full.part"),
+    "fsync of a directory": lambda fault: fault.put_into(os, "fsync", when=is_directory),
+}
+
+
+async def one_build(server: Reachable) -> tuple[UUID, str]:
+    """Have a worker do a job, whatever the server does meanwhile."""
+    try:
+        return (await build(server, lines=[b"one"], artifacts=SOME))[0], "built"
+    except (ConnectionEnded, trio.BrokenResourceError):
+        return UUID(int=0), "failed"
+
+
+@contextlib.asynccontextmanager
+async def bystanders(server: Reachable):
+    """Keep a build and an observer going that have nothing to do with the fault."""
+    await do(server, schedule("other", "p2"))
+    async with take_job(server, "p2") as taken, connect(server, CLIENT) as observer:
+        await observer.send(Observe(uuid=taken.uuid))
+        await taken.say(b"begin")
+        assert (await observer.receive(Output)).line == b"begin"
+        yield
+        await taken.say(b"end")
+        assert (await observer.receive(Output)).line == b"end"
+        await taken.finish(artifacts=SOME)
+        assert (await observer.receive(Output)).line == b"exited 0"
+        await closed(observer)
+
+
+async def closed(peer: ScriptedPeer) -> None:
+    assert len(await peer.wait_closed()) == 12  # the success
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_one_fault_of_the_disk(tmp_path: Path, fault: Fault, step: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with run_server(tmp_path) as server, bystanders(server):
+        await do(server, schedule("a"))
+        STEPS[step](fault)
+        fault.left = 1
+        caplog.clear()
+        async with connect_and_fail(server):
+            await eventually(lambda: fault.met == 1, what=step)
+        await wait_until_queued(server, "a")
+        errors = [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+        assert len(errors) == 1, errors
+        assert "No space left on device" in errors[0]
+        assert not list(server.data_dir.glob("a/*/full*"))
+        uuid, result = await one_build(server)
+        assert result == "built"
+        assert server.execution("a", uuid).artifacts == SOME
+        assert [path.parent.name for path in server.data_dir.glob("a/*/full*")] == [str(uuid)]
+
+
+@contextlib.asynccontextmanager
+async def connect_and_fail(server: Reachable):
+    """Have a worker try a build, which the server will cut off somewhere."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one_build, server)
+        yield
+
+
+async def wait_until_queued(server: Reachable, *names: str) -> None:
+    async def check() -> bool:
+        return (await queues(server))["p1"] == list(names)
+
+    await eventually_async(check, what=f"a queue of {names}")
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_fault_that_stays(
+    tmp_path: Path, fault: Fault, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job is tried three times, then its failure is to be recorded, and that waits for the disk."""
+    monkeypatch.setattr(builds, "RETRY", 0.02)
+    async with run_server(tmp_path) as server, bystanders(server):
+        await do(server, schedule("a"), schedule("b"))
+        STEPS[step](fault)
+        fault.left = ALWAYS
+        for _ in range(3):
+            await one_build(server)
+        if "console" not in step:  # which a record without lines does not need
+            await eventually(lambda: "can't be put back, trying again" in caplog.text)
+            assert [running.job.name for running in await running_on(server, "p1")] == ["a"]
+        fault.left = 0
+
+        async def recorded() -> bool:
+            return not await running_on(server, "p1")
+
+        await eventually_async(recorded, what="the record")
+        assert await queues(server) == {"p1": ["b"], "p2": []}
+        ((uuid,),) = server.query("select uuid from build where name = 'a' and state = 'finished'")
+        result = server.execution("a", UUID(uuid)).result
+        assert result == Aborted(message="the server could not record it: No space left on device")
+        assert [path.parent.name for path in server.data_dir.glob("a/*/full*")] == [uuid]
+        assert (await one_build(server))[1] == "built"
+
+
+async def running_on(server: Reachable, platform: str):
+    return [found for found in await running(server) if found.job.platform == platform]
+
+
+async def test_half_a_console_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an observer of the lost build is sent are whole messages."""
+    original = console._write_all
+
+    class Half:
+        def __init__(self, file: object) -> None:
+            self.file = file
+            self.full = False
+
+        def write(self, data: memoryview) -> int:
+            if self.full:
+                no_space()
+            self.full = True
+            return self.file.write(data[: len(data) // 2])  # type: ignore[attr-defined, no-any-return]
+
+        def truncate(self, size: int) -> None:
+            self.file.truncate(size)  # type: ignore[attr-defined]
+
+    def write_all(file: object, data: bytes, offset: int) -> None:
+        original(Half(file) if b"unlucky" in data else file, data, offset)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(console, "_write_all", write_all)
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken:
+            await taken.say(b"lucky")
+            await eventually(lambda: b"lucky" in (server.data_dir / "a" / str(taken.uuid) / "console").read_bytes())
+            await taken.say(b"unlucky")
+            await taken.peer.wait_closed()
+        outputs = await observe(server, taken.uuid)
+        assert isinstance(outputs, list)
+        assert [output.line for output in outputs] == [
+            b"lucky",
+            b"execution aborted: the server could not record it: No space left on device",
+        ]
+
+
+# --- the database --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failing_commits() -> Iterator[Fault]:
+    """Have the database's commits fail, as many as are told to."""
+    fault = Fault(pytest.MonkeyPatch())
+
+    def commit(_connection: sa.Connection) -> None:
+        if fault.left:
+            fault.left -= 1
+            fault.met += 1
+            raise sa.exc.OperationalError("COMMIT", {}, sqlite3.OperationalError("disk I/O error"))
+
+    sa.event.listen(sa.Engine, "commit", commit)
+    yield fault
+    sa.event.remove(sa.Engine, "commit", commit)
+
+
+async def test_a_client_is_told_that_nothing_was_done(tmp_path: Path, failing_commits: Fault) -> None:
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        before = await info(server)
+        failing_commits.left = ALWAYS
+        assert await ask(server, schedule("b")) == Failure(
+            message="the server failed: the database can't be written: disk I/O error"
+        )
+        failing_commits.left = 0
+        assert await info(server) == before
+        await do(server, schedule("b"))
+
+
+async def test_a_job_is_not_handed_out(tmp_path: Path, failing_commits: Fault) -> None:
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        failing_commits.left = ALWAYS
+        assert (await one_build(server))[1] == "failed"
+        failing_commits.left = 0
+        assert (await running(server), await queues(server)) == ((), {"p1": ["a"]})
+        assert (await one_build(server))[1] == "built"
+
+
+async def test_a_result_that_the_database_does_not_take(
+    tmp_path: Path, failing_commits: Fault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(builds, "RETRY", 0.02)
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken:
+            failing_commits.left = ALWAYS
+            await taken.finish(artifacts=SOME)
+        await eventually(lambda: "can't be put back, trying again" in caplog.text)
+        failing_commits.left = 0
+        await wait_until_queued(server, "a")
+        assert not list(server.data_dir.glob("a/*/full*"))
+        assert len(log_lines(caplog.text, "can't be recorded: the database can't be written: disk I/O error")) == 1
+        uuid, _ = await one_build(server)
+        assert server.execution("a", uuid).result == Exited(code=0)
+
+
+async def test_a_loss_that_the_database_does_not_take(
+    tmp_path: Path, failing_commits: Fault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(builds, "RETRY", 0.02)
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken:
+            failing_commits.left = ALWAYS
+        async with connect(server, CLIENT) as observer:
+            await eventually(lambda: caplog.text.count("can't be put back, trying again") > 2)
+            await observer.send(Observe(uuid=taken.uuid))
+            failing_commits.left = 0
+            await wait_until_queued(server, "a")
+            assert (await observer.receive(Output)).line == b"execution aborted: worker lost"
+        assert server.query("select losses from queue") == [(1,)]
+        assert (await one_build(server))[1] == "built"
+
+
+# --- real ones -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
+    """The kernel refuses to make a file larger: artifacts first, then the database too."""
+    async with start_server(tmp_path) as server, bystanders(server):
+        await do(server, schedule("a"))
+        server.limit(resource.RLIMIT_FSIZE, 1_000_000)
+        large = (Artifact(path="large", content=bytes(2_000_000)),)
+        for _ in range(3):
+            with contextlib.suppress(trio.BrokenResourceError, ConnectionEnded):
+                await build(server, artifacts=large)
+        await server.wait_for_log("File too large", count=3)
+        ((uuid,),) = server.query("select uuid from build where name = 'a' and state = 'finished'")
+        assert server.execution("a", UUID(uuid)).result == Aborted(
+            message="the server could not record it: File too large"
+        )
+        reply = await ask(server, schedule("b", text=bytes(1_000_000)))
+        assert reply == Failure(message="the server failed: the database can't be written: disk I/O error")
+        assert await queues(server) == {"p1": [], "p2": []}
+        server.limit(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+        await do(server, schedule("b", text=bytes(1_000_000)))
+        uuid_b, _ = await build(server, artifacts=large)
+        assert server.execution("b", uuid_b).artifacts == large
+        assert "Traceback" not in server.log
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "builder-test", path], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"mounting a small file system needs rights: {mounted.stderr.decode().strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+async def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
+    async with start_server(tmp_path, data_dir=small_disk) as server:
+        await do(server, schedule("a"), schedule("b"))
+        # a job that leaves more than there is room for fails alone
+        large = (Artifact(path="large", content=bytes(6_000_000)),)
+        for _ in range(3):
+            with contextlib.suppress(trio.BrokenResourceError, ConnectionEnded):
+                await build(server, artifacts=large)
+        await server.wait_for_log("No space left on device", count=3)
+        assert await queues(server) == {"p1": ["b"]}
+        ((uuid,),) = server.query("select uuid from build where name = 'a' and state = 'finished'")
+        assert server.execution("a", UUID(uuid)).result == Aborted(
+            message="the server could not record it: No space left on device"
+        )
+
+        # a disk without any room: nothing is acknowledged, and what is known can still be read
+        filler = small_disk / "filler"
+        fill(filler)
+        reply = await ask(server, schedule("c", text=bytes(100_000)))
+        assert reply == Failure(message="the server failed: the database can't be written: database or disk is full")
+        assert await queues(server) == {"p1": ["b"]}
+        with contextlib.suppress(trio.BrokenResourceError, ConnectionEnded):
+            await build(server, lines=[b"x" * 50_000], artifacts=SOME)
+        await server.wait_for_log("No space left on device", count=4)
+        filler.unlink()
+
+        await wait_until_queued(server, "b")
+        await do(server, schedule("c", text=bytes(100_000)))
+        for name in "bc":
+            uuid_, _ = await build(server, lines=[b"one"], artifacts=SOME)
+            assert server.execution(name, uuid_).artifacts == SOME
+        assert "Traceback" not in server.log
+        assert not list(server.data_dir.glob("*/*/full.part"))
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
