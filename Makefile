@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Where the demo uploads its results; empty: they stay on disk. make demo UPLOAD=http://user:password@host/upload
 UPLOAD ?=
 
-.PHONY: demo test lint unit test-interop soak bench wheel clean help
+.PHONY: demo test lint unit test-interop soak bench wheel deb clean help
 
 help:
 	@echo "make demo          run a server and a worker, build this project twice, compare (UPLOAD=URL to upload)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-interop  the same programs against the original's (BUILDER_PEER_BIN=folder with its programs)"
 	@echo "make bench         benchmarks, medians"
 	@echo "make wheel         build the wheel"
+	@echo "make deb           build Debian packages for this release into dist/"
 	@echo "make clean         remove what the others made"
 
 $(VENV)/.installed: pyproject.toml builder/__init__.py
@@ -47,6 +48,9 @@ bench: $(VENV)/.installed
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m hatchling build -t wheel
+
+deb: $(VENV)/.installed
+	$(BIN)/python debian/build.py
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,40 @@
+"""What the tests of the operators' files share."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+REQUIRED = frozenset(filter(None, os.environ.get("BUILDER_TEST_REQUIRE", "").split(",")))
+"""Tools and files of operators that must be tested here, such as ``deb``: what would skip fails instead."""
+
+
+def need(area: str, programs: Iterable[str], *, root: bool = False) -> None:
+    """Skip the tests of an area where its programs are missing, or fail if the area is required."""
+    missing = [name for name in programs if shutil.which(name) is None]
+    reason = f"not installed: {', '.join(missing)}" if missing else "needs root" if root and os.geteuid() else ""
+    if reason and area in REQUIRED:
+        pytest.fail(f"{area} must work here: {reason}")
+    if reason:
+        pytest.skip(f"{area}: {reason}")
+
+
+def run(*command: str | Path, deadline: float = 120.0, check: bool = True, **options: object) -> str:
+    """Run a program and return what it said on both outputs; a failure shows it."""
+    done = subprocess.run(  # type: ignore[call-overload]
+        list(map(str, command)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=deadline,
+        check=False,
+        **options,
+    )
+    said: str = done.stdout.decode("utf-8", "replace")
+    assert not check or done.returncode == 0, f"{command}: exit {done.returncode}\n{said}"
+    return said

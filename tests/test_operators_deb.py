@@ -1,0 +1,222 @@
+"""The Debian packages: built twice alike, clean for lintian, and lived with: installed in a fresh system, run, removed.
+
+All of it takes about a minute, half of which is a minimal Debian from the machine's own mirror, made once a day.
+"""
+
+import datetime as dt
+import os
+import re
+import select
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from attrs import field, frozen
+from operators import ROOT, need, run
+
+pytestmark = pytest.mark.xdist_group("deb")  # they share what takes long
+
+NAMES = ("builder-common", "builder-server", "builder-worker", "builder-client")
+
+DEADLINE = 60.0
+"""Seconds for any step in the tree."""
+
+DEPENDENCIES = ("python3", "systemd-standalone-sysusers", "bubblewrap")
+"""What the packages want from the distribution; see their control files."""
+
+SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/ubuntu.sources")
+"""Where a release says which mirror it uses; if neither is there, mmdebstrap knows one."""
+
+CHANGED_BY_USERS = frozenset({"etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/.pwd.lock"})
+"""Files that come with a new user; the user stays after a purge."""
+
+
+def build(output: Path, *, umask: int) -> list[Path]:
+    need("deb", ["dpkg-deb", "/usr/bin/python3"])
+    run(sys.executable, ROOT / "debian/build.py", "--output", output, "--compression", "0", umask=umask)
+    return [next(output.glob(f"{name}_*.deb")) for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return build(tmp_path_factory.mktemp("packages"), umask=0o022)
+
+
+def test_the_same_tree_makes_the_same_packages(packages: list[Path], tmp_path: Path) -> None:
+    again = build(tmp_path, umask=0o077)
+    assert [path.name for path in again] == [path.name for path in packages]
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in packages]
+
+
+def test_lintian_has_no_errors(packages: list[Path]) -> None:
+    need("deb", ["lintian"])
+    said = run("lintian", "--allow-root", "--fail-on", "error", "--show-overrides", *packages, check=False)
+    assert not re.search(r"^E: ", said, re.MULTILINE), said
+    assert "O: builder-common: unstripped-binary-or-object" in said  # it did look
+
+
+def test_overrides_have_reasons() -> None:
+    for path in (ROOT / "debian").glob("*/lintian-overrides"):
+        lines = path.read_text("utf-8").splitlines()
+        assert all(lines[index - 1].startswith("#") for index, line in enumerate(lines) if not line.startswith("#"))
+
+
+def test_secrets_are_for_root_only(packages: list[Path]) -> None:
+    listed = "".join(run("dpkg-deb", "--contents", package) for package in packages)
+    modes = {line.split()[-1]: line.split()[0] for line in listed.splitlines()}
+    assert modes["./etc/builder/server.env"] == modes["./etc/builder/worker.env"] == "-rw-------"
+
+
+@frozen(kw_only=True)
+class System:
+    """A minimal Debian in a directory, entered with a root of its own: unlike chroot, that lets jobs have sandboxes."""
+
+    root: Path
+    environment: dict[str, str] = field(factory=lambda: {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
+
+    def enter(self, *command: str, user: str = "root") -> list[str]:
+        become = () if user == "root" else ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups")
+        mounts = ("--bind", str(self.root), "/", "--dev-bind", "/dev", "/dev", "--bind", "/proc", "/proc")
+        return ["bwrap", *mounts, "--cap-add", "ALL", "--die-with-parent", *become, *command]
+
+    def run(self, *command: str, user: str = "root") -> str:
+        return run(*self.enter(*command, user=user), deadline=DEADLINE, env=self.environment)
+
+    @contextmanager
+    def running(self, *command: str, user: str) -> Iterator[str]:
+        """Run a program until the block ends; the value is its first line. It must then end by itself on SIGTERM."""
+        process = subprocess.Popen(
+            self.enter("/bin/sh", "-c", 'echo $$; exec "$@"', "sh", *command, user=user),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=self.environment,
+        )
+        with process:
+            assert process.stdout
+            try:
+                pid, line = int(read_line(process)), read_line(process)
+                yield line
+                os.kill(pid, 15)  # bubblewrap itself hands no signals on
+                assert process.wait(DEADLINE) == 0
+            finally:
+                process.kill()
+
+    def files(self) -> set[str]:
+        """Return the paths of all files, but those where programs keep notes about installations."""
+        found = set()
+        for directory, _, names in os.walk(self.root):
+            where = os.path.relpath(directory, self.root)
+            if where.split("/")[0] not in ("proc", "sys", "dev", "tmp", "run"):
+                found.add(where)
+                found.update(os.path.normpath(f"{where}/{name}") for name in names)
+        notes = re.compile(r"var/log/|var/lib/dpkg/.*(-old|lock)$|var/lib/dpkg/(status|triggers)")
+        return {path for path in found if not notes.match(path)} - CHANGED_BY_USERS
+
+    def owner(self, path: str) -> str:
+        return self.run("stat", "-c", "%U:%G %a", path).strip()
+
+
+def read_line(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout
+    line = b""
+    while not line.endswith(b"\n"):  # byte by byte, so that nothing waits in a buffer that select does not know
+        ready, _, _ = select.select([process.stdout], [], [], DEADLINE)
+        data = os.read(process.stdout.fileno(), 1) if ready else b""
+        assert data, f"nothing but {line!r}"
+        line += data
+    return line.decode()
+
+
+def minimal_debian() -> Path:
+    """Return an archive of a minimal system of this release, made once a day from the machine's mirror."""
+    need("deb", ["mmdebstrap", "bwrap"], root=True)
+    cache = Path(tempfile.gettempdir()) / f"builder-tests-{os.geteuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    assert cache.stat().st_uid == os.geteuid(), f"{cache} is someone else's"
+    archive = cache / f"minbase-{dt.datetime.now(dt.UTC):%Y-%m-%d}.tar"
+    if not archive.exists():
+        for old in cache.glob("minbase-*.tar"):
+            old.unlink()
+        release = dict(
+            line.split("=", 1) for line in Path("/etc/os-release").read_text("utf-8").splitlines() if "=" in line
+        )
+        unfinished = archive.with_suffix(f".{os.getpid()}.tar")
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", f"--include={','.join(DEPENDENCIES)}"]
+        command += [release["VERSION_CODENAME"].strip('"'), str(unfinished)]
+        command += [path for path in SOURCES if Path(path).exists()]
+        run(*command, deadline=300)
+        unfinished.rename(archive)
+    return archive
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[System]:
+    archive = minimal_debian()
+    root = tmp_path / "root"
+    root.mkdir()
+    tmp_path.chmod(0o755)
+    run("tar", "--extract", "--file", archive, "--directory", root, "--exclude=./dev/*")
+    try:
+        yield System(root=root)
+    finally:
+        shutil.rmtree(root)
+
+
+def unit_command(system: System, unit: str, **replaced: str) -> list[str]:
+    """Return what an installed unit starts."""
+    text = (system.root / "lib/systemd/system" / unit).read_text("utf-8")
+    command = next(line for line in text.splitlines() if line.startswith("ExecStart=")).removeprefix("ExecStart=")
+    for name, value in replaced.items():
+        command = command.replace({"options": "$BUILDER_WORKER_OPTIONS", "instance": "%i"}[name], value)
+    return shlex.split(command)
+
+
+def test_packages_live_in_a_fresh_system(packages: list[Path], system: System) -> None:
+    before = system.files()
+    for package in packages:
+        shutil.copy(package, system.root / "var/tmp")
+    paths = [f"/var/tmp/{package.name}" for package in packages]
+    system.run("dpkg", "--install", *paths)
+    assert (system.root / "usr/lib/builder/builder/__pycache__").is_dir()
+    assert system.owner("/var/lib/builder") == "builder:builder 750"
+    assert system.owner("/var/lib/builder-worker") == "builder-worker:builder-worker 711"
+    (system.root / "etc/builder/server.env").write_text("BUILDER_SERVER_IP=127.0.0.1\n")
+    system.run("dpkg", "--install", *paths)  # again, as an upgrade does
+    assert (system.root / "etc/builder/server.env").read_text() == "BUILDER_SERVER_IP=127.0.0.1\n"
+
+    run_a_job(system)
+
+    system.run("dpkg", "--remove", *NAMES)
+    left = system.files() - before
+    assert not {path for path in left if path.startswith("usr/")}
+    assert {"etc/builder/server.env", "var/lib/builder/builder.sqlite3"} <= left
+    for path in paths:
+        (system.root / path.lstrip("/")).unlink()
+    system.run("dpkg", "--purge", *NAMES)
+    system.run("dpkg", "--purge", *NAMES)  # nothing of it minds that it was done
+    assert system.files() ^ before == set()
+
+
+def run_a_job(system: System) -> None:
+    """Run the server and a worker as their units do, and a job through them."""
+    server = [*unit_command(system, "builder-server.service"), "--port=0"]
+    with system.running(*server, user="builder") as announced:
+        remote = announced.strip().rpartition(" listening on ")[2]
+        (system.root / "var/tmp/job").write_text("#!/bin/sh\nprintf hello > greeting\necho built\n")
+        client = ("builder-client", "--remote", remote)
+        system.run(*client, "schedule", "greet", "debian", "/var/tmp/job")
+        worker = unit_command(system, "builder-worker@.service", options=f"--remote {remote}", instance="debian")
+        system.run(*(word for word in worker if word != "--loop"), user="builder-worker")
+        assert '"greet"' in system.run(*client, "info", "--json")
+    (full,) = (system.root / "var/lib/builder/greet").glob("*/full")
+    shown = system.run("builder-inspect", "--console", "--output", "/var/tmp/out", f"/{full.relative_to(system.root)}")
+    assert "built" in shown
+    assert (system.root / "var/tmp/out/greeting").read_text() == "hello"
+    shutil.rmtree(system.root / "var/tmp/out")
+    (system.root / "var/tmp/job").unlink()
