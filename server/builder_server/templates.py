@@ -1,6 +1,7 @@
 """Orb-build jobs become scripts through the template of a platform. Templates may come and go at any time."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from builder.messages import MAX_SCRIPT
 from builder.model import OrbBuildJob, ScriptJob, raw
 
 PREFIX = "orb-build.template."
+
+_PLACE = re.compile(rb"%%(OPAM_PACKAGE|PLATFORM)%%")
 
 
 def template_path(config_dir: Path, platform: str) -> Path:
@@ -37,5 +40,7 @@ def read_template(config_dir: Path, platform: str) -> bytes | None:
 
 def expand(template: bytes, job: OrbBuildJob, platform: str) -> ScriptJob:
     """Return the script that builds the package on the platform."""
-    script = template.replace(b"%%OPAM_PACKAGE%%", raw(job.opam_package)).replace(b"%%PLATFORM%%", raw(platform))
+    values = {b"OPAM_PACKAGE": raw(job.opam_package), b"PLATFORM": raw(platform)}
+    # in one pass: what is filled in is no template
+    script = _PLACE.sub(lambda place: values[place[1]], template)
     return ScriptJob(name=job.name, platform=platform, script=script)
