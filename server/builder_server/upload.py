@@ -139,11 +139,17 @@ class Uploader:
         for _ in range(MAX_REDIRECTS + 1):
             async with await trio.open_file(path, "rb", buffering=0) as file:
                 size = (await trio.to_thread.run_sync(path.stat)).st_size
-                request = client.build_request(
+                request = httpx.Request(
                     "POST",
                     url,
-                    content=_chunks(file, size),
-                    headers={"Content-Length": str(size), "User-Agent": f"builder-server/{__version__}"},
+                    stream=_Chunks(file, size),
+                    headers={
+                        "Host": url.netloc.decode("ascii"),
+                        "User-Agent": f"builder-server/{__version__}",
+                        "Content-Length": str(size),
+                        "Connection": "close",
+                    },
+                    extensions={"timeout": TIMEOUT.as_dict()},
                 )
                 response = await client.send(request, auth=auth, stream=True)
                 await response.aclose()
@@ -168,11 +174,21 @@ def _shown(url: httpx.URL) -> str:
     return printable(str(url.copy_with(userinfo=b"", query=None, fragment=None)))
 
 
-async def _chunks(file: "trio._file_io.AsyncIOWrapper[Any]", size: int) -> AsyncIterator[bytes]:
-    left = size
-    while left:
-        data: bytes = await file.read(min(CHUNK_SIZE, left))
+@define(eq=False)
+class _Chunks(httpx.AsyncByteStream):
+    """The file as the HTTP library takes it: no generator, which an upload that breaks off would leave behind."""
+
+    _file: "trio._file_io.AsyncIOWrapper[Any]"
+    _left: int
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        data: bytes = await self._file.read(min(CHUNK_SIZE, self._left))
         if not data:
             raise UploadFailed("the file became shorter while it was read")
-        left -= len(data)
-        yield data
+        self._left -= len(data)
+        return data
