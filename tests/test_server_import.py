@@ -176,26 +176,30 @@ async def test_a_job_of_a_dropped_platform_blocks_nobody(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"junk", b"0\x80", b"\x30\x84\xff\xff\xff\xff", b"\x30\x02" + b"\x30\x00" * 2, b"0" * 1_000_000],
-    ids=repr,
+    [b"", b"junk", b"0\x80", b"\x30\x84\xff\xff\xff\xff", b"\x30\x04" + b"\x30\x00" * 2, b"0" * 1_000_000],
+    ids=lambda data: repr(data[:10]),
 )
-def test_a_bad_file_stops_the_start_and_stays(tmp_path: Path, data: bytes) -> None:
+async def test_a_bad_file_stops_the_start_and_stays(tmp_path: Path, data: bytes) -> None:
     directory = put_state(tmp_path, data)
-    server = launch_server(tmp_path)
-    status, log = ended(server)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with run_server(tmp_path):
+            pass
+    (error,) = caught.value.exceptions
+    assert isinstance(error, ImportFailed)
+    assert str(error).startswith(f"can't import {directory}/state: ")
+    assert (directory / "state").read_bytes() == data
+
+
+def test_what_an_operator_reads_of_a_bad_file(tmp_path: Path) -> None:
+    directory = put_state(tmp_path, b"junk")
+    status, log = ended(launch_server(tmp_path))
     assert status == 6
     assert log.startswith(f"builder-server: can't import {directory}/state: ")
     assert log.endswith("; move it away to start without it\n")
     assert log.count("\n") == 1
-    assert (directory / "state").read_bytes() == data
     (directory / "state").rename(directory / "elsewhere")
-    with _running_again(tmp_path):
+    with running_server(tmp_path):
         pass
-
-
-def _running_again(root: Path):
-
-    return running_server(root)
 
 
 def ended(server: Server) -> tuple[int, str]:

@@ -1,0 +1,314 @@
+"""builder-server's uploads to a real HTTP endpoint, which takes them, refuses them, is slow, or drops them."""
+
+import base64
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from attrs import define, field
+from farm import (
+    DEADLINE,
+    Server,
+    build,
+    do,
+    eventually,
+    free_port,
+    info,
+    launch_server,
+    log_lines,
+    schedule,
+    start_server,
+)
+
+from builder import execution
+from builder.model import Artifact, Execution
+
+SOME = (Artifact(path="a", content=b"x" * 1_000_000), Artifact(path="b/c", content=b""))
+CREDENTIALS = "Basic " + base64.b64encode(b"us er:se/cret").decode("ascii")
+USER = "us%20er:se%2Fcret@"
+SECRETS = ("se/cret", "se%2Fcret", "us er", "us%20er", CREDENTIALS.split()[1], "token")
+
+
+@define
+class Request:
+    """What an endpoint was asked."""
+
+    path: str
+    headers: dict[str, str]
+    raw_headers: bytes
+    body: bytes = b""
+
+    @property
+    def execution(self) -> Execution:
+        return execution.decode(self.body)
+
+
+@define
+class Endpoint:
+    """An HTTP server; ``status`` may be changed, and ``delay`` holds up its answers until it is set."""
+
+    port: int
+    status: int = 201
+    location: str = ""
+    drop_after: int | None = None
+    go_on: threading.Event = field(factory=threading.Event)
+    requests: list[Request] = field(factory=list)
+
+    def url(self, user: str = USER) -> str:
+        return f"http://{user}127.0.0.1:{self.port}/upload?token=1"
+
+
+def serve_http(endpoint: Endpoint, listener: http.server.ThreadingHTTPServer) -> None:
+    listener.serve_forever(poll_interval=0.01)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    yield from endpoints()
+
+
+@pytest.fixture
+def other_endpoint() -> Iterator[Endpoint]:
+    yield from endpoints()
+
+
+def endpoints() -> Iterator[Endpoint]:
+    found: list[Endpoint] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            endpoint = found[0]
+            request = Request(self.path, dict(self.headers.items()), self.headers.as_bytes())
+            endpoint.requests.append(request)
+            size = int(self.headers["Content-Length"])
+            if endpoint.drop_after is not None:
+                self.rfile.read(min(size, endpoint.drop_after))
+                self.close_connection = True
+                return
+            request.body = self.rfile.read(size)
+            endpoint.go_on.wait(DEADLINE)
+            self.send_response(endpoint.status)
+            if endpoint.location:
+                self.send_header("Location", endpoint.location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        listener.daemon_threads = True
+        listener.block_on_close = False
+        found.append(Endpoint(listener.server_port))
+        found[0].go_on.set()
+        thread = threading.Thread(target=serve_http, args=(found[0], listener), daemon=True)
+        thread.start()
+        yield found[0]
+        found[0].go_on.set()
+        listener.shutdown()
+        thread.join(DEADLINE)
+
+
+async def one_build(server: Server, name: str = "a") -> UUID:
+    await do(server, schedule(name))
+    return (await build(server, lines=[b"one"], artifacts=SOME))[0]
+
+
+def check_log(server: Server) -> None:
+    """The log, in its wordiest form, has no secret and no traceback."""
+    assert not [secret for secret in SECRETS if secret in server.log], server.log
+    assert "Traceback" not in server.log
+
+
+async def wait_state(server: Server, uuid: UUID, state: str) -> None:
+    sql = f"select upload from build where uuid = '{uuid}'"
+    await eventually(lambda: server.query(sql) == [(state,)], what=f"upload {state}")
+
+
+async def test_what_was_taken_is_not_kept(tmp_path: Path, endpoint: Endpoint) -> None:
+    async with start_server(tmp_path, "-vv", f"--upload={endpoint.url()}") as server:
+        for status in (200, 201, 204, 409):
+            endpoint.status = status
+            uuid = await one_build(server, str(status))
+            await wait_state(server, uuid, "done")
+            assert not server.full(str(status), uuid).exists()
+            request = endpoint.requests[-1]
+            assert request.path == "/upload?token=1"
+            assert request.headers["Authorization"] == CREDENTIALS
+            assert request.headers["Content-Length"] == str(len(request.body))
+            assert request.headers["Host"] == f"127.0.0.1:{endpoint.port}"
+            assert "Transfer-Encoding" not in request.headers
+            assert "Expect" not in request.headers
+            assert (request.execution.uuid, request.execution.artifacts) == (uuid, SOME)
+            assert [line.line for line in request.execution.console] == [b"one"]
+            await server.wait_for_log(f"uploaded (HTTP {status})")
+        assert len(endpoint.requests) == 4
+        check_log(server)
+
+
+async def test_what_was_refused_is_kept_and_said_so(tmp_path: Path, endpoint: Endpoint) -> None:
+    async with start_server(tmp_path, "-vv", f"--upload={endpoint.url()}") as server:
+        uuids = []
+        for status in (400, 401, 404, 413, 500, 503, 304):
+            endpoint.status = status
+            name = str(status)
+            uuids.append(await one_build(server, name))
+            await wait_state(server, uuids[-1], "failed")
+            (line,) = log_lines(server.log, "was not uploaded", name, f"HTTP {status}")
+            full = server.full(name, uuids[-1])
+            assert f"it stays at {full}: http://127.0.0.1:{endpoint.port}/upload answered" in line
+            assert full.read_bytes() == endpoint.requests[-1].body
+        check_log(server)
+        assert [request.execution.uuid for request in endpoint.requests] == uuids  # none is tried again
+
+
+async def test_without_a_password_there_is_no_authorization(tmp_path: Path, endpoint: Endpoint) -> None:
+    async with start_server(tmp_path, f"--upload={endpoint.url('')}") as server:
+        await wait_state(server, await one_build(server), "done")
+        assert "Authorization" not in endpoint.requests[0].headers
+
+
+async def test_nobody_waits_for_a_slow_endpoint(tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.go_on.clear()
+    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+        uuids = [await one_build(server, name) for name in "abcde"]
+        await eventually(lambda: [request for request in endpoint.requests if request.body])
+        assert (await info(server)).running == ()
+        assert all(server.full(name, uuid).exists() for name, uuid in zip("abcde", uuids, strict=True))
+        endpoint.go_on.set()
+        for uuid in uuids:
+            await wait_state(server, uuid, "done")
+        assert {request.execution.uuid for request in endpoint.requests} == set(uuids)
+        assert not list(server.data_dir.glob("*/*/full"))
+
+
+@pytest.mark.parametrize("after", [0, 100_000])
+async def test_an_endpoint_that_drops_the_connection(tmp_path: Path, endpoint: Endpoint, after: int) -> None:
+    endpoint.drop_after = after
+    async with start_server(tmp_path, "-vv", f"--upload={endpoint.url()}") as server:
+        uuid = await one_build(server)
+        await wait_state(server, uuid, "failed")
+        assert server.execution("a", uuid).artifacts == SOME
+        assert server.log.count("was not uploaded, it stays at ") == 1
+        check_log(server)
+
+
+async def test_nobody_listens(tmp_path: Path) -> None:
+    url = f"http://{USER}127.0.0.1:{free_port()}/upload?token=1"
+    async with start_server(tmp_path, "-vv", f"--upload={url}") as server:
+        uuid = await one_build(server)
+        await wait_state(server, uuid, "failed")
+        assert server.full("a", uuid).exists()
+        check_log(server)
+
+
+async def test_a_redirect_is_posted_again_without_the_password(
+    tmp_path: Path, endpoint: Endpoint, other_endpoint: Endpoint
+) -> None:
+    endpoint.location = f"http://x:y@127.0.0.1:{other_endpoint.port}/elsewhere?token=2"
+    async with start_server(tmp_path, "-vv", f"--upload={endpoint.url()}") as server:
+        for status in (301, 302, 303, 307, 308):
+            endpoint.status = status
+            uuid = await one_build(server, str(status))
+            await wait_state(server, uuid, "done")
+            request = other_endpoint.requests[-1]
+            assert request.path == "/elsewhere?token=2"
+            assert (request.body, request.execution.uuid) == (endpoint.requests[-1].body, uuid)
+            assert "Authorization" not in request.headers
+        check_log(server)
+
+
+async def test_a_redirect_on_the_same_host_keeps_the_password(tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.status = 307
+    endpoint.location = "/upload?again"
+    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+        uuid = await one_build(server)
+        await wait_state(server, uuid, "failed")
+        assert [request.headers["Authorization"] for request in endpoint.requests] == [CREDENTIALS] * 6
+        assert "redirects more than 5 times" in server.log
+        assert server.full("a", uuid).exists()
+        check_log(server)
+
+
+async def test_a_redirect_to_nowhere(tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.status = 307
+    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+        for name, location in enumerate(("http://[::1", "ftp://example.org/", "http://x:99999999/", "http:///")):
+            endpoint.location = location
+            uuid = await one_build(server, str(name))
+            await wait_state(server, uuid, "failed")
+            assert server.full(str(name), uuid).exists()
+        assert server.log.count("was not uploaded, it stays at ") == 4
+        check_log(server)
+
+
+async def test_an_upload_that_a_kill_interrupted_begins_again(tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.go_on.clear()
+    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+        uuid = await one_build(server)
+        await eventually(lambda: [request for request in endpoint.requests if request.body])
+        server.kill()
+    endpoint.status = 409  # it has it already
+    endpoint.go_on.set()
+    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+        await wait_state(server, uuid, "done")
+        assert not server.full("a", uuid).exists()
+        assert [request.execution.uuid for request in endpoint.requests] == [uuid, uuid]
+
+
+async def test_an_upload_does_not_hold_up_a_stop(tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.go_on.clear()
+    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+        uuid = await one_build(server)
+        await eventually(lambda: [request for request in endpoint.requests if request.body])
+        server.process.terminate()
+        assert await server.wait_async(10) == 0
+        assert server.full("a", uuid).exists()
+        assert server.query("select upload from build") == [("pending",)]
+
+
+async def test_a_copy_that_can_not_be_removed_harms_nobody(tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.go_on.clear()
+    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+        uuid = await one_build(server)
+        await eventually(lambda: [request for request in endpoint.requests if request.body])
+        full = server.full("a", uuid)
+        full.unlink()
+        full.mkdir()
+        endpoint.go_on.set()
+        await server.wait_for_log("was uploaded, but ")
+        await wait_state(server, uuid, "uploaded")
+        await wait_state(server, await one_build(server, "b"), "done")
+        server.kill()
+    full.rmdir()
+    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+        await wait_state(server, uuid, "done")
+        assert len(endpoint.requests) == 2
+
+
+async def test_a_file_that_is_gone(tmp_path: Path, endpoint: Endpoint) -> None:
+    async with start_server(tmp_path) as server:
+        uuid = await one_build(server)
+        server.full("a", uuid).unlink()
+        server.query("select 1")
+        server.kill()
+    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+        await wait_state(server, await one_build(server, "b"), "done")
+    assert len(endpoint.requests) == 1  # what was finished before there was an endpoint stays where it is
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "ftp://us%20er:se%2Fcret@host/", "http://", "http://us%20er:se%2Fcret@h:x/"]
+)
+def test_a_wrong_url_stops_the_start_without_being_told(tmp_path: Path, url: str) -> None:
+    server = launch_server(tmp_path, f"--upload={url}")
+    output, _ = server.process.communicate(timeout=DEADLINE)
+    assert (server.process.returncode, output) == (2, b"")
+    assert server.log.startswith("builder-server: the upload URL ")
+    assert server.log.count("\n") == 1
+    assert not [secret for secret in SECRETS if secret in server.log]
