@@ -279,12 +279,12 @@ async def test_a_directory_that_can_not_be_made_is_the_jobs_result_and_the_worke
         assert await worker.wait() == 7, worker.log
 
 
-def test_help_says_that_jobs_are_not_confined() -> None:
+def test_help_says_when_jobs_are_not_confined() -> None:
     done = _run("--help")
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
     assert text.startswith("Usage: builder-worker [OPTIONS] PLATFORM")
-    for part in ("THE JOB IS NOT CONFINED", "jail or a container", "BUILDER_REMOTE", "Exit status", "130, 143"):
+    for part in ("WITHOUT A SANDBOX THE JOB IS NOT CONFINED", "jail or a container", "BUILDER_REMOTE", "Exit status", "130, 143"):
         assert part in text
 
 
@@ -319,7 +319,7 @@ def test_the_platform_may_come_after_options_and_be_named_like_a_command() -> No
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"  # bound, but nobody listens
         for arguments in (("-r", address, "p1"), ("p1", "-r", address), ("work", "-r", address, "work")):
-            done = _run(*arguments)
+            done = _run(*arguments, "--sandbox=none", "-q")
             assert done.returncode == 3
             assert done.stderr == f"builder-worker: cannot reach {address}: Connection refused\n"
 

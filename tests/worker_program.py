@@ -145,9 +145,15 @@ class Worker:
 
 @asynccontextmanager
 async def run_worker(
-    directory: Path, *arguments: str, platform: str = "p1", environment: dict[str, str] | None = None
+    directory: Path,
+    *arguments: str,
+    platform: str = "p1",
+    environment: dict[str, str] | None = None,
+    sandbox: str | None = "none",
 ) -> AsyncIterator[Worker]:
     """Run builder-worker with its jobs' directories below ``directory``; kill it in the end."""
+    if sandbox:
+        arguments = ("--sandbox", sandbox, *arguments)
     log = directory / "worker.log"
     work = directory / "work"
     work.mkdir(exist_ok=True)

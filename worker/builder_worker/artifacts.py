@@ -12,6 +12,7 @@ Rules kept here:
 import os
 import stat
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from attrs import field, frozen, mutable
@@ -94,20 +95,27 @@ class Collection:
     def chunks(self) -> Generator[bytes, None, None]:
         """Return the encoded artifacts in pieces of about CHUNK bytes. Raises TreeChanged and OSError."""
         pending = bytearray()
+        with closing(self.contents()) as files:
+            for file, contents in files:
+                pending += artifact_head(text(file.path), file.size)
+                for data in contents:
+                    pending += data
+                    if len(pending) >= CHUNK:
+                        yield bytes(pending)
+                        pending.clear()
+        if pending:
+            yield bytes(pending)
+
+    def contents(self) -> Generator[tuple[File, Iterator[bytes]], None, None]:
+        """Return each file and the pieces of its content, to be read before the next one's. Raises like ``chunks``."""
         if not self.files:
             return
         with Cursor(self.work) as cursor:
             for file in self.files:
-                pending += artifact_head(text(file.path), file.size)
                 *directories, name = file.path.split(b"/")
                 cursor.move(directories)
                 with cursor.open_file(name) as fd:
-                    for data in _contents(fd, file):
-                        pending += data
-                        if len(pending) >= CHUNK:
-                            yield bytes(pending)
-                            pending.clear()
-        yield bytes(pending)
+                    yield file, _contents(fd, file)
 
 
 def _contents(fd: int, file: File) -> Iterator[bytes]:

@@ -24,14 +24,26 @@ class InvalidVariable(BuilderError, ValueError):
     exit_code = 2
 
 
-def job_environment(
-    job: ScriptJob, uuid: UUID, *, worker: Mapping[str, str], explicit: Mapping[str, str]
-) -> dict[str, str]:
-    """Return a job's environment. ``worker`` is the worker's own, ``explicit`` what its operator wants on top."""
+def inherited(worker: Mapping[str, str]) -> dict[str, str]:
+    """Return what a job without a sandbox gets of the worker's own environment."""
+    return {name: worker[name] for name in INHERITED if name in worker}
+
+
+def job_environment(job: ScriptJob, uuid: UUID, *, given: Mapping[str, str], date: int | None) -> dict[str, str]:
+    """Return a job's environment. ``given`` is its operator's wish; ``date`` is that of its sources, in seconds since
+    1970, for what would otherwise write the present time into its files.
+    """
     return {
-        **{name: worker[name] for name in INHERITED if name in worker},
         **_FIXED,
-        **explicit,
+        **({} if date is None else {"SOURCE_DATE_EPOCH": str(date)}),
+        **given,
+        **job_variables(job, uuid),
+    }
+
+
+def job_variables(job: ScriptJob, uuid: UUID) -> dict[str, str]:
+    """Return what tells which job this is."""
+    return {
         "BUILDER_JOB": printable(job.name),
         "BUILDER_PLATFORM": printable(job.platform),
         "BUILDER_UUID": str(uuid),

@@ -16,6 +16,9 @@ from builder_worker.sandbox import ExitStatus, Limits, Sandbox
 READ_SIZE = 64 * 1024
 """Bytes read from the job at once, the size of a pipe: all that is waiting there becomes one write to the server."""
 
+END_TIMEOUT = 10.0
+"""Seconds for the processes of a job to die; what is left then is up to the sandbox."""
+
 SendLines = Callable[[Sequence[bytes]], Awaitable[None]]
 """Sends lines to the server, and returns when it takes more: a slow server slows the job."""
 
@@ -49,9 +52,19 @@ class _Run:
                 self._sandbox.start(writing)
             finally:
                 os.close(writing)
-            return await self._watch(reading)
+            try:
+                return await self._watch(reading)
+            except BaseException:
+                await self._end_early()
+                raise
         finally:
             os.close(reading)
+
+    async def _end_early(self) -> None:
+        """Leave no process of the job for whoever cleans up after it."""
+        self._sandbox.kill()
+        with trio.move_on_after(END_TIMEOUT, shield=True):
+            await self._sandbox.wait()
 
     async def _watch(self, output: int) -> Result:
         async with plain_nursery() as nursery:

@@ -1,18 +1,19 @@
-"""How long a worker works: for one job or until a signal, with pauses while the server is away."""
+"""How long a worker works: for one job in each slot or until a signal, with pauses while the server is away."""
 
+import functools
 import logging
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import trio
-from attrs import mutable
+from attrs import frozen, mutable
 
-from builder.errors import BuilderError, ProtocolError
+from builder.errors import BuilderError
+from builder_worker.choice import prove
+from builder_worker.drain import Drain
 from builder_worker.nurseries import plain_nursery
-from builder_worker.sandbox import SandboxError
-from builder_worker.session import Lost, Settings, Unreachable, work_once
-from builder_worker.trees import TreeChanged
+from builder_worker.session import Settings, work_once
 
 SHORTEST_PAUSE = 1.0
 """Seconds before the first new attempt: a server that restarts is back in about that time."""
@@ -24,15 +25,29 @@ log = logging.getLogger("builder_worker")
 
 
 class Interrupted(BuilderError):
-    """SIGINT ended the worker; it killed its job, which the server counts as a loss."""
+    """SIGINT ended the worker; it killed its jobs, which the server counts as lost."""
 
     exit_code = 128 + signal.SIGINT
 
 
 class Terminated(Interrupted):
-    """SIGTERM ended the worker; it killed its job, which the server counts as a loss."""
+    """SIGTERM ended the worker; it killed its jobs, which the server counts as lost."""
 
     exit_code = 128 + signal.SIGTERM
+
+
+@frozen(kw_only=True)
+class Duration:
+    """How long a worker works, and how it ends."""
+
+    loop: bool = False
+    """Whether each slot takes one job after the other."""
+
+    slots: int = 1
+    """How many jobs run at once; each has a connection of its own."""
+
+    drain_timeout: float = 0.0
+    """Seconds that running jobs have to end after SIGTERM."""
 
 
 @mutable(kw_only=True)
@@ -52,34 +67,74 @@ class Backoff:
         self._failures = 0
 
 
-async def work(settings: Settings, *, loop: bool) -> None:
-    """Work off one job, or jobs for ever. Raises Interrupted on SIGTERM and SIGINT, and what ``work_once`` does."""
+async def work(settings: Settings, duration: Duration) -> None:
+    """Work off one job in each slot, or jobs until a signal.
+
+    Raises Interrupted on SIGINT, on SIGTERM unless the worker drains and all jobs end in time, and then for a second
+    signal too. Without ``loop``, raises what ``work_once`` does, once every slot is done.
+    """
+    drain = Drain()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with plain_nursery() as nursery:
-            nursery.start_soon(_wait_signal, signals)
-            for line in await settings.backend.clean_up():
+            nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
+            for line in await settings.setup.backend.clean_up():
                 log.warning("%s", line)
-            await (_work_forever(settings) if loop else work_once(settings))
+            await prove(settings.setup, settings.platform)
+            one = functools.partial(_work_forever if duration.loop else work_once, settings, drain)
+            await _fill_slots(one, duration.slots)
             nursery.cancel_scope.cancel()
 
 
-async def _wait_signal(signals: AsyncIterator[int]) -> None:
+async def _obey(signals: AsyncIterator[int], drain: Drain, drain_timeout: float, nursery: trio.Nursery) -> None:
     async for number in signals:
-        ended = Terminated if number == signal.SIGTERM else Interrupted
-        raise ended(f"ended by {signal.Signals(number).name}")
+        if number == signal.SIGTERM and drain_timeout and not drain.begun:
+            log.warning("draining: running jobs may end within %g s; another signal kills them", drain_timeout)
+            drain.begin()
+            nursery.start_soon(_end_after, drain_timeout)
+        else:
+            ended = Terminated if number == signal.SIGTERM else Interrupted
+            raise ended(f"ended by {signal.Signals(number).name}")
 
 
-async def _work_forever(settings: Settings) -> None:
+async def _end_after(seconds: float) -> None:
+    await trio.sleep(seconds)
+    raise Terminated(f"ended by SIGTERM; what was not done within {seconds:g} s was killed")
+
+
+async def _fill_slots(work_slot: Callable[[], Awaitable[None]], slots: int) -> None:
+    """Run all slots to their end, whatever happens in one of them; then raise the first error."""
+    errors: list[Exception] = []
+
+    async def run_slot() -> None:
+        try:
+            await work_slot()
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(slots):
+            nursery.start_soon(run_slot)
+    if errors:
+        raise errors[0]
+
+
+async def _work_forever(settings: Settings, drain: Drain) -> None:
     backoff = Backoff()
-    while True:
+    while not drain.begun:
         begin = trio.current_time()
         try:
-            await work_once(settings)
-        except (Unreachable, ProtocolError, Lost, SandboxError, TreeChanged) as error:
-            if trio.current_time() - begin > LONGEST_PAUSE:
-                backoff.reset()  # the server was there for a while
-            pause = backoff.next_pause(random.random())  # noqa: S311 - it spreads load, it keeps no secret
-            log.warning("%s; next attempt in %.0f s", error, pause)
-            await trio.sleep(pause)
+            await work_once(settings, drain)
+        except (BuilderError, OSError) as error:
+            reason = str(error)
+        except Exception as error:
+            log.exception("a fault of this worker")
+            reason = type(error).__name__
         else:
             backoff.reset()
+            continue
+        if trio.current_time() - begin > LONGEST_PAUSE:
+            backoff.reset()  # the server was there for a while
+        pause = backoff.next_pause(random.random())  # noqa: S311 - it spreads load, it keeps no secret
+        log.warning("%s; next attempt in %.0f s", reason, pause)
+        with drain.idle():
+            await trio.sleep(pause)

@@ -4,16 +4,15 @@ The classic protocol does not acknowledge a result. It counts as delivered when 
 then closed the connection properly; a server that closes earlier, or resets, has lost it and will run the job again.
 """
 
-import functools
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from uuid import UUID
 
 import trio
-from attrs import field, frozen
+from attrs import frozen
 
 from builder.address import format_address
 from builder.channel import Channel
@@ -23,12 +22,12 @@ from builder.execution import FinishedHead, finished_head
 from builder.framing import frame_header
 from builder.messages import WORKER_VERSION, Hello, JobFinished, JobRequested, JobSchedule, Output, Role, ServerHello
 from builder.model import Aborted, Result, printable
-from builder_worker.artifacts import Collection, Rules, TooManyArtifacts, collect
+from builder_worker.artifacts import Collection
+from builder_worker.build import Setup, run_build
 from builder_worker.console import remark
-from builder_worker.environment import job_environment
-from builder_worker.job import run_job
+from builder_worker.drain import Drain
 from builder_worker.nurseries import plain_nursery
-from builder_worker.sandbox import Backend, Limits, Sandbox, SandboxError, Task
+from builder_worker.sandbox import SandboxError
 from builder_worker.trees import TreeChanged
 
 CONNECT_TIMEOUT = 30.0
@@ -70,10 +69,7 @@ class Settings:
     host: str
     port: int
     platform: str
-    backend: Backend
-    limits: Limits = field(factory=Limits)
-    artifact_rules: Rules = field(factory=Rules)
-    variables: Mapping[str, str] = field(factory=dict)
+    setup: Setup
 
     @property
     def address(self) -> str:
@@ -81,18 +77,25 @@ class Settings:
         return format_address(self.host, self.port)
 
 
-async def work_once(settings: Settings) -> None:
-    """Take one job from the server, run it, deliver its result.
+async def work_once(settings: Settings, drain: Drain) -> None:
+    """Take one job from the server, run it, deliver its result; return without one if the worker drains.
 
     Raises Unreachable, Refused, Lost, ProtocolError, and SandboxError after the server was told of it.
     """
-    stream = await _connect(settings)
+    stream = None
+    with drain.idle():
+        stream = await _connect(settings)
+    if stream is None:
+        return
     async with stream:
         channel = Channel(stream, Side.PEER)
         try:
-            await _greet(channel, settings)
-            schedule = await _wait_job(channel, settings)
-            await _Delivery(channel, schedule, settings).run()
+            schedule = None
+            with drain.idle():
+                await _greet(channel, settings)
+                schedule = await _wait_job(channel, settings)
+            if schedule is not None:
+                await _Delivery(channel, schedule, settings.setup).run()
         except trio.BrokenResourceError as error:
             raise Lost(f"the connection to {settings.address} broke: {_reason(error)}") from error
 
@@ -152,18 +155,11 @@ async def _wait_job(channel: Channel, settings: Settings) -> JobSchedule:
 class _Delivery:
     """Runs one job and delivers its result while the server is there."""
 
-    def __init__(self, channel: Channel, schedule: JobSchedule, settings: Settings) -> None:
+    def __init__(self, channel: Channel, schedule: JobSchedule, setup: Setup) -> None:
         self._channel = channel
-        self._settings = settings
+        self._setup = setup
         self._uuid: UUID = schedule.uuid
-        self._task = Task(
-            uuid=schedule.uuid,
-            name=schedule.job.name,
-            platform=schedule.job.platform,
-            script=schedule.job.script,
-            environment=job_environment(schedule.job, schedule.uuid, worker=os.environ, explicit=settings.variables),
-            limits=settings.limits,
-        )
+        self._job = schedule.job
         self._last_piece = False  # the result is sent, or the end of it is on its way
         self._closed = trio.Event()
         self._end: Exception | None = None  # how the connection ended
@@ -171,7 +167,7 @@ class _Delivery:
         self._fault: SandboxError | None = None
 
     async def run(self) -> None:
-        log.info("received job %s uuid %s", printable(self._task.name), self._uuid)
+        log.info("received job %s uuid %s", printable(self._job.name), self._uuid)
         delivered = False
         async with plain_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)
@@ -198,35 +194,22 @@ class _Delivery:
     async def _work(self) -> None:
         """Run the job and send all there is to send."""
         try:
-            async with await self._settings.backend.open(self._task) as sandbox:
-                result = await run_job(sandbox, limits=self._settings.limits, send_lines=self._send_lines)
-                await self._finish(*await self._collect(sandbox, result))
+            async with run_build(self._job, self._uuid, self._setup, self._send_lines) as build:
+                await self._finish(build.result, build.artifacts)
         except SandboxError as error:
             log.error("%s", error)
             self._fault = error
         if self._fault and not self._last_piece:
-            await self._finish(Aborted(message=str(self._fault)), Collection())
+            nothing = Collection()
+            await self._send_lines([remark(nothing.summary())])
+            await self._finish(Aborted(message=str(self._fault)), nothing)
 
     async def _send_lines(self, lines: Sequence[bytes]) -> None:
         await self._channel.send(*(Output(uuid=self._uuid, line=line) for line in lines))
 
-    async def _collect(self, sandbox: Sandbox, result: Result) -> tuple[Result, Collection]:
-        """Find the artifacts; where they can't be had, that is the result."""
-        find = functools.partial(
-            collect, sandbox.work, script_name=sandbox.script_name, rules=self._settings.artifact_rules
-        )
-        try:
-            return result, await trio.to_thread.run_sync(find)
-        except (TooManyArtifacts, TreeChanged) as error:
-            reason = str(error)
-        except OSError as error:
-            reason = f"the work directory can't be read: {error.strerror}"
-        return result if isinstance(result, Aborted) else Aborted(message=reason), Collection()
-
     async def _finish(self, result: Result, artifacts: Collection) -> None:
-        """Send the last lines of the console, the result and the artifacts."""
+        """Send the result and the artifacts."""
         self._summary = f"{printable(str(result))}, {artifacts.summary()}"
-        await self._send_lines([remark(line) for line in (*artifacts.remarks, artifacts.summary())])
         left = artifacts.length
         head = finished_head(FinishedHead(uuid=self._uuid, result=result), left)
         self._last_piece = left == 0

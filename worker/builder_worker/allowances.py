@@ -1,0 +1,99 @@
+"""What a job may use: what the operator allows, what is allowed if nobody says, and what the job asks for itself.
+
+Limits only ever get tighter on this way. Some are watched by the worker and hold everywhere; those of
+``OF_THE_SANDBOX`` hold where the sandbox can enforce them on this machine.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from builder_worker.quantities import parse_count, parse_cpus, parse_duration, parse_size
+from builder_worker.sandbox import Limits, SandboxError
+
+PARSERS: Mapping[str, Callable[[str], float]] = {
+    "timeout": parse_duration,
+    "max_silent": parse_duration,
+    "memory": parse_size,
+    "pids": parse_count,
+    "cpus": parse_cpus,
+    "work_size": parse_size,
+    "max_console": parse_size,
+    "max_artifact_bytes": parse_size,
+    "max_artifacts": parse_count,
+}
+"""How each field of Limits is written, on the command line and in a job's script."""
+
+OF_THE_SANDBOX = ("memory", "pids", "cpus", "work_size")
+
+DEFAULT_PIDS = 4096
+"""Processes and threads: more than any build has, and an eighth of what a small machine can run."""
+
+DEFAULT_MAX_CONSOLE = 2 * 1024**3
+"""Bytes: what a job that only prints would write in a minute goes to the server's disk."""
+
+MEMORY_FOR_JOBS = 0.9
+"""Part of the machine's memory that all slots together may use, if nobody says: the rest is the system's."""
+
+
+@frozen(kw_only=True)
+class Machine:
+    """What there is to divide: bytes of memory, and CPUs."""
+
+    memory: int
+    cpus: int
+
+    @classmethod
+    def here(cls) -> "Machine":
+        """Return what this machine has."""
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cls(memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), cpus=cpus)
+
+
+def option(name: str) -> str:
+    """Return how a field of Limits is called where people write it."""
+    return name.replace("_", "-")
+
+
+def tighten(limits: Limits, more: Limits) -> Limits:
+    """Return the smaller of each pair of limits."""
+    return Limits(**{name: _smaller(getattr(limits, name), getattr(more, name)) for name in PARSERS})
+
+
+def _smaller(one: Any, other: Any) -> Any:
+    return min((value for value in (one, other) if value is not None), default=None)
+
+
+def without(limits: Limits, names: frozenset[str]) -> Limits:
+    """Return limits with some of them lifted."""
+    return attrs.evolve(limits, **dict.fromkeys(names))
+
+
+def not_real(limits: Limits, real: frozenset[str]) -> frozenset[str]:
+    """Return which of the limits that were set are for the sandbox to enforce, and can't be."""
+    return frozenset(name for name in OF_THE_SANDBOX if getattr(limits, name) is not None) - real
+
+
+def allot(asked: Limits, *, slots: int, real: frozenset[str], machine: Machine) -> Limits:
+    """Return the limits of each job, with defaults where nothing was asked and the sandbox can enforce them.
+
+    Raises SandboxError if what was asked can't be enforced: a limit that does not hold is worse than none.
+    """
+    if missing := not_real(asked, real):
+        names = ", ".join(f"--{option(name)}" for name in sorted(missing))
+        raise SandboxError(f"the sandbox can't enforce {names} here; `builder-worker check` says why")
+    defaults = Limits(
+        memory=int(machine.memory * MEMORY_FOR_JOBS) // slots,
+        pids=DEFAULT_PIDS,
+        cpus=machine.cpus / slots if slots > 1 else None,
+        max_console=DEFAULT_MAX_CONSOLE,
+    )
+    defaults = without(defaults, not_real(defaults, real))
+    return Limits(**{name: _first(getattr(asked, name), getattr(defaults, name)) for name in PARSERS})
+
+
+def _first(one: Any, other: Any) -> Any:
+    return other if one is None else one

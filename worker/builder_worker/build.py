@@ -1,0 +1,134 @@
+"""One build: a job in a fresh sandbox, with the hooks around it, up to its result and its artifacts.
+
+What comes of them, the wire or a terminal, is up to the caller.
+"""
+
+import functools
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import trio
+from attrs import field, frozen
+
+from builder.model import Aborted, Result, ScriptJob, printable
+from builder_worker import directives
+from builder_worker.allowances import not_real, option, tighten, without
+from builder_worker.artifacts import Collection, Rules, TooManyArtifacts, collect
+from builder_worker.console import remark
+from builder_worker.environment import job_environment, job_variables
+from builder_worker.hooks import Hooks, run_hook
+from builder_worker.job import SendLines, run_job
+from builder_worker.sandbox import Backend, Limits, Sandbox, Task
+from builder_worker.trees import TreeChanged
+
+log = logging.getLogger("builder_worker")
+
+
+@frozen(kw_only=True)
+class Setup:
+    """How this worker runs its jobs."""
+
+    backend: Backend
+    limits: Limits = field(factory=Limits)
+    real: frozenset[str] = frozenset()
+    """The limits that the sandbox enforces here."""
+
+    dotfiles: bool = False
+    given: Mapping[str, str] = field(factory=dict)
+    """Variables for every job."""
+
+    date: int | None = None
+    """SOURCE_DATE_EPOCH of jobs that do not tell their own."""
+
+    hooks: Hooks = field(factory=Hooks)
+
+
+@frozen(kw_only=True)
+class Build:
+    """How a job ended and what it left; the artifacts can be read while its sandbox is there."""
+
+    result: Result
+    artifacts: Collection
+
+
+@asynccontextmanager
+async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines) -> AsyncIterator[Build]:
+    """Run a job and give its build; afterwards everything of it is removed.
+
+    Raises SandboxError, before it gives a build or after, and what ``send_lines`` raises.
+    """
+    wishes = directives.read(job.script)
+    ignored = not_real(wishes.limits, setup.real)
+    limits = tighten(setup.limits, without(wishes.limits, ignored))
+    remarks = (*wishes.remarks, *(f"{option(name)} can't be limited here; ignored" for name in sorted(ignored)))
+    task = Task(
+        uuid=uuid,
+        name=job.name,
+        platform=job.platform,
+        script=job.script,
+        environment=job_environment(
+            job, uuid, given=setup.given, date=setup.date if wishes.date is None else wishes.date
+        ),
+        limits=limits,
+    )
+    async with await setup.backend.open(task) as sandbox:
+        if remarks:
+            await send_lines([remark(line) for line in remarks])
+        environment = {**job_variables(job, uuid), "BUILDER_WORK": str(sandbox.work)}
+        result = await _run(sandbox, limits, setup.hooks, environment, send_lines)
+        rules = Rules(dotfiles=setup.dotfiles, max_bytes=limits.max_artifact_bytes, max_artifacts=limits.max_artifacts)
+        result, artifacts = await _collect(sandbox, result, rules)
+        await send_lines([remark(line) for line in (*artifacts.remarks, artifacts.summary())])
+        yield Build(result=result, artifacts=artifacts)
+
+
+async def _run(
+    sandbox: Sandbox, limits: Limits, hooks: Hooks, environment: Mapping[str, str], send_lines: SendLines
+) -> Result:
+    """Run the job between its hooks. The one after it runs in any case, even when the worker is told to stop."""
+    result: Result = Aborted(message="interrupted")
+    try:
+        failure = None
+        if hooks.prepare is not None:
+            failure = await run_hook(
+                "prepare", hooks.prepare, environment, timeout=hooks.timeout, send_lines=send_lines
+            )
+        if failure is None:
+            result = await run_job(sandbox, limits=limits, send_lines=send_lines)
+        else:
+            result = Aborted(message=failure)
+    finally:
+        lines, failure = await _run_finish(hooks, {**environment, "BUILDER_RESULT": printable(str(result))})
+    if lines:
+        await send_lines(lines)
+    return result if failure is None else Aborted(message=f"{failure} (the job before it: {result})")
+
+
+async def _run_finish(hooks: Hooks, environment: Mapping[str, str]) -> tuple[list[bytes], str | None]:
+    """Return what the hook printed and how it failed. The server may be gone by now, so the worker's log has it too."""
+    lines: list[bytes] = []
+    if hooks.finish is None:
+        return lines, None
+
+    async def keep(more: Sequence[bytes]) -> None:
+        lines.extend(more)
+
+    with trio.CancelScope(shield=True):  # bounded by the hook's own deadline
+        failure = await run_hook("finish", hooks.finish, environment, timeout=hooks.timeout, send_lines=keep)
+    if failure:
+        log.error("%s", failure)
+    return lines, failure
+
+
+async def _collect(sandbox: Sandbox, result: Result, rules: Rules) -> tuple[Result, Collection]:
+    """Find the artifacts; where they can't be had, that is the result."""
+    find = functools.partial(collect, sandbox.work, script_name=sandbox.script_name, rules=rules)
+    try:
+        return result, await trio.to_thread.run_sync(find)
+    except (TooManyArtifacts, TreeChanged) as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"the work directory can't be read: {error.strerror}"
+    return result if isinstance(result, Aborted) else Aborted(message=reason), Collection()

@@ -1,0 +1,122 @@
+"""Which sandbox jobs run in: the one that was named, or the best that works here; and the proof that it does.
+
+What happens if nobody names one:
+
+    with --loop, --slots and run           auto
+    for one job, outside of a container    auto
+    for one job, inside of one             none: the original's way, the container is made for the job and thrown away
+
+``auto`` takes the best sandbox that works. If there is none, it takes ``none`` inside of a container and refuses to
+work outside: no job ever runs with less around it than its operator was told.
+"""
+
+import datetime as dt
+import logging
+import os
+from pathlib import Path
+from uuid import uuid4
+
+import trio
+from attrs import frozen
+
+from builder_worker import containment
+from builder_worker.build import Setup
+from builder_worker.sandbox import Backend, SandboxError, Task, registry, roots
+from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.options import Options
+
+PROOF_TIMEOUT = 60.0
+"""Seconds for a job that does nothing, on a machine that is very busy."""
+
+DEFAULT_DATE = 1_577_836_800
+"""Seconds since 1970, the beginning of 2020: any date would do, if it is the same everywhere and zip files can hold it."""
+
+log = logging.getLogger("builder_worker")
+
+
+@frozen(kw_only=True)
+class Choice:
+    """A back end that works, the limits that it enforces, and why it was taken if nobody named it."""
+
+    backend: Backend
+    real: frozenset[str]
+    reason: str
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether there is anything around the jobs."""
+        return not isinstance(self.backend, NoSandbox)
+
+
+def choose(name: str | None, options: Options, *, one_job: bool) -> Choice:
+    """Return the back end that was named, if one was, or the best. ``one_job`` tells whether it is for one job only.
+
+    Raises SandboxError, or OptionError for an unknown name.
+    """
+    _check_work_root(options.work_root)
+    if name is None and one_job and (container := containment.find()):
+        reason = f"sandbox: none, since this worker is for one job and inside of {container}"
+        return _checked(registry.make(NoSandbox.name, options), reason, options)
+    if name not in (None, registry.AUTO):
+        return _checked(registry.make(name, options), "", options)
+    try:
+        backend = registry.choose(options)
+    except SandboxError as error:
+        container = containment.find()
+        if container is None:
+            raise SandboxError(f"{error}; `builder-worker check` tells more") from error
+        log.warning("%s", error)
+        return _checked(
+            registry.make(NoSandbox.name, options), f"sandbox: none, but this worker is inside of {container}", options
+        )
+    return _checked(backend, f"sandbox: {backend.name}, the best that works here", options)
+
+
+def _check_work_root(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise SandboxError(f"{path.parent} is no directory: create it, or name another one with --work-dir")
+
+
+def _checked(backend: Backend, reason: str, options: Options) -> Choice:
+    check = backend.check()
+    if not check.works:
+        raise SandboxError(f"the sandbox {backend.name} does not work here: {check.reason}; {check.remedy}")
+    choice = Choice(backend=backend, real=check.limits, reason=reason)
+    if not choice.is_sandbox and (options.root or options.binds or options.caches):
+        raise SandboxError("without a sandbox there is no --root, --bind or --cache: the job sees what the worker sees")
+    for note in check.notes if choice.is_sandbox else ():
+        log.info("%s", note)
+    return choice
+
+
+def warning(choice: Choice) -> str | None:
+    """Return what an operator must know who runs jobs without a sandbox as root, where nothing else is around them."""
+    if choice.is_sandbox or os.geteuid() != 0 or containment.find():
+        return None
+    return "JOBS RUN AS ROOT OF THIS MACHINE, without a sandbox and outside of a container: they can do anything to it"
+
+
+async def prove(setup: Setup, platform: str) -> None:
+    """Run a job that does nothing in the sandbox that jobs will get, with their limits and all that is shared.
+
+    What is wrong with a path or a limit is so found before any job is taken. Raises SandboxError.
+    """
+    if isinstance(setup.backend, NoSandbox):
+        return
+    task = Task(uuid=uuid4(), name="proof", platform=platform, script=b"exit 0\n", limits=setup.limits)
+    with trio.move_on_after(PROOF_TIMEOUT), Path(os.devnull).open("wb") as output:  # noqa: ASYNC230 - does not block
+        async with await setup.backend.open(task) as sandbox:
+            sandbox.start(output.fileno())
+            status = await sandbox.wait()
+            if status.code == 0:
+                return
+            raise SandboxError(f"a job that does nothing fails in the sandbox: {sandbox.exceeded() or status}")
+    raise SandboxError(f"a job that does nothing takes longer than {PROOF_TIMEOUT:g} s in the sandbox")
+
+
+def default_date(options: Options) -> int:
+    """Return SOURCE_DATE_EPOCH for jobs that do not tell their own: the date of the root tree, or a fixed one."""
+    label = roots.read(options.root) if options.root else None
+    if label is None or label.snapshot is None:
+        return DEFAULT_DATE
+    return int(dt.datetime.strptime(label.snapshot, "%Y%m%dT%H%M%S%z").timestamp())

@@ -1,0 +1,100 @@
+"""``builder-worker check``: which sandboxes work here, why others do not, what each costs."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builder_worker.commands.options import CONTEXT, place
+
+if TYPE_CHECKING:  # imports trio and more
+    from builder_worker.sandbox.registry import Report
+
+
+@click.command(context_settings=CONTEXT)
+@click.option(
+    "--root",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Check with this root tree, which some sandboxes need.",
+)
+@click.option(
+    "--work-dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where jobs' directories are made.  [default: /var/tmp/builder-worker-UID]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with keys that stay as they are.")
+def check(*, root: Path | None, work_dir: Path | None, as_json: bool) -> int:
+    """Tell which sandboxes work here, and for those that do not, why and what mends it.
+
+    Each that works runs a few jobs that do nothing; the median time is what a sandbox costs. "Limits" are those that
+    it enforces on this machine; the worker itself sees to the others in any case.
+
+    \b
+    JSON, one object: {auto: NAME or null, container: null or what this machine is inside of,
+      sandboxes: [{name, works, reason, remedy, limits: [NAME], notes: [TEXT], milliseconds: null or NUMBER}]}
+
+    \b
+    Exit status: 0 if there is a sandbox for --sandbox auto, else 1.
+    """  # noqa: D301 - the \b is the character that makes click keep the lines below it
+    import trio
+
+    from builder_worker import containment
+    from builder_worker.sandbox import SandboxError, registry
+    from builder_worker.sandbox.options import Options
+
+    options = place(Options(root=root.absolute() if root else None), work_dir)
+    reports = trio.run(registry.check_all, options)
+    try:
+        auto: str | None = registry.choose(options).name
+    except SandboxError:
+        auto = None
+    container = containment.find()
+    if as_json:
+        sandboxes = [_to_json(report) for report in reports]
+        click.echo(json.dumps({"auto": auto, "container": container, "sandboxes": sandboxes}, indent=1))
+    else:
+        for report in reports:
+            _print(report)
+        click.echo(_summary(auto, container))
+    return 0 if auto else 1
+
+
+def _to_json(report: "Report") -> dict[str, Any]:
+    check = report.check
+    return {
+        "name": report.name,
+        "works": check.works,
+        "reason": check.reason,
+        "remedy": check.remedy,
+        "limits": sorted(check.limits),
+        "notes": list(check.notes),
+        "milliseconds": None if report.milliseconds is None else round(report.milliseconds, 1),
+    }
+
+
+def _print(report: "Report") -> None:
+    from builder_worker.allowances import OF_THE_SANDBOX, option
+
+    check = report.check
+    if not check.works:
+        click.echo(f"{report.name:<11} no     {check.reason}")
+        if check.remedy:
+            click.echo(f"{'':<18} to mend it: {check.remedy}")
+        return
+    limits = ", ".join(option(name) for name in OF_THE_SANDBOX if name in check.limits) or "none"
+    cost = "" if report.milliseconds is None else f"{report.milliseconds:.1f} ms a job"
+    click.echo(f"{report.name:<11} works  {cost}, limits: {limits}")
+    for note in check.notes:
+        click.echo(f"{'':<18} {note}")
+
+
+def _summary(auto: str | None, container: str | None) -> str:
+    where = (
+        f"This machine is inside of {container}." if container else "Nothing tells of a container around this machine."
+    )
+    if auto:
+        return f"\n--sandbox auto takes {auto}. {where}"
+    return f"\n--sandbox auto has none to take. {where}"

@@ -1,0 +1,105 @@
+"""``builder-worker PLATFORM``: take jobs from a server."""
+
+# ruff: noqa: D301  the \b in the docstring is the character that makes click keep the lines below it
+
+import logging
+
+import click
+
+from builder_worker.commands.options import COUNT, PAUSE, Arguments, check_platform, sandbox_options
+
+
+class _DefaultCommand(click.Command):
+    """The command that is meant where none is named, shown as people write it."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        program_path = ctx.parent.command_path if ctx.parent else ctx.command_path
+        formatter.write_usage(program_path, " ".join(self.collect_usage_pieces(ctx)))
+
+
+@click.command(
+    cls=_DefaultCommand,
+    epilog="""\b
+Other commands, each with a --help of its own:
+  builder-worker run SCRIPT     run a script as a job would be, without a server
+  builder-worker check          tell which sandboxes work here, and why others do not
+  builder-worker root           make, list and remove root trees
+A platform with the name of a command: builder-worker work PLATFORM
+
+\b
+Exit status:
+  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time
+  2  the command line is wrong
+  3  the server is unreachable
+  4  the server refused, or is no builder-server
+  5  the server went away before it had the result
+  7  there is no sandbox, or the job could not be given a place to run
+  130, 143  SIGINT or SIGTERM ended the worker, and its jobs with it
+""",
+)
+@click.argument("platform", callback=check_platform)
+@click.option(
+    "-r",
+    "--remote",
+    metavar="HOST:PORT",
+    default="127.0.0.1:1234",
+    envvar="BUILDER_REMOTE",
+    show_default=True,
+    show_envvar=True,
+    help="The server. An IPv6 address is written in brackets.",
+)
+@click.option("--loop", is_flag=True, help="Take the next job after each, and wait for the server while it is away.")
+@click.option(
+    "--slots", metavar="N", type=COUNT, default="1", help="Jobs at once, each with a connection.  [default: 1]"
+)
+@click.option(
+    "--drain-timeout",
+    metavar="TIME",
+    type=PAUSE,
+    default="0",
+    help="On SIGTERM take no more jobs, and kill those that run only then.  [default: 0, at once]",
+)
+@sandbox_options
+@click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
+def work(
+    *, platform: str, remote: str, loop: bool, slots: int, drain_timeout: float, arguments: Arguments, quiet: bool
+) -> None:
+    """Take a job for PLATFORM from the server, run it, deliver its result, and exit.
+
+    Each job runs in a fresh sandbox that it can't leave, outlive or exhaust: without --sandbox, in the best that works
+    here. Where none works the worker refuses to start. Inside of a container or jail it is different: there a worker
+    for one job, without --loop, uses no sandbox of its own, and one with --loop does without if none works.
+
+    WITHOUT A SANDBOX THE JOB IS NOT CONFINED: it runs with all rights of this worker, can read and change what the
+    worker can, and use the network. With --sandbox none, run builder-worker in a jail or a container that is made for
+    one job, as an ordinary user, and throw it away afterwards.
+
+    The script is run by its #! line, or by /bin/sh, in a fresh directory. BUILDER_JOB, BUILDER_PLATFORM and
+    BUILDER_UUID tell it what it is. Every file that it leaves in the directory is delivered; all its processes are
+    killed at its end, and when the server goes away. It may tighten its limits by a line near its top, such as
+
+    \b
+        # builder: memory=512M timeout=10m
+
+    Sizes are such as 512M or 2G, times such as 90s, 10m or 2h. A limit that was asked for and can't be enforced here
+    is an error; the defaults hold where they can.
+    """
+    import trio
+
+    from builder.address import parse_address
+    from builder_worker.choice import warning
+    from builder_worker.loop import Duration
+    from builder_worker.loop import work as run
+    from builder_worker.session import Settings
+
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, format="builder-worker: %(message)s")
+    log = logging.getLogger("builder_worker")
+    host, port = parse_address(remote)
+    choice, setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
+    if choice.reason:
+        log.info("%s", choice.reason)
+    if text := warning(choice):
+        log.warning("%s", text)
+    duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
+    trio.run(run, Settings(host=host, port=port, platform=platform, setup=setup), duration)

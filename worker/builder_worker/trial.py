@@ -1,0 +1,140 @@
+"""A build without a server: what the author of a job runs before scheduling it, and compares with a second run."""
+
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from uuid import uuid4
+
+import trio
+from attrs import frozen
+
+from builder.errors import BuilderError
+from builder.model import Exited, Result, ScriptJob, Signalled, posix_signal, printable, text
+from builder_worker.artifacts import Collection
+from builder_worker.build import Setup, run_build
+from builder_worker.loop import Interrupted, Terminated
+from builder_worker.nurseries import plain_nursery
+
+DIFFERENT = 1
+"""Exit status when two runs of a job that succeeded differ."""
+
+LIMITED = 124
+"""Exit status when a limit ended the job, as of timeout(1)."""
+
+
+class NotEmpty(BuilderError):
+    """The directory for artifacts has something in it, which is not overwritten."""
+
+    exit_code = 2
+
+
+@frozen(kw_only=True)
+class Kept:
+    """An artifact of a trial. ``sha256`` in hexadecimal digits."""
+
+    path: bytes
+    size: int
+    sha256: str
+
+
+@frozen(kw_only=True)
+class Trial:
+    """How a run ended, what it left, how many seconds it took."""
+
+    result: Result
+    artifacts: tuple[Kept, ...]
+    seconds: float
+
+
+def check_output(directory: Path) -> None:
+    """Raise NotEmpty unless artifacts can be written below the directory without touching anything that is there."""
+    if directory.is_symlink() or directory.exists():
+        if not directory.is_dir():
+            raise NotEmpty(f"{directory} is no directory")
+        if any(directory.iterdir()):
+            raise NotEmpty(f"{directory} is not empty: name a new directory")
+
+
+async def run_trial(job: ScriptJob, setup: Setup, *, output: Path | None) -> Trial:
+    """Run a job once, print its console as it comes, and keep its artifacts below ``output`` if it is given.
+
+    Raises SandboxError, TreeChanged, OSError, and Interrupted on SIGINT and SIGTERM, when all of the job is gone.
+    """
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with plain_nursery() as nursery:
+            nursery.start_soon(_end_by_signal, signals)
+            begin = trio.current_time()
+            async with run_build(job, uuid4(), setup, print_lines) as build:
+                seconds = trio.current_time() - begin
+                kept = await trio.to_thread.run_sync(_keep, build.artifacts, output)
+            nursery.cancel_scope.cancel()
+    return Trial(result=build.result, artifacts=kept, seconds=seconds)
+
+
+async def _end_by_signal(signals: AsyncIterator[int]) -> None:
+    async for number in signals:
+        ended = Terminated if number == signal.SIGTERM else Interrupted
+        raise ended(f"ended by {signal.Signals(number).name}; the job was killed")
+
+
+async def print_lines(lines: Sequence[bytes]) -> None:
+    """Print console lines: exactly, but on a terminal without what could control it."""
+    stream = sys.stdout.buffer
+    if stream.isatty():
+        lines = [b"\t".join(printable(part).encode() for part in line.split(b"\t")) for line in lines]
+    # Blocks while nobody reads: that slows the job, as a slow server does.
+    stream.write(b"".join(line + b"\n" for line in lines))
+    stream.flush()
+
+
+def _keep(artifacts: Collection, output: Path | None) -> tuple[Kept, ...]:
+    """Read all artifacts once: for their digests, and into files. Nothing that exists is overwritten."""
+    kept = []
+    with closing(artifacts.contents()) as files:
+        for file, contents in files:
+            digest = hashlib.sha256()
+            with ExitStack() as stack:
+                target = None
+                if output is not None:
+                    path = output / os.fsdecode(file.path)  # below output: the collector takes no other paths
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    target = stack.enter_context(path.open("xb"))
+                for data in contents:
+                    digest.update(data)
+                    if target is not None:
+                        target.write(data)
+            kept.append(Kept(path=file.path, size=file.size, sha256=digest.hexdigest()))
+    return tuple(kept)
+
+
+def differences(one: Trial, other: Trial) -> Iterable[str]:
+    """Return a line for each way in which two runs differ."""
+    if one.result != other.result:
+        yield f"result: {printable(str(one.result))}, then {printable(str(other.result))}"
+    first, second = ({kept.path: kept for kept in trial.artifacts} for trial in (one, other))
+    for path in sorted(first.keys() | second.keys()):
+        name = printable(text(path))
+        if path not in second:
+            yield f"{name}: only in the first run"
+        elif path not in first:
+            yield f"{name}: only in the second run"
+        elif first[path] != second[path]:
+            yield f"{name}: {_content(first[path])}, then {_content(second[path])}"
+
+
+def _content(kept: Kept) -> str:
+    return f"{kept.size} bytes {kept.sha256}"
+
+
+def exit_status(result: Result) -> int:
+    """Return the exit status that passes on a result, as a shell would: 0 only for a job that exited 0."""
+    match result:
+        case Exited(code=code):
+            return code & 0xFF or (1 if code else 0)
+        case Signalled(signal=number):
+            return 128 + (posix_signal(number) & 0x7F)
+    return LIMITED
