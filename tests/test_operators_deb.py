@@ -1,6 +1,7 @@
 """The Debian packages: built twice alike, clean for lintian, and lived with: installed in a fresh system, run, removed.
 
-All of it takes about a minute, half of which is a minimal Debian from the machine's own mirror, made once a day.
+That is done twice, without systemd running, as in a container, and with it. All of it takes about a minute, a third of
+which is a minimal Debian from the machine's own mirror, made once a day.
 """
 
 import datetime as dt
@@ -27,7 +28,7 @@ NAMES = ("builder-common", "builder-server", "builder-worker", "builder-client")
 DEADLINE = 60.0
 """Seconds for any step in the tree."""
 
-DEPENDENCIES = ("python3", "systemd-standalone-sysusers", "bubblewrap")
+DEPENDENCIES = ("python3", "systemd-sysv", "bubblewrap")
 """What the packages want from the distribution; see their control files."""
 
 SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/ubuntu.sources")
@@ -185,7 +186,7 @@ def test_packages_live_in_a_fresh_system(packages: list[Path], system: System) -
     system.run("dpkg", "--install", *paths)
     assert (system.root / "usr/lib/builder/builder/__pycache__").is_dir()
     assert system.owner("/var/lib/builder") == "builder:builder 750"
-    assert system.owner("/var/lib/builder-worker") == "builder-worker:builder-worker 711"
+    assert system.owner("/var/lib/builder-worker/jobs") == "builder-worker:builder-worker 711"
     (system.root / "etc/builder/server.env").write_text("BUILDER_SERVER_IP=127.0.0.1\n")
     system.run("dpkg", "--install", *paths)  # again, as an upgrade does
     assert (system.root / "etc/builder/server.env").read_text() == "BUILDER_SERVER_IP=127.0.0.1\n"
@@ -201,6 +202,56 @@ def test_packages_live_in_a_fresh_system(packages: list[Path], system: System) -
     system.run("dpkg", "--purge", *NAMES)
     system.run("dpkg", "--purge", *NAMES)  # nothing of it minds that it was done
     assert system.files() ^ before == set()
+
+
+BOOT = r"""
+set -ex
+cd /var/tmp
+dpkg --install ./*.deb
+systemctl is-active builder-server
+systemctl start builder-worker@debian
+until builder-client schedule greet debian job; do sleep 0.1; done
+until ls /var/lib/builder/greet/*/full; do sleep 0.1; done
+builder-inspect --console --output out /var/lib/builder/greet/*/full
+journalctl --no-pager --unit builder-worker@debian
+dpkg --install ./*.deb
+systemctl is-active builder-server
+dpkg --purge builder-server builder-worker builder-client builder-common
+! systemctl is-active builder-server builder-worker@debian
+echo all is well
+"""
+
+BOOT_UNIT = f"""
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /var/tmp/boot.sh
+StandardOutput=file:/var/tmp/log
+StandardError=inherit
+TimeoutStartSec={DEADLINE:.0f}
+ExecStopPost=/bin/systemctl poweroff --force
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def test_units_work_under_systemd(packages: list[Path], system: System) -> None:
+    need("deb", ["systemd-nspawn"])
+    for package in packages:
+        shutil.copy(package, system.root / "var/tmp")
+    (system.root / "var/tmp/job").write_text("#!/bin/sh\nid -un; hostname; printf hello > greeting\n")
+    (system.root / "var/tmp/boot.sh").write_text(BOOT)
+    (system.root / "etc/systemd/system/boot.service").write_text(BOOT_UNIT)
+    system.run("systemctl", "enable", "boot.service")
+    boot = ("systemd-nspawn", "--boot", "--register=no", "--keep-unit", "--private-network", "--console=pipe")
+    # As on a real machine, nothing is mounted over parts of /proc: else no sandbox could have a /proc of its own.
+    environment = {"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"}
+    said = run(*boot, f"--directory={system.root}", deadline=2 * DEADLINE, check=False, env=environment)
+    log = system.root / "var/tmp/log"
+    told = log.read_text("utf-8", "replace") if log.exists() else said
+    assert told.endswith("all is well\n"), told
+    assert "sandbox: bubblewrap" in told
+    assert "\nbuilder\nbuilder\n" in told  # the user and the host name that a job has in a sandbox
+    assert (system.root / "var/tmp/out/greeting").read_text() == "hello"
 
 
 def run_a_job(system: System) -> None:
