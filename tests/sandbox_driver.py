@@ -120,6 +120,7 @@ async def main() -> None:
             "works": check.works,
             "reason": f"{check.reason} ({check.remedy})",
             "limits": sorted(check.limits),
+            "notes": check.notes,
             "removed": removed,
         }
     )

@@ -35,7 +35,7 @@ DEADLINE = 60.0
 ROOT_TREES = Path(os.environ.get("BUILDER_TEST_CACHE", "/var/cache/builder-tests"))
 """Where root trees are kept. Jobs run as users who must be able to come here."""
 
-NEED_TREE = frozenset({"overlay", "nspawn"})
+NEED_TREE = frozenset({"overlay", "nspawn", "podman"})
 """Back ends that run nothing without a root tree."""
 
 DRIVER = Path(__file__).with_name("sandbox_driver.py")
@@ -67,6 +67,7 @@ class Driver:
 
     process: subprocess.Popen[bytes]
     backend: str
+    home: Path
     work_root: Path
     delegate: str
     """Name of the control groups that belong to a plain user's driver."""
@@ -174,9 +175,16 @@ def driver(backend: str, privilege: str, *, secret: str = "", **options: Any) ->
 
 
 def start(
-    backend: str, privilege: str, work_root: Path, *, secret: str = "", delegate: str = "", **options: Any
+    backend: str,
+    privilege: str,
+    work_root: Path,
+    *,
+    secret: str = "",
+    delegate: str = "",
+    home: Path | None = None,
+    **options: Any,
 ) -> Driver:
-    """Start a driver without waiting for what it says; ``delegate`` is from one that was killed."""
+    """Start a driver without waiting for what it says; ``delegate`` and ``home`` are from one that was killed."""
     delegate = delegate or f"delegated-{secrets.token_hex(8)}"
     if backend in NEED_TREE:
         options = {"root": str(root_tree())} | options
@@ -187,13 +195,18 @@ def start(
         "uid": uid,
         "delegate": delegate,
     }
+    # A short name: podman puts sockets below it, whose names are bounded, and waits 20 s for one that is too long.
+    home = home or Path(tempfile.mkdtemp(prefix="b-", dir="/tmp"))
+    if uid is not None:
+        os.chown(home, uid, uid)
     process = subprocess.Popen(
         [sys.executable, str(DRIVER), json.dumps(given)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=dict(os.environ) | {"SECRET": secret, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=dict(os.environ)
+        | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home), "SECRET": secret, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    return Driver(process=process, backend=backend, work_root=work_root, delegate=delegate)
+    return Driver(process=process, backend=backend, home=home, work_root=work_root, delegate=delegate)
 
 
 def stop(started: Driver) -> None:
@@ -207,7 +220,11 @@ def stop(started: Driver) -> None:
         started.process.kill()
         started.process.wait()
     started.process.stdout.close()
+    shutil.rmtree(started.home)
     for path in Path("/sys/fs/cgroup").glob(f"**/{started.delegate}"):
+        for pid in (path / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)  # what rootless podman keeps for its next container
+            wait_gone([int(pid)])
         for group in (*path.glob("builder-worker"), path):
             group.rmdir()
 

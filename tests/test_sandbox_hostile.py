@@ -26,10 +26,18 @@ from sandbox_runs import (
 SECRET = "swordfish-" + secrets.token_hex(8)
 """In the environment of the worker, where no job may find it."""
 
-SUBJECTS = [("bubblewrap", "root"), ("bubblewrap", "user"), ("overlay", "root"), ("nspawn", "root")]
+SUBJECTS = [
+    ("bubblewrap", "root"),
+    ("bubblewrap", "user"),
+    ("overlay", "root"),
+    ("nspawn", "root"),
+    ("podman", "root"),
+    ("podman", "user"),
+]
 
 READ_ONLY = {
     "bubblewrap": "/ /dev /etc /usr /usr/bin /lib /var /home /proc /sys",
+    "podman": "/ /etc /usr /usr/bin /lib /var /proc /sys",
     "nspawn": "/proc /proc/sys /sys",
     "overlay": "/dev /proc /proc/sys",  # the rest is thrown away after the job
 }
@@ -65,7 +73,7 @@ class Case:
     limits: dict[str, int] = field(factory=dict)
 
 
-EPERM, ENOSYS, EAFNOSUPPORT, ESRCH = "1", "38", "97", "3"
+EPERM, ESRCH, ENOSYS, EAFNOSUPPORT = "1", "3", "38", "97"
 
 
 def says(*lines: str) -> Callable[[Outcome], bool]:
@@ -77,7 +85,7 @@ def says_one_of(*words: str) -> Callable[[Outcome], bool]:
 
 
 def is_stopped_by(text: str) -> Callable[[Outcome], bool]:
-    return lambda outcome: outcome.exceeded == text
+    return lambda outcome: outcome.exceeded == text and outcome.code != 0
 
 
 CASES = {
@@ -200,7 +208,13 @@ def test_a_hostile_job(subject: Driver, name: str) -> None:
     assert not missing, f"limits that do not work here: {missing}"
     environment = {"READ_ONLY": READ_ONLY[subject.backend]}
     outcome = subject.run(case.script, limits=case.limits, environment=environment)
-    assert case.holds(outcome), outcome
+    if UNTOLD in subject.check["notes"] and {"memory", "pids"} & case.limits.keys():
+        assert outcome.code != 0 or name == "copes with a limit", outcome
+    else:
+        assert case.holds(outcome), outcome
+
+
+UNTOLD = "with control groups of version 1 podman does not tell which limit ended a job"
 
 
 def daemons(mark: str) -> str:
@@ -295,7 +309,7 @@ def test_nothing_survives_a_worker_that_is_killed(backend: str, privilege: str) 
             wait_gone(left)
             assert not processes_with(mark)
         assert list(work_root.glob("builder-*"))
-        following = start(backend, privilege, work_root, delegate=killed.delegate)
+        following = start(backend, privilege, work_root, delegate=killed.delegate, home=killed.home)
         try:
             assert any("work directory" in line for line in following.receive()["removed"])
             assert not list(work_root.glob("builder-*"))
@@ -317,12 +331,12 @@ def test_what_the_operator_shares_is_shared(backend: str, privilege: str) -> Non
         options: dict[str, Any] = {
             "network": True,
             "binds": [f"{shared}:/shared"],
-            "caches": ["things:/var/cache/things"],
+            "caches": ["things:/things"],
         }
         with driver(backend, privilege, **options) as started, socket.create_server(("127.0.0.1", 0)) as listener:
             assert started.run(connect(listener.getsockname()[1])).output == "connected\n"
-            outcome = started.run("cat /shared/file; echo >/shared/new || echo; echo kept >/var/cache/things/x")
+            outcome = started.run("cat /shared/file; echo >/shared/new || echo; echo kept >/things/x")
             assert outcome.code == 0, outcome
             assert outcome.output.startswith("hello")
             assert "Read-only" in outcome.output
-            assert started.run("cat /var/cache/things/x").output == "kept\n"
+            assert started.run("cat /things/x").output == "kept\n"

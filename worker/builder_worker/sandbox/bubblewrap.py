@@ -104,7 +104,7 @@ class BubblewrapSandbox(Sandbox):
 
     def exceeded(self) -> str | None:
         """Return the limit that ended the job. A job that coped with it and succeeded was not ended by it."""
-        if self._status is None or self._status.code == 0:
+        if self._status is None or (self._status.code == 0 and not self._directory.is_over):
             return None
         return self._group.exceeded() or self._directory.exceeded()
 

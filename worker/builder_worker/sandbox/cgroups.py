@@ -76,6 +76,9 @@ _CONTROLLERS: dict[tuple[int, str], _Controller] = {
 _LIMIT_OF = {"memory": "memory", "pids": "pids", "cpu": "cpus"}
 """The field of Limits that a controller enforces."""
 
+LIMITS = frozenset(_LIMIT_OF.values())
+"""The fields of Limits that control groups can enforce."""
+
 
 @frozen(kw_only=True)
 class _Mount:
@@ -200,13 +203,13 @@ class Cgroups:
     @property
     def remedy(self) -> str:
         """What an operator can do to have all limits, or nothing."""
-        if self.limits == set(_LIMIT_OF.values()):
+        if self.limits == LIMITS:
             return ""
         return _NO_DELEGATION if os.geteuid() else "mount the cgroup controllers memory, pids and cpu"
 
     def create(self, name: str, limits: Limits) -> "Group":
         """Make the groups of one job. Raises SandboxError if a limit is asked for that cannot be enforced."""
-        asked = {limit for limit in _LIMIT_OF.values() if getattr(limits, limit) is not None}
+        asked = {limit for limit in LIMITS if getattr(limits, limit) is not None}
         if asked - self.limits:
             missing = ", ".join(sorted(asked - self.limits))
             raise SandboxError(f"no control group to limit {missing}: {self.remedy}")

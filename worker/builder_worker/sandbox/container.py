@@ -15,14 +15,14 @@ from pathlib import Path
 import trio
 from attrs import define, frozen
 
-from builder_worker.sandbox import ExitStatus, Sandbox, SandboxError, Task, launch, tools
+from builder_worker.sandbox import ExitStatus, Sandbox, SandboxError, Task, cgroups, launch, tools
 from builder_worker.sandbox.bubblewrap import SCRIPT
 from builder_worker.sandbox.job_directory import JobDirectory
 
 ENVIRONMENT = "environment"
 """Name of the file beside the job's disk that sets its variables: a command line would show them to all users."""
 
-ENVIRONMENT_INSIDE = "/run/builder-environment"
+ENVIRONMENT_INSIDE = "/.builder-environment"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -86,9 +86,17 @@ class ContainerSandbox(Sandbox):
 
     script_name = SCRIPT
 
-    def __init__(self, *, command: Command, directory: JobDirectory, resources: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        *,
+        command: Command,
+        directory: JobDirectory,
+        group: cgroups.Group,
+        resources: contextlib.ExitStack,
+    ) -> None:
         self.work = directory.build
         self.directory = directory
+        self.group = group
         self._command = command
         self._resources = resources
         self._running: _Running | None = None
@@ -155,7 +163,9 @@ class ContainerSandbox(Sandbox):
             self.kill()
 
     def kill(self) -> None:
-        """Cut the lifeline, which ends the container."""
+        """Cut the lifeline, which ends the container, and kill all processes in the control groups."""
+        if self.status is None:
+            self.group.kill()
         running = self._running
         if running is not None and self.status is None and running.line is not None:
             self._killed = self._killed or running.process.poll() is None
@@ -164,9 +174,9 @@ class ContainerSandbox(Sandbox):
 
     def exceeded(self) -> str | None:
         """Return the limit that ended the job."""
-        if self.status is None or self.status.code == 0:
+        if self.status is None or (self.status.code == 0 and not self.directory.is_over):
             return None
-        return self.directory.exceeded()
+        return self.group.exceeded() or self.directory.exceeded()
 
     async def aclose(self) -> None:
         """Kill, wait, remove."""
@@ -175,6 +185,7 @@ class ContainerSandbox(Sandbox):
                 await self._end(self._running)
                 self._running = None
             await self.discard()
+            await self.group.remove()
             await self.directory.remove()
 
     async def _end(self, running: _Running) -> None:

@@ -85,6 +85,11 @@ class JobDirectory:
         """Whether ``wait_full`` is what limits the size."""
         return self.size is not None and not self._mounted
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the job has written more than it may, which it can only where the size is measured."""
+        return self.is_measured and self._was_full
+
     async def _make(self) -> None:
         self.path.mkdir(mode=0o711)
         self.disk.mkdir(mode=0o755)

@@ -216,7 +216,7 @@ def conclude(notes: bytes, code: int | None, *, killed: bool) -> ExitStatus:
     """
     if not notes.startswith(_READY) and not killed:
         raise SandboxError(f"the sandbox did not start: {first_line(notes)}")
-    if code is None:
+    if code is None or (killed and code == 128 + signal.SIGKILL):
         return ExitStatus(signal=signal.SIGKILL)
     if notes.removeprefix(_READY).partition(_OVER)[0] and 128 < code <= 128 + signal.NSIG:
         return ExitStatus(signal=code - 128)

@@ -66,37 +66,10 @@ _ISOLATION = (
 class NspawnSandbox(container.ContainerSandbox):
     """A job in systemd-nspawn."""
 
-    def __init__(
-        self,
-        *,
-        command: container.Command,
-        directory: JobDirectory,
-        group: cgroups.Group,
-        resources: contextlib.ExitStack,
-    ) -> None:
-        super().__init__(command=command, directory=directory, resources=resources)
-        self._group = group
-
     async def conclude(self) -> ExitStatus:
         """Wait for the last processes first: systemd-nspawn may have been killed alone."""
-        await self._group.wait_empty()
+        await self.group.wait_empty()
         return await super().conclude()
-
-    def kill(self) -> None:
-        """Kill all processes in the control groups."""
-        super().kill()
-        if self.status is None:
-            self._group.kill()
-
-    def exceeded(self) -> str | None:
-        """Return the limit that ended the job."""
-        if self.status is None or self.status.code == 0:
-            return None
-        return self._group.exceeded() or super().exceeded()
-
-    async def discard(self) -> None:
-        """Remove the control groups."""
-        await self._group.remove()
 
 
 @define(kw_only=True)

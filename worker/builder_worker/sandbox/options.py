@@ -73,6 +73,9 @@ class Options:
     root: Path | None = None
     """The root tree that jobs see, None for the host's /usr."""
 
+    image: str | None = None
+    """What podman runs instead of a root tree: the name of an image that has been pulled."""
+
     network: bool = False
     binds: tuple[Bind, ...] = ()
     caches: tuple[Cache, ...] = ()

@@ -15,6 +15,7 @@ from builder_worker.sandbox.none import NoSandbox
 from builder_worker.sandbox.nspawn import Nspawn
 from builder_worker.sandbox.options import OptionError, Options
 from builder_worker.sandbox.overlay import Overlay
+from builder_worker.sandbox.podman import Podman
 
 AUTO = "auto"
 
@@ -33,11 +34,12 @@ def _none(options: Options) -> Backend:
 _MAKERS: dict[str, Callable[[Options], Backend]] = {
     "bubblewrap": lambda options: Bubblewrap(options=options),
     "overlay": lambda options: Overlay(options=options),
+    "podman": lambda options: Podman(options=options),
     "nspawn": lambda options: Nspawn(options=options),
     "none": _none,
 }
 
-_BY_ISOLATION = ("bubblewrap", "nspawn")
+_BY_ISOLATION = ("bubblewrap", "podman", "nspawn")
 """What ``auto`` tries, best first: where the job is no root at all, then where it is one of a namespace. Not
 ``overlay``, which works only where bubblewrap does. Never ``none``: less isolation is the operator's word, not a fallback."""
 

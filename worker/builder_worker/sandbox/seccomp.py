@@ -17,6 +17,7 @@ import errno
 import platform
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 from attrs import frozen
 
@@ -40,6 +41,10 @@ _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 
 _FAMILIES = (1, 2, 10, 16)
 """AF_UNIX, AF_INET, AF_INET6, AF_NETLINK: each kept apart by the network namespace."""
+
+
+_MAX_FAMILY = 64
+"""More than the kernel has, which are 46."""
 
 
 @frozen(kw_only=True)
@@ -242,6 +247,33 @@ def build(machine_name: str | None = None, *, allowed: frozenset[str] = frozense
             refuse = _refuse(errno.ENOSYS if name in _PROBED else errno.EPERM)
             code.append(_for_number(number, _BY_ARGUMENTS.get(name, refuse)))
     return b"".join([*code, _allow()])
+
+
+def oci_profile() -> dict[str, Any]:
+    """Return the same filter for this machine in the form that podman takes.
+
+    Its conditions compare 64 bits where the kernel looks at 32, so they are masked.
+    """
+    name = platform.machine()
+    calls: list[dict[str, Any]] = [
+        _oci_rule([call], errno.ENOSYS if call in _PROBED else errno.EPERM)
+        for call in sorted(_MACHINES[name].numbers.keys() - _BY_ARGUMENTS.keys())
+    ]
+    calls += [_oci_rule(["ioctl"], errno.EPERM, 1, 0xFFFFFFFF, command) for command in (_TIOCSTI, _TIOCLINUX)]
+    flags = [1 << bit for bit in range(32) if _NAMESPACES >> bit & 1]
+    calls += [_oci_rule(["clone", "unshare"], errno.EPERM, 0, flag, flag) for flag in flags]
+    calls.append(_oci_rule(["unshare"], errno.EPERM, 0, _NEW_TIME, _NEW_TIME))
+    refused = [family for family in range(_MAX_FAMILY) if family not in _FAMILIES]
+    calls += [_oci_rule(["socket"], errno.EAFNOSUPPORT, 0, 0xFFFFFFFF, family) for family in refused]
+    architecture = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}[name]
+    return {"defaultAction": "SCMP_ACT_ALLOW", "architectures": [architecture], "syscalls": calls}
+
+
+def _oci_rule(names: list[str], error: int, index: int | None = None, mask: int = 0, value: int = 0) -> dict[str, Any]:
+    rule: dict[str, Any] = {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": error}
+    if index is not None:
+        rule["args"] = [{"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}]
+    return rule
 
 
 def supported() -> bool:

@@ -45,18 +45,19 @@ async def run(*command: str, timeout: float = TIMEOUT, environment: Mapping[str,
     raise SandboxError(f"{command[0]} took longer than {timeout:.0f} s")
 
 
-def try_now(command: Sequence[str], *, timeout: float = 5.0, pass_fds: Sequence[int] = ()) -> str | None:
+def try_now(
+    command: Sequence[str], *, timeout: float = 5.0, environment: Mapping[str, str] = ENVIRONMENT
+) -> str | None:
     """Run a tool to see whether it works: return None, or the first line of what it complains about."""
     try:
         done = subprocess.run(
             command,
-            env=ENVIRONMENT,
+            env=environment,
             cwd="/",
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,
-            pass_fds=pass_fds,
         )
     except OSError as error:
         return f"{command[0]}: {error.strerror}"

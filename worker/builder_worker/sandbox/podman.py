@@ -1,0 +1,250 @@
+"""The back end ``podman``: a container from an image or a root tree, by a worker that is root or is not.
+
+The job is a plain user in it. Rootful, that is a user of the host of its own; rootless, the worker's own user under
+another number. Limits are podman's; a worker without root has them where control groups are version 2 and delegated.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import define, field
+
+from builder_worker.sandbox import (
+    Backend,
+    Check,
+    ExitStatus,
+    Limits,
+    Sandbox,
+    SandboxError,
+    Task,
+    cgroups,
+    container,
+    diagnosis,
+    job_directory,
+    overlay,
+    seccomp,
+    tools,
+    uids,
+    view,
+)
+from builder_worker.sandbox.bubblewrap import PATH, SCRIPT, command_for
+from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.owner import is_left_over
+from builder_worker.sandbox.sizes import format_size
+
+RUNTIMES = ("crun", "runc")
+"""What podman can start containers with, in its own order of preference: crun refuses hybrid control groups."""
+
+_TRY_TIMEOUT = 30.0
+"""Seconds for a first container, for which a rootless podman sets up its storage."""
+
+_PROCESSES = 4096
+"""Processes of one user: podman's own default is more than a worker may give whose rights are bounded."""
+
+_ISOLATION = (
+    *(
+        "--pull=never",
+        "--log-driver=none",
+        "--http-proxy=false",
+        "--ipc=private",
+        "--cgroupns=private",
+        f"--shm-size={view.SHM_SIZE}",
+    ),
+    *("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
+    *(f"--hostname={view.HOSTNAME}", "--umask=0022", "--oom-score-adj=500"),
+    *("--ulimit=core=1:1", "--ulimit=nofile=1024:4096", f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}"),
+)
+
+
+class PodmanSandbox(container.ContainerSandbox):
+    """A job in a podman container."""
+
+    podman: Sequence[str] = ()
+    """podman's command line up to the subcommand."""
+
+    limits: Limits = Limits()
+    """What podman limits."""
+
+    _out_of_memory = False
+
+    async def conclude(self) -> ExitStatus:
+        """Ask podman, before the container is removed, whether it was out of memory."""
+        status = await super().conclude()
+        if self.limits.memory is not None and status.code != 0:
+            name = self.directory.path.name
+            with contextlib.suppress(SandboxError):  # it was removed, to kill it
+                said = await self._podman("inspect", "--format={{.State.OOMKilled}}", name)
+                self._out_of_memory = said.strip() == b"true"
+        return status
+
+    def exceeded(self) -> str | None:
+        """Return the limit that ended the job."""
+        if self._out_of_memory and self.limits.memory is not None:
+            return f"out of memory (limit {format_size(self.limits.memory)})"
+        return super().exceeded()
+
+    async def discard(self) -> None:
+        """Remove the container, in whatever state it is."""
+        await self._podman(*_remove(self.directory.path.name))
+
+    async def _podman(self, *arguments: str) -> bytes:
+        return await tools.run(*self.podman, *arguments, environment=_environment())
+
+
+@define(kw_only=True)
+class Podman(Backend):
+    """Makes sandboxes with podman."""
+
+    name = "podman"
+
+    options: Options = field(factory=Options)
+    groups: cgroups.Cgroups = field(factory=cgroups.find)
+    _podman: tuple[str, ...] = field(init=False, default=())
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the worker's groups limit the container: those of version 1, which rootless podman does not touch."""
+        return os.geteuid() != 0 and all(each.version == 1 for each in self.groups.hierarchies if each.controllers)
+
+    @property
+    def _own_groups(self) -> cgroups.Cgroups:
+        return self.groups if self._is_ours else cgroups.Cgroups(hierarchies=())
+
+    def check(self) -> Check:
+        """Run ``true`` in a container, with each runtime until one can."""
+        problem = diagnosis.missing({"podman": "podman", "env": "coreutils"})
+        if problem is None and os.geteuid() != 0:
+            problem = diagnosis.missing({"newuidmap": "uidmap"})
+        if problem is None and not seccomp.supported():
+            problem = ("there is no seccomp filter for this kind of machine", "use another sandbox")
+        if problem is None and self.options.image is None:
+            problem = overlay.tree_problem(self.options)
+        if problem is None:
+            problem = self._choose()
+        if problem is not None:
+            return Check(works=False, reason=problem[0], remedy=problem[1])
+        limits = self.groups.limits if os.geteuid() else cgroups.LIMITS
+        notes = [f"containers are started by {self._podman[-1]}", *diagnosis.notes(self.groups)]
+        if any(each.version == 1 for each in self.groups.hierarchies if each.controllers):
+            notes.append("with control groups of version 1 podman does not tell which limit ended a job")
+        return Check(works=True, limits=limits | {"work_size"}, notes=tuple(notes))
+
+    def _choose(self) -> diagnosis.Problem | None:
+        """Find a runtime that works here, or say why the last one does not."""
+        said: str | None = "neither crun nor runc is installed"
+        for runtime in filter(tools.find, RUNTIMES):
+            podman = ("podman", "--log-level=error", "--runtime", runtime)
+            command = [*podman, "run", "--rm", *_ISOLATION, "--network=none", *self._what(), "/bin/true"]
+            said = tools.try_now(command, environment=_environment(), timeout=_TRY_TIMEOUT)
+            if said is None:
+                self._podman = podman
+                return None
+        return diagnosis.explain(said or "")
+
+    def _what(self) -> tuple[str, ...]:
+        return (self.options.image,) if self.options.image is not None else ("--rootfs", f"{self.options.root}:O")
+
+    async def open(self, task: Task) -> Sandbox:
+        """Return a fresh sandbox."""
+        if not self._podman and (problem := self._choose()) is not None:
+            raise SandboxError(f"podman does not work: {problem[0]}; {problem[1]}")
+        job_directory.prepare_root(self.options.work_root)
+        with contextlib.ExitStack() as resources:
+            owner = None
+            if os.geteuid() == 0:
+                user = uids.take(self.options.job_uids, shared=bool(self.options.caches))
+                resources.callback(user.release)
+                owner = user.uid
+            limits = task.limits if self._is_ours else Limits()
+            group = self._own_groups.create(str(task.uuid), limits)
+            try:
+                directory = await JobDirectory.make(
+                    self.options.work_root, str(task.uuid), size=task.limits.work_size, owner=owner
+                )
+            except BaseException:
+                group.discard()
+                raise
+            try:
+                directory.write_script(SCRIPT, task.script)
+                command = self._container(task, directory, group, owner)
+            except OSError as error:
+                raise SandboxError(f"cannot prepare the sandbox: {error}") from error
+            sandbox = PodmanSandbox(command=command, directory=directory, group=group, resources=resources.pop_all())
+            sandbox.podman = self._podman
+            sandbox.limits = Limits() if self._is_ours else task.limits
+            return sandbox
+
+    def _container(
+        self, task: Task, directory: JobDirectory, group: cgroups.Group, owner: int | None
+    ) -> container.Command:
+        variables = container.write_environment(directory, container.variables(task, view.HOME, PATH))
+        profile = directory.path / "seccomp.json"
+        profile.write_text(json.dumps(seccomp.oci_profile()))
+        # All of /home, because in a tree that belongs to another user nothing can be made below its own.
+        directory.make_own("homes", 0o755)
+        directory.make_own(f"homes/{Path(view.HOME).name}", 0o755)
+        volumes = [
+            f"{directory.build}:{view.BUILD}",
+            f"{directory.disk / 'homes'}:{Path(view.HOME).parent}",
+            f"{directory.disk / 'tmp'}:/tmp",
+            f"{variables}:{container.ENVIRONMENT_INSIDE}:ro",
+            *(f"{bind.source}:{bind.target}{'' if bind.writable else ':ro'}" for bind in self.options.binds),
+        ]
+        for cache in self.options.caches:
+            path = self.options.cache_directory(task.platform, cache)
+            job_directory.make_cache(path, owner)
+            volumes.append(f"{path}:{cache.target}")
+        number = view.UID if owner is None else owner
+        user = [f"--user={number}:{number}"]
+        if owner is None:
+            user.append(f"--userns=keep-id:uid={view.UID},gid={view.UID}")
+        if directory.is_measured:
+            user.append(f"--ulimit=fsize={directory.size}:{directory.size}")
+        run = [
+            *(*self._podman, "run", f"--name={directory.path.name}", *_ISOLATION, *user, f"--workdir={view.BUILD}"),
+            f"--network={'host' if self.options.network else 'none'}",
+            f"--security-opt=seccomp={profile}",
+            *([] if self._is_ours else _limits(task.limits)),
+            *(f"--volume={volume}" for volume in volumes),
+            *self._what(),
+            *container.inner(command_for(task.script)),
+        ]
+        end = [*self._podman, *_remove(directory.path.name)]
+        return container.Command(run=run, end=end, entries=group.entries, environment=_environment())
+
+    async def clean_up(self) -> tuple[str, ...]:
+        """Remove containers, control groups and work directories of workers that are gone."""
+        lines = []
+        said = await tools.run("podman", "ps", "--all", "--format={{.Names}}", environment=_environment())
+        for name in filter(is_left_over, said.decode().split()):
+            await tools.run("podman", *_remove(name), environment=_environment())
+            lines.append(f"removed the container {name}")
+        lines += await self.groups.clean_up()
+        lines += await job_directory.clean_up(self.options.work_root)
+        return tuple(lines)
+
+
+def _limits(limits: Limits) -> list[str]:
+    arguments = []
+    if limits.memory is not None:
+        arguments += [f"--memory={limits.memory}b", f"--memory-swap={limits.memory}b"]
+    if limits.pids is not None:
+        arguments.append(f"--pids-limit={limits.pids}")
+    if limits.cpus is not None:
+        arguments.append(f"--cpus={limits.cpus}")
+    return arguments
+
+
+def _remove(name: str) -> tuple[str, ...]:
+    """Return podman's arguments that kill and remove a container, if there is one."""
+    return ("rm", "--force", "--time=0", "--ignore", name)
+
+
+def _environment() -> dict[str, str]:
+    """Return what podman needs of the worker's environment: where this user's containers are."""
+    names = ("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
+    return tools.ENVIRONMENT | {name: os.environ[name] for name in names if name in os.environ}
