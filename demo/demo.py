@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,9 @@ SOURCES = ("pyproject.toml", "README.md", "LICENSE", "builder", "server", "worke
 SCRIPT = """\
 #!/bin/sh
 set -eu
-export SOURCE_DATE_EPOCH={epoch} PYTHONDONTWRITEBYTECODE=1
+export SOURCE_DATE_EPOCH={epoch} PYTHONDONTWRITEBYTECODE=1 PYTHONPATH={tools}
 echo "unpacking the sources on $(uname -sm)"
+sleep 1  # time to watch it live
 mkdir .source
 sed '1,/^# sources$/d' "$0" | base64 -d | tar -xzf - -C .source
 echo "building the wheel with hatchling {version}"
@@ -53,6 +56,15 @@ class DemoFailed(Exception):
     """A step of the demo went wrong; the text says which."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the job runs: the worker's options, and where in there the interpreter and the build tool are."""
+
+    options: list[str]
+    python: Path
+    tools: Path
+
+
 def main() -> int:
     """Run the demo and clean up, also after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -61,6 +73,7 @@ def main() -> int:
     # whoever stops the demo, Ctrl-C or a service manager, gets the same clean-up
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="builder-demo-"))
+    directory.chmod(0o711)  # the job may be another user, who must get through to the tools
     failed = True
     try:
         run(directory, upload)
@@ -80,10 +93,12 @@ def main() -> int:
 def run(directory: Path, upload: str | None) -> None:
     """Start the programs, build twice, show what came of it."""
     data, config = directory / "data", directory / "etc"
-    data.mkdir()
+    data.mkdir(mode=0o700)
     config.mkdir()
+    step("choosing a sandbox")
+    place = choose_place(copy_tools(directory / "tools"))
     script = directory / "job.sh"
-    script.write_text(make_script())
+    script.write_text(make_script(place))
     options = ["--port", "0", "--dir", str(data), "--config-dir", str(config)]
     environment = os.environ | ({"BUILDER_SERVER_UPLOAD": upload} if upload else {})  # not for `ps` to show
     with contextlib.ExitStack() as running:
@@ -98,7 +113,6 @@ def run(directory: Path, upload: str | None) -> None:
         call(*client, "schedule", JOB, PLATFORM, str(script), "--period", "never")
         call(*client, "info")
         step("starting a worker, and watching the first build live")
-        watching = start(*client, "observe", "--follow-next", JOB, "--exit-status")
         running.enter_context(
             program(
                 "builder-worker",
@@ -106,15 +120,14 @@ def run(directory: Path, upload: str | None) -> None:
                 "--remote",
                 address,
                 "--loop",
-                *worker_options(),
+                *place.options,
                 log=directory / "worker.log",
             )
         )
-        wait_for(watching, "the first build")
+        watch(client, directory / "server.log", 1)
         step("executing it again")
-        watching = start(*client, "observe", "--follow-next", JOB, "--exit-status")
         call(*client, "execute", JOB)
-        wait_for(watching, "the second build")
+        watch(client, directory / "server.log", 2)
         step("comparing both builds")
         if upload:
             wait_until(lambda: (directory / "server.log").read_text().count(" uploaded (HTTP") == 2, "both uploads")
@@ -123,7 +136,7 @@ def run(directory: Path, upload: str | None) -> None:
             compare(sorted(data.glob(f"{JOB}/*/full"), key=lambda path: path.stat().st_mtime))
 
 
-def make_script() -> str:
+def make_script(place: Place) -> str:
     """Return the job: a shell script with a tar of the sources behind it."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
@@ -131,7 +144,8 @@ def make_script() -> str:
             archive.add(ROOT / name, name, filter=without_caches)
     return SCRIPT.format(
         epoch=SOURCE_DATE_EPOCH,
-        python=sys.executable,
+        python=place.python,
+        tools=place.tools,
         version=metadata.version("hatchling"),
         sources=base64.encodebytes(packed.getvalue()).decode(),
     )
@@ -142,9 +156,66 @@ def without_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if "__pycache__" in member.name else member
 
 
-def worker_options() -> list[str]:
-    """Return what the job needs of this machine besides the system itself: the Python that has the build tool."""
-    return []
+def copy_tools(target: Path) -> Path:
+    """Copy the build tool and what it needs, all of it plain Python: where this environment lies the job may not read."""
+    pending, done = ["hatchling"], set()
+    while pending:
+        name = pending.pop()
+        if name in done:
+            continue
+        done.add(name)
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # for another version of Python
+            continue
+        pending += [
+            re.split(r"[^A-Za-z0-9._-]", text)[0] for text in distribution.requires or () if "extra" not in text
+        ]
+        for file in distribution.files or ():
+            if ".." not in file.parts and file.suffix != ".pyc":
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(str(file.locate()), target / file)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return target
+
+
+def choose_place(tools: Path) -> Place:
+    """Take the best sandbox that works here and that has a Python in it; say which, or that there is none."""
+    checked = subprocess.run([BIN / "builder-worker", "check", "--json"], capture_output=True, text=True, check=False)
+    try:
+        best = json.loads(checked.stdout)["auto"]
+    except (ValueError, KeyError):
+        raise DemoFailed(f"builder-worker check failed: {checked.stderr}") from None
+    python, base = Path(sys.base_prefix, "bin", "python3"), Path(sys.base_prefix)
+    shared = [f"{tools}:/opt/tools"]
+    if not base.is_relative_to("/usr") and can_be_shown(base):
+        shared.append(f"{base}:{base}")
+    elif not base.is_relative_to("/usr"):
+        python = Path("/usr/bin/python3")
+    reason = "see `builder-worker check`: on Debian, apt-get install bubblewrap"
+    if best and not is_new_enough(python):
+        best, reason = None, f"no Python that jobs could use: {base} is closed to other users"
+    if not best:
+        print(f"   none works here ({reason}): THE JOB RUNS WITHOUT A SANDBOX")
+        return Place(["--sandbox", "none"], Path(sys.executable), tools)
+    print(f"   {best}: the job sees /usr, its own directory and the build tool, and no network")
+    binds = [part for bind in shared for part in ("--bind", bind)]
+    return Place(["--sandbox", best, *binds], python, Path("/opt/tools"))
+
+
+def can_be_shown(path: Path) -> bool:
+    """Return whether a job can reach a directory of this machine: as root, it is another user."""
+    return os.geteuid() != 0 or all(above.stat().st_mode & 0o001 for above in (path, *path.parents))
+
+
+def is_new_enough(python: Path) -> bool:
+    """Return whether there is an interpreter that the build tool works with."""
+    test = "import sys, zipfile; sys.exit(sys.version_info < (3, 11))"
+    try:
+        return subprocess.run([python, "-I", "-c", test], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def compare(executions: list[Path]) -> None:
@@ -214,21 +285,20 @@ def call(*command: str) -> None:
         raise DemoFailed(f"{' '.join(command)} failed")
 
 
-def start(*command: str) -> subprocess.Popen[str]:
-    """Start a program of the client that shows a build."""
-    return subprocess.Popen([BIN / command[0], *command[1:]], text=True)
+def watch(client: list[str], log: Path, count: int) -> None:
+    """Wait until that many builds have begun, observe the last one, and wait until it ends well."""
 
+    def begun() -> list[str]:
+        return re.findall(r" build (\S+) of \S+ on \S+ begins at ", log.read_text())
 
-def wait_for(watching: subprocess.Popen[str], what: str) -> None:
-    """Wait until a build that is watched ends well."""
+    wait_until(lambda: len(begun()) >= count, f"the beginning of build {count}")
+    command = [str(BIN / client[0]), *client[1:], "observe", begun()[-1], "--exit-status"]
     try:
-        status = watching.wait(DEADLINE)
+        done = subprocess.run(command, check=False, timeout=DEADLINE)
     except subprocess.TimeoutExpired:
-        raise DemoFailed(f"{what} took longer than {DEADLINE:.0f} seconds") from None
-    finally:
-        watching.kill()
-    if status:
-        raise DemoFailed(f"{what} failed")
+        raise DemoFailed(f"build {count} took longer than {DEADLINE:.0f} seconds") from None
+    if done.returncode:
+        raise DemoFailed(f"build {count} failed")
 
 
 def wait_until(condition: Any, what: str) -> None:
