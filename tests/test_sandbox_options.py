@@ -1,0 +1,150 @@
+"""Options of sandboxes, users for jobs, root trees and the choice of a back end: what needs no sandbox to run."""
+
+import datetime as dt
+import json
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from builder.errors import BuilderError
+from builder_worker.sandbox import Check, SandboxError, diagnosis, registry, roots, uids
+from builder_worker.sandbox.bubblewrap import Bubblewrap
+from builder_worker.sandbox.job_directory import prepare_root
+from builder_worker.sandbox.options import Bind, Cache, OptionError, Options
+from builder_worker.sandbox.sizes import format_size
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1536, "1.5 KiB"),
+        (512 << 20, "512 MiB"),
+        (5 << 40, "5 TiB"),
+        (1 << 60, "1048576 TiB"),
+    ],
+)
+def test_sizes_are_told_in_words(size: int, text: str) -> None:
+    assert format_size(size) == text
+
+
+def test_binds_and_caches_are_read() -> None:
+    assert Bind.parse("/srv/x:/x") == Bind(source=Path("/srv/x"), target="/x")
+    assert Bind.parse("/srv/x:/x:rw") == Bind(source=Path("/srv/x"), target="/x", writable=True)
+    assert Cache.parse("opam:/home/builder/.opam") == Cache(name="opam", target="/home/builder/.opam")
+
+
+@pytest.mark.parametrize("text", ["", "/srv", ":/x", "/srv:x", "/srv:/", "/srv:/x/../..", "/srv:/x:rwx", "/srv:/x:rw:"])
+def test_a_bind_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(OptionError):
+        Bind.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "x", "../x:/x", "a/b:/x", ":/x", "x:relative", "x:/"])
+def test_a_cache_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(BuilderError):
+        Cache.parse(text)
+
+
+def test_caches_are_kept_apart_by_platform(tmp_path: Path) -> None:
+    options, cache = Options(work_root=tmp_path), Cache(name="x", target="/x")
+    assert options.cache_directory("debian-12", cache) == tmp_path / "caches/debian-12/x"
+    with pytest.raises(BuilderError):
+        options.cache_directory("../debian-12", cache)
+
+
+def test_a_work_directory_of_others_is_refused(tmp_path: Path) -> None:
+    prepare_root(tmp_path / "new/work")
+    assert (tmp_path / "new/work").stat().st_mode & 0o777 == 0o711
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "link").symlink_to(tmp_path / "new/work")
+    for name in ("open", "link"):
+        with pytest.raises(SandboxError, match="only this user"):
+            prepare_root(tmp_path / name)
+
+
+def test_each_sandbox_has_a_user_of_its_own(tmp_path: Path) -> None:
+    three = range(1000, 1003)
+    first = uids.take(three, shared=False, locks=tmp_path / "locks")
+    second = uids.take(three, shared=False, locks=tmp_path / "locks")
+    assert [first.uid, second.uid] == [1000, 1001]
+    with pytest.raises(SandboxError, match="1000 to 1002, are taken"):
+        uids.take(three, shared=False, locks=tmp_path / "locks")
+    first.release()
+    third = uids.take(three, shared=False, locks=tmp_path / "locks")
+    assert (third.uid, third.index) == (1000, 0)
+    with_caches = [uids.take(three, shared=True, locks=tmp_path / "locks") for _ in range(2)]
+    assert [user.uid for user in with_caches] == [1002, 1002]
+    for user in (second, third, *with_caches):
+        user.release()
+
+
+def test_an_unknown_back_end_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(OptionError, match=r"chroot: there are bubblewrap, .*none and auto"):
+        registry.make("chroot", Options())
+
+
+def test_the_best_back_end_that_works_is_chosen_and_never_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    options = Options(work_root=tmp_path)
+    broken = Check(works=False, reason="user namespaces are off", remedy="sysctl -w user.max_user_namespaces=15000")
+    monkeypatch.setattr(Bubblewrap, "check", lambda _: broken)
+    with pytest.raises(
+        SandboxError, match=r"bubblewrap: user namespaces are off \(sysctl .*; podman: .*; nspawn: .*--sandbox none"
+    ):
+        registry.choose(options)
+    monkeypatch.setattr(Bubblewrap, "check", lambda _: Check(works=True))
+    assert registry.choose(options).name == "bubblewrap"
+
+
+async def test_a_check_tells_what_works_and_what_it_costs(tmp_path: Path) -> None:
+    bubblewrap, overlay = await registry.check_all(Options(work_root=tmp_path), ["bubblewrap", "overlay"])
+    assert (bubblewrap.milliseconds is not None) == bubblewrap.check.works
+    assert overlay.milliseconds is None
+    assert not overlay.check.works, "there is no root tree"
+    assert overlay.check.reason
+    assert overlay.check.remedy
+
+
+def test_a_missing_program_is_named_with_its_package() -> None:
+    assert diagnosis.missing({"sh": "dash"}) is None
+    assert diagnosis.missing({"sh": "dash", "no-such-program": "its-package"}) == (
+        "no-such-program is not installed",
+        "apt install its-package, or what your system calls it",
+    )
+
+
+def test_an_old_bubblewrap_is_recognised() -> None:
+    assert diagnosis.explain("bwrap: Unknown option --disable-userns")[1] == "install bubblewrap 0.8 or newer"
+
+
+def test_root_trees_are_listed_and_nothing_else_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "tree/etc").mkdir(parents=True)
+    label = {"name": "debian-12", "suite": "bookworm", "snapshot": None, "sha256": "00"}
+    (tmp_path / "tree" / roots.LABEL).write_text(json.dumps(label))
+    (tmp_path / "other/etc").mkdir(parents=True)
+    (tmp_path / "other" / roots.LABEL).write_text("[1, 2]")
+    assert roots.list_roots(tmp_path) == ((tmp_path / "tree", roots.RootTree(**label)),)  # type: ignore[arg-type]
+    for name in ("data", "other", "missing"):
+        with pytest.raises(SandboxError, match="no root tree"):
+            trio.run(roots.remove, tmp_path / name)
+    assert (tmp_path / "data").is_dir()
+    trio.run(roots.remove, tmp_path / "tree")
+    assert not (tmp_path / "tree").exists()
+
+
+def test_a_root_tree_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="no distribution is called beos"):
+        trio.run(roots.create, "beos", tmp_path / "tree")
+    day = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
+
+    async def create() -> None:
+        await roots.create("debian-12", tmp_path / "tree", snapshot=day, mirror=f"file://{tmp_path}/no-archive")
+
+    with pytest.raises(SandboxError, match="mmdebstrap"):
+        trio.run(create)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - hidden ones too
