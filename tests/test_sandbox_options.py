@@ -4,13 +4,15 @@ import datetime as dt
 import json
 import os
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import trio
 
 from builder.errors import BuilderError
-from builder_worker.sandbox import Check, SandboxError, diagnosis, registry, roots, uids
+from builder_worker.sandbox import Check, Limits, SandboxError, Task, diagnosis, registry, roots, uids
 from builder_worker.sandbox.bubblewrap import Bubblewrap
+from builder_worker.sandbox.cgroups import Cgroups
 from builder_worker.sandbox.job_directory import prepare_root
 from builder_worker.sandbox.options import Bind, Cache, OptionError, Options
 from builder_worker.sandbox.sizes import format_size
@@ -107,6 +109,14 @@ async def test_a_check_tells_what_works_and_what_it_costs(tmp_path: Path) -> Non
     assert not overlay.check.works, "there is no root tree"
     assert overlay.check.reason
     assert overlay.check.remedy
+
+
+async def test_a_job_that_cannot_be_limited_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    backend = Bubblewrap(options=Options(work_root=tmp_path / "work"), groups=Cgroups(hierarchies=()))
+    task = Task(uuid=uuid4(), name="x", platform="x", script=b"", limits=Limits(memory=1 << 30))
+    with pytest.raises(SandboxError, match="no control group to limit memory"):
+        await backend.open(task)
+    assert not list((tmp_path / "work").iterdir())
 
 
 def test_a_missing_program_is_named_with_its_package() -> None:

@@ -4,7 +4,6 @@ bubblewrap never runs as the host's user 0: a worker that is root gives every sa
 Whatever else a job may do, it does as a user who owns nothing but the job's directory.
 """
 
-import contextlib
 import os
 from collections.abc import Sequence
 
@@ -16,23 +15,19 @@ from builder_worker.sandbox import (
     Check,
     ExitStatus,
     Sandbox,
-    SandboxError,
     Task,
     cgroups,
     diagnosis,
     job_directory,
     seccomp,
     tools,
-    uids,
     view,
 )
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.launch import Launch, Process
 from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.prepared import SCRIPT, Prepared, open_sandbox
 from builder_worker.sandbox.uids import JobUser
-
-SCRIPT = ".builder-script"
-"""Begins with a dot, so that a job's own ``rm *`` or ``sha256sum *`` does not see it."""
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -64,14 +59,10 @@ class BubblewrapSandbox(Sandbox):
 
     script_name = SCRIPT
 
-    def __init__(
-        self, *, launch: Launch, directory: JobDirectory, group: cgroups.Group, resources: contextlib.ExitStack
-    ) -> None:
-        self.work = directory.build
+    def __init__(self, launch: Launch, prepared: Prepared) -> None:
+        self.work = prepared.directory.build
         self._launch = launch
-        self._directory = directory
-        self._group = group
-        self._resources = resources
+        self._prepared = prepared
         self._process: Process | None = None
         self._status: ExitStatus | None = None
 
@@ -87,37 +78,36 @@ class BubblewrapSandbox(Sandbox):
                 nursery.start_soon(self._enforce_size)
                 await self._process.wait_gone()
                 nursery.cancel_scope.cancel()
-            await self._directory.settle()
+            await self._prepared.directory.settle()
             self._status = self._process.conclude()
         return self._status
 
     async def _enforce_size(self) -> None:
-        if self._directory.size is not None:
-            await self._directory.wait_full()
+        if self._prepared.directory.size is not None:
+            await self._prepared.directory.wait_full()
             self.kill()
 
     def kill(self) -> None:
         """Kill the namespace."""
         if self._process is not None and self._status is None:
-            self._group.kill()
+            self._prepared.group.kill()
             self._process.kill()
 
     def exceeded(self) -> str | None:
         """Return the limit that ended the job. A job that coped with it and succeeded was not ended by it."""
-        if self._status is None or (self._status.code == 0 and not self._directory.is_over):
+        if self._status is None or (self._status.code == 0 and not self._prepared.directory.is_over):
             return None
-        return self._group.exceeded() or self._directory.exceeded()
+        return self._prepared.group.exceeded() or self._prepared.directory.exceeded()
 
     async def aclose(self) -> None:
-        """Kill, wait, remove."""
-        with trio.CancelScope(shield=True), self._resources:
+        """Kill, wait, remove. There is no deadline: what was killed ends as soon as the kernel lets it."""
+        with trio.CancelScope(shield=True):
             if self._process is not None:
                 self.kill()
                 await self._process.wait_gone()
                 self._process.close()
                 self._process = None
-            await self._group.remove()
-            await self._directory.remove()
+            await self._prepared.aclose()
 
 
 @define(kw_only=True)
@@ -145,36 +135,21 @@ class Bubblewrap(Backend):
 
     async def open(self, task: Task) -> Sandbox:
         """Return a fresh sandbox."""
-        job_directory.prepare_root(self.options.work_root)
-        with contextlib.ExitStack() as resources:
-            owner = None
-            if os.geteuid() == 0:
-                user = uids.take(self.options.job_uids, shared=bool(self.options.caches))
-                resources.callback(user.release)
-                owner = self._owner(user)
-            group = self.groups.create(str(task.uuid), task.limits)
-            try:
-                directory = await JobDirectory.make(
-                    self.options.work_root, str(task.uuid), size=task.limits.work_size, owner=owner
-                )
-            except BaseException:
-                group.discard()
-                raise
-            try:
-                directory.write_script(SCRIPT, task.script)
-                launch = self._launch(task, directory, group, owner)
-            except OSError as error:
-                raise SandboxError(f"cannot prepare the sandbox: {error}") from error
-            return BubblewrapSandbox(launch=launch, directory=directory, group=group, resources=resources.pop_all())
+
+        def make(prepared: Prepared) -> Sandbox:
+            return BubblewrapSandbox(self._launch(task, prepared), prepared)
+
+        return await open_sandbox(task, self.options, self.groups, make, limits=task.limits, owner_of=self._owner)
 
     def _owner(self, user: JobUser) -> int:
         """Return the host's user who owns the job's files."""
         return user.uid
 
-    def _launch(self, task: Task, directory: JobDirectory, group: cgroups.Group, owner: int | None) -> Launch:
+    def _launch(self, task: Task, prepared: Prepared) -> Launch:
+        directory, owner = prepared.directory, prepared.owner
         shown = view.system(self.options)
         return Launch(
-            entries=group.entries,
+            entries=prepared.group.entries,
             prefix=self._prefix(directory, owner),
             arguments=[
                 *_ISOLATION,

@@ -15,9 +15,9 @@ from pathlib import Path
 import trio
 from attrs import define, frozen
 
-from builder_worker.sandbox import ExitStatus, Sandbox, SandboxError, Task, cgroups, launch, tools
-from builder_worker.sandbox.bubblewrap import SCRIPT
+from builder_worker.sandbox import ExitStatus, Sandbox, SandboxError, Task, launch, tools
 from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.prepared import SCRIPT, Prepared
 
 ENVIRONMENT = "environment"
 """Name of the file beside the job's disk that sets its variables: a command line would show them to all users."""
@@ -86,19 +86,12 @@ class ContainerSandbox(Sandbox):
 
     script_name = SCRIPT
 
-    def __init__(
-        self,
-        *,
-        command: Command,
-        directory: JobDirectory,
-        group: cgroups.Group,
-        resources: contextlib.ExitStack,
-    ) -> None:
-        self.work = directory.build
-        self.directory = directory
-        self.group = group
+    def __init__(self, command: Command, prepared: Prepared) -> None:
+        self.work = prepared.directory.build
+        self.directory = prepared.directory
+        self.group = prepared.group
         self._command = command
-        self._resources = resources
+        self._prepared = prepared
         self._running: _Running | None = None
         self._killed = False
         self.status: ExitStatus | None = None
@@ -179,14 +172,13 @@ class ContainerSandbox(Sandbox):
         return self.group.exceeded() or self.directory.exceeded()
 
     async def aclose(self) -> None:
-        """Kill, wait, remove."""
-        with trio.CancelScope(shield=True), self._resources:
+        """Kill, wait, remove. There is no deadline: what was killed ends as soon as the kernel lets it."""
+        with trio.CancelScope(shield=True):
             if self._running is not None:
                 await self._end(self._running)
                 self._running = None
-            await self.discard()
-            await self.group.remove()
-            await self.directory.remove()
+                await self.discard()
+            await self._prepared.aclose()
 
     async def _end(self, running: _Running) -> None:
         if running.process.poll() is None:

@@ -4,7 +4,6 @@ The tree and its layer are mounted as for ``overlay``, because systemd-nspawn's 
 and cannot be combined with user namespaces. Limits are the worker's control groups, in which all of it runs.
 """
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -24,12 +23,12 @@ from builder_worker.sandbox import (
     overlay,
     seccomp,
     tools,
-    uids,
     view,
 )
-from builder_worker.sandbox.bubblewrap import SCRIPT, command_for
-from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.bubblewrap import command_for
 from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.prepared import Prepared, open_sandbox
+from builder_worker.sandbox.uids import JobUser
 
 # In version 2 one write ends them all; in version 1 no new ones may come while the rest are killed.
 _END_GROUPS = """
@@ -121,29 +120,21 @@ class Nspawn(Backend):
 
     async def open(self, task: Task) -> Sandbox:
         """Return a fresh sandbox."""
-        job_directory.prepare_root(self.options.work_root)
-        with contextlib.ExitStack() as resources:
-            user = uids.take(self.options.job_uids, shared=bool(self.options.caches))
-            resources.callback(user.release)
-            owner = overlay.first_uid(self.options.job_uids, user.index)
-            group = self.groups.create(str(task.uuid), task.limits)
-            try:
-                directory = await JobDirectory.make(
-                    self.options.work_root, str(task.uuid), size=task.limits.work_size, owner=owner
-                )
-            except BaseException:
-                group.discard()
-                raise
-            try:
-                directory.write_script(SCRIPT, task.script)
-                overlay.make_layers(directory)
-                (directory.path / "filter").write_bytes(seccomp.build(allowed=seccomp.FOR_CONTAINERS))
-                command = self._container(task, directory, group, owner)
-            except OSError as error:
-                raise SandboxError(f"cannot prepare the sandbox: {error}") from error
-            return NspawnSandbox(command=command, directory=directory, group=group, resources=resources.pop_all())
 
-    def _container(self, task: Task, directory: JobDirectory, group: cgroups.Group, owner: int) -> container.Command:
+        def make(prepared: Prepared) -> Sandbox:
+            return NspawnSandbox(self._container(task, prepared), prepared)
+
+        def owner_of(user: JobUser) -> int:
+            return overlay.first_uid(self.options.job_uids, user.index)
+
+        return await open_sandbox(task, self.options, self.groups, make, limits=task.limits, owner_of=owner_of)
+
+    def _container(self, task: Task, prepared: Prepared) -> container.Command:
+        directory, owner = prepared.directory, prepared.owner
+        if owner is None:
+            raise SandboxError("nspawn needs root")
+        overlay.make_layers(directory)
+        (directory.path / "filter").write_bytes(seccomp.build(allowed=seccomp.FOR_CONTAINERS))
         environment = container.write_environment(directory, container.variables(task, overlay.HOME, overlay.PATH))
         shared = [f"--bind-ro={environment}:{container.ENVIRONMENT_INSIDE}"]
         shared += [
@@ -161,8 +152,8 @@ class Nspawn(Backend):
             f"--chdir={view.BUILD}",
             *container.inner(command_for(task.script)),
         ]
-        end = ["/bin/sh", "-c", _END_GROUPS, "sh", *map(str, group.directories)]
-        return container.Command(run=run, end=end, entries=group.entries)
+        end = ["/bin/sh", "-c", _END_GROUPS, "sh", *map(str, prepared.group.directories)]
+        return container.Command(run=run, end=end, entries=prepared.group.entries)
 
     async def clean_up(self) -> tuple[str, ...]:
         """Remove control groups and work directories of workers that are gone."""

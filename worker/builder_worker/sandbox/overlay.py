@@ -9,11 +9,12 @@ import sys
 
 from attrs import define
 
-from builder_worker.sandbox import Check, Task, cgroups, diagnosis, overlay_setup, seccomp, tools, view
+from builder_worker.sandbox import Check, SandboxError, Task, diagnosis, overlay_setup, seccomp, tools, view
 from builder_worker.sandbox.bubblewrap import Bubblewrap, command_for, environment
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.launch import Launch
 from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.prepared import Prepared
 from builder_worker.sandbox.uids import JobUser
 
 USERS = 65536
@@ -93,11 +94,13 @@ class Overlay(Bubblewrap):
     def _owner(self, user: JobUser) -> int:
         return first_uid(self.options.job_uids, user.index)
 
-    def _launch(self, task: Task, directory: JobDirectory, group: cgroups.Group, owner: int | None) -> Launch:
-        assert owner is not None, "checked by check"
+    def _launch(self, task: Task, prepared: Prepared) -> Launch:
+        directory, owner = prepared.directory, prepared.owner
+        if owner is None:
+            raise SandboxError("overlay needs root, to give jobs users of their own")
         make_layers(directory)
         return Launch(
-            entries=group.entries,
+            entries=prepared.group.entries,
             prefix=("prlimit", "--core=1:1", *self._enter(directory.path, owner)),
             arguments=[
                 *_ISOLATION,

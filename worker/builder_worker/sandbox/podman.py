@@ -27,13 +27,12 @@ from builder_worker.sandbox import (
     overlay,
     seccomp,
     tools,
-    uids,
     view,
 )
-from builder_worker.sandbox.bubblewrap import PATH, SCRIPT, command_for
-from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.bubblewrap import PATH, command_for
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over
+from builder_worker.sandbox.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.sizes import format_size
 
 RUNTIMES = ("crun", "runc")
@@ -152,35 +151,20 @@ class Podman(Backend):
         """Return a fresh sandbox."""
         if not self._podman and (problem := self._choose()) is not None:
             raise SandboxError(f"podman does not work: {problem[0]}; {problem[1]}")
-        job_directory.prepare_root(self.options.work_root)
-        with contextlib.ExitStack() as resources:
-            owner = None
-            if os.geteuid() == 0:
-                user = uids.take(self.options.job_uids, shared=bool(self.options.caches))
-                resources.callback(user.release)
-                owner = user.uid
-            limits = task.limits if self._is_ours else Limits()
-            group = self._own_groups.create(str(task.uuid), limits)
-            try:
-                directory = await JobDirectory.make(
-                    self.options.work_root, str(task.uuid), size=task.limits.work_size, owner=owner
-                )
-            except BaseException:
-                group.discard()
-                raise
-            try:
-                directory.write_script(SCRIPT, task.script)
-                command = self._container(task, directory, group, owner)
-            except OSError as error:
-                raise SandboxError(f"cannot prepare the sandbox: {error}") from error
-            sandbox = PodmanSandbox(command=command, directory=directory, group=group, resources=resources.pop_all())
+
+        def make(prepared: Prepared) -> Sandbox:
+            sandbox = PodmanSandbox(self._container(task, prepared), prepared)
             sandbox.podman = self._podman
             sandbox.limits = Limits() if self._is_ours else task.limits
             return sandbox
 
-    def _container(
-        self, task: Task, directory: JobDirectory, group: cgroups.Group, owner: int | None
-    ) -> container.Command:
+        limits = task.limits if self._is_ours else Limits()
+        return await open_sandbox(
+            task, self.options, self._own_groups, make, limits=limits, owner_of=lambda user: user.uid
+        )
+
+    def _container(self, task: Task, prepared: Prepared) -> container.Command:
+        directory, owner = prepared.directory, prepared.owner
         variables = container.write_environment(directory, container.variables(task, view.HOME, PATH))
         profile = directory.path / "seccomp.json"
         profile.write_text(json.dumps(seccomp.oci_profile()))
@@ -214,7 +198,7 @@ class Podman(Backend):
             *container.inner(command_for(task.script)),
         ]
         end = [*self._podman, *_remove(directory.path.name)]
-        return container.Command(run=run, end=end, entries=group.entries, environment=_environment())
+        return container.Command(run=run, end=end, entries=prepared.group.entries, environment=_environment())
 
     async def clean_up(self) -> tuple[str, ...]:
         """Remove containers, control groups and work directories of workers that are gone."""
