@@ -19,7 +19,6 @@ from uuid import uuid4
 import trio
 from attrs import frozen
 
-from builder_worker import containment
 from builder_worker.build import Setup
 from builder_worker.sandbox import Backend, SandboxError, Task, registry, roots
 from builder_worker.sandbox.none import NoSandbox
@@ -48,13 +47,14 @@ class Choice:
         return not isinstance(self.backend, NoSandbox)
 
 
-def choose(name: str | None, options: Options, *, one_job: bool) -> Choice:
-    """Return the back end that was named, if one was, or the best. ``one_job`` tells whether it is for one job only.
+def choose(name: str | None, options: Options, *, one_job: bool, container: str | None) -> Choice:
+    """Return the back end that was named, if one was, or the best.
 
-    Raises SandboxError, or OptionError for an unknown name.
+    ``one_job`` tells whether the worker is for one job only, ``container`` what it is inside of. Raises SandboxError,
+    or OptionError for an unknown name.
     """
     _check_work_root(options.work_root)
-    if name is None and one_job and (container := containment.find()):
+    if name is None and one_job and container:
         reason = f"sandbox: none, since this worker is for one job and inside of {container}"
         return _checked(registry.make(NoSandbox.name, options), reason, options)
     if name not in (None, registry.AUTO):
@@ -62,7 +62,6 @@ def choose(name: str | None, options: Options, *, one_job: bool) -> Choice:
     try:
         backend = registry.choose(options)
     except SandboxError as error:
-        container = containment.find()
         if container is None:
             raise SandboxError(f"{error}; `builder-worker check` tells more") from error
         log.warning("%s", error)
@@ -82,16 +81,18 @@ def _checked(backend: Backend, reason: str, options: Options) -> Choice:
     if not check.works:
         raise SandboxError(f"the sandbox {backend.name} does not work here: {check.reason}; {check.remedy}")
     choice = Choice(backend=backend, real=check.limits, reason=reason)
-    if not choice.is_sandbox and (options.root or options.binds or options.caches):
-        raise SandboxError("without a sandbox there is no --root, --bind or --cache: the job sees what the worker sees")
+    if not choice.is_sandbox and (options.root or options.image or options.binds or options.caches):
+        raise SandboxError(
+            "without a sandbox there is no --root, --image, --bind or --cache: jobs see what the worker sees"
+        )
     for note in check.notes if choice.is_sandbox else ():
         log.info("%s", note)
     return choice
 
 
-def warning(choice: Choice) -> str | None:
+def warning(choice: Choice, *, container: str | None) -> str | None:
     """Return what an operator must know who runs jobs without a sandbox as root, where nothing else is around them."""
-    if choice.is_sandbox or os.geteuid() != 0 or containment.find():
+    if choice.is_sandbox or container or os.geteuid() != 0:
         return None
     return "JOBS RUN AS ROOT OF THIS MACHINE, without a sandbox and outside of a container: they can do anything to it"
 

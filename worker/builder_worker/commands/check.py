@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # imports trio and more
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Check with this root tree, which some sandboxes need.",
 )
+@click.option("--image", metavar="IMAGE", help="Check with this container image, which podman has already.")
 @click.option(
     "--work-dir",
     metavar="DIR",
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # imports trio and more
     help="Where jobs' directories are made.  [default: /var/tmp/builder-worker-UID]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with keys that stay as they are.")
-def check(*, root: Path | None, work_dir: Path | None, as_json: bool) -> int:
+def check(*, root: Path | None, image: str | None, work_dir: Path | None, as_json: bool) -> int:
     """Tell which sandboxes work here, and for those that do not, why and what mends it.
 
     Each that works runs a few jobs that do nothing; the median time is what a sandbox costs. "Limits" are those that
@@ -45,7 +46,7 @@ def check(*, root: Path | None, work_dir: Path | None, as_json: bool) -> int:
     from builder_worker.sandbox import SandboxError, registry
     from builder_worker.sandbox.options import Options
 
-    options = place(Options(root=root.absolute() if root else None), work_dir)
+    options = place(Options(root=root.absolute() if root else None, image=image), work_dir)
     reports = trio.run(registry.check_all, options)
     try:
         auto: str | None = registry.choose(options).name

@@ -1,6 +1,7 @@
 """Options that subcommands share: the sandbox, what is shown to jobs, and what they may use."""
 
 import functools
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,12 @@ from builder_worker.quantities import InvalidQuantity
 
 if TYPE_CHECKING:  # imports trio and more
     from builder_worker.build import Setup
-    from builder_worker.choice import Choice
     from builder_worker.sandbox import Limits
     from builder_worker.sandbox.options import Options
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+log = logging.getLogger("builder_worker")
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -49,6 +51,7 @@ class Arguments:
 
     sandbox: str | None
     root: Path | None
+    image: str | None
     network: bool
     bind: tuple[str, ...]
     cache: tuple[str, ...]
@@ -75,6 +78,7 @@ class Arguments:
         return place(
             Options(
                 root=self.root.absolute() if self.root else None,
+                image=self.image,
                 network=self.network,
                 binds=tuple(map(Bind.parse, self.bind)),
                 caches=tuple(map(Cache.parse, self.cache)),
@@ -89,21 +93,27 @@ class Arguments:
 
         return Limits(**{name: getattr(self, name) for name in PARSERS})
 
-    def make_setup(self, *, one_job: bool = False, slots: int = 1) -> "tuple[Choice, Setup]":
-        """Choose the sandbox and return all that is to be known about jobs. Raises SandboxError, and for usage
-        OptionError, InvalidName and InvalidVariable.
+    def make_setup(self, *, one_job: bool = False, slots: int = 1) -> "Setup":
+        """Choose the sandbox, tell what must be told about it, and return all that is to be known about jobs.
+
+        Raises SandboxError, and for usage OptionError, InvalidName and InvalidVariable.
         """
-        from builder_worker import environment
+        from builder_worker import containment, environment
         from builder_worker.allowances import Machine, allot
         from builder_worker.build import Setup
-        from builder_worker.choice import choose, default_date
+        from builder_worker.choice import choose, default_date, warning
         from builder_worker.hooks import Hooks
 
         given = dict(environment.parse_variable(variable, os.environ) for variable in self.env)
         options = self.options()
-        choice = choose(self.sandbox, options, one_job=one_job)
+        container = containment.find()
+        choice = choose(self.sandbox, options, one_job=one_job, container=container)
+        if choice.reason:
+            log.info("%s", choice.reason)
+        if text := warning(choice, container=container):
+            log.warning("%s", text)
         inherited = {} if choice.is_sandbox else environment.inherited(os.environ)
-        setup = Setup(
+        return Setup(
             backend=choice.backend,
             limits=allot(self.limits(), slots=slots, real=choice.real, machine=Machine.here()),
             real=choice.real,
@@ -112,7 +122,6 @@ class Arguments:
             date=default_date(options) if choice.is_sandbox else None,
             hooks=Hooks(prepare=self.prepare, finish=self.finish, timeout=self.hook_timeout),
         )
-        return choice, setup
 
 
 def _paths(**more: Any) -> Any:
@@ -130,6 +139,7 @@ _SANDBOX_OPTIONS = (
     click.option(
         "--root", metavar="DIR", type=_paths(exists=True), help="Show jobs this root tree instead of the host's /usr."
     ),
+    click.option("--image", metavar="IMAGE", help="Run jobs in this container image, which podman has already."),
     click.option("--network", is_flag=True, help="Let jobs use the network."),
     click.option("--bind", metavar="SRC:DST[:rw]", multiple=True, help="Show jobs SRC of this machine at DST. Repeat."),
     click.option(

@@ -56,7 +56,7 @@ def run(
 
     from builder.model import ScriptJob, check_name
     from builder_worker import trial
-    from builder_worker.choice import prove, warning
+    from builder_worker.choice import prove
 
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="builder-worker: %(message)s")
     log = logging.getLogger("builder_worker")
@@ -65,11 +65,7 @@ def run(
     outputs = [output / str(number) for number in (1, 2)] if output and twice else [output] * (2 if twice else 1)
     if output:
         trial.check_output(output)
-    choice, setup = arguments.make_setup()
-    if choice.reason:
-        log.info("%s", choice.reason)
-    if text := warning(choice):
-        log.warning("%s", text)
+    setup = arguments.make_setup()
     scheduled = ScriptJob(name=name, platform=platform, script=script.read())
 
     async def run_all() -> "list[Trial]":

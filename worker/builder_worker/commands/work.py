@@ -87,19 +87,13 @@ def work(
     import trio
 
     from builder.address import parse_address
-    from builder_worker.choice import warning
     from builder_worker.loop import Duration
     from builder_worker.loop import work as run
     from builder_worker.session import Settings
 
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=level, format="builder-worker: %(message)s")
-    log = logging.getLogger("builder_worker")
     host, port = parse_address(remote)
-    choice, setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
-    if choice.reason:
-        log.info("%s", choice.reason)
-    if text := warning(choice):
-        log.warning("%s", text)
+    setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
     trio.run(run, Settings(host=host, port=port, platform=platform, setup=setup), duration)
