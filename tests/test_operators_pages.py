@@ -10,7 +10,7 @@ from operators import ROOT, run
 
 PAGES = [ROOT / "docs/linux.md", ROOT / "docs/freebsd.md"]
 
-HELP = {
+HELP: dict[str, list[tuple[str, ...]]] = {
     "builder_server": [()],
     "builder_worker": [(), ("check",), ("run",), ("root", "create")],
     "builder_client": [("schedule",), ("orb-build",), ("observe",), ("info",)],
