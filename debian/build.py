@@ -25,6 +25,9 @@ HERE = Path(__file__).parent.resolve()
 ROOT = HERE.parent
 BUNDLE = Path("usr/lib/builder")
 
+OLDEST_MINOR = 11
+"""Of Python 3; requires-python in pyproject.toml."""
+
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 
 
@@ -108,11 +111,14 @@ def read_release(python: Path) -> Release:
     code = re.search(r'__version__ = "(.*)"', (ROOT / "builder/__init__.py").read_text("utf-8"))
     if not code or version[1].partition("-")[0] != code[1]:
         raise BuildError(f"debian/changelog is for {version[1]}, the code is another version: add an entry")
+    minor = int(_output(str(python), "-c", "import sys; print(sys.version_info.minor)"))
+    if minor < OLDEST_MINOR:
+        raise BuildError(f"{python} is Python 3.{minor}, and 3.{OLDEST_MINOR} is the oldest that builder runs on")
     return Release(
         version=version[1],
         epoch=int(os.environ.get("SOURCE_DATE_EPOCH") or parsedate_to_datetime(stamp[1]).timestamp()),
         python=python,
-        python_minor=int(_output(str(python), "-c", "import sys; print(sys.version_info.minor)")),
+        python_minor=minor,
         architecture=_output("dpkg", "--print-architecture"),
     )
 

@@ -14,10 +14,17 @@ REQUIRED = frozenset(filter(None, os.environ.get("BUILDER_TEST_REQUIRE", "").spl
 """Tools and files of operators that must be tested here, such as ``deb``: what would skip fails instead."""
 
 
-def need(area: str, programs: Iterable[str], *, root: bool = False) -> None:
-    """Skip the tests of an area where its programs are missing, or fail if the area is required."""
+def need(area: str, programs: Iterable[str], *, root: bool = False, python: str | None = None) -> None:
+    """Skip the tests of an area where its programs are missing, or fail if the area is required.
+
+    ``python`` is one that must be new enough and able to make virtual environments.
+    """
     missing = [name for name in programs if shutil.which(name) is None]
     reason = f"not installed: {', '.join(missing)}" if missing else "needs root" if root and os.geteuid() else ""
+    if python and not reason:
+        able = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
+        if subprocess.run([python, "-c", able], check=False, stderr=subprocess.DEVNULL).returncode:
+            reason = f"{python} is older than 3.11, or python3-venv is not installed"
     if reason and area in REQUIRED:
         pytest.fail(f"{area} must work here: {reason}")
     if reason:

@@ -39,7 +39,7 @@ CHANGED_BY_USERS = frozenset({"etc/passwd-", "etc/group-", "etc/shadow-", "etc/g
 
 
 def build(output: Path, *, umask: int) -> list[Path]:
-    need("deb", ["dpkg-deb", "/usr/bin/python3"])
+    need("deb", ["dpkg-deb", "/usr/bin/python3"], python="/usr/bin/python3")
     run(sys.executable, ROOT / "debian/build.py", "--output", output, "--compression", "0", umask=umask)
     return [next(output.glob(f"{name}_*.deb")) for name in NAMES]
 
