@@ -59,7 +59,7 @@ async def test_without_the_first_there_is_no_job_but_the_last_one_runs(tmp_path:
         ("kill -9 $$", "signalled -7"),
         ("sleep 1000", "time limit of 0.3 s exceeded"),
         ("setsid sleep 1000 & exec sleep 1000", "time limit of 0.3 s exceeded"),
-        ("exec yes", "more than 1048576 bytes of console output"),
+        ("exec yes", "more than 65536 bytes of console output"),
     ],
 )
 async def test_the_failure_of_the_last_is_the_result_and_the_files_are_delivered(

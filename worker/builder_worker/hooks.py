@@ -26,7 +26,7 @@ from builder_worker.sandbox import ExitStatus, Limits, Sandbox, SandboxError
 DEFAULT_TIMEOUT = 60.0
 """Seconds for a hook."""
 
-MAX_OUTPUT = 1024 * 1024
+MAX_OUTPUT = 64 * 1024
 """Bytes that a hook may print."""
 
 

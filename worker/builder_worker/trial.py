@@ -1,10 +1,11 @@
 """A build without a server: what the author of a job runs before scheduling it, and compares with a second run."""
 
 import hashlib
+import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from uuid import uuid4
@@ -16,6 +17,7 @@ from builder.errors import BuilderError
 from builder.model import Exited, Result, ScriptJob, Signalled, posix_signal, printable, text
 from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
+from builder_worker.choice import prove
 from builder_worker.loop import Interrupted, Terminated
 from builder_worker.nurseries import plain_nursery
 
@@ -24,6 +26,9 @@ DIFFERENT = 1
 
 LIMITED = 124
 """Exit status when a limit ended the job, as of timeout(1)."""
+
+
+log = logging.getLogger("builder_worker")
 
 
 class NotEmpty(BuilderError):
@@ -59,19 +64,33 @@ def check_output(directory: Path) -> None:
             raise NotEmpty(f"{directory} is not empty: name a new directory")
 
 
-async def run_trial(job: ScriptJob, setup: Setup, *, output: Path | None) -> Trial:
-    """Run a job once, print its console as it comes, and keep its artifacts below ``output`` if it is given.
+async def run_trials(
+    job: ScriptJob, setup: Setup, outputs: Sequence[Path | None], show: Callable[[Trial], None]
+) -> list[Trial]:
+    """Run a job once for each of ``outputs``, below which its artifacts are kept if it is a path.
 
-    Raises SandboxError, TreeChanged, OSError, and Interrupted on SIGINT and SIGTERM, when all of the job is gone.
+    Prints the console as it comes, and calls ``show`` after each run. Raises SandboxError, TreeChanged, OSError, and
+    Interrupted on SIGINT and SIGTERM, when all of the job is gone.
     """
+    trials = []
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with plain_nursery() as nursery:
             nursery.start_soon(_end_by_signal, signals)
-            begin = trio.current_time()
-            async with run_build(job, uuid4(), setup, print_lines) as build:
-                seconds = trio.current_time() - begin
-                kept = await trio.to_thread.run_sync(_keep, build.artifacts, output)
+            for line in await setup.backend.clean_up():
+                log.warning("%s", line)
+            await prove(setup, job.platform)
+            for output in outputs:
+                trials.append(await _run_trial(job, setup, output))
+                show(trials[-1])
             nursery.cancel_scope.cancel()
+    return trials
+
+
+async def _run_trial(job: ScriptJob, setup: Setup, output: Path | None) -> Trial:
+    begin = trio.current_time()
+    async with run_build(job, uuid4(), setup, print_lines) as build:
+        seconds = trio.current_time() - begin
+        kept = await trio.to_thread.run_sync(_keep, build.artifacts, output)
     return Trial(result=build.result, artifacts=kept, seconds=seconds)
 
 

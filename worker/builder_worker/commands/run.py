@@ -56,10 +56,8 @@ def run(
 
     from builder.model import ScriptJob, check_name
     from builder_worker import trial
-    from builder_worker.choice import prove
 
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="builder-worker: %(message)s")
-    log = logging.getLogger("builder_worker")
     name = job if job is not None else Path(script.name).stem if script.name not in ("-", "<stdin>") else "script"
     check_name(name, what="job name")
     outputs = [output / str(number) for number in (1, 2)] if output and twice else [output] * (2 if twice else 1)
@@ -68,17 +66,7 @@ def run(
     setup = arguments.make_setup()
     scheduled = ScriptJob(name=name, platform=platform, script=script.read())
 
-    async def run_all() -> "list[Trial]":
-        for line in await setup.backend.clean_up():
-            log.warning("%s", line)
-        await prove(setup, platform)
-        trials = []
-        for directory in outputs:
-            trials.append(await trial.run_trial(scheduled, setup, output=directory))
-            _print(trials[-1])
-        return trials
-
-    trials = trio.run(run_all)
+    trials = trio.run(trial.run_trials, scheduled, setup, outputs, _print)
     status = next((status for one in trials if (status := trial.exit_status(one.result))), 0)
     if twice:
         found = list(trial.differences(*trials))
