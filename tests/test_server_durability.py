@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -214,8 +215,12 @@ async def test_three_lost_workers(tmp_path: Path) -> None:
         await server.wait_for_log("was lost too often: recorded as failed")
 
 
+def _has(path: Path, data: bytes) -> bool:
+    return data in path.read_bytes()
+
+
 async def test_three_killed_servers(tmp_path: Path) -> None:
-    uuids = []
+    uuids: list[UUID] = []
     for _ in range(3):
         async with start_server(tmp_path) as server:
             if not uuids:
@@ -224,7 +229,7 @@ async def test_three_killed_servers(tmp_path: Path) -> None:
                 uuids.append(taken.uuid)
                 await taken.say(b"I was here")
                 console = server.data_dir / "a" / str(taken.uuid) / "console"
-                await eventually(lambda console=console: b"here" in console.read_bytes())
+                await eventually(partial(_has, console, b"here"))
                 server.kill()
     async with start_server(tmp_path) as server:
         assert await queues(server) == {"p1": []}

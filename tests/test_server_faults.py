@@ -22,7 +22,6 @@ from attrs import define
 from farm import (
     CLIENT,
     Reachable,
-    ScriptedPeer,
     ask,
     build,
     connect,
@@ -41,7 +40,7 @@ from farm import (
 )
 
 from builder.errors import ConnectionEnded
-from builder.messages import Failure, Observe, Output
+from builder.messages import Failure, Observe, Output, Success
 from builder.model import Aborted, Artifact, Exited
 from builder_server import builds, console
 
@@ -106,7 +105,7 @@ async def one_build(server: Reachable) -> tuple[UUID, str]:
 
 
 @contextlib.asynccontextmanager
-async def bystanders(server: Reachable):
+async def bystanders(server: Reachable) -> AsyncIterator[None]:
     """Keep a build and an observer going that have nothing to do with the fault."""
     await do(server, schedule("other", "p2"))
     async with take_job(server, "p2") as taken, connect(server, CLIENT) as observer:
@@ -118,11 +117,8 @@ async def bystanders(server: Reachable):
         assert (await observer.receive(Output)).line == b"end"
         await taken.finish(artifacts=SOME)
         assert (await observer.receive(Output)).line == b"exited 0"
-        await closed(observer)
-
-
-async def closed(peer: ScriptedPeer) -> None:
-    assert len(await peer.wait_closed()) == 12  # the success
+        await observer.receive(Success)
+        assert await observer.wait_closed() == b""
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -146,7 +142,7 @@ async def test_one_fault_of_the_disk(tmp_path: Path, fault: Fault, step: str, ca
 
 
 @contextlib.asynccontextmanager
-async def connect_and_fail(server: Reachable):
+async def connect_and_fail(server: Reachable) -> AsyncIterator[None]:
     """Have a worker try a build, which the server will cut off somewhere."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one_build, server)
@@ -189,7 +185,7 @@ async def test_a_fault_that_stays(
         assert (await one_build(server))[1] == "built"
 
 
-async def running_on(server: Reachable, platform: str):
+async def running_on(server: Reachable, platform: str) -> list[RunningBuild]:
     return [found for found in await running(server) if found.job.platform == platform]
 
 

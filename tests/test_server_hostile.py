@@ -28,7 +28,7 @@ from farm import (
     take_job,
     waiting_worker,
 )
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from builder import codec, der, execution
 from builder.framing import frame, frame_header
@@ -191,20 +191,23 @@ async def test_a_worker_that_says_more_while_it_waits(server: LocalServer, caplo
 async def test_silence_is_ended_after_30_seconds(
     tmp_path: Path, mock_clock: MockClock, said: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
+    mock_clock.rate = 1  # the test's own deadlines are real
     async with run_server(tmp_path) as server, connect(server) as peer:
         await peer.send_raw(said)
         if said.startswith((framed(CLIENT), framed(WORKER))):
             assert await peer.stream.receive_some(100) == framed(ServerHello())
-        mock_clock.jump(29.9)
+        await wait_all_tasks_blocked(0.01)  # the server has seen it all, and its clock for the rest has begun
+        mock_clock.jump(27)
         await info(server)
         assert complaints(caplog) == []
-        mock_clock.jump(0.2)
+        mock_clock.jump(4)
         assert await peer.wait_closed() == b""
         await eventually(lambda: complaints(caplog))
         assert [line.split(": ", 1)[1] for line in complaints(caplog)] == ["closed, it was silent for too long"]
 
 
 async def test_a_waiting_worker_may_wait_for_days(tmp_path: Path, mock_clock: MockClock) -> None:
+    mock_clock.rate = 1
     async with run_server(tmp_path) as server, waiting_worker(server) as worker:
         await eventually(lambda: server.query("select * from platform"))
         for _ in range(10):
@@ -215,11 +218,12 @@ async def test_a_waiting_worker_may_wait_for_days(tmp_path: Path, mock_clock: Mo
 
 
 async def test_artifacts_that_stop_coming_are_a_loss(tmp_path: Path, mock_clock: MockClock) -> None:
+    mock_clock.rate = 1
     async with run_server(tmp_path) as server:
         await do(server, schedule("a"))
         async with take_job(server) as taken:
             await taken.peer.send_raw(frame_header(1000) + b"\xa3\x82\x03\xe4")
-            await trio.testing.wait_all_tasks_blocked(0.02)
+            await wait_all_tasks_blocked(0.02)
             mock_clock.jump(301)
             assert await taken.peer.wait_closed() == b""
         await eventually(lambda: server.query("select losses from queue") == [(1,)])
@@ -353,7 +357,7 @@ async def test_more_connections_than_there_may_be(tmp_path: Path, monkeypatch: p
 
         for _ in range(10):
             nursery.start_soon(hold)
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await wait_all_tasks_blocked(0.05)
         async with connect(server) as peer:
             assert await peer.wait_closed() == b""
         held.set()

@@ -447,11 +447,11 @@ def test_the_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> No
         found: dict[str, object] = {}
         for table in sorted(set(inspector.get_table_names()) - {"alembic_version"}):
             columns = [
-                (column["name"], str(column["type"]), column["nullable"], column["primary_key"])
-                for column in inspector.get_columns(table)
+                (column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(table)
             ]
             found[table] = (
                 columns,
+                inspector.get_pk_constraint(table)["constrained_columns"],
                 sorted((index["name"] or "", tuple(index["column_names"])) for index in inspector.get_indexes(table)),
                 sorted(constraint["sqltext"] for constraint in inspector.get_check_constraints(table)),
                 sorted(tuple(unique["column_names"]) for unique in inspector.get_unique_constraints(table)),

@@ -90,7 +90,8 @@ def without_times(message: Message) -> Message:
 
 def without_order(message: Message) -> Message:
     if isinstance(message, InfoReply):
-        return evolve(without_times(message), schedule=tuple(sorted(message.schedule, key=lambda item: item.job.name)))
+        by_name = sorted(message.schedule, key=lambda item: item.job.name)
+        return without_times(evolve(message, schedule=tuple(by_name)))
     return message
 
 
