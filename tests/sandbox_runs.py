@@ -172,6 +172,8 @@ def driver(backend: str, privilege: str, *, secret: str = "", **options: Any) ->
             stop(started)
         left = [path for path in work_root.iterdir() if path.name.startswith("builder-")]
         assert not left, "work directories are removed"
+        left = list(Path("/sys/fs/cgroup").glob(f"**/builder-{started.process.pid}-*"))
+        assert not left, "control groups are removed"
 
 
 def start(

@@ -76,6 +76,10 @@ _CONTROLLERS: dict[tuple[int, str], _Controller] = {
 _LIMIT_OF = {"memory": "memory", "pids": "pids", "cpu": "cpus"}
 """The field of Limits that a controller enforces."""
 
+_SYSTEMD = "name=systemd"
+"""A hierarchy of version 1 without controllers. systemd-nspawn makes groups in it, of the names that it is in
+elsewhere, and leaves them; so the worker makes and removes them."""
+
 LIMITS = frozenset(_LIMIT_OF.values())
 """The fields of Limits that control groups can enforce."""
 
@@ -88,6 +92,8 @@ class _Mount:
     point: Path
     root: str
     controllers: frozenset[str]
+    key: str
+    """What stands for it in /proc/self/cgroup; nothing for version 2."""
 
 
 @frozen(kw_only=True)
@@ -105,11 +111,14 @@ def _read_mounts(mountinfo: str) -> Iterator[_Mount]:
         kind, _, options = after.split(" ", 2)
         if kind in ("cgroup", "cgroup2"):
             root, point = before.split(" ")[3:5]
+            words = frozenset(options.split(",")) if kind == "cgroup" else frozenset()
+            controllers = words & _LIMIT_OF.keys()
             yield _Mount(
                 version=2 if kind == "cgroup2" else 1,
                 point=Path(point.encode().decode("unicode_escape")),
                 root=root,
-                controllers=frozenset(options.split(",")) & _LIMIT_OF.keys() if kind == "cgroup" else frozenset(),
+                controllers=controllers,
+                key=min(controllers | (words & {_SYSTEMD}), default=""),
             )
 
 
@@ -123,8 +132,8 @@ def _read_own(text: str) -> dict[str, str]:
 
 
 def _directory(mount: _Mount, own: dict[str, str]) -> Path | None:
-    path = own.get(min(mount.controllers, default=""))
-    if path is None:
+    path = own.get(mount.key)
+    if path is None or (mount.version == 1 and not mount.key):
         return None
     # A mount that shows another part of the tree shows nothing of ours but its top.
     inside = os.path.relpath(path, mount.root) if path.startswith(mount.root) else "."
@@ -181,11 +190,9 @@ def find(proc: Path = Path("/proc/self")) -> "Cgroups":
             if hierarchy is not None:
                 hierarchies.append(hierarchy)
         else:
-            known = {name for other in hierarchies for name in other.controllers}
-            if mount.controllers - known and _is_ours(directory):
-                hierarchies.append(
-                    Hierarchy(version=1, parent=directory, controllers=frozenset(mount.controllers - known))
-                )
+            controllers = mount.controllers - {name for other in hierarchies for name in other.controllers}
+            if (controllers or mount.key == _SYSTEMD) and _is_ours(directory):
+                hierarchies.append(Hierarchy(version=1, parent=directory, controllers=controllers))
     return Cgroups(hierarchies=tuple(hierarchies))
 
 

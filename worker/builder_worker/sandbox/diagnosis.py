@@ -43,7 +43,7 @@ def explain(said: str) -> Problem:
             f"namespaces cannot be made here: {said}",
             "inside of a container, use --sandbox none, or let the container make user namespaces",
         )
-    return said, "run the worker with -v for the command line"
+    return said, "this is none of the known causes: look up what the program says"
 
 
 def notes(groups: Cgroups) -> tuple[str, ...]:

@@ -150,16 +150,31 @@ async def _make(
     unpack = ["tar", "--extract", "--numeric-owner", "--preserve-permissions", "--exclude=./dev/*"]
     await tools.run(*unpack, f"--file={archive}", f"--directory={tree}", timeout=_TIMEOUT)
     label = RootTree(name=name, suite=distribution.suite, snapshot=date, sha256=sha256)
-    await trio.to_thread.run_sync(_write_label, tree, label)
+    await trio.to_thread.run_sync(_finish, tree, label)
     return label
 
 
-def _write_label(tree: Path, label: RootTree) -> None:
-    path = tree / LABEL
-    before = path.parent.stat()
-    path.write_text(json.dumps(asdict(label), indent=1, sort_keys=True) + "\n")
-    for changed in (path, path.parent):
-        os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+def _finish(tree: Path, label: RootTree) -> None:
+    """Add the label, and what podman puts things on or makes: without root, it cannot make them in such a tree."""
+    directories = [tree / "etc", tree / "run"]
+    times = [path.stat().st_mtime_ns for path in directories]
+    added = [
+        tree / LABEL,
+        tree / "etc/hosts",
+        tree / "etc/hostname",
+        tree / "etc/resolv.conf",
+        tree / "run/.containerenv",
+    ]
+    for path in added:
+        path.touch()
+    (tree / LABEL).write_text(json.dumps(asdict(label), indent=1, sort_keys=True) + "\n")
+    mounts = tree / "etc/mtab"
+    if not mounts.is_symlink():
+        mounts.symlink_to("../proc/self/mounts")
+    for path in (*added, mounts):
+        os.utime(path, ns=(times[0], times[0]), follow_symlinks=False)
+    for path, time in zip(directories, times, strict=True):
+        os.utime(path, ns=(time, time))
 
 
 def _digest(path: Path) -> str:
