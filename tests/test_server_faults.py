@@ -11,7 +11,7 @@ import resource
 import sqlite3
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -41,7 +41,7 @@ from farm import (
 
 from builder.errors import ConnectionEnded
 from builder.messages import Failure, Observe, Output, Success
-from builder.model import Aborted, Artifact, Exited
+from builder.model import Aborted, Artifact, Exited, RunningBuild
 from builder_server import builds, console
 
 SOME = (Artifact(path="a", content=b"x" * 100_000), Artifact(path="b/c", content=b""))
