@@ -78,6 +78,16 @@ def test_one_job_inside_of_a_container_is_the_original_s_way(options: Options) -
     assert choice.reason == "sandbox: none, since this worker is for one job and inside of a jail"
 
 
+def test_an_image_is_for_podman_and_for_nothing_else(place: Path) -> None:
+    options = Options(work_root=place / "work", image="no-such-image")
+    for name in (None, "auto"):
+        with pytest.raises(SandboxError, match="the sandbox podman does not work here"):
+            _choose(options, name, one_job=True, container="a jail")
+    need("bubblewrap")
+    with pytest.raises(OptionError, match="--image is for --sandbox podman"):
+        _choose(options, "bubblewrap")
+
+
 @pytest.mark.usefixtures("without_programs")
 def test_a_sandbox_that_was_named_is_taken_or_nothing(options: Options) -> None:
     with pytest.raises(SandboxError, match="bubblewrap does not work here: bwrap is not installed"):

@@ -106,27 +106,28 @@ def test_a_script_tells_its_limits_near_its_top() -> None:
     script = b"""#!/bin/sh
 # Builds it.
 
-#builder: pids=1
+#builder: pids=100
 # builder: memory=512M  timeout=10m
-## builder: source-date-epoch=1700000000 max-artifact-bytes=1G pids=7
+## builder: source-date-epoch=1700000000 max-artifact-bytes=1G pids=70
 # builder:memory=1
 true
 # builder: cpus=1
 """
     assert directives.read(script) == directives.Directives(
-        limits=Limits(memory=512 * 1024**2, timeout=600, max_artifact_bytes=1024**3, pids=7), date=1700000000
+        limits=Limits(memory=512 * 1024**2, timeout=600, max_artifact_bytes=1024**3, pids=70), date=1700000000
     )
 
 
 def test_what_is_not_understood_is_told_and_ignored() -> None:
-    found = directives.read(b"# builder: memroy=1G Hannes timeout=\x1b source-date-epoch=-1 pids=5")
-    assert found.limits == Limits(pids=5)
+    found = directives.read(b"# builder: memroy=1G Hannes timeout=\x1b source-date-epoch=-1 pids=1 pids=99")
+    assert found.limits == Limits(pids=99)
     assert found.date is None
     assert [remark.partition(": ")[0] for remark in found.remarks] == [
         "line 1 of the script, memroy=1G",
         "line 1 of the script, Hannes",
         "line 1 of the script, timeout=\\x1b",
         "line 1 of the script, source-date-epoch=-1",
+        "line 1 of the script, pids=1",
     ]
 
 
@@ -190,7 +191,7 @@ def place() -> Iterator[Path]:
     ("limit", "directive", "script", "message"),
     [
         ("memory", "memory=32M", "exec perl -e '$x = q(x) x 2**28; sleep 100'", "out of memory (limit 32 MiB)"),
-        ("pids", "pids=20", "for i in $(seq 40); do sleep 100 & done; exit 3", "too many processes (limit 20)"),
+        ("pids", "pids=64", "for i in $(seq 90); do sleep 100 & done; exit 3", "too many processes (limit 64)"),
         ("work_size", "work-size=4M", "head -c 9000000 /dev/zero >f; exit 3", "work directory full (limit 4 MiB)"),
     ],
 )

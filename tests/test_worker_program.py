@@ -284,7 +284,13 @@ def test_help_says_when_jobs_are_not_confined() -> None:
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
     assert text.startswith("Usage: builder-worker [OPTIONS] PLATFORM")
-    for part in ("WITHOUT A SANDBOX THE JOB IS NOT CONFINED", "jail or a container", "BUILDER_REMOTE", "Exit status", "130, 143"):
+    for part in (
+        "WITHOUT A SANDBOX THE JOB IS NOT CONFINED",
+        "jail or a container",
+        "BUILDER_REMOTE",
+        "Exit status",
+        "130, 143",
+    ):
         assert part in text
 
 

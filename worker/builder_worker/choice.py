@@ -22,7 +22,8 @@ from attrs import frozen
 from builder_worker.build import Setup
 from builder_worker.sandbox import Backend, SandboxError, Task, registry, roots
 from builder_worker.sandbox.none import NoSandbox
-from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.options import OptionError, Options
+from builder_worker.sandbox.podman import Podman
 
 PROOF_TIMEOUT = 60.0
 """Seconds for a job that does nothing, on a machine that is very busy."""
@@ -53,7 +54,8 @@ def choose(name: str | None, options: Options, *, one_job: bool, container: str 
     ``one_job`` tells whether the worker is for one job only, ``container`` what it is inside of. Raises SandboxError,
     or OptionError for an unknown name.
     """
-    _check_work_root(options.work_root)
+    if options.image:
+        name = name if name not in (None, registry.AUTO) else Podman.name
     if name is None and one_job and container:
         reason = f"sandbox: none, since this worker is for one job and inside of {container}"
         return _checked(registry.make(NoSandbox.name, options), reason, options)
@@ -71,16 +73,13 @@ def choose(name: str | None, options: Options, *, one_job: bool, container: str 
     return _checked(backend, f"sandbox: {backend.name}, the best that works here", options)
 
 
-def _check_work_root(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise SandboxError(f"{path.parent} is no directory: create it, or name another one with --work-dir")
-
-
 def _checked(backend: Backend, reason: str, options: Options) -> Choice:
     check = backend.check()
     if not check.works:
         raise SandboxError(f"the sandbox {backend.name} does not work here: {check.reason}; {check.remedy}")
     choice = Choice(backend=backend, real=check.limits, reason=reason)
+    if options.image and choice.is_sandbox and not isinstance(backend, Podman):
+        raise OptionError("--image is for --sandbox podman; the others take a --root")
     if not choice.is_sandbox and (options.root or options.image or options.binds or options.caches):
         raise SandboxError(
             "without a sandbox there is no --root, --image, --bind or --cache: jobs see what the worker sees"

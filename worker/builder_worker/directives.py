@@ -22,6 +22,9 @@ MAX_HEAD = 16 * 1024
 
 MAX_REMARKS = 20
 
+LEAST = {"memory": 32 * 1024**2, "pids": 64, "cpus": 0.05, "work_size": 1024**2}
+"""What a sandbox needs itself, in bytes, processes, CPUs and bytes: with less it would not even start."""
+
 _DIRECTIVE = re.compile(rb"#+\s*builder:\s+(.*)", re.ASCII)
 _DATE = re.compile("[0-9]{1,12}", re.ASCII)
 _FIELDS = {option(name): name for name in PARSERS}
@@ -61,7 +64,10 @@ def read(script: bytes) -> Directives:
 def _parse_limit(name: str, value: str) -> tuple[str, float]:
     if name not in _FIELDS:
         raise InvalidQuantity("a worker knows no such setting")
-    return _FIELDS[name], PARSERS[_FIELDS[name]](value)
+    limit = PARSERS[_FIELDS[name]](value)
+    if limit < LEAST.get(_FIELDS[name], 0):
+        raise InvalidQuantity("less than a sandbox needs")
+    return _FIELDS[name], limit
 
 
 def _parse_date(value: str) -> int:

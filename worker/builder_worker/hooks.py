@@ -10,6 +10,8 @@ Names of jobs come from outside: a hook has to quote them. What it prints goes i
 a job, with the same code around it: in a session of its own, of which nothing is left when it has ended.
 """
 
+import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -65,7 +67,6 @@ class _Hook(Sandbox):
         self._command = command
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
-        self._end: int | None = None  # a pidfd
 
     def start(self, output: int) -> None:
         try:
@@ -78,23 +79,23 @@ class _Hook(Sandbox):
                 cwd="/",
                 start_new_session=True,
             )
-            self._end = os.pidfd_open(self._process.pid)
         except (OSError, ValueError) as error:
             raise SandboxError(f"it can't be started: {error}") from error
 
     async def wait(self) -> ExitStatus:
         assert self._process
-        if self._end is not None:
-            await trio.lowlevel.wait_readable(self._end)
-            self.kill()  # what it left in its session, whose number is its own until it is waited for
-            os.close(self._end)
-            self._end = None
+        if self._process.returncode is None:
+            # Its end is noticed, and its number kept, until what it left in its session is killed.
+            end = functools.partial(os.waitid, os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            await trio.to_thread.run_sync(end, abandon_on_cancel=True)
+            self.kill()
         code = self._process.wait()
         return ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code)
 
     def kill(self) -> None:
-        if self._process and self._end is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left in the session
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     async def aclose(self) -> None:
         with trio.CancelScope(shield=True):

@@ -205,8 +205,15 @@ def sandbox_options(command: _F) -> _F:
 
 
 def place(options: "Options", work_dir: Path | None) -> "Options":
-    """Return options with the directory for jobs that was given, if one was."""
-    return options if work_dir is None else evolve(options, work_root=work_dir.absolute())
+    """Return options with the directory for jobs that was given, if one was. Raises SandboxError."""
+    from builder_worker.sandbox import SandboxError
+
+    if work_dir is None:
+        return options
+    path = work_dir.absolute()
+    if not path.parent.is_dir():  # a typo must not make a tree of directories
+        raise SandboxError(f"{path.parent} is no directory: create it, or name another one with --work-dir")
+    return evolve(options, work_root=path)
 
 
 def check_platform(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
