@@ -180,6 +180,60 @@ def test_what_is_wrong_with_the_sandbox_is_told_before_a_job_is_taken(place: Pat
     assert not [path for path in (place / "work").iterdir() if path.name.startswith("builder-")]
 
 
+def test_a_place_that_jobs_can_not_come_to_is_told(tmp_path: Path) -> None:
+    need("bubblewrap")
+    if PRIVILEGE != "root":
+        pytest.skip("only the jobs of a worker that is root are other users")
+    (tmp_path / "closed").mkdir(mode=0o700)
+    for arguments in (("--work-dir", tmp_path / "closed/work"), ("--bind", f"{tmp_path}/closed/x:/mnt/x")):
+        (tmp_path / "closed/x").mkdir(exist_ok=True)
+        done = builder_worker("run", "-", "--sandbox=bubblewrap", *arguments, stdin="true")
+        assert done.returncode == 7
+        assert "who can't come through /" in done.stderr
+
+
+PLAIN = """
+import ctypes, os, sys
+# what is loaded late: the plain user may not be allowed to read it
+import encodings.ascii, encodings.unicode_escape
+import builder_worker.cli, builder_worker.trial, builder_worker.environment, builder_worker.hooks
+uid = int(sys.argv.pop(1))
+os.setgroups([])
+os.setgid(uid)
+os.setuid(uid)
+ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: a process that changed its user does not own its /proc
+builder_worker.cli.main()
+"""
+
+
+def test_a_plain_user_has_a_sandbox_and_the_limits_that_are_real() -> None:
+    need("bubblewrap")
+    if PRIVILEGE != "root":
+        pytest.skip("the other tests are those of a plain user already")
+    with sandbox_runs.work_directory("user") as place:
+        command = [sys.executable, "-c", PLAIN, str(sandbox_runs.plain_user()), "run", "-", f"--work-dir={place}/work"]
+
+        def run(*arguments: str, script: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*command, *arguments],
+                input=script,
+                capture_output=True,
+                text=True,
+                env=ENVIRONMENT,
+                timeout=60,
+                check=False,
+            )
+
+        done = run("--work-size=4M", script="id -u; head -c 9000000 /dev/zero > f; exit 3")
+        assert done.returncode == 124, done.stderr
+        assert "work directory full (limit 4 MiB)" in done.stdout
+        assert done.stdout.startswith("1000\n")
+        assert "sandbox: bubblewrap" in done.stderr
+        done = run("--memory=100M", script="true")
+        assert done.returncode == 7
+        assert "can't enforce --memory here; `builder-worker check` says why" in done.stderr
+
+
 async def test_what_a_killed_worker_left_is_removed_at_the_next_start(place: Path) -> None:
     need("bubblewrap")
     arguments = ("--loop", "--sandbox", "bubblewrap")

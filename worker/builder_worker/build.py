@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import UUID
 
 import trio
@@ -43,6 +44,9 @@ class Setup:
     """SOURCE_DATE_EPOCH of jobs that do not tell their own."""
 
     hooks: Hooks = field(factory=Hooks)
+
+    shown: tuple[Path, ...] = ()
+    """What the sandboxes need of this machine's files."""
 
 
 @frozen(kw_only=True)

@@ -13,6 +13,8 @@ work outside: no job ever runs with less around it than its operator was told.
 import datetime as dt
 import logging
 import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
@@ -103,15 +105,33 @@ async def prove(setup: Setup, platform: str) -> None:
     """
     if isinstance(setup.backend, NoSandbox):
         return
+    try:
+        with trio.fail_after(PROOF_TIMEOUT):
+            reason = await _try_nothing(setup, platform)
+    except trio.TooSlowError:
+        reason = f"it takes longer than {PROOF_TIMEOUT:g} s"
+    except SandboxError as error:
+        reason = str(error)
+    if reason is not None:
+        raise SandboxError(f"a job that does nothing fails in the sandbox: {reason}{_closed(setup.shown)}")
+
+
+async def _try_nothing(setup: Setup, platform: str) -> str | None:
     task = Task(uuid=uuid4(), name="proof", platform=platform, script=b"exit 0\n", limits=setup.limits)
-    with trio.move_on_after(PROOF_TIMEOUT), Path(os.devnull).open("wb") as output:  # noqa: ASYNC230 - does not block
+    with Path(os.devnull).open("wb") as output:  # noqa: ASYNC230 - does not block
         async with await setup.backend.open(task) as sandbox:
             sandbox.start(output.fileno())
             status = await sandbox.wait()
-            if status.code == 0:
-                return
-            raise SandboxError(f"a job that does nothing fails in the sandbox: {sandbox.exceeded() or status}")
-    raise SandboxError(f"a job that does nothing takes longer than {PROOF_TIMEOUT:g} s in the sandbox")
+            return None if status.code == 0 else sandbox.exceeded() or str(status)
+
+
+def _closed(paths: Iterable[Path]) -> str:
+    """Return a remark about directories that jobs can't come through, as other users than the worker when it is root."""
+    above = {parent for path in paths for parent in path.resolve().parents}
+    closed = sorted(path for path in above if path.is_dir() and not path.stat().st_mode & stat.S_IXOTH)
+    if os.geteuid() != 0 or not closed:
+        return ""
+    return f"; jobs are other users, who can't come through {closed[0]}: chmod o+x, or take another place"
 
 
 def default_date(options: Options) -> int:

@@ -121,6 +121,11 @@ class Arguments:
             given={**inherited, **given},
             date=default_date(options) if choice.is_sandbox else None,
             hooks=Hooks(prepare=self.prepare, finish=self.finish, timeout=self.hook_timeout),
+            shown=(
+                options.work_root / "job",
+                *([options.root / "usr"] if options.root else []),
+                *(bind.source for bind in options.binds),
+            ),
         )
 
 
@@ -133,6 +138,7 @@ _SANDBOX_OPTIONS = (
         "--sandbox",
         metavar="NAME",
         envvar="BUILDER_SANDBOX",
+        show_envvar=True,
         help="What jobs run in: bubblewrap, podman, nspawn, overlay, none, or auto for the best that works here. "
         "`builder-worker check` tells what does.  [default: see above]",
     ),
