@@ -16,7 +16,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -163,9 +162,8 @@ def start(
     log_path: Path,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    user: int | None = None,
 ) -> Program:
-    """Start ``python -m module``. ``user`` is a uid to run as."""
+    """Start ``python -m module``."""
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", module, *arguments],
@@ -174,9 +172,6 @@ def start(
             stderr=log,
             env=environment(**(env or {})),
             cwd=cwd,
-            user=user,
-            group=user,
-            extra_groups=None if user is None else [],
         )
     return Program(name=module, process=process, log_path=log_path)
 
@@ -251,7 +246,6 @@ def launch_server(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     data_dir: Path | None = None,
-    user: int | None = None,
 ) -> Server:
     """Start builder-server on a free port, without waiting for it; the directories lie below ``root``."""
     data_dir = data_dir or root / "data"
@@ -266,7 +260,6 @@ def launch_server(
         *arguments,
         log_path=root / "server.log",
         env=env,
-        user=user,
     )
     return Server(
         name="builder-server",
@@ -291,10 +284,9 @@ async def start_server(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     data_dir: Path | None = None,
-    user: int | None = None,
 ) -> AsyncIterator[Server]:
     """Run builder-server as a process until the block ends, then kill it: a test of its end ends it before."""
-    server = launch_server(root, *arguments, env=env, data_dir=data_dir, user=user)
+    server = launch_server(root, *arguments, env=env, data_dir=data_dir)
     with _shown_on_failure(server):
         await wait_until_announced(server)
         yield server
@@ -605,10 +597,3 @@ def free_port() -> int:
 def log_lines(log: str, *parts: str) -> list[str]:
     """Return the lines of a log that have all of these parts."""
     return [line for line in log.splitlines() if all(part in line for part in parts)]
-
-
-def short_tmp() -> Path:
-    """Return a new directory that other users may enter, unlike pytest's."""
-    path = Path(tempfile.mkdtemp(prefix="builder-test-"))
-    path.chmod(0o755)
-    return path
