@@ -14,7 +14,7 @@ from worker_sandboxes import ENVIRONMENT, PRIVILEGE, builder_worker, checked, ne
 
 from builder.model import Exited
 from builder_worker import containment
-from builder_worker.choice import Choice, choose, warning
+from builder_worker.choice import DEFAULT_DATE, Choice, choose, default_date, warning
 from builder_worker.sandbox import SandboxError, registry, tools
 from builder_worker.sandbox.none import NoSandbox
 from builder_worker.sandbox.options import OptionError, Options
@@ -302,6 +302,12 @@ def _label(tree: Path) -> None:
     (tree / "etc").mkdir(parents=True)
     label = {"name": "debian-12", "suite": "bookworm", "snapshot": "20260115T000000Z", "sha256": "ab"}
     (tree / "etc/builder-root.json").write_text(json.dumps(label))
+
+
+def test_the_date_of_the_sources_is_that_of_the_root_tree(tmp_path: Path) -> None:
+    _label(tmp_path)
+    assert default_date(Options(root=tmp_path)) == 1768435200  # 2026-01-15
+    assert default_date(Options(root=tmp_path / "etc")) == default_date(Options()) == DEFAULT_DATE
 
 
 def test_root_trees_are_listed_and_removed_and_nothing_else_is(tmp_path: Path) -> None:
