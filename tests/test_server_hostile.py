@@ -371,9 +371,9 @@ async def test_more_connections_than_there_may_be(tmp_path: Path, monkeypatch: p
 
 
 async def test_what_workers_name_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from builder_server import store
+    from builder_server import statements
 
-    monkeypatch.setattr(store, "MAX_PLATFORMS", 5)
+    monkeypatch.setattr(statements, "MAX_PLATFORMS", 5)
     async with run_server(tmp_path) as server:
         closed = 0
         for number in range(20):

@@ -28,9 +28,10 @@ from builder.model import (
     ScheduleItem,
     ScriptJob,
 )
-from builder_server import store as store_module
+from builder_server import statements
 from builder_server.schema import metadata
-from builder_server.store import MAX_PLATFORMS, AfterLoss, Build, Refused, Store, StoreError, Taken
+from builder_server.statements import MAX_PLATFORMS
+from builder_server.store import AfterLoss, Build, Refused, Store, StoreError, Taken
 
 NOW = Instant(1_795_194_796_123)
 HOUR = 3_600_000
@@ -214,7 +215,7 @@ async def test_a_job_without_template_is_passed_over(store: Store) -> None:
 
 async def test_there_are_not_more_platforms_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_PLATFORMS == 1000
-    monkeypatch.setattr(store_module, "MAX_PLATFORMS", 3)
+    monkeypatch.setattr(statements, "MAX_PLATFORMS", 3)
     for number in range(3):
         await store.take(f"p{number}", uuid(number), NOW, expand)
     with pytest.raises(Refused, match="there are 3 platforms already"):
