@@ -159,7 +159,7 @@ async def run_worker(
     work.mkdir(exist_ok=True)
     path = os.pathsep.join(entry for entry in sys.path if entry)
     with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
+        process = subprocess.Popen(
             [sys.executable, "-m", "builder_worker", platform, "--work-dir", str(work), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
