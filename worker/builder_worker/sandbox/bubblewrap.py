@@ -169,7 +169,7 @@ class Bubblewrap(Backend):
         )
 
     def _prefix(self, directory: JobDirectory, owner: int | None) -> Sequence[str]:
-        limits = ["--core=1:1"]  # a handler of core dumps, which runs outside, is not called below 2 bytes
+        limits = [f"--core={tools.CORE_LIMIT}"]
         if directory.is_measured:
             limits.append(f"--fsize={directory.size}")
         return ["prlimit", *limits, *(become(owner) if owner is not None else ())]

@@ -179,6 +179,8 @@ def _version_2(directory: Path) -> Hierarchy | None:
 
 def find(proc: Path = Path("/proc/self")) -> "Cgroups":
     """Return where this process may make groups. May move it to a group of its own below its present one."""
+    if not (proc / "cgroup").exists():
+        return Cgroups(hierarchies=())  # no Linux
     own = _read_own((proc / "cgroup").read_text())
     hierarchies: list[Hierarchy] = []
     for mount in sorted(_read_mounts((proc / "mountinfo").read_text()), key=lambda mount: -mount.version):

@@ -35,8 +35,7 @@ MAX_NOTES = 64 * 1024
 """Bytes kept of what bubblewrap and its helpers say: a few lines, unless the job got hold of the pipe."""
 
 # Process limits first, then the groups: what follows counts as the job's. The score makes the kernel, when the whole
-# machine is out of memory, end jobs before workers. A core file of 1 byte is what also stops handlers of core dumps,
-# which would run outside of the sandbox.
+# machine is out of memory, end jobs before workers.
 _OUTER = """
 umask 022
 echo 500 >/proc/self/oom_score_adj

@@ -110,7 +110,7 @@ class Nspawn(Backend):
 
     def _command(self, directory: Path, first: int, name: str) -> list[str]:
         return [
-            *("prlimit", "--core=1:1"),
+            *("prlimit", f"--core={tools.CORE_LIMIT}"),
             *overlay.SETUP,
             *("stay", str(self.options.root), str(directory), str(first)),
             *("systemd-nspawn", *_ISOLATION, f"--machine={name}", f"--directory={directory / 'root'}"),

@@ -101,7 +101,7 @@ class Overlay(Bubblewrap):
         make_layers(directory)
         return Launch(
             entries=prepared.group.entries,
-            prefix=("prlimit", "--core=1:1", *self._enter(directory.path, owner)),
+            prefix=("prlimit", f"--core={tools.CORE_LIMIT}", *self._enter(directory.path, owner)),
             arguments=[
                 *_ISOLATION,
                 *([] if self.options.network else ["--unshare-net"]),

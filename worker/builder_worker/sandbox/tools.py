@@ -1,5 +1,6 @@
 """Short runs of the system's own tools: mkfs, mount, rm."""
 
+import resource
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,10 @@ TIMEOUT = 300.0
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Users often have no sbin in their PATH."""
+
+CORE_LIMIT = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
+"""Bytes of a job's core file. 1 is what also stops handlers of core dumps, which would run outside of the sandbox; but
+where the worker was started with 0 it may not ask for more."""
 
 ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
 """What tools see of the worker's environment: nothing."""
