@@ -55,7 +55,11 @@ _ISOLATION = (
     ),
     *("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
     *(f"--hostname={view.HOSTNAME}", "--umask=0022", "--oom-score-adj=500"),
-    *(f"--ulimit=core={tools.CORE_LIMIT}:{tools.CORE_LIMIT}", "--ulimit=nofile=1024:4096", f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}"),
+    *(
+        f"--ulimit=core={tools.CORE_LIMIT}:{tools.CORE_LIMIT}",
+        "--ulimit=nofile=1024:4096",
+        f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}",
+    ),
 )
 
 
