@@ -51,10 +51,13 @@ def printable(value: str | bytes) -> str:
     cursor, forge a line or hide one.
     """
     decoded = value if isinstance(value, str) else text(value)
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in decoded
-    )
+    return "".join(char if char.isprintable() else _escape(char) for char in decoded)
+
+
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte that is not UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 @frozen(order=True)

@@ -189,7 +189,7 @@ async def running_on(server: Reachable, platform: str) -> list[RunningBuild]:
     return [found for found in await running(server) if found.job.platform == platform]
 
 
-async def test_half_a_console_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_half_a_console_line_reaches_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an observer of the lost build is sent are whole messages."""
     original = console._write_all
 
@@ -221,7 +221,6 @@ async def test_half_a_console_line_is_taken_back(tmp_path: Path, monkeypatch: py
         outputs = await observe(server, taken.uuid)
         assert isinstance(outputs, list)
         assert [output.line for output in outputs] == [
-            b"lucky",
             b"execution aborted: the server could not record it: No space left on device",
         ]
 
@@ -378,6 +377,26 @@ async def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
             assert server.execution(name, uuid_).artifacts == SOME
         assert "Traceback" not in server.log
         assert not list(server.data_dir.glob("*/*/full.part"))
+
+
+async def test_a_console_that_fills_the_disk_makes_room_again(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builds, "RETRY", 0.1)
+    async with run_server(small_disk) as server:
+        await do(server, schedule("a"))
+        for _ in range(3):
+            with contextlib.suppress(trio.BrokenResourceError, ConnectionEnded):
+                async with take_job(server) as taken:
+                    while True:
+                        await taken.say(b"x" * 60_000)
+        await eventually_async(lambda: is_recorded(server, "a"))
+        await do(server, schedule("b"))
+        assert await queues(server) == {"p1": ["b"]}
+
+
+async def is_recorded(server: Reachable, name: str) -> bool:
+    return name not in (await queues(server)).get("p1", []) and not await running(server)
 
 
 def fill(path: Path) -> None:

@@ -33,8 +33,14 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
     if unknown := sorted(set(defaults) - known):
         options = ", ".join(sorted(str(name).replace("_", "-") for name in known))
         raise click.BadParameter(f"{path}: unknown option {unknown[0]!r}; there are {options}", context)
-    if isinstance(defaults.get("ip"), str):
-        defaults["ip"] = [defaults["ip"]]
+    if "ip" in defaults:
+        addresses = defaults["ip"] if isinstance(defaults["ip"], list) else [defaults["ip"]]
+        if not all(isinstance(address, str) for address in addresses):
+            raise click.BadParameter(f"{path}: --ip takes addresses in quotes", context)
+        defaults["ip"] = addresses
+    for key, value in defaults.items():
+        if key != "ip" and not isinstance(value, str | int | float):
+            raise click.BadParameter(f"{path}: {key.replace('_', '-')} must have one value", context)
     context.default_map = defaults
     return path
 

@@ -89,6 +89,11 @@ class ConsoleWriter:
         """Return what has been written."""
         return self._measure.extent()
 
+    def clear(self) -> None:
+        """Throw the lines away, to make room on a disk that is full. Whoever has read some of them reads no more."""
+        self._file.truncate(0)
+        self._measure = _Measure()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

@@ -51,12 +51,13 @@ class Dispatcher:
                     changed = self._changed
                     template = await self._template(platform)
                     taken = await self.store.take(platform, uuid4(), self.now(), _expander(template, platform))
+                    if taken.blocked is not None:
+                        self._warn(platform, taken.blocked)
                     if taken.build is not None:
                         return taken.build
                     if taken.blocked is None:
                         await changed.wait()
                     else:
-                        self._warn(platform, taken.blocked)
                         await self._wait_for_template(platform, template, changed)
         finally:
             line = self._lines[platform].statistics()

@@ -40,6 +40,9 @@ MAX_CONNECTIONS = 2000
 SHUTDOWN_TIMEOUT = 8.0
 """Seconds that what is being written has to finish; the process is to be gone within 10."""
 
+MAX_THREADS = 8
+"""Threads that wait for the disk: more make it no faster, and each takes 64 MiB of address space for a heap."""
+
 _VERSIONS = {Role.CLIENT: CLIENT_VERSION, Role.WORKER: WORKER_VERSION}
 
 
@@ -71,6 +74,7 @@ async def serve(
 ) -> None:
     """Run the server until SIGTERM or SIGINT. ``announce`` is told the addresses once they accept connections."""
     _raise_file_limit()
+    trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     with _locked(settings.data_dir):
         store = Store(settings.data_dir / DATABASE)
         try:
@@ -109,7 +113,9 @@ def _locked(data_dir: Path) -> Iterator[None]:
     try:
         file = (data_dir / LOCK).open("w")
     except OSError as error:
-        raise StartError(f"can't use the data directory {data_dir}: {error.strerror}") from error
+        raise StartError(
+            f"can't use the data directory {data_dir}: {error.strerror}; create it, or name another with --dir"
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

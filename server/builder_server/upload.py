@@ -66,6 +66,8 @@ class Uploader:
             raise InvalidUploadURL("the upload URL is malformed") from error  # without it: it may hold a password
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise InvalidUploadURL("the upload URL must begin with http:// or https:// and name a host")
+        if parsed.port is not None and not 1 <= parsed.port <= 65535:
+            raise InvalidUploadURL("the port of the upload URL must be a number from 1 to 65535")
         auth = httpx.BasicAuth(parsed.username, parsed.password) if parsed.userinfo else None
         return cls(store, data_dir, parsed.copy_with(userinfo=b""), auth)
 
@@ -104,9 +106,8 @@ class Uploader:
                 await self.store.set_upload(build.uuid, "uploaded")
                 await self._remove(build)
         except (UploadFailed, httpx.HTTPError, OSError) as error:
-            logger.error(
-                "%s was not uploaded, it stays at %s: %s", describe(build), path, str(error) or type(error).__name__
-            )
+            reason = str(error) or type(error).__name__
+            logger.error("%s was not uploaded to %s, it stays at %s: %s", describe(build), self.url.host, path, reason)
             await self._note_failure(build)
         except StoreError as error:
             logger.error("%s: its upload can't be noted: %s", describe(build), error)

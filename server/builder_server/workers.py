@@ -9,7 +9,7 @@ from builder.channel import Channel
 from builder.errors import InvalidName, RemoteProtocolError
 from builder.execution import ArtifactsStart, Event, FinishedHead, FinishedReader
 from builder.framing import StreamedFrame
-from builder.messages import JobRequested, JobSchedule, Message, Output
+from builder.messages import GIB, JobRequested, JobSchedule, Message, Output
 from builder.model import Aborted, ConsoleLine, Result, printable
 from builder_server.builds import LOST, TIMEOUT, Builds, LiveBuild, describe
 from builder_server.dispatch import Dispatcher
@@ -20,6 +20,9 @@ from builder_server.shutdown import Shutdown, ShuttingDown
 from builder_server.store import Build, StoreError
 
 logger = logging.getLogger(__name__)
+
+MAX_CONSOLE = 4 * GIB
+"""Most bytes of a console on the disk: a job in a loop could otherwise fill it. Our worker's own limit is lower."""
 
 ARTIFACT_TIMEOUT = 300.0
 """Seconds without a byte while artifacts arrive, after which the worker counts as gone."""
@@ -74,6 +77,7 @@ class WorkerSession:
             await self.builds.lose(live.build)
         except (OSError, StoreError) as error:
             logger.error("%s can't be recorded: %s", describe(live.build), error)
+            live.console.clear()  # it may be what filled the disk, and nothing could be recorded while it stays
             await self.builds.lose(live.build, _not_recorded(error))
         except (ShuttingDown, trio.Cancelled):
             await self.builds.lose(live.build, count=False)
@@ -81,20 +85,24 @@ class WorkerSession:
 
     async def _run(self, live: LiveBuild) -> None:
         build = live.build
-        with trio.move_on_after(self.job_timeout) as deadline, self.shutdown.interruptible():
+        ended: Aborted | None = TIMEOUT
+        with trio.move_on_after(self.job_timeout), self.shutdown.interruptible():
             with trio.fail_after(STEP_TIMEOUT):
                 await self.channel.send(JobSchedule(uuid=build.uuid, job=build.job))
             logger.info("%s begins at %s", describe(build), self.peer)
-            await self._receive_console(live)
-        if deadline.cancelled_caught:
-            logger.warning("%s took more than %g seconds", describe(build), self.job_timeout)
-            await self.builds.abort(build, TIMEOUT)
-        else:
+            ended = await self._receive_console(live)
+        if ended is None:
             await self._receive_result(live)
+        else:
+            logger.warning("%s is ended: %s", describe(build), ended.message)
+            await self.builds.abort(build, ended)
 
-    async def _receive_console(self, live: LiveBuild) -> None:
-        """Append console lines until the job is finished; those that came together are written together."""
-        while True:
+    async def _receive_console(self, live: LiveBuild) -> Aborted | None:
+        """Append console lines until the job is finished; those that came together are written together.
+
+        Returns None when the result follows, else why the server ends the build.
+        """
+        while live.console.size <= MAX_CONSOLE:
             message: Message | StreamedFrame | None = await self.channel.receive()
             lines: list[ConsoleLine] = []
             try:
@@ -108,7 +116,8 @@ class WorkerSession:
                     await live.console.append(lines)
                     live.notify()
             if isinstance(message, StreamedFrame):
-                return
+                return None
+        return Aborted(message=f"more than {MAX_CONSOLE} bytes of console")
 
     async def _receive_result(self, live: LiveBuild) -> None:
         """Take the job finished as it arrives; a shutdown waits for it."""
