@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Where the demo uploads its results; empty: they stay on disk. make demo UPLOAD=http://user:password@host/upload
-UPLOAD ?=
+export UPLOAD ?=
 
 .PHONY: demo test lint unit test-interop soak bench wheel deb clean help
 
@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml builder/__init__.py
 	@touch $@
 
 demo: $(VENV)/.installed
-	@$(BIN)/python demo/demo.py $(if $(UPLOAD),--upload '$(UPLOAD)')
+	@$(BIN)/python demo/demo.py
 
 test: lint unit
 

@@ -56,6 +56,10 @@ class DemoFailed(Exception):
     """A step of the demo went wrong; the text says which."""
 
 
+class UploadRefused(DemoFailed):
+    """The receiver did not take a result; the text is what the server logged of it."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the job runs: the worker's options, and where in there the interpreter and the build tool are."""
@@ -67,17 +71,22 @@ class Place:
 
 def main() -> int:
     """Run the demo and clean up, also after Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--upload", metavar="URL", help="upload the results instead of keeping them on disk")
-    upload = parser.parse_args().upload
+    argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="With a URL in the environment variable UPLOAD the results are uploaded there instead of kept on disk.",
+    ).parse_args()
+    upload = os.environ.get("UPLOAD")
     # whoever stops the demo, Ctrl-C or a service manager, gets the same clean-up
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="builder-demo-"))
     directory.chmod(0o711)  # the job may be another user, who must get through to the tools
-    failed = True
+    failed, keep = True, False
     try:
         run(directory, upload)
-        failed = False
+        failed, keep = False, not upload
+    except UploadRefused as error:
+        keep = True
+        print(f"\ndemo: an upload was refused, the results stay in {directory / 'data'}:\n{error}", file=sys.stderr)
     except DemoFailed as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         for log in sorted(directory.glob("*.log")):
@@ -85,7 +94,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\ndemo: interrupted, everything it started is stopped", file=sys.stderr)
     finally:
-        if failed or upload:
+        if not keep:
             shutil.rmtree(directory, ignore_errors=True)
     return 1 if failed else 0
 
@@ -130,10 +139,21 @@ def run(directory: Path, upload: str | None) -> None:
         watch(client, directory / "server.log", 2)
         step("comparing both builds")
         if upload:
-            wait_until(lambda: (directory / "server.log").read_text().count(" uploaded (HTTP") == 2, "both uploads")
+            wait_for_uploads(directory / "server.log", 2)
             print("   both executions were uploaded, and their local copies removed")
         else:
             compare(sorted(data.glob(f"{JOB}/*/full"), key=lambda path: path.stat().st_mtime))
+
+
+def wait_for_uploads(log: Path, count: int) -> None:
+    """Wait until the server has uploaded so many results, or says that one was refused."""
+
+    def told(what: str) -> list[str]:
+        return [line for line in log.read_text().splitlines() if what in line]
+
+    wait_until(lambda: len(told(" uploaded (HTTP") + told("was not uploaded")) == count, "the uploads")
+    if refused := told("was not uploaded"):
+        raise UploadRefused("\n".join(refused))
 
 
 def make_script(place: Place) -> str:
