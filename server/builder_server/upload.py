@@ -107,7 +107,9 @@ class Uploader:
                 await self._remove(build)
         except (UploadFailed, httpx.HTTPError, OSError) as error:
             reason = str(error) or type(error).__name__
-            logger.error("%s was not uploaded to %s, it stays at %s: %s", describe(build), self.url.host, path, reason)
+            if not isinstance(error, UploadFailed):
+                reason = f"{_shown(self.url)}: {reason}"
+            logger.error("%s was not uploaded, it stays at %s: %s", describe(build), path, reason)
             await self._note_failure(build)
         except StoreError as error:
             logger.error("%s: its upload can't be noted: %s", describe(build), error)
