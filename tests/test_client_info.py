@@ -171,6 +171,20 @@ def test_a_terminal_gets_rows_that_fit() -> None:
     assert shown.count(b"w") >= 100
 
 
+@pytest.mark.parametrize(("columns", "fits"), [(80, True), (40, False)])
+def test_times_and_uuids_are_whole_on_any_terminal(columns: int, *, fits: bool) -> None:
+    with Server(answer) as server:
+        _, shown = run_in_terminal(
+            client_argv("-r", server.address, "info"), environment(COLUMNS=str(columns), NO_COLOR="1")
+        )
+    lines = shown.decode().splitlines()
+    assert (max(map(len, lines)) <= columns) is fits
+    for whole in ("2030-03-17T17:46:39Z", "2030-03-17T20:46:40Z", "hourly", str(A), str(B)):
+        assert any(whole in line for line in lines), whole
+    # left out where it does not fit: FOR says as much
+    assert ("STARTED" in shown.decode()) is fits
+
+
 def test_colours_in_a_pipe_only_when_asked_for() -> None:
     with Server(answer) as server:
         done = server.run("info", "--color", "always", env=environment(FORCE_COLOR="1"))

@@ -1,7 +1,7 @@
 """Everything that is printed goes through a Printer: to a terminal safely, to a pipe or a file exactly.
 
-On a terminal, text from outside loses its control characters, tables are fitted to the width, and headings are
-bold. Elsewhere bytes are not altered, tables are as wide as their content, and there is no escape sequence.
+On a terminal, text from outside loses its control characters, tables are fitted to the width (where what may be folded
+suffices for that), and headings are bold. Elsewhere bytes are not altered, tables are as wide as their content, and there is no escape sequence.
 """
 
 import io
@@ -12,11 +12,31 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
+from attrs import frozen
+
 from builder.errors import BuilderError, NobodyReads
 from builder.model import printable, raw
 
 _NO_WRAP = 10_000_000
 """Columns of a table that is not for a terminal: wider than any row can be."""
+
+_NARROWEST = 8
+"""Columns of a terminal that a folded cell has at least."""
+
+_GAP = 2
+"""Spaces between two columns of a table."""
+
+
+@frozen
+class Column:
+    """A column of a table, and how it gives way on a terminal too narrow for all.
+
+    Its cells are folded, unless it is ``rigid``; it is left out first if it is ``spare``, for what others tell too.
+    """
+
+    title: str
+    rigid: bool = False
+    spare: bool = False
 
 
 def json_text(value: str | bytes) -> str:
@@ -82,20 +102,26 @@ class Printer:
         """Write ``prefix`` and a line from outside."""
         self.write(prefix.encode("ascii") + self.foreign(data) + b"\n")
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    def table(self, title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str) -> None:
         """Write a titled table, or ``empty`` in its place; cells have gone through ``printable``."""
         if not rows:
             self.line(f"{title}: {empty}")
             return
         # 20 ms that only tables need
+        from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
+        width = shutil.get_terminal_size().columns if self.is_terminal else _NO_WRAP
+        cells = [(column, [column.title, *(row[index] for row in rows)]) for index, column in enumerate(columns)]
+        widths = {column: max(map(cell_len, texts)) for column, texts in cells}
+        if sum(widths.values()) + _GAP * (len(columns) - 1) > width:
+            cells = [(column, texts) for column, texts in cells if not column.spare]
         text = io.StringIO()
         console = Console(
             file=text,
-            width=shutil.get_terminal_size().columns if self.is_terminal else _NO_WRAP,
+            width=width,
             height=25,  # unused, but the width counts only together with a height
             force_terminal=self._styled,
             color_system="standard" if self._styled else None,
@@ -103,13 +129,20 @@ class Printer:
             legacy_windows=False,
             highlight=False,
         )
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold cyan" if self._styled else "")
-        for column in columns:
-            table.add_column(Text(column), overflow="fold")
-        for row in rows:
+        table = Table(
+            box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold cyan" if self._styled else ""
+        )
+        for column, _ in cells:
+            table.add_column(
+                Text(column.title),
+                overflow="fold",
+                no_wrap=column.rigid,
+                min_width=widths[column] if column.rigid else min(widths[column], _NARROWEST),
+            )
+        for row in list(zip(*(texts for _, texts in cells), strict=True))[1:]:
             table.add_row(*map(Text, row))
         console.print(Text(title, style="bold"))
-        console.print(table)
+        console.print(table, crop=False)
         for line in text.getvalue().removesuffix("\n").split("\n"):
             self.line(line.rstrip())
 

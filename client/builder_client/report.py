@@ -40,7 +40,7 @@ from builder.model import (
 )
 
 from . import words
-from .output import JsonObject, Printer, json_bytes, json_text
+from .output import Column, JsonObject, Printer, json_bytes, json_text
 
 
 def _next_run(item: ScheduleItem) -> tuple[Instant, str]:
@@ -52,6 +52,23 @@ def _newest_first(info: InfoReply) -> list[RunningBuild]:
 
 
 # --- for people ----------------------------------------------------------------------------------------------------
+
+
+_SCHEDULE = (
+    Column("NEXT RUN", rigid=True),
+    Column("", rigid=True),
+    Column("PERIOD", rigid=True),
+    Column("JOB"),
+    Column("WHAT"),
+)
+_QUEUES = (Column("PLATFORM"), Column("#", rigid=True), Column("JOB"), Column("WHAT"))
+_RUNNING = (
+    Column("FOR", rigid=True),
+    Column("JOB"),
+    Column("PLATFORM"),
+    Column("UUID", rigid=True),  # it is there to be copied
+    Column("STARTED", rigid=True, spare=True),
+)
 
 
 def _seconds(moment: Instant) -> str:
@@ -76,7 +93,7 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant) -> None:
         )
         for item in sorted(info.schedule, key=_next_run)
     ]
-    printer.table("Schedule", ("NEXT RUN", "", "PERIOD", "JOB", "WHAT"), schedule, empty="no jobs")
+    printer.table("Schedule", _SCHEDULE, schedule, empty="no jobs")
     printer.line("")
     queues = [
         row
@@ -89,7 +106,7 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant) -> None:
             or [(printable(queue.platform), "", "(empty)", "")]
         )
     ]
-    printer.table("Queues", ("PLATFORM", "#", "JOB", "WHAT"), queues, empty="no platforms")
+    printer.table("Queues", _QUEUES, queues, empty="no platforms")
     printer.line("")
     running = [
         (
@@ -101,7 +118,7 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant) -> None:
         )
         for build in _newest_first(info)
     ]
-    printer.table("Running", ("FOR", "JOB", "PLATFORM", "UUID", "STARTED"), running, empty="nothing")
+    printer.table("Running", _RUNNING, running, empty="nothing")
     if info.dropped_platforms:
         printer.line("")
         printer.line(f"Dropped platforms: {', '.join(map(printable, info.dropped_platforms))}")
