@@ -47,8 +47,8 @@ from builder.model import Instant, OrbBuildJob, Period, ScriptJob, text
         ),
         (
             ["schedule", "--period", "hourly", "--", "-x", "ü", "-"],
-            b"",
-            Schedule(period=Period.HOURLY, job=ScriptJob(name="-x", platform="ü", script=b"")),
+            b"x",
+            Schedule(period=Period.HOURLY, job=ScriptJob(name="-x", platform="ü", script=b"x")),
         ),
         (
             ["orb-build", "orb", "retreat"],
@@ -85,6 +85,14 @@ def test_the_largest_script_is_sent_and_a_larger_one_is_not(tmp_path: Path) -> N
     assert_one_line(done.stderr)
     assert b"more than 4 MiB" in done.stderr
     assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("file", ["-", "/dev/null"])
+def test_an_empty_script_is_not_sent(file: str) -> None:
+    with Server(succeed) as server:
+        done = server.run("schedule", "hello", "p1", file)
+    assert (done.returncode, done.stderr) == (2, b"builder-client: the script is empty\n")
+    assert server.seen == []
 
 
 @pytest.mark.parametrize(
@@ -212,11 +220,11 @@ def test_a_server_that_closes_at_once() -> None:
     assert b"client version 13" in stderr
 
 
-def test_a_platform_with_a_hostile_name_is_reminded_of_harmlessly() -> None:
+def test_a_platform_with_a_hostile_name_is_printed_harmlessly() -> None:
     with Server(succeed) as server:
         done = server.run("drop-platform", "\x1b[2J")
     assert server.seen == [DropPlatform(platform="\x1b[2J")]
-    assert done.stdout.startswith(b"Platform \\x1b[2J dropped. Remember")
+    assert done.stdout.startswith(b"Platform \\x1b[2J dropped. Its workers")
 
 
 def test_a_full_disk_is_told() -> None:

@@ -23,8 +23,9 @@ EXIT = {0: 0, 124: 3}
 
 STDOUT = {
     "observe-latest": b"95.161ms one\n1.558s \xff\xfe\n3.061s exited 3\n",
-    "drop": b"Platform p1 dropped. Remember to disable workers for that platform. "
-    b"Workers for p1 still running will recreate the platform.\n",
+    # Another text than the original's, on purpose: that one says that workers still running recreate the platform,
+    # but they wait until it is undropped.
+    "drop": b"Platform p1 dropped. Its workers may stay: they get no new job until it is undropped.\n",
 }
 """What we print; nothing in most sessions, and tables for info."""
 

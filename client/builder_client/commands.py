@@ -33,6 +33,12 @@ class ScriptTooLarge(BuilderError):
     exit_code = 2
 
 
+class ScriptEmpty(BuilderError):
+    """A script of no bytes, such as of a program that failed to make one: a job of it would always succeed."""
+
+    exit_code = 2
+
+
 @frozen(kw_only=True)
 class Observing:
     """How an observation is shown, and whether its exit status is the job's."""
@@ -47,6 +53,8 @@ def schedule(remote: Remote, *, name: str, platform: str, script: BinaryIO, peri
     content = script.read(MAX_SCRIPT + 1)
     if len(content) > MAX_SCRIPT:
         raise ScriptTooLarge(f"the script has more than {MAX_SCRIPT // MIB} MiB; let it fetch what it needs")
+    if not content:
+        raise ScriptEmpty("the script is empty")
     remote.ask(Schedule(period=period, job=ScriptJob(name=name, platform=platform, script=content)))
 
 
@@ -71,12 +79,10 @@ def execute(remote: Remote, *, name: str, platform: str | None) -> None:
 
 
 def drop_platform(remote: Remote, printer: Printer, *, platform: str) -> None:
-    """Ban a platform, and remind of its workers, which do not know."""
+    """Ban a platform, and tell what becomes of its workers, which do not know."""
     remote.ask(DropPlatform(platform=platform))
-    name = printable(platform)
     printer.line(
-        f"Platform {name} dropped. Remember to disable workers for that platform. "
-        f"Workers for {name} still running will recreate the platform."
+        f"Platform {printable(platform)} dropped. Its workers may stay: they get no new job until it is undropped."
     )
 
 
