@@ -30,6 +30,9 @@ MIN_IMAGE = 1024 * 1024
 _SLACK = 64 * 1024
 """Bytes: a file system with less free space than this is full."""
 
+_REFUSED = 2 * 1024 * 1024
+"""Bytes that the kernel takes or refuses as a whole: that much can be free when a large write found no room."""
+
 MEASURE_INTERVAL = 1.0
 """Seconds between two measurements where the size is not limited by a file system."""
 
@@ -138,11 +141,11 @@ class JobDirectory:
         except OSError as error:
             raise SandboxError(f"cannot write the script: {error}") from error
 
-    def _note_full(self) -> None:
+    def _note_full(self, slack: int = _SLACK) -> None:
         """Remember it if the file system is full now: the job may make room before it ends."""
         if self._mounted:
             space = os.statvfs(self.disk)
-            self._was_full = self._was_full or space.f_bavail * space.f_frsize < _SLACK or space.f_favail == 0
+            self._was_full = self._was_full or space.f_bavail * space.f_frsize < slack or space.f_favail == 0
 
     async def wait_full(self) -> None:
         """Return when the job has written more than it may; for ever, if it does not."""
@@ -157,8 +160,8 @@ class JobDirectory:
                 await trio.sleep(5 * (trio.current_time() - started))  # millions of files must not cost a whole CPU
 
     async def settle(self) -> None:
-        """Measure once more, when the job is over."""
-        self._note_full()
+        """Measure once more, when the job is over. Whether it failed, the caller knows: then little room means none."""
+        self._note_full(max(_SLACK, min(_REFUSED, (self.size or 0) // 8)))
         if self.is_measured:
             self._was_full = self._was_full or await self._measure() > (self.size or 0)
 
