@@ -46,6 +46,16 @@ class _Controller:
     """A file, and the key in it that counts how often the limit was hit."""
 
 
+def out_of_memory(limit: int) -> str:
+    """Return what is said of a job that its limit of memory ended; ``limit`` in bytes."""
+    return f"out of memory (limit {format_size(limit)})"
+
+
+def too_many_processes(limit: int) -> str:
+    """Return what is said of a job that its limit of processes ended."""
+    return f"too many processes (limit {limit})"
+
+
 def _quota(limits: Limits) -> int:
     assert limits.cpus is not None
     return max(1000, int(limits.cpus * _CPU_PERIOD))
@@ -287,9 +297,9 @@ class Group:
     def exceeded(self) -> str | None:
         """Return which limit the job has hit, in words, or None."""
         if self.limits.memory is not None and self._hits("memory"):
-            return f"out of memory (limit {format_size(self.limits.memory)})"
+            return out_of_memory(self.limits.memory)
         if self.limits.pids is not None and self._hits("pids"):
-            return f"too many processes (limit {self.limits.pids})"
+            return too_many_processes(self.limits.pids)
         return None
 
     def processes(self) -> frozenset[int]:

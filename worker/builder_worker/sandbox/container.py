@@ -28,7 +28,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 _LIFELINE = 'read -r _; exec "$@" >/dev/null 2>&1'
 
-# Like the shell inside of bubblewrap, see ``launch``, but there is no word to go: the lifeline watches the worker.
+# Like the shell inside of bubblewrap, see ``launch``, but there is no word to go: the lifeline watches the worker. Last
+# it tells which limits were hit, since the control groups of a container vanish with it; without a fork, which could
+# fail for one of these limits.
 _INNER = f"""
 umask 022
 . {ENVIRONMENT_INSIDE}
@@ -36,8 +38,19 @@ printf + >&2
 (exec "$@" </dev/null 2>&1)
 code=$?
 printf '\\004' >&2
+cd /sys/fs/cgroup 2>/dev/null && for file in memory/memory.oom_control memory.events pids/pids.events pids.events; do
+  if [ -r $file ]; then
+    while read -r key count; do echo "${{file##*/}} $key $count" >&2; done <$file
+  fi
+done
 exit $code
 """
+
+_HITS = {
+    "memory": re.compile(rb"^memory\.(?:oom_control|events) oom_kill 0*[1-9]", re.MULTILINE),
+    "pids": re.compile(rb"^pids\.events max 0*[1-9]", re.MULTILINE),
+}
+"""What the shell says of a limit that was hit, by the limit's name."""
 
 
 def inner(command: Sequence[str]) -> tuple[str, ...]:
@@ -94,6 +107,7 @@ class ContainerSandbox(Sandbox):
         self._prepared = prepared
         self._running: _Running | None = None
         self._killed = False
+        self._told = b""  # what the shell said after the script
         self.status: ExitStatus | None = None
 
     def start(self, output: int) -> None:
@@ -148,7 +162,12 @@ class ContainerSandbox(Sandbox):
         notes = b""
         with contextlib.suppress(BlockingIOError):
             notes = os.read(self._running.notes, launch.MAX_NOTES)
+        self._told = notes.partition(launch.OVER)[2]
         return launch.conclude(notes, code if code >= 0 else None, killed=self._killed)
+
+    def was_hit(self, limit: str) -> bool:
+        """Return whether the container's own control groups say that a limit was hit."""
+        return _HITS[limit].search(self._told) is not None
 
     async def _enforce_size(self) -> None:
         if self.directory.size is not None:

@@ -44,7 +44,7 @@ shift
 exec "$@"
 """
 
-_READY, _OVER = b"+", b"\4"
+READY, OVER = b"+", b"\4"
 """What the inner shell says before and after the script; between them is what it says about the script's end."""
 
 _INNER = """
@@ -55,6 +55,10 @@ code=$?
 printf '\\004' >&2
 exit $code
 """
+
+# Kills process 1 of a namespace when the worker is gone. The kernel has a signal for that, which bubblewrap asks for;
+# but a job shares its user with process 1, can get hold of it and turn that signal off. This one it can't see.
+_LIFELINE = 'read -r _; kill -KILL "$1"'
 
 _STATUS = re.compile(rb'"(child-pid|exit-code)": *([0-9]+)')
 
@@ -95,11 +99,15 @@ class Process:
     _gate: int
     _status: int
     _notes: int
+    _lifeline: subprocess.Popen[bytes] | None = field(init=False, default=None)
     _init: int | None = field(init=False, default=None)
     """A pidfd of process 1 of the namespace: readable when all of its processes are gone."""
 
     _status_text: bytes = field(init=False, default=b"")
     _notes_text: bytes = field(init=False, default=b"")
+    _hold: int | None = field(init=False, default=None)
+    """The end of the lifeline's pipe that closes when the worker is gone."""
+
     _released: bool = field(init=False, default=False)
 
     _killed: bool = field(init=False, default=False)
@@ -154,10 +162,11 @@ class Process:
         if self._init is not None:
             await trio.lowlevel.wait_readable(self._init)
             self._reap_adopted(self._init)
+        self._end_lifeline()
         await trio.lowlevel.wait_readable(self._bwrap)
         self._process.wait()
         self._status_text += _read(self._status)
-        self._notes_text = self._notes_text or _read(self._notes)
+        self._notes_text += _read(self._notes)
 
     async def _release(self) -> None:
         """Wait until the namespace can be watched, and let the script go. Return too if bubblewrap gives up."""
@@ -171,9 +180,37 @@ class Process:
             if init is not None:
                 with contextlib.suppress(ProcessLookupError):  # ended before it came to the script
                     self._init = os.pidfd_open(init)
+                self._start_lifeline(init)
+                # read now: once the script runs, it can take what is in the pipe
+                await trio.lowlevel.wait_readable(self._notes)
+                self._notes_text += _read(self._notes)
                 with contextlib.suppress(BrokenPipeError):
                     os.write(self._gate, b"go\n")
                 self._released = True
+
+    def _start_lifeline(self, init: int) -> None:
+        end, self._hold = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._lifeline = subprocess.Popen(
+                ["/bin/sh", "-c", _LIFELINE, "sh", str(init)],
+                stdin=end,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,  # it outlives whatever ends the worker's own session
+            )
+        except OSError as error:
+            raise SandboxError(f"cannot start a sandbox: {error}") from error
+        finally:
+            os.close(end)
+
+    def _end_lifeline(self) -> None:
+        """End it before the number of its process 1 can be another's."""
+        if self._lifeline is not None:
+            self._lifeline.kill()
+            self._lifeline.wait()
+            self._lifeline = None
 
     def _reported(self, key: str) -> int | None:
         return next((int(match[2]) for match in _STATUS.finditer(self._status_text) if match[1].decode() == key), None)
@@ -198,7 +235,8 @@ class Process:
 
     def close(self) -> None:
         """Close the descriptors, once ``wait`` has returned."""
-        for descriptor in (self._gate, self._status, self._notes, self._bwrap, self._init):
+        self._end_lifeline()
+        for descriptor in (self._gate, self._status, self._notes, self._bwrap, self._init, self._hold):
             if descriptor is not None:
                 os.close(descriptor)
 
@@ -213,11 +251,11 @@ def conclude(notes: bytes, code: int | None, *, killed: bool) -> ExitStatus:
 
     ``code`` is None if what should have passed it on was killed. Raises SandboxError if there was no such shell.
     """
-    if not notes.startswith(_READY) and not killed:
+    if not notes.startswith(READY) and not killed:
         raise SandboxError(f"the sandbox did not start: {first_line(notes)}")
     if code is None or (killed and code == 128 + signal.SIGKILL):
         return ExitStatus(signal=signal.SIGKILL)
-    if notes.removeprefix(_READY).partition(_OVER)[0] and 128 < code <= 128 + signal.NSIG:
+    if notes.removeprefix(READY).partition(OVER)[0] and 128 < code <= 128 + signal.NSIG:
         return ExitStatus(signal=code - 128)
     return ExitStatus(code=code)
 

@@ -137,6 +137,8 @@ def main() -> None:
         _enter(namespace)
     else:
         _put_on(f"{directory}/filter")
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and jobs would inherit it
+        signal.signal(ignored, signal.SIG_DFL)
     os.execv(program, command)  # noqa: S606 - what it is for
 
 

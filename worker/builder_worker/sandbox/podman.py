@@ -4,7 +4,6 @@ The job is a plain user in it. Rootful, that is a user of the host of its own; r
 another number. Limits are podman's; a worker without root has them where control groups are version 2 and delegated.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from attrs import define, field
 from builder_worker.sandbox import (
     Backend,
     Check,
-    ExitStatus,
     Limits,
     Sandbox,
     SandboxError,
@@ -30,10 +28,10 @@ from builder_worker.sandbox import (
     view,
 )
 from builder_worker.sandbox.bubblewrap import PATH, command_for
+from builder_worker.sandbox.cgroups import out_of_memory, too_many_processes
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over
 from builder_worker.sandbox.prepared import Prepared, open_sandbox
-from builder_worker.sandbox.sizes import format_size
 
 RUNTIMES = ("crun", "runc")
 """What podman can start containers with, in its own order of preference: crun refuses hybrid control groups."""
@@ -70,24 +68,15 @@ class PodmanSandbox(container.ContainerSandbox):
     """podman's command line up to the subcommand."""
 
     limits: Limits = Limits()
-    """What podman limits."""
-
-    _out_of_memory = False
-
-    async def conclude(self) -> ExitStatus:
-        """Ask podman, before the container is removed, whether it was out of memory."""
-        status = await super().conclude()
-        if self.limits.memory is not None and status.code != 0:
-            name = self.directory.path.name
-            with contextlib.suppress(SandboxError):  # it was removed, to kill it
-                said = await self._podman("inspect", "--format={{.State.OOMKilled}}", name)
-                self._out_of_memory = said.strip() == b"true"
-        return status
+    """What the job is limited to, by podman or by the worker's groups."""
 
     def exceeded(self) -> str | None:
-        """Return the limit that ended the job."""
-        if self._out_of_memory and self.limits.memory is not None:
-            return f"out of memory (limit {format_size(self.limits.memory)})"
+        """Return the limit that ended the job. The container's groups are gone; what they counted was told before."""
+        if self.status is not None and self.status.code != 0:
+            if self.limits.memory is not None and self.was_hit("memory"):
+                return out_of_memory(self.limits.memory)
+            if self.limits.pids is not None and self.was_hit("pids"):
+                return too_many_processes(self.limits.pids)
         return super().exceeded()
 
     async def discard(self) -> None:
@@ -131,10 +120,8 @@ class Podman(Backend):
         if problem is not None:
             return Check(works=False, reason=problem[0], remedy=problem[1])
         limits = self.groups.limits if os.geteuid() else cgroups.LIMITS
-        notes = [f"containers are started by {self._podman[-1]}", *diagnosis.notes(self.groups)]
-        if any(each.version == 1 for each in self.groups.hierarchies if each.controllers):
-            notes.append("with control groups of version 1 podman does not tell which limit ended a job")
-        return Check(works=True, limits=limits | {"work_size"}, notes=tuple(notes))
+        notes = (f"containers are started by {self._podman[-1]}", *diagnosis.notes(self.groups))
+        return Check(works=True, limits=limits | {"work_size"}, notes=notes)
 
     def _choose(self) -> diagnosis.Problem | None:
         """Find a runtime that works here, or say why the last one does not."""
@@ -159,7 +146,7 @@ class Podman(Backend):
         def make(prepared: Prepared) -> Sandbox:
             sandbox = PodmanSandbox(self._container(task, prepared), prepared)
             sandbox.podman = self._podman
-            sandbox.limits = Limits() if self._is_ours else task.limits
+            sandbox.limits = task.limits
             return sandbox
 
         limits = task.limits if self._is_ours else Limits()
