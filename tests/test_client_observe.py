@@ -20,8 +20,18 @@ from client_harness import (
 
 from builder.errors import BuilderError
 from builder.messages import Failure, Info, InfoReply, Message, Observe, Output, Success
-from builder.model import Exited
-from builder_client.builds import FIRST_POLL, LAST_POLL, MAX_CANDIDATES, find_build, newest_build, wait_for_next
+from builder.model import Exited, Instant, Job, OrbBuildJob, Period, Queue, RunningBuild, ScheduleItem, ScriptJob
+from builder_client.builds import (
+    CLOCK_DIFFERENCE,
+    MAX_CANDIDATES,
+    QUICK_POLL,
+    QUICK_POLLS,
+    SLOW_POLL,
+    Missed,
+    find_build,
+    newest_build,
+    wait_for_next,
+)
 from builder_client.observation import End, split_result
 from builder_client.remote import Refused
 
@@ -104,33 +114,107 @@ def test_observe_latest_with_its_options() -> None:
     assert (none.returncode, none.stderr) == (3, b"builder-client: no running build on p9\n")
 
 
+NOW = Instant(1_900_000_000_000)
+LATER = Instant(NOW.ms + 86_400_000)
+HELLO = ScriptJob(name="hello", platform="p1", script=b"true")
+ORB = OrbBuildJob(name="hello", opam_package="hello")
+
+
+def looks(*infos: InfoReply, pauses: list[float] | None = None) -> RunningBuild:
+    """Wait for the next build of hello, with these answers to info; the test fails if they do not suffice."""
+    first, *others = infos
+    slept: list[float] = [] if pauses is None else pauses
+    return wait_for_next(iter(others).__next__, first, job="hello", now=lambda: NOW, sleep=slept.append)
+
+
+def farm(job: Job = HELLO, *, next_run: Instant = LATER, **queues: bool) -> InfoReply:
+    """Return an info reply with one job and these platforms, each with whether the job waits there."""
+    return InfoReply(
+        schedule=(ScheduleItem(next=next_run, period=Period.DAILY, job=job),),
+        queues=tuple(Queue(platform=name, jobs=(job,) if waits else ()) for name, waits in queues.items()),
+        running=(),
+        dropped_platforms=(),
+    )
+
+
+BUILDS = running((C, "hello", "p1", 0))
+"""What ends the wait, where no build was missed before."""
+
+
 def test_follow_next_waits_for_a_build_that_was_not_there() -> None:
     before = (A, "hello", "p1", 0)
-    answers = iter(
-        [running(before), running(before, (C, "orb", "p1", 0)), running(before, (B, "hello", "p1", 1))],
-    )
     pauses: list[float] = []
-    assert wait_for_next(lambda: next(answers), job="hello", sleep=pauses.append).uuid == UUID(B)
+    found = looks(
+        running(before),
+        running(before, (C, "orb", "p1", 0)),
+        running(before, (B, "hello", "p1", 1)),
+        pauses=pauses,
+    )
+    assert found.uuid == UUID(B)
     assert len(pauses) == 2
 
 
-def test_the_pause_of_follow_next_grows_to_a_second() -> None:
+def test_follow_next_looks_often_at_first() -> None:
     waiting = running((A, "hello", "p1", 0))
-    answers = iter([waiting] * 100 + [running((B, "hello", "p1", 1))])
     pauses: list[float] = []
-    wait_for_next(lambda: next(answers), job="hello", sleep=pauses.append)
-    assert pauses[0] == FIRST_POLL
-    assert pauses[-1] == LAST_POLL == 1.0
-    # no busy waiting: a server with many watchers gets less than two questions a second from each in the first minute
-    assert sum(pauses) > len(pauses) / 2
-    assert pauses == sorted(pauses)
+    looks(*[waiting] * (QUICK_POLLS + 3), BUILDS, pauses=pauses)
+    assert pauses == [QUICK_POLL] * QUICK_POLLS + [SLOW_POLL] * 3
+    assert (QUICK_POLL, QUICK_POLL * QUICK_POLLS, SLOW_POLL) == (0.05, 30, 1)
+
+
+@pytest.mark.parametrize(
+    "infos",
+    [
+        [farm(p1=True), farm(p1=False)],
+        [farm(p1=False), farm(p1=True), farm(p1=True), farm(p1=False)],
+        [farm(ORB, p1=True, p2=True), farm(ORB, p1=True, p2=False)],
+        [farm(p1=False, next_run=NOW), farm(p1=False)],
+        [farm(p1=False, next_run=Instant(NOW.ms + CLOCK_DIFFERENCE)), farm(p1=False)],
+    ],
+    ids=["left the queue", "queued later", "left one queue", "was due", "was due by the server's clock"],
+)
+def test_a_build_too_short_to_be_seen_is_told(infos: list[InfoReply]) -> None:
+    with pytest.raises(Missed, match=r"^a build of hello ended before it could be observed; "):
+        looks(*infos)
+
+
+@pytest.mark.parametrize(
+    "infos",
+    [
+        [farm(p1=True), farm(p1=True)],
+        [farm(ORB, p1=True, p2=True), farm(ORB, p2=True)],
+        [farm(p1=True), farm(ScriptJob(name="hello", platform="p2", script=b""), p1=False, p2=False)],
+        [farm(p1=False, next_run=NOW), farm(p1=True)],
+        [farm(p1=False, next_run=Instant(NOW.ms + CLOCK_DIFFERENCE + 1)), farm(p1=False)],
+        [farm(p1=False), farm(p1=False, next_run=Instant(NOW.ms + CLOCK_DIFFERENCE + 1))],
+        [farm(ORB, next_run=NOW), farm(ORB)],
+    ],
+    ids=["waits", "platform dropped", "replaced", "queued", "postponed", "brought forward", "no platform"],
+)
+def test_no_build_is_missed_where_there_was_none(infos: list[InfoReply]) -> None:
+    assert looks(*infos, BUILDS).uuid == UUID(C)
+
+
+def test_a_job_that_was_unscheduled_is_unknown() -> None:
+    with pytest.raises(Refused, match=r"^unknown job hello$"):
+        looks(farm(p1=True), EMPTY)
+
+
+def test_a_missed_build_ends_the_program() -> None:
+    infos = iter([farm(p1=True), farm(p1=False)])
+    with Server(lambda _: [next(infos), Success()]) as server:
+        done = server.run("observe", "--follow-next", "hello")
+    waiting, missed = done.stderr.splitlines(keepends=True)
+    assert done.returncode == 3
+    assert waiting == b"Waiting for the next build of hello\n"
+    assert_one_line(missed)
 
 
 def test_follow_next_of_an_unknown_job_ends() -> None:
     with server_with(EMPTY) as server:
         done = server.run("observe", "--follow-next", "helo")
     assert done.returncode == 3
-    assert done.stderr.endswith(b"builder-client: unknown job helo\n")
+    assert done.stderr == b"builder-client: unknown job helo\n"
 
 
 def test_follow_next_as_a_program() -> None:
@@ -223,7 +307,7 @@ def test_a_terminal_gets_no_control_character_of_the_job() -> None:
         status, shown = run_in_terminal(client_argv("-r", server.address, "observe", A), environment())
     assert status == 0
     line, result = shown.splitlines()
-    assert line == rb"1.000s \x1b[2J\r\udcff" + b"\t" + rb"\x9b31mred \u202ebidi"
+    assert line == rb"1.000s \x1b[2J\r\xff" + b"\t" + rb"\x9b31mred \u202ebidi"
     assert result == b"1.000s exited 0"
 
 

@@ -257,7 +257,11 @@ def info(*, as_json: bool, color: str) -> None:
     "build", metavar="[ID]", required=False, callback=_by(words.parse_id), shell_complete=_completes("running")
 )
 @click.option(
-    "--follow-next", metavar="JOB", shell_complete=_completes("jobs"), help="Wait for the next build of JOB to start."
+    "--follow-next",
+    metavar="JOB",
+    shell_complete=_completes("jobs"),
+    help="Wait for the next build of JOB to start. It asks for the whole schedule 20 times a second for 30 s, then "
+    "once a second; a shorter build may be missed, which is an error where it can be told.",
 )
 @_exit_status_option
 @_json_option

@@ -48,6 +48,10 @@ class Observing:
     exit_status: bool
 
 
+def _now() -> Instant:
+    return Instant.from_datetime(dt.datetime.now(dt.UTC))
+
+
 def schedule(remote: Remote, *, name: str, platform: str, script: BinaryIO, period: Period) -> None:
     """Add a script job."""
     content = script.read(MAX_SCRIPT + 1)
@@ -97,7 +101,7 @@ def info(remote: Remote, printer: Printer, *, as_json: bool) -> None:
     if as_json:
         printer.json(report.info_json(reply), indent=2)
     else:
-        report.print_info(printer, reply, now=Instant.from_datetime(dt.datetime.now(dt.UTC)))
+        report.print_info(printer, reply, now=_now())
 
 
 def observe(remote: Remote, how: Observing, *, digits: str) -> int:
@@ -118,8 +122,10 @@ def observe_latest(remote: Remote, how: Observing, *, job: str | None, platform:
 
 def follow_next(remote: Remote, how: Observing, *, job: str) -> int:
     """Wait for the next build of a job, observe it, and return the exit status."""
+    first = remote.info()
+    builds.check_job(first, job)
     note(f"Waiting for the next build of {printable(job)}")
-    return _follow_named(remote, how, builds.wait_for_next(remote.info, job=job))
+    return _follow_named(remote, how, builds.wait_for_next(remote.info, first, job=job, now=_now))
 
 
 def _follow_named(remote: Remote, how: Observing, build: RunningBuild) -> int:
