@@ -8,9 +8,10 @@ from uuid import uuid4
 
 import pytest
 import trio
+from sandbox_runs import give_up
 
 from builder.errors import BuilderError
-from builder_worker.sandbox import Check, Limits, SandboxError, Task, diagnosis, registry, roots, uids
+from builder_worker.sandbox import Check, Limits, SandboxError, Task, diagnosis, registry, roots, tools, uids
 from builder_worker.sandbox.bubblewrap import Bubblewrap
 from builder_worker.sandbox.cgroups import Cgroups
 from builder_worker.sandbox.job_directory import prepare_root
@@ -158,3 +159,19 @@ def test_a_root_tree_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="mmdebstrap"):
         trio.run(create)
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - hidden ones too
+
+
+async def test_without_control_groups_the_processes_of_a_user_are_bounded(tmp_path: Path) -> None:
+    backend = Bubblewrap(options=Options(), groups=Cgroups(hierarchies=()))
+    if not (check := backend.check()).works:
+        give_up("bubblewrap", check.reason)
+    output = tmp_path / "output"
+    task = Task(uuid=uuid4(), name="job", platform="p1", script=b"grep processes /proc/self/limits; nice")
+    async with await backend.open(task) as sandbox:
+        with output.open("wb") as file:
+            sandbox.start(file.fileno())
+        assert (await sandbox.wait()).code == 0
+    words = output.read_text().split()
+    assert words[2:4] == [str(tools.PROCESSES)] * 2
+    assert words[-1] == "10"
+    assert "pids" not in check.limits

@@ -172,7 +172,11 @@ class Bubblewrap(Backend):
         limits = [f"--core={tools.CORE_LIMIT}"]
         if directory.is_measured:
             limits.append(f"--fsize={directory.size}")
-        return ["prlimit", *limits, *(become(owner) if owner is not None else ())]
+        gentle: tuple[str, ...] = ()
+        if "pids" not in self.groups.limits:
+            limits.append(f"--nproc={tools.PROCESSES}")
+            gentle = ("nice", "-n", "10")  # among that many processes, the worker must get to kill them in time
+        return [*gentle, "prlimit", *limits, *(become(owner) if owner is not None else ())]
 
     def _shared(self, platform: str, owner: int | None) -> list[str]:
         """Return the arguments for what the operator shares with jobs."""

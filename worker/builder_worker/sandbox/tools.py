@@ -20,6 +20,12 @@ CORE_LIMIT = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
 """Bytes of a job's core file. 1 is what also stops handlers of core dumps, which would run outside of the sandbox; but
 where the worker was started with 0 it may not ask for more."""
 
+_HARD_PROCESSES = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+
+PROCESSES = 2048 if _HARD_PROCESSES == resource.RLIM_INFINITY else min(2048, _HARD_PROCESSES)
+"""Processes of a job's user, where no control group counts those of the job. All that this user runs counts, other
+jobs too if they are the same user's: no limit of a job, but fork bombs leave the machine alive."""
+
 ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
 """What tools see of the worker's environment: nothing."""
 
