@@ -275,6 +275,26 @@ def wire_signal(posix: int) -> int:
     return _TO_WIRE.get(posix, posix)
 
 
+def describe_signal(wire: int) -> str:
+    """Return what people call a signal of the wire, as this system numbers it: ``signal KILL (9)``."""
+    number = posix_signal(wire)
+    try:
+        name = signal.Signals(number).name.removeprefix("SIG")
+    except ValueError:  # none of this system's
+        return f"signal {number}"
+    return f"signal {name} ({number})"
+
+
+def describe_result(result: Result) -> str:
+    """Return how an execution ended for people to read: its text, but signals with the names of this system."""
+    match result:
+        case Signalled(signal=number):
+            return f"killed by {describe_signal(number)}"
+        case Stopped(signal=number):
+            return f"stopped by {describe_signal(number)}"
+    return printable(str(result))
+
+
 @frozen(kw_only=True)
 class ConsoleLine:
     """A line of a console, without its newline, and when it came: nanoseconds since the start of the build."""

@@ -56,7 +56,7 @@ async def test_without_the_first_there_is_no_job_but_the_last_one_runs(tmp_path:
     ("finish", "reason"),
     [
         ("exit 2", "exited 2"),
-        ("kill -9 $$", "signalled -7"),
+        ("kill -9 $$", "killed by signal KILL (9)"),
         ("sleep 1000", "time limit of 0.3 s exceeded"),
         ("setsid sleep 1000 & exec sleep 1000", "time limit of 0.3 s exceeded"),
         ("exec yes", "more than 65536 bytes of console output"),

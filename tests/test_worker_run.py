@@ -67,7 +67,7 @@ def test_the_best_sandbox_is_taken_and_told() -> None:
     [
         ("true", 0, "exited 0"),
         ("exit 77", 77, "exited 77"),
-        ("kill -9 $$", 137, "signalled -7"),
+        ("kill -9 $$", 137, "killed by signal KILL (9)"),
         ("# builder: timeout=0.2\nsleep 1000", 124, "execution aborted: time limit of 0.2 s exceeded"),
     ],
 )

@@ -13,7 +13,7 @@ from uuid import UUID
 import trio
 from attrs import field, frozen
 
-from builder.model import Aborted, Result, ScriptJob, printable
+from builder.model import Aborted, Result, ScriptJob, describe_result, printable
 from builder_worker import directives
 from builder_worker.allowances import not_real, option, tighten, without
 from builder_worker.artifacts import Collection, Rules, TooManyArtifacts, collect
@@ -107,7 +107,7 @@ async def _run(
         lines, failure = await _run_finish(hooks, {**environment, "BUILDER_RESULT": printable(str(result))})
     if lines:
         await send_lines(lines)
-    return result if failure is None else Aborted(message=f"{failure} (the job before it: {result})")
+    return result if failure is None else Aborted(message=f"{failure} (the job before it: {describe_result(result)})")
 
 
 async def _run_finish(hooks: Hooks, environment: Mapping[str, str]) -> tuple[list[bytes], str | None]:

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import trio
 from attrs import frozen
 
-from builder.model import Exited, printable, raw
+from builder.model import Exited, describe_result, printable, raw
 from builder_worker.console import PREFIX
 from builder_worker.job import SendLines, run_job
 from builder_worker.sandbox import ExitStatus, Limits, Sandbox, SandboxError
@@ -57,7 +57,7 @@ async def run_hook(
         return f"the {name} hook failed: {error}"
     if result == Exited(code=0):
         return None
-    return f"the {name} hook failed: {str(result).removeprefix('execution aborted: ')}"
+    return f"the {name} hook failed: {describe_result(result).removeprefix('execution aborted: ')}"
 
 
 class _Hook(Sandbox):

@@ -21,7 +21,7 @@ from builder.errors import BuilderError, ConnectionEnded, ProtocolError
 from builder.execution import FinishedHead, finished_head
 from builder.framing import frame_header
 from builder.messages import WORKER_VERSION, Hello, JobFinished, JobRequested, JobSchedule, Output, Role, ServerHello
-from builder.model import Aborted, Result, printable
+from builder.model import Aborted, Result, describe_result, printable
 from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
 from builder_worker.console import remark
@@ -177,7 +177,7 @@ class _Delivery:
             nursery.cancel_scope.cancel()
         if not delivered:
             raise Lost(f"the server went away ({_reason_of_end(self._end)}); the job was killed") from self._end
-        log.info("%s, delivered", self._summary)
+        log.info("job %s uuid %s: %s, delivered", printable(self._job.name), self._uuid, self._summary)
         if self._fault:
             raise self._fault
 
@@ -209,7 +209,7 @@ class _Delivery:
 
     async def _finish(self, result: Result, artifacts: Collection) -> None:
         """Send the result and the artifacts."""
-        self._summary = f"{printable(str(result))}, {artifacts.summary()}"
+        self._summary = f"{describe_result(result)}, {artifacts.summary()}"
         left = artifacts.length
         head = finished_head(FinishedHead(uuid=self._uuid, result=result), left)
         self._last_piece = left == 0

@@ -14,7 +14,7 @@ import trio
 from attrs import frozen
 
 from builder.errors import BuilderError
-from builder.model import Exited, Result, ScriptJob, Signalled, posix_signal, printable, text
+from builder.model import Exited, Result, ScriptJob, Signalled, describe_result, posix_signal, printable, text
 from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
 from builder_worker.choice import prove
@@ -133,7 +133,7 @@ def _keep(artifacts: Collection, output: Path | None) -> tuple[Kept, ...]:
 def differences(one: Trial, other: Trial) -> Iterable[str]:
     """Return a line for each way in which two runs differ."""
     if one.result != other.result:
-        yield f"result: {printable(str(one.result))}, then {printable(str(other.result))}"
+        yield f"result: {describe_result(one.result)}, then {describe_result(other.result)}"
     first, second = ({kept.path: kept for kept in trial.artifacts} for trial in (one, other))
     for path in sorted(first.keys() | second.keys()):
         name = printable(text(path))

@@ -79,8 +79,8 @@ def run(
 
 
 def _print(done: "Trial") -> None:
-    from builder.model import printable, text
+    from builder.model import describe_result, printable, text
 
-    click.echo(f"{printable(str(done.result))} after {done.seconds:.1f} s")
+    click.echo(f"{describe_result(done.result)} after {done.seconds:.1f} s")
     for kept in done.artifacts:
         click.echo(f"{kept.sha256}  {kept.size:>12}  {printable(text(kept.path))}")
