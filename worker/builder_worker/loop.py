@@ -13,6 +13,7 @@ from builder.errors import BuilderError
 from builder_worker.choice import prove
 from builder_worker.drain import Drain
 from builder_worker.nurseries import plain_nursery
+from builder_worker.sandbox import SandboxError
 from builder_worker.session import Settings, work_once
 
 SHORTEST_PAUSE = 1.0
@@ -77,12 +78,36 @@ async def work(settings: Settings, duration: Duration) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with plain_nursery() as nursery:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
-            for line in await settings.setup.backend.clean_up():
-                log.warning("%s", line)
-            await prove(settings.setup, settings.platform)
+            await get_ready(settings, drain, patient=duration.loop)
             one = functools.partial(_work_forever if duration.loop else work_once, settings, drain)
             await _fill_slots(one, duration.slots)
             nursery.cancel_scope.cancel()
+
+
+async def get_ready(settings: Settings, drain: Drain, *, patient: bool) -> None:
+    """Clean up after workers that are gone, and prove the sandbox; with ``patient`` again and again until it works, for a busy machine is quiet again some day.
+
+    Raises SandboxError without ``patient``.
+    """
+    backoff = Backoff()
+    while not drain.begun:
+        try:
+            for line in await settings.setup.backend.clean_up():
+                log.warning("%s", line)
+            await prove(settings.setup, settings.platform)
+        except SandboxError as error:
+            if not patient:
+                raise
+            await _pause(backoff, str(error), drain)
+        else:
+            return
+
+
+async def _pause(backoff: Backoff, reason: str, drain: Drain) -> None:
+    pause = backoff.next_pause(random.random())  # noqa: S311 - it spreads load, it keeps no secret
+    log.warning("%s; next attempt in %.0f s", reason, pause)
+    with drain.idle():
+        await trio.sleep(pause)
 
 
 async def _obey(signals: AsyncIterator[int], drain: Drain, drain_timeout: float, nursery: trio.Nursery) -> None:
@@ -134,7 +159,4 @@ async def _work_forever(settings: Settings, drain: Drain) -> None:
             continue
         if trio.current_time() - begin > LONGEST_PAUSE:
             backoff.reset()  # the server was there for a while
-        pause = backoff.next_pause(random.random())  # noqa: S311 - it spreads load, it keeps no secret
-        log.warning("%s; next attempt in %.0f s", reason, pause)
-        with drain.idle():
-            await trio.sleep(pause)
+        await _pause(backoff, reason, drain)
