@@ -1,5 +1,6 @@
 """The environment of a job: what it needs to know, and nothing that it need not."""
 
+import re
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -16,6 +17,8 @@ the network for it. Anything else may be a credential that was meant for the wor
 
 _FIXED = {"LANG": "C.UTF-8", "TZ": "UTC"}
 """The same on every machine, so that two runs can give the same bytes."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class InvalidVariable(BuilderError, ValueError):
@@ -53,8 +56,10 @@ def job_variables(job: ScriptJob, uuid: UUID) -> dict[str, str]:
 def parse_variable(text: str, worker: Mapping[str, str]) -> tuple[str, str]:
     """Return the name and value of ``NAME=VALUE``, or of ``NAME`` as the worker has it. Raises InvalidVariable."""
     name, equals, value = text.partition("=")
-    if not name or "\0" in text:
-        raise InvalidVariable(f"invalid variable {printable(text)!r}: write NAME=VALUE or NAME")
+    if not _NAME.fullmatch(name) or "\0" in text:
+        raise InvalidVariable(
+            f"invalid variable {printable(name)!r}: write NAME=VALUE or NAME, with letters, digits and _ in NAME"
+        )
     if equals:
         return name, value
     if name not in worker:

@@ -66,10 +66,12 @@ def list_(*, directory: Path | None) -> None:
     """List the trees in DIR, by default those in /var/lib/builder-worker/roots."""
     from builder_worker.sandbox import roots
 
-    if directory is None and not ROOTS.exists():
-        return
-    for path, label in roots.list_roots(directory or ROOTS):
+    place = directory or ROOTS
+    trees = list(roots.list_roots(place)) if directory is not None or ROOTS.exists() else []
+    for path, label in trees:
         click.echo(f"{path}  {_describe(label)}")
+    if not trees:
+        click.echo(f"no root trees in {place}; `builder-worker root create` makes one", err=True)
 
 
 @root.command()

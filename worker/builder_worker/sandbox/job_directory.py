@@ -43,7 +43,7 @@ def prepare_root(path: Path) -> None:
         path.mkdir(mode=0o711, parents=True, exist_ok=True)
         status = path.lstat()
     except OSError as error:
-        raise SandboxError(f"cannot make the work directory: {error}") from error
+        raise SandboxError(f"cannot make {path}: {error.strerror}; name another one with --work-dir") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise SandboxError(f"{path} must be a directory that only this user can write to")
 

@@ -6,8 +6,8 @@ from typing import Self
 
 from attrs import field, frozen
 
-from builder.errors import BuilderError
-from builder.model import check_name
+from builder.errors import BuilderError, InvalidName
+from builder.model import check_name, printable
 
 
 class OptionError(BuilderError):
@@ -20,10 +20,12 @@ JOB_UIDS = range(1_900_000_000, 1_900_000_064)
 """Host users that jobs run as when the worker is root: in a range that neither Debian nor systemd assigns."""
 
 
-def _check_target(target: str) -> None:
+def _check_target(target: str, text: str, form: str) -> None:
     path = PurePosixPath(target)
     if not path.is_absolute() or ".." in path.parts or path == PurePosixPath("/"):
-        raise OptionError(f"{target}: not an absolute path below / of the sandbox")
+        raise OptionError(
+            f"{printable(text)}: write {form}, where DST is an absolute path in the sandbox, not / itself"
+        )
 
 
 @frozen(kw_only=True)
@@ -41,7 +43,7 @@ class Bind:
         target, _, mode = rest.partition(":")
         if not source or mode not in ("", "ro", "rw"):
             raise OptionError(f"{text}: not of the form SRC:DST or SRC:DST:rw")
-        _check_target(target)
+        _check_target(target, text, "SRC:DST or SRC:DST:rw")
         return cls(source=Path(source).absolute(), target=target, writable=mode == "rw")
 
 
@@ -54,10 +56,13 @@ class Cache:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read NAME:DST. Raises OptionError or InvalidName."""
+        """Read NAME:DST. Raises OptionError."""
         name, _, target = text.partition(":")
-        check_name(name, what="cache")
-        _check_target(target)
+        try:
+            check_name(name, what="cache")
+        except InvalidName as error:
+            raise OptionError(f"{printable(text)}: write NAME:DST; {error}") from error
+        _check_target(target, text, "NAME:DST")
         return cls(name=name, target=target)
 
 
