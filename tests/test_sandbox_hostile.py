@@ -195,6 +195,9 @@ CASES = {
     ),
     "leaves what nobody may read": Case("mkdir -p a/b; echo >a/b/c; chmod 0 a/b/c a/b a", says()),
     # How it ends is told as it is.
+    "names an interpreter that is not there": Case(
+        "#!/bin/sh\r\ntrue", lambda outcome: outcome.code == 127 and "names /bin/sh\\r, which" in outcome.output
+    ),
     "exits like a killed process": Case("exit 137", lambda outcome: (outcome.code, outcome.signal) == (137, None)),
     "kills itself": Case("kill -9 $$", lambda outcome: (outcome.code, outcome.signal) == (None, 9)),
     "kills all that it can": Case("trap '' TERM; kill -9 -1; kill -9 1", lambda outcome: outcome.error is None),

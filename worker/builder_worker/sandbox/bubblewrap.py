@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import trio
 from attrs import define, field
 
+from builder.model import printable, text
 from builder_worker.sandbox import (
     Backend,
     Check,
@@ -36,11 +37,20 @@ _ISOLATION = (
     *("--cap-drop", "ALL", "--uid", str(view.UID), "--gid", str(view.UID), "--hostname", view.HOSTNAME),
 )
 
+# The system only says that there is "no such file", of the script.
+_BY_FIRST_LINE = """
+[ -x "$2" ] || printf '%s\\n' "builder-worker: the first line of the script names $2, which is no program here"
+exec "$1"
+"""
+
 
 def command_for(script: bytes) -> tuple[str, ...]:
     """Return how the script is run: by its own first line, or by /bin/sh."""
     path = f"{view.BUILD}/{SCRIPT}"
-    return (path,) if script.startswith(b"#!") else ("/bin/sh", path)
+    if not script.startswith(b"#!"):
+        return ("/bin/sh", path)
+    words = script[2:4096].partition(b"\n")[0].strip(b" \t").replace(b"\t", b" ").split(b" ")
+    return ("/bin/sh", "-c", _BY_FIRST_LINE, "sh", path, printable(text(words[0])))
 
 
 def become(uid: int) -> tuple[str, ...]:
