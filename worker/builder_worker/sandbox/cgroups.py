@@ -248,10 +248,17 @@ class Cgroups:
         """Kill and remove the groups of workers that are gone; return a line for each."""
         names = sorted({path.name for hierarchy in self.hierarchies for path in hierarchy.parent.glob("builder-*-*-*")})
         left_over = [name for name in names if is_left_over(name)]
+        said = []
         for name in left_over:
             directories = tuple(hierarchy.parent / name for hierarchy in self.hierarchies)
-            await Group(hierarchies=self.hierarchies, directories=directories, limits=Limits()).remove()
-        return tuple(f"removed the control group {name}" for name in left_over)
+            try:
+                await Group(hierarchies=self.hierarchies, directories=directories, limits=Limits()).remove()
+            except (SandboxError, RecursionError) as error:
+                # what one job left must not keep all that come after it from running
+                said.append(f"cannot remove the control group {name}, remove it by hand: {error}")
+            else:
+                said.append(f"removed the control group {name}")
+        return tuple(said)
 
 
 @frozen(kw_only=True)

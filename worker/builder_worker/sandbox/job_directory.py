@@ -63,6 +63,10 @@ class JobDirectory:
         """Make the directory. Raises SandboxError, and then nothing is left."""
         directory = cls(path=root / tag(name), size=size, owner=owner)
         try:
+            directory.path.mkdir(mode=0o711)
+        except OSError as error:  # whatever is there is not ours to remove
+            raise SandboxError(f"cannot make the work directory: {error}") from error
+        try:
             await directory._make()
         except OSError as error:
             await directory.remove()
@@ -94,7 +98,6 @@ class JobDirectory:
         return self.is_measured and self._was_full
 
     async def _make(self) -> None:
-        self.path.mkdir(mode=0o711)
         self.disk.mkdir(mode=0o755)
         if self.size is not None and os.geteuid() == 0:
             await self._mount(self.size)
