@@ -5,6 +5,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -318,6 +319,24 @@ def test_nothing_survives_a_worker_that_is_killed(backend: str, privilege: str) 
             assert following.run("exit 4").code == 4
         finally:
             stop(following)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the job that does it is written for x86-64")
+@pytest.mark.parametrize("privilege", ["root", "user"])
+def test_a_job_that_turns_off_its_end_with_the_worker_ends_with_it(privilege: str) -> None:
+    mark = "daemon-" + secrets.token_hex(8)
+    disarm = Path(__file__).with_name("disarm_init.py").read_text()
+    script = f"cat >disarm.py <<'X'\n{disarm}\nX\n/usr/bin/python3 disarm.py\n{daemons(mark)}echo $? ready; sleep 1000"
+    with driver("bubblewrap", privilege):
+        pass  # whether it works here at all
+    with work_directory(privilege) as work_root:
+        killed = start("bubblewrap", privilege, work_root)
+        killed.receive()
+        killed.begin(script, announce="0 ready")
+        assert processes_with(mark)
+        kill_hard(killed)
+        while left := processes_with(mark):
+            wait_gone(left)
 
 
 @pytest.mark.parametrize(("backend", "privilege"), SUBJECTS)
