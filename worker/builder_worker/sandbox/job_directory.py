@@ -115,7 +115,8 @@ class JobDirectory:
     async def _mount(self, size: int) -> None:
         image = self.path / "image"
         with image.open("xb") as file:
-            file.truncate(max(size, MIN_IMAGE))
+            space = os.statvfs(self.path)  # a job may ask for more than there is
+            file.truncate(max(min(size, space.f_bavail * space.f_frsize), MIN_IMAGE))
         # No journal and no reserve: it lives as long as one job. The tables are written as they are needed.
         await tools.run(
             "mkfs.ext4",
