@@ -63,7 +63,11 @@ class JobDirectory:
         """Make the directory. Raises SandboxError, and then nothing is left."""
         directory = cls(path=root / tag(name), size=size, owner=owner)
         try:
-            directory.path.mkdir(mode=0o711)
+            # nobody passes but the worker and the job's own group: what jobs write may be open to all
+            directory.path.mkdir(mode=0o700)
+            if owner is not None:
+                os.chown(directory.path, -1, owner)
+                directory.path.chmod(0o710)
         except OSError as error:  # whatever is there is not ours to remove
             raise SandboxError(f"cannot make the work directory: {error}") from error
         try:
