@@ -339,8 +339,6 @@ def check_name(name: str, *, what: str, reserved: frozenset[str] = frozenset()) 
         raise refuse(f"it has more than {MAX_NAME_CHARACTERS} characters")
     if any("\ud800" <= char <= "\udfff" for char in name):
         raise refuse("it is not UTF-8")
-    if len(raw(name)) > MAX_NAME_BYTES:
-        raise refuse(f"it has more than {MAX_NAME_BYTES} bytes")
     if "/" in name:
         raise refuse("it contains a slash")
     if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in name):

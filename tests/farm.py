@@ -50,6 +50,7 @@ from builder.messages import (
     Success,
 )
 from builder.model import Artifact, Execution, Exited, Period, Result, RunningBuild, ScriptJob
+from builder_server.names import directory_name
 
 T = TypeVar("T")
 
@@ -221,7 +222,7 @@ class Server(Program):
         return self.data_dir / name
 
     def full(self, name: str, uuid: UUID) -> Path:
-        return self.data_dir / name / str(uuid) / "full"
+        return self.data_dir / directory_name(name) / str(uuid) / "full"
 
     def execution(self, name: str, uuid: UUID) -> Execution:
         """Return the record of a build, read back as a whole."""
@@ -360,7 +361,7 @@ class LocalServer:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def full(self, name: str, uuid: UUID) -> Path:
-        return self.data_dir / name / str(uuid) / "full"
+        return self.data_dir / directory_name(name) / str(uuid) / "full"
 
     def execution(self, name: str, uuid: UUID) -> Execution:
         return execution.decode(self.full(name, uuid).read_bytes())

@@ -31,6 +31,7 @@ from builder.model import (
     text,
     wire_signal,
 )
+from builder_server.names import directory_name
 
 YEAR_0 = Instant(-62_167_219_200_000)
 
@@ -86,7 +87,7 @@ def test_good_names(name: str) -> None:
     [
         ("", "empty"),
         ("a" * (MAX_NAME_CHARACTERS + 1), "more than 128 characters"),
-        ("🐫" * 64, "more than 255 bytes"),
+        ("🐫" * 129, "more than 128 characters"),
         ("a/b", "slash"),
         ("/", "slash"),
         (".", "reserved"),
@@ -108,6 +109,14 @@ def test_bad_names(name: str, reason: str) -> None:
     assert isinstance(caught.value, BuilderError)
 
 
+def test_long_names_have_directories_of_their_own() -> None:
+    names = ["🐫" * 127 + last for last in "ab"] + ["x" * 128]
+    directories = [directory_name(name) for name in names]
+    assert len(set(directories)) == 3
+    assert max(len(raw(directory)) for directory in directories) <= MAX_NAME_BYTES
+    assert directories[-1] == names[-1]
+
+
 @given(strategies.strings)
 def test_a_name_that_passes_is_a_file_name(name: str) -> None:
     try:
@@ -115,7 +124,8 @@ def test_a_name_that_passes_is_a_file_name(name: str) -> None:
     except InvalidName as error:
         assert str(error).isprintable()  # noqa: PT017  no error at all is fine here
         return
-    assert 0 < len(name.encode("utf-8")) <= MAX_NAME_BYTES
+    assert 0 < len(name) <= 128
+    assert 0 < len(raw(directory_name(name))) <= MAX_NAME_BYTES
     assert name not in (".", "..")
     assert not any(char == "/" or unicodedata.category(char) == "Cc" for char in name)
 

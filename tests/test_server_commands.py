@@ -38,7 +38,7 @@ from builder.messages import (
     Unschedule,
 )
 from builder.model import NEVER, Instant, OrbBuildJob, Period, Queue, ScheduleItem, text
-from builder_server.names import RESERVED
+from builder_server.names import RESERVED, directory_name
 
 NOW = Instant(1_795_194_796_123)
 HOUR, DAY, WEEK = 3_600_000, 86_400_000, 604_800_000
@@ -260,7 +260,7 @@ async def test_failures(server: LocalServer, command: Message, failure: str) -> 
 BAD_NAMES = [
     ("", "it is empty"),
     ("x" * 129, "it has more than 128 characters"),
-    ("𐍈" * 64, "it has more than 255 bytes"),
+    ("𐍈" * 129, "it has more than 128 characters"),
     ("a/b", "it contains a slash"),
     ("/etc", "it contains a slash"),
     ("../up", "it contains a slash"),
@@ -275,7 +275,7 @@ BAD_NAMES = [
     (text(b"\xed\xa0\x80"), "it is not UTF-8"),
     *((name, f"{name!r} is reserved") for name in sorted(RESERVED)),
 ]
-GOOD_NAMES = ["x", "x" * 128, "ü" * 127, "a b", "-rf", "...", ".hidden", "a\\b", "%s", "états", "日本語"]
+GOOD_NAMES = ["x", "x" * 128, "ü" * 128, "𐍈" * 128, "a b", "-rf", "...", ".hidden", "a\\b", "%s", "états", "日本語"]
 
 
 def test_the_reserved_names_are_the_servers_files(tmp_path: Path) -> None:
@@ -324,7 +324,9 @@ async def test_good_names_are_used_to_the_end(server: LocalServer) -> None:
         uuid, job = await build(server, name)
         assert server.execution(name, uuid).job == job
     assert [queue.platform for queue in (await info(server)).queues] == sorted(GOOD_NAMES)
-    assert sorted(path.name for path in server.data_dir.iterdir() if path.is_dir()) == sorted(GOOD_NAMES)
+    assert sorted(path.name for path in server.data_dir.iterdir() if path.is_dir()) == sorted(
+        map(directory_name, GOOD_NAMES)
+    )
     for name in GOOD_NAMES:
         await do(server, Unschedule(name=name), DropPlatform(platform=name), UndropPlatform(platform=name))
 

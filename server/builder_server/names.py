@@ -1,6 +1,8 @@
 """Which names may become files of the data directory."""
 
-from builder.model import check_name
+import hashlib
+
+from builder.model import MAX_NAME_BYTES, check_name, raw
 
 DATABASE = "builder.sqlite3"
 LOCK = "lock"
@@ -21,3 +23,12 @@ def check_job_name(name: str) -> None:
 def check_platform_name(name: str) -> None:
     """Raise InvalidName unless a platform may be called so."""
     check_name(name, what="platform name", reserved=RESERVED)
+
+
+def directory_name(job: str) -> str:
+    """Return how the directory of a job is called: its name, or where that is too long for one, its begin and a digest."""
+    encoded = raw(job)
+    if len(encoded) <= MAX_NAME_BYTES:
+        return job
+    digest = hashlib.sha256(encoded).hexdigest()
+    return encoded[: MAX_NAME_BYTES - len(digest) - 1].decode("utf-8", "ignore") + "~" + digest

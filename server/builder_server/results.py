@@ -25,6 +25,7 @@ from builder.execution import (
 )
 from builder.model import check_artifact_path, printable, raw
 from builder_server import console
+from builder_server.names import directory_name
 from builder_server.store import Build
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ _UNFINISHED = "full.part"
 
 def build_dir(data_dir: Path, build: Build) -> Path:
     """Return the directory of a build; the name of its job was checked when it was scheduled."""
-    return data_dir / build.job.name / str(build.uuid)
+    return data_dir / directory_name(build.job.name) / str(build.uuid)
 
 
 def make_build_dir(data_dir: Path, build: Build) -> Path:
