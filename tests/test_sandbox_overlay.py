@@ -3,15 +3,19 @@
 import gzip
 import hashlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from sandbox_runs import MIB, Driver, driver, root_tree, work_directory
+from sandbox_runs import MIB, Driver, driver, give_up, root_tree, work_directory
 
-from builder_worker.sandbox.options import JOB_UIDS
-from builder_worker.sandbox.overlay import USERS, first_uid
+from builder_worker.sandbox import SandboxError, Task, tools
+from builder_worker.sandbox.cgroups import Cgroups
+from builder_worker.sandbox.nspawn import Nspawn
+from builder_worker.sandbox.options import JOB_UIDS, Options
+from builder_worker.sandbox.overlay import USERS, Overlay, first_uid
 
 CONTROL = """\
 Package: greeting
@@ -116,3 +120,50 @@ def test_a_directory_that_is_no_tree_is_refused_with_a_remedy() -> None:
     refused = pytest.raises((pytest.skip.Exception, pytest.fail.Exception), match="root create")
     with work_directory("root") as empty, refused, driver("overlay", "root", root=str(empty)):
         pass
+
+
+@pytest.mark.parametrize("backend", [Overlay, Nspawn])
+def test_nothing_is_tried_in_a_directory_of_others_and_nothing_is_left(
+    backend: Callable[..., Overlay | Nspawn], worker: Driver
+) -> None:
+    assert worker.check["works"], "so there is a root tree, and the tests are root"
+    with work_directory("root") as place:
+        checked = backend(options=Options(root=root_tree(), work_root=place))
+        if not (check := checked.check()).works:
+            give_up(checked.name, check.reason)
+        assert not list(place.iterdir())
+        place.chmod(0o777)
+        with pytest.raises(SandboxError, match="only this user"):
+            checked.check()
+        assert not list(place.iterdir())
+
+
+CROWD = """\
+#!/usr/bin/perl
+print "limited to @{[grep /processes/, `cat /proc/self/limits`]}nice @{[getpriority 0, 0]}\n";
+for my $user (1, 2) {
+    fork and wait or do {
+        $< = $user;
+        for (1 .. $ENV{CROWD}) { defined(my $child = fork) or die "no more for user $user\n"; $child or sleep, exit }
+        exit;
+    };
+}
+"""
+"""A job that is root, and that has processes of two other users, all alive at the same time."""
+
+
+async def test_without_control_groups_the_processes_of_all_users_of_a_job_are_bounded(
+    worker: Driver, tmp_path: Path
+) -> None:
+    with work_directory("root") as place:
+        backend = Overlay(options=Options(root=root_tree(), work_root=place), groups=Cgroups(hierarchies=()))
+        crowd = {"CROWD": str(tools.PROCESSES * 2 // 3)}
+        output = tmp_path / "output"
+        task = Task(uuid=uuid4(), name="job", platform="p1", script=CROWD.encode(), environment=crowd)
+        async with await backend.open(task) as sandbox:
+            with output.open("wb") as file:
+                sandbox.start(file.fileno())
+            await sandbox.wait()
+    limits, nice, end = output.read_text().splitlines()
+    assert limits.split()[4:6] == [str(tools.PROCESSES)] * 2
+    assert (nice, end) == ("nice 10", "no more for user 2")

@@ -5,6 +5,7 @@ and cannot be combined with user namespaces. Limits are the worker's control gro
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import define, field
@@ -26,6 +27,7 @@ from builder_worker.sandbox import (
     view,
 )
 from builder_worker.sandbox.bubblewrap import command_for
+from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.uids import JobUser
@@ -53,12 +55,23 @@ _DROPPED = (
     "CAP_SYS_TTY_CONFIG",
 )
 
+# systemd-nspawn gives a container its control groups, in which a job could make trees that nothing can remove. Its own
+# --inaccessible comes too early, before it mounts them; only what lies below /proc does it mount after them, and there
+# is a way from /proc to everything.
+_HIDE_GROUPS = "--tmpfs=/proc/self/root/sys/fs/cgroup:mode=0555,size=4k,ro"
+
+_GROUPS_ARE_HIDDEN = """
+[ -z "$(ls -A /sys/fs/cgroup)" ] || { echo "this systemd-nspawn shows jobs their control groups" >&2; exit 1; }
+"""
+
 _ISOLATION = (
     *("--quiet", "--register=no", "--keep-unit", "--console=pipe", "--as-pid2", "--link-journal=no"),
     f"--tmpfs=/dev/shm:mode=1777,size={view.SHM_SIZE}",
     *("--resolv-conf=off", "--timezone=off", f"--hostname={view.HOSTNAME}", "--no-new-privileges=yes"),
     f"--drop-capability={','.join(_DROPPED)}",
     f"--system-call-filter={_REFUSED_CALLS}",
+    f"--rlimit=CORE={tools.CORE_LIMIT}",
+    _HIDE_GROUPS,
 )
 
 
@@ -81,8 +94,8 @@ class Nspawn(Backend):
     groups: cgroups.Cgroups = field(factory=cgroups.find)
 
     def check(self) -> Check:
-        """Run ``true`` in a container."""
-        problem = diagnosis.missing({"systemd-nspawn": "systemd-container", "prlimit": "util-linux"})
+        """Run a shell in a container that looks for control groups."""
+        problem = diagnosis.missing({"systemd-nspawn": "systemd-container"})
         if problem is None and not seccomp.supported():
             problem = ("there is no seccomp filter for this kind of machine", "use another sandbox")
         if problem is None and os.geteuid() != 0:
@@ -92,30 +105,24 @@ class Nspawn(Backend):
         if problem is None:
             problem = overlay.tree_problem(self.options)
         if problem is None:
-            problem = self._try()
+            problem = overlay.try_on_tree(self.options, self._trial)
         if problem is not None:
             return Check(works=False, reason=problem[0], remedy=problem[1])
         return Check(works=True, limits=self.groups.limits | {"work_size"}, notes=diagnosis.notes(self.groups))
 
-    def _try(self) -> diagnosis.Problem | None:
-        job_directory.prepare_root(self.options.work_root)
-        probe = self.options.work_root / "probe"
-        for name in ("lower", "root", "disk/upper", "disk/scratch"):
-            (probe / name).mkdir(parents=True, exist_ok=True)
-        first = overlay.first_uid(self.options.job_uids, 0)
-        os.chown(probe / "disk/upper", first, first)
-        (probe / "filter").write_bytes(seccomp.build(allowed=seccomp.FOR_CONTAINERS))
-        said = tools.try_now([*self._command(probe, first, f"builder-probe-{os.getpid()}"), "/bin/true"])
-        return None if said is None else diagnosis.explain(said)
+    def _trial(self, directory: JobDirectory, first: int) -> Sequence[str]:
+        _write_filter(directory)
+        return [*self._command(directory, first), "/bin/sh", "-c", _GROUPS_ARE_HIDDEN]
 
-    def _command(self, directory: Path, first: int, name: str) -> list[str]:
+    def _command(self, directory: JobDirectory, first: int) -> list[str]:
+        name = directory.path.name[:64].rstrip("-")
         return [
-            *("prlimit", f"--core={tools.CORE_LIMIT}"),
             *overlay.SETUP,
-            *("stay", str(self.options.root), str(directory), str(first)),
-            *("systemd-nspawn", *_ISOLATION, f"--machine={name}", f"--directory={directory / 'root'}"),
+            *("stay", str(self.options.root), str(directory.path), str(first)),
+            *("systemd-nspawn", *_ISOLATION, f"--machine={name}", f"--directory={directory.path / 'root'}"),
             *(f"--private-users={first}:{overlay.USERS}", "--private-users-ownership=off"),
             *([] if self.options.network else ["--private-network"]),
+            *([] if "pids" in self.groups.limits else [f"--rlimit=NPROC={tools.PROCESSES}"]),
         ]
 
     async def open(self, task: Task) -> Sandbox:
@@ -134,7 +141,7 @@ class Nspawn(Backend):
         if owner is None:
             raise SandboxError("nspawn needs root")
         overlay.make_layers(directory)
-        (directory.path / "filter").write_bytes(seccomp.build(allowed=seccomp.FOR_CONTAINERS))
+        _write_filter(directory)
         environment = container.write_environment(directory, container.variables(task, overlay.HOME, overlay.PATH))
         shared = [f"--bind-ro={environment}:{container.ENVIRONMENT_INSIDE}"]
         shared += [
@@ -146,7 +153,7 @@ class Nspawn(Backend):
             job_directory.make_cache(path, owner)
             shared.append(f"--bind={_escape(path)}:{cache.target}")
         run = [
-            *self._command(directory.path, owner, directory.path.name[:64].rstrip("-")),
+            *self._command(directory, owner),
             *(f"--bind={directory.build}:{view.BUILD}", f"--bind={directory.disk / 'tmp'}:/tmp"),
             *shared,
             f"--chdir={view.BUILD}",
@@ -158,6 +165,11 @@ class Nspawn(Backend):
     async def clean_up(self) -> tuple[str, ...]:
         """Remove control groups and work directories of workers that are gone."""
         return (*await self.groups.clean_up(), *await job_directory.clean_up(self.options.work_root))
+
+
+def _write_filter(directory: JobDirectory) -> None:
+    """Write the seccomp filter that ``overlay_setup`` puts on. Raises OSError."""
+    (directory.path / "filter").write_bytes(seccomp.build(allowed=seccomp.FOR_CONTAINERS))
 
 
 def _escape(path: Path) -> str:

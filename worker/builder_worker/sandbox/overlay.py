@@ -6,14 +6,27 @@ packages, and the next job finds the tree as it was. Otherwise it is ``bubblewra
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 
 from attrs import define
 
-from builder_worker.sandbox import Check, SandboxError, Task, diagnosis, overlay_setup, seccomp, tools, view
+from builder_worker import trees
+from builder_worker.sandbox import (
+    Check,
+    SandboxError,
+    Task,
+    diagnosis,
+    job_directory,
+    overlay_setup,
+    seccomp,
+    tools,
+    view,
+)
 from builder_worker.sandbox.bubblewrap import Bubblewrap, command_for, environment
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.launch import Launch
 from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.owner import tag
 from builder_worker.sandbox.prepared import Prepared
 from builder_worker.sandbox.uids import JobUser
 
@@ -75,21 +88,17 @@ class Overlay(Bubblewrap):
         if problem is None:
             problem = tree_problem(self.options)
         if problem is None:
-            problem = self._try()
+            problem = try_on_tree(self.options, self._trial)
         if problem is not None:
             return Check(works=False, reason=problem[0], remedy=problem[1])
         return Check(works=True, limits=self.groups.limits | {"work_size"}, notes=diagnosis.notes(self.groups))
 
-    def _try(self) -> diagnosis.Problem | None:
-        probe = self.options.work_root / "probe"
-        for name in ("lower", "root", "disk/upper", "disk/scratch"):
-            (probe / name).mkdir(parents=True, exist_ok=True)
-        command = ("bwrap", *_ISOLATION, "--bind", str(probe / "root"), "/", "--proc", "/proc", "--dev", "/dev", "true")
-        said = tools.try_now((*self._enter(probe, first_uid(self.options.job_uids, 0)), *command))
-        return None if said is None else diagnosis.explain(said)
+    def _trial(self, directory: JobDirectory, first: int) -> Sequence[str]:
+        system = ("--bind", str(directory.path / "root"), "/", "--proc", "/proc", "--dev", "/dev")
+        return (*self._enter(directory, first), "bwrap", *_ISOLATION, *system, "true")
 
-    def _enter(self, directory: os.PathLike[str], first: int) -> tuple[str, ...]:
-        return (*SETUP, "enter", str(self.options.root), str(directory), str(first))
+    def _enter(self, directory: JobDirectory, first: int) -> tuple[str, ...]:
+        return (*SETUP, "enter", str(self.options.root), str(directory.path), str(first))
 
     def _owner(self, user: JobUser) -> int:
         return first_uid(self.options.job_uids, user.index)
@@ -101,7 +110,7 @@ class Overlay(Bubblewrap):
         make_layers(directory)
         return Launch(
             entries=prepared.group.entries,
-            prefix=("prlimit", f"--core={tools.CORE_LIMIT}", *self._enter(directory.path, owner)),
+            prefix=(*self._prefix(directory, None), *self._enter(directory, owner)),
             arguments=[
                 *_ISOLATION,
                 *([] if self.options.network else ["--unshare-net"]),
@@ -127,6 +136,29 @@ def make_layers(directory: JobDirectory) -> None:
     directory.make_own("scratch", 0o755)
     for name in ("lower", "root"):
         (directory.path / name).mkdir()
+
+
+def try_on_tree(
+    options: Options, command_for_trial: Callable[[JobDirectory, int], Sequence[str]]
+) -> diagnosis.Problem | None:
+    """Run a command on the layers of a job that is none, and return what is wrong, or None. Raises SandboxError.
+
+    The command is made from their directory, and from the first user of the sandbox.
+    """
+    job_directory.prepare_root(options.work_root)
+    first = first_uid(options.job_uids, 0)
+    directory = JobDirectory(path=options.work_root / tag("trial"), size=None, owner=first)
+    try:
+        directory.path.mkdir()
+        try:
+            directory.disk.mkdir()
+            make_layers(directory)
+            said = tools.try_now(command_for_trial(directory, first))
+        finally:
+            trees.remove_tree(directory.path)
+    except (OSError, trees.TreeChanged) as error:
+        raise SandboxError(f"cannot try the root tree in {options.work_root}: {error}") from error
+    return None if said is None else diagnosis.explain(said)
 
 
 def _files(options: Options) -> dict[str, str]:

@@ -54,11 +54,14 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str | N
 
 
 def _user_namespace(first_uid: int) -> int:
-    """Return a descriptor of a new user namespace, made by a child that need not live on."""
+    """Return a descriptor of a new user namespace, made by a child that need not live on.
+
+    The child is no root: the kernel holds all users of the namespace together to the limits of who made it, but root.
+    """
     ready, release = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        made = _libc.unshare(_CLONE_NEWUSER) == 0
+        made = _libc.setresuid(first_uid, first_uid, first_uid) == 0 and _libc.unshare(_CLONE_NEWUSER) == 0
         os.write(ready[1], b"y" if made else b"n")
         os.read(release[0], 1)
         os._exit(0)
