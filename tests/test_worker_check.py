@@ -105,7 +105,7 @@ def test_what_only_a_sandbox_can_do_is_refused_without_one(place: Path, wish: di
 
 
 def test_root_without_anything_around_its_jobs_is_warned(options: Options) -> None:
-    none = Choice(backend=NoSandbox(directory=options.work_root), real=frozenset(), reason="")
+    none = Choice(backend=NoSandbox(options=options), real=frozenset(), reason="")
     expected = os.geteuid() == 0
     assert bool(warning(none, container=None)) == expected
     assert warning(none, container="a jail") is None

@@ -12,6 +12,7 @@ from builder.model import Aborted, Exited, Result
 from builder_worker.job import SendLines, run_job
 from builder_worker.sandbox import Limits, SandboxError, Task
 from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.options import Options
 
 
 async def _run(
@@ -24,7 +25,7 @@ async def _run(
         lines.extend(more)
 
     with trio.fail_after(DEADLINE):
-        async with await NoSandbox(directory=tmp_path).open(task) as sandbox:
+        async with await NoSandbox(options=Options(work_root=tmp_path)).open(task) as sandbox:
             result = await run_job(sandbox, limits=limits, send_lines=send_lines or keep)
     assert not list(tmp_path.iterdir())
     return result, lines
@@ -99,7 +100,7 @@ async def test_an_environment_that_can_not_be_passed_is_an_error(tmp_path: Path)
     async def never(_lines: Sequence[bytes]) -> None:
         raise AssertionError
 
-    async with await NoSandbox(directory=tmp_path).open(task) as sandbox:
+    async with await NoSandbox(options=Options(work_root=tmp_path)).open(task) as sandbox:
         with pytest.raises(SandboxError, match="Argument list too long"):
             await run_job(sandbox, limits=Limits(), send_lines=never)
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worker_program import Finished, run_script
+from worker_program import WITHOUT_GROUPS, Finished, run_script
 from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder.model import Aborted, Exited
@@ -173,7 +173,7 @@ def test_memory_and_cpus_are_divided_unless_told_otherwise(
 def test_a_limit_that_can_not_be_enforced_is_not_promised() -> None:
     with pytest.raises(SandboxError, match=r"--memory, --work-size here.*builder-worker check"):
         allot(Limits(memory=1, work_size=1, pids=1), slots=1, real=frozenset({"pids"}), machine=MACHINE)
-    done = builder_worker("p1", "--sandbox=none", "--memory=1G")
+    done = builder_worker("p1", "--sandbox=none", "--memory=1G", prefix=WITHOUT_GROUPS)
     assert done.returncode == 7
     assert "can't enforce --memory" in done.stderr
 
@@ -228,7 +228,7 @@ async def test_the_result_says_which_limit_of_the_worker_ended_the_job(
 
 
 async def test_a_wish_that_can_not_be_granted_is_told_in_the_console(tmp_path: Path) -> None:
-    finished = await run_script(tmp_path, b"# builder: memory=1G wonder=1\ntrue")
+    finished = await run_script(tmp_path, b"# builder: memory=1G wonder=1\ntrue", prefix=WITHOUT_GROUPS)
     assert finished.result == Exited(code=0)
     assert finished.remarks == [
         "line 1 of the script, wonder=1: a worker knows no such setting; ignored",

@@ -263,7 +263,7 @@ async def test_what_a_killed_worker_left_is_removed_at_the_next_start(tmp_path: 
         async with run_worker(tmp_path, "-r", server.address) as worker, server.accept() as connection:
             await connection.channel.receive_expected(Hello)
             assert not left.exists()
-            assert f"removed {left}" in worker.log
+            assert f"removed the work directory {left}" in worker.log
 
 
 async def test_a_directory_that_can_not_be_made_is_the_jobs_result_and_the_workers_failure(tmp_path: Path) -> None:
@@ -271,10 +271,11 @@ async def test_a_directory_that_can_not_be_made_is_the_jobs_result_and_the_worke
         async with server.accept() as connection:
             await connection.greet()
             (tmp_path / "work").rmdir()
+            (tmp_path / "work").touch()
             await connection.hand_out(b"echo never run")
             finished = await connection.finish()
         assert isinstance(finished.result, Aborted)
-        assert "work directory can't be made" in finished.result.message
+        assert "cannot make" in finished.result.message
         assert finished.own_lines == []
         assert await worker.wait() == 7, worker.log
 

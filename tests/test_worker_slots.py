@@ -13,8 +13,8 @@ from worker_sandboxes import need, reachable_directory
 from builder.errors import ConnectionEnded
 from builder.model import Exited
 
-WAIT = b"echo $$; while ! test -e ../go; do sleep 0.01; done; echo done > result"
-"""A job that ends when a file appears beside its directory."""
+WAIT = b"echo $$; while ! test -e ../../../go; do sleep 0.01; done; echo done > result"
+"""A job that ends when a file appears beside the directories of all jobs."""
 
 
 @asynccontextmanager

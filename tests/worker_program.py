@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -23,6 +23,13 @@ ROOT = Path(__file__).parent.parent
 UUID_1 = UUID("323b2a40-25d1-4f8e-90af-a4e2b9fd7f22")
 DEADLINE = 60.0
 """Seconds that no step of a test takes, however busy the machine is."""
+
+WITHOUT_GROUPS = (
+    ("unshare", "--mount", "/bin/sh", "-c", 'umount --recursive /sys/fs/cgroup; exec "$@"', "sh")
+    if os.geteuid() == 0
+    else ()
+)
+"""Runs a program where it may make no control groups; to a plain user none are delegated as it is."""
 
 
 @define(kw_only=True)
@@ -150,8 +157,11 @@ async def run_worker(
     platform: str = "p1",
     environment: dict[str, str] | None = None,
     sandbox: str | None = "none",
+    prefix: Sequence[str] = (),
 ) -> AsyncIterator[Worker]:
-    """Run builder-worker with its jobs' directories below ``directory``; kill it in the end."""
+    """Run builder-worker, by another program that ``prefix`` names, with its jobs' directories below ``directory``;
+    kill it in the end.
+    """
     if sandbox:
         arguments = ("--sandbox", sandbox, *arguments)
     log = directory / "worker.log"
@@ -160,7 +170,7 @@ async def run_worker(
     path = os.pathsep.join(entry for entry in sys.path if entry)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "builder_worker", platform, "--work-dir", str(work), *arguments],
+            [*prefix, sys.executable, "-m", "builder_worker", platform, "--work-dir", str(work), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -186,9 +196,12 @@ async def wait_gone(pid: int) -> None:
         os.close(fd)
 
 
-async def run_script(directory: Path, script: bytes, *arguments: str) -> Finished:
+async def run_script(directory: Path, script: bytes, *arguments: str, prefix: Sequence[str] = ()) -> Finished:
     """Run one script through a worker and return what it delivered."""
-    async with open_server() as server, run_worker(directory, "-r", server.address, *arguments) as worker:
+    async with (
+        open_server() as server,
+        run_worker(directory, "-r", server.address, *arguments, prefix=prefix) as worker,
+    ):
         async with server.accept() as connection:
             await connection.hand_out(script)
             finished = await connection.finish()

@@ -5,7 +5,7 @@ Whatever else a job may do, it does as a user who owns nothing but the job's dir
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import trio
 from attrs import define, field
@@ -93,9 +93,11 @@ class BubblewrapSandbox(Sandbox):
         return self._status
 
     async def _enforce_size(self) -> None:
-        if self._prepared.directory.size is not None:
-            await self._prepared.directory.wait_full()
-            self.kill()
+        await self._prepared.directory.wait_full(self._processes)
+        self.kill()
+
+    def _processes(self) -> Collection[int]:
+        return self._process.processes if self._process is not None else ()
 
     def kill(self) -> None:
         """Kill the namespace."""

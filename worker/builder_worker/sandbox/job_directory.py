@@ -9,10 +9,15 @@ A worker that is root limits the size with an ext4 file system in a sparse file,
 is exact, costs 20 ms, and unlike tmpfs it takes no memory, of which builds have less than disk. Without root nothing
 can be mounted that the worker still sees when the job is over, so the size is measured every second, and RLIMIT_FSIZE
 bounds each file.
+
+What is left of the host's own disk is looked at as often, whether there is a limit or not: a job that takes the last of
+it is ended before others fail for it.
 """
 
+import math
 import os
 import stat
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +26,7 @@ from attrs import define, field
 
 from builder_worker import trees
 from builder_worker.sandbox import SandboxError, tools
+from builder_worker.sandbox.disk import Space, measure
 from builder_worker.sandbox.owner import is_left_over, tag
 from builder_worker.sandbox.sizes import format_size
 
@@ -34,7 +40,10 @@ _REFUSED = 2 * 1024 * 1024
 """Bytes that the kernel takes or refuses as a whole: that much can be free when a large write found no room."""
 
 MEASURE_INTERVAL = 1.0
-"""Seconds between two measurements where the size is not limited by a file system."""
+"""Seconds between two looks at how much is written."""
+
+LOW_TIMEOUT = 10.0
+"""Seconds that a disk may be almost full before a job is ended that seems to have written little."""
 
 
 def prepare_root(path: Path) -> None:
@@ -57,6 +66,8 @@ class JobDirectory:
     owner: int | None
     _mounted: bool = field(init=False, default=False)
     _was_full: bool = field(init=False, default=False)
+    _left: Space | None = field(init=False, default=None)
+    """What was left of the host's disk when the job was found to have taken the rest."""
 
     @classmethod
     async def make(cls, root: Path, name: str, *, size: int | None, owner: int | None) -> Self:
@@ -98,12 +109,12 @@ class JobDirectory:
 
     @property
     def is_over(self) -> bool:
-        """Whether the job has written more than it may, which it can only where the size is measured."""
-        return self.is_measured and self._was_full
+        """Whether the job has written more than it may, and no file system kept it from it."""
+        return self._left is not None or (self.is_measured and self._was_full)
 
     async def _make(self) -> None:
         self.disk.mkdir(mode=0o755)
-        if self.size is not None and os.geteuid() == 0:
+        if self.size is not None and self.owner is not None:
             await self._mount(self.size)
         for name, mode in (("build", 0o755), ("home", 0o755), ("tmp", 0o1777)):
             self.make_own(name, mode)
@@ -155,37 +166,34 @@ class JobDirectory:
             space = os.statvfs(self.disk)
             self._was_full = self._was_full or space.f_bavail * space.f_frsize < slack or space.f_favail == 0
 
-    async def wait_full(self) -> None:
-        """Return when the job has written more than it may; for ever, if it does not."""
-        while True:
+    async def wait_full(self, processes: Callable[[], Iterable[int]]) -> None:
+        """Return when the job has written more than it may; for ever, if it does not.
+
+        ``processes`` returns those of the job: what they keep open counts, though it is in no directory any more.
+        """
+        low_since = math.inf if Space.of(self.path).is_low else None  # before it wrote anything: not its fault
+        while not self.is_over:
             await trio.sleep(MEASURE_INTERVAL)
             self._note_full()
-            if self.is_measured:
-                started = trio.current_time()
-                self._was_full = await self._measure() > (self.size or 0)
-                if self._was_full:
-                    return
-                await trio.sleep(5 * (trio.current_time() - started))  # millions of files must not cost a whole CPU
+            space, now = Space.of(self.path), trio.current_time()
+            low_since = (now if low_since is None else low_since) if space.is_low else None
+            if self.is_measured or space.is_low:
+                size = await measure(self.disk, processes())
+                self._was_full = self._was_full or (self.is_measured and size > (self.size or 0))
+                if low_since is not None and (size > space.reserve or now - low_since > LOW_TIMEOUT):
+                    self._left = space
+                await trio.sleep(5 * (trio.current_time() - now))  # millions of files must not cost a whole CPU
 
     async def settle(self) -> None:
         """Measure once more, when the job is over. Whether it failed, the caller knows: then little room means none."""
         self._note_full(max(_SLACK, min(_REFUSED, (self.size or 0) // 8)))
         if self.is_measured:
-            self._was_full = self._was_full or await self._measure() > (self.size or 0)
-
-    async def _measure(self) -> int:
-        # du walks trees of any depth. What vanishes meanwhile makes it fail, but it still prints the sum.
-        done = await trio.run_process(
-            ["du", "-sx", "--block-size=1", "--", str(self.disk)],
-            env=tools.ENVIRONMENT,
-            check=False,
-            capture_stdout=True,
-            capture_stderr=True,
-        )
-        return int(done.stdout.split(b"\t")[0] or 0)
+            self._was_full = self._was_full or await measure(self.disk, ()) > (self.size or 0)
 
     def exceeded(self) -> str | None:
         """Return in words whether the job wanted to write more than it may."""
+        if self._left is not None:
+            return f"it filled the worker's disk ({format_size(self._left.free)} left)"
         return f"work directory full (limit {format_size(self.size)})" if self._was_full and self.size else None
 
     async def remove(self) -> None:
@@ -216,13 +224,14 @@ async def _unmount(disk: Path) -> None:
         await tools.run("umount", "--lazy", str(disk))
 
 
-def _left_over(root: Path) -> list[Path]:
+def left_over(root: Path) -> list[Path]:
+    """Return the job directories of workers that are gone, sorted."""
     return sorted(path for path in root.iterdir() if is_left_over(path.name)) if root.is_dir() else []
 
 
 async def clean_up(root: Path) -> tuple[str, ...]:
     """Remove the job directories of workers that are gone; return a line for each."""
-    paths = _left_over(root)
+    paths = left_over(root)
     for path in paths:
         await remove_tree(path)
     return tuple(f"removed the work directory {path}" for path in paths)

@@ -23,6 +23,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Iterable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -38,7 +39,7 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def _parents() -> dict[int, list[int]]:
+def _children() -> dict[int, list[int]]:
     """Return the children of every process that /proc shows."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
@@ -56,7 +57,10 @@ def _parents() -> dict[int, list[int]]:
 
 def descendants(pid: int) -> list[int]:
     """Return all processes below that one."""
-    children = _parents()
+    return _below(pid, _children())
+
+
+def _below(pid: int, children: dict[int, list[int]]) -> list[int]:
     found: list[int] = []
     pending = [pid]
     while pending:
@@ -66,7 +70,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _kill(pids: list[int]) -> bool:
+def kill_all(pids: Iterable[int]) -> bool:
     """Kill processes; return whether there was one that this process may kill."""
     killed = False
     for pid in pids:
@@ -80,20 +84,23 @@ def _kill(pids: list[int]) -> bool:
     return killed
 
 
+def _has_mark(pid: int, mark: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return mark in file.read().split(b"\0")
+    except OSError:
+        return False  # it is gone, or another user's
+
+
 def kill_marked(mark: bytes) -> bool:
-    """Kill every process that has ``mark``, a NAME=VALUE, in its environment; return whether there was any.
+    """Kill every process that has ``mark``, a NAME=VALUE, in its environment, and what is below those; return whether
+    there was any.
 
     Those that it starts meanwhile are missed, so this is called until it returns False.
     """
-    marked = []
-    for name in os.listdir("/proc"):
-        try:
-            with open(f"/proc/{int(name)}/environ", "rb") as file:
-                if mark in file.read().split(b"\0"):
-                    marked.append(int(name))
-        except (OSError, ValueError):
-            continue
-    return _kill(marked)
+    children = _children()
+    marked = {pid for below in children.values() for pid in below if _has_mark(pid, mark)}
+    return kill_all(marked.union(*(_below(pid, children) for pid in marked)))
 
 
 def _start(command: list[str]) -> int:
@@ -167,7 +174,7 @@ def _kill_all(command: int) -> int | None:
         left, status = _reap(command, status)
         if not left:
             return status
-        if not _kill(descendants(os.getpid()) or ([command] if status is None else [])):
+        if not kill_all(descendants(os.getpid()) or ([command] if status is None else [])):
             os.write(2, b"builder-worker: processes that became another user's can't be killed, and run on\n")
             return status
         pid, ended = os.waitpid(-1, 0)  # no deadline: what was killed ends as soon as the kernel can

@@ -25,7 +25,7 @@ from pathlib import Path
 import trio
 from attrs import define, field, frozen
 
-from builder_worker.sandbox import ExitStatus, SandboxError
+from builder_worker.sandbox import ExitStatus, SandboxError, keeper
 from builder_worker.sandbox.tools import ENVIRONMENT, first_line
 
 START_TIMEOUT = 60.0
@@ -38,7 +38,7 @@ MAX_NOTES = 64 * 1024
 # machine is out of memory, end jobs before workers.
 _OUTER = """
 umask 022
-echo 500 >/proc/self/oom_score_adj
+{ echo 500 >/proc/self/oom_score_adj; } 2>/dev/null
 while [ "$1" != -- ]; do echo 0 >"$1" || exit 1; shift; done
 shift
 exec "$@"
@@ -152,6 +152,11 @@ class Process:
         os.set_blocking(status, False)
         os.set_blocking(notes, False)
         return cls(process=process, bwrap=bwrap, gate=gate, status=status, notes=notes)
+
+    @property
+    def processes(self) -> list[int]:
+        """All processes below bubblewrap; those that lose their parent stay below process 1 of the namespace."""
+        return keeper.descendants(self._process.pid)
 
     async def wait_gone(self) -> None:
         """Let the script go and wait until no process is left."""

@@ -44,9 +44,11 @@ async def open_sandbox(
     make: Callable[[Prepared], Sandbox],
     *,
     limits: Limits,
-    owner_of: Callable[[JobUser], int],
+    owner_of: Callable[[JobUser], int] | None,
 ) -> Sandbox:
     """Prepare a job and return what ``make`` makes of it; ``limits`` are those of the control groups.
+
+    ``owner_of`` tells who of the host owns the files of a job whose worker is root, None that it is the worker itself.
 
     Raises SandboxError, and then nothing is left.
     """
@@ -54,7 +56,7 @@ async def open_sandbox(
     async with contextlib.AsyncExitStack() as resources:
         try:
             owner = None
-            if os.geteuid() == 0:
+            if os.geteuid() == 0 and owner_of is not None:
                 user = uids.take(options.job_uids, shared=bool(options.caches))
                 resources.callback(user.release)
                 owner = owner_of(user)

@@ -9,7 +9,7 @@ from uuid import uuid4
 import trio
 from attrs import frozen
 
-from builder_worker.sandbox import Backend, Check, SandboxError, Task, job_directory
+from builder_worker.sandbox import Backend, Check, SandboxError, Task
 from builder_worker.sandbox.bubblewrap import Bubblewrap
 from builder_worker.sandbox.none import NoSandbox
 from builder_worker.sandbox.nspawn import Nspawn
@@ -26,17 +26,12 @@ _COST_TIMEOUT = 60.0
 """Seconds for one of them, on a machine that is very busy."""
 
 
-def _none(options: Options) -> Backend:
-    job_directory.prepare_root(options.work_root)
-    return NoSandbox(directory=options.work_root)
-
-
 _MAKERS: dict[str, Callable[[Options], Backend]] = {
     "bubblewrap": lambda options: Bubblewrap(options=options),
     "overlay": lambda options: Overlay(options=options),
     "podman": lambda options: Podman(options=options),
     "nspawn": lambda options: Nspawn(options=options),
-    "none": _none,
+    "none": lambda options: NoSandbox(options=options),
 }
 
 _BY_ISOLATION = ("bubblewrap", "podman", "nspawn")

@@ -1,0 +1,114 @@
+"""Jobs without a sandbox, which have all rights of their worker and use them against it: what holds nevertheless."""
+
+import secrets
+from pathlib import Path
+
+import pytest
+from sandbox_runs import processes_with
+from worker_program import WITHOUT_GROUPS, open_server, run_script, run_worker, wait_gone
+from worker_sandboxes import need
+
+from builder.messages import Hello
+from builder.model import Aborted, Exited
+
+STOPPERS = b"""
+keeper=$PPID
+for i in 1 2 3; do
+  env -i /usr/bin/setsid /bin/sh -c 'while :; do kill -STOP '$keeper' 2>/dev/null || exit; done' MARK &
+done
+until grep -q '^State:.*stopped' /proc/$keeper/status; do :; done
+echo going on
+sleep 1000
+"""
+"""A job that lets its keeper do nothing, by processes that have nothing of the job's environment."""
+
+ORPHAN = b"""
+env -i /usr/bin/setsid /bin/sh -c 'echo ready; echo >there; exec perl -e "sleep while 1" MARK' &
+until [ -e there ]; do :; done
+kill -9 $PPID
+sleep 1000
+"""
+"""A job that kills its keeper and leaves a process that is nobody's child and has nothing of its environment."""
+
+
+def _marked(script: bytes) -> tuple[bytes, str]:
+    mark = "mark-" + secrets.token_hex(8)
+    return script.replace(b"MARK", mark.encode()), mark
+
+
+@pytest.mark.parametrize("prefix", [(), WITHOUT_GROUPS], ids=["as it is", "without control groups"])
+async def test_a_job_that_stops_its_keeper_for_ever_ends_in_time(tmp_path: Path, prefix: tuple[str, ...]) -> None:
+    script, mark = _marked(STOPPERS)
+    finished = await run_script(tmp_path, script, "--timeout=0.5s", prefix=prefix)
+    assert finished.result == Aborted(message="time limit of 0.5 s exceeded")
+    assert finished.own_lines == [b"going on"]
+    assert not processes_with(mark)
+
+
+@pytest.mark.parametrize("prefix", [(), WITHOUT_GROUPS], ids=["as it is", "without control groups"])
+async def test_what_stops_its_keeper_ends_when_the_next_worker_starts(tmp_path: Path, prefix: tuple[str, ...]) -> None:
+    script, mark = _marked(STOPPERS)
+    async with open_server() as server:
+        async with run_worker(tmp_path, "-r", server.address, prefix=prefix) as worker, server.accept() as connection:
+            await connection.hand_out(script)
+            assert await connection.read_line() == b"going on"
+            worker.process.kill()
+        left = processes_with(mark)
+        assert left, "else there is nothing to clean up"
+        async with run_worker(tmp_path, "-r", server.address, prefix=prefix), server.accept() as connection:
+            await connection.channel.receive_expected(Hello)
+            for pid in left:
+                await wait_gone(pid)
+            assert not processes_with(mark)
+            assert not list((tmp_path / "work").iterdir())
+
+
+async def test_nothing_survives_a_job_that_kills_its_keeper_and_hides(tmp_path: Path) -> None:
+    need("none", "pids")
+    script, mark = _marked(ORPHAN)
+    finished = await run_script(tmp_path, script)
+    assert finished.result == Aborted(message="the job killed the process that watched over it")
+    assert finished.own_lines == [b"ready"]
+    assert not processes_with(mark)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "script", "message"),
+    [
+        ("memory", "64M", "exec perl -e '$x = q(x) x 2**28; sleep 100'", "out of memory (limit 64 MiB)"),
+        ("pids", "64", "for i in $(seq 90); do sleep 100 & done; exit 3", "too many processes (limit 64)"),
+        ("work_size", "4M", "head -c 9000000 /dev/zero >f; exit 3", "work directory full (limit 4 MiB)"),
+    ],
+)
+async def test_limits_hold_without_a_sandbox_too(
+    tmp_path: Path, limit: str, value: str, script: str, message: str
+) -> None:
+    need("none", limit)
+    finished = await run_script(tmp_path, script.encode(), f"--{limit.replace('_', '-')}={value}")
+    assert finished.result == Aborted(message=message)
+
+
+async def test_a_fork_bomb_that_leaves_every_session_is_killed(tmp_path: Path) -> None:
+    need("none", "pids")
+    script, mark = _marked(
+        b"f() { perl -e 'use POSIX; while (1) { fork and POSIX::setsid() }' MARK & f; }; f 2>/dev/null"
+    )
+    finished = await run_script(tmp_path, script, "--timeout=1s", "--pids=300")
+    assert isinstance(finished.result, Aborted)
+    assert not processes_with(mark)
+
+
+async def test_a_deleted_file_that_is_open_takes_room(tmp_path: Path) -> None:
+    script = b"exec 3>gone; rm gone; head -c 9000000 /dev/zero >&3; echo written; sleep 1000"
+    finished = await run_script(tmp_path, script, "--work-size=4M")
+    assert finished.own_lines == [b"written"]
+    assert finished.result == Aborted(message="work directory full (limit 4 MiB)")
+
+
+async def test_a_job_within_its_limits_is_left_alone(tmp_path: Path) -> None:
+    need("none", "memory", "pids")
+    finished = await run_script(
+        tmp_path, b"head -c 900000 /dev/zero >f; exit 3", "--work-size=4M", "--memory=64M", "--pids=20"
+    )
+    assert finished.result == Exited(code=3)
+    assert finished.artifacts == {b"f": bytes(900000)}

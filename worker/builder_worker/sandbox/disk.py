@@ -1,0 +1,77 @@
+"""How much is written on a disk, and how much is left of it."""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+import trio
+from attrs import frozen
+
+from builder_worker.sandbox import tools
+
+MAX_RESERVE = 512 * 1024 * 1024
+"""Bytes of a disk that jobs leave to others; of a small one less."""
+
+_RESERVED_PART = 50
+"""The reserve of a small disk is one part in so many."""
+
+_BLOCK = 512
+"""Bytes in a block of st_blocks, whatever the file system's blocks are (POSIX, <sys/stat.h>)."""
+
+
+@frozen(kw_only=True)
+class Space:
+    """What is free on a file system, and what jobs leave free: bytes, and files where their number is bounded."""
+
+    free: int
+    reserve: int
+    files_free: int
+    files_reserve: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Look at the file system of a path. Raises OSError."""
+        now = os.statvfs(path)
+        return cls(
+            free=now.f_bavail * now.f_frsize,
+            reserve=min(MAX_RESERVE, now.f_blocks * now.f_frsize // _RESERVED_PART),
+            files_free=now.f_favail,
+            files_reserve=now.f_files // _RESERVED_PART,
+        )
+
+    @property
+    def is_low(self) -> bool:
+        """Whether more is taken than jobs should."""
+        return self.free < self.reserve or self.files_free < self.files_reserve
+
+
+async def measure(directory: Path, processes: Iterable[int]) -> int:
+    """Return the bytes of all files in a directory, and of those that are deleted and that these processes keep open."""
+    return await _size(directory) + _deleted_size(directory, processes)
+
+
+async def _size(directory: Path) -> int:
+    # du walks trees of any depth. What vanishes meanwhile makes it fail, but it still prints the sum.
+    done = await trio.run_process(
+        ["du", "-skx", "--", str(directory)],
+        env=tools.ENVIRONMENT,
+        check=False,
+        capture_stdout=True,
+        capture_stderr=True,
+    )
+    return int(done.stdout.split(b"\t")[0] or 0) * 1024
+
+
+def _deleted_size(directory: Path, processes: Iterable[int]) -> int:
+    device = directory.stat().st_dev
+    sizes: dict[int, int] = {}  # by inode, for many may have the same file open
+    for pid in processes:
+        with contextlib.suppress(OSError):  # the process is gone, or became another user's
+            for descriptor in os.scandir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):  # it was closed meanwhile
+                    status = descriptor.stat()
+                    if status.st_dev == device and status.st_nlink == 0:
+                        sizes[status.st_ino] = status.st_blocks * _BLOCK
+    return sum(sizes.values())

@@ -1,0 +1,138 @@
+"""A process with a keeper: started, waited for, and ended with all that it has started. See ``keeper`` for the other half."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import trio
+
+from builder_worker.sandbox import ExitStatus, SandboxError, keeper, launch
+from builder_worker.sandbox.cgroups import Group
+
+MARK = "BUILDER_UUID"
+"""The variable by which what is left of a job is found when it has killed its keeper."""
+
+_PATIENCE = 1.0
+"""Seconds for a keeper to kill everything, and then between attempts to help it: the job may have stopped it."""
+
+_END_TIMEOUT = 10.0
+"""Seconds after which a keeper that is not done is killed itself."""
+
+
+class KeptProcess:
+    """A command with its keeper, in the control groups ``group``. ``environment`` must hold MARK."""
+
+    def __init__(
+        self, command: Sequence[str], *, environment: Mapping[str, str], directory: Path, group: Group
+    ) -> None:
+        self._command = command
+        self._environment = environment
+        self._directory = directory
+        self._group = group
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._link: socket.socket | None = None
+        self._report = b""
+        self._ended_at: float | None = None  # when the end was wanted
+        self._waiting = trio.CancelScope()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and ``wait`` has not returned."""
+        return self._link is not None
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether its keeper ended before it could tell how the command did, and nobody here wanted that."""
+        return self._keeper is not None and not self._link and not self._report and self._ended_at is None
+
+    @property
+    def processes(self) -> list[int]:
+        """All processes below the keeper."""
+        return keeper.descendants(self._keeper.pid) if self._keeper and self._link else []
+
+    def start(self, output: int) -> None:
+        """Start the command with ``output`` as its stdout and stderr. Raises SandboxError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            command = [sys.executable, "-I", "-S", keeper.__file__, *self._command]
+            try:
+                self._keeper = subprocess.Popen(
+                    launch.enter_groups(self._group.entries, command) if self._group.entries else command,
+                    stdin=theirs.fileno(),
+                    stdout=output,
+                    stderr=output,
+                    cwd=self._directory,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:
+                ours.close()
+                raise SandboxError(f"the job can't be started: {error}") from error
+        self._link = ours
+
+    async def wait(self) -> ExitStatus:
+        """Wait until the command has ended and nothing of it is left."""
+        while self._link:
+            # no deadline before the end is wanted: a job takes as long as it takes, and its limits are the caller's
+            with trio.CancelScope(deadline=self._next_attempt()) as self._waiting:
+                await trio.lowlevel.wait_readable(self._link)
+                self._receive(self._link)
+            if self._waiting.cancelled_caught:
+                self._insist()
+        match self._report.split():
+            case [b"exited", code]:
+                status = ExitStatus(code=int(code))
+            case [b"signalled", number]:
+                status = ExitStatus(signal=int(number))
+            case _:
+                status = ExitStatus(signal=signal.SIGKILL)
+                await kill_marked(self._environment[MARK])
+        await self._group.wait_empty()
+        return status
+
+    def _receive(self, link: socket.socket) -> None:
+        assert self._keeper
+        try:
+            data = link.recv(4096)
+        except ConnectionResetError:
+            data = b""
+        self._report += data
+        if not data:
+            link.close()
+            self._link = None
+            self._keeper.wait()  # returns at once: its end of the socket was closed by its end
+
+    def _next_attempt(self) -> float:
+        return trio.current_time() + _PATIENCE if self._ended_at is not None else float("inf")
+
+    def kill(self) -> None:
+        """Let the keeper kill everything. Harmless when it is gone; does not wait."""
+        if self._keeper and self._link and self._ended_at is None:
+            self._ended_at = trio.current_time()
+            try:
+                self._link.shutdown(socket.SHUT_WR)
+                self._keeper.send_signal(signal.SIGCONT)  # the job may have stopped it
+            except OSError:
+                pass  # it has ended
+            self._waiting.deadline = self._ended_at + _PATIENCE
+
+    def _insist(self) -> None:
+        """Kill what keeps the keeper from its work; if that does not help in the end, the keeper, and all by other ways."""
+        assert self._keeper
+        assert self._ended_at is not None
+        keeper.kill_all(self.processes)
+        self._keeper.send_signal(signal.SIGCONT)
+        if trio.current_time() > self._ended_at + _END_TIMEOUT:
+            self._keeper.kill()
+            self._group.kill()
+
+
+async def kill_marked(uuid: str) -> None:
+    """Kill what a job without its keeper has left, and can be told by its environment; give up after some time."""
+    with trio.move_on_after(_END_TIMEOUT):
+        while keeper.kill_marked(f"{MARK}={uuid}".encode()):  # noqa: ASYNC110 - nobody tells when one dies
+            await trio.sleep(0.01)
