@@ -54,6 +54,25 @@ def test_the_same_sandbox_is_around_it_as_around_a_job() -> None:
         assert (place / "out" / "f").read_text() == "kept\n"
 
 
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
+def test_signals_that_the_worker_ignores_are_not_ignored_by_jobs(sandbox: str) -> None:
+    need(sandbox)
+    started_oddly = ("env", "--ignore-signal=HUP,INT,TERM,CHLD", "--block-signal=USR2")
+    with reachable_directory() as place:
+        arguments = (f"--sandbox={sandbox}", "--work-dir", place / "work")
+        asked = "grep -e SigBlk -e SigIgn /proc/self/status"
+        done = builder_worker("run", "-", *arguments, stdin=asked, prefix=started_oddly)
+        assert done.stdout.split()[:4] == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16], done
+
+
+def test_the_number_of_open_files_does_not_depend_on_the_workers() -> None:
+    need("bubblewrap")
+    with reachable_directory() as place:
+        arguments = ("--sandbox=bubblewrap", "--work-dir", place / "work")
+        done = builder_worker("run", "-", *arguments, stdin="ulimit -n", prefix=("prlimit", "--nofile=1500:2000"))
+        assert done.stdout.splitlines()[0] == "1024"
+
+
 def test_the_best_sandbox_is_taken_and_told() -> None:
     need("bubblewrap")
     with reachable_directory() as place:

@@ -8,6 +8,7 @@ from builder_worker.commands.options import CONTEXT
 from builder_worker.commands.root import root
 from builder_worker.commands.run import run
 from builder_worker.commands.work import work
+from builder_worker.inheritance import keep_signals_from_jobs
 
 
 class _DefaultGroup(click.Group):
@@ -33,4 +34,5 @@ for command in (work, run, check, root):
 
 def main() -> None:
     """Entry point of the program."""
+    keep_signals_from_jobs()
     program.run(cli, "builder-worker")

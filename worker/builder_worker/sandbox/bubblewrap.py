@@ -181,7 +181,7 @@ class Bubblewrap(Backend):
         )
 
     def _prefix(self, directory: JobDirectory, owner: int | None) -> Sequence[str]:
-        limits = [f"--core={tools.CORE_LIMIT}"]
+        limits = [*tools.RESOURCES]
         if directory.is_measured:
             limits.append(f"--fsize={directory.size}")
         gentle: tuple[str, ...] = ()

@@ -20,6 +20,14 @@ CORE_LIMIT = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
 """Bytes of a job's core file. 1 is what also stops handlers of core dumps, which would run outside of the sandbox; but
 where the worker was started with 0 it may not ask for more."""
 
+_HARD_DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+DESCRIPTORS = f"{min(1024, _HARD_DESCRIPTORS)}:{min(524_288, _HARD_DESCRIPTORS)}"
+"""Open files of one process of a job, soft and hard: what systemd gives to services, whatever the worker was given."""
+
+RESOURCES = (f"--core={CORE_LIMIT}", f"--nofile={DESCRIPTORS}")
+"""Arguments of prlimit for every job."""
+
 _HARD_PROCESSES = resource.getrlimit(resource.RLIMIT_NPROC)[1]
 
 PROCESSES = 2048 if _HARD_PROCESSES == resource.RLIM_INFINITY else min(2048, _HARD_PROCESSES)
