@@ -3,9 +3,9 @@
     sandbox_driver.py '{"backend": …, "options": {…}, "uid": …, "delegate": …}'
 
 The first line of its answer is the back end's check. Then each line of standard input asks for one job, which run at
-the same time: {"id", "script", "limits", "environment", "terminal", "announce"}; or {"kill": id}. A job's answer is
-{"id", "code", "signal", "exceeded", "error", "output", "files"}; before it, {"id", "said"} when the output has the
-text to announce.
+the same time: {"id", "script", "limits", "environment", "terminal", "announce", "end"}; or {"kill": id}. A job's answer
+is {"id", "code", "signal", "exceeded", "error", "output", "files"}; before it, {"id", "said"} when the output has the
+text to announce. The end, of the job or the driver, comes right after the start: "kill" or "die".
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import encodings.unicode_escape
 import json
 import os
 import pty
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -82,6 +83,10 @@ async def run(backend: Backend, request: dict[str, Any], running: dict[int, Sand
                 sandbox.start(write)
             finally:
                 os.close(write)
+            if request.get("end") == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif request.get("end") == "kill":
+                sandbox.kill()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(collect, stream, answer, request.get("announce"))
                 status = await sandbox.wait()

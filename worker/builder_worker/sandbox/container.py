@@ -2,7 +2,7 @@
 
 Such a program may leave the container running when it is killed itself. So a lifeline runs beside it: a shell that
 reads from a pipe which the worker holds. When the worker dies, or cuts the line to kill the job, the shell runs the
-command that ends the container.
+command that ends the container; again and again while the program lives, for it may be about to make the container.
 """
 
 import contextlib
@@ -26,7 +26,26 @@ ENVIRONMENT_INSIDE = "/.builder-environment"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
-_LIFELINE = 'read -r _; exec "$@" >/dev/null 2>&1'
+# The program holds the line too until it has told its number, so the worker can't die unnoticed in between. The directory
+# of a process stays its own when another one gets its number; "exe" is in it as long as the process lives, and not in /.
+# What is ended after the program is ended for good: before, the program may be making it, or fall over its end.
+_LIFELINE = """
+read -r pid || exit
+exec >/dev/null 2>&1
+cd "/proc/$pid"
+read -r _
+alive=yes
+for try in $(seq 100); do
+  [ -e exe ] || alive=
+  (cd / && exec "$@") && [ -z "$alive" ] && exit
+  sleep 0.1
+done
+[ "$alive" ] && kill -KILL -- "-$pid"
+cd / && exec "$@"
+"""
+
+_TELL = 'echo $$ >&0; exec "$@" </dev/null'
+"""What becomes the container program; its standard input is the line."""
 
 # Like the shell inside of bubblewrap, see ``launch``, but there is no word to go: the lifeline watches the worker. Last
 # it tells which limits were hit, since the control groups of a container vanish with it; without a fork, which could
@@ -118,8 +137,10 @@ class ContainerSandbox(Sandbox):
         try:
             lifeline = self._spawn(("/bin/sh", "-c", _LIFELINE, "sh", *self._command.end), read, read, read)
             chain = launch.enter_groups(self._command.entries, self._command.run)
-            process = self._spawn(chain, subprocess.DEVNULL, output, notes_write)
+            process = self._spawn(("/bin/sh", "-c", _TELL, "sh", *chain), line, output, notes_write)
         except OSError as error:
+            os.close(line)
+            os.close(notes)
             raise SandboxError(f"cannot start {self._command.run[0]}: {error}") from error
         finally:
             os.close(read)
@@ -163,26 +184,29 @@ class ContainerSandbox(Sandbox):
         with contextlib.suppress(BlockingIOError):
             notes = os.read(self._running.notes, launch.MAX_NOTES)
         self._told = notes.partition(launch.OVER)[2]
-        return launch.conclude(notes, code if code >= 0 else None, killed=self._killed)
+        has_begun = notes.startswith(launch.READY)
+        if code < 0 or (self._killed and not has_begun):  # the code is the program's own, for a container that vanished
+            return launch.conclude(notes, None, killed=self._killed)
+        return launch.conclude(notes, code, killed=self._killed)
 
     def was_hit(self, limit: str) -> bool:
         """Return whether the container's own control groups say that a limit was hit."""
         return _HITS[limit].search(self._told) is not None
 
     async def _enforce_size(self) -> None:
-        if self.directory.size is not None:
-            await self.directory.wait_full()
-            self.kill()
+        await self.directory.wait_full(self.group.processes)
+        self.kill()
 
     def kill(self) -> None:
         """Cut the lifeline, which ends the container, and kill all processes in the control groups."""
-        if self.status is None:
-            self.group.kill()
+        if self.status is not None:
+            return
         running = self._running
-        if running is not None and self.status is None and running.line is not None:
+        if running is not None and running.line is not None:
             self._killed = self._killed or running.process.poll() is None
             os.close(running.line)
             running.line = None
+        self.group.kill()
 
     def exceeded(self) -> str | None:
         """Return the limit that ended the job."""
