@@ -1,0 +1,95 @@
+"""The disk that all jobs of a worker share: how much of it is used, and who is ended when it is almost full."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from sandbox_runs import MIB
+from worker_program import DEADLINE, run_script
+from worker_sandboxes import need, reachable_directory
+
+from builder.model import Aborted
+from builder_worker.sandbox import disk, job_directory
+from builder_worker.sandbox.job_directory import JobDirectory
+
+
+async def test_files_count_with_those_that_are_deleted_and_open(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "kept").write_bytes(bytes(MIB))
+    before = await disk.measure(tmp_path, ())
+    assert MIB <= before < MIB + 100_000
+    with tempfile.TemporaryFile(dir=tmp_path) as one:
+        one.write(bytes(3 * MIB))
+        one.flush()
+        assert await disk.measure(tmp_path, ()) - before < 100_000
+        found = await disk.measure(tmp_path, [os.getpid(), os.getpid(), 2**22 + 1])
+        assert 3 * MIB <= found - before < 3 * MIB + 100_000
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [((10, 9, 0, 0), False), ((8, 9, 0, 0), True), ((10, 9, 5, 6), True), ((10, 9, 6, 6), False)],
+)
+def test_a_disk_is_low_when_bytes_or_files_are(space: tuple[int, int, int, int], expected: bool) -> None:  # noqa: FBT001 - by pytest
+    free, reserve, files_free, files_reserve = space
+    found = disk.Space(free=free, reserve=reserve, files_free=files_free, files_reserve=files_reserve)
+    assert found.is_low == expected
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A place whose directory "work" is a disk of 20 MiB and 2000 files."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    with reachable_directory() as place:
+        (place / "work").mkdir()
+        options = f"mode=0711,size={20 * MIB},nr_inodes=2000"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place / "work"], check=True)
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", place / "work"], check=True)
+
+
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
+async def test_who_takes_the_last_of_it_is_ended(small_disk: Path, sandbox: str) -> None:
+    need(sandbox)
+    script = b"head -c 20500000 /dev/zero >f; head -c 5000000 /dev/zero >g; sleep 1000"
+    result = (await run_script(small_disk, script, f"--sandbox={sandbox}")).result
+    assert isinstance(result, Aborted)
+    assert result.message.startswith("it filled the worker's disk (")
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_directory, "MEASURE_INTERVAL", 0.01)
+    monkeypatch.setattr(job_directory, "LOW_TIMEOUT", 0.1)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_who_has_written_little_is_ended_if_it_stays_full(small_disk: Path) -> None:
+    directory = await JobDirectory.make(small_disk / "work", "x", size=None, owner=None)
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(directory.wait_full, list)
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(1975):
+                (directory.build / str(number)).touch()
+    assert directory.is_over
+    assert str(directory.exceeded()).startswith("it filled the worker's disk (")
+    await directory.remove()
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_who_found_it_full_is_not_ended_for_it(small_disk: Path) -> None:
+    (small_disk / "work" / "others").write_bytes(bytes(20 * MIB - 100_000))
+    directory = await JobDirectory.make(small_disk / "work", "x", size=None, owner=None)
+    with trio.move_on_after(1):
+        await directory.wait_full(list)
+    assert directory.exceeded() is None
+    await directory.remove()
