@@ -103,10 +103,13 @@ class Arguments:
         from builder_worker.build import Setup
         from builder_worker.choice import choose, default_date, warning
         from builder_worker.hooks import Hooks
+        from builder_worker.sandbox import roots
 
         given = dict(environment.parse_variable(variable, os.environ) for variable in self.env)
         options = self.options()
         container = containment.find()
+        if options.root:
+            roots.hold(options.root)
         choice = choose(self.sandbox, options, one_job=one_job, container=container)
         if choice.reason:
             log.info("%s", choice.reason)
@@ -183,7 +186,12 @@ _SANDBOX_OPTIONS = (
     ),
     click.option("--pids", metavar="N", type=COUNT, help="Processes and threads of a job.  [default: 4096]"),
     click.option("--cpus", metavar="N", type=CPUS, help="CPUs of a job.  [default: all, divided by slots]"),
-    click.option("--work-size", metavar="SIZE", type=SIZE, help="All that a job writes to disk.  [default: no limit]"),
+    click.option(
+        "--work-size",
+        metavar="SIZE",
+        type=SIZE,
+        help="All that a job writes to disk.  [default: the disk, but for a reserve]",
+    ),
     click.option("--max-console", metavar="SIZE", type=SIZE, help="Output of a job.  [default: 2G]"),
     click.option(
         "--max-artifact-bytes",

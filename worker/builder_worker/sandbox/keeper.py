@@ -1,6 +1,6 @@
 """The keeper: a small process between the worker and a job without a sandbox, which leaves nothing of the job alive.
 
-It is run as ``python -I -S keeper.py COMMAND...`` by ``sandbox.none``; its standard input is a socket to the worker,
+It is run as ``python -I -S keeper.py COMMAND...`` by ``sandbox.kept``; its standard input is a socket to the worker,
 its other streams and its working directory are those of the job. Only the standard library is at hand, and little of
 it is used: this start-up is what a job costs.
 
@@ -10,8 +10,9 @@ Rules kept here:
 2. When the command ends, or the worker says so by closing its side of the socket, or dies, all of them are killed.
 3. Then, and only then, one line says how the command ended: ``exited N`` or ``signalled N``.
 
-What remains possible, since the job has the rights of the keeper: it can kill or stop the keeper itself. The command
-dies with its keeper, and the worker looks for the rest by the mark in its environment, which a job can remove.
+What remains possible, since the job has the rights of the keeper: it can stop or kill the keeper itself. A keeper that is
+not done in time is helped by its worker. With a dead one the command dies too, and the worker looks for the rest in the
+control group of the job, if there is one, and by the mark in its environment, which a job can remove.
 """
 
 # pathlib and contextlib would take longer to import than all of the rest:
