@@ -134,6 +134,20 @@ def root_tree() -> Path:
     return path
 
 
+def small_tree(path: Path, *programs: str) -> None:
+    """Make a system of a shell and a few programs of this machine, with the libraries that they need."""
+    for name in ("sh", "env", *programs):
+        program = shutil.which(name)
+        assert program is not None, f"{name} is not installed"
+        needed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout.split()
+        for file in (program, *(word for word in needed if word.startswith("/"))):
+            target = path / "usr" / Path(file).relative_to("/usr" if file.startswith("/usr/") else "/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    for directory in (path / "usr").iterdir():
+        (path / directory.name).symlink_to(f"usr/{directory.name}")
+
+
 def plain_user() -> int:
     """Return the plain user's number, after making it if need be."""
     try:

@@ -3,12 +3,14 @@
 import datetime as dt
 import json
 import os
+import sys
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import trio
-from sandbox_runs import give_up
+from sandbox_runs import give_up, small_tree
+from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder.errors import BuilderError
 from builder_worker.sandbox import Check, Limits, SandboxError, Task, diagnosis, registry, roots, tools, uids
@@ -146,6 +148,28 @@ def test_root_trees_are_listed_and_nothing_else_is_removed(tmp_path: Path) -> No
     assert (tmp_path / "data").is_dir()
     trio.run(roots.remove, tmp_path / "tree")
     assert not (tmp_path / "tree").exists()
+
+
+def test_a_root_tree_that_a_worker_uses_is_not_removed() -> None:
+    need("bubblewrap")
+    with reachable_directory() as place:
+        tree = place / "tree"
+        small_tree(tree)
+        (tree / roots.LABEL).parent.mkdir()
+        label = {"name": "debian-12", "suite": "bookworm", "snapshot": None, "sha256": "00"}
+        (tree / roots.LABEL).write_text(json.dumps(label))
+        remove = f"{sys.executable} -m builder_worker root remove {tree}"
+        arguments = ("--sandbox=bubblewrap", "--root", tree, "--work-dir", place / "work", "--prepare", remove, "-")
+        assert f"a worker uses {tree}: remove it when" in builder_worker("run", *arguments, stdin="exit 0").stdout
+        trio.run(roots.remove, tree)
+        assert not tree.exists()
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_where_no_trees_can_be_is_told_with_a_remedy(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SandboxError, match=f"{name} is no directory: name the one"):
+        roots.list_roots(tmp_path / name)
 
 
 def test_a_root_tree_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def list_(*, directory: Path | None) -> None:
 @root.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 def remove(*, directory: Path) -> None:
-    """Remove a tree, and nothing that is none."""
+    """Remove a tree, and nothing that is none or that a worker uses."""
     import trio
 
     from builder_worker.sandbox import roots

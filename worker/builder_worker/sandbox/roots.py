@@ -5,6 +5,7 @@ of one name and date are equal wherever they are made. The tree says what it is 
 """
 
 import datetime as dt
+import fcntl
 import hashlib
 import json
 import os
@@ -73,16 +74,46 @@ def list_roots(parent: Path) -> tuple[tuple[Path, RootTree], ...]:
     """Return the trees in a directory, sorted by path. Raises SandboxError if it cannot be read."""
     try:
         paths = sorted(path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SandboxError(f"{parent} is no directory: name the one that your root trees are in") from error
     except OSError as error:
         raise SandboxError(f"cannot list {parent}: {error.strerror}") from error
     return tuple((path, label) for path in paths if (label := read(path)) is not None)
 
 
 async def remove(directory: Path) -> None:
-    """Remove a tree, and nothing that is none. Raises SandboxError."""
+    """Remove a tree, and nothing that is none or that a worker holds. Raises SandboxError."""
     if read(directory) is None:
         raise SandboxError(f"{directory} is no root tree: it has no {LABEL}")
-    await _remove(directory)
+    lock = _lock(directory, fcntl.LOCK_EX)
+    if lock is None:
+        raise SandboxError(f"a worker uses {directory}: remove it when that worker has been stopped")
+    try:
+        await _remove(directory)
+    finally:
+        os.close(lock)
+
+
+def hold(directory: Path) -> None:
+    """Keep a tree from being removed as long as this process lives. Raises SandboxError."""
+    if _lock(directory, fcntl.LOCK_SH) is None:  # never closed
+        raise SandboxError(f"{directory} is being removed: use another root tree")
+
+
+def _lock(directory: Path, kind: int) -> int | None:
+    """Return a descriptor that holds a lock until it is closed, or None if it is held by others."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SandboxError(f"cannot open {directory}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        pass  # not all file systems have locks
+    return descriptor
 
 
 async def _remove(directory: Path) -> None:
