@@ -275,14 +275,19 @@ def wire_signal(posix: int) -> int:
     return _TO_WIRE.get(posix, posix)
 
 
+def signal_name(posix: int) -> str | None:
+    """Return the name of a signal of this system without its SIG, such as ``KILL``; None for one it does not have."""
+    try:
+        return signal.Signals(posix).name.removeprefix("SIG")
+    except ValueError:
+        return None
+
+
 def describe_signal(wire: int) -> str:
     """Return what people call a signal of the wire, as this system numbers it: ``signal KILL (9)``."""
     number = posix_signal(wire)
-    try:
-        name = signal.Signals(number).name.removeprefix("SIG")
-    except ValueError:  # none of this system's
-        return f"signal {number}"
-    return f"signal {name} ({number})"
+    name = signal_name(number)
+    return f"signal {name} ({number})" if name else f"signal {number}"
 
 
 def describe_result(result: Result) -> str:

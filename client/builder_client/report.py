@@ -37,6 +37,7 @@ from builder.model import (
     Stopped,
     posix_signal,
     printable,
+    signal_name,
 )
 
 from . import words
@@ -202,7 +203,7 @@ def result_json(result: Result) -> JsonObject:
         case Signalled(signal=number) | Stopped(signal=number):
             kind = "signalled" if isinstance(result, Signalled) else "stopped"
             posix = posix_signal(number)
-            return {"kind": kind, "signal": posix, "name": words.signal_name(posix)}
+            return {"kind": kind, "signal": posix, "name": signal_name(posix)}
         case Aborted(message=message):
             return {"kind": "aborted", "message": json_text(message)}
 

@@ -2,10 +2,9 @@
 
 import datetime as dt
 import re
-import signal
 from uuid import UUID
 
-from builder.model import Aborted, Exited, Instant, Result, Signalled, Stopped, posix_signal, printable
+from builder.model import Aborted, Exited, Instant, Result, Signalled, Stopped, describe_result, posix_signal, printable
 
 NO_EXIT_STATUS = 125
 """Exit status for a build that has none of its own (aborted, or not told); `docker run` and `timeout` use it so."""
@@ -118,31 +117,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def signal_name(number: int) -> str | None:
-    """Return the name of a signal of this system without its SIG, such as KILL; None for one it does not have."""
-    try:
-        return signal.Signals(number).name.removeprefix("SIG")
-    except ValueError:
-        return None
-
-
-def _signal(wire: int) -> str:
-    number = posix_signal(wire)
-    name = signal_name(number)
-    return f"signal {name} ({number})" if name else f"signal {number}"
-
-
 def result(value: Result) -> str:
     """Return how a build ended, signals with the names and numbers of this system."""
-    match value:
-        case Exited(code=code):
-            return f"exited {code}"
-        case Signalled(signal=number):
-            return f"killed by {_signal(number)}"
-        case Stopped(signal=number):
-            return f"stopped by {_signal(number)}"
-        case Aborted(message=message):
-            return f"aborted: {printable(message)}"
+    if isinstance(value, Aborted):
+        return f"aborted: {printable(value.message)}"
+    return describe_result(value)
 
 
 def exit_status(value: Result | None) -> int:
