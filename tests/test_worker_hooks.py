@@ -1,9 +1,13 @@
 """The operator's commands around each job."""
 
+import os
+import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sandbox_runs import processes_with
 from worker_program import UUID_1, Finished, interrupt, open_server, run_script, run_worker, wait_gone
 from worker_sandboxes import need, reachable_directory
 
@@ -12,6 +16,15 @@ from builder.model import Aborted, Exited
 
 async def _run(place: Path, script: bytes, *arguments: str) -> Finished:
     return await run_script(place, script, *arguments)
+
+
+@pytest.fixture
+def moment() -> Iterator[str]:
+    """An argument of ``sleep`` that no other process has. What it is given to is killed at the end."""
+    text = f"0.{secrets.randbelow(10**12):012}"
+    yield text
+    for pid in processes_with(text):
+        os.kill(pid, signal.SIGKILL)
 
 
 async def test_they_run_before_and_after_the_job(tmp_path: Path) -> None:
@@ -58,15 +71,15 @@ async def test_without_the_first_there_is_no_job_but_the_last_one_runs(tmp_path:
         ("exit 2", "exited 2"),
         ("kill -9 $$", "killed by signal KILL (9)"),
         ("sleep 1000", "time limit of 0.3 s exceeded"),
-        ("setsid sleep 1000 & exec sleep 1000", "time limit of 0.3 s exceeded"),
+        ("setsid sleep 1000 MOMENT & exec sleep 1000", "time limit of 0.3 s exceeded"),
         ("exec yes", "more than 65536 bytes of console output"),
     ],
 )
 async def test_the_failure_of_the_last_is_the_result_and_the_files_are_delivered(
-    tmp_path: Path, finish: str, reason: str
+    tmp_path: Path, finish: str, reason: str, moment: str
 ) -> None:
-    timeout = "0.3" if "sleep" in finish else "1h"
-    finished = await _run(tmp_path, b"touch file; exit 4", "--finish", finish, "--hook-timeout", timeout)
+    hook = ("--finish", finish.replace("MOMENT", moment), "--hook-timeout", "0.3" if "sleep" in finish else "1h")
+    finished = await _run(tmp_path, b"touch file; exit 4", *hook)
     assert finished.result == Aborted(message=f"the finish hook failed: {reason} (the job before it: exited 4)")
     assert list(finished.artifacts) == [b"file"]
 
@@ -76,6 +89,14 @@ async def test_what_a_hook_leaves_behind_delays_nothing_and_is_killed(tmp_path: 
     assert finished.result == Exited(code=0)
     pid = int(finished.remarks[0].removeprefix("prepare: "))
     await wait_gone(pid)
+
+
+async def test_what_a_hook_moves_to_a_session_of_its_own_stays(tmp_path: Path, moment: str) -> None:
+    moved = f"setsid sh -c 'echo >{tmp_path}/moved; exec sleep 1000 {moment}' &"
+    prepare = f"{moved} until [ -e {tmp_path}/moved ]; do sleep 0.01; done"
+    finished = await _run(tmp_path, b"true", "--prepare", prepare)
+    assert finished.result == Exited(code=0)
+    assert len(processes_with(moment)) == 1
 
 
 @pytest.mark.parametrize("end", ["server", "signal", "silence"])

@@ -7,7 +7,8 @@ A hook is run by /bin/sh as the worker's own user, with the worker's environment
     BUILDER_RESULT                                 how the job ended, only for the one after it
 
 Names of jobs come from outside: a hook has to quote them. What it prints goes into the job's console. It is run like
-a job, with the same code around it: in a session of its own, of which nothing is left when it has ended.
+a job, with the same code around it, in a session of its own: what it leaves in that session is killed when it has
+ended. What it moves to another session stays, on purpose: a hook may mount a file system of FUSE or start a container.
 """
 
 import contextlib
