@@ -210,7 +210,7 @@ cd /var/tmp
 dpkg --install ./*.deb
 systemctl is-active builder-server
 systemctl start builder-worker@debian
-until builder-client schedule greet debian job; do sleep 0.1; done
+builder-client schedule greet debian job
 until ls /var/lib/builder/greet/*/full; do sleep 0.1; done
 builder-inspect --console --output out /var/lib/builder/greet/*/full
 journalctl --no-pager --unit builder-worker@debian

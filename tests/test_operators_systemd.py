@@ -104,6 +104,14 @@ def python_environment(path: str) -> dict[str, str]:
     return {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": path}
 
 
+@pytest.mark.parametrize("name", ["builder-server.service", "builder-worker@.service"])
+def test_a_program_says_itself_when_it_is_up(name: str) -> None:
+    given = settings(SYSTEMD / name)
+    assert (given["Type"], given["TimeoutStartSec"]) == (["notify"], ["infinity"])
+    for families in given["RestrictAddressFamilies"]:
+        assert "AF_UNIX" in families.split()
+
+
 def test_a_worker_may_drain_before_it_is_killed() -> None:
     (command,) = settings(WORKER)["ExecStart"]
     (patience,) = settings(WORKER)["TimeoutStopSec"]

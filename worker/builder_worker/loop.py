@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import trio
 from attrs import frozen, mutable
 
+from builder import service
 from builder.errors import BuilderError
 from builder_worker.choice import prove
 from builder_worker.drain import Drain
@@ -79,6 +80,7 @@ async def work(settings: Settings, duration: Duration) -> None:
         async with plain_nursery() as nursery:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
             await get_ready(settings, drain, patient=duration.loop)
+            service.notify("READY=1")
             one = functools.partial(_work_forever if duration.loop else work_once, settings, drain)
             await _fill_slots(one, duration.slots)
             nursery.cancel_scope.cancel()
@@ -112,6 +114,7 @@ async def _pause(backoff: Backoff, reason: str, drain: Drain) -> None:
 
 async def _obey(signals: AsyncIterator[int], drain: Drain, drain_timeout: float, nursery: trio.Nursery) -> None:
     async for number in signals:
+        service.notify("STOPPING=1")
         if number == signal.SIGTERM and drain_timeout and not drain.begun:
             log.warning("draining: running jobs may end within %g s; another signal kills them", drain_timeout)
             drain.begin()
