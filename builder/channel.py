@@ -48,7 +48,7 @@ class Channel:
     async def receive(self) -> Message | StreamedFrame:
         """Wait for the next message. A job finished comes as its StreamedFrame."""
         while (message := self.connection.next_message()) is None:
-            self.connection.receive_data(await self._stream.receive_some(RECEIVE_SIZE))
+            await self._receive_some(RECEIVE_SIZE)
         return message
 
     async def receive_expected(self, kind: type[M]) -> M:
@@ -63,7 +63,7 @@ class Channel:
         while not (data := self.connection.read_body()):
             if not self.connection.body_left:
                 return b""
-            self.connection.receive_data(await self._stream.receive_some(BODY_SIZE))
+            await self._receive_some(BODY_SIZE)
         return data
 
     async def wait_closed(self) -> NoReturn:
@@ -72,8 +72,12 @@ class Channel:
         Raises ConnectionEnded, or what the stream or the peer does instead of ending it.
         """
         while (message := self.connection.next_message()) is None:
-            self.connection.receive_data(await self._stream.receive_some(RECEIVE_SIZE))
+            await self._receive_some(RECEIVE_SIZE)
         raise LocalProtocolError(f"{type(message).__name__} came while only the end was waited for")
+
+    async def _receive_some(self, size: int) -> None:
+        """Wait for more bytes; a subclass may make them wait as well."""
+        self.connection.receive_data(await self._stream.receive_some(size))
 
     async def aclose(self) -> None:
         """Close the stream."""

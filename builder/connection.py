@@ -127,6 +127,16 @@ class Connection:
         self._advance(message, allowed)
         return message
 
+    @property
+    def held(self) -> int:
+        """Bytes that have come and were not returned yet."""
+        return self._reader.held
+
+    @property
+    def awaited(self) -> int:
+        """Size of the message that ``next_message`` could not return yet, 0 if it has not seen how long that is."""
+        return self._reader.awaited
+
     def read_body(self) -> bytes:
         """Return what has arrived of a job finished's body; see ``body_left``."""
         data = self._reader.read_body()

@@ -53,10 +53,21 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._body_left = 0
+        self._awaited = 0
 
     def feed(self, data: bytes | bytearray) -> None:
         """Append what came from the peer."""
         self._buffer += data
+
+    @property
+    def held(self) -> int:
+        """Bytes that have come and were not returned yet."""
+        return len(self._buffer)
+
+    @property
+    def awaited(self) -> int:
+        """Size of the frame that ``next_frame`` could not return yet, 0 if it has not seen how long that is."""
+        return self._awaited
 
     @property
     def in_frame(self) -> bool:
@@ -71,6 +82,7 @@ class FrameReader:
         """
         if self._body_left:
             raise AssertionError("the body of a job finished must be read first")
+        self._awaited = 0
         if len(self._buffer) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(self._buffer)
@@ -93,6 +105,7 @@ class FrameReader:
             return StreamedFrame(length=length)
         end = _LENGTH.size + length
         if len(self._buffer) < end:
+            self._awaited = end
             return None
         body = bytes(memoryview(self._buffer)[_LENGTH.size : end])
         del self._buffer[:end]

@@ -10,7 +10,6 @@ import pytest
 import trio
 from farm import (
     CLIENT,
-    DEADLINE,
     WORKER,
     LocalServer,
     Taken,
@@ -344,30 +343,6 @@ async def test_hundreds_of_hostile_connections_while_a_build_goes_on(tmp_path: P
         await eventually(lambda: server.descriptors() <= descriptors)
         assert server.memory() < memory + 8 * 2**20
         assert "Traceback" not in server.log
-
-
-async def test_more_connections_than_there_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 10)
-    async with run_server(tmp_path) as server, trio.open_nursery() as nursery:
-        held = trio.Event()
-
-        async def hold() -> None:
-            async with connect(server, CLIENT):
-                await held.wait()
-
-        for _ in range(10):
-            nursery.start_soon(hold)
-        await wait_all_tasks_blocked(0.05)
-        async with connect(server) as peer:
-            assert await peer.wait_closed() == b""
-        held.set()
-        with trio.fail_after(DEADLINE):
-            while True:
-                try:
-                    await info(server)
-                    break
-                except Exception:  # noqa: BLE001 - refused until the others are gone
-                    continue
 
 
 async def test_what_workers_name_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

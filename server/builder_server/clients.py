@@ -31,9 +31,10 @@ from builder.messages import (
 from builder.model import Instant, check_name, printable
 from builder_server import console
 from builder_server.builds import LOST, Builds, LiveBuild
+from builder_server.connections import Connections
 from builder_server.dispatch import Dispatcher
 from builder_server.names import check_job_name, check_platform_name
-from builder_server.peers import STEP_TIMEOUT, while_connected
+from builder_server.peers import while_connected
 from builder_server.results import build_dir
 from builder_server.shutdown import Shutdown
 from builder_server.store import Refused, Store, StoreError
@@ -52,21 +53,20 @@ MAX_FAILURE = 1000
 
 @define(eq=False)
 class ClientSession:
-    """Serves one client after its hello. ``on_scheduled`` is called when a next run may have changed."""
+    """Serves one client after it said what it wants. ``on_scheduled`` is called when a next run may have changed."""
 
     channel: Channel
     peer: str
     store: Store
     dispatcher: Dispatcher
     builds: Builds
+    connections: Connections
     shutdown: Shutdown
     now: Callable[[], Instant]
     on_scheduled: Callable[[], None]
 
-    async def serve(self) -> None:
+    async def serve(self, command: Message | StreamedFrame) -> None:
         """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
-        with self.shutdown.interruptible(), trio.fail_after(STEP_TIMEOUT):
-            command = await self.channel.receive()
         try:
             replies = await self._answer(command)
         except (Refused, InvalidName) as error:
@@ -83,7 +83,7 @@ class ClientSession:
             case Info():
                 return [await self.store.info(), Success()]
             case Observe(uuid=uuid):
-                with self.shutdown.interruptible():
+                with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._observe(uuid))
             case _:
                 await self._change(command)

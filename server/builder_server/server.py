@@ -2,7 +2,6 @@
 
 import fcntl
 import logging
-import resource
 import signal
 import socket
 import time
@@ -14,16 +13,18 @@ from pathlib import Path
 import trio
 from attrs import define, field, frozen
 
+from builder import service
 from builder.address import format_address
 from builder.channel import Channel
-from builder.connection import Side
 from builder.errors import BuilderError, RemoteProtocolError
-from builder.messages import CLIENT_VERSION, WORKER_VERSION, Hello, Role, ServerHello
+from builder.messages import CLIENT_VERSION, WORKER_VERSION, Hello, JobRequested, Role, ServerHello
 from builder.model import Instant, printable
 from builder_server.builds import Builds
 from builder_server.clients import ClientSession
+from builder_server.connections import Connections, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
 from builder_server.importer import import_state
+from builder_server.memory import Memory, SharingChannel
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import STEP_TIMEOUT
 from builder_server.shutdown import Shutdown, ShuttingDown
@@ -33,9 +34,6 @@ from builder_server.upload import Uploader
 from builder_server.workers import WorkerSession
 
 logger = logging.getLogger(__name__)
-
-MAX_CONNECTIONS = 2000
-"""Connections at once. Each may hold one script in memory; a hundred workers and their observers are far below."""
 
 SHUTDOWN_TIMEOUT = 8.0
 """Seconds that what is being written has to finish; the process is to be gone within 10."""
@@ -73,7 +71,7 @@ async def serve(
     settings: Settings, announce: Callable[[list[str]], None], *, now: Callable[[], Instant] = wall_clock
 ) -> None:
     """Run the server until SIGTERM or SIGINT. ``announce`` is told the addresses once they accept connections."""
-    _raise_file_limit()
+    connections = Connections(connections_for_descriptors())
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     with _locked(settings.data_dir):
         store = Store(settings.data_dir / DATABASE)
@@ -81,7 +79,7 @@ async def serve(
             with _plain_errors():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(store.run)
-                    await _Server.make(settings, store, now).run(announce)
+                    await _Server.make(settings, store, now, connections).run(announce)
                     nursery.cancel_scope.cancel()  # last: whoever ended had something to record
         finally:
             store.close()
@@ -99,12 +97,6 @@ def _plain_errors() -> Iterator[None]:
         if isinstance(error, BaseExceptionGroup):
             raise
         raise error from error.__cause__
-
-
-def _raise_file_limit() -> None:
-    """Take as many descriptors as may be had: a running build needs three, and 1024 is the usual default."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager
@@ -133,11 +125,12 @@ class _Server:
     _builds: Builds
     _ticker: Ticker
     _uploader: Uploader | None
+    _connections: Connections
     _shutdown: Shutdown = field(factory=Shutdown)
-    _connections: int = 0
+    _memory: Memory = field(factory=Memory)
 
     @classmethod
-    def make(cls, settings: Settings, store: Store, now: Callable[[], Instant]) -> "_Server":
+    def make(cls, settings: Settings, store: Store, now: Callable[[], Instant], connections: Connections) -> "_Server":
         dispatcher = Dispatcher(store, settings.config_dir, now)
         uploader = Uploader.to(settings.upload, store, settings.data_dir) if settings.upload else None
         builds = Builds(
@@ -148,7 +141,8 @@ class _Server:
             on_finished=uploader.wake if uploader else lambda: None,
             on_queued=dispatcher.wake,
         )
-        return cls(settings, store, now, dispatcher, builds, Ticker(store, now, dispatcher.wake), uploader)
+        ticker = Ticker(store, now, dispatcher.wake)
+        return cls(settings, store, now, dispatcher, builds, ticker, uploader, connections)
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
@@ -165,8 +159,10 @@ class _Server:
                         partial(trio.serve_listeners, self._serve_connection, listeners, handler_nursery=sessions)
                     )
                     announce([format_address(*listener.socket.getsockname()[:2]) for listener in listeners])
+                    service.notify("READY=1")
                     async for number in signals:
                         logger.info("stopping on %s", signal.Signals(number).name)
+                        service.notify("STOPPING=1")
                         break
                     accepting.cancel_scope.cancel()
                     self._shutdown.request()
@@ -175,16 +171,14 @@ class _Server:
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         """Serve one peer. Whatever it does, or goes wrong with it, ends here."""
-        self._connections += 1
         peer = "unknown"
         try:
             async with stream:
                 peer = format_address(*stream.socket.getpeername()[:2])
                 _keep_alive(stream)
-                if self._connections > MAX_CONNECTIONS:
-                    logger.warning("%s: refused, there are %d connections", peer, MAX_CONNECTIONS)
-                else:
-                    await self._serve_peer(Channel(stream, Side.SERVER), peer)
+                channel = SharingChannel(stream, self._memory)
+                with self._connections.place() as place, channel.sharing():
+                    await self._serve_peer(channel, peer, place)
         except ShuttingDown:
             pass
         except trio.TooSlowError:
@@ -194,25 +188,34 @@ class _Server:
         except Exception:
             # a fault of ours, told in full; but the other peers must not pay for it
             logger.exception("%s: internal error", peer)
-        finally:
-            self._connections -= 1
 
-    async def _serve_peer(self, channel: Channel, peer: str) -> None:
-        with self._shutdown.interruptible(), trio.fail_after(STEP_TIMEOUT):
-            hello = await channel.receive_expected(Hello)
-            if hello.version != _VERSIONS[hello.role]:
-                raise RemoteProtocolError(f"{hello.role.value} of unknown version {hello.version}")
-            await channel.send(ServerHello())
-        session: ClientSession | WorkerSession
-        if hello.role is Role.CLIENT:
-            session = ClientSession(
-                channel, peer, self._store, self._dispatcher, self._builds, self._shutdown, self._now, self._ticker.wake
-            )
+    async def _serve_peer(self, channel: Channel, peer: str, place: Place) -> None:
+        with place.until_asked(), self._shutdown.interruptible():
+            with trio.fail_after(STEP_TIMEOUT):
+                hello = await channel.receive_expected(Hello)
+                if hello.version != _VERSIONS[hello.role]:
+                    raise RemoteProtocolError(f"{hello.role.value} of unknown version {hello.version}")
+                await channel.send(ServerHello())
+            place.greet()
+            with trio.fail_after(STEP_TIMEOUT):
+                request = await channel.receive()
+        if isinstance(request, JobRequested):
+            with self._connections.staying():
+                await WorkerSession(
+                    channel, peer, self._dispatcher, self._builds, self._shutdown, self._settings.job_timeout
+                ).serve(request.platform)
         else:
-            session = WorkerSession(
-                channel, peer, self._dispatcher, self._builds, self._shutdown, self._settings.job_timeout
-            )
-        await session.serve()
+            await ClientSession(
+                channel,
+                peer,
+                self._store,
+                self._dispatcher,
+                self._builds,
+                self._connections,
+                self._shutdown,
+                self._now,
+                self._ticker.wake,
+            ).serve(request)
 
 
 async def _listen(settings: Settings) -> list[trio.SocketListener]:

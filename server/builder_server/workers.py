@@ -9,10 +9,11 @@ from builder.channel import Channel
 from builder.errors import InvalidName, RemoteProtocolError
 from builder.execution import ArtifactsStart, Event, FinishedHead, FinishedReader
 from builder.framing import StreamedFrame
-from builder.messages import GIB, JobRequested, JobSchedule, Message, Output
+from builder.messages import GIB, JobSchedule, Message, Output
 from builder.model import Aborted, ConsoleLine, Result, printable
 from builder_server.builds import LOST, TIMEOUT, Builds, LiveBuild, describe
 from builder_server.dispatch import Dispatcher
+from builder_server.memory import Crowded
 from builder_server.names import check_platform_name
 from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
 from builder_server.results import ResultWriter
@@ -30,7 +31,7 @@ ARTIFACT_TIMEOUT = 300.0
 
 @define(eq=False)
 class WorkerSession:
-    """Serves one worker after its hello. ``job_timeout`` is in seconds."""
+    """Serves one worker after it asked for a job. ``job_timeout`` is in seconds."""
 
     channel: Channel
     peer: str
@@ -39,13 +40,11 @@ class WorkerSession:
     shutdown: Shutdown
     job_timeout: float
 
-    async def serve(self) -> None:
-        """Raises one of CONNECTION_ERRORS, after the build was put back, and ShuttingDown."""
-        with self.shutdown.interruptible(), trio.fail_after(STEP_TIMEOUT):
-            request = await self.channel.receive_expected(JobRequested)
-        check_platform_name(request.platform)
-        logger.debug("%s waits for a job on %s", self.peer, printable(request.platform))
-        build = await self._wait_for_job(request.platform)
+    async def serve(self, platform: str) -> None:
+        """Raises one of CONNECTION_ERRORS, Crowded and ShuttingDown, after the build was put back."""
+        check_platform_name(platform)
+        logger.debug("%s waits for a job on %s", self.peer, printable(platform))
+        build = await self._wait_for_job(platform)
         try:
             live = await self.builds.begin(build)
         except OSError as error:
@@ -79,7 +78,7 @@ class WorkerSession:
             logger.error("%s can't be recorded: %s", describe(live.build), error)
             live.console.clear()  # it may be what filled the disk, and nothing could be recorded while it stays
             await self.builds.lose(live.build, _not_recorded(error))
-        except (ShuttingDown, trio.Cancelled):
+        except (Crowded, ShuttingDown, trio.Cancelled):
             await self.builds.lose(live.build, count=False)
             raise
 

@@ -1,0 +1,121 @@
+"""How many may be connected, and who goes when the house is full.
+
+Whoever has not said yet what it wants gives its place to a newcomer: first those that have not even said hello, the one
+that has been there longest before the others. So a crowd that says nothing shuts nobody out. Whoever has asked for
+something is never closed for it; those that then stay, to wait for a job or to watch a build, can't have all places.
+"""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+from attrs import define, field
+
+from builder.errors import BuilderError
+from builder_server.store import Refused
+
+MAX_CONNECTIONS = 2000
+"""Connections at once; a hundred workers and their observers are far below."""
+
+_STAYING = 3, 4
+"""The part of all places for workers and observers; the rest is for commands, which are answered and gone."""
+
+_DESCRIPTORS = 3
+"""Descriptors of a connection at most: its socket, a console, a result."""
+
+_SPARE_DESCRIPTORS = 64
+"""For the database, the threads, uploads, and listening."""
+
+
+class NoPlace(BuilderError):
+    """A connection was closed since there are too many."""
+
+
+def connections_for_descriptors() -> int:
+    """Take as many descriptors as may be had, and return for how many connections they are enough.
+
+    A server that runs out of them in the middle of a build would lose that build.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(_DESCRIPTORS, (hard - _SPARE_DESCRIPTORS) // _DESCRIPTORS))
+
+
+@define(eq=False)
+class Place:
+    """The place of one connection."""
+
+    _house: "Connections"
+    _scope: trio.CancelScope = field(factory=trio.CancelScope)
+
+    @contextmanager
+    def until_asked(self) -> Iterator[None]:
+        """Mark the block in which the peer says who it is and what it wants. Raises NoPlace if it had to go."""
+        self._house.silent[self] = None
+        try:
+            with self._scope:
+                yield
+        finally:
+            self._house.silent.pop(self, None)
+            self._house.greeted.pop(self, None)
+        if self._scope.cancel_called:  # its place is given away, even if it has said something after all
+            raise NoPlace("it had asked for nothing yet, and its place was needed")
+
+    def greet(self) -> None:
+        """Note that it has said hello."""
+        if self in self._house.silent:
+            del self._house.silent[self]
+            self._house.greeted[self] = None
+
+    def give_up(self) -> None:
+        """End the block of ``until_asked``."""
+        self._scope.cancel()
+
+
+@define(eq=False)
+class Connections:
+    """All that are connected. ``silent`` and ``greeted`` are the places of those that have asked for nothing yet, the
+    oldest first.
+    """
+
+    limit: int
+    silent: dict[Place, None] = field(factory=dict)
+    greeted: dict[Place, None] = field(factory=dict)
+    _taken: set[Place] = field(factory=set)
+    _staying: int = 0
+
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """Have a place for as long as the block lasts. Raises NoPlace when all others have asked for something."""
+        if len(self._taken) >= self.limit:
+            self._make_room()
+        place = Place(self)
+        self._taken.add(place)
+        try:
+            yield place
+        finally:
+            self._taken.discard(place)
+
+    def _make_room(self) -> None:
+        for waiting in (self.silent, self.greeted):
+            for place in waiting:
+                del waiting[place]
+                self._taken.remove(place)
+                place.give_up()
+                return
+        raise NoPlace(f"there are {self.limit} connections, and all have asked for something")
+
+    @contextmanager
+    def staying(self) -> Iterator[None]:
+        """Mark the block of one that stays. Raises Refused for one too many."""
+        part, whole = _STAYING
+        if self._staying >= self.limit * part // whole:
+            raise Refused(f"there are {self._staying} workers and observers already")
+        self._staying += 1
+        try:
+            yield
+        finally:
+            self._staying -= 1

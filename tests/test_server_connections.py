@@ -1,0 +1,179 @@
+"""builder-server with a full house: who says nothing goes for a newcomer, who has asked for something never does."""
+
+import resource
+import select
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import trio
+from farm import (
+    CLIENT,
+    WORKER,
+    LocalServer,
+    ScriptedPeer,
+    Server,
+    ask,
+    connect,
+    do,
+    environment,
+    eventually,
+    given_job,
+    info,
+    log_lines,
+    run_server,
+    schedule,
+    start_server,
+    take_job,
+    wait_until_announced,
+    waiting_worker,
+)
+from trio.testing import wait_all_tasks_blocked
+
+from builder.messages import Failure, Hello, Info, InfoReply, Observe, Success
+from builder_server import connections
+
+LIMIT = 8
+STAYING = 6
+"""Three quarters of it."""
+
+
+@pytest.fixture
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalServer]:
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", LIMIT)
+    async with run_server(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def guests() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def enter(server: LocalServer, guests: AsyncExitStack, hello: Hello | None = None) -> ScriptedPeer:
+    """Connect a peer that stays until the end of the test, and see to it that the server knows of it."""
+    peer = await guests.enter_async_context(connect(server, hello))
+    await wait_all_tasks_blocked(0.01)
+    return peer
+
+
+async def is_open(peer: ScriptedPeer) -> bool:
+    """Return whether the server has not closed; it has nothing to say to this peer."""
+    await wait_all_tasks_blocked(0.01)
+    readable, _, _ = select.select([peer.stream.socket.fileno()], [], [], 0)
+    return not readable
+
+
+async def test_the_one_that_was_silent_longest_goes(server: LocalServer, guests: AsyncExitStack) -> None:
+    silent = [await enter(server, guests) for _ in range(LIMIT)]
+    await info(server)
+    assert [await is_open(peer) for peer in silent] == [False] + [True] * (LIMIT - 1)
+    await info(server)  # into the place that the first one left
+    assert await is_open(silent[1])
+
+
+async def test_who_has_said_hello_goes_last(server: LocalServer, guests: AsyncExitStack) -> None:
+    greeted = [await enter(server, guests, CLIENT if number % 2 else WORKER) for number in range(LIMIT - 1)]
+    silent = await enter(server, guests)
+    newcomer = await enter(server, guests, CLIENT)
+    assert not await is_open(silent)
+    assert all([await is_open(peer) for peer in greeted])
+    await info(server)
+    assert [await is_open(peer) for peer in greeted] == [False] + [True] * (LIMIT - 2)
+    await newcomer.send(Info())
+    await newcomer.receive(InfoReply)
+
+
+async def test_who_has_asked_for_something_never_goes(
+    server: LocalServer, guests: AsyncExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "_STAYING", (1, 1))
+    workers = [await guests.enter_async_context(waiting_worker(server)) for _ in range(LIMIT)]
+    await wait_all_tasks_blocked(0.01)
+    newcomer = await enter(server, guests)
+    assert await newcomer.wait_closed() == b""
+    assert log_lines(caplog.text, "closed: there are 8 connections, and all have asked for something")
+    await workers[0].stream.aclose()
+    await eventually(lambda: "connection ended" in caplog.text)
+    await do(server, schedule("a"))
+    await (await given_job(workers[1])).finish()
+
+
+async def test_a_place_stays_for_commands(server: LocalServer, guests: AsyncExitStack) -> None:
+    await do(server, schedule("a"))
+    taken = await guests.enter_async_context(take_job(server))
+    for _ in range(STAYING - 2):
+        await guests.enter_async_context(waiting_worker(server))
+    observer = await enter(server, guests, CLIENT)
+    await observer.send(Observe(uuid=taken.uuid))
+    await wait_all_tasks_blocked(0.01)
+    refused = await guests.enter_async_context(waiting_worker(server))
+    assert await refused.wait_closed() == b""
+    too_many = Failure(message=f"there are {STAYING} workers and observers already")
+    assert await ask(server, Observe(uuid=taken.uuid)) == too_many
+    for _ in range(LIMIT):
+        await enter(server, guests, CLIENT)
+    assert len((await info(server)).running) == 1
+    await observer.stream.aclose()
+    await wait_all_tasks_blocked(0.01)
+    await guests.enter_async_context(waiting_worker(server))
+    await wait_all_tasks_blocked(0.01)
+    await taken.finish()
+
+
+async def test_a_flood_of_connections_that_say_nothing(tmp_path: Path) -> None:
+    """The real number of places, and more connections than that at once: the next one is heard."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < connections.MAX_CONNECTIONS + 200:
+        pytest.skip("not as many descriptors may be had here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        async with start_server(tmp_path, "-q", "-q") as server, AsyncExitStack() as guests:
+            for _ in range(connections.MAX_CONNECTIONS + 50):
+                await guests.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
+            assert (await info(server)).running == ()
+            assert server.descriptors() > connections.MAX_CONNECTIONS
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_few_descriptors_mean_few_connections(tmp_path: Path) -> None:
+    """What builds need is not taken by connections: with 128 descriptors there are 21, each with enough of them."""
+    data_dir, config_dir = tmp_path / "data", tmp_path / "etc"
+    data_dir.mkdir()
+    config_dir.mkdir()
+    log_path = tmp_path / "server.log"
+    command = [sys.executable, "-m", "builder_server", "--port=0", f"--dir={data_dir}", f"--config-dir={config_dir}"]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", 'ulimit -n 128; exec "$@"', "sh", *command],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment(),
+        )
+    server = Server(name="server", process=process, log_path=log_path, data_dir=data_dir, config_dir=config_dir)
+    try:
+        await wait_until_announced(server)
+        async with AsyncExitStack() as guests:
+            await do(server, *(schedule(f"job{number}") for number in range(15)))
+            for _ in range(100):
+                await guests.enter_async_context(connect(server))
+            taken = [await guests.enter_async_context(take_job(server)) for _ in range(15)]
+            for one in taken:
+                observed = await guests.enter_async_context(connect(server, CLIENT))
+                await observed.send(Observe(uuid=one.uuid))
+                assert isinstance(await observed.receive_any(), Failure)
+            for one in taken:
+                await one.say(b"x")
+                await one.finish()
+            assert await ask(server, schedule("last")) == Success()
+        assert "Too many open files" not in server.log
+        assert "Traceback" not in server.log
+    finally:
+        server.kill()
+        assert process.stdout
+        process.stdout.close()
