@@ -132,6 +132,11 @@ async def open_server() -> AsyncIterator[Server]:
             yield Server(listener)
 
 
+def without_leftovers(log: str) -> str:
+    """Return a worker's log without what it says of control groups that it removed: those of other tests' workers."""
+    return "".join(line for line in log.splitlines(keepends=True) if "removed the control group" not in line)
+
+
 class Worker:
     """A running builder-worker."""
 
