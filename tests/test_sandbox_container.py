@@ -29,12 +29,13 @@ def test_a_job_whose_worker_is_killed_at_once_ends(backend: str, privilege: str)
         for stream in (killed.process.stdin, killed.process.stdout):
             assert stream is not None
             stream.close()
-        while left := processes_with(f"builder-{killed.process.pid}-"):
+        name = f"builder-{killed.process.pid}-"
+        while left := processes_with(name):
             wait_gone(left)
         following = start(backend, privilege, work_root, delegate=killed.delegate, home=killed.home)
         try:
             removed = following.receive()["removed"]
-            assert any("work directory" in line for line in removed)
-            assert not any("container" in line for line in removed), "the lifeline has removed it"
+            assert [line for line in removed if f"work directory {work_root}/{name}" in line]
+            assert not [line for line in removed if f"the container {name}" in line], "the lifeline has removed it"
         finally:
             stop(following)

@@ -17,6 +17,15 @@ _SETTINGS = (
 )
 """Kernel settings that forbid user namespaces: name, forbidding value, value to set."""
 
+_COMPLAINTS = (
+    ("nknown option", "it is too old: {}", "install bubblewrap 0.8 or newer"),
+    ("unknown flag", "it is too old: {}", "install podman 4.3 or newer"),
+    ("image not known", "{}", "run `podman pull`, or `podman load`, as the user that the worker is"),
+    ("stat /usr/bin/env", "{}", "take an image with /usr/bin/env and /bin/sh, which all may run"),
+    ("hybrid mode not supported", "{}", "install runc, or let the machine have control groups of version 2 alone"),
+)
+"""Complaints of tools that have one cause: words in it, what to say of it, and what to do."""
+
 
 def missing(programs: Mapping[str, str]) -> Problem | None:
     """Name the first program that is not installed; ``programs`` gives the Debian package of each."""
@@ -35,9 +44,10 @@ def _forbidden_by() -> Problem | None:
 
 
 def explain(said: str) -> Problem:
-    """Return what a complaint of bubblewrap or another tool means here."""
-    if "nknown option" in said:
-        return f"it is too old: {said}", "install bubblewrap 0.8 or newer"
+    """Return what a complaint of bubblewrap, podman or another tool means here."""
+    for words, problem, remedy in _COMPLAINTS:
+        if words in said:
+            return problem.format(said), remedy
     if any(word in said for word in ("namespace", "uid map", "Operation not permitted", "Permission denied")):
         return _forbidden_by() or (
             f"namespaces cannot be made here: {said}",

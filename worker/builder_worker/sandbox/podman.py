@@ -53,12 +53,16 @@ _ISOLATION = (
     ),
     *("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
     *(f"--hostname={view.HOSTNAME}", "--umask=0022", "--oom-score-adj=500"),
+    *("--entrypoint=", "--image-volume=ignore", "--no-healthcheck"),  # an image has programs and files, and no say
     *(
         f"--ulimit=core={tools.CORE_LIMIT}:{tools.CORE_LIMIT}",
         "--ulimit=nofile=1024:4096",
         f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}",
     ),
 )
+
+_NOTHING = ("/usr/bin/env", "-i", "/bin/sh", "-c", "exit 0")
+"""A job needs these two programs."""
 
 
 class PodmanSandbox(container.ContainerSandbox):
@@ -125,15 +129,17 @@ class Podman(Backend):
 
     def _choose(self) -> diagnosis.Problem | None:
         """Find a runtime that works here, or say why the last one does not."""
-        said: str | None = "neither crun nor runc is installed"
+        problem = "neither crun nor runc is installed", "apt install runc, or what your system calls it"
         for runtime in filter(tools.find, RUNTIMES):
             podman = ("podman", "--log-level=error", "--runtime", runtime)
-            command = [*podman, "run", "--rm", *_ISOLATION, "--network=none", *self._what(), "/bin/true"]
+            user = _user(self.options.job_uids[0] if os.geteuid() == 0 else None)
+            command = [*podman, "run", "--rm", *_ISOLATION, *user, "--network=none", *self._what(), *_NOTHING]
             said = tools.try_now(command, environment=_environment(), timeout=_TRY_TIMEOUT)
             if said is None:
                 self._podman = podman
                 return None
-        return diagnosis.explain(said or "")
+            problem = diagnosis.explain(said)
+        return problem
 
     def _what(self) -> tuple[str, ...]:
         return (self.options.image,) if self.options.image is not None else ("--rootfs", f"{self.options.root}:O")
@@ -173,10 +179,7 @@ class Podman(Backend):
             path = self.options.cache_directory(task.platform, cache)
             job_directory.make_cache(path, owner)
             volumes.append(f"{path}:{cache.target}")
-        number = view.UID if owner is None else owner
-        user = [f"--user={number}:{number}"]
-        if owner is None:
-            user.append(f"--userns=keep-id:uid={view.UID},gid={view.UID}")
+        user = _user(owner)
         if directory.is_measured:
             user.append(f"--ulimit=fsize={directory.size}:{directory.size}")
         run = [
@@ -201,6 +204,15 @@ class Podman(Backend):
         lines += await self.groups.clean_up()
         lines += await job_directory.clean_up(self.options.work_root)
         return tuple(lines)
+
+
+def _user(owner: int | None) -> list[str]:
+    """Return podman's arguments that make the job a user of the host, or the worker's own under another number."""
+    number = view.UID if owner is None else owner
+    arguments = [f"--user={number}:{number}", f"--passwd-entry=builder:*:{number}:{number}:builder:{view.HOME}:/bin/sh"]
+    if owner is None:
+        arguments.append(f"--userns=keep-id:uid={number},gid={number}")
+    return arguments
 
 
 def _limits(limits: Limits) -> list[str]:
