@@ -124,7 +124,9 @@ def looks(*infos: InfoReply, pauses: list[float] | None = None) -> RunningBuild:
     """Wait for the next build of hello, with these answers to info; the test fails if they do not suffice."""
     first, *others = infos
     slept: list[float] = [] if pauses is None else pauses
-    return wait_for_next(iter(others).__next__, first, job="hello", now=lambda: NOW, sleep=slept.append)
+    return wait_for_next(
+        iter(others).__next__, first, job="hello", now=lambda: NOW, sleep=slept.append, clock=lambda: 0.0
+    )
 
 
 def farm(job: Job = HELLO, *, next_run: Instant = LATER, **queues: bool) -> InfoReply:
@@ -160,6 +162,15 @@ def test_follow_next_looks_often_at_first() -> None:
     looks(*[waiting] * (QUICK_POLLS + 3), BUILDS, pauses=pauses)
     assert pauses == [QUICK_POLL] * QUICK_POLLS + [SLOW_POLL] * 3
     assert (QUICK_POLL, QUICK_POLL * QUICK_POLLS, SLOW_POLL) == (0.05, 30, 1)
+
+
+def test_follow_next_leaves_a_server_most_of_its_time() -> None:
+    waiting = running((A, "hello", "p1", 0))
+    infos = iter([waiting, waiting, BUILDS])
+    times = iter([10.0, 10.5, 20.0, 20.2, 30.0, 30.001])
+    pauses: list[float] = []
+    wait_for_next(infos.__next__, waiting, job="hello", now=lambda: NOW, sleep=pauses.append, clock=times.__next__)
+    assert pauses == pytest.approx([QUICK_POLL, 4.5, 1.8])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from .remote import Refused
 QUICK_POLL, QUICK_POLLS, SLOW_POLL = 0.05, 600, 1.0
 """Seconds between two looks at what runs for so many looks (30 s), and afterwards: each look transfers the schedule."""
 
+REST = 9
+"""Least pause after a look, in times of what the look took: one of a large schedule is work for the server."""
+
 CLOCK_DIFFERENCE = 5_000
 """Milliseconds by which the clocks of server and client may differ without a run that was due being overlooked."""
 
@@ -78,6 +81,7 @@ def wait_for_next(
     job: str,
     now: Callable[[], Instant],
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> RunningBuild:
     """Wait until a build of that job starts that was not running at the ``first`` look.
 
@@ -85,9 +89,12 @@ def wait_for_next(
     """
     known = {build.uuid for build in first.running}
     before = first
+    took = 0.0
     for pause in itertools.chain(itertools.repeat(QUICK_POLL, QUICK_POLLS), itertools.repeat(SLOW_POLL)):
-        sleep(pause)
+        sleep(max(pause, REST * took))
+        began = clock()
         info = ask_info()
+        took = clock() - began
         check_job(info, job)
         for build in _matching(info, job=job, platform=None):
             if build.uuid not in known:
