@@ -77,14 +77,19 @@ def inner(command: Sequence[str]) -> tuple[str, ...]:
     return ("/usr/bin/env", "-i", "/bin/sh", "-c", _INNER, "sh", *command)
 
 
-def write_environment(directory: JobDirectory, variables: Mapping[str, str]) -> Path:
-    """Write the file that sets the job's variables, and return it. Raises OSError or SandboxError."""
+def exports(variables: Mapping[str, str]) -> str:
+    """Return lines for a shell that set variables. Raises SandboxError where a name is none."""
     bad = [name for name in variables if not _NAME.match(name)]
     if bad:
         raise SandboxError(f"not the name of a variable: {bad[0]!r}")
     quoted = {name: value.replace("'", "'\\''") for name, value in variables.items()}
+    return "".join(f"export {name}='{value}'\n" for name, value in quoted.items())
+
+
+def write_environment(directory: JobDirectory, variables: Mapping[str, str]) -> Path:
+    """Write the file that sets the job's variables, and return it. Raises OSError or SandboxError."""
     path = directory.path / ENVIRONMENT
-    path.write_text("".join(f"export {name}='{value}'\n" for name, value in quoted.items()))
+    path.write_text(exports(variables))
     if directory.owner is not None:
         os.chown(path, directory.owner, directory.owner)
     path.chmod(0o400)

@@ -73,24 +73,28 @@ class JobDirectory:
     async def make(cls, root: Path, name: str, *, size: int | None, owner: int | None) -> Self:
         """Make the directory. Raises SandboxError, and then nothing is left."""
         directory = cls(path=root / tag(name), size=size, owner=owner)
+        await directory.create()
+        return directory
+
+    async def create(self) -> None:
+        """Make it. Raises SandboxError, and then nothing is left."""
         try:
             # nobody passes but the worker and the job's own group: what jobs write may be open to all
-            directory.path.mkdir(mode=0o700)
-            if owner is not None:
-                os.chown(directory.path, -1, owner)
-                directory.path.chmod(0o710)
+            self.path.mkdir(mode=0o700)
+            if self.owner is not None:
+                os.chown(self.path, -1, self.owner)
+                self.path.chmod(0o710)
         except OSError as error:  # whatever is there is not ours to remove
             raise SandboxError(f"cannot make the work directory: {error}") from error
         try:
-            await directory._make()
+            await self._make()
         except OSError as error:
-            await directory.remove()
+            await self.remove()
             raise SandboxError(f"cannot make the work directory: {error}") from error
         except BaseException:
             with trio.CancelScope(shield=True):
-                await directory.remove()
+                await self.remove()
             raise
-        return directory
 
     @property
     def disk(self) -> Path:
@@ -166,6 +170,10 @@ class JobDirectory:
             space = os.statvfs(self.disk)
             self._was_full = self._was_full or space.f_bavail * space.f_frsize < slack or space.f_favail == 0
 
+    async def written(self, processes: Iterable[int]) -> int:
+        """Return the bytes that the job has written, with those of deleted files that the processes keep open."""
+        return await measure(self.disk, processes)
+
     async def wait_full(self, processes: Callable[[], Iterable[int]]) -> None:
         """Return when the job has written more than it may; for ever, if it does not.
 
@@ -178,7 +186,7 @@ class JobDirectory:
             space, now = Space.of(self.path), trio.current_time()
             low_since = (now if low_since is None else low_since) if space.is_low else None
             if self.is_measured or space.is_low:
-                size = await measure(self.disk, processes())
+                size = await self.written(processes())
                 self._was_full = self._was_full or (self.is_measured and size > (self.size or 0))
                 if low_since is not None and (size > space.reserve or now - low_since > LOW_TIMEOUT):
                     self._left = space
@@ -188,7 +196,7 @@ class JobDirectory:
         """Measure once more, when the job is over. Whether it failed, the caller knows: then little room means none."""
         self._note_full(max(_SLACK, min(_REFUSED, (self.size or 0) // 8)))
         if self.is_measured:
-            self._was_full = self._was_full or await measure(self.disk, ()) > (self.size or 0)
+            self._was_full = self._was_full or await self.written(()) > (self.size or 0)
 
     def exceeded(self) -> str | None:
         """Return in words whether the job wanted to write more than it may."""
