@@ -120,8 +120,8 @@ async def test_a_place_stays_for_commands(server: LocalServer, guests: AsyncExit
     assert len((await info(server)).running) == 1
     await observer.stream.aclose()
     await wait_all_tasks_blocked(0.01)
-    await guests.enter_async_context(waiting_worker(server))
-    await wait_all_tasks_blocked(0.01)
+    again = await guests.enter_async_context(waiting_worker(server))
+    assert await is_open(again)
     await taken.finish()
 
 

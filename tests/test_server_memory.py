@@ -16,6 +16,7 @@ from farm import (
     connect,
     do,
     eventually,
+    info,
     log_lines,
     queues,
     run_server,
@@ -27,8 +28,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from builder import codec
 from builder.framing import frame
-from builder.messages import KIB, MAX_SCRIPT, MIB, Output, Schedule
+from builder.messages import KIB, MAX_SCRIPT, MIB, Info, Output, Schedule
 from builder_server import memory
+from builder_server.server import SHUTDOWN_TIMEOUT
 
 STALLERS = 100
 
@@ -91,7 +93,7 @@ async def test_who_stalls_is_cut_off_when_another_needs_the_memory(
         stalled = [await begin(server, guests, large(f"never{number}")) for number in range(2)]
         mock_clock.jump(2 * memory.GRACE)
         await do(server, schedule("small"))
-        assert "too slowly" not in caplog.text  # nobody needs it yet
+        assert "too slow" not in caplog.text  # nobody needs it yet
         nursery.start_soon(do, server, large("honest"))
         await wait_all_tasks_blocked(0.05)
         assert await queues(server) == {"p1": ["small"]}
@@ -99,7 +101,7 @@ async def test_who_stalls_is_cut_off_when_another_needs_the_memory(
         for peer in stalled:
             assert await peer.wait_closed() == b""
     assert await queues(server) == {"p1": ["small", "honest"]}
-    assert len(log_lines(caplog.text, "closed: a large message came too slowly while others waited")) == 2
+    assert len(log_lines(caplog.text, "closed: a large message was too slow while others waited")) == 2
 
 
 async def test_who_waits_for_memory_keeps_its_deadline(server: LocalServer, mock_clock: MockClock) -> None:
@@ -149,8 +151,8 @@ async def test_memory_is_given_back_message_by_message(server: LocalServer) -> N
 
 async def test_the_newest_is_served_first() -> None:
     """Whoever came before it may be a crowd that never sends what it announced."""
-    shared = memory.Memory(free=1000)
-    first = await shared.grant(600)
+    shared = memory.Memory(1000 * KIB)
+    first = await shared.grant(600 * KIB)
     served: list[str] = []
 
     async def ask(name: str, size: int) -> None:
@@ -159,19 +161,68 @@ async def test_the_newest_is_served_first() -> None:
         shared.give_back(grant)
 
     async with trio.open_nursery() as nursery:
-        for name, size in (("old", 500), ("new", 1000)):
+        for name, size in (("old", 500 * KIB), ("new", 1000 * KIB)):
             nursery.start_soon(ask, name, size)
             await wait_all_tasks_blocked()
         assert served == []
         shared.give_back(first)
     assert served == ["new", "old"]
-    assert shared.free == 1000
+    assert shared.free == 1000 * KIB
 
 
 async def test_who_stops_waiting_takes_nothing() -> None:
-    shared = memory.Memory(free=1000)
-    first = await shared.grant(600)
+    shared = memory.Memory(1000 * KIB)
+    first = await shared.grant(600 * KIB)
     with trio.move_on_after(0.01):
-        await shared.grant(500)
+        await shared.grant(500 * KIB)
     shared.give_back(first)
-    assert shared.free == 1000
+    assert shared.free == 1000 * KIB
+
+
+async def ask_info(server: Reachable, guests: AsyncExitStack) -> None:
+    """Have a client ask for a reply that it never reads."""
+    peer = await guests.enter_async_context(connect(server, CLIENT))
+    await peer.send(Info())
+
+
+async def test_replies_that_nobody_reads_take_bounded_memory(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server, AsyncExitStack() as guests:
+        await do(server, *(large(f"job{number}", MIB) for number in range(10)))
+        found = await info(server)
+        before = server.memory()
+        for _ in range(50):
+            await ask_info(server, guests)
+        assert await info(server) == found
+        # the reply has 20 MiB; without a bound it were 1000
+        assert server.memory("VmHWM") < before + 2 * memory.TOTAL
+
+
+async def test_a_reply_that_is_not_read_makes_room_for_another(
+    server: LocalServer, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await do(server, large("a", 4 * MIB))
+    async with AsyncExitStack() as guests, trio.open_nursery() as nursery:
+        for _ in range(3):
+            await ask_info(server, guests)
+        await wait_all_tasks_blocked(0.2)
+        assert "too slow" not in caplog.text
+        nursery.start_soon(info, server)
+        await wait_all_tasks_blocked(0.2)
+
+        def is_cut_off() -> bool:
+            mock_clock.jump(1)
+            return "too slow" in caplog.text
+
+        await eventually(is_cut_off)
+    assert await queues(server) == {"p1": ["a"]}
+
+
+async def test_a_stop_does_not_wait_for_who_reads_nothing(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server, AsyncExitStack() as guests:
+        await do(server, *(large(f"job{number}", 4 * MIB) for number in range(5)))
+        for _ in range(5):
+            await ask_info(server, guests)
+        begin = trio.current_time()
+        server.process.terminate()
+        assert await server.wait_async() == 0
+        assert trio.current_time() - begin < SHUTDOWN_TIMEOUT - 2

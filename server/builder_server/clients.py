@@ -10,14 +10,15 @@ from uuid import UUID
 import trio
 from attrs import define
 
-from builder.channel import Channel
+from builder import codec
 from builder.errors import InvalidName, ProtocolError
-from builder.framing import StreamedFrame
+from builder.framing import StreamedFrame, frame
 from builder.messages import (
     DropPlatform,
     Execute,
     Failure,
     Info,
+    InfoReply,
     Message,
     Observe,
     Output,
@@ -33,6 +34,7 @@ from builder_server import console
 from builder_server.builds import LOST, Builds, LiveBuild
 from builder_server.connections import Connections
 from builder_server.dispatch import Dispatcher
+from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_platform_name
 from builder_server.peers import while_connected
 from builder_server.results import build_dir
@@ -55,7 +57,7 @@ MAX_FAILURE = 1000
 class ClientSession:
     """Serves one client after it said what it wants. ``on_scheduled`` is called when a next run may have changed."""
 
-    channel: Channel
+    channel: SharingChannel
     peer: str
     store: Store
     dispatcher: Dispatcher
@@ -81,7 +83,8 @@ class ClientSession:
     async def _answer(self, command: Message | StreamedFrame) -> list[Message]:
         match command:
             case Info():
-                return [await self.store.info(), Success()]
+                with self.shutdown.interruptible():
+                    await self._send_info()
             case Observe(uuid=uuid):
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._observe(uuid))
@@ -91,6 +94,14 @@ class ClientSession:
                 self.dispatcher.wake()
                 self.on_scheduled()
         return [Success()]
+
+    async def _send_info(self) -> None:
+        async def make() -> bytes:
+            # in a thread, since the schedule of a large farm takes seconds
+            return await trio.to_thread.run_sync(_framed, await self.store.info())
+
+        with trio.fail_after(REPLY_TIMEOUT):
+            await self.channel.send_large(InfoReply, await self.store.info_size(), make)
 
     async def _change(self, command: Message | StreamedFrame) -> None:
         """Do what a command asks for, durably. Raises Refused and InvalidName."""
@@ -159,6 +170,10 @@ class ClientSession:
                 if changed is None:
                     return
                 await changed.wait()  # for as long as the job is silent, and that is bounded by its time limit
+
+
+def _framed(message: Message) -> bytes:
+    return frame(codec.encode(message))
 
 
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")

@@ -1,11 +1,12 @@
 """Memory for large messages, which all connections share.
 
 A message that is not small is granted all of its bytes before more than the begin of it is read, and keeps them until
-it was dealt with. Who finds nothing left waits, the newest first: so a crowd that has waited for long shuts nobody out.
-While anybody waits, a message that comes too slowly is cut off.
+it was dealt with; a large reply has its memory before it is made, and until it is sent. Who finds nothing left waits,
+the newest first: so a crowd that has waited for long shuts nobody out. While anybody waits, a message that its peer
+sends or takes too slowly is cut off.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -15,7 +16,7 @@ from builder.channel import Channel
 from builder.connection import Side
 from builder.errors import BuilderError
 from builder.framing import StreamedFrame
-from builder.messages import KIB, MIB, Message
+from builder.messages import KIB, MIB, Kind, Message
 
 SMALL = 128 * KIB
 """Largest message that needs no grant, in bytes: a line of our own worker, and every command but a large script."""
@@ -24,48 +25,72 @@ TOTAL = 128 * MIB
 """Bytes for all larger ones: 8 of the largest lines, or 30 of the largest scripts. More of them wait a moment."""
 
 SLOWEST = 64 * KIB
-"""Bytes a second that a message must come with on the whole, while others wait for its memory."""
+"""Bytes a second that a message must have on the whole, while others wait for its memory."""
 
 GRACE = 3.0
-"""Seconds for which it may be slower, or may not come at all."""
+"""Seconds for which it may be slower, or may stand still."""
+
+PIECE = 256 * KIB
+"""Bytes of a reply that are sent before its progress is noted."""
 
 
 class Crowded(BuilderError):
-    """A message came too slowly while others waited for its memory."""
+    """A message came or went too slowly while others waited for its memory."""
 
 
 @define(eq=False)
 class Grant:
-    """The memory of one message. ``deadline`` is when it counts as slow; it matters only while others wait."""
+    """The memory of one message. ``deadline`` is when its peer counts as slow; it matters only while others wait."""
 
     size: int
     given: trio.Event = field(factory=trio.Event)
-    began: float = 0.0
     deadline: float = 0.0
-    receiving: trio.CancelScope | None = None
+    _began: float = 0.0
+    _peer: trio.CancelScope | None = None
 
     def begin(self) -> None:
-        """Note that it may be used from now on."""
-        self.given.set()
-        self.began = trio.current_time()
-        self.deadline = self.began + GRACE
+        """Note that it is the peer's turn from now on."""
+        self._began = trio.current_time()
+        self.deadline = self._began + GRACE
 
-    def note(self, arrived: int) -> None:
-        """Note that so many bytes of the message are there."""
-        self.deadline = GRACE + min(trio.current_time(), self.began + arrived / SLOWEST)
+    def note(self, size: int) -> None:
+        """Note that so many bytes of the message have come or gone."""
+        self.deadline = GRACE + min(trio.current_time(), self._began + size / SLOWEST)
+
+    @contextmanager
+    def at_peer(self) -> Iterator[None]:
+        """Mark a block in which the peer is waited for. Raises Crowded if it was cut off."""
+        with trio.CancelScope() as self._peer:
+            yield
+        if self._peer.cancelled_caught:
+            raise Crowded("a large message was too slow while others waited for its memory")
+        self._peer = None
+
+    def cut_off(self) -> None:
+        """End the wait for the peer, if that is what its owner does."""
+        if self._peer:
+            self._peer.cancel()
 
 
 @define(eq=False)
 class Memory:
-    """What there is for the large messages of all connections. ``free`` is in bytes."""
+    """What there is for the large messages of all connections. Sizes are in bytes."""
 
-    free: int = field(factory=lambda: TOTAL)
+    total: int = field(factory=lambda: TOTAL)
+    free: int = field(init=False)
     _held: set[Grant] = field(factory=set)
     _waiting: list[Grant] = field(factory=list)
 
+    @free.default
+    def _all(self) -> int:
+        return self.total
+
     async def grant(self, size: int) -> Grant:
-        """Wait for memory of that many bytes; whoever calls it bounds the wait."""
-        grant = Grant(size)
+        """Wait for memory of that many bytes, or for all there is; whoever calls it bounds the wait.
+
+        What is small is not counted, and does not wait.
+        """
+        grant = Grant(0 if size <= SMALL else min(size, self.total))
         self._waiting.append(grant)
         self._settle()
         try:
@@ -93,14 +118,15 @@ class Memory:
             self.free -= grant.size
             self._held.add(grant)
             grant.begin()
+            grant.given.set()
 
     def _cut_off_the_slow(self) -> None:
         if not self._waiting:
             return
         now = trio.current_time()
         for grant in self._held:
-            if grant.receiving and now > grant.deadline:
-                grant.receiving.cancel()
+            if now > grant.deadline:
+                grant.cut_off()
 
 
 class SharingChannel(Channel):
@@ -122,12 +148,21 @@ class SharingChannel(Channel):
             return
         if self._grant is None:
             self._grant = await self._memory.grant(self.connection.awaited)
-        with trio.CancelScope() as self._grant.receiving:
+        with self._grant.at_peer():
             await super()._receive_some(size)
-        if self._grant.receiving.cancelled_caught:
-            raise Crowded("a large message came too slowly while others waited to send theirs")
-        self._grant.receiving = None
         self._grant.note(self.connection.held)
+
+    async def send_large(self, kind: Kind, size: int, make: Callable[[], Awaitable[bytes]]) -> None:
+        """Send the frame that ``make`` returns; to make it takes about that many bytes."""
+        self._grant = await self._memory.grant(size)
+        frame = await make()
+        self._grant.begin()
+        await self.send_bytes(kind, b"")
+        for start in range(0, len(frame), PIECE):
+            with self._grant.at_peer():
+                await self.send_body(frame[start : start + PIECE])
+            self._grant.note(start + PIECE)
+        self._give_back()
 
     def _give_back(self) -> None:
         if self._grant is not None:

@@ -15,7 +15,6 @@ from attrs import define, field, frozen
 
 from builder import service
 from builder.address import format_address
-from builder.channel import Channel
 from builder.errors import BuilderError, RemoteProtocolError
 from builder.messages import CLIENT_VERSION, WORKER_VERSION, Hello, JobRequested, Role, ServerHello
 from builder.model import Instant, printable
@@ -189,7 +188,7 @@ class _Server:
             # a fault of ours, told in full; but the other peers must not pay for it
             logger.exception("%s: internal error", peer)
 
-    async def _serve_peer(self, channel: Channel, peer: str, place: Place) -> None:
+    async def _serve_peer(self, channel: SharingChannel, peer: str, place: Place) -> None:
         with place.until_asked(), self._shutdown.interruptible():
             with trio.fail_after(STEP_TIMEOUT):
                 hello = await channel.receive_expected(Hello)

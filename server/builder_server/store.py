@@ -7,6 +7,7 @@ client. What the disk does is StoreError.
 
 import enum
 from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -49,6 +50,9 @@ from builder_server.statements import (
 
 __all__ = ["AfterLoss", "Build", "Refused", "Store", "StoreError", "Taken"]
 
+_ENTRY = 200
+"""Bytes that an entry of the schedule or of a queue takes besides its script, while a reply is made."""
+
 
 @frozen(kw_only=True)
 class Taken:
@@ -64,6 +68,11 @@ class AfterLoss(enum.Enum):
     PUT_BACK = "its job is queued again, unless it left the schedule"
     TOO_MANY = "it still runs: the caller records it as failed"
     NOT_RUNNING = "it had ended before"
+
+
+def _total(table: sa.Table) -> Any:
+    """Return the bytes of all scripts of a table."""
+    return sa.func.coalesce(sa.func.sum(sa.func.length(table.c.script)), 0)
 
 
 class Store(Database):
@@ -298,6 +307,22 @@ class Store(Database):
                 ),
                 dropped_platforms=tuple(dropped),
             )
+
+        return await self.read(step)
+
+    async def info_size(self) -> int:
+        """Return about how many bytes it takes to make the reply to info: most of it are scripts, which it repeats."""
+
+        def step(connection: sa.Connection) -> int:
+            statement = sa.select(
+                # once in the schedule, once in a queue
+                2 * sa.select(_total(job)).scalar_subquery()
+                + sa.select(_total(build)).where(build.c.state == "running").scalar_subquery(),
+                sa.select(sa.func.count()).select_from(job).scalar_subquery()
+                + sa.select(sa.func.count()).select_from(queue).scalar_subquery(),
+            )
+            scripts, entries = connection.execute(statement).one()
+            return int(2 * scripts + _ENTRY * entries)  # the reply, and what it is made of
 
         return await self.read(step)
 
