@@ -6,6 +6,7 @@ import pytest
 from sandbox_runs import Driver, driver
 
 from builder_worker.sandbox import tools
+from builder_worker.sandbox.nspawn import PROPAGATED
 
 DIG = """
 for my $hierarchy (glob "/sys/fs/cgroup /sys/fs/cgroup/*") {
@@ -40,3 +41,12 @@ def test_no_handler_of_core_dumps_runs_for_a_job(worker: Driver) -> None:
     """1 is the limit at which the kernel starts none; at 0, it starts those that read from a pipe."""
     outcome = worker.run("grep core /proc/self/limits")
     assert outcome.output.split()[-3:-1] == [str(tools.CORE_LIMIT)] * 2, outcome
+
+
+def test_nothing_is_left_of_a_job_that_is_killed(worker: Driver) -> None:
+    before = set(PROPAGATED.iterdir())
+    number = worker.begin("echo ready; exec sleep 1000", announce="ready")
+    mine = {path for path in PROPAGATED.iterdir() if path.name.startswith(f"builder-{worker.process.pid}-")} - before
+    assert mine
+    assert worker.kill(number).signal == 9
+    assert not [path for path in mine if path.exists()]

@@ -4,6 +4,7 @@ The tree and its layer are mounted as for ``overlay``, because systemd-nspawn's 
 and cannot be combined with user namespaces. Limits are the worker's control groups, in which all of it runs.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from builder_worker.sandbox import (
 from builder_worker.sandbox.bubblewrap import command_for
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.owner import is_left_over
 from builder_worker.sandbox.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.uids import JobUser
 
@@ -54,6 +56,9 @@ _DROPPED = (
     *("CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_PTRACE", "CAP_SYS_RESOURCE"),
     "CAP_SYS_TTY_CONFIG",
 )
+
+PROPAGATED = Path("/run/systemd/nspawn/propagate")
+"""Where systemd-nspawn makes a directory for each container, and leaves it if it is killed itself."""
 
 # systemd-nspawn gives a container its control groups, in which a job could make trees that nothing can remove. Its own
 # --inaccessible comes too early, before it mounts them; only what lies below /proc does it mount after them, and there
@@ -82,6 +87,10 @@ class NspawnSandbox(container.ContainerSandbox):
         """Wait for the last processes first: systemd-nspawn may have been killed alone."""
         await self.group.wait_empty()
         return await super().conclude()
+
+    async def discard(self) -> None:
+        """Remove what systemd-nspawn leaves."""
+        _forget(_machine(self.directory))
 
 
 @define(kw_only=True)
@@ -115,11 +124,15 @@ class Nspawn(Backend):
         return [*self._command(directory, first), "/bin/sh", "-c", _GROUPS_ARE_HIDDEN]
 
     def _command(self, directory: JobDirectory, first: int) -> list[str]:
-        name = directory.path.name[:64].rstrip("-")
         return [
             *overlay.SETUP,
             *("stay", str(self.options.root), str(directory.path), str(first)),
-            *("systemd-nspawn", *_ISOLATION, f"--machine={name}", f"--directory={directory.path / 'root'}"),
+            *(
+                "systemd-nspawn",
+                *_ISOLATION,
+                f"--machine={_machine(directory)}",
+                f"--directory={directory.path / 'root'}",
+            ),
             *(f"--private-users={first}:{overlay.USERS}", "--private-users-ownership=off"),
             *([] if self.options.network else ["--private-network"]),
             *([] if "pids" in self.groups.limits else [f"--rlimit=NPROC={tools.PROCESSES}"]),
@@ -164,7 +177,20 @@ class Nspawn(Backend):
 
     async def clean_up(self) -> tuple[str, ...]:
         """Remove control groups and work directories of workers that are gone."""
+        for path in PROPAGATED.glob("builder-*"):
+            if is_left_over(path.name):
+                _forget(path.name)
         return (*await self.groups.clean_up(), *await job_directory.clean_up(self.options.work_root))
+
+
+def _machine(directory: JobDirectory) -> str:
+    """Return the container's name, which may be no longer than a host's."""
+    return directory.path.name[:64].rstrip("-")
+
+
+def _forget(machine: str) -> None:
+    with contextlib.suppress(OSError):  # it has been removed, or is none of ours
+        (PROPAGATED / machine).rmdir()
 
 
 def _write_filter(directory: JobDirectory) -> None:

@@ -29,6 +29,7 @@ _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_IDMAP = 1, 2, 4, 0x100000
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP = 28, 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -56,12 +57,17 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str | N
 def _user_namespace(first_uid: int) -> int:
     """Return a descriptor of a new user namespace, made by a child that need not live on.
 
-    The child is no root: the kernel holds all users of the namespace together to the limits of who made it, but root.
+    The child is not user 0: only to another one's limits does the kernel hold all users of the namespace together. It
+    keeps root's rights, as not everyone may make namespaces everywhere.
     """
     ready, release = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        made = _libc.setresuid(first_uid, first_uid, first_uid) == 0 and _libc.unshare(_CLONE_NEWUSER) == 0
+        made = (
+            _libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP) == 0
+            and _libc.setresuid(first_uid, first_uid, first_uid) == 0
+            and _libc.unshare(_CLONE_NEWUSER) == 0
+        )
         os.write(ready[1], b"y" if made else b"n")
         os.read(release[0], 1)
         os._exit(0)
