@@ -127,12 +127,8 @@ class Nspawn(Backend):
         return [
             *overlay.SETUP,
             *("stay", str(self.options.root), str(directory.path), str(first)),
-            *(
-                "systemd-nspawn",
-                *_ISOLATION,
-                f"--machine={_machine(directory)}",
-                f"--directory={directory.path / 'root'}",
-            ),
+            *("systemd-nspawn", *_ISOLATION, f"--machine={_machine(directory)}"),
+            f"--directory={directory.path / 'root'}",
             *(f"--private-users={first}:{overlay.USERS}", "--private-users-ownership=off"),
             *([] if self.options.network else ["--private-network"]),
             *([] if "pids" in self.groups.limits else [f"--rlimit=NPROC={tools.PROCESSES}"]),
@@ -177,9 +173,7 @@ class Nspawn(Backend):
 
     async def clean_up(self) -> tuple[str, ...]:
         """Remove control groups and work directories of workers that are gone."""
-        for path in PROPAGATED.glob("builder-*"):
-            if is_left_over(path.name):
-                _forget(path.name)
+        _forget_left_over()
         return (*await self.groups.clean_up(), *await job_directory.clean_up(self.options.work_root))
 
 
@@ -191,6 +185,12 @@ def _machine(directory: JobDirectory) -> str:
 def _forget(machine: str) -> None:
     with contextlib.suppress(OSError):  # it has been removed, or is none of ours
         (PROPAGATED / machine).rmdir()
+
+
+def _forget_left_over() -> None:
+    for path in PROPAGATED.glob("builder-*"):
+        if is_left_over(path.name):
+            _forget(path.name)
 
 
 def _write_filter(directory: JobDirectory) -> None:
