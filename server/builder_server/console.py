@@ -27,8 +27,8 @@ FILE_NAME = "console"
 BLOCK_SIZE = 1024 * 1024
 """Bytes of the file that are turned round in memory at once; a longer line is a block of its own."""
 
-READ_SIZE = 256 * 1024
-"""Bytes that an observer is sent at once."""
+READ_SIZE = 64 * 1024
+"""Bytes that an observer is sent at once: so much is held for each, and there can be 1500."""
 
 
 @frozen(kw_only=True)
