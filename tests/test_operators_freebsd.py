@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
+from fake_programs import make_programs, read_calls
 from operators import ROOT, need, run
 
 FREEBSD = ROOT / "freebsd"
@@ -34,10 +35,7 @@ SCRIPTS = [
     *sorted((ROOT / "debian").glob("builder-*/p*")),
 ]
 
-FAKE = r"""#!/bin/sh
-# Notes its command line, then plays its part, as the state in $FAKE/state and the orders in $FAKE/orders say.
-name=${0##*/}
-{ printf '%s' "$name"; for word; do printf ' %s' "$word"; done; echo; } >>"$FAKE/calls"
+PARTS = r"""
 state() { printf '%s' "$1" | tr / + | sed "s|^|$FAKE/state/|"; }
 fails() { [ -e "$FAKE/orders/$name-$1-fails" ]; }
 for last; do :; done
@@ -74,12 +72,7 @@ class FreeBSD:
 
     @classmethod
     def make(cls, root: Path) -> "FreeBSD":
-        for name in ("bin", "state", "orders"):
-            (root / name).mkdir()
-        for name in PROGRAMS:
-            (root / "bin" / name).write_text(FAKE)
-            (root / "bin" / name).chmod(0o755)
-        return cls(root=root, environment={"PATH": f"{root}/bin:/usr/bin:/bin", "FAKE": str(root)})
+        return cls(root=root, environment=make_programs(root, PROGRAMS, PARTS))
 
     def order(self, *, statuses: str = "", fails: str = "") -> None:
         """Say how the workers in the jails end, one after the other, and which command fails."""
@@ -97,8 +90,7 @@ class FreeBSD:
 
     @property
     def calls(self) -> list[str]:
-        path = self.root / "calls"
-        return path.read_text().replace(str(self.root), "FAKE").splitlines() if path.exists() else []
+        return read_calls(self.root)
 
     @property
     def left(self) -> list[str]:
@@ -410,6 +402,15 @@ def test_workers_are_started_for_each_platform_and_slot(service: Service) -> Non
         *started("freebsd-14", 2, "[zroot/builder/freebsd-14@base]"),
         *started("freebsd-13.2", 1, "[tank/old@7] [--timeout] [60]"),
     ]
+
+
+def test_a_worker_outside_of_its_jails_is_started_with_the_same_settings(service: Service) -> None:
+    said = service("builder_worker", WORKERS + "builder_worker_sandbox=jail\n", "start", "freebsd-13.2")
+    assert said.splitlines()[2] == (
+        "daemon [-c] [-f] [-r] [-R] [60] [-P] [FAKE/freebsd-13.2.1.pid] [-S] [-T] [builder-worker] [-t] "
+        "[builder_worker freebsd-13.2 1] [/usr/local/bin/builder-worker] [--loop] [--sandbox] [jail] "
+        "[--image] [tank/old@7] [--timeout] [60] [freebsd-13.2]"
+    )
 
 
 def test_one_platform_can_be_started_and_what_runs_is_left_alone(service: Service) -> None:

@@ -80,8 +80,8 @@ def _checked(backend: Backend, reason: str, options: Options) -> Choice:
     if not check.works:
         raise SandboxError(f"the sandbox {backend.name} does not work here: {check.reason}; {check.remedy}")
     choice = Choice(backend=backend, real=check.limits, reason=reason)
-    if options.image and choice.is_sandbox and not isinstance(backend, Podman):
-        raise OptionError("--image is for --sandbox podman; the others take a --root")
+    if options.image and choice.is_sandbox and backend.name not in registry.WITH_IMAGE:
+        raise OptionError("--image is for --sandbox podman and --sandbox jail; the others take a --root")
     if not choice.is_sandbox and (options.root or options.image or options.binds or options.caches):
         raise SandboxError(
             "without a sandbox there is no --root, --image, --bind or --cache: jobs see what the worker sees"

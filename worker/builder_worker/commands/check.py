@@ -19,7 +19,11 @@ if TYPE_CHECKING:  # imports trio and more
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Check with this root tree, which some sandboxes need.",
 )
-@click.option("--image", metavar="IMAGE", help="Check with this container image, which podman has already.")
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    help="Check with this container image, which podman has already, or zfs snapshot for jail.",
+)
 @click.option(
     "--work-dir",
     metavar="DIR",

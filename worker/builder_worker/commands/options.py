@@ -142,13 +142,18 @@ _SANDBOX_OPTIONS = (
         metavar="NAME",
         envvar="BUILDER_SANDBOX",
         show_envvar=True,
-        help="What jobs run in: bubblewrap, podman, nspawn, overlay, none, or auto for the best that works here. "
-        "`builder-worker check` tells what does.  [default: see above]",
+        help="What jobs run in: bubblewrap, podman, nspawn, overlay, jail (FreeBSD, where it has not run yet), none, "
+        "or auto for the best that works here. `builder-worker check` tells what does.  [default: see above]",
     ),
     click.option(
         "--root", metavar="DIR", type=_paths(exists=True), help="Show jobs this root tree instead of the host's /usr."
     ),
-    click.option("--image", metavar="IMAGE", help="Run jobs in this container image, which podman has already."),
+    click.option(
+        "--image",
+        metavar="IMAGE",
+        help="Run jobs in this container image, which podman has already; with --sandbox jail, on FreeBSD, in a clone of "
+        "this zfs snapshot.",
+    ),
     click.option("--network", is_flag=True, help="Let jobs use the network."),
     click.option("--bind", metavar="SRC:DST[:rw]", multiple=True, help="Show jobs SRC of this machine at DST. Repeat."),
     click.option(

@@ -79,7 +79,7 @@ class Options:
     """The root tree that jobs see, None for the host's /usr."""
 
     image: str | None = None
-    """What podman runs instead of a root tree: the name of an image that has been pulled."""
+    """What podman runs instead of a root tree: the name of an image that has been pulled; and for jails, of a snapshot."""
 
     network: bool = False
     binds: tuple[Bind, ...] = ()

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from builder_worker.sandbox import Backend, Check, SandboxError, Task
 from builder_worker.sandbox.bubblewrap import Bubblewrap
+from builder_worker.sandbox.jail import Jail
 from builder_worker.sandbox.none import NoSandbox
 from builder_worker.sandbox.nspawn import Nspawn
 from builder_worker.sandbox.options import OptionError, Options
@@ -31,12 +32,17 @@ _MAKERS: dict[str, Callable[[Options], Backend]] = {
     "overlay": lambda options: Overlay(options=options),
     "podman": lambda options: Podman(options=options),
     "nspawn": lambda options: Nspawn(options=options),
+    "jail": lambda options: Jail(options=options),
     "none": lambda options: NoSandbox(options=options),
 }
 
 _BY_ISOLATION = ("bubblewrap", "podman", "nspawn")
 """What ``auto`` tries, best first: where the job is no root at all, then where it is one of a namespace. Not
-``overlay``, which works only where bubblewrap does. Never ``none``: less isolation is the operator's word, not a fallback."""
+``overlay``, which works only where bubblewrap does. Not ``jail``, as long as nobody has run it: who wants it names it.
+Never ``none``: less isolation is the operator's word, not a fallback."""
+
+WITH_IMAGE = frozenset({"podman", "jail"})
+"""The back ends that take an image, which is a name, where the others take a root tree, which is a directory."""
 
 NAMES = tuple(_MAKERS)
 
