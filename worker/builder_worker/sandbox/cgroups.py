@@ -296,9 +296,8 @@ class Group:
         for hierarchy, directory in zip(self.hierarchies, self.directories, strict=True):
             events = _CONTROLLERS[hierarchy.version, name].events if name in hierarchy.controllers else None
             if events is not None:
-                with contextlib.suppress(FileNotFoundError):  # kernels before 4.13 do not count
-                    lines = (directory / events[0]).read_text().splitlines()
-                    return int(dict(line.split() for line in lines).get(events[1], 0))
+                # below too: before Linux 6.11, processes are counted in the group of the one that could not fork
+                return sum(_count(Path(path, events[0]), events[1]) for path, _, _ in os.walk(directory))
         return 0
 
     def exceeded(self) -> str | None:
@@ -345,6 +344,14 @@ class Group:
         await self.wait_empty()
         for directory in self.directories:
             await _remove(directory)
+
+
+def _count(file: Path, key: str) -> int:
+    try:
+        lines = file.read_text().splitlines()
+    except FileNotFoundError:
+        return 0  # kernels before 4.13 do not count
+    return int(dict(line.split() for line in lines).get(key, 0))
 
 
 async def _remove(directory: Path) -> None:
