@@ -253,6 +253,48 @@ async def test_what_was_missed_longest_is_queued_first(store: Store) -> None:
     assert await queues(store) == {"p1": ["early", "middle", "late"]}
 
 
+async def test_many_queues_cost_no_more_statements(store: Store) -> None:
+    """A farm may have hundreds of platforms and thousands of jobs, and one writer."""
+    seen: list[str] = []
+    sa.event.listen(store._engine, "before_cursor_execute", lambda *found: seen.append(found[2]))
+    counts: list[tuple[int, int, int]] = []
+    orb = OrbBuildJob(name="a", opam_package="x")
+    for platforms in (2, 100):
+        for number in range(platforms):
+            await store.take(f"p{number}", uuid(number), NOW, no_template)
+        seen.clear()
+        await store.schedule(orb, Period.HOURLY, NOW)
+        scheduled = len(seen)
+        assert await store.queue_due(NEVER)
+        due = len(seen)
+        await store.take(f"new{platforms}", uuid(0), NOW, no_template)
+        counts.append((scheduled, due, len(seen)))
+        assert (await queues(store)) == {name: ["a"] for name in await queues(store)}
+        await store.unschedule("a")
+    assert counts[0] == counts[1]
+
+
+async def test_a_job_leaves_all_queues_without_reading_them(store: Store) -> None:
+    plan = await store.read(
+        lambda connection: connection.exec_driver_sql("explain query plan delete from queue where job_id = 1").all()
+    )
+    (step,) = [row[3] for row in plan]
+    assert step.startswith("SEARCH queue USING ")
+    assert "INDEX queue_job (job_id=?)" in step
+
+
+async def test_about_how_large_the_reply_to_info_is(store: Store) -> None:
+    assert await store.info_size() == 0
+    await store.schedule(ScriptJob(name="a", platform="p1", script=bytes(10**6)), Period.DAILY, NOW)
+    await store.schedule(OrbBuildJob(name="b", opam_package="x"), Period.DAILY, NOW)
+    queued = await store.info_size()
+    encoded = len(codec.encode(await store.info()))
+    assert encoded <= queued <= 3 * encoded
+    await take(store, 1)
+    await store.unschedule("a")
+    assert 10**6 < await store.info_size() < queued
+
+
 async def test_a_rescheduled_job_without_period_runs_once(store: Store) -> None:
     await store.schedule(script("a"), Period.NEVER, NOW)
     await take(store, 1)

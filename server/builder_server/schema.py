@@ -52,6 +52,7 @@ queue = Table(
     Column("losses", Integer, nullable=False),  # workers lost in a row while they had this job
     UniqueConstraint("platform", "job_id"),
     Index("queue_order", "platform", "position"),
+    Index("queue_job", "job_id"),  # to remove a job from all queues
 )
 
 build = Table(

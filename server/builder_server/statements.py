@@ -94,20 +94,23 @@ def ensure_platform(connection: sa.Connection, name: str) -> bool:
     """Create the queue of a platform that is new, with every job that can run there; return whether it was."""
     created = connection.execute(insert(platform).values(name=name, dropped=False).on_conflict_do_nothing()).rowcount
     if created:
-        can_run = sa.or_(job.c.platform == name, job.c.platform.is_(None))
-        for job_id in connection.scalars(sa.select(job.c.id).where(can_run).order_by(job.c.id)).all():
-            append_to_queue(connection, name, job_id)
+        enqueue(connection, platform.c.name == name)
     return bool(created)
 
 
-def enqueue(connection: sa.Connection, job_id: int) -> None:
-    """Append a job to the queue of its platform, an orb-build job to every queue."""
-    own = connection.scalar(sa.select(job.c.platform).where(job.c.id == job_id))
-    if own is not None:
-        ensure_platform(connection, own)  # an imported job may have come without its queue
-    for name in platforms(connection):
-        if own in (None, name):
-            append_to_queue(connection, name, job_id)
+def enqueue(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+    """Append jobs to the queue of their platform, orb-build jobs to every queue, unless they are there already.
+
+    It is one statement, since there may be hundreds of thousands of entries. The job that is due first goes first.
+    """
+    there = sa.alias(queue)
+    last = sa.select(sa.func.coalesce(sa.func.max(there.c.position), 0)).where(there.c.platform == platform.c.name)
+    place = sa.func.row_number().over(partition_by=platform.c.name, order_by=(job.c.next_run, job.c.id))
+    entries = sa.select(platform.c.name, job.c.id, last.scalar_subquery() + place, sa.literal(0)).where(
+        sa.or_(job.c.platform == platform.c.name, job.c.platform.is_(None)), ~platform.c.dropped, which
+    )
+    columns = ["platform", "job_id", "position", "losses"]
+    connection.execute(insert(queue).from_select(columns, entries).on_conflict_do_nothing())
 
 
 def append_to_queue(connection: sa.Connection, name: str, job_id: int) -> None:

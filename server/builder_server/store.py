@@ -39,6 +39,7 @@ from builder_server.statements import (
     add_platform,
     append_to_queue,
     enqueue,
+    ensure_platform,
     is_dropped,
     move_to_front,
     platforms,
@@ -91,7 +92,7 @@ class Store(Database):
                 raise Refused("job name already used")
             if isinstance(new, ScriptJob):
                 add_platform(connection, new.platform)
-            enqueue(connection, job_id)
+            enqueue(connection, job.c.id == job_id)
 
         await self.write(step)
 
@@ -137,15 +138,16 @@ class Store(Database):
         """Queue every job whose time has come, set its next run; return whether there was one."""
 
         def step(connection: sa.Connection) -> bool:
+            is_due = job.c.next_run <= now.ms
             due = connection.execute(
-                sa.select(job.c.id, job.c.period, job.c.next_run)
-                .where(job.c.next_run <= now.ms)
-                .order_by(job.c.next_run)
+                sa.select(job.c.id, job.c.platform, job.c.period, job.c.next_run).where(is_due)
             ).all()
+            for name in {row.platform for row in due if row.platform is not None}:
+                ensure_platform(connection, name)  # an imported job may have come without its queue
+            enqueue(connection, is_due)
             for row in due:
                 following = following_run(Instant(row.next_run), Period(row.period), now)
                 connection.execute(sa.update(job).where(job.c.id == row.id).values(next_run=following.ms))
-                enqueue(connection, row.id)
             return bool(due)
 
         return await self.write(step)
