@@ -63,7 +63,9 @@ zfs-clone)
     [ -z "$quota" ] || /bin/mount -t tmpfs -o "size=$quota,mode=755" tmpfs "$mountpoint"
     mkdir "$mountpoint/dev" "$mountpoint/etc" "$mountpoint/tmp"
     ln -s /etc/elsewhere "$mountpoint/etc/resolv.conf"
-    ln -s /home "$mountpoint/linked"
+    mkdir -p "$FAKE/outside"
+    ln -s "$FAKE/outside" "$mountpoint/linked"
+    [ ! -e "$FAKE/orders/linked-etc" ] || { rm -r "$mountpoint/etc"; ln -s "$FAKE/outside" "$mountpoint/etc"; }
     chmod 1777 "$mountpoint/tmp"
     printf '%s\t%s\t%s\n' "$last" "$(eval "printf %s \"\${$(($# - 1))}\"")" "$mountpoint" >"$dataset"
     ;;
@@ -79,6 +81,12 @@ zfs-destroy)
     ! fails destroy || exit 1
     mountpoint=$(cut -f 3 "$dataset")
     ! grep -q "	$mountpoint/" "$mounts" || { echo "cannot unmount '$mountpoint': device busy" >&2; exit 1; }
+    # These are the only files that a test may lose, whatever it does wrong.
+    case $mountpoint in
+    *..*) exit 64 ;;
+    "$FAKE"/work/builder-*/disk) ;;
+    *) exit 64 ;;
+    esac
     /bin/umount "$mountpoint" 2>/dev/null
     rm -rf "$mountpoint" "$dataset"
     ;;
@@ -400,13 +408,17 @@ async def test_a_job_s_name_is_in_no_command_line(freebsd: FreeBSD, name: str) -
     assert freebsd.calls(uuid) == [CLONE, DEVICES, CREATE, *JEXEC, *END, IS_THERE, *REMOVE]
 
 
-async def test_a_link_in_the_snapshot_leads_no_mount_out_of_the_clone(freebsd: FreeBSD, tmp_path: Path) -> None:
+async def test_a_link_in_the_snapshot_leads_nothing_out_of_the_clone(freebsd: FreeBSD, tmp_path: Path) -> None:
     uuid = uuid4()
     jail = freebsd.jail(binds=(Bind(source=tmp_path, target="/linked/x"),))
     finished = await freebsd.run(b"echo never", jail=jail, uuid=uuid)
     assert finished.result == Aborted(message="/linked/x leads through a link in the snapshot: take another place")
     assert freebsd.calls(uuid) == [CLONE, DEVICES, *REMOVE]
-    assert not Path("/home/x").exists()
+    freebsd.order("linked-etc")
+    finished = await freebsd.run(b"echo never", jail=freebsd.jail(network=True), uuid=uuid4())
+    assert finished.result == Aborted(message="/etc leads through a link in the snapshot: take another place")
+    assert not list((tmp_path / "outside").iterdir())
+    assert freebsd.left == []
 
 
 # --- what a worker that is gone has left --------------------------------------------------------------------------------
@@ -498,13 +510,26 @@ async def test_nothing_else_is_ever_removed(freebsd: FreeBSD, name: str) -> None
 
 
 @pytest.mark.parametrize(
-    "odd", [{"origin": "-"}, {"mountpoint": "/"}, {"mountpoint": "/home/disk"}, {"mountpoint": "none"}]
+    "odd",
+    [
+        {"origin": "-"},
+        {"mountpoint": "none"},
+        {"mountpoint": "FAKE/elsewhere/NAME/disk"},
+        {"mountpoint": "FAKE/work/NAME"},
+        {"mountpoint": "FAKE/work/disk"},
+        {"mountpoint": "FAKE/work/NAME/../NAME/disk"},
+    ],
+    ids=["no clone", "not mounted", "elsewhere", "higher", "above", "through .."],
 )
 async def test_a_dataset_of_our_name_that_we_did_not_make_is_left_alone(freebsd: FreeBSD, odd: dict[str, str]) -> None:
+    """The places lie in the test's own directory: what it tries is to have the wrong thing removed."""
     name = f"builder-{GONE}-1-{uuid4()}"
-    _leave(freebsd, name, **odd)
+    given = {key: text.replace("FAKE", str(freebsd.root)).replace("NAME", name) for key, text in odd.items()}
+    (freebsd.root / "elsewhere" / name / "disk").mkdir(parents=True)
+    _leave(freebsd, name, **given)
     assert await freebsd.jail().clean_up() == (f"removed the jail {name}",)
     assert not [call for call in freebsd.calls() if call.startswith(("zfs destroy", "umount"))]
+    assert (freebsd.root / "elsewhere" / name / "disk").is_dir()
 
 
 def test_ps_tells_where_there_is_no_proc_whether_a_worker_lives() -> None:

@@ -64,16 +64,25 @@ class Clone(JobDirectory):
         for name in (view.BUILD, HOME):
             self.make_own(name.lstrip("/"), 0o755)
 
-    async def mount(self, target: Path, *command: str) -> None:
-        """Mount something on a directory below the disk, by a command whose last argument that is."""
+    def write(self, directory: str, name: str, text: str) -> None:
+        """Write a file of the system, instead of the snapshot's, for all to read. Raises OSError and SandboxError."""
+        path = _make_directory(self.disk, directory) / name
+        path.unlink(missing_ok=True)  # it may be a link
+        with path.open("x") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+
+    async def mount(self, target: str, *command: str) -> None:
+        """Mount something where the job sees it at ``target``, by a command whose last argument is that directory."""
+        path = _make_directory(self.disk, target)
         with (self.path / MOUNTS).open("ab") as file:
-            file.write(os.fsencode(target) + b"\0")
-        await self.run(*command, str(target))
+            file.write(os.fsencode(path) + b"\0")
+        await self.run(*command, str(path))
 
     async def share(self, source: Path, target: str, *, writable: bool) -> None:
         """Show the job a directory of the host. Raises SandboxError."""
-        mode = "nosuid" if writable else "ro,nosuid"
-        await self.mount(_make_target(self.disk, source, target), "mount_nullfs", "-o", mode, str(source))
+        _check_directory(source)
+        await self.mount(target, "mount_nullfs", "-o", "nosuid" if writable else "ro,nosuid", str(source))
 
     async def written(self, processes: Iterable[int]) -> int:  # noqa: ARG002 - zfs counts what they keep open too
         """Return the bytes that the clone takes beyond its snapshot, with those of deleted files that are open."""
@@ -105,20 +114,25 @@ class Clone(JobDirectory):
         raise SandboxError(f"cannot destroy {self.dataset}, do it by hand: {said}")
 
 
-def _make_target(root: Path, source: Path, target: str) -> Path:
-    """Make a directory that the job will see at ``target``. Raises SandboxError where a link would lead elsewhere."""
-    if not source.is_dir():
-        raise SandboxError(f"{source} is no directory: jails can't be shown anything else")
+def _make_directory(root: Path, target: str) -> Path:
+    """Make the directory that a job sees at ``target``, if there is none. Raises SandboxError where a link of the snapshot
+    would lead elsewhere: outside of the jail that is somewhere else on the host.
+    """
     path = root
     for part in PurePosixPath(target).parts[1:]:
         path /= part
+        if path.is_symlink():
+            raise SandboxError(f"{target} leads through a link in the snapshot: take another place")
         try:
             path.mkdir(exist_ok=True)
         except OSError as error:
             raise SandboxError(f"cannot make {target} in the clone: {error.strerror}") from error
-        if path.is_symlink():
-            raise SandboxError(f"{target} leads through a link in the snapshot: take another place")
     return path
+
+
+def _check_directory(source: Path) -> None:
+    if not source.is_dir():
+        raise SandboxError(f"{source} is no directory: jails can't be shown anything else")
 
 
 async def succeeds(running: Awaitable[bytes]) -> bool:

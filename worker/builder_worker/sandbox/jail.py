@@ -24,7 +24,6 @@ import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 import trio
@@ -286,7 +285,7 @@ class Jail(Backend):
         job_directory.prepare_root(self.options.work_root)
         async with AsyncExitStack() as resources:
             name = tag(str(task.uuid))
-            clone = self._clone(name, self.options.work_root / name, size=task.limits.work_size)
+            clone = self._clone(name, size=task.limits.work_size)
             await clone.create()
             resources.push_async_callback(_shielded, clone.remove)
             try:
@@ -300,10 +299,16 @@ class Jail(Backend):
             sandbox.keep(resources.pop_all())
             return sandbox
 
-    def _clone(self, name: str, path: Path, *, size: int | None = None) -> Clone:
+    def _clone(self, name: str, *, size: int | None = None) -> Clone:
         snapshot = self._snapshot
-        dataset = f"{parent_of(snapshot)}/{name}"
-        return Clone(path=path, size=size, owner=UID, dataset=dataset, snapshot=snapshot, run=self._run)
+        return Clone(
+            path=self.options.work_root / name,
+            size=size,
+            owner=UID,
+            dataset=f"{parent_of(snapshot)}/{name}",
+            snapshot=snapshot,
+            run=self._run,
+        )
 
     async def _furnish(self, clone: Clone, task: Task) -> None:
         """Put into a clone what a job needs. Raises OSError and SandboxError."""
@@ -314,11 +319,8 @@ class Jail(Backend):
             os.fchown(file.fileno(), UID, UID)
             file.write(container.exports(container.variables(task, HOME, PATH)))
         if self.options.network:
-            resolver = clone.disk / "etc/resolv.conf"
-            resolver.unlink(missing_ok=True)  # it may be a link
-            resolver.write_text(view.resolver())
-            resolver.chmod(0o644)
-        await clone.mount(clone.disk / "dev", "mount", "-t", "devfs", "-o", f"ruleset={_DEVFS_RULES}", "devfs")
+            clone.write("/etc", "resolv.conf", view.resolver())
+        await clone.mount("/dev", "mount", "-t", "devfs", "-o", f"ruleset={_DEVFS_RULES}", "devfs")
         for bind in self.options.binds:
             await clone.share(bind.source, bind.target, writable=bind.writable)
         for cache in self.options.caches:
@@ -331,7 +333,7 @@ class Jail(Backend):
         said = []
         jails = filter(_is_left_over, (await self._run("jls", "name")).decode().split())
         left: list[tuple[str, Prison | Clone]] = [(f"jail {name}", Prison(name=name, run=self._run)) for name in jails]
-        left += [(f"clone {name}", self._clone(name, path)) for name, path in await self._left_clones()]
+        left += [(f"clone {name}", self._clone(name)) for name in await self._left_clones()]
         for what, thing in left:
             try:
                 await thing.remove()
@@ -342,8 +344,10 @@ class Jail(Backend):
                 said.append(f"removed the {what}")
         return (*said, *await job_directory.clean_up(self.options.work_root))
 
-    async def _left_clones(self) -> list[tuple[str, Path]]:
-        """Return the last part of the names of clones whose workers are gone, and their job directories."""
+    async def _left_clones(self) -> list[str]:
+        """Return the last part of the names of clones whose workers are gone, and that are mounted where this worker
+        would have mounted them: what is removed with a clone is never what zfs names, but what this worker does.
+        """
         parent = parent_of(self._snapshot)
         columns = "name,origin,mountpoint"
         listed = await self._run("zfs", "list", "-H", "-d", "1", "-t", "filesystem", "-o", columns, parent)
@@ -351,9 +355,10 @@ class Jail(Backend):
         for line in listed.decode(errors="surrogateescape").splitlines():
             match line.split("\t"):
                 case [dataset, origin, mountpoint]:
-                    name, path = dataset.removeprefix(f"{parent}/"), Path(mountpoint).parent
-                    if _is_left_over(name) and SNAPSHOT.fullmatch(origin) and path.name == name:
-                        found.append((name, path))
+                    name = dataset.removeprefix(f"{parent}/")
+                    is_ours = _is_left_over(name) and mountpoint == str(self._clone(name).disk)
+                    if is_ours and SNAPSHOT.fullmatch(origin):
+                        found.append(name)
         return found
 
 
