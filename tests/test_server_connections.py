@@ -177,3 +177,15 @@ async def test_few_descriptors_mean_few_connections(tmp_path: Path) -> None:
         server.kill()
         assert process.stdout
         process.stdout.close()
+
+
+async def test_a_lack_of_descriptors_passes(tmp_path: Path) -> None:
+    """Others may take the last one of the machine; the server must be there when they give it back."""
+    async with start_server(tmp_path) as server:
+        await info(server)
+        server.limit(resource.RLIMIT_NOFILE, server.descriptors() + 3)
+        async with AsyncExitStack() as guests:
+            for _ in range(10):
+                await guests.enter_async_context(connect(server))
+            await server.wait_for_log("accept returned EMFILE", count=2)
+        assert (await info(server)).running == ()
