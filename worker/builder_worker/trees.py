@@ -111,19 +111,29 @@ class Cursor:
         self.fd = fd
 
 
+MAX_HELD = 10_000
+"""Names of directories still to be removed that are held at the top of a tree; deeper down fewer, so that no tree of
+any shape makes a list of millions."""
+
+
 def remove_tree(root: Path) -> None:
-    """Remove a directory with everything in it, however deep, and with directories that nobody may read.
+    """Remove a directory with everything in it, however deep or wide, and with directories that nobody may read.
 
     Raises OSError where something can't be removed, such as what is mounted on: what lies behind a bind mount is not
     the job's. Raises TreeChanged where the tree is changed meanwhile.
     """
     with Cursor(root) as cursor:
+        levels = [_remove_files(cursor)]  # of each directory from the root to here, some of those in it
         while True:
-            directory = _remove_files(cursor.fd)
-            if directory is not None:
-                os.chmod(directory, stat.S_IRWXU, dir_fd=cursor.fd)
-                cursor.down(directory)
+            if levels[-1]:
+                name = levels[-1].pop()
+                os.chmod(name, stat.S_IRWXU, dir_fd=cursor.fd)
+                cursor.down(name)
+                levels.append(_remove_files(cursor))
+            elif more := _remove_files(cursor):
+                levels[-1] = more
             elif cursor.depth:
+                levels.pop()
                 name = cursor.up()
                 os.rmdir(name, dir_fd=cursor.fd)
             else:
@@ -131,13 +141,18 @@ def remove_tree(root: Path) -> None:
     root.rmdir()
 
 
-def _remove_files(fd: int) -> bytes | None:
-    """Remove what is no directory, up to the first directory; return that one's name."""
-    os.fchmod(fd, stat.S_IRWXU)
-    with os.scandir(fd) as entries:
+def _remove_files(cursor: Cursor) -> list[bytes]:
+    """Remove what is no directory, and those that are empty, up to a number of others; return the names of these."""
+    os.fchmod(cursor.fd, stat.S_IRWXU)
+    directories: list[bytes] = []
+    most = max(1, MAX_HELD // (cursor.depth + 1))
+    with os.scandir(cursor.fd) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                return name
-            os.unlink(name, dir_fd=fd)
-    return None
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(name, dir_fd=cursor.fd)
+                continue
+            directories.append(name)
+            if len(directories) == most:
+                break
+    return directories
