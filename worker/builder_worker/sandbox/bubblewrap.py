@@ -11,6 +11,7 @@ import trio
 from attrs import define, field
 
 from builder.model import printable, text
+from builder_worker.nurseries import plain_nursery
 from builder_worker.sandbox import (
     Backend,
     Check,
@@ -84,7 +85,7 @@ class BubblewrapSandbox(Sandbox):
         """Wait until the namespace is empty, and watch the size of the work directory meanwhile."""
         assert self._process is not None, "started first"
         if self._status is None:
-            async with trio.open_nursery() as nursery:
+            async with plain_nursery() as nursery:
                 nursery.start_soon(self._enforce_size)
                 await self._process.wait_gone()
                 nursery.cancel_scope.cancel()

@@ -14,6 +14,7 @@ What is left of the host's own disk is looked at as often, whether there is a li
 it is ended before others fail for it.
 """
 
+import fcntl
 import math
 import os
 import stat
@@ -69,6 +70,9 @@ class JobDirectory:
     _left: Space | None = field(init=False, default=None)
     """What was left of the host's disk when the job was found to have taken the rest."""
 
+    _fault: OSError | None = field(init=False, default=None)
+    """Why it could not be looked at: without a sandbox, a job can move it away."""
+
     @classmethod
     async def make(cls, root: Path, name: str, *, size: int | None, owner: int | None) -> Self:
         """Make the directory. Raises SandboxError, and then nothing is left."""
@@ -113,8 +117,8 @@ class JobDirectory:
 
     @property
     def is_over(self) -> bool:
-        """Whether the job has written more than it may, and no file system kept it from it."""
-        return self._left is not None or (self.is_measured and self._was_full)
+        """Whether the job has written more than it may and no file system kept it from it, or nobody can tell."""
+        return self._left is not None or self._fault is not None or (self.is_measured and self._was_full)
 
     async def _make(self) -> None:
         self.disk.mkdir(mode=0o755)
@@ -175,10 +179,16 @@ class JobDirectory:
         return await measure(self.disk, processes)
 
     async def wait_full(self, processes: Callable[[], Iterable[int]]) -> None:
-        """Return when the job has written more than it may; for ever, if it does not.
+        """Return when the job has written more than it may, or nobody can tell; for ever, if it does not.
 
         ``processes`` returns those of the job: what they keep open counts, though it is in no directory any more.
         """
+        try:
+            await self._watch(processes)
+        except OSError as error:
+            self._fault = error
+
+    async def _watch(self, processes: Callable[[], Iterable[int]]) -> None:
         low_since = math.inf if Space.of(self.path).is_low else None  # before it wrote anything: not its fault
         while not self.is_over:
             await trio.sleep(MEASURE_INTERVAL)
@@ -186,7 +196,7 @@ class JobDirectory:
             space, now = Space.of(self.path), trio.current_time()
             low_since = (now if low_since is None else low_since) if space.is_low else None
             if self.is_measured or space.is_low:
-                size = await self.written(processes())
+                size = await measure(self.disk, processes())
                 self._was_full = self._was_full or (self.is_measured and size > (self.size or 0))
                 if low_since is not None and (size > space.reserve or now - low_since > LOW_TIMEOUT):
                     self._left = space
@@ -194,12 +204,17 @@ class JobDirectory:
 
     async def settle(self) -> None:
         """Measure once more, when the job is over. Whether it failed, the caller knows: then little room means none."""
-        self._note_full(max(_SLACK, min(_REFUSED, (self.size or 0) // 8)))
-        if self.is_measured:
-            self._was_full = self._was_full or await self.written(()) > (self.size or 0)
+        try:
+            self._note_full(max(_SLACK, min(_REFUSED, (self.size or 0) // 8)))
+            if self.is_measured:
+                self._was_full = self._was_full or await measure(self.disk, ()) > (self.size or 0)
+        except OSError as error:
+            self._fault = error
 
     def exceeded(self) -> str | None:
         """Return in words whether the job wanted to write more than it may."""
+        if self._fault is not None:
+            return f"the job's directory can't be looked at any more: {self._fault.strerror}"
         if self._left is not None:
             return f"it filled the worker's disk ({format_size(self._left.free)} left)"
         return f"work directory full (limit {format_size(self.size)})" if self._was_full and self.size else None
@@ -238,11 +253,38 @@ def left_over(root: Path) -> list[Path]:
 
 
 async def clean_up(root: Path) -> tuple[str, ...]:
-    """Remove the job directories of workers that are gone; return a line for each."""
-    paths = left_over(root)
-    for path in paths:
+    """Remove the job directories of workers that are gone; return a line for each.
+
+    Does nothing while another worker does it in the same place. Raises SandboxError if the place can't be read.
+    """
+    try:
+        lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise SandboxError(f"cannot read {root}: {error.strerror}; name another one with --work-dir") from error
+    try:
+        if _take(lock):
+            return tuple([await _remove_left_over(path) for path in left_over(root)])
+        return ()
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _remove_left_over(path: Path) -> str:
+    try:
         await remove_tree(path)
-    return tuple(f"removed the work directory {path}" for path in paths)
+    except SandboxError as error:  # what one job left must not keep all that come after it from running
+        return f"{error}; remove it by hand"
+    return f"removed the work directory {path}"
 
 
 def make_cache(path: Path, owner: int | None) -> None:

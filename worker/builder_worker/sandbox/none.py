@@ -12,6 +12,7 @@ from typing import ClassVar
 import trio
 from attrs import define, field
 
+from builder_worker.nurseries import plain_nursery
 from builder_worker.sandbox import Backend, Check, ExitStatus, Sandbox, Task, cgroups, diagnosis, job_directory, owner
 from builder_worker.sandbox.kept import MARK, KeptProcess, kill_marked
 from builder_worker.sandbox.options import Options
@@ -42,7 +43,7 @@ class Unconfined(Sandbox):
     async def wait(self) -> ExitStatus:
         """Wait for the script, and watch the size of the work directory meanwhile."""
         if self._status is None:
-            async with trio.open_nursery() as nursery:
+            async with plain_nursery() as nursery:
                 nursery.start_soon(self._enforce_size)
                 status = await self._process.wait()
                 nursery.cancel_scope.cancel()
