@@ -16,6 +16,10 @@ from builder_worker.sandbox import ExitStatus, Limits, Sandbox
 READ_SIZE = 64 * 1024
 """Bytes read from the job at once, the size of a pipe: all that is waiting there becomes one write to the server."""
 
+LINES_AT_ONCE = 1000
+"""Console lines that are sent in one go, some 15 ms: jobs in other slots wait meanwhile. What is read at once may be
+64 times more, of empty lines."""
+
 END_TIMEOUT = 10.0
 """Seconds for the processes of a job to die; what is left then is up to the sandbox."""
 
@@ -122,7 +126,7 @@ class _Run:
         while left > 0 and (data := _read(output, min(left, READ_SIZE))):
             left -= len(data)
             await self._send(data)
-        await self._send_lines_if_any(self._lines.finish())
+        await self._send_in_parts(self._lines.finish())
         pumped.set()
 
     async def _send(self, data: bytes) -> None:
@@ -130,13 +134,13 @@ class _Run:
         if self._limits.max_console is not None and self._received > self._limits.max_console:
             self._stop(f"more than {self._limits.max_console} bytes of console output")
             return
-        await self._send_lines_if_any(self._lines.feed(data))
+        await self._send_in_parts(self._lines.feed(data))
 
-    async def _send_lines_if_any(self, lines: Sequence[bytes]) -> None:
-        if lines:
-            self._sending = True
-            await self._send_lines(lines)
-            self._sending = False
+    async def _send_in_parts(self, lines: Sequence[bytes]) -> None:
+        self._sending = True
+        for first in range(0, len(lines), LINES_AT_ONCE):
+            await self._send_lines(lines[first : first + LINES_AT_ONCE])
+        self._sending = False
         self._last_output = trio.current_time()
 
 
