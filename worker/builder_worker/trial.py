@@ -13,7 +13,7 @@ from uuid import uuid4
 import trio
 from attrs import frozen
 
-from builder.errors import BuilderError
+from builder.errors import BuilderError, NobodyReads
 from builder.model import Exited, Result, ScriptJob, Signalled, describe_result, posix_signal, printable, text
 from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
@@ -102,12 +102,20 @@ async def _end_by_signal(signals: AsyncIterator[int]) -> None:
 
 async def print_lines(lines: Sequence[bytes]) -> None:
     """Print console lines: exactly, but on a terminal without what could control it."""
-    stream = sys.stdout.buffer
-    if stream.isatty():
+    if sys.stdout.isatty():
         lines = [b"\t".join(printable(part).encode() for part in line.split(b"\t")) for line in lines]
-    # Blocks while nobody reads: that slows the job, as a slow server does.
-    stream.write(b"".join(line + b"\n" for line in lines))
-    stream.flush()
+    # Waits while nobody reads: that slows the job, as a slow server does, and must not keep limits and signals waiting.
+    await trio.to_thread.run_sync(_write, b"".join(line + b"\n" for line in lines), abandon_on_cancel=True)
+
+
+def _write(data: bytes) -> None:
+    """Write to standard output, past Python's buffer, whose lock a thread that was abandoned here would keep."""
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[os.write(sys.stdout.fileno(), left) :]
+    except BrokenPipeError as error:
+        raise NobodyReads("nobody reads the console any more") from error
 
 
 def _keep(artifacts: Collection, output: Path | None) -> tuple[Kept, ...]:
