@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 import trio
-from worker_program import DEADLINE, open_server, run_worker
-from worker_sandboxes import ENVIRONMENT, reachable_directory
+from worker_program import DEADLINE, open_server, run_script, run_worker
+from worker_sandboxes import ENVIRONMENT, need, reachable_directory
 
 from builder.model import Aborted
 from builder_worker import job
@@ -174,3 +174,24 @@ async def test_a_job_that_opens_files_without_end_does_not_hold_up_the_worker(
     await disk.measure(tmp_path, processes())
     assert len(looked_at) <= 1000
     assert threading.main_thread() not in looked_at
+
+
+SOCKETS = b"""
+ulimit -n 4000
+exec perl -e '
+use Socket; my ($found, @kept) = (0);
+for (1 .. 1000) {
+    socket(my $in, PF_INET, SOCK_DGRAM, 0) or die; bind($in, sockaddr_in(0, INADDR_LOOPBACK)); push @kept, $in;
+    socket(my $out, PF_INET, SOCK_DGRAM, 0);
+    send($out, q(x) x 60000, 0, getsockname($in)) for 1 .. 4;
+}
+for my $in (@kept) { my $data; $found += length($data) while defined(recv($in, $data, 65536, MSG_DONTWAIT)) }
+print $found >> 20;'
+"""
+"""A job that leaves in the buffers of sockets what it can, and prints how many MiB it finds there."""
+
+
+async def test_what_waits_in_sockets_is_limited_as_memory(tmp_path: Path) -> None:
+    need("none", "memory")
+    finished = await run_script(tmp_path, SOCKETS, "--memory=64M")
+    assert int(finished.own_lines[0]) <= 64

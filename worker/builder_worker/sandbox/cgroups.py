@@ -73,8 +73,9 @@ _CONTROLLERS: dict[tuple[int, str], _Controller] = {
         settings=lambda limits: {
             "memory.limit_in_bytes": str(limits.memory),
             "memory.memsw.limit_in_bytes": str(limits.memory),
+            "memory.kmem.tcp.limit_in_bytes": str(limits.memory),  # what waits in sockets, which version 2 counts too
         },
-        optional=frozenset({"memory.memsw.limit_in_bytes"}),
+        optional=frozenset({"memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"}),
         events=("memory.oom_control", "oom_kill"),
     ),
     (1, "pids"): _Controller(settings=lambda limits: {"pids.max": str(limits.pids)}, events=("pids.events", "max")),
