@@ -171,6 +171,7 @@ async def test_few_descriptors_mean_few_connections(tmp_path: Path) -> None:
                 await one.say(b"x")
                 await one.finish()
             assert await ask(server, schedule("last")) == Success()
+        assert "warning 21 connections at most, since there are only 128 file descriptors" in server.log
         assert "Too many open files" not in server.log
         assert "Traceback" not in server.log
     finally:

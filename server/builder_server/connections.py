@@ -5,6 +5,7 @@ that has been there longest before the others. So a crowd that says nothing shut
 something is never closed for it; those that then stay, to wait for a job or to watch a build, can't have all places.
 """
 
+import logging
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from attrs import define, field
 
 from builder.errors import BuilderError
 from builder_server.store import Refused
+
+logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 2000
 """Connections at once; a hundred workers and their observers are far below."""
@@ -41,7 +44,10 @@ def connections_for_descriptors() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
-    return min(MAX_CONNECTIONS, max(_DESCRIPTORS, (hard - _SPARE_DESCRIPTORS) // _DESCRIPTORS))
+    enough = max(_DESCRIPTORS, (hard - _SPARE_DESCRIPTORS) // _DESCRIPTORS)
+    if enough < MAX_CONNECTIONS:
+        logger.warning("%d connections at most, since there are only %d file descriptors", enough, hard)
+    return min(MAX_CONNECTIONS, enough)
 
 
 @define(eq=False)
