@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
@@ -16,7 +17,7 @@ import trio
 from worker_program import DEADLINE, open_server, run_script, run_worker
 from worker_sandboxes import ENVIRONMENT, need, reachable_directory
 
-from builder.model import Aborted
+from builder.model import Aborted, Exited
 from builder_worker import job
 from builder_worker.sandbox import Limits, Task, disk, job_directory
 from builder_worker.sandbox.none import NoSandbox
@@ -195,3 +196,28 @@ async def test_what_waits_in_sockets_is_limited_as_memory(tmp_path: Path) -> Non
     need("none", "memory")
     finished = await run_script(tmp_path, SOCKETS, "--memory=64M")
     assert int(finished.own_lines[0]) <= 64
+
+
+async def test_a_worker_that_stood_still_does_not_take_its_own_silence_for_the_job_s(tmp_path: Path) -> None:
+    freezes = 8  # each would be taken for the job's with a chance of one half
+
+    async def freeze(_: Sequence[bytes]) -> None:
+        """As SIGSTOP does: the time passes, and the output waits in the pipe."""
+        nonlocal freezes
+        if freezes:
+            freezes -= 1
+            nursery.start_soon(stand_still)
+
+    async def stand_still() -> None:
+        time.sleep(0.3)  # noqa: ASYNC251 - nothing else may run
+
+    script = b"for i in $(seq 60); do echo $i; sleep 0.05; done"
+    task = Task(uuid=uuid4(), name="job", platform="p1", script=script, environment=ENVIRONMENT)
+    with trio.fail_after(DEADLINE):
+        async with (
+            trio.open_nursery() as nursery,
+            await NoSandbox(options=Options(work_root=tmp_path / "work")).open(task) as sandbox,
+        ):
+            result = await job.run_job(sandbox, limits=Limits(max_silent=0.2), send_lines=freeze)
+    assert result == Exited(code=0)
+    assert not freezes

@@ -75,7 +75,7 @@ class _Run:
             if self._limits.timeout is not None:
                 nursery.start_soon(self._stop_after, self._limits.timeout)
             if self._limits.max_silent is not None:
-                nursery.start_soon(self._stop_silent, self._limits.max_silent)
+                nursery.start_soon(self._stop_silent, self._limits.max_silent, output)
             pumped = trio.Event()
             nursery.start_soon(self._pump, output, pumped)
             status = await self._sandbox.wait()
@@ -103,10 +103,14 @@ class _Run:
         await trio.sleep(seconds)
         self._stop(f"time limit of {seconds:g} s exceeded")
 
-    async def _stop_silent(self, seconds: float) -> None:
-        while (left := self._last_output + seconds - trio.current_time()) > 0 or self._sending:  # noqa: ASYNC110 - time is what is waited for
-            await trio.sleep(left if left > 0 else seconds)  # while the server does not read, the job can't write
+    async def _stop_silent(self, seconds: float, output: int) -> None:
+        while (left := self._last_output + seconds - trio.current_time()) > 0 or not self._is_silent(output):  # noqa: ASYNC110 - time is what is waited for
+            await trio.sleep(left if left > 0 else seconds)
         self._stop(f"no output for {seconds:g} s")
+
+    def _is_silent(self, output: int) -> bool:
+        """Whether it is the job that says nothing: not if the server does not read, or this worker stood still."""
+        return not self._sending and not _waiting(output)
 
     async def _pump(self, output: int, pumped: trio.Event) -> None:
         """Send what the job writes until it has ended, and then what is still in the pipe.
