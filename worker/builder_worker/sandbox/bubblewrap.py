@@ -11,7 +11,6 @@ import trio
 from attrs import define, field
 
 from builder.model import printable, text
-from builder_worker.nurseries import plain_nursery
 from builder_worker.sandbox import (
     Backend,
     Check,
@@ -28,8 +27,9 @@ from builder_worker.sandbox import (
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.launch import Launch, Process
 from builder_worker.sandbox.options import Options
-from builder_worker.sandbox.prepared import SCRIPT, Prepared, open_sandbox
+from builder_worker.sandbox.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.uids import JobUser
+from builder_worker.sandbox.watched import SCRIPT, WatchedSandbox
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -65,52 +65,42 @@ def environment(task: Task, home: str, path: str) -> list[str]:
     return ["--clearenv", *(part for name, value in variables.items() for part in ("--setenv", name, value))]
 
 
-class BubblewrapSandbox(Sandbox):
+class BubblewrapSandbox(WatchedSandbox):
     """A job in bubblewrap."""
 
-    script_name = SCRIPT
-
     def __init__(self, launch: Launch, prepared: Prepared) -> None:
-        self.work = prepared.directory.build
+        super().__init__(prepared.directory)
         self._launch = launch
         self._prepared = prepared
         self._process: Process | None = None
-        self._status: ExitStatus | None = None
 
     def start(self, output: int) -> None:
         """Start the script."""
         self._process = Process.start(self._launch, output)
 
-    async def wait(self) -> ExitStatus:
-        """Wait until the namespace is empty, and watch the size of the work directory meanwhile."""
+    async def wait_gone(self) -> None:
+        """Wait until the namespace is empty."""
         assert self._process is not None, "started first"
-        if self._status is None:
-            async with plain_nursery() as nursery:
-                nursery.start_soon(self._enforce_size)
-                await self._process.wait_gone()
-                nursery.cancel_scope.cancel()
-            await self._prepared.directory.settle()
-            self._status = self._process.conclude()
-        return self._status
+        await self._process.wait_gone()
 
-    async def _enforce_size(self) -> None:
-        await self._prepared.directory.wait_full(self._processes)
-        self.kill()
+    async def conclude(self) -> ExitStatus:
+        """Return what the shell around the script said."""
+        assert self._process is not None
+        return self._process.conclude()
 
-    def _processes(self) -> Collection[int]:
+    def processes(self) -> Collection[int]:
+        """Return what is below bubblewrap."""
         return self._process.processes if self._process is not None else ()
+
+    def limit_hit(self) -> str | None:
+        """Return what the control groups counted."""
+        return self._prepared.group.exceeded()
 
     def kill(self) -> None:
         """Kill the namespace."""
-        if self._process is not None and self._status is None:
+        if self._process is not None and self.status is None:
             self._prepared.group.kill()
             self._process.kill()
-
-    def exceeded(self) -> str | None:
-        """Return the limit that ended the job. A job that coped with it and succeeded was not ended by it."""
-        if self._status is None or (self._status.code == 0 and not self._prepared.directory.is_over):
-            return None
-        return self._prepared.group.exceeded() or self._prepared.directory.exceeded()
 
     async def aclose(self) -> None:
         """Kill, wait, remove. There is no deadline: what was killed ends as soon as the kernel lets it."""

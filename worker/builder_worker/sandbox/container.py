@@ -9,15 +9,16 @@ import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import trio
 from attrs import define, frozen
 
-from builder_worker.sandbox import ExitStatus, Sandbox, SandboxError, Task, launch, tools
+from builder_worker.sandbox import ExitStatus, SandboxError, Task, launch, tools
 from builder_worker.sandbox.job_directory import JobDirectory
-from builder_worker.sandbox.prepared import SCRIPT, Prepared
+from builder_worker.sandbox.prepared import Prepared
+from builder_worker.sandbox.watched import WatchedSandbox
 
 ENVIRONMENT = "environment"
 """Name of the file beside the job's disk that sets its variables: a command line would show them to all users."""
@@ -118,21 +119,17 @@ class _Running:
     line: int | None
 
 
-class ContainerSandbox(Sandbox):
+class ContainerSandbox(WatchedSandbox):
     """A job in a container."""
 
-    script_name = SCRIPT
-
     def __init__(self, command: Command, prepared: Prepared) -> None:
-        self.work = prepared.directory.build
-        self.directory = prepared.directory
+        super().__init__(prepared.directory)
         self.group = prepared.group
         self._command = command
         self._prepared = prepared
         self._running: _Running | None = None
         self._killed = False
         self._told = b""  # what the shell said after the script
-        self.status: ExitStatus | None = None
 
     def start(self, output: int) -> None:
         """Start the container program, and its lifeline first."""
@@ -165,20 +162,10 @@ class ContainerSandbox(Sandbox):
             start_new_session=True,
         )
 
-    async def wait(self) -> ExitStatus:
-        """Wait for the container program, and watch the size of the work directory meanwhile."""
-        if self.status is None:
-            await self._wait_gone()
-            await self.directory.settle()
-            self.status = await self.conclude()
-        return self.status
-
-    async def _wait_gone(self) -> None:
+    async def wait_gone(self) -> None:
+        """Wait for the container program."""
         assert self._running is not None, "started first"
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._enforce_size)
-            await trio.lowlevel.wait_readable(self._running.pidfd)
-            nursery.cancel_scope.cancel()
+        await trio.lowlevel.wait_readable(self._running.pidfd)
         self._running.process.wait()
 
     async def conclude(self) -> ExitStatus:
@@ -198,9 +185,13 @@ class ContainerSandbox(Sandbox):
         """Return whether the container's own control groups say that a limit was hit."""
         return _HITS[limit].search(self._told) is not None
 
-    async def _enforce_size(self) -> None:
-        await self.directory.wait_full(self.group.processes)
-        self.kill()
+    def processes(self) -> Iterable[int]:
+        """Return what is in the worker's own control groups."""
+        return self.group.processes()
+
+    def limit_hit(self) -> str | None:
+        """Return what the worker's control groups counted."""
+        return self.group.exceeded()
 
     def kill(self) -> None:
         """Cut the lifeline, which ends the container, and kill all processes in the control groups."""
@@ -212,12 +203,6 @@ class ContainerSandbox(Sandbox):
             os.close(running.line)
             running.line = None
         self.group.kill()
-
-    def exceeded(self) -> str | None:
-        """Return the limit that ended the job."""
-        if self.status is None or (self.status.code == 0 and not self.directory.is_over):
-            return None
-        return self.group.exceeded() or self.directory.exceeded()
 
     async def aclose(self) -> None:
         """Kill, wait, remove. There is no deadline: what was killed ends as soon as the kernel lets it."""
@@ -231,7 +216,7 @@ class ContainerSandbox(Sandbox):
     async def _end(self, running: _Running) -> None:
         if running.process.poll() is None:
             self.kill()
-        await self._wait_gone()
+        await self.wait_gone()
         if running.line is not None:  # all is over, so its work is not wanted
             running.lifeline.kill()
             os.close(running.line)

@@ -50,8 +50,8 @@ from builder_worker.sandbox.diagnosis import Problem
 from builder_worker.sandbox.kept import MARK, KeptProcess
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over, tag
-from builder_worker.sandbox.prepared import SCRIPT
 from builder_worker.sandbox.prison import Prison
+from builder_worker.sandbox.watched import SCRIPT, WatchedSandbox
 
 USER, UID = "nobody", 65534
 """FreeBSD's own, in every base system."""
@@ -92,15 +92,12 @@ cd {view.BUILD} && unset OLDPWD && exec "$@"
 _LIFELINE = 'read -r _; exec "$@"'
 
 
-class JailSandbox(Sandbox):
+class JailSandbox(WatchedSandbox):
     """A job in a jail."""
 
-    script_name = SCRIPT
-
     def __init__(self, task: Task, clone: Clone, prison: Prison, environment: Mapping[str, str]) -> None:
-        self.work = clone.build
+        super().__init__(clone)
         self._task = task
-        self._clone = clone
         self._prison = prison
         self._environment = environment
         self._resources = AsyncExitStack()
@@ -112,7 +109,6 @@ class JailSandbox(Sandbox):
         )
         self._lifeline: subprocess.Popen[bytes] | None = None
         self._out_of_memory = False
-        self._status: ExitStatus | None = None
 
     def _command(self) -> list[str]:
         jexec = shutil.which("jexec", path=self._environment["PATH"]) or "/usr/sbin/jexec"
@@ -144,41 +140,37 @@ class JailSandbox(Sandbox):
             os.close(end)
         self._process.start(output)
 
-    async def wait(self) -> ExitStatus:
+    async def wait_gone(self) -> None:
         """Wait for the script and remove the jail, which ends the rest."""
-        if self._status is None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._enforce_size)
-                status = await self._process.wait()
-                nursery.cancel_scope.cancel()
-            await self._prison.remove()
-            await self._clone.settle()
-            if self._task.limits.memory is not None and status.code != 0:
-                self._out_of_memory = await self._prison.ran_out_of_memory()
-            self._status = status
-        return self._status
+        await self._process.wait_gone()
+        await self._prison.remove()
 
-    async def _enforce_size(self) -> None:
-        await self._clone.wait_full(lambda: ())
-        self.kill()
+    async def conclude(self) -> ExitStatus:
+        """Return what the keeper said."""
+        status = self._process.conclude()
+        if self._task.limits.memory is not None and status.code != 0:
+            self._out_of_memory = await self._prison.ran_out_of_memory()
+        return status
+
+    def processes(self) -> tuple[int, ...]:
+        """Return none: zfs counts what they keep open as well."""
+        return ()
+
+    def limit_hit(self) -> str | None:
+        """Return whether memory was it. Of processes the kernel does not tell."""
+        memory = self._task.limits.memory
+        return out_of_memory(memory) if memory is not None and self._out_of_memory else None
 
     def kill(self) -> None:
         """Kill the script; ``wait`` ends the rest."""
         self._process.kill()
-
-    def exceeded(self) -> str | None:
-        """Return the limit that ended the job. Of processes the kernel does not tell."""
-        if self._status is None or (self._status.code == 0 and not self._clone.is_over):
-            return None
-        memory = self._task.limits.memory
-        return out_of_memory(memory) if memory is not None and self._out_of_memory else self._clone.exceeded()
 
     async def aclose(self) -> None:
         """Kill, wait, remove the jail and the clone."""
         with trio.CancelScope(shield=True):
             if self._process.runs:
                 self.kill()
-                await self._process.wait()
+                await self._process.wait_gone()
             if self._lifeline is not None:
                 self._lifeline.kill()  # before its end of the pipe tells it that the worker is gone
                 self._lifeline.wait()

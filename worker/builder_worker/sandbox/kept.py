@@ -40,7 +40,7 @@ class KeptProcess:
 
     @property
     def runs(self) -> bool:
-        """Whether it was started and ``wait`` has not returned."""
+        """Whether it was started and ``wait_gone`` has not returned."""
         return self._link is not None
 
     @property
@@ -74,7 +74,7 @@ class KeptProcess:
                 raise SandboxError(f"the job can't be started: {error}") from error
         self._link = ours
 
-    async def wait(self) -> ExitStatus:
+    async def wait_gone(self) -> None:
         """Wait until the command has ended and nothing of it is left."""
         while self._link:
             # no deadline before the end is wanted: a job takes as long as it takes, and its limits are the caller's
@@ -83,16 +83,18 @@ class KeptProcess:
                 self._receive(self._link)
             if self._waiting.cancelled_caught:
                 self._insist()
+        if not self._report:
+            await kill_marked(self._environment[MARK])
+        await self._group.wait_empty()
+
+    def conclude(self) -> ExitStatus:
+        """Return how the command ended, when nothing of it is left."""
         match self._report.split():
             case [b"exited", code]:
-                status = ExitStatus(code=int(code))
+                return ExitStatus(code=int(code))
             case [b"signalled", number]:
-                status = ExitStatus(signal=int(number))
-            case _:
-                status = ExitStatus(signal=signal.SIGKILL)
-                await kill_marked(self._environment[MARK])
-        await self._group.wait_empty()
-        return status
+                return ExitStatus(signal=int(number))
+        return ExitStatus(signal=signal.SIGKILL)
 
     def _receive(self, link: socket.socket) -> None:
         assert self._keeper

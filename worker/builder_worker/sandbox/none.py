@@ -12,20 +12,18 @@ from typing import ClassVar
 import trio
 from attrs import define, field
 
-from builder_worker.nurseries import plain_nursery
 from builder_worker.sandbox import Backend, Check, ExitStatus, Sandbox, Task, cgroups, diagnosis, job_directory, owner
 from builder_worker.sandbox.kept import MARK, KeptProcess, kill_marked
 from builder_worker.sandbox.options import Options
-from builder_worker.sandbox.prepared import SCRIPT, Prepared, open_sandbox
+from builder_worker.sandbox.prepared import Prepared, open_sandbox
+from builder_worker.sandbox.watched import SCRIPT, WatchedSandbox
 
 
-class Unconfined(Sandbox):
+class Unconfined(WatchedSandbox):
     """A job without a sandbox, in a directory of its own."""
 
-    script_name = SCRIPT
-
     def __init__(self, task: Task, prepared: Prepared) -> None:
-        self.work = prepared.directory.build
+        super().__init__(prepared.directory)
         self._prepared = prepared
         script = str(self.work / SCRIPT)
         self._process = KeptProcess(
@@ -34,44 +32,38 @@ class Unconfined(Sandbox):
             directory=self.work,
             group=prepared.group,
         )
-        self._status: ExitStatus | None = None
 
     def start(self, output: int) -> None:
         """Start the script."""
         self._process.start(output)
 
-    async def wait(self) -> ExitStatus:
-        """Wait for the script, and watch the size of the work directory meanwhile."""
-        if self._status is None:
-            async with plain_nursery() as nursery:
-                nursery.start_soon(self._enforce_size)
-                status = await self._process.wait()
-                nursery.cancel_scope.cancel()
-            await self._prepared.directory.settle()
-            self._status = status
-        return self._status
+    async def wait_gone(self) -> None:
+        """Wait for the keeper."""
+        await self._process.wait_gone()
 
-    async def _enforce_size(self) -> None:
-        await self._prepared.directory.wait_full(lambda: self._process.processes)
-        self.kill()
+    async def conclude(self) -> ExitStatus:
+        """Return what the keeper said."""
+        return self._process.conclude()
+
+    def processes(self) -> list[int]:
+        """Return what is below the keeper."""
+        return self._process.processes
+
+    def limit_hit(self) -> str | None:
+        """Return what the control groups counted, or that there was an end to all limits."""
+        lost = "the job killed the process that watched over it" if self._process.was_lost else None
+        return self._prepared.group.exceeded() or lost
 
     def kill(self) -> None:
         """Kill all that came of the script."""
         self._process.kill()
-
-    def exceeded(self) -> str | None:
-        """Return the limit that ended the job."""
-        if self._status is None or (self._status.code == 0 and not self._prepared.directory.is_over):
-            return None
-        lost = "the job killed the process that watched over it" if self._process.was_lost else None
-        return self._prepared.group.exceeded() or self._prepared.directory.exceeded() or lost
 
     async def aclose(self) -> None:
         """Kill, wait, remove."""
         with trio.CancelScope(shield=True):
             if self._process.runs:
                 self.kill()
-                await self._process.wait()
+                await self._process.wait_gone()
             await self._prepared.aclose()
 
 

@@ -74,14 +74,13 @@ class PodmanSandbox(container.ContainerSandbox):
     limits: Limits = Limits()
     """What the job is limited to, by podman or by the worker's groups."""
 
-    def exceeded(self) -> str | None:
-        """Return the limit that ended the job. The container's groups are gone; what they counted was told before."""
-        if self.status is not None and self.status.code != 0:
-            if self.limits.memory is not None and self.was_hit("memory"):
-                return out_of_memory(self.limits.memory)
-            if self.limits.pids is not None and self.was_hit("pids"):
-                return too_many_processes(self.limits.pids)
-        return super().exceeded()
+    def limit_hit(self) -> str | None:
+        """Return what the container's groups counted: they are gone, but it was told before."""
+        if self.limits.memory is not None and self.was_hit("memory"):
+            return out_of_memory(self.limits.memory)
+        if self.limits.pids is not None and self.was_hit("pids"):
+            return too_many_processes(self.limits.pids)
+        return super().limit_hit()
 
     async def discard(self) -> None:
         """Remove the container, in whatever state it is."""

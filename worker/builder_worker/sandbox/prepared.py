@@ -12,9 +12,7 @@ from builder_worker.sandbox.cgroups import Cgroups, Group
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.uids import JobUser
-
-SCRIPT = ".builder-script"
-"""Begins with a dot, so that a job's own ``rm *`` or ``sha256sum *`` does not see it."""
+from builder_worker.sandbox.watched import SCRIPT
 
 
 @frozen(kw_only=True)
