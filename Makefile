@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 # Where the demo uploads its results; empty: they stay on disk. make demo UPLOAD=http://user:password@host/upload
 export UPLOAD ?=
 
-.PHONY: demo test lint unit test-interop soak bench wheel deb clean help
+.PHONY: demo test lint unit test-interop test-vm bench wheel deb clean help
 
 help:
 	@echo "make demo          run a server and a worker, build this project twice, compare (UPLOAD=URL to upload)"
 	@echo "make test          lint, type check and the whole test suite"
 	@echo "make test-interop  the same programs against the original's (BUILDER_PEER_BIN=folder with its programs)"
+	@echo "make test-vm       the packages and sandboxes in a virtual machine with systemd and control groups of version 2"
 	@echo "make bench         benchmarks, medians"
 	@echo "make wheel         build the wheel"
 	@echo "make deb           build Debian packages for this release into dist/"
@@ -42,6 +43,9 @@ unit: $(VENV)/.installed
 test-interop: $(VENV)/.installed
 	@$(BIN)/python tests/interop/check_peer.py
 	$(BIN)/pytest -m interop tests/interop
+
+test-vm: deb
+	tests/vm/run.sh
 
 bench: $(VENV)/.installed
 	@for script in bench/bench_*.py; do $(BIN)/python $$script || exit 1; done

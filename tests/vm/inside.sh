@@ -1,0 +1,26 @@
+#!/bin/sh
+# Run in the virtual machine by inside.service: installs the packages, runs a job as an operator would, and the tests.
+set -eu
+export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
+tape=/opt/tape
+source=/opt/source
+
+[ "$(stat --file-system --format=%T /sys/fs/cgroup)" = cgroup2fs ]
+
+dpkg --install "$tape"/*.deb >/dev/null
+systemctl is-active builder-server
+systemctl start builder-worker@vm
+printf '#!/bin/sh\necho hello >greeting\n' | builder-client schedule greet vm - --period daily
+timeout 60 sh -c 'until ls /var/lib/builder/greet/*/full; do sleep 1; done'
+builder-inspect /var/lib/builder/greet/*/full
+systemctl stop builder-worker@vm builder-server
+journalctl --no-pager --output=cat -u builder-server -u 'builder-worker@*'
+
+mkdir "$source"
+tar -xf "$tape/source.tar" -C "$source"
+cd "$source"
+export BUILDER_TEST_REQUIRE=bubblewrap,overlay,podman,nspawn BUILDER_TEST_DEADLINE=600
+export PYTHONPATH=$source:$source/server:$source/worker:$source/client
+xargs --delimiter='\n' --arg-file="$tape/arguments" \
+  systemd-run --quiet --scope -p Delegate=yes /opt/venv/bin/python -m pytest -q -n 2 -p no:cacheprovider
+echo "all of it passed"
