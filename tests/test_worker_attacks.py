@@ -133,6 +133,24 @@ async def test_of_two_workers_that_start_together_one_cleans_up(tmp_path: Path) 
     assert not left.exists()
 
 
+async def test_the_directory_of_a_living_job_is_left_alone_by_workers_that_do_not_see_its_own(tmp_path: Path) -> None:
+    async with (
+        open_server() as server,
+        run_worker(tmp_path, "-r", server.address) as worker,
+        server.accept() as connection,
+    ):
+        await connection.hand_out(b"echo begun; exec sleep 1000")
+        assert await connection.read_line() == b"begun"
+        (directory,) = (tmp_path / "work").iterdir()
+        elsewhere = directory.with_name(f"{GONE}{uuid4()}")  # as it looks from another container
+        directory.rename(elsewhere)
+        assert await job_directory.clean_up(tmp_path / "work") == ()
+        assert elsewhere.is_dir()
+        worker.process.kill()
+        await worker.wait()
+    assert await job_directory.clean_up(tmp_path / "work") == (f"removed the work directory {elsewhere}",)
+
+
 def test_a_wide_tree_takes_not_much_longer_to_remove_than_to_make() -> None:
     with reachable_directory() as place:  # on a disk: file systems in memory do not mind
         tree = place / "tree"

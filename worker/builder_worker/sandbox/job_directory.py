@@ -31,6 +31,8 @@ from builder_worker.sandbox.disk import Space, measure
 from builder_worker.sandbox.owner import is_left_over, tag
 from builder_worker.sandbox.sizes import format_size
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 MIN_IMAGE = 1024 * 1024
 """Bytes; ext4 needs some for itself."""
 
@@ -70,6 +72,9 @@ class JobDirectory:
     _left: Space | None = field(init=False, default=None)
     """What was left of the host's disk when the job was found to have taken the rest."""
 
+    _held: int | None = field(init=False, default=None)
+    """A descriptor with a lock: by that, workers in other containers, who do not see this process, know that it lives."""
+
     _fault: OSError | None = field(init=False, default=None)
     """Why it could not be looked at: without a sandbox, a job can move it away."""
 
@@ -85,6 +90,7 @@ class JobDirectory:
         try:
             # nobody passes but the worker and the job's own group: what jobs write may be open to all
             self.path.mkdir(mode=0o700)
+            self._hold()
             if self.owner is not None:
                 os.chown(self.path, -1, self.owner)
                 self.path.chmod(0o710)
@@ -99,6 +105,10 @@ class JobDirectory:
             with trio.CancelScope(shield=True):
                 await self.remove()
             raise
+
+    def _hold(self) -> None:
+        self._held = os.open(self.path, _DIRECTORY)
+        fcntl.flock(self._held, fcntl.LOCK_SH)  # at once, or when somebody has looked whether it is held
 
     @property
     def disk(self) -> Path:
@@ -221,7 +231,12 @@ class JobDirectory:
 
     async def remove(self) -> None:
         """Remove it, whatever the job made of it. Raises SandboxError."""
-        await remove_tree(self.path)
+        try:
+            await remove_tree(self.path)
+        finally:
+            if self._held is not None:
+                os.close(self._held)
+                self._held = None
 
 
 async def remove_tree(path: Path) -> None:
@@ -248,8 +263,29 @@ async def _unmount(disk: Path) -> None:
 
 
 def left_over(root: Path) -> list[Path]:
-    """Return the job directories of workers that are gone, sorted."""
+    """Return the job directories of workers that are gone, or that can't be seen from here, sorted."""
     return sorted(path for path in root.iterdir() if is_left_over(path.name)) if root.is_dir() else []
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        lock = _lock(path)
+    except OSError:  # no directory at all, or not for this worker: removing it will tell
+        return False
+    if lock is not None:
+        os.close(lock)
+    return lock is None
+
+
+def _lock(path: Path) -> int | None:
+    """Return a descriptor with a lock on a directory, or None if another one has it. Raises OSError."""
+    lock = os.open(path, _DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 async def clean_up(root: Path) -> tuple[str, ...]:
@@ -258,25 +294,17 @@ async def clean_up(root: Path) -> tuple[str, ...]:
     Does nothing while another worker does it in the same place. Raises SandboxError if the place can't be read.
     """
     try:
-        lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lock = _lock(root)
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise SandboxError(f"cannot read {root}: {error.strerror}; name another one with --work-dir") from error
-    try:
-        if _take(lock):
-            return tuple([await _remove_left_over(path) for path in left_over(root)])
+    if lock is None:
         return ()
+    try:
+        return tuple([await _remove_left_over(path) for path in left_over(root) if not _is_held(path)])
     finally:
         os.close(lock)
-
-
-def _take(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 async def _remove_left_over(path: Path) -> str:
