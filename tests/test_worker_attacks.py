@@ -20,6 +20,7 @@ from worker_sandboxes import ENVIRONMENT, need, reachable_directory
 from builder.model import Aborted, Exited
 from builder_worker import job
 from builder_worker.sandbox import Limits, Task, disk, job_directory
+from builder_worker.sandbox.cgroups import Group
 from builder_worker.sandbox.none import NoSandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.trees import remove_tree
@@ -149,6 +150,11 @@ async def test_the_directory_of_a_living_job_is_left_alone_by_workers_that_do_no
         worker.process.kill()
         await worker.wait()
     assert await job_directory.clean_up(tmp_path / "work") == (f"removed the work directory {elsewhere}",)
+
+
+def test_a_process_that_is_not_seen_from_here_is_not_taken_for_one_of_this_worker_s(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.procs").write_text("0\n17\n0\n")
+    assert Group(hierarchies=(), directories=(tmp_path,), limits=Limits()).processes() == {17}
 
 
 def test_a_wide_tree_takes_not_much_longer_to_remove_than_to_make() -> None:

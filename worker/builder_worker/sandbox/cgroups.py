@@ -87,6 +87,9 @@ _CONTROLLERS: dict[tuple[int, str], _Controller] = {
 _LIMIT_OF = {"memory": "memory", "pids": "pids", "cpu": "cpus"}
 """The field of Limits that a controller enforces."""
 
+_UNSEEN = {0}
+"""What the kernel calls a process of another container, where this worker can't see it. To kill 0 is to kill oneself."""
+
 _SYSTEMD = "name=systemd"
 """A hierarchy of version 1 without controllers. systemd-nspawn makes groups in it, of the names that it is in
 elsewhere, and leaves them; so the worker makes and removes them."""
@@ -316,7 +319,7 @@ class Group:
             for path, _, _ in os.walk(directory):
                 with contextlib.suppress(OSError):
                     pids.update(map(int, Path(path, "cgroup.procs").read_text().split()))
-        return frozenset(pids)
+        return frozenset(pids - _UNSEEN)
 
     def kill(self) -> None:
         """Kill all processes of the job. Harmless when there are none."""
