@@ -28,6 +28,7 @@ from farm import (
     do,
     eventually,
     eventually_async,
+    given_job,
     info,
     log_lines,
     observe,
@@ -37,6 +38,7 @@ from farm import (
     schedule,
     start_server,
     take_job,
+    waiting_worker,
 )
 
 from builder.errors import ConnectionEnded
@@ -365,14 +367,13 @@ async def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
         reply = await ask(server, schedule("c", text=bytes(100_000)))
         assert reply == Failure(message="the server failed: the database can't be written: database or disk is full")
         assert await queues(server) == {"p1": ["b"]}
-        with contextlib.suppress(trio.BrokenResourceError, ConnectionEnded):
-            await build(server, lines=[b"x" * 50_000], artifacts=SOME)
-        await server.wait_for_log("No space left on device", count=4)
-        filler.unlink()
-
-        await wait_until_queued(server, "b")
-        await do(server, schedule("c", text=bytes(100_000)))
-        for name in "bc":
+        async with waiting_worker(server) as worker:
+            await server.wait_for_log("is almost full: no job is handed out until there is room")
+            filler.unlink()
+            await (await given_job(worker)).finish(artifacts=SOME)
+        await server.wait_for_log("there is room again")
+        await do(server, schedule("c"), schedule("d", text=bytes(100_000)))
+        for name in "cd":
             uuid_, _ = await build(server, lines=[b"one"], artifacts=SOME)
             assert server.execution(name, uuid_).artifacts == SOME
         assert "Traceback" not in server.log

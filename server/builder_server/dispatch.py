@@ -16,9 +16,13 @@ from attrs import define, field
 from builder.messages import MAX_SCRIPT
 from builder.model import Instant, OrbBuildJob, ScriptJob, printable
 from builder_server import templates
+from builder_server.room import room
 from builder_server.store import Build, Store
 
 logger = logging.getLogger(__name__)
+
+ROOM_POLL = 2.0
+"""Seconds between looks for room on a full disk."""
 
 TEMPLATE_POLL = 2.0
 """Seconds between looks for a template that a queued job lacks: directories are not watched, this is cheap."""
@@ -29,11 +33,13 @@ class Dispatcher:
     """Hands queued jobs to the workers that wait."""
 
     store: Store
+    data_dir: Path
     config_dir: Path
     now: Callable[[], Instant]
     _lines: defaultdict[str, trio.Lock] = field(factory=lambda: defaultdict(trio.Lock))
     _changed: trio.Event = field(factory=trio.Event)
     _warned: set[str] = field(factory=set)
+    _is_full: bool = False
 
     def wake(self) -> None:
         """Say that a queue may have got a job, or a platform its ban lifted."""
@@ -49,6 +55,7 @@ class Dispatcher:
             async with self._lines[platform]:
                 while True:
                     changed = self._changed
+                    await self._wait_for_room()
                     template = await self._template(platform)
                     taken = await self.store.take(platform, uuid4(), self.now(), _expander(template, platform))
                     if taken.blocked is not None:
@@ -63,6 +70,17 @@ class Dispatcher:
             line = self._lines[platform].statistics()
             if line.owner is None and not line.tasks_waiting:
                 del self._lines[platform]  # a peer may name any platform: none is kept for ever
+
+    async def _wait_for_room(self) -> None:
+        """Wait while what comes of a job could not be recorded: it would be run three times, and lost."""
+        while await trio.to_thread.run_sync(room, self.data_dir) < 0:
+            if not self._is_full:
+                self._is_full = True
+                logger.error("%s is almost full: no job is handed out until there is room", self.data_dir)
+            await trio.sleep(ROOM_POLL)
+        if self._is_full:
+            self._is_full = False
+            logger.info("there is room again in %s", self.data_dir)
 
     async def _wait_for_template(self, platform: str, known: bytes | None, changed: trio.Event) -> None:
         while not changed.is_set():

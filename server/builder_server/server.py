@@ -130,7 +130,7 @@ class _Server:
 
     @classmethod
     def make(cls, settings: Settings, store: Store, now: Callable[[], Instant], connections: Connections) -> "_Server":
-        dispatcher = Dispatcher(store, settings.config_dir, now)
+        dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, now)
         uploader = Uploader.to(settings.upload, store, settings.data_dir) if settings.upload else None
         builds = Builds(
             store,
