@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import sandbox_runs
 import trio
 from worker_program import DEADLINE, open_server, run_script, run_worker
 from worker_sandboxes import ENVIRONMENT, need, reachable_directory
@@ -245,3 +246,18 @@ async def test_a_worker_that_stood_still_does_not_take_its_own_silence_for_the_j
             result = await job.run_job(sandbox, limits=Limits(max_silent=0.2), send_lines=freeze)
     assert result == Exited(code=0)
     assert not freezes
+
+
+CLOSED = """
+mkdir closed
+for name in 1 2 3; do head -c 3000000 /dev/zero >closed/$name; done
+chmod 0 closed
+sleep 5
+"""
+"""A job that writes more than it may where nobody may look."""
+
+
+def test_a_directory_that_is_closed_to_all_takes_room_too() -> None:
+    with sandbox_runs.driver("bubblewrap", "user") as worker:
+        outcome = worker.run(CLOSED, limits={"work_size": 4 * sandbox_runs.MIB})
+        assert outcome.exceeded == "work directory full (limit 4 MiB)"
