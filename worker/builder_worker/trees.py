@@ -17,6 +17,7 @@ from typing import Self
 from builder.errors import BuilderError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PLACE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 Identity = tuple[int, int]
@@ -79,6 +80,28 @@ class Cursor:
         self._replace(below)
         self._trail.append((name, here))
 
+    def check_not_mounted(self) -> None:
+        """Raise OSError if the root is not a directory like others, but something that is mounted, such as /."""
+        above = os.open(b"..", _PLACE, dir_fd=self.fd)
+        try:
+            if _mount(above) != self._mount or identity(os.fstat(above)) == identity(self.root):
+                raise OSError(errno.EBUSY, "a file system is mounted there")
+        finally:
+            os.close(above)
+
+    def unlock(self, name: bytes) -> None:
+        """Give the owner all rights to a directory, but not to what is mounted on it. Raises OSError."""
+        place = os.open(name, _PLACE, dir_fd=self.fd)
+        try:
+            if _mount(place) != self._mount:
+                return
+            if os.chmod in os.supports_follow_symlinks:
+                os.chmod(name, stat.S_IRWXU, dir_fd=self.fd, follow_symlinks=False)
+            else:  # Linux, where this names what was opened, and nothing else
+                Path(f"/proc/self/fd/{place}").chmod(stat.S_IRWXU)
+        finally:
+            os.close(place)
+
     def up(self) -> bytes:
         """Return to the directory above, and return the name of the one that was left."""
         name, parent = self._trail.pop()
@@ -123,12 +146,12 @@ def remove_tree(root: Path) -> None:
     the job's. Raises TreeChanged where the tree is changed meanwhile.
     """
     with Cursor(root) as cursor:
+        cursor.check_not_mounted()
         levels = [_remove_files(cursor)]  # of each directory from the root to here, some of those in it
         while True:
             if levels[-1]:
                 name = levels[-1].pop()
-                os.chmod(name, stat.S_IRWXU, dir_fd=cursor.fd)
-                cursor.down(name)
+                _enter(cursor, name)
                 levels.append(_remove_files(cursor))
             elif more := _remove_files(cursor):
                 levels[-1] = more
@@ -139,6 +162,14 @@ def remove_tree(root: Path) -> None:
             else:
                 break
     root.rmdir()
+
+
+def _enter(cursor: Cursor, name: bytes) -> None:
+    try:
+        cursor.down(name)
+    except PermissionError:
+        cursor.unlock(name)
+        cursor.down(name)
 
 
 def _remove_files(cursor: Cursor) -> list[bytes]:
