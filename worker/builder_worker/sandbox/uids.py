@@ -46,4 +46,4 @@ def take(uids: range, *, shared: bool, locks: Path = LOCKS) -> JobUser:
                 return JobUser(uid=uids[index], index=index, lock=lock)
     except OSError as error:
         raise SandboxError(f"cannot take a user for the job: {error}") from error
-    raise SandboxError(f"all users for jobs, {uids[0]} to {uids[-1]}, are taken: give a larger range")
+    raise SandboxError(f"all users for jobs, {uids[0]} to {uids[-1]}, are taken: have fewer --slots on this machine")
