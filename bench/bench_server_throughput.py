@@ -19,17 +19,8 @@ import trio
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), *(str(ROOT / name) for name in (".", "server", "worker", "client"))]
 
-from farm import (  # noqa: E402  the harness of the tests, found through the path above
-    CLIENT,
-    Server,
-    ask,
-    build,
-    connect,
-    do,
-    schedule,
-    start_server,
-    take_job,
-)
+from farm import Server, start_server  # noqa: E402  the harness of the tests, found through the path above
+from scripted import CLIENT, ask, build, connect, do, schedule, take_job  # noqa: E402
 
 from builder import codec, execution  # noqa: E402
 from builder.execution import FinishedHead  # noqa: E402

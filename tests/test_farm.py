@@ -10,6 +10,7 @@ from uuid import UUID
 
 import farm
 import pytest
+import scripted
 from farm import DEADLINE, Server, eventually, run_client, running_server, running_worker
 
 from builder.model import Exited
@@ -173,7 +174,9 @@ async def test_a_stopped_workers_job_is_lost_and_all_of_it_killed(tmp_path: Path
 async def test_ten_workers_share_forty_jobs(tmp_path: Path) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(running_server(tmp_path))
-        await farm.do(server, *(farm.schedule(f"job-{number}", text=b"echo $BUILDER_JOB\n") for number in range(40)))
+        await scripted.do(
+            server, *(scripted.schedule(f"job-{number}", text=b"echo $BUILDER_JOB\n") for number in range(40))
+        )
         for _ in range(10):
             stack.enter_context(running_worker(server, "p1", *WORKER))
         await eventually(

@@ -4,18 +4,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from farm import (
+from farm import LocalServer, eventually, run_server
+from scripted import (
     CLIENT,
-    LocalServer,
     ask,
     build,
     connect,
     do,
-    eventually,
     given_job,
     info,
     queues,
-    run_server,
     running,
     schedule,
     script,

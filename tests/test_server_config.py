@@ -10,22 +10,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from farm import (
-    DEADLINE,
-    Server,
-    ask,
-    build,
-    connect,
-    do,
-    environment,
-    info,
-    launch_server,
-    log_lines,
-    running_server,
-    schedule,
-    start_server,
-    take_job,
-)
+from farm import DEADLINE, Server, environment, launch_server, log_lines, running_server, start_server
+from scripted import ask, build, connect, do, info, schedule, take_job
 
 from builder import __version__
 from builder.messages import Unschedule

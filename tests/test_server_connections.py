@@ -10,27 +10,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from farm import (
-    CLIENT,
-    WORKER,
-    LocalServer,
-    ScriptedPeer,
-    Server,
-    ask,
-    connect,
-    do,
-    environment,
-    eventually,
-    given_job,
-    info,
-    log_lines,
-    run_server,
-    schedule,
-    start_server,
-    take_job,
-    wait_until_announced,
-    waiting_worker,
-)
+from farm import LocalServer, Server, environment, eventually, log_lines, run_server, start_server, wait_until_announced
+from scripted import CLIENT, WORKER, ScriptedPeer, ask, connect, do, given_job, info, schedule, take_job, waiting_worker
 from trio.testing import wait_all_tasks_blocked
 
 from builder.messages import Failure, Hello, Info, InfoReply, Observe, Success

@@ -4,17 +4,8 @@ from pathlib import Path
 from uuid import UUID
 
 import trio
-from farm import (
-    Server,
-    do,
-    eventually_async,
-    info,
-    observe,
-    queues,
-    schedule,
-    start_server,
-    take_job,
-)
+from farm import Server, eventually_async, start_server
+from scripted import do, info, observe, queues, schedule, take_job
 
 from builder.model import Artifact, Exited
 

@@ -11,23 +11,20 @@ from uuid import UUID
 
 import pytest
 import trio
-from farm import (
+from farm import Server, eventually, run_server, start_server
+from scripted import (
     CLIENT,
     WORKER,
-    Server,
     Taken,
     build,
     connect,
     do,
-    eventually,
     given_job,
     info,
     lose_worker,
     observe,
     queues,
-    run_server,
     schedule,
-    start_server,
     take_job,
     waiting_worker,
 )

@@ -19,24 +19,19 @@ import pytest
 import sqlalchemy as sa
 import trio
 from attrs import define
-from farm import (
+from farm import Reachable, eventually, eventually_async, log_lines, run_server, start_server
+from scripted import (
     CLIENT,
-    Reachable,
     ask,
     build,
     connect,
     do,
-    eventually,
-    eventually_async,
     given_job,
     info,
-    log_lines,
     observe,
     queues,
-    run_server,
     running,
     schedule,
-    start_server,
     take_job,
     waiting_worker,
 )

@@ -8,22 +8,19 @@ from uuid import UUID
 
 import pytest
 import trio
-from farm import (
+from farm import LocalServer, eventually, run_server, start_server
+from scripted import (
     CLIENT,
     WORKER,
-    LocalServer,
     Taken,
     build,
     connect,
     do,
-    eventually,
     given_job,
     info,
     observe,
     queues,
-    run_server,
     schedule,
-    start_server,
     take_job,
     waiting_worker,
 )

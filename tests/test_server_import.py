@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import vectors
-from farm import DEADLINE, Server, do, info, launch_server, queues, run_server, running_server, schedule, start_server
+from farm import DEADLINE, Server, launch_server, run_server, running_server, start_server
+from scripted import do, info, queues, schedule
 
 from builder import codec
 from builder.messages import DropPlatform, InfoReply

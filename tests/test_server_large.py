@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import trio
-from farm import DEADLINE, build, do, info, schedule, start_server, take_job
+from farm import DEADLINE, start_server
+from scripted import build, do, info, schedule, take_job
 
 from builder import codec, execution
 from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd, ExecutionHead, FinishedHead

@@ -6,24 +6,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from farm import (
-    CLIENT,
-    DEADLINE,
-    LocalServer,
-    Reachable,
-    ScriptedPeer,
-    Taken,
-    connect,
-    do,
-    eventually,
-    info,
-    log_lines,
-    queues,
-    run_server,
-    schedule,
-    start_server,
-    take_job,
-)
+from farm import DEADLINE, LocalServer, Reachable, eventually, log_lines, run_server, start_server
+from scripted import CLIENT, ScriptedPeer, Taken, connect, do, info, queues, schedule, take_job
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from builder import codec

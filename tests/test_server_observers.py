@@ -6,21 +6,8 @@ from uuid import UUID
 
 import pytest
 import trio
-from farm import (
-    CLIENT,
-    Reachable,
-    Taken,
-    build,
-    connect,
-    do,
-    eventually,
-    lose_worker,
-    observe,
-    run_server,
-    schedule,
-    start_server,
-    take_job,
-)
+from farm import Reachable, eventually, run_server, start_server
+from scripted import CLIENT, Taken, build, connect, do, lose_worker, observe, schedule, take_job
 
 from builder import codec
 from builder.framing import frame

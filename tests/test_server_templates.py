@@ -6,19 +6,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from farm import (
-    build,
-    do,
-    eventually,
-    given_job,
-    info,
-    queues,
-    run_server,
-    schedule,
-    start_server,
-    take_job,
-    waiting_worker,
-)
+from farm import eventually, run_server, start_server
+from scripted import build, do, given_job, info, queues, schedule, take_job, waiting_worker
 
 from builder.messages import MAX_SCRIPT, Execute, ScheduleOrbBuild
 from builder.model import OrbBuildJob, Period, ScriptJob

@@ -11,7 +11,8 @@ import pytest
 import trio
 import vectors
 from attrs import define, evolve, field
-from farm import DEADLINE, LocalServer, ScriptedPeer, connect, run_server
+from farm import DEADLINE, LocalServer, run_server
+from scripted import ScriptedPeer, connect
 
 from builder import codec
 from builder.messages import InfoReply, JobSchedule, Message, Output

@@ -9,19 +9,8 @@ from uuid import UUID
 
 import pytest
 from attrs import define, field
-from farm import (
-    DEADLINE,
-    Server,
-    build,
-    do,
-    eventually,
-    free_port,
-    info,
-    launch_server,
-    log_lines,
-    schedule,
-    start_server,
-)
+from farm import DEADLINE, Server, eventually, free_port, launch_server, log_lines, start_server
+from scripted import build, do, info, schedule
 
 from builder import execution
 from builder.model import Artifact, Execution

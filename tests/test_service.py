@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from farm import DEADLINE, connect, running_server, start, start_server
+from farm import DEADLINE, running_server, start, start_server
+from scripted import connect
 
 from builder import service
 
