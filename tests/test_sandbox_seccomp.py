@@ -11,6 +11,7 @@ ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 I386, ARM = 0x40000003, 0x40000028
 ALLOW = None
 EPERM, ENOSYS, EAFNOSUPPORT = errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT
+EPROTONOSUPPORT = errno.EPROTONOSUPPORT
 
 
 def run(code: bytes, number: int, *arguments: int, architecture: int) -> int | None:
@@ -85,6 +86,9 @@ CALLS = [
     ("socket AF_INET", 41, 198, (2,), ALLOW),
     ("socket AF_INET6", 41, 198, (10,), ALLOW),
     ("socket AF_NETLINK", 41, 198, (16,), ALLOW),
+    ("socket AF_NETLINK NETLINK_ROUTE", 41, 198, (16, 3, 0), ALLOW),
+    ("socket AF_NETLINK NETLINK_USERSOCK", 41, 198, (16, 3, 2), EPROTONOSUPPORT),
+    ("socket AF_INET IPPROTO 2", 41, 198, (2, 3, 2), ALLOW),
     ("socket AF_PACKET", 41, 198, (17,), EAFNOSUPPORT),
     ("socket AF_ALG", 41, 198, (38,), EAFNOSUPPORT),
     ("socket AF_VSOCK", 41, 198, (40,), EAFNOSUPPORT),

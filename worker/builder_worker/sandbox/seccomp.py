@@ -43,6 +43,9 @@ _FAMILIES = (1, 2, 10, 16)
 """AF_UNIX, AF_INET, AF_INET6, AF_NETLINK: each kept apart by the network namespace."""
 
 
+_NETLINK, _NETLINK_USERSOCK = 16, 2
+"""Between programs, by any protocol: what waits in such sockets counts as nobody's memory."""
+
 _MAX_FAMILY = 64
 """More than the kernel has, which are 46."""
 
@@ -193,7 +196,7 @@ def _allow() -> bytes:
 
 
 def _for_number(number: int, code: bytes) -> bytes:
-    """Run code that ends with a return for one system call, and skip it for all others."""
+    """Run code that ends with a return for one system call, or value that was loaded, and skip it for all others."""
     return _instruction(_JUMP_EQUAL, number, otherwise=len(code) // 8) + code
 
 
@@ -214,7 +217,9 @@ _BY_ARGUMENTS = {
     "ioctl": _any_of(1, (_TIOCSTI, _TIOCLINUX), matching=_refuse(), other=_allow()),
     "clone": _masked(0, _NAMESPACES),
     "unshare": _masked(0, _NAMESPACES | _NEW_TIME),
-    "socket": _any_of(0, _FAMILIES, matching=_allow(), other=_refuse(errno.EAFNOSUPPORT)),
+    "socket": _argument(0)
+    + _for_number(_NETLINK, _any_of(2, (_NETLINK_USERSOCK,), matching=_refuse(errno.EPROTONOSUPPORT), other=_allow()))
+    + _any_of(0, _FAMILIES, matching=_allow(), other=_refuse(errno.EAFNOSUPPORT)),
 }
 """Calls that are refused for some arguments only."""
 
@@ -263,6 +268,9 @@ def oci_profile() -> dict[str, Any]:
     flags = [1 << bit for bit in range(32) if _NAMESPACES >> bit & 1]
     calls += [_oci_rule(["clone", "unshare"], errno.EPERM, 0, flag, flag) for flag in flags]
     calls.append(_oci_rule(["unshare"], errno.EPERM, 0, _NEW_TIME, _NEW_TIME))
+    rule = _oci_rule(["socket"], errno.EPROTONOSUPPORT, 0, 0xFFFFFFFF, _NETLINK)
+    rule["args"] += _oci_rule([], 0, 2, 0xFFFFFFFF, _NETLINK_USERSOCK)["args"]
+    calls.append(rule)
     refused = [family for family in range(_MAX_FAMILY) if family not in _FAMILIES]
     calls += [_oci_rule(["socket"], errno.EAFNOSUPPORT, 0, 0xFFFFFFFF, family) for family in refused]
     architecture = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}[name]
