@@ -16,8 +16,9 @@ class OptionError(BuilderError):
     exit_code = 2
 
 
-JOB_UIDS = range(1_900_000_000, 1_900_000_064)
-"""Host users that jobs run as when the worker is root: in a range that neither Debian nor systemd assigns."""
+JOB_UIDS = range(1_900_000_000, 1_900_001_024)
+"""Host users that jobs run as when the worker is root: in a range that neither Debian nor systemd assigns.
+With the 65536 of each that ``overlay`` adds behind them they end below 2^31."""
 
 
 def _check_target(target: str, text: str, form: str) -> None:
