@@ -13,7 +13,15 @@ from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder.model import Aborted, Exited
 from builder_worker import directives
-from builder_worker.allowances import DEFAULT_MAX_CONSOLE, DEFAULT_PIDS, PARSERS, Machine, allot, tighten
+from builder_worker.allowances import (
+    DEFAULT_MAX_ARTIFACT_BYTES,
+    DEFAULT_MAX_CONSOLE,
+    DEFAULT_PIDS,
+    PARSERS,
+    Machine,
+    allot,
+    tighten,
+)
 from builder_worker.choice import DEFAULT_DATE
 from builder_worker.quantities import (
     InvalidQuantity,
@@ -27,6 +35,7 @@ from builder_worker.sandbox import Limits, SandboxError
 
 ALL = frozenset({"memory", "pids", "cpus", "work_size"})
 MACHINE = Machine(memory=1000, cpus=4)
+OUTPUT: dict[str, Any] = {"max_console": DEFAULT_MAX_CONSOLE, "max_artifact_bytes": DEFAULT_MAX_ARTIFACT_BYTES}
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -153,14 +162,20 @@ def test_limits_only_get_tighter(one: Limits, other: Limits) -> None:
 @pytest.mark.parametrize(
     ("asked", "slots", "real", "expected"),
     [
-        (Limits(), 1, ALL, Limits(memory=900, pids=DEFAULT_PIDS, max_console=DEFAULT_MAX_CONSOLE)),
-        (Limits(), 3, ALL, Limits(memory=300, pids=DEFAULT_PIDS, cpus=4 / 3, max_console=DEFAULT_MAX_CONSOLE)),
-        (Limits(), 3, frozenset(), Limits(max_console=DEFAULT_MAX_CONSOLE)),
+        (Limits(), 1, ALL, Limits(memory=900, pids=DEFAULT_PIDS, **OUTPUT)),
+        (Limits(), 3, ALL, Limits(memory=300, pids=DEFAULT_PIDS, cpus=4 / 3, **OUTPUT)),
+        (Limits(), 3, frozenset(), Limits(**OUTPUT)),
         (
-            Limits(memory=800, cpus=4, pids=5, timeout=9, max_console=1),
+            Limits(work_size=70),
+            1,
+            frozenset({"work_size"}),
+            Limits(work_size=70, max_artifact_bytes=70, max_console=DEFAULT_MAX_CONSOLE),
+        ),
+        (
+            Limits(memory=800, cpus=4, pids=5, timeout=9, max_console=1, max_artifact_bytes=2**50),
             3,
             ALL,
-            Limits(memory=800, cpus=4, pids=5, timeout=9, max_console=1),
+            Limits(memory=800, cpus=4, pids=5, timeout=9, max_console=1, max_artifact_bytes=2**50),
         ),
     ],
 )

@@ -25,7 +25,12 @@ from builder.errors import ConnectionEnded
 from builder.framing import frame_header
 from builder.messages import Hello
 from builder.model import Exited, Signalled
+from builder_worker import session
+from builder_worker.build import Setup
+from builder_worker.drain import Drain
 from builder_worker.loop import LONGEST_PAUSE, Backoff
+from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.options import Options
 
 # A job that leaves what it can: a child in its group, one in a session of its own whose parent is gone, one that
 # ignores signals, one that drops its environment. Each writes its process id, the script last, when all are there.
@@ -89,6 +94,29 @@ async def test_a_server_that_talks_out_of_turn_is_the_end_of_the_job(tmp_path: P
         await _all_gone(pids)
         assert await worker.wait() == 5
         assert "expected nothing, got Success" in worker.log
+
+
+@pytest.mark.parametrize("script", [b"exec yes", b"head -c 50000000 /dev/zero >large"], ids=["output", "result"])
+async def test_a_server_that_takes_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: bytes
+) -> None:
+    monkeypatch.setattr(session, "STALL_TIMEOUT", 0.2)
+    setup = Setup(backend=NoSandbox(options=Options(work_root=tmp_path)))
+    async with open_server() as server, trio.open_nursery() as nursery:
+        port = int(server.address.rpartition(":")[2])
+        settings = session.Settings(host="127.0.0.1", port=port, platform="p1", setup=setup)
+        given_up = trio.Event()
+
+        async def work() -> None:
+            with pytest.raises(session.Lost, match=r"taken nothing for 0\.2 s; the job was killed"):
+                await session.work_once(settings, Drain())
+            given_up.set()
+
+        nursery.start_soon(work)
+        async with server.accept() as connection:
+            await connection.hand_out(script)
+            await given_up.wait()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

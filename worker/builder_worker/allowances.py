@@ -35,6 +35,9 @@ DEFAULT_PIDS = 4096
 DEFAULT_MAX_CONSOLE = 2 * 1024**3
 """Bytes: what a job that only prints would write in a minute goes to the server's disk."""
 
+DEFAULT_MAX_ARTIFACT_BYTES = 64 * 1024**3
+"""Bytes: more than any build leaves. A file of holes costs a job nothing, and the server every byte."""
+
 MEMORY_FOR_JOBS = 0.9
 """Part of the machine's memory that all slots together may use, if nobody says: the rest is the system's."""
 
@@ -90,6 +93,7 @@ def allot(asked: Limits, *, slots: int, real: frozenset[str], machine: Machine) 
         pids=DEFAULT_PIDS,
         cpus=machine.cpus / slots if slots > 1 else None,
         max_console=DEFAULT_MAX_CONSOLE,
+        max_artifact_bytes=_smaller(asked.work_size, DEFAULT_MAX_ARTIFACT_BYTES),
     )
     defaults = without(defaults, not_real(defaults, real))
     return Limits(**{name: _first(getattr(asked, name), getattr(defaults, name)) for name in PARSERS})

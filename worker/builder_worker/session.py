@@ -7,8 +7,8 @@ then closed the connection properly; a server that closes earlier, or resets, ha
 import logging
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from uuid import UUID
 
 import trio
@@ -38,6 +38,9 @@ HELLO_TIMEOUT = 30.0
 
 CLOSE_TIMEOUT = 3600.0
 """Seconds in which a server stores a result and closes; the original uploads it first, and can only send it once."""
+
+STALL_TIMEOUT = 3600.0
+"""Seconds in which a server that is there takes something of what it is sent: one that was stopped may go on."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 """Seconds, seconds, count: a server that vanished is noticed after two minutes. (TCP_USER_TIMEOUT is left alone: it
@@ -205,7 +208,8 @@ class _Delivery:
             await self._finish(Aborted(message=str(self._fault)), nothing)
 
     async def _send_lines(self, lines: Sequence[bytes]) -> None:
-        await self._channel.send(*(Output(uuid=self._uuid, line=line) for line in lines))
+        with _taking():
+            await self._channel.send(*(Output(uuid=self._uuid, line=line) for line in lines))
 
     async def _finish(self, result: Result, artifacts: Collection) -> None:
         """Send the result and the artifacts."""
@@ -213,7 +217,8 @@ class _Delivery:
         left = artifacts.length
         head = finished_head(FinishedHead(uuid=self._uuid, result=result), left)
         self._last_piece = left == 0
-        await self._channel.send_bytes(JobFinished, frame_header(len(head) + left) + head)
+        with _taking():
+            await self._channel.send_bytes(JobFinished, frame_header(len(head) + left) + head)
         with closing(artifacts.chunks()) as chunks:
             while left:
                 try:
@@ -222,7 +227,8 @@ class _Delivery:
                     raise TreeChanged(f"an artifact can't be read any more: {error}") from error
                 left -= len(data)
                 self._last_piece = left == 0
-                await self._channel.send_body(data)
+                with _taking():
+                    await self._channel.send_body(data)
 
     async def _wait_stored(self) -> None:
         with trio.move_on_after(CLOSE_TIMEOUT) as waiting:
@@ -231,6 +237,16 @@ class _Delivery:
             raise Lost(f"the server has not taken the result for {CLOSE_TIMEOUT:g} s")
         if not isinstance(self._end, ConnectionEnded):
             raise Lost(f"the server did not take the result: {_reason_of_end(self._end)}") from self._end
+
+
+@contextmanager
+def _taking() -> Iterator[None]:
+    """Bound a block in which the server has to take something."""
+    try:
+        with trio.fail_after(STALL_TIMEOUT):
+            yield
+    except trio.TooSlowError as error:
+        raise Lost(f"the server has taken nothing for {STALL_TIMEOUT:g} s; the job was killed") from error
 
 
 def _reason_of_end(error: Exception | None) -> str:

@@ -202,7 +202,7 @@ _SANDBOX_OPTIONS = (
         "--max-artifact-bytes",
         metavar="SIZE",
         type=SIZE,
-        help="Artifacts of a job.  [default: what fits a message, 1T]",
+        help="Artifacts of a job.  [default: 64G, or --work-size if that is less]",
     ),
     click.option("--max-artifacts", metavar="N", type=COUNT, help="Number of artifacts.  [default: 100000]"),
 )
