@@ -62,7 +62,10 @@ def test_signals_that_the_worker_ignores_are_not_ignored_by_jobs(sandbox: str) -
         arguments = (f"--sandbox={sandbox}", "--work-dir", place / "work")
         asked = "grep -e SigBlk -e SigIgn /proc/self/status"
         done = builder_worker("run", "-", *arguments, stdin=asked, prefix=started_oddly)
-        assert done.stdout.split()[:4] == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16], done
+        _, blocked, _, ignored, *_ = done.stdout.split()
+        # 32 and 33 are glibc's own; its posix_spawn, by which make starts tests, leaves them ignored
+        internal = 1 << 31 | 1 << 32
+        assert (int(blocked, 16), int(ignored, 16) & ~internal) == (0, 0), done
 
 
 def test_the_number_of_open_files_does_not_depend_on_the_workers() -> None:
