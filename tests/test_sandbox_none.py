@@ -2,6 +2,7 @@
 
 import secrets
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sandbox_runs import processes_with
@@ -10,6 +11,9 @@ from worker_sandboxes import need
 
 from builder.messages import Hello
 from builder.model import Aborted, Exited
+from builder_worker.sandbox import SandboxError, Task
+from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.options import Options
 
 STOPPERS = b"""
 keeper=$PPID
@@ -96,6 +100,21 @@ async def test_a_fork_bomb_that_leaves_every_session_is_killed(tmp_path: Path) -
     finished = await run_script(tmp_path, script, "--timeout=1s", "--pids=300")
     assert isinstance(finished.result, Aborted)
     assert not processes_with(mark)
+
+
+async def test_a_job_that_can_not_enter_its_groups_does_not_run(tmp_path: Path) -> None:
+    need("none", "pids")
+    task = Task(uuid=uuid4(), name="job", platform="p1", script=b"touch ran", environment={"PATH": "/usr/bin:/bin"})
+    with (tmp_path / "output").open("wb") as output:
+        async with await NoSandbox(options=Options(work_root=tmp_path / "work")).open(task) as sandbox:
+            for directory in sandbox._prepared.group.directories:  # type: ignore[attr-defined]
+                directory.rmdir()
+            sandbox.start(output.fileno())
+            with pytest.raises(SandboxError, match="the keeper of the job did not start"):
+                await sandbox.wait()
+            assert not (sandbox.work / "ran").exists()
+    assert "cgroup.procs" in (tmp_path / "output").read_text()
+    assert not list((tmp_path / "work").iterdir())
 
 
 async def test_a_deleted_file_that_is_open_takes_room(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ Rules kept here:
 1. The keeper is the reaper of its descendants (Linux): a process that leaves its session and loses its parent becomes
    a child of the keeper. So "no children" means that nothing of the job is left, and descent tells whose it is.
 2. When the command ends, or the worker says so by closing its side of the socket, or dies, all of them are killed.
-3. Then, and only then, one line says how the command ended: ``exited N`` or ``signalled N``.
+3. Then, and only then, one line says how the command ended: ``exited N`` or ``signalled N``. Another one, ``ready``,
+   came before the command began.
 
 What remains possible, since the job has the rights of the keeper: it can stop or kill the keeper itself. A keeper that is
 not done in time is helped by its worker. With a dead one the command dies too, and the worker looks for the rest in the
@@ -183,6 +184,13 @@ def _kill_all(command: int) -> int | None:
             status = ended
 
 
+def _tell(link: int, line: str) -> None:
+    try:
+        os.write(link, line.encode() + b"\n")
+    except BrokenPipeError:
+        pass  # the worker is gone
+
+
 def main(command: list[str]) -> None:
     """Run a command as the module's docstring says."""
     link = os.dup(0)
@@ -191,15 +199,13 @@ def main(command: list[str]) -> None:
     for number in _POLITE_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _tell(link, "ready")
     pid = _start(command)
     _wait_end(link, pid)
     status = _kill_all(pid)
     if status is not None:
         code = os.waitstatus_to_exitcode(status)
-        try:
-            os.write(link, f"exited {code}\n".encode() if code >= 0 else f"signalled {-code}\n".encode())
-        except BrokenPipeError:
-            pass  # the worker is gone
+        _tell(link, f"exited {code}" if code >= 0 else f"signalled {-code}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ MARK = "BUILDER_UUID"
 _PATIENCE = 1.0
 """Seconds for a keeper to kill everything, and then between attempts to help it: the job may have stopped it."""
 
+_LINES = 2
+"""Lines that a keeper says: that it is ready, and how its command ended."""
+
 _END_TIMEOUT = 10.0
 """Seconds after which a keeper that is not done is killed itself."""
 
@@ -46,7 +49,12 @@ class KeptProcess:
     @property
     def was_lost(self) -> bool:
         """Whether its keeper ended before it could tell how the command did, and nobody here wanted that."""
-        return self._keeper is not None and not self._link and not self._report and self._ended_at is None
+        return self._keeper is not None and not self._link and not self._has_told and self._ended_at is None
+
+    @property
+    def _has_told(self) -> bool:
+        """Whether the keeper has come to its end."""
+        return self._report.count(b"\n") == _LINES
 
     @property
     def processes(self) -> list[int]:
@@ -83,17 +91,19 @@ class KeptProcess:
                 self._receive(self._link)
             if self._waiting.cancelled_caught:
                 self._insist()
-        if not self._report:
+        if not self._has_told:
             await kill_marked(self._environment[MARK])
         await self._group.wait_empty()
 
     def conclude(self) -> ExitStatus:
-        """Return how the command ended, when nothing of it is left."""
+        """Return how the command ended, when nothing of it is left. Raises SandboxError if it did not begin."""
         match self._report.split():
-            case [b"exited", code]:
+            case [b"ready", b"exited", code]:
                 return ExitStatus(code=int(code))
-            case [b"signalled", number]:
+            case [b"ready", b"signalled", number]:
                 return ExitStatus(signal=int(number))
+            case [] if self._ended_at is None:
+                raise SandboxError("the keeper of the job did not start: its output says why")
         return ExitStatus(signal=signal.SIGKILL)
 
     def _receive(self, link: socket.socket) -> None:
