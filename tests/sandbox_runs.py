@@ -238,9 +238,10 @@ def stop(started: Driver) -> None:
     started.process.stdout.close()
     shutil.rmtree(started.home)
     for path in Path("/sys/fs/cgroup").glob(f"**/{started.delegate}"):
-        for pid in (path / "cgroup.procs").read_text().split():
-            os.kill(int(pid), signal.SIGKILL)  # what rootless podman keeps for its next container
-            wait_gone([int(pid)])
+        for procs in path.glob("**/cgroup.procs"):
+            for pid in procs.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)  # what rootless podman keeps for its next container
+                wait_gone([int(pid)])
         for group in (*path.glob("builder-worker"), path):
             group.rmdir()
 

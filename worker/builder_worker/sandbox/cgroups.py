@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ WORKER_LEAF = "builder-worker"
 
 REMOVE_TIMEOUT = 10.0
 """Seconds that killed processes may take to leave their group; those in a long system call leave late."""
+
+_DISCARD_TRIES = 20
 
 _CPU_PERIOD = 100_000
 """Microseconds over which CPU time is measured, the kernel's default."""
@@ -291,10 +294,14 @@ class Group:
                         (directory / file).write_text(value)
 
     def discard(self) -> None:
-        """Remove what an unfinished ``make`` made."""
+        """Remove groups that were not used, or not for long; what is still in use is left to ``Cgroups.clean_up``."""
         for directory in self.directories:
-            with contextlib.suppress(OSError):
-                directory.rmdir()
+            for _ in range(_DISCARD_TRIES):
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
+                if not directory.exists():
+                    break
+                time.sleep(0.005)
 
     def _hits(self, name: str) -> int:
         for hierarchy, directory in zip(self.hierarchies, self.directories, strict=True):

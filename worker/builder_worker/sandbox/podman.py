@@ -22,6 +22,7 @@ from builder_worker.sandbox import (
     container,
     diagnosis,
     job_directory,
+    launch,
     overlay,
     seccomp,
     tools,
@@ -60,6 +61,16 @@ _ISOLATION = (
         f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}",
     ),
 )
+
+_PROBE_LIMIT = 1000
+"""Processes that a container is limited to when it is asked what it is limited to."""
+
+_LOOK = """
+for file in /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max; do
+  if [ -r $file ] && read -r limit <$file && [ "$limit" = "$1" ]; then exit 0; fi
+done
+exit 1
+"""
 
 _NOTHING = ("/usr/bin/env", "-i", "/bin/sh", "-c", "exit 0")
 """A job needs these two programs."""
@@ -102,8 +113,10 @@ class Podman(Backend):
 
     @property
     def _is_ours(self) -> bool:
-        """Whether the worker's groups limit the container: those of version 1, which rootless podman does not touch."""
-        return os.geteuid() != 0 and all(each.version == 1 for each in self.groups.hierarchies if each.controllers)
+        """Whether the worker's groups limit the container: rootless podman makes groups by systemd alone, and leaves a
+        container where it was itself if there is none to ask. So it is told not to, and started in the job's groups.
+        """
+        return os.geteuid() != 0
 
     @property
     def _own_groups(self) -> cgroups.Cgroups:
@@ -122,23 +135,44 @@ class Podman(Backend):
             problem = self._choose()
         if problem is not None:
             return Check(works=False, reason=problem[0], remedy=problem[1])
-        limits = self.groups.limits if os.geteuid() else cgroups.LIMITS
+        limits = self.groups.limits if self._is_ours else cgroups.LIMITS
         notes = (f"containers are started by {self._podman[-1]}", *diagnosis.notes(self.groups))
+        if limits and not self._is_limited():
+            limits, notes = frozenset(), (*notes, "podman puts containers where their limits do not hold")
         return Check(works=True, limits=limits | {"work_size"}, notes=notes)
 
     def _choose(self) -> diagnosis.Problem | None:
         """Find a runtime that works here, or say why the last one does not."""
         problem = "neither crun nor runc is installed", "apt install runc, or what your system calls it"
         for runtime in filter(tools.find, RUNTIMES):
-            podman = ("podman", "--log-level=error", "--runtime", runtime)
-            user = _user(self.options.job_uids[0] if os.geteuid() == 0 else None)
-            command = [*podman, "run", "--rm", *_ISOLATION, *user, "--network=none", *self._what(), *_NOTHING]
-            said = tools.try_now(command, environment=_environment(), timeout=_TRY_TIMEOUT)
+            manager = ("--cgroup-manager=cgroupfs",) if self._is_ours else ()
+            self._podman = ("podman", "--log-level=error", *manager, "--runtime", runtime)
+            said = self._try([], _NOTHING)
             if said is None:
-                self._podman = podman
                 return None
             problem = diagnosis.explain(said)
+        self._podman = ()
         return problem
+
+    def _is_limited(self) -> bool:
+        """Return whether a limit reaches a container, by looking into one."""
+        limits = Limits(pids=_PROBE_LIMIT)
+        look = ("/usr/bin/env", "-i", "/bin/sh", "-c", _LOOK, "sh", str(_PROBE_LIMIT))
+        if not self._is_ours:
+            return self._try(_limits(limits), look) is None
+        if not any(each.version == 2 and "pids" in each.controllers for each in self.groups.hierarchies):
+            return True  # rootless podman does not touch groups of version 1, nor show them
+        group = self.groups.create("probe", limits)
+        try:
+            return self._try([], look, entries=group.entries) is None
+        finally:
+            group.discard()
+
+    def _try(self, arguments: Sequence[str], command: Sequence[str], *, entries: Sequence[Path] = ()) -> str | None:
+        """Run a command in a container; return what was complained about, or None."""
+        user = _user(self.options.job_uids[0] if os.geteuid() == 0 else None)
+        run = [*self._podman, "run", "--rm", *_ISOLATION, *user, "--network=none", *arguments, *self._what(), *command]
+        return tools.try_now(launch.enter_groups(entries, run), environment=_environment(), timeout=_TRY_TIMEOUT)
 
     def _what(self) -> tuple[str, ...]:
         return (self.options.image,) if self.options.image is not None else ("--rootfs", f"{self.options.root}:O")
