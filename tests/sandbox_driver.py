@@ -47,7 +47,8 @@ def become(uid: int, delegate: str) -> None:
         for name in (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "tasks"):
             if (directory / name).exists():
                 os.chown(directory / name, uid, uid)
-        (directory / "cgroup.procs").write_text("0")
+        leaf = directory / cgroups.WORKER_LEAF  # of a driver before this one; then no process may be beside it
+        ((leaf if leaf.exists() else directory) / "cgroup.procs").write_text("0")
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
