@@ -149,12 +149,15 @@ def small_tree(path: Path, *programs: str) -> None:
 
 
 def plain_user() -> int:
-    """Return the plain user's number, after making it if need be."""
-    try:
-        return pwd.getpwnam(USER).pw_uid
-    except KeyError:
-        subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/false", USER], check=True)
-        return pwd.getpwnam(USER).pw_uid
+    """Return the plain user's number, after making it if need be: only once, though tests run at the same time."""
+    ROOT_TREES.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (ROOT_TREES / "user-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return pwd.getpwnam(USER).pw_uid
+        except KeyError:
+            subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/false", USER], check=True)
+            return pwd.getpwnam(USER).pw_uid
 
 
 @contextmanager
