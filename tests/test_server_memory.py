@@ -12,7 +12,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from builder import codec
 from builder.framing import frame
-from builder.messages import KIB, MAX_SCRIPT, MIB, Info, Output, Schedule
+from builder.messages import KIB, MAX_SCRIPT, MIB, Info, JobFinished, Output, Schedule
+from builder.model import Artifact, Exited
 from builder_server import memory
 from builder_server.server import SHUTDOWN_TIMEOUT
 
@@ -131,6 +132,19 @@ async def test_memory_is_given_back_message_by_message(server: LocalServer) -> N
         await do(server, large("b"))
         await taken.finish()
     assert len(server.execution("a", taken.uuid).console) == 10
+
+
+async def test_artifacts_on_their_way_hold_no_memory(server: LocalServer) -> None:
+    await do(server, schedule("a"))
+    async with take_job(server) as taken:
+        line = frame(codec.encode(Output(uuid=taken.uuid, line=b"x" * (900 * KIB))))
+        finished = JobFinished(uuid=taken.uuid, result=Exited(code=0), artifacts=(Artifact(path="a", content=b"abc"),))
+        result = frame(codec.encode(finished))
+        await taken.peer.stream.send_all(line + result[:-1])
+        await do(server, large("b"))
+        await taken.peer.stream.send_all(result[-1:])
+        assert await taken.peer.wait_closed() == b""
+    assert server.execution("a", taken.uuid).artifacts == finished.artifacts
 
 
 async def test_the_newest_is_served_first() -> None:

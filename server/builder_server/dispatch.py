@@ -47,7 +47,7 @@ class Dispatcher:
         event.set()
 
     async def next_build(self, platform: str) -> Build:
-        """Wait for a job of that platform and return it as a running build. Raises StoreError.
+        """Wait for a job of that platform and return it as a running build. Raises StoreError, and OSError of the disk.
 
         It may wait for days: a worker has nothing else to do.
         """

@@ -30,7 +30,7 @@ SLOWEST = 64 * KIB
 GRACE = 3.0
 """Seconds for which it may be slower, or may stand still."""
 
-PIECE = 256 * KIB
+PIECE = 64 * KIB
 """Bytes of a reply that are sent before its progress is noted."""
 
 
@@ -113,8 +113,10 @@ class Memory:
             self._waiting.remove(grant)
 
     def _settle(self) -> None:
-        while self._waiting and self._waiting[-1].size <= self.free:
-            grant = self._waiting.pop()
+        for grant in [*reversed(self._waiting)]:
+            if grant.size > self.free:
+                continue  # others may fit
+            self._waiting.remove(grant)
             self.free -= grant.size
             self._held.add(grant)
             grant.begin()
@@ -141,6 +143,11 @@ class SharingChannel(Channel):
         """Wait for the next message; the one before it is dealt with."""
         self._give_back()
         return await super().receive()
+
+    async def receive_body(self) -> bytes:
+        """Wait for more of a job finished's body, for which no memory is granted."""
+        self._give_back()
+        return await super().receive_body()
 
     async def _receive_some(self, size: int) -> None:
         if self.connection.awaited <= SMALL:

@@ -8,8 +8,16 @@ MIN_ROOM = 64 * 1024 * 1024
 
 _SMALL_DISK_PART = 100
 
+_MIN_FILES = 16
+"""Files of a build: two directories, its console, its result before and after it is complete, and some to spare."""
+
 
 def room(path: Path) -> int:
-    """Return how many bytes are free on the file system of a path beyond what must be. Raises OSError."""
+    """Return how many bytes are free on the file system of a path beyond what must be. Raises OSError.
+
+    Where no more files can be made there is no room.
+    """
     now = os.statvfs(path)
+    if now.f_files and now.f_favail < _MIN_FILES:
+        return -1
     return now.f_bavail * now.f_frsize - min(MIN_ROOM, now.f_blocks * now.f_frsize // _SMALL_DISK_PART)
