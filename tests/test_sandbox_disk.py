@@ -81,7 +81,7 @@ async def test_who_has_written_little_is_ended_if_it_stays_full(small_disk: Path
             for number in range(1975):
                 (directory.build / str(number)).touch()
     assert directory.is_over
-    assert str(directory.exceeded()).startswith("it filled the worker's disk (")
+    assert str(directory.exceeded()).startswith("the worker's disk stayed full (")
     await directory.remove()
 
 

@@ -107,7 +107,7 @@ class Cursor:
         name, parent = self._trail.pop()
         self._replace(os.open(b"..", _DIRECTORY, dir_fd=self.fd))
         if identity(os.fstat(self.fd)) != parent:
-            raise TreeChanged("a directory was moved while the artifacts were read")
+            raise TreeChanged("a directory was moved while its tree was walked")
         return name
 
     def move(self, parts: list[bytes]) -> None:
@@ -173,7 +173,7 @@ def _enter(cursor: Cursor, name: bytes) -> None:
 
 
 def _remove_files(cursor: Cursor) -> list[bytes]:
-    """Remove what is no directory, and those that are empty, up to a number of others; return the names of these."""
+    """Remove what is no directory, up to a number of those that are; return the names of these."""
     os.fchmod(cursor.fd, stat.S_IRWXU)
     directories: list[bytes] = []
     most = max(1, MAX_HELD // (cursor.depth + 1))

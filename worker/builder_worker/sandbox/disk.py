@@ -68,11 +68,12 @@ async def _size(directory: Path) -> int:
     sum_up = ("du", "-skx", "--", str(directory))
     as_root = [_AS_ROOT] if sys.platform == "linux" and os.geteuid() else []
     for prefix in (*as_root, ()):  # user namespaces may be forbidden
-        done = await trio.run_process(
-            [*prefix, *sum_up], env=tools.ENVIRONMENT, check=False, capture_stdout=True, capture_stderr=True
-        )
-        if done.stdout:
-            return int(done.stdout.split(b"\t")[0]) * 1024
+        with contextlib.suppress(OSError):  # nor may there be room for one more process at the moment
+            done = await trio.run_process(
+                [*prefix, *sum_up], env=tools.ENVIRONMENT, check=False, capture_stdout=True, capture_stderr=True
+            )
+            if done.stdout:
+                return int(done.stdout.split(b"\t")[0]) * 1024
     return 0
 
 

@@ -45,8 +45,9 @@ _REFUSED = 2 * 1024 * 1024
 MEASURE_INTERVAL = 1.0
 """Seconds between two looks at how much is written."""
 
-LOW_TIMEOUT = 10.0
-"""Seconds that a disk may be almost full before a job is ended that seems to have written little."""
+LOW_TIMEOUT = 300.0
+"""Seconds that a disk may be almost full before jobs are ended that seem to have written little: who filled it is ended
+at once, and its files are gone long before."""
 
 
 def prepare_root(path: Path) -> None:
@@ -72,6 +73,8 @@ class JobDirectory:
     _left: Space | None = field(init=False, default=None)
     """What was left of the host's disk when the job was found to have taken the rest."""
 
+    _blame: str = field(init=False, default="")
+
     _held: int | None = field(init=False, default=None)
     """A descriptor with a lock: by that, workers in other containers, who do not see this process, know that it lives."""
 
@@ -90,13 +93,13 @@ class JobDirectory:
         try:
             # nobody passes but the worker and the job's own group: what jobs write may be open to all
             self.path.mkdir(mode=0o700)
+        except OSError as error:  # whatever is there is not ours to remove
+            raise SandboxError(f"cannot make the work directory: {error}") from error
+        try:
             self._hold()
             if self.owner is not None:
                 os.chown(self.path, -1, self.owner)
                 self.path.chmod(0o710)
-        except OSError as error:  # whatever is there is not ours to remove
-            raise SandboxError(f"cannot make the work directory: {error}") from error
-        try:
             await self._make()
         except OSError as error:
             await self.remove()
@@ -210,6 +213,9 @@ class JobDirectory:
                 self._was_full = self._was_full or (self.is_measured and size > (self.size or 0))
                 if low_since is not None and (size > space.reserve or now - low_since > LOW_TIMEOUT):
                     self._left = space
+                    self._blame = (
+                        "it filled the worker's disk" if size > space.reserve else "the worker's disk stayed full"
+                    )
                 await trio.sleep(5 * (trio.current_time() - now))  # millions of files must not cost a whole CPU
 
     async def settle(self) -> None:
@@ -226,7 +232,7 @@ class JobDirectory:
         if self._fault is not None:
             return f"the job's directory can't be looked at any more: {self._fault.strerror}"
         if self._left is not None:
-            return f"it filled the worker's disk ({format_size(self._left.free)} left)"
+            return f"{self._blame} ({format_size(self._left.free)} left)"
         return f"work directory full (limit {format_size(self.size)})" if self._was_full and self.size else None
 
     async def remove(self) -> None:
@@ -267,7 +273,8 @@ def left_over(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if is_left_over(path.name)) if root.is_dir() else []
 
 
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
+    """Return whether a worker that lives has a job's directory, one in another container too."""
     try:
         lock = _lock(path)
     except OSError:  # no directory at all, or not for this worker: removing it will tell
@@ -302,7 +309,7 @@ async def clean_up(root: Path) -> tuple[str, ...]:
     if lock is None:
         return ()
     try:
-        return tuple([await _remove_left_over(path) for path in left_over(root) if not _is_held(path)])
+        return tuple([await _remove_left_over(path) for path in left_over(root) if not is_held(path)])
     finally:
         os.close(lock)
 

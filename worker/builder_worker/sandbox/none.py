@@ -94,5 +94,6 @@ class NoSandbox(Backend):
     async def clean_up(self) -> tuple[str, ...]:
         """Kill what workers that were killed have left of their jobs, and remove the directories."""
         for path in job_directory.left_over(self.options.work_root):
-            await kill_marked(owner.untag(path.name))
+            if not job_directory.is_held(path):
+                await kill_marked(owner.untag(path.name))
         return (*await self.groups.clean_up(), *await job_directory.clean_up(self.options.work_root))
