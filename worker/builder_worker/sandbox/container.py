@@ -140,16 +140,15 @@ class ContainerSandbox(WatchedSandbox):
             lifeline = self._spawn(("/bin/sh", "-c", _LIFELINE, "sh", *self._command.end), read, read, read)
             chain = launch.enter_groups(self._command.entries, self._command.run)
             process = self._spawn(("/bin/sh", "-c", _TELL, "sh", *chain), line, output, notes_write)
+            pidfd = os.pidfd_open(process.pid)
         except OSError as error:
-            os.close(line)
+            os.close(line)  # which ends what was started
             os.close(notes)
             raise SandboxError(f"cannot start {self._command.run[0]}: {error}") from error
         finally:
             os.close(read)
             os.close(notes_write)
-        self._running = _Running(
-            process=process, pidfd=os.pidfd_open(process.pid), notes=notes, lifeline=lifeline, line=line
-        )
+        self._running = _Running(process=process, pidfd=pidfd, notes=notes, lifeline=lifeline, line=line)
 
     def _spawn(self, command: Sequence[str], stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

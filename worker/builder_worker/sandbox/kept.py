@@ -43,7 +43,7 @@ class KeptProcess:
 
     @property
     def runs(self) -> bool:
-        """Whether it was started and ``wait_gone`` has not returned."""
+        """Whether it was started and its keeper has not ended."""
         return self._link is not None
 
     @property
@@ -107,16 +107,19 @@ class KeptProcess:
         return ExitStatus(signal=signal.SIGKILL)
 
     def _receive(self, link: socket.socket) -> None:
-        assert self._keeper
         try:
             data = link.recv(4096)
         except ConnectionResetError:
             data = b""
         self._report += data
         if not data:
-            link.close()
+            self._close()
+
+    def _close(self) -> None:
+        if self._link and self._keeper:
+            self._link.close()
             self._link = None
-            self._keeper.wait()  # returns at once: its end of the socket was closed by its end
+            self._keeper.wait()  # returns at once: its end of the socket was closed by its end, or it was killed
 
     def _next_attempt(self) -> float:
         return trio.current_time() + _PATIENCE if self._ended_at is not None else float("inf")
@@ -141,6 +144,7 @@ class KeptProcess:
         if trio.current_time() > self._ended_at + _END_TIMEOUT:
             self._keeper.kill()
             self._group.kill()
+            self._close()  # the job may have got hold of the other end
 
 
 async def kill_marked(uuid: str) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from attrs import define, field
 
@@ -162,10 +163,11 @@ class Podman(Backend):
             return self._try(_limits(limits), look) is None
         if not any(each.version == 2 and "pids" in each.controllers for each in self.groups.hierarchies):
             return True  # rootless podman does not touch groups of version 1, nor show them
-        group = self.groups.create("probe", limits)
+        group = self.groups.create(f"probe-{uuid4()}", limits)
         try:
             return self._try([], look, entries=group.entries) is None
         finally:
+            group.kill()  # what podman leaves for a moment, to clean up after itself
             group.discard()
 
     def _try(self, arguments: Sequence[str], command: Sequence[str], *, entries: Sequence[Path] = ()) -> str | None:
