@@ -11,7 +11,7 @@ dpkg --install "$tape"/*.deb >/dev/null
 systemctl is-active builder-server
 systemctl start builder-worker@vm
 printf '#!/bin/sh\necho hello >greeting\n' | builder-client schedule greet vm - --period daily
-timeout 60 sh -c 'until ls /var/lib/builder/greet/*/full; do sleep 1; done'
+timeout 600 sh -c 'until ls /var/lib/builder/greet/*/full; do sleep 1; done'
 builder-inspect /var/lib/builder/greet/*/full
 systemctl stop builder-worker@vm builder-server
 journalctl --no-pager --output=cat -u builder-server -u 'builder-worker@*'

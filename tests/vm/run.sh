@@ -11,13 +11,17 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 python=$top/.venv/bin/python
-cache=${BUILDER_TEST_CACHE:-/var/cache/builder-tests}/vm
 deadline=${VM_DEADLINE:-3600} # seconds
 
 packages=(
   linux-image-cloud-amd64 systemd-sysv udev dbus dbus-user-session libpam-systemd
   python3 python3-venv bubblewrap podman crun uidmap systemd-container mmdebstrap
   e2fsprogs util-linux passwd procps perl iproute2 make tar
+)
+
+# A disk is good for as long as what it is made from stays the same.
+cache=${BUILDER_TEST_CACHE:-/var/cache/builder-tests}/vm-$(
+  cat "$top/pyproject.toml" "$here/run.sh" "$here/inside.service" | sha256sum | cut -c1-12
 )
 
 make_disk() {
@@ -50,7 +54,9 @@ PYTHON
   cp "$work"/tree/boot/vmlinuz-* "$work/kernel"
   cp "$work"/tree/boot/initrd.img-* "$work/initrd"
   mkdir -p "$cache"
-  mv "$work/disk" "$work/kernel" "$work/initrd" "$cache/"
+  mv "$work/disk" "$work/kernel" "$cache/"
+  mv "$work/initrd" "$cache/initrd.part"
+  mv "$cache/initrd.part" "$cache/initrd" # last, and at once: it tells that all is there
 }
 
 # What the machine is given, as a tape: a tar archive on its second disk.
