@@ -1,6 +1,7 @@
 """What the tests of sandboxes share: back ends as root and as a plain user, a root tree, and who is left alive."""
 
 import fcntl
+import fnmatch
 import json
 import os
 import pwd
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -189,7 +190,7 @@ def driver(backend: str, privilege: str, *, secret: str = "", **options: Any) ->
             stop(started)
         left = [path for path in work_root.iterdir() if path.name.startswith("builder-")]
         assert not left, "work directories are removed"
-        left = list(Path("/sys/fs/cgroup").glob(f"**/builder-{started.process.pid}-*"))
+        left = control_groups(f"builder-{started.process.pid}-*")
         assert not left, "control groups are removed"
 
 
@@ -240,13 +241,19 @@ def stop(started: Driver) -> None:
         started.process.wait()
     started.process.stdout.close()
     shutil.rmtree(started.home)
-    for path in Path("/sys/fs/cgroup").glob(f"**/{started.delegate}"):
-        for procs in path.glob("**/cgroup.procs"):
-            for pid in procs.read_text().split():
-                os.kill(int(pid), signal.SIGKILL)  # what rootless podman keeps for its next container
-                wait_gone([int(pid)])
+    for path in control_groups(started.delegate):
         for group in (*path.glob("builder-worker"), path):
+            for pid in (group / "cgroup.procs").read_text().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)  # what rootless podman keeps for its next container
+                wait_gone([int(pid)])
             group.rmdir()
+
+
+def control_groups(pattern: str) -> list[Path]:
+    """Return the control groups with such a name; those of other tests may come and go meanwhile."""
+    found = os.walk("/sys/fs/cgroup")
+    return [Path(above, name) for above, names, _ in found for name in fnmatch.filter(names, pattern)]
 
 
 def processes_with(text: str) -> list[int]:
