@@ -76,22 +76,6 @@ async def test_nothing_survives_a_job_that_kills_its_keeper_and_hides(tmp_path: 
     assert not processes_with(mark)
 
 
-@pytest.mark.parametrize(
-    ("limit", "value", "script", "message"),
-    [
-        ("memory", "64M", "exec perl -e '$x = q(x) x 2**28; sleep 100'", "out of memory (limit 64 MiB)"),
-        ("pids", "64", "for i in $(seq 90); do sleep 100 & done; exit 3", "too many processes (limit 64)"),
-        ("work_size", "4M", "head -c 9000000 /dev/zero >f; exit 3", "work directory full (limit 4 MiB)"),
-    ],
-)
-async def test_limits_hold_without_a_sandbox_too(
-    tmp_path: Path, limit: str, value: str, script: str, message: str
-) -> None:
-    need("none", limit)
-    finished = await run_script(tmp_path, script.encode(), f"--{limit.replace('_', '-')}={value}")
-    assert finished.result == Aborted(message=message)
-
-
 async def test_a_fork_bomb_that_leaves_every_session_is_killed(tmp_path: Path) -> None:
     need("none", "pids")
     script, mark = _marked(

@@ -102,7 +102,7 @@ def test_the_best_back_end_that_works_is_chosen_and_never_none(monkeypatch: pyte
     ):
         registry.choose(options)
     monkeypatch.setattr(Bubblewrap, "check", lambda _: Check(works=True))
-    assert registry.choose(options).name == "bubblewrap"
+    assert registry.choose(options)[0].name == "bubblewrap"
 
 
 async def test_a_check_tells_what_works_and_what_it_costs(tmp_path: Path) -> None:

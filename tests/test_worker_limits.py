@@ -210,12 +210,13 @@ def place() -> Iterator[Path]:
         ("work_size", "work-size=4M", "head -c 9000000 /dev/zero >f; exit 3", "work directory full (limit 4 MiB)"),
     ],
 )
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
 async def test_the_result_says_which_limit_of_the_sandbox_ended_the_job(
-    place: Path, limit: str, directive: str, script: str, message: str
+    place: Path, sandbox: str, limit: str, directive: str, script: str, message: str
 ) -> None:
-    need("bubblewrap", limit)
+    need(sandbox, limit)
     job = f"#!/bin/sh\n# builder: {directive}\n{script}\n"
-    finished = await run_script(place, job.encode(), "--sandbox=bubblewrap")
+    finished = await run_script(place, job.encode(), f"--sandbox={sandbox}")
     assert finished.result == Aborted(message=message)
 
 

@@ -22,7 +22,7 @@ import trio
 from attrs import frozen
 
 from builder_worker.build import Setup
-from builder_worker.sandbox import Backend, SandboxError, Task, registry, roots
+from builder_worker.sandbox import Backend, Check, SandboxError, Task, registry, roots
 from builder_worker.sandbox.none import NoSandbox
 from builder_worker.sandbox.options import OptionError, Options
 from builder_worker.sandbox.podman import Podman
@@ -64,7 +64,7 @@ def choose(name: str | None, options: Options, *, one_job: bool, container: str 
     if name not in (None, registry.AUTO):
         return _checked(registry.make(name, options), "", options)
     try:
-        backend = registry.choose(options)
+        backend, check = registry.choose(options)
     except SandboxError as error:
         if container is None:
             raise SandboxError(f"{error}; `builder-worker check` tells more") from error
@@ -72,13 +72,17 @@ def choose(name: str | None, options: Options, *, one_job: bool, container: str 
         return _checked(
             registry.make(NoSandbox.name, options), f"sandbox: none, but this worker is inside of {container}", options
         )
-    return _checked(backend, f"sandbox: {backend.name}, the best that works here", options)
+    return _accepted(backend, check, f"sandbox: {backend.name}, the best that works here", options)
 
 
 def _checked(backend: Backend, reason: str, options: Options) -> Choice:
     check = backend.check()
     if not check.works:
         raise SandboxError(f"the sandbox {backend.name} does not work here: {check.reason}; {check.remedy}")
+    return _accepted(backend, check, reason, options)
+
+
+def _accepted(backend: Backend, check: Check, reason: str, options: Options) -> Choice:
     choice = Choice(backend=backend, real=check.limits, reason=reason)
     if options.image and choice.is_sandbox and backend.name not in registry.WITH_IMAGE:
         raise OptionError("--image is for --sandbox podman and --sandbox jail; the others take a --root")

@@ -53,7 +53,7 @@ def check(*, root: Path | None, image: str | None, work_dir: Path | None, as_jso
     options = place(Options(root=root.absolute() if root else None, image=image), work_dir)
     reports = trio.run(registry.check_all, options)
     try:
-        auto: str | None = registry.choose(options).name
+        auto: str | None = registry.choose(options)[0].name
     except SandboxError:
         auto = None
     container = containment.find()

@@ -168,9 +168,7 @@ class JailSandbox(WatchedSandbox):
     async def aclose(self) -> None:
         """Kill, wait, remove the jail and the clone."""
         with trio.CancelScope(shield=True):
-            if self._process.runs:
-                self.kill()
-                await self._process.wait_gone()
+            await self._process.aclose()
             if self._lifeline is not None:
                 self._lifeline.kill()  # before its end of the pipe tells it that the worker is gone
                 self._lifeline.wait()

@@ -135,6 +135,12 @@ class KeptProcess:
                 pass  # it has ended
             self._waiting.deadline = self._ended_at + _PATIENCE
 
+    async def aclose(self) -> None:
+        """Kill everything and wait for it, if anything runs."""
+        if self.runs:
+            self.kill()
+            await self.wait_gone()
+
     def _insist(self) -> None:
         """Kill what keeps the keeper from its work; if that does not help in the end, the keeper, and all by other ways."""
         assert self._keeper

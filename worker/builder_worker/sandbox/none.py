@@ -61,9 +61,7 @@ class Unconfined(WatchedSandbox):
     async def aclose(self) -> None:
         """Kill, wait, remove."""
         with trio.CancelScope(shield=True):
-            if self._process.runs:
-                self.kill()
-                await self._process.wait_gone()
+            await self._process.aclose()
             await self._prepared.aclose()
 
 

@@ -63,14 +63,14 @@ def make(name: str, options: Options) -> Backend:
     return _MAKERS[name](options)
 
 
-def choose(options: Options) -> Backend:
-    """Return the best back end that works here. Raises SandboxError with every reason if none does."""
+def choose(options: Options) -> tuple[Backend, Check]:
+    """Return the best back end that works here, and its check. Raises SandboxError with every reason if none does."""
     reasons = []
     for name in _BY_ISOLATION:
         backend = make(name, options)
         check = backend.check()
         if check.works:
-            return backend
+            return backend, check
         reasons.append(f"{name}: {check.reason} ({check.remedy})")
     raise SandboxError(f"no sandbox works here; {'; '.join(reasons)}; --sandbox none runs jobs without one")
 
