@@ -32,15 +32,15 @@ async def _run(
 
 
 async def test_the_time_limit_ends_it(tmp_path: Path) -> None:
-    result, lines = await _run(tmp_path, b"echo begun; sleep 1000", Limits(timeout=0.2))
-    assert result == Aborted(message="time limit of 0.2 s exceeded")
+    result, lines = await _run(tmp_path, b"echo begun; sleep 1000", Limits(timeout=1))
+    assert result == Aborted(message="time limit of 1 s exceeded")
     assert lines == [b"begun"]
 
 
 @pytest.mark.parametrize("closing", [b"", b"exec >&- 2>&-;"])
 async def test_silence_ends_it(tmp_path: Path, closing: bytes) -> None:
-    result, lines = await _run(tmp_path, b"echo begun;" + closing + b"sleep 1000", Limits(max_silent=0.2))
-    assert result == Aborted(message="no output for 0.2 s")
+    result, lines = await _run(tmp_path, b"echo begun;" + closing + b"sleep 1000", Limits(max_silent=1))
+    assert result == Aborted(message="no output for 1 s")
     assert lines == [b"begun"]
 
 
@@ -49,10 +49,10 @@ async def test_silence_that_the_server_causes_does_not_end_it(tmp_path: Path) ->
 
     async def take_slowly(lines: Sequence[bytes]) -> None:
         if not taken:
-            await trio.sleep(0.6)  # three times the limit; the job is stuck in its full pipe meanwhile
+            await trio.sleep(2)  # twice the limit; the job is stuck in its full pipe meanwhile
         taken.extend(lines)
 
-    result, _ = await _run(tmp_path, b"exec head -c 200000 /dev/zero", Limits(max_silent=0.2), take_slowly)
+    result, _ = await _run(tmp_path, b"exec head -c 200000 /dev/zero", Limits(max_silent=1), take_slowly)
     assert result == Exited(code=0)
     assert sum(map(len, taken)) == 200_000
 
