@@ -11,6 +11,7 @@ import fake_freebsd
 import pytest
 import sandbox_runs
 from fake_freebsd import SNAPSHOT, FreeBSD
+from fake_programs import read_calls
 
 from builder.model import Aborted, Exited, Signalled, wire_signal
 from builder_worker.build import Setup
