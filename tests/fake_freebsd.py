@@ -18,7 +18,7 @@ from worker_program import Finished, open_server
 from builder_worker.build import Setup
 from builder_worker.drain import Drain
 from builder_worker.sandbox import Limits, SandboxError, owner
-from builder_worker.sandbox.jail import Jail
+from builder_worker.sandbox.backends.jail import Jail
 from builder_worker.sandbox.options import Options
 from builder_worker.session import Settings, work_once
 

@@ -24,7 +24,8 @@ from uuid import uuid4
 import trio
 
 from builder.errors import BuilderError
-from builder_worker.sandbox import Backend, Limits, Sandbox, Task, cgroups, registry
+from builder_worker.sandbox import Backend, Limits, Sandbox, Task, registry
+from builder_worker.sandbox.linux import cgroups
 from builder_worker.sandbox.options import Bind, Cache, Options
 
 LOADED = (encodings.ascii, encodings.unicode_escape)

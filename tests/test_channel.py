@@ -7,7 +7,6 @@ import trio
 from trio.testing import memory_stream_pair
 
 from builder import codec, framing
-from builder.channel import Channel
 from builder.connection import Side, State
 from builder.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from builder.framing import StreamedFrame
@@ -24,6 +23,7 @@ from builder.messages import (
     Success,
 )
 from builder.model import Artifact, Exited, ScriptJob
+from builder.runtime.channel import Channel
 
 UUID_1 = UUID(int=1)
 CLIENT = Hello(role=Role.CLIENT, version=13)

@@ -121,23 +121,6 @@ def test_a_run_that_is_late_is_due() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (12_400_000, "12.4 MB"),
-        (10 * 2**30, "10.7 GB"),
-        (5 * 10**15, "5000.0 TB"),
-    ],
-)
-def test_sizes(size: int, text: str) -> None:
-    assert words.size(size) == text
-
-
-@pytest.mark.parametrize(
     ("result", "text", "status"),
     [
         (Exited(code=0), "exited 0", 0),

@@ -77,9 +77,9 @@ def test_summary(make: Make) -> None:
         "finished   2030-03-17T17:46:43.061Z\n"
         "duration   3.061s\n"
         "result     killed by signal KILL (9)\n"
-        "script     24 B\n"
-        "console    2 lines, 9 B\n"
-        "artifacts  3, 5 B\n"
+        "script     24 bytes\n"
+        "console    2 lines, 9 bytes\n"
+        "artifacts  3, 5 bytes\n"
         f"{sha256(README.content)}             3  README\n"
         f"{sha256(BINARY.content)}             2  bin/a/x.bin\n"
         f"{sha256(b'')}             0  empty\n"
@@ -94,9 +94,9 @@ def test_summary_of_next_to_nothing(tmp_path: Path) -> None:
     assert lines[-5:] == [
         "duration   0.000us",
         "result     exited 0",
-        "script     24 B",
-        "console    0 lines, 0 B",
-        "artifacts  0, 0 B",
+        "script     24 bytes",
+        "console    0 lines, 0 bytes",
+        "artifacts  0, 0 bytes",
     ]
     assert run_inspect(str(path), "--console").stdout == b""
     value = json.loads(run_inspect(str(path), "--json", "--console").stdout)
@@ -183,7 +183,7 @@ def test_artifacts_are_written(make: Make, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     done = run_inspect(str(make()), "--output", str(out))
     assert done.returncode == 0
-    assert b"artifacts  3, 5 B\n" in done.stdout
+    assert b"artifacts  3, 5 bytes\n" in done.stdout
     assert tree(out) == {
         "README": README.content,
         "bin": None,

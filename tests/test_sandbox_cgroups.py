@@ -9,7 +9,7 @@ import trio
 from attrs import evolve
 
 from builder_worker.sandbox import Limits, SandboxError
-from builder_worker.sandbox.cgroups import WORKER_LEAF, Cgroups, Group, find
+from builder_worker.sandbox.linux.cgroups import WORKER_LEAF, Cgroups, Group, find
 from builder_worker.sandbox.owner import is_left_over, tag
 
 

@@ -17,7 +17,7 @@ from builder.model import Aborted, Exited, Signalled, wire_signal
 from builder_worker.build import Setup
 from builder_worker.choice import choose, prove
 from builder_worker.sandbox import Limits, SandboxError, Task, owner
-from builder_worker.sandbox.clone import parent_of
+from builder_worker.sandbox.freebsd.clone import parent_of
 from builder_worker.sandbox.options import Bind, Cache, OptionError, Options
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="jails are made by root")
@@ -214,7 +214,7 @@ async def test_a_clone_that_is_busy_for_a_while_is_destroyed_in_the_end(freebsd:
 
 
 async def test_a_clone_that_stays_busy_is_named(freebsd: FreeBSD, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder_worker.sandbox.clone.DESTROY_TIMEOUT", 0.2)
+    monkeypatch.setattr("builder_worker.sandbox.freebsd.clone.DESTROY_TIMEOUT", 0.2)
     freebsd.order("zfs-destroy", "again\n" * 1000)
     task = Task(uuid=uuid4(), name="job", platform="p", script=b"true")
     sandbox = await freebsd.jail().open(task)
@@ -251,7 +251,7 @@ import sys, trio
 from pathlib import Path
 from uuid import UUID
 from builder_worker.sandbox import Task
-from builder_worker.sandbox.jail import Jail
+from builder_worker.sandbox.backends.jail import Jail
 from builder_worker.sandbox.options import Options
 
 async def main(snapshot, work_root, path, fake, uuid):

@@ -12,7 +12,7 @@ from worker_sandboxes import need
 from builder.messages import Hello
 from builder.model import Aborted, Exited
 from builder_worker.sandbox import SandboxError, Task
-from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.options import Options
 
 STOPPERS = b"""

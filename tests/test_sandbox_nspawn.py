@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from sandbox_runs import Driver, driver
 
-from builder_worker.sandbox import tools
 from builder_worker.sandbox.nspawn import PROPAGATED
+from builder_worker.sandbox.processes import tools
 
 DIG = """
 for my $hierarchy (glob "/sys/fs/cgroup /sys/fs/cgroup/*") {

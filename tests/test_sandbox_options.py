@@ -13,27 +13,13 @@ from sandbox_runs import give_up, small_tree
 from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder.errors import BuilderError
-from builder_worker.sandbox import Check, Limits, SandboxError, Task, diagnosis, registry, roots, tools, uids
-from builder_worker.sandbox.bubblewrap import Bubblewrap
-from builder_worker.sandbox.cgroups import Cgroups
+from builder_worker.sandbox import Check, Limits, SandboxError, Task, diagnosis, registry, roots
+from builder_worker.sandbox.backends.bubblewrap import Bubblewrap
 from builder_worker.sandbox.job_directory import prepare_root
+from builder_worker.sandbox.linux import users
+from builder_worker.sandbox.linux.cgroups import Cgroups
 from builder_worker.sandbox.options import Bind, Cache, OptionError, Options
-from builder_worker.sandbox.sizes import format_size
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 bytes"),
-        (1023, "1023 bytes"),
-        (1536, "1.5 KiB"),
-        (512 << 20, "512 MiB"),
-        (5 << 40, "5 TiB"),
-        (1 << 60, "1048576 TiB"),
-    ],
-)
-def test_sizes_are_told_in_words(size: int, text: str) -> None:
-    assert format_size(size) == text
+from builder_worker.sandbox.processes import tools
 
 
 def test_binds_and_caches_are_read() -> None:
@@ -74,15 +60,15 @@ def test_a_work_directory_of_others_is_refused(tmp_path: Path) -> None:
 
 def test_each_sandbox_has_a_user_of_its_own(tmp_path: Path) -> None:
     three = range(1000, 1003)
-    first = uids.take(three, shared=False, locks=tmp_path / "locks")
-    second = uids.take(three, shared=False, locks=tmp_path / "locks")
+    first = users.take(three, shared=False, locks=tmp_path / "locks")
+    second = users.take(three, shared=False, locks=tmp_path / "locks")
     assert [first.uid, second.uid] == [1000, 1001]
     with pytest.raises(SandboxError, match="1000 to 1002, are taken"):
-        uids.take(three, shared=False, locks=tmp_path / "locks")
+        users.take(three, shared=False, locks=tmp_path / "locks")
     first.release()
-    third = uids.take(three, shared=False, locks=tmp_path / "locks")
+    third = users.take(three, shared=False, locks=tmp_path / "locks")
     assert (third.uid, third.index) == (1000, 0)
-    with_caches = [uids.take(three, shared=True, locks=tmp_path / "locks") for _ in range(2)]
+    with_caches = [users.take(three, shared=True, locks=tmp_path / "locks") for _ in range(2)]
     assert [user.uid for user in with_caches] == [1002, 1002]
     for user in (second, third, *with_caches):
         user.release()

@@ -11,11 +11,12 @@ from uuid import uuid4
 import pytest
 from sandbox_runs import MIB, Driver, driver, give_up, root_tree, work_directory
 
-from builder_worker.sandbox import SandboxError, Task, tools
-from builder_worker.sandbox.cgroups import Cgroups
+from builder_worker.sandbox import SandboxError, Task
+from builder_worker.sandbox.backends.overlay import USERS, Overlay, first_uid
+from builder_worker.sandbox.linux.cgroups import Cgroups
 from builder_worker.sandbox.nspawn import Nspawn
 from builder_worker.sandbox.options import JOB_UIDS, Options
-from builder_worker.sandbox.overlay import USERS, Overlay, first_uid
+from builder_worker.sandbox.processes import tools
 
 CONTROL = """\
 Package: greeting

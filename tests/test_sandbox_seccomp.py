@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from builder_worker.sandbox import seccomp
+from builder_worker.sandbox.linux import seccomp
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 I386, ARM = 0x40000003, 0x40000028

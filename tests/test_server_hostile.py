@@ -43,7 +43,7 @@ from builder.messages import (
     Success,
 )
 from builder.model import Aborted, Artifact, Exited, ScriptJob
-from builder_server import server as server_module
+from builder.runtime.sockets import tune
 
 
 def framed(message: Message) -> bytes:
@@ -232,7 +232,7 @@ def test_keepalive_finds_dead_workers() -> None:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         client = await trio.open_tcp_stream(*listeners[0].socket.getsockname())
         accepted = await listeners[0].accept()
-        server_module._keep_alive(accepted)
+        tune(accepted, bound_unsent=True)
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         seconds = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) + accepted.getsockopt(
             socket.IPPROTO_TCP, socket.TCP_KEEPINTVL

@@ -12,7 +12,7 @@ from attrs import frozen
 from farm import DEADLINE, running_server, start, start_server
 from scripted import connect
 
-from builder import service
+from builder.runtime import service
 
 
 @frozen

@@ -21,8 +21,8 @@ from worker_sandboxes import ENVIRONMENT, need, reachable_directory
 from builder.model import Aborted, Exited
 from builder_worker import job
 from builder_worker.sandbox import Limits, Task, disk, job_directory
-from builder_worker.sandbox.cgroups import Group
-from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.backends.none import NoSandbox
+from builder_worker.sandbox.linux.cgroups import Group
 from builder_worker.sandbox.options import Options
 from builder_worker.trees import remove_tree
 

@@ -15,9 +15,10 @@ from worker_sandboxes import ENVIRONMENT, PRIVILEGE, builder_worker, checked, ne
 from builder.model import Exited
 from builder_worker import containment
 from builder_worker.choice import DEFAULT_DATE, Choice, choose, default_date, warning
-from builder_worker.sandbox import SandboxError, registry, tools
-from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox import SandboxError, registry
+from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.options import OptionError, Options
+from builder_worker.sandbox.processes import tools
 
 
 @pytest.fixture

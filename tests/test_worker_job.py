@@ -11,7 +11,7 @@ from worker_program import DEADLINE
 from builder.model import Aborted, Exited, Result
 from builder_worker.job import SendLines, run_job
 from builder_worker.sandbox import Limits, SandboxError, Task
-from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.options import Options
 
 

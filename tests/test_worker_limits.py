@@ -227,7 +227,7 @@ async def test_the_result_says_which_limit_of_the_sandbox_ended_the_job(
         ("max-silent=0.3s", "echo; sleep 1000", "no output for 0.3 s"),
         ("max-console=1K", "exec yes", "more than 1024 bytes of console output"),
         ("max-artifacts=2", "touch a b c", "more than the 2 artifacts allowed"),
-        ("max-artifact-bytes=1K", "head -c 1025 /dev/zero >f", "the artifacts take more than the 1.0 kB allowed"),
+        ("max-artifact-bytes=1K", "head -c 1025 /dev/zero >f", "the artifacts take more than the 1 KiB allowed"),
     ],
 )
 @pytest.mark.parametrize("by", ["operator", "job"])

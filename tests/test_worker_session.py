@@ -29,7 +29,7 @@ from builder_worker import session
 from builder_worker.build import Setup
 from builder_worker.drain import Drain
 from builder_worker.loop import LONGEST_PAUSE, Backoff
-from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.options import Options
 
 # A job that leaves what it can: a child in its group, one in a session of its own whose parent is gone, one that

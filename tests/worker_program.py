@@ -12,12 +12,12 @@ from uuid import UUID, uuid4
 import trio
 from attrs import define, field
 
-from builder.channel import Channel
 from builder.connection import Side
 from builder.execution import ArtifactData, ArtifactStart, FinishedHead, FinishedReader
 from builder.framing import StreamedFrame
 from builder.messages import Hello, JobRequested, JobSchedule, Output, ServerHello
 from builder.model import Result, ScriptJob, text
+from builder.runtime.channel import Channel
 
 ROOT = Path(__file__).parent.parent
 UUID_1 = UUID("323b2a40-25d1-4f8e-90af-a4e2b9fd7f22")

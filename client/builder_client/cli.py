@@ -13,7 +13,7 @@ from builder import __version__
 from builder.address import DEFAULT_PORT, parse_address
 from builder.errors import InvalidAddress
 from builder.model import Instant, Period, check_name
-from builder.program import run
+from builder.runtime.program import run
 
 from . import words
 

@@ -11,7 +11,7 @@ from typing import BinaryIO, NoReturn
 import click
 
 from builder import __version__
-from builder.program import run
+from builder.runtime.program import run
 
 PROGRAM = "builder-inspect"
 

@@ -15,6 +15,7 @@ from builder.execution import (
     read_execution,
 )
 from builder.model import ConsoleLine, printable, raw
+from builder.sizes import format_size
 
 from . import words
 from .extraction import Extraction
@@ -170,9 +171,9 @@ def _summary_pairs(contents: Contents) -> Iterator[tuple[str, str]]:
     yield "finished", contents.end.finished.isoformat()
     yield "duration", words.since_start(contents.duration_ms * 10**6)
     yield "result", words.result(contents.end.result)
-    yield "script", words.size(len(contents.head.job.script))
-    yield "console", f"{words.count(console.count, 'line')}, {words.size(console.size)}"
-    yield "artifacts", f"{artifacts.count}, {words.size(artifacts.size)}"
+    yield "script", format_size(len(contents.head.job.script))
+    yield "console", f"{words.count(console.count, 'line')}, {format_size(console.size)}"
+    yield "artifacts", f"{artifacts.count}, {format_size(artifacts.size)}"
 
 
 def _print_pairs(printer: Printer, pairs: Iterator[tuple[str, str]]) -> None:

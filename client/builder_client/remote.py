@@ -18,6 +18,8 @@ from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, Pr
 from builder.framing import StreamedFrame
 from builder.messages import CLIENT_VERSION, Failure, Hello, Info, InfoReply, Message, Observe, Output, Role, Success
 from builder.model import printable
+from builder.reasons import reason_of
+from builder.runtime.sockets import tune
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for each address of the server to accept."""
@@ -27,10 +29,6 @@ REPLY_TIMEOUT = 60.0
 
 RECEIVE_SIZE = 256 * 1024
 """Most bytes taken from the socket at once: a few hundred console lines."""
-
-# A server that vanished without a word is noticed after about two minutes of silence; the defaults of most systems
-# are two hours. Not every system has all three options.
-_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
 class Unreachable(BuilderError):
@@ -116,13 +114,9 @@ class Remote:
         try:
             sock = socket.create_connection((self.host, self.port), self.connect_timeout)
         except (OSError, UnicodeError) as error:
-            raise Unreachable(f"can't reach the server at {self}: {_reason(error)}") from error
+            raise Unreachable(f"can't reach the server at {self}: {reason_of(error)}") from error
         sock.settimeout(self.reply_timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        tune(sock)
         return _Link(sock, str(self))
 
 
@@ -174,8 +168,4 @@ class _Link:
         except TimeoutError as error:
             raise Unreachable(f"{self._name} did not answer within {self._sock.gettimeout():g} s") from error
         except OSError as error:
-            raise ConnectionLost(f"lost the connection to {self._name}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+            raise ConnectionLost(f"lost the connection to {self._name}: {reason_of(error)}") from error

@@ -102,16 +102,6 @@ def until(moment: Instant, now: Instant) -> str:
     return f"in {duration(moment.ms - now.ms)}" if moment.ms > now.ms else "due"
 
 
-def size(count: int) -> str:
-    """Return a number of bytes with a decimal unit: ``12.4 MB``."""
-    if count < 1000:
-        return f"{count} B"
-    value, units = count / 1000, ["kB", "MB", "GB", "TB"]
-    while value >= 999.95 and len(units) > 1:  # what would be rounded to 1000.0
-        value, units = value / 1000, units[1:]
-    return f"{value:.1f} {units[0]}"
-
-
 def count(number: int, noun: str) -> str:
     """Return ``1 artifact``, ``3 artifacts``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 
 from builder.execution import ExecutionEnd
 from builder.model import Aborted, Instant, Result, printable
+from builder.runtime.changes import Change
 from builder_server import console
 from builder_server.results import ResultWriter, build_dir, make_build_dir
 from builder_server.store import AfterLoss, Build, Store, StoreError
@@ -42,12 +43,12 @@ class LiveBuild:
     console: console.ConsoleWriter
     _began: float
     ended: bool = False
-    _changed: trio.Event = field(factory=trio.Event)
+    _changed: Change = field(factory=Change)
 
     @property
     def changed(self) -> trio.Event:
         """Return the event that tells of more of the console, or of the end."""
-        return self._changed
+        return self._changed.next
 
     def elapsed(self) -> int:
         """Return the nanoseconds since the build began."""
@@ -55,8 +56,7 @@ class LiveBuild:
 
     def notify(self) -> None:
         """Wake the observers."""
-        event, self._changed = self._changed, trio.Event()
-        event.set()
+        self._changed.announce()
 
 
 @define(eq=False)
@@ -71,7 +71,7 @@ class Builds:
     on_queued: Callable[[], None]
     _live: dict[UUID, LiveBuild] = field(factory=dict)
     _stuck: list[_Loss] = field(factory=list)
-    _changed: trio.Event = field(factory=trio.Event)
+    _changed: Change = field(factory=Change)
 
     async def find(self, uuid: UUID) -> tuple[Build, LiveBuild | None] | None:
         """Return a build, and what is live of it if it runs here. Raises StoreError.
@@ -79,7 +79,7 @@ class Builds:
         It waits for a build that was taken and is about to begin, and for one whose end is still to be recorded.
         """
         while True:
-            changed = self._changed
+            changed = self._changed.next
             if live := self._live.get(uuid):
                 return live.build, live
             build = await self.store.find_build(uuid)
@@ -182,8 +182,7 @@ class Builds:
         self._notify()
 
     def _notify(self) -> None:
-        event, self._changed = self._changed, trio.Event()
-        event.set()
+        self._changed.announce()
 
 
 def describe(build: Build) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from builder import __version__, program
+from builder import __version__
 from builder.address import DEFAULT_PORT
+from builder.runtime import program
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"

@@ -15,6 +15,7 @@ from attrs import define, field
 
 from builder.messages import MAX_SCRIPT
 from builder.model import Instant, OrbBuildJob, ScriptJob, printable
+from builder.runtime.changes import Change
 from builder_server import templates
 from builder_server.room import room
 from builder_server.store import Build, Store
@@ -37,14 +38,13 @@ class Dispatcher:
     config_dir: Path
     now: Callable[[], Instant]
     _lines: defaultdict[str, trio.Lock] = field(factory=lambda: defaultdict(trio.Lock))
-    _changed: trio.Event = field(factory=trio.Event)
+    _changed: Change = field(factory=Change)
     _warned: set[str] = field(factory=set)
     _is_full: bool = False
 
     def wake(self) -> None:
         """Say that a queue may have got a job, or a platform its ban lifted."""
-        event, self._changed = self._changed, trio.Event()
-        event.set()
+        self._changed.announce()
 
     async def next_build(self, platform: str) -> Build:
         """Wait for a job of that platform and return it as a running build. Raises StoreError, and OSError of the disk.
@@ -54,7 +54,7 @@ class Dispatcher:
         try:
             async with self._lines[platform]:
                 while True:
-                    changed = self._changed
+                    changed = self._changed.next
                     await self._wait_for_room()
                     template = await self._template(platform)
                     taken = await self.store.take(platform, uuid4(), self.now(), _expander(template, platform))

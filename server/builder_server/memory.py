@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import trio
 from attrs import define, field
 
-from builder.channel import Channel
 from builder.connection import Side
 from builder.errors import BuilderError
 from builder.framing import StreamedFrame
 from builder.messages import KIB, MIB, Kind, Message
+from builder.runtime.channel import Channel
 
 SMALL = 128 * KIB
 """Largest message that needs no grant, in bytes: a line of our own worker, and every command but a large script."""

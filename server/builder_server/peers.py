@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import trio
 
-from builder.channel import Channel
 from builder.errors import ProtocolError
+from builder.runtime.channel import Channel
 
 T = TypeVar("T")
 

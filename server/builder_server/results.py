@@ -24,6 +24,7 @@ from builder.execution import (
     execution_head,
 )
 from builder.model import check_artifact_path, printable, raw
+from builder.runtime.files import sync_directory
 from builder_server import console
 from builder_server.names import directory_name
 from builder_server.store import Build
@@ -126,12 +127,3 @@ class ResultWriter:
     async def _in_thread(self, action: Callable[[BinaryIO], T]) -> T:
         assert self._file is not None, "begin comes first"
         return await trio.to_thread.run_sync(action, self._file)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the entries of a directory durable. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,5 @@
 """The server as a whole: who lives how long, and who is told of what."""
 
-import fcntl
 import logging
 import signal
 import socket
@@ -13,11 +12,14 @@ from pathlib import Path
 import trio
 from attrs import define, field, frozen
 
-from builder import service
 from builder.address import format_address
 from builder.errors import BuilderError, RemoteProtocolError
 from builder.messages import CLIENT_VERSION, WORKER_VERSION, Hello, JobRequested, Role, ServerHello
 from builder.model import Instant, printable
+from builder.runtime import service
+from builder.runtime.files import lock
+from builder.runtime.nurseries import plain_nursery
+from builder.runtime.sockets import tune
 from builder_server.builds import Builds
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
@@ -75,27 +77,12 @@ async def serve(
     with _locked(settings.data_dir):
         store = Store(settings.data_dir / DATABASE)
         try:
-            with _plain_errors():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(store.run)
-                    await _Server.make(settings, store, now, connections).run(announce)
-                    nursery.cancel_scope.cancel()  # last: whoever ended had something to record
+            async with plain_nursery() as nursery:
+                nursery.start_soon(store.run)
+                await _Server.make(settings, store, now, connections).run(announce)
+                nursery.cancel_scope.cancel()  # last: whoever ended had something to record
         finally:
             store.close()
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Raise the one error that ended nested nurseries as itself, so that the person is told it in one line."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if isinstance(error, BaseExceptionGroup):
-            raise
-        raise error from error.__cause__
 
 
 @contextmanager
@@ -109,9 +96,11 @@ def _locked(data_dir: Path) -> Iterator[None]:
         ) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = lock(file.fileno())
         except OSError as error:
-            raise StartError(f"another server uses {data_dir}") from error
+            raise StartError(f"can't lock {data_dir}: {error.strerror}") from error
+        if not taken:
+            raise StartError(f"another server uses {data_dir}")
         yield
 
 
@@ -174,7 +163,7 @@ class _Server:
         try:
             async with stream:
                 peer = format_address(*stream.socket.getpeername()[:2])
-                _keep_alive(stream)
+                tune(stream, bound_unsent=True)
                 channel = SharingChannel(stream, self._memory)
                 with self._connections.place() as place, channel.sharing():
                     await self._serve_peer(channel, peer, place)
@@ -237,11 +226,3 @@ async def _resolve(address: str) -> list[str]:
     """Return the addresses of a host name, or the one that was given. Raises OSError and UnicodeError."""
     found = await trio.socket.getaddrinfo(address, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return list(dict.fromkeys(socket.getnameinfo(info[4], socket.NI_NUMERICHOST)[0] for info in found))
-
-
-def _keep_alive(stream: trio.SocketStream) -> None:
-    """Have the kernel find peers that vanished without a word: within 2 minutes, also while data is under way."""
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}.items():
-        if (option := getattr(socket, name, None)) is not None:
-            stream.setsockopt(socket.IPPROTO_TCP, option, value)

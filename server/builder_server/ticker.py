@@ -7,6 +7,7 @@ import trio
 from attrs import define, field
 
 from builder.model import Instant
+from builder.runtime.changes import Change
 from builder_server.scheduler import LONGEST_SLEEP, time_until
 from builder_server.store import Store, StoreError
 
@@ -20,17 +21,16 @@ class Ticker:
     store: Store
     now: Callable[[], Instant]
     on_queued: Callable[[], None]
-    _changed: trio.Event = field(factory=trio.Event)
+    _changed: Change = field(factory=Change)
 
     def wake(self) -> None:
         """Say that a next run may have changed."""
-        event, self._changed = self._changed, trio.Event()
-        event.set()
+        self._changed.announce()
 
     async def run(self) -> None:
         """Queue what is due, for ever."""
         while True:
-            changed = self._changed
+            changed = self._changed.next
             seconds = LONGEST_SLEEP.total_seconds()
             try:
                 if await self.store.queue_due(self.now()):

@@ -16,6 +16,7 @@ from attrs import define, field
 from builder import __version__
 from builder.errors import BuilderError
 from builder.model import printable
+from builder.runtime.changes import Change
 from builder_server.builds import describe
 from builder_server.results import FILE_NAME, build_dir
 from builder_server.store import Build, Store, StoreError
@@ -55,7 +56,7 @@ class Uploader:
     data_dir: Path
     url: httpx.URL
     auth: httpx.BasicAuth | None
-    _work: trio.Event = field(factory=trio.Event)
+    _work: Change = field(factory=Change)
 
     @classmethod
     def to(cls, url: str, store: Store, data_dir: Path) -> "Uploader":
@@ -73,7 +74,7 @@ class Uploader:
 
     def wake(self) -> None:
         """Say that a build was finished."""
-        self._work.set()
+        self._work.announce()
 
     async def run(self) -> None:
         """Upload what is pending, for ever."""
@@ -81,7 +82,7 @@ class Uploader:
         under_way: set[Any] = set()
         async with httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client, trio.open_nursery() as nursery:
             while True:
-                self._work = trio.Event()
+                work = self._work.next
                 try:
                     for build in await self.store.uploads("uploaded"):
                         await self._remove(build)
@@ -93,7 +94,7 @@ class Uploader:
                     logger.error("pending uploads can't be found, trying again: %s", error)
                     await trio.sleep(RETRY_DATABASE)
                     continue
-                await self._work.wait()
+                await work.wait()
 
     async def _upload(
         self, client: httpx.AsyncClient, build: Build, limit: trio.CapacityLimiter, under_way: set[Any]

@@ -5,12 +5,12 @@ import logging
 import trio
 from attrs import define
 
-from builder.channel import Channel
 from builder.errors import InvalidName, RemoteProtocolError
 from builder.execution import ArtifactsStart, Event, FinishedHead, FinishedReader
 from builder.framing import StreamedFrame
 from builder.messages import GIB, JobSchedule, Message, Output
 from builder.model import Aborted, ConsoleLine, Result, printable
+from builder.runtime.channel import Channel
 from builder_server.builds import LOST, TIMEOUT, Builds, LiveBuild, describe
 from builder_server.dispatch import Dispatcher
 from builder_server.memory import Crowded

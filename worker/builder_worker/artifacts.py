@@ -21,6 +21,7 @@ from builder.errors import BuilderError, InvalidName
 from builder.execution import artifact_head, artifacts_length
 from builder.messages import JobFinished
 from builder.model import check_artifact_path, printable, text
+from builder.sizes import format_size
 from builder_worker.trees import Cursor, Identity, TreeChanged, identity
 
 MAX_ARTIFACTS = 100_000
@@ -268,16 +269,3 @@ class _Found:
 
 MAX_SHOWN = 300
 """Bytes of a path that a console line shows."""
-
-
-def format_size(size: int) -> str:
-    """Return a number of bytes as people read it: "999 bytes", "12.4 MB"."""
-    if size < 1000:
-        return f"{size} byte{'' if size == 1 else 's'}"
-    value, unit = size / 1000, 0
-    while value >= 999.95 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.1f} {_UNITS[unit]}"
-
-
-_UNITS = ("kB", "MB", "GB", "TB")

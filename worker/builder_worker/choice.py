@@ -23,9 +23,9 @@ from attrs import frozen
 
 from builder_worker.build import Setup
 from builder_worker.sandbox import Backend, Check, SandboxError, Task, registry, roots
-from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.backends.none import NoSandbox
+from builder_worker.sandbox.backends.podman import Podman
 from builder_worker.sandbox.options import OptionError, Options
-from builder_worker.sandbox.podman import Podman
 
 PROOF_TIMEOUT = 60.0
 """Seconds for a job that does nothing, on a machine that is very busy."""

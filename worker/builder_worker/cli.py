@@ -2,7 +2,8 @@
 
 import click
 
-from builder import __version__, program
+from builder import __version__
+from builder.runtime import program
 from builder_worker.commands.check import check
 from builder_worker.commands.options import CONTEXT
 from builder_worker.commands.root import root

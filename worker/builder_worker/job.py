@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from builder.model import Aborted, Exited, Result, Signalled, wire_signal
+from builder.runtime.nurseries import plain_nursery
 from builder_worker.console import LineCutter
-from builder_worker.nurseries import plain_nursery
 from builder_worker.sandbox import ExitStatus, Limits, Sandbox
 
 READ_SIZE = 64 * 1024

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import trio
 from attrs import frozen, mutable
 
-from builder import service
 from builder.errors import BuilderError
+from builder.runtime import service
+from builder.runtime.nurseries import plain_nursery
 from builder_worker.choice import prove
 from builder_worker.drain import Drain
-from builder_worker.nurseries import plain_nursery
 from builder_worker.sandbox import SandboxError
 from builder_worker.session import Settings, work_once
 

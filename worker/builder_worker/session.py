@@ -5,8 +5,6 @@ then closed the connection properly; a server that closes earlier, or resets, ha
 """
 
 import logging
-import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from uuid import UUID
@@ -15,18 +13,20 @@ import trio
 from attrs import frozen
 
 from builder.address import format_address
-from builder.channel import Channel
 from builder.connection import Side
 from builder.errors import BuilderError, ConnectionEnded, ProtocolError
 from builder.execution import FinishedHead, finished_head
 from builder.framing import frame_header
 from builder.messages import WORKER_VERSION, Hello, JobFinished, JobRequested, JobSchedule, Output, Role, ServerHello
 from builder.model import Aborted, Result, describe_result, printable
+from builder.reasons import reason_of
+from builder.runtime.channel import Channel
+from builder.runtime.nurseries import plain_nursery
+from builder.runtime.sockets import tune
 from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
 from builder_worker.console import remark
 from builder_worker.drain import Drain
-from builder_worker.nurseries import plain_nursery
 from builder_worker.sandbox import SandboxError
 from builder_worker.trees import TreeChanged
 
@@ -41,10 +41,6 @@ CLOSE_TIMEOUT = 3600.0
 
 STALL_TIMEOUT = 3600.0
 """Seconds in which a server that is there takes something of what it is sent: one that was stopped may go on."""
-
-_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-"""Seconds, seconds, count: a server that vanished is noticed after two minutes. (TCP_USER_TIMEOUT is left alone: it
-would also end a connection to a server that is alive and slow to read.)"""
 
 log = logging.getLogger("builder_worker")
 
@@ -100,16 +96,7 @@ async def work_once(settings: Settings, drain: Drain) -> None:
             if schedule is not None:
                 await _Delivery(channel, schedule, settings.setup).run()
         except trio.BrokenResourceError as error:
-            raise Lost(f"the connection to {settings.address} broke: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return what the system says about an error of a stream or of several attempts to connect."""
-    while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
-        error = error.exceptions[-1] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
-    if isinstance(error, OSError) and error.errno and error.errno > 0:  # those of name look-ups are negative
-        return os.strerror(error.errno)
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+            raise Lost(f"the connection to {settings.address} broke: {reason_of(error)}") from error
 
 
 async def _connect(settings: Settings) -> trio.SocketStream:
@@ -119,12 +106,8 @@ async def _connect(settings: Settings) -> trio.SocketStream:
     except trio.TooSlowError as error:
         raise Unreachable(f"cannot reach {settings.address}: no answer for {CONNECT_TIMEOUT:g} s") from error
     except OSError as error:
-        raise Unreachable(f"cannot reach {settings.address}: {_reason(error)}") from error
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.items():
-        if hasattr(socket, name):
-            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        raise Unreachable(f"cannot reach {settings.address}: {reason_of(error)}") from error
+    tune(stream)
     return stream
 
 
@@ -138,7 +121,7 @@ async def _greet(channel: Channel, settings: Settings) -> None:
             f"{settings.address} does not answer as a builder-server: silent for {HELLO_TIMEOUT:g} s"
         ) from error
     except trio.BrokenResourceError as error:
-        raise Refused(f"{settings.address} broke the connection before its hello: {_reason(error)}") from error
+        raise Refused(f"{settings.address} broke the connection before its hello: {reason_of(error)}") from error
     except ConnectionEnded as error:
         raise Refused(f"{settings.address} closed the connection without a hello: is it a builder-server?") from error
     except ProtocolError as error:
@@ -250,4 +233,4 @@ def _taking() -> Iterator[None]:
 
 
 def _reason_of_end(error: Exception | None) -> str:
-    return _reason(error) if error else "it closed the connection"
+    return reason_of(error) if error else "it closed the connection"

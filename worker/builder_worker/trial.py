@@ -15,11 +15,11 @@ from attrs import frozen
 
 from builder.errors import BuilderError, NobodyReads
 from builder.model import Exited, Result, ScriptJob, Signalled, describe_result, posix_signal, printable, text
+from builder.runtime.nurseries import plain_nursery
 from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
 from builder_worker.choice import prove
 from builder_worker.loop import Interrupted, Terminated
-from builder_worker.nurseries import plain_nursery
 
 DIFFERENT = 1
 """Exit status when two runs of a job that succeeded differ."""

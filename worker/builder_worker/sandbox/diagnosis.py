@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from builder_worker.sandbox import tools
-from builder_worker.sandbox.cgroups import Cgroups
+from builder_worker.sandbox.linux.cgroups import Cgroups
+from builder_worker.sandbox.processes import tools
 
 Problem = tuple[str, str]
 """What is wrong, and what to do."""

@@ -11,7 +11,7 @@ from typing import Self
 import trio
 from attrs import frozen
 
-from builder_worker.sandbox import tools
+from builder_worker.sandbox.processes import tools
 
 MAX_RESERVE = 512 * 1024 * 1024
 """Bytes of a disk that jobs leave to others; of a small one less."""

@@ -14,7 +14,6 @@ What is left of the host's own disk is looked at as often, whether there is a li
 it is ended before others fail for it.
 """
 
-import fcntl
 import math
 import os
 import stat
@@ -25,11 +24,13 @@ from typing import Self
 import trio
 from attrs import define, field
 
+from builder.runtime.files import lock, lock_directory
+from builder.sizes import format_size
 from builder_worker import trees
-from builder_worker.sandbox import SandboxError, tools
+from builder_worker.sandbox import SandboxError
 from builder_worker.sandbox.disk import Space, measure
 from builder_worker.sandbox.owner import is_left_over, tag
-from builder_worker.sandbox.sizes import format_size
+from builder_worker.sandbox.processes import tools
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -111,7 +112,7 @@ class JobDirectory:
 
     def _hold(self) -> None:
         self._held = os.open(self.path, _DIRECTORY)
-        fcntl.flock(self._held, fcntl.LOCK_SH)  # at once, or when somebody has looked whether it is held
+        lock(self._held, shared=True, wait=True)  # for as long as somebody looks whether it is held
 
     @property
     def disk(self) -> Path:
@@ -276,23 +277,12 @@ def left_over(root: Path) -> list[Path]:
 def is_held(path: Path) -> bool:
     """Return whether a worker that lives has a job's directory, one in another container too."""
     try:
-        lock = _lock(path)
+        descriptor = lock_directory(path)
     except OSError:  # no directory at all, or not for this worker: removing it will tell
         return False
-    if lock is not None:
-        os.close(lock)
-    return lock is None
-
-
-def _lock(path: Path) -> int | None:
-    """Return a descriptor with a lock on a directory, or None if another one has it. Raises OSError."""
-    lock = os.open(path, _DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
 
 
 async def clean_up(root: Path) -> tuple[str, ...]:
@@ -301,17 +291,17 @@ async def clean_up(root: Path) -> tuple[str, ...]:
     Does nothing while another worker does it in the same place. Raises SandboxError if the place can't be read.
     """
     try:
-        lock = _lock(root)
+        descriptor = lock_directory(root)
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise SandboxError(f"cannot read {root}: {error.strerror}; name another one with --work-dir") from error
-    if lock is None:
+    if descriptor is None:
         return ()
     try:
         return tuple([await _remove_left_over(path) for path in left_over(root) if not is_held(path)])
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
 async def _remove_left_over(path: Path) -> str:

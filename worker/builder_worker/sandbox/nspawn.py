@@ -11,28 +11,16 @@ from pathlib import Path
 
 from attrs import define, field
 
-from builder_worker.sandbox import (
-    Backend,
-    Check,
-    ExitStatus,
-    Sandbox,
-    SandboxError,
-    Task,
-    cgroups,
-    container,
-    diagnosis,
-    job_directory,
-    overlay,
-    seccomp,
-    tools,
-    view,
-)
-from builder_worker.sandbox.bubblewrap import command_for
+from builder_worker.sandbox import Backend, Check, ExitStatus, Sandbox, SandboxError, Task, diagnosis, job_directory
+from builder_worker.sandbox.backends import overlay
+from builder_worker.sandbox.backends.bubblewrap import command_for
 from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.linux import cgroups, seccomp, view
+from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
+from builder_worker.sandbox.linux.users import JobUser
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over
-from builder_worker.sandbox.prepared import Prepared, open_sandbox
-from builder_worker.sandbox.uids import JobUser
+from builder_worker.sandbox.processes import container, tools
 
 # In version 2 one write ends them all; in version 1 no new ones may come while the rest are killed.
 _END_GROUPS = """

@@ -10,13 +10,13 @@ import trio
 from attrs import frozen
 
 from builder_worker.sandbox import Backend, Check, SandboxError, Task
-from builder_worker.sandbox.bubblewrap import Bubblewrap
-from builder_worker.sandbox.jail import Jail
-from builder_worker.sandbox.none import NoSandbox
+from builder_worker.sandbox.backends.bubblewrap import Bubblewrap
+from builder_worker.sandbox.backends.jail import Jail
+from builder_worker.sandbox.backends.none import NoSandbox
+from builder_worker.sandbox.backends.overlay import Overlay
+from builder_worker.sandbox.backends.podman import Podman
 from builder_worker.sandbox.nspawn import Nspawn
 from builder_worker.sandbox.options import OptionError, Options
-from builder_worker.sandbox.overlay import Overlay
-from builder_worker.sandbox.podman import Podman
 
 AUTO = "auto"
 

@@ -5,7 +5,6 @@ of one name and date are equal wherever they are made. The tree says what it is 
 """
 
 import datetime as dt
-import fcntl
 import hashlib
 import json
 import os
@@ -16,8 +15,10 @@ from pathlib import Path
 import trio
 from attrs import asdict, frozen
 
+from builder.runtime.files import lock_directory
 from builder_worker import trees
-from builder_worker.sandbox import SandboxError, diagnosis, tools
+from builder_worker.sandbox import SandboxError, diagnosis
+from builder_worker.sandbox.processes import tools
 
 LABEL = Path("etc/builder-root.json")
 
@@ -85,7 +86,7 @@ async def remove(directory: Path) -> None:
     """Remove a tree, and nothing that is none or that a worker holds. Raises SandboxError."""
     if read(directory) is None:
         raise SandboxError(f"{directory} is no root tree: it has no {LABEL}")
-    lock = _lock(directory, fcntl.LOCK_EX)
+    lock = _lock(directory, shared=False)
     if lock is None:
         raise SandboxError(f"a worker uses {directory}: remove it when that worker has been stopped")
     try:
@@ -96,24 +97,15 @@ async def remove(directory: Path) -> None:
 
 def hold(directory: Path) -> None:
     """Keep a tree from being removed as long as this process lives. Raises SandboxError."""
-    if _lock(directory, fcntl.LOCK_SH) is None:  # never closed
+    if _lock(directory, shared=True) is None:  # never closed
         raise SandboxError(f"{directory} is being removed: use another root tree")
 
 
-def _lock(directory: Path, kind: int) -> int | None:
-    """Return a descriptor that holds a lock until it is closed, or None if it is held by others."""
+def _lock(directory: Path, *, shared: bool) -> int | None:
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return lock_directory(directory, shared=shared)
     except OSError as error:
-        raise SandboxError(f"cannot open {directory}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        pass  # not all file systems have locks
-    return descriptor
+        raise SandboxError(f"cannot lock {directory}: {error.strerror}") from error
 
 
 async def _remove(directory: Path) -> None:

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Iterable
 
-from builder_worker.nurseries import plain_nursery
+from builder.runtime.nurseries import plain_nursery
 from builder_worker.sandbox import ExitStatus, Sandbox
 from builder_worker.sandbox.job_directory import JobDirectory
 

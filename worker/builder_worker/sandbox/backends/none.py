@@ -12,10 +12,11 @@ from typing import ClassVar
 import trio
 from attrs import define, field
 
-from builder_worker.sandbox import Backend, Check, ExitStatus, Sandbox, Task, cgroups, diagnosis, job_directory, owner
-from builder_worker.sandbox.kept import MARK, KeptProcess, kill_marked
+from builder_worker.sandbox import Backend, Check, ExitStatus, Sandbox, Task, diagnosis, job_directory, owner
+from builder_worker.sandbox.linux import cgroups
+from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.options import Options
-from builder_worker.sandbox.prepared import Prepared, open_sandbox
+from builder_worker.sandbox.processes.kept import MARK, KeptProcess, kill_marked
 from builder_worker.sandbox.watched import SCRIPT, WatchedSandbox
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import trio
 from attrs import define
 
-from builder_worker.sandbox import Limits, SandboxError, view
-from builder_worker.sandbox.clone import Run, succeeds
+from builder_worker.sandbox import Limits, SandboxError
+from builder_worker.sandbox.freebsd.clone import Run, succeeds
+from builder_worker.sandbox.linux import view
 
 KILL_TIMEOUT = 10.0
 """Seconds in which the processes of a jail must be gone."""

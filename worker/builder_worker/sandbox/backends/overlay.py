@@ -11,24 +11,16 @@ from collections.abc import Callable, Sequence
 from attrs import define
 
 from builder_worker import trees
-from builder_worker.sandbox import (
-    Check,
-    SandboxError,
-    Task,
-    diagnosis,
-    job_directory,
-    overlay_setup,
-    seccomp,
-    tools,
-    view,
-)
-from builder_worker.sandbox.bubblewrap import Bubblewrap, command_for, environment
+from builder_worker.sandbox import Check, SandboxError, Task, diagnosis, job_directory
+from builder_worker.sandbox.backends.bubblewrap import Bubblewrap, command_for, environment
 from builder_worker.sandbox.job_directory import JobDirectory
-from builder_worker.sandbox.launch import Launch
+from builder_worker.sandbox.linux import overlay_setup, seccomp, view
+from builder_worker.sandbox.linux.prepared import Prepared
+from builder_worker.sandbox.linux.users import JobUser
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import tag
-from builder_worker.sandbox.prepared import Prepared
-from builder_worker.sandbox.uids import JobUser
+from builder_worker.sandbox.processes import tools
+from builder_worker.sandbox.processes.launch import Launch
 
 USERS = 65536
 """Users of the host that belong to one sandbox."""

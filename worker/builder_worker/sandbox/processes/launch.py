@@ -25,8 +25,9 @@ from pathlib import Path
 import trio
 from attrs import define, field, frozen
 
-from builder_worker.sandbox import ExitStatus, SandboxError, keeper
-from builder_worker.sandbox.tools import ENVIRONMENT, first_line
+from builder_worker.sandbox import ExitStatus, SandboxError
+from builder_worker.sandbox.processes import keeper
+from builder_worker.sandbox.processes.tools import ENVIRONMENT, first_line
 
 START_TIMEOUT = 60.0
 """Seconds in which a sandbox must be ready on a machine that is very busy."""

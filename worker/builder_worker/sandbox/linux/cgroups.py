@@ -19,9 +19,9 @@ from pathlib import Path
 import trio
 from attrs import field, frozen
 
+from builder.sizes import format_size
 from builder_worker.sandbox import Limits, SandboxError
 from builder_worker.sandbox.owner import is_left_over, tag
-from builder_worker.sandbox.sizes import format_size
 
 WORKER_LEAF = "builder-worker"
 """The group that the worker moves itself to, because in version 2 a group that limits children holds no process."""

@@ -13,8 +13,9 @@ import trio
 from attrs import define
 
 from builder.model import printable
-from builder_worker.sandbox import SandboxError, view
+from builder_worker.sandbox import SandboxError
 from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.linux import view
 
 HOME = "/build-home"
 """The job's home: beside /build, since what lies in there is an artifact, and no name that a system has, perhaps as a

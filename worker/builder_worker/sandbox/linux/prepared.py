@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 import trio
 from attrs import frozen
 
-from builder_worker.sandbox import Limits, Sandbox, SandboxError, Task, job_directory, uids
-from builder_worker.sandbox.cgroups import Cgroups, Group
+from builder_worker.sandbox import Limits, Sandbox, SandboxError, Task, job_directory
 from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.linux import users
+from builder_worker.sandbox.linux.cgroups import Cgroups, Group
+from builder_worker.sandbox.linux.users import JobUser
 from builder_worker.sandbox.options import Options
-from builder_worker.sandbox.uids import JobUser
 from builder_worker.sandbox.watched import SCRIPT
 
 
@@ -55,7 +56,7 @@ async def open_sandbox(
         try:
             owner = None
             if os.geteuid() == 0 and owner_of is not None:
-                user = uids.take(options.job_uids, shared=bool(options.caches))
+                user = users.take(options.job_uids, shared=bool(options.caches))
                 resources.callback(user.release)
                 owner = owner_of(user)
             name = str(task.uuid)

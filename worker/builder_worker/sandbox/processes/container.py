@@ -15,9 +15,10 @@ from pathlib import Path
 import trio
 from attrs import define, frozen
 
-from builder_worker.sandbox import ExitStatus, SandboxError, Task, launch, tools
+from builder_worker.sandbox import ExitStatus, SandboxError, Task
 from builder_worker.sandbox.job_directory import JobDirectory
-from builder_worker.sandbox.prepared import Prepared
+from builder_worker.sandbox.linux.prepared import Prepared
+from builder_worker.sandbox.processes import launch, tools
 from builder_worker.sandbox.watched import WatchedSandbox
 
 ENVIRONMENT = "environment"

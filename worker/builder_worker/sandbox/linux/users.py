@@ -4,12 +4,12 @@ A lock on a file says that one is taken, also by another worker on this machine;
 dies.
 """
 
-import fcntl
 import os
 from pathlib import Path
 
 from attrs import frozen
 
+from builder.runtime import files
 from builder_worker.sandbox import SandboxError
 
 LOCKS = Path("/run/builder-worker")
@@ -38,12 +38,9 @@ def take(uids: range, *, shared: bool, locks: Path = LOCKS) -> JobUser:
         locks.mkdir(mode=0o700, exist_ok=True)
         for index in range(len(uids) - 1, len(uids)) if shared else range(len(uids) - 1):
             lock = os.open(locks / f"uid-{uids[index]}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
-            except BlockingIOError:
-                os.close(lock)
-            else:
+            if files.lock(lock, shared=shared):
                 return JobUser(uid=uids[index], index=index, lock=lock)
+            os.close(lock)
     except OSError as error:
         raise SandboxError(f"cannot take a user for the job: {error}") from error
     raise SandboxError(f"all users for jobs, {uids[0]} to {uids[-1]}, are taken: have fewer --slots on this machine")

@@ -12,28 +12,15 @@ from uuid import uuid4
 
 from attrs import define, field
 
-from builder_worker.sandbox import (
-    Backend,
-    Check,
-    Limits,
-    Sandbox,
-    SandboxError,
-    Task,
-    cgroups,
-    container,
-    diagnosis,
-    job_directory,
-    launch,
-    overlay,
-    seccomp,
-    tools,
-    view,
-)
-from builder_worker.sandbox.bubblewrap import PATH, command_for
-from builder_worker.sandbox.cgroups import out_of_memory, too_many_processes
+from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Task, diagnosis, job_directory
+from builder_worker.sandbox.backends import overlay
+from builder_worker.sandbox.backends.bubblewrap import PATH, command_for
+from builder_worker.sandbox.linux import cgroups, seccomp, view
+from builder_worker.sandbox.linux.cgroups import out_of_memory, too_many_processes
+from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over
-from builder_worker.sandbox.prepared import Prepared, open_sandbox
+from builder_worker.sandbox.processes import container, launch, tools
 
 RUNTIMES = ("crun", "runc")
 """What podman can start containers with, in its own order of preference: crun refuses hybrid control groups."""

@@ -11,24 +11,14 @@ import trio
 from attrs import define, field
 
 from builder.model import printable, text
-from builder_worker.sandbox import (
-    Backend,
-    Check,
-    ExitStatus,
-    Sandbox,
-    Task,
-    cgroups,
-    diagnosis,
-    job_directory,
-    seccomp,
-    tools,
-    view,
-)
+from builder_worker.sandbox import Backend, Check, ExitStatus, Sandbox, Task, diagnosis, job_directory
 from builder_worker.sandbox.job_directory import JobDirectory
-from builder_worker.sandbox.launch import Launch, Process
+from builder_worker.sandbox.linux import cgroups, seccomp, view
+from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
+from builder_worker.sandbox.linux.users import JobUser
 from builder_worker.sandbox.options import Options
-from builder_worker.sandbox.prepared import Prepared, open_sandbox
-from builder_worker.sandbox.uids import JobUser
+from builder_worker.sandbox.processes import tools
+from builder_worker.sandbox.processes.launch import Launch, Process
 from builder_worker.sandbox.watched import SCRIPT, WatchedSandbox
 
 PATH = "/usr/local/bin:/usr/bin:/bin"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import trio
 
-from builder_worker.sandbox import ExitStatus, SandboxError, keeper, launch
-from builder_worker.sandbox.cgroups import Group
+from builder_worker.sandbox import ExitStatus, SandboxError
+from builder_worker.sandbox.linux.cgroups import Group
+from builder_worker.sandbox.processes import keeper, launch
 
 MARK = "BUILDER_UUID"
 """The variable by which what is left of a job is found when it has killed its keeper."""

@@ -30,27 +30,17 @@ import trio
 from attrs import define, field
 
 from builder.model import printable
-from builder_worker.sandbox import (
-    Backend,
-    Check,
-    ExitStatus,
-    Limits,
-    Sandbox,
-    SandboxError,
-    Task,
-    container,
-    job_directory,
-    tools,
-    view,
-)
-from builder_worker.sandbox.bubblewrap import command_for
-from builder_worker.sandbox.cgroups import Cgroups, out_of_memory
-from builder_worker.sandbox.clone import HOME, SNAPSHOT, Clone, Run, parent_of
+from builder_worker.sandbox import Backend, Check, ExitStatus, Limits, Sandbox, SandboxError, Task, job_directory
+from builder_worker.sandbox.backends.bubblewrap import command_for
 from builder_worker.sandbox.diagnosis import Problem
-from builder_worker.sandbox.kept import MARK, KeptProcess
+from builder_worker.sandbox.freebsd.clone import HOME, SNAPSHOT, Clone, Run, parent_of
+from builder_worker.sandbox.freebsd.prison import Prison
+from builder_worker.sandbox.linux import view
+from builder_worker.sandbox.linux.cgroups import Cgroups, out_of_memory
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over, tag
-from builder_worker.sandbox.prison import Prison
+from builder_worker.sandbox.processes import container, tools
+from builder_worker.sandbox.processes.kept import MARK, KeptProcess
 from builder_worker.sandbox.watched import SCRIPT, WatchedSandbox
 
 USER, UID = "nobody", 65534

@@ -1,0 +1,41 @@
+"""Files and directories: made durable, and locked."""
+
+import fcntl
+import os
+from pathlib import Path
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the entries of a directory durable. Raises OSError."""
+    descriptor = os.open(directory, _DIRECTORY & ~os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Lock an open file or directory until it is closed; return False if others have it. Raises OSError.
+
+    The kernel drops the lock when this process ends. With ``wait`` it blocks: for what others hold for a moment only.
+    """
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lock_directory(path: Path, *, shared: bool = False) -> int | None:
+    """Return a descriptor that locks a directory until it is closed, or None if others have it. Raises OSError."""
+    descriptor = os.open(path, _DIRECTORY)
+    try:
+        if lock(descriptor, shared=shared):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None

@@ -1,0 +1,1 @@
+"""What FreeBSD gives: zfs clones and jails."""

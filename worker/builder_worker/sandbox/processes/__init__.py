@@ -1,0 +1,1 @@
+"""How a child is started, watched, waited for and killed."""
