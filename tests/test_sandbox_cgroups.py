@@ -70,7 +70,7 @@ def test_the_limit_that_was_hit_is_named(tmp_path: Path, file: str, text: str, e
 def test_a_limit_that_was_hit_in_a_group_below_is_named(tmp_path: Path) -> None:
     group = find(make_tree(tmp_path)).create("x", Limits(pids=100))
     (group.directories[0] / "pids.events").write_text("max 0\n")
-    payload = group.directories[0] / "payload"  # as systemd-nspawn makes it
+    payload = group.directories[0] / "payload"  # as a container program makes it
     payload.mkdir()
     (payload / "pids.events").write_text("max 7\n")
     assert group.exceeded() == "too many processes (limit 100)"

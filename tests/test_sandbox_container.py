@@ -1,11 +1,11 @@
-"""What podman and systemd-nspawn share: that a job ends also when its end comes before its container is there."""
+"""Podman: a job ends also when its end comes before its container is there."""
 
 import secrets
 
 import pytest
 from sandbox_runs import driver, processes_with, start, stop, wait_gone, work_directory
 
-SUBJECTS = [("nspawn", "root"), ("podman", "root"), ("podman", "user")]
+SUBJECTS = [("podman", "root"), ("podman", "user")]
 
 
 @pytest.mark.parametrize(("backend", "privilege"), SUBJECTS)

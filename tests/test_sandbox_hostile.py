@@ -31,7 +31,6 @@ SUBJECTS = [
     ("bubblewrap", "root"),
     ("bubblewrap", "user"),
     ("overlay", "root"),
-    ("nspawn", "root"),
     ("podman", "root"),
     ("podman", "user"),
 ]
@@ -39,7 +38,6 @@ SUBJECTS = [
 READ_ONLY = {
     "bubblewrap": "/ /dev /etc /usr /usr/bin /lib /var /home /proc /sys",
     "podman": "/ /etc /usr /usr/bin /lib /var /proc /sys",
-    "nspawn": "/proc /proc/sys /sys",
     "overlay": "/dev /proc /proc/sys",  # the rest is thrown away after the job
 }
 """Where a job may not write, by back end."""

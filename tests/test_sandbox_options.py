@@ -79,12 +79,21 @@ def test_an_unknown_back_end_is_refused_with_the_known_ones() -> None:
         registry.make("chroot", Options())
 
 
+def test_a_back_end_that_is_gone_is_named_with_what_does_the_same() -> None:
+    done = builder_worker("p1", "--sandbox=nspawn")
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "builder-worker: the sandbox nspawn is gone: use overlay, which gives jobs the same at half the cost\n"
+    )
+
+
 def test_the_best_back_end_that_works_is_chosen_and_never_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     options = Options(work_root=tmp_path)
     broken = Check(works=False, reason="user namespaces are off", remedy="sysctl -w user.max_user_namespaces=15000")
     monkeypatch.setattr(Bubblewrap, "check", lambda _: broken)
     with pytest.raises(
-        SandboxError, match=r"bubblewrap: user namespaces are off \(sysctl .*; podman: .*; nspawn: .*--sandbox none"
+        SandboxError, match=r"bubblewrap: user namespaces are off \(sysctl .*; podman: .*--sandbox none"
     ):
         registry.choose(options)
     monkeypatch.setattr(Bubblewrap, "check", lambda _: Check(works=True))

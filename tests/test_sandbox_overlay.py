@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
@@ -14,7 +14,6 @@ from sandbox_runs import MIB, Driver, driver, give_up, root_tree, work_directory
 from builder_worker.sandbox import SandboxError, Task
 from builder_worker.sandbox.backends.overlay import USERS, Overlay, first_uid
 from builder_worker.sandbox.linux.cgroups import Cgroups
-from builder_worker.sandbox.nspawn import Nspawn
 from builder_worker.sandbox.options import JOB_UIDS, Options
 from builder_worker.sandbox.processes import tools
 
@@ -123,13 +122,10 @@ def test_a_directory_that_is_no_tree_is_refused_with_a_remedy() -> None:
         pass
 
 
-@pytest.mark.parametrize("backend", [Overlay, Nspawn])
-def test_nothing_is_tried_in_a_directory_of_others_and_nothing_is_left(
-    backend: Callable[..., Overlay | Nspawn], worker: Driver
-) -> None:
+def test_nothing_is_tried_in_a_directory_of_others_and_nothing_is_left(worker: Driver) -> None:
     assert worker.check["works"], "so there is a root tree, and the tests are root"
     with work_directory("root") as place:
-        checked = backend(options=Options(root=root_tree(), work_root=place))
+        checked = Overlay(options=Options(root=root_tree(), work_root=place))
         if not (check := checked.check()).works:
             give_up(checked.name, check.reason)
         assert not list(place.iterdir())

@@ -142,7 +142,7 @@ _SANDBOX_OPTIONS = (
         metavar="NAME",
         envvar="BUILDER_SANDBOX",
         show_envvar=True,
-        help="What jobs run in: bubblewrap, podman, nspawn, overlay, jail (FreeBSD, where it has not run yet), none, "
+        help="What jobs run in: bubblewrap, podman, overlay, jail (FreeBSD, where it has not run yet), none, "
         "or auto for the best that works here. `builder-worker check` tells what does.  [default: see above]",
     ),
     click.option(

@@ -15,7 +15,6 @@ from builder_worker.sandbox.backends.jail import Jail
 from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.backends.overlay import Overlay
 from builder_worker.sandbox.backends.podman import Podman
-from builder_worker.sandbox.nspawn import Nspawn
 from builder_worker.sandbox.options import OptionError, Options
 
 AUTO = "auto"
@@ -31,20 +30,21 @@ _MAKERS: dict[str, Callable[[Options], Backend]] = {
     "bubblewrap": lambda options: Bubblewrap(options=options),
     "overlay": lambda options: Overlay(options=options),
     "podman": lambda options: Podman(options=options),
-    "nspawn": lambda options: Nspawn(options=options),
     "jail": lambda options: Jail(options=options),
     "none": lambda options: NoSandbox(options=options),
 }
 
-_BY_ISOLATION = ("bubblewrap", "podman", "nspawn")
-"""What ``auto`` tries, best first: where the job is no root at all, then where it is one of a namespace. Not
-``overlay``, which works only where bubblewrap does. Not ``jail``, as long as nobody has run it: who wants it names it.
+_BY_ISOLATION = ("bubblewrap", "podman")
+"""What ``auto`` tries, best first. Not ``overlay``, which works only where bubblewrap does. Not ``jail``, as long as nobody has run it: who wants it names it.
 Never ``none``: less isolation is the operator's word, not a fallback."""
 
 WITH_IMAGE = frozenset({"podman", "jail"})
 """The back ends that take an image, which is a name, where the others take a root tree, which is a directory."""
 
 NAMES = tuple(_MAKERS)
+
+_GONE = {"nspawn": "overlay"}
+"""Back ends that there were once, and what does the same."""
 
 
 @frozen(kw_only=True)
@@ -58,6 +58,8 @@ class Report:
 
 def make(name: str, options: Options) -> Backend:
     """Return a back end. Raises OptionError if there is none of this name."""
+    if name in _GONE:
+        raise OptionError(f"the sandbox {name} is gone: use {_GONE[name]}, which gives jobs the same at half the cost")
     if name not in _MAKERS:
         raise OptionError(f"no sandbox is called {name}: there are {', '.join(NAMES)} and {AUTO}")
     return _MAKERS[name](options)

@@ -90,7 +90,7 @@ class Overlay(Bubblewrap):
         return (*self._enter(directory, first), "bwrap", *_ISOLATION, *system, "true")
 
     def _enter(self, directory: JobDirectory, first: int) -> tuple[str, ...]:
-        return (*SETUP, "enter", str(self.options.root), str(directory.path), str(first))
+        return (*SETUP, str(self.options.root), str(directory.path), str(first))
 
     def _owner(self, user: JobUser) -> int:
         return first_uid(self.options.job_uids, user.index)

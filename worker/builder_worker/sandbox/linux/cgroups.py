@@ -93,10 +93,6 @@ _LIMIT_OF = {"memory": "memory", "pids": "pids", "cpu": "cpus"}
 _UNSEEN = {0}
 """What the kernel calls a process of another container, where this worker can't see it. To kill 0 is to kill oneself."""
 
-_SYSTEMD = "name=systemd"
-"""A hierarchy of version 1 without controllers. systemd-nspawn makes groups in it, of the names that it is in
-elsewhere, and leaves them; so the worker makes and removes them."""
-
 LIMITS = frozenset(_LIMIT_OF.values())
 """The fields of Limits that control groups can enforce."""
 
@@ -135,7 +131,7 @@ def _read_mounts(mountinfo: str) -> Iterator[_Mount]:
                 point=Path(point.encode().decode("unicode_escape")),
                 root=root,
                 controllers=controllers,
-                key=min(controllers | (words & {_SYSTEMD}), default=""),
+                key=min(controllers, default=""),
             )
 
 
@@ -210,7 +206,7 @@ def find(proc: Path = Path("/proc/self")) -> "Cgroups":
                 hierarchies.append(hierarchy)
         else:
             controllers = mount.controllers - {name for other in hierarchies for name in other.controllers}
-            if (controllers or mount.key == _SYSTEMD) and _is_ours(directory):
+            if controllers and _is_ours(directory):
                 hierarchies.append(Hierarchy(version=1, parent=directory, controllers=controllers))
     return Cgroups(hierarchies=tuple(hierarchies))
 

@@ -1,4 +1,4 @@
-"""What the back ends share that leave the sandbox to a container program: podman and systemd-nspawn.
+"""A back end that leaves the sandbox to a container program: podman.
 
 Such a program may leave the container running when it is killed itself. So a lifeline runs beside it: a shell that
 reads from a pipe which the worker holds. When the worker dies, or cuts the line to kill the job, the shell runs the
