@@ -124,7 +124,11 @@ class Bubblewrap(Backend):
             problem = diagnosis.explain(said) if said is not None else None
         if problem is not None:
             return Check(works=False, reason=problem[0], remedy=problem[1])
-        return Check(works=True, limits=self.groups.limits | {"work_size"}, notes=diagnosis.notes(self.groups))
+        return Check(
+            works=True,
+            limits=self.groups.limits | {"work_size"},
+            notes=diagnosis.notes(self.groups, network=self.options.network),
+        )
 
     async def open(self, task: Task) -> Sandbox:
         """Return a fresh sandbox."""
@@ -156,7 +160,7 @@ class Bubblewrap(Backend):
                 *("--chdir", view.BUILD),
                 *environment(task, view.HOME, PATH),
             ],
-            files={f"/etc/{name}": text for name, text in shown.files.items()},
+            files=shown.files,
             filter=seccomp.build(),
             command=command_for(task.script),
         )

@@ -35,7 +35,7 @@ from builder_worker.sandbox.backends.bubblewrap import command_for
 from builder_worker.sandbox.diagnosis import Problem
 from builder_worker.sandbox.freebsd.clone import HOME, SNAPSHOT, Clone, Run, parent_of
 from builder_worker.sandbox.freebsd.prison import Prison
-from builder_worker.sandbox.linux import view
+from builder_worker.sandbox.linux import etc, view
 from builder_worker.sandbox.linux.cgroups import Cgroups, out_of_memory
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over, tag
@@ -298,8 +298,8 @@ class Jail(Backend):
             os.fchmod(file.fileno(), 0o400)
             os.fchown(file.fileno(), UID, UID)
             file.write(container.exports(container.variables(task, HOME, PATH)))
-        if self.options.network:
-            clone.write("/etc", "resolv.conf", view.resolver())
+        for name, text in etc.where(network=self.options.network).items():
+            clone.write("/etc", name, text)
         await clone.mount("/dev", "mount", "-t", "devfs", "-o", f"ruleset={_DEVFS_RULES}", "devfs")
         for bind in self.options.binds:
             await clone.share(bind.source, bind.target, writable=bind.writable)

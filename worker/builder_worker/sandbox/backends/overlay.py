@@ -14,7 +14,7 @@ from builder_worker import trees
 from builder_worker.sandbox import Check, SandboxError, Task, diagnosis, job_directory
 from builder_worker.sandbox.backends.bubblewrap import Bubblewrap, command_for, environment
 from builder_worker.sandbox.job_directory import JobDirectory
-from builder_worker.sandbox.linux import overlay_setup, seccomp, view
+from builder_worker.sandbox.linux import etc, overlay_setup, seccomp, view
 from builder_worker.sandbox.linux.prepared import Prepared
 from builder_worker.sandbox.linux.users import JobUser
 from builder_worker.sandbox.options import Options
@@ -83,11 +83,15 @@ class Overlay(Bubblewrap):
             problem = try_on_tree(self.options, self._trial)
         if problem is not None:
             return Check(works=False, reason=problem[0], remedy=problem[1])
-        return Check(works=True, limits=self.groups.limits | {"work_size"}, notes=diagnosis.notes(self.groups))
+        return Check(
+            works=True,
+            limits=self.groups.limits | {"work_size"},
+            notes=diagnosis.notes(self.groups, network=self.options.network),
+        )
 
     def _trial(self, directory: JobDirectory, first: int) -> Sequence[str]:
         system = ("--bind", str(directory.path / "root"), "/", "--proc", "/proc", "--dev", "/dev")
-        return (*self._enter(directory, first), "bwrap", *_ISOLATION, *system, "true")
+        return (*self._enter(directory, first), "bwrap", *_ISOLATION, *system, "/bin/sh", "-c", "exit 0")
 
     def _enter(self, directory: JobDirectory, first: int) -> tuple[str, ...]:
         return (*SETUP, str(self.options.root), str(directory.path), str(first))
@@ -100,6 +104,9 @@ class Overlay(Bubblewrap):
         if owner is None:
             raise SandboxError("overlay needs root, to give jobs users of their own")
         make_layers(directory)
+        # in the job's own layer, where a link or nothing can be replaced, and where packages may replace it again
+        texts = etc.texts(self.options.root, network=self.options.network, account=None)
+        etc.write(directory.disk / "upper", texts, root=self.options.root, owner=owner)
         return Launch(
             entries=prepared.group.entries,
             prefix=(*self._prefix(directory, None), *self._enter(directory, owner)),
@@ -115,7 +122,6 @@ class Overlay(Bubblewrap):
                 *("--chdir", view.BUILD),
                 *environment(task, HOME, PATH),
             ],
-            files=_files(self.options),
             filter=seccomp.build(),
             command=command_for(task.script),
             last=(),
@@ -151,12 +157,6 @@ def try_on_tree(
     except (OSError, trees.TreeChanged) as error:
         raise SandboxError(f"cannot try the root tree in {options.work_root}: {error}") from error
     return None if said is None else diagnosis.explain(said)
-
-
-def _files(options: Options) -> dict[str, str]:
-    """Return the files that say where the job is; a network needs the host's resolver."""
-    files = {"/etc/hosts": view.HOSTS, "/etc/hostname": f"{view.HOSTNAME}\n"}
-    return files | ({"/etc/resolv.conf": view.resolver()} if options.network else {})
 
 
 def tree_problem(options: Options) -> diagnosis.Problem | None:

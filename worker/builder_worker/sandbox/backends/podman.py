@@ -15,7 +15,8 @@ from attrs import define, field
 from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Task, diagnosis, job_directory
 from builder_worker.sandbox.backends import overlay
 from builder_worker.sandbox.backends.bubblewrap import PATH, command_for
-from builder_worker.sandbox.linux import cgroups, seccomp, view
+from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.linux import cgroups, etc, seccomp, view
 from builder_worker.sandbox.linux.cgroups import out_of_memory, too_many_processes
 from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.options import Options
@@ -118,16 +119,30 @@ class Podman(Backend):
         if problem is None and not seccomp.supported():
             problem = ("there is no seccomp filter for this kind of machine", "use another sandbox")
         if problem is None and self.options.image is None:
-            problem = overlay.tree_problem(self.options)
+            problem = overlay.tree_problem(self.options) or self._tree_problem()
         if problem is None:
             problem = self._choose()
         if problem is not None:
             return Check(works=False, reason=problem[0], remedy=problem[1])
         limits = self.groups.limits if self._is_ours else cgroups.LIMITS
-        notes = (f"containers are started by {self._podman[-1]}", *diagnosis.notes(self.groups))
+        notes = (
+            f"containers are started by {self._podman[-1]}",
+            *diagnosis.notes(self.groups, network=self.options.network),
+        )
         if limits and not self._is_limited():
             limits, notes = frozenset(), (*notes, "podman puts containers where their limits do not hold")
         return Check(works=True, limits=limits | {"work_size"}, notes=notes)
+
+    def _tree_problem(self) -> diagnosis.Problem | None:
+        """Return what rootless podman can't do to a tree that belongs to another user, or None."""
+        tree = self.options.root
+        if tree is None or os.geteuid() == 0 or os.access(tree / "etc", os.W_OK):
+            return None
+        missing = [*etc.missing(tree), *([] if os.path.lexists(tree / "etc/mtab") else ["/etc/mtab"])]
+        if not missing:
+            return None
+        what = f"{tree} belongs to another user and has no {missing[0]}, which rootless podman can't make"
+        return what, f"give the tree to the worker's user, or put empty files there: {', '.join(missing)}"
 
     def _choose(self) -> diagnosis.Problem | None:
         """Find a runtime that works here, or say why the last one does not."""
@@ -195,6 +210,7 @@ class Podman(Backend):
             f"{directory.disk / 'homes'}:{Path(view.HOME).parent}",
             f"{directory.disk / 'tmp'}:/tmp",
             f"{variables}:{container.ENVIRONMENT_INSIDE}:ro",
+            *(f"{path}:/etc/{path.name}:ro" for path in self._etc(directory, owner)),
             *(f"{bind.source}:{bind.target}{'' if bind.writable else ':ro'}" for bind in self.options.binds),
         ]
         for cache in self.options.caches:
@@ -215,6 +231,20 @@ class Podman(Backend):
         ]
         end = [*self._podman, *_remove(directory.path.name)]
         return container.Command(run=run, end=end, entries=prepared.group.entries, environment=_environment())
+
+    def _etc(self, directory: JobDirectory, owner: int | None) -> list[Path]:
+        """Write the files of /etc that are not the system's own. What users an image has, podman alone knows."""
+        account = etc.Account(number=view.UID if owner is None else owner)
+        if self.options.image is not None:
+            texts = etc.where(network=self.options.network)
+        else:
+            texts = etc.texts(self.options.root, network=self.options.network, account=account)
+        place = directory.path / "etc"
+        place.mkdir()
+        for name, text in texts.items():
+            (place / name).write_bytes(text)
+            (place / name).chmod(0o644)
+        return [place / name for name in texts]
 
     async def clean_up(self) -> tuple[str, ...]:
         """Remove containers, control groups and work directories of workers that are gone."""

@@ -65,11 +65,11 @@ class Clone(JobDirectory):
         for name in (view.BUILD, HOME):
             self.make_own(name.lstrip("/"), 0o755)
 
-    def write(self, directory: str, name: str, text: str) -> None:
+    def write(self, directory: str, name: str, text: bytes) -> None:
         """Write a file of the system, instead of the snapshot's, for all to read. Raises OSError and SandboxError."""
         path = _make_directory(self.disk, directory) / name
         path.unlink(missing_ok=True)  # it may be a link
-        with path.open("x") as file:
+        with path.open("xb") as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)
 

@@ -75,7 +75,7 @@ class Launch:
     """Programs that run the next one: setpriv, prlimit."""
 
     arguments: Sequence[str]
-    files: dict[str, str] = field(factory=dict)
+    files: dict[str, bytes] = field(factory=dict)
     """Files to be made in the sandbox, with their text."""
 
     last: Sequence[str] = ("--remount-ro", "/")
@@ -124,8 +124,8 @@ class Process:
                 passed = [status_write]
                 arguments = [*launch.arguments, "--json-status-fd", str(status_write)]
                 for path, text in launch.files.items():
-                    passed.append(_data(text.encode(), theirs))
-                    arguments += ["--perms", "0644", "--ro-bind-data", str(passed[-1]), path]
+                    passed.append(_data(text, theirs))
+                    arguments += ["--perms", "0644", "--file", str(passed[-1]), path]
                 passed.append(_data(launch.filter, theirs))
                 arguments += ["--seccomp", str(passed[-1]), *launch.last]
                 # In a file, because all users see command lines, and the job's environment is part of this one.
