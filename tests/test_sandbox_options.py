@@ -19,7 +19,7 @@ from builder_worker.sandbox.job_directory import prepare_root
 from builder_worker.sandbox.linux import users
 from builder_worker.sandbox.linux.cgroups import Cgroups
 from builder_worker.sandbox.options import Bind, Cache, OptionError, Options
-from builder_worker.sandbox.processes import tools
+from builder_worker.sandbox.processes import rlimits
 
 
 def test_binds_and_caches_are_read() -> None:
@@ -180,17 +180,15 @@ def test_a_root_tree_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - hidden ones too
 
 
-async def test_without_control_groups_the_processes_of_a_user_are_bounded(tmp_path: Path) -> None:
+async def test_without_control_groups_the_processes_of_a_user_are_bounded() -> None:
     backend = Bubblewrap(options=Options(), groups=Cgroups(hierarchies=()))
     if not (check := backend.check()).works:
         give_up("bubblewrap", check.reason)
-    output = tmp_path / "output"
     task = Task(uuid=uuid4(), name="job", platform="p1", script=b"grep processes /proc/self/limits; nice")
     async with await backend.open(task) as sandbox:
-        with output.open("wb") as file:
-            sandbox.start(file.fileno())
+        sandbox.start()
         assert (await sandbox.wait()).code == 0
-    words = output.read_text().split()
-    assert words[2:4] == [str(tools.PROCESSES)] * 2
-    assert words[-1] == "10"
+        words = (await sandbox.console.receive_some()).split()
+    assert words[2:4] == [b"%d" % rlimits.PROCESSES] * 2
+    assert words[-1] == b"10"
     assert "pids" not in check.limits

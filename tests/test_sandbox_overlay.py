@@ -15,7 +15,7 @@ from builder_worker.sandbox import SandboxError, Task
 from builder_worker.sandbox.backends.overlay import USERS, Overlay, first_uid
 from builder_worker.sandbox.linux.cgroups import Cgroups
 from builder_worker.sandbox.options import JOB_UIDS, Options
-from builder_worker.sandbox.processes import tools
+from builder_worker.sandbox.processes import rlimits
 
 CONTROL = """\
 Package: greeting
@@ -150,17 +150,15 @@ for my $user (1, 2) {
 
 
 async def test_without_control_groups_the_processes_of_all_users_of_a_job_are_bounded(
-    worker: Driver, tmp_path: Path
+    worker: Driver,
 ) -> None:
     with work_directory("root") as place:
         backend = Overlay(options=Options(root=root_tree(), work_root=place), groups=Cgroups(hierarchies=()))
-        crowd = {"CROWD": str(tools.PROCESSES * 2 // 3)}
-        output = tmp_path / "output"
+        crowd = {"CROWD": str(rlimits.PROCESSES * 2 // 3)}
         task = Task(uuid=uuid4(), name="job", platform="p1", script=CROWD.encode(), environment=crowd)
         async with await backend.open(task) as sandbox:
-            with output.open("wb") as file:
-                sandbox.start(file.fileno())
+            sandbox.start()
             await sandbox.wait()
-    limits, nice, end = output.read_text().splitlines()
-    assert limits.split()[4:6] == [str(tools.PROCESSES)] * 2
+            limits, nice, end = (await sandbox.console.receive_some()).decode().splitlines()
+    assert limits.split()[4:6] == [str(rlimits.PROCESSES)] * 2
     assert (nice, end) == ("nice 10", "no more for user 2")

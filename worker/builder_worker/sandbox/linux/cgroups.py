@@ -19,7 +19,6 @@ from pathlib import Path
 import trio
 from attrs import field, frozen
 
-from builder.sizes import format_size
 from builder_worker.sandbox import Limits, SandboxError
 from builder_worker.sandbox.owner import is_left_over, tag
 
@@ -47,16 +46,6 @@ class _Controller:
     optional: frozenset[str] = frozenset()
     events: tuple[str, str] | None = None
     """A file, and the key in it that counts how often the limit was hit."""
-
-
-def out_of_memory(limit: int) -> str:
-    """Return what is said of a job that its limit of memory ended; ``limit`` in bytes."""
-    return f"out of memory (limit {format_size(limit)})"
-
-
-def too_many_processes(limit: int) -> str:
-    """Return what is said of a job that its limit of processes ended."""
-    return f"too many processes (limit {limit})"
 
 
 def _quota(limits: Limits) -> int:
@@ -307,13 +296,10 @@ class Group:
                 return sum(_count(Path(path, events[0]), events[1]) for path, _, _ in os.walk(directory))
         return 0
 
-    def exceeded(self) -> str | None:
-        """Return which limit the job has hit, in words, or None."""
-        if self.limits.memory is not None and self._hits("memory"):
-            return out_of_memory(self.limits.memory)
-        if self.limits.pids is not None and self._hits("pids"):
-            return too_many_processes(self.limits.pids)
-        return None
+    def hit(self) -> frozenset[str]:
+        """Return which of its limits the job has hit: fields of Limits."""
+        asked = (name for name in ("memory", "pids") if getattr(self.limits, name) is not None)
+        return frozenset(name for name in asked if self._hits(name))
 
     def processes(self) -> frozenset[int]:
         """Return the processes that are in any of the groups, or in groups that a container program made below."""
