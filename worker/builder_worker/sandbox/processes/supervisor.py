@@ -411,6 +411,7 @@ class Supervisor:
         if not self._launch["end"]:
             return None
         deadline = time.monotonic() + _REMOVE_TIMEOUT
+        self._wait_remover()  # it began before all was over
         while self._run_remover() != 0:
             if time.monotonic() > deadline:
                 return f"{self._launch['end'][0]} fails to remove it"
@@ -452,17 +453,19 @@ class Supervisor:
         os.close(nothing)
 
     def _run_remover(self) -> int | None:
-        """Run what removes the sandbox, after what still runs of it; return its status."""
-        deadline = time.monotonic() + _TOOL_TIMEOUT
-        if self._remover is None:
-            self._start_remover()
-        while self._remover is not None:
-            self._reap()
-            if time.monotonic() > deadline:
-                kill_all([self._remover] if self._remover else [])
-            if self._remover is not None:
-                self._wait(_RETRY)
+        """Run what removes the sandbox and return its status."""
+        self._start_remover()
+        self._wait_remover()
         return self._removed
+
+    def _wait_remover(self) -> None:
+        deadline = time.monotonic() + _TOOL_TIMEOUT
+        self._reap()
+        while self._remover is not None:
+            if time.monotonic() > deadline:
+                kill_all([self._remover])
+            self._wait(_RETRY)
+            self._reap()
 
     def _conclude(self) -> dict[str, Any]:
         """Return how the script ended, with neither a code nor a signal if it did not come to it."""
