@@ -43,7 +43,9 @@ def say(answer: dict[str, Any]) -> None:
 
 def become(uid: int, delegate: str, python: str) -> None:
     """Become a user to whom a part of every control group hierarchy was given, as systemd's Delegate=yes does."""
-    for hierarchy in cgroups.find().hierarchies:
+    groups = cgroups.find()
+    groups.settle()
+    for hierarchy in groups.hierarchies:
         directory = hierarchy.parent / delegate
         directory.mkdir(exist_ok=True)
         for name in (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "tasks"):

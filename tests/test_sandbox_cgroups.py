@@ -1,8 +1,10 @@
 """Control groups: version 2 in a made-up tree of files, and whatever this machine has, with real processes."""
 
+import errno
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -19,7 +21,8 @@ def make_tree(tmp_path: Path, *, own: str = "/service", controllers: str = "cpu 
     group = point / own.strip("/")
     group.mkdir(parents=True)
     for directory in {group, group.parent}:
-        (directory / "cgroup.procs").write_text("")
+        (directory / "cgroup.type").write_text("domain\n")  # other than in the group of the whole machine
+        (directory / "cgroup.procs").write_text(f"{os.getpid()}\n" if directory == group else "")
         (directory / "cgroup.controllers").write_text(controllers + "\n")
         (directory / "cgroup.subtree_control").write_text("")
     proc = tmp_path / "proc"
@@ -32,13 +35,99 @@ def make_tree(tmp_path: Path, *, own: str = "/service", controllers: str = "cpu 
     return proc
 
 
-def test_version_2_is_found_and_its_controllers_are_enabled(tmp_path: Path) -> None:
-    groups = find(make_tree(tmp_path))
+def everything(top: Path) -> dict[str, str]:
+    return {str(path.relative_to(top)): path.read_text() for path in top.rglob("*") if path.is_file()}
+
+
+def test_version_2_is_found_by_looking_and_its_controllers_are_enabled_when_jobs_come(tmp_path: Path) -> None:
+    proc = make_tree(tmp_path)
+    before = everything(tmp_path)
+    groups = find(proc)
     (hierarchy,) = groups.hierarchies
     assert hierarchy.parent == tmp_path / "cgroup/service"
     assert groups.limits == {"memory", "pids", "cpus"}
-    assert groups.remedy == ""
+    assert (groups.remedy, groups.is_settled) == ("", False)
+    groups.create("a job without limits", Limits())
+    assert everything(tmp_path) == before
+    groups.settle()
     assert (hierarchy.parent / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files behave like those of control groups: a group whose processes are its own limits no groups below it."""
+    write = Path.write_text
+
+    def write_text(path: Path, text: str, *arguments: Any, **more: Any) -> int:
+        if text and path.name == "cgroup.subtree_control" and (path.parent / "cgroup.procs").read_text().strip():
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        if path.name == "cgroup.procs" and path.parent.name == WORKER_LEAF:
+            above = path.parent.parent / "cgroup.procs"
+            write(above, "".join(f"{pid}\n" for pid in above.read_text().split() if pid != text))
+            text = (path.read_text() if path.exists() else "") + f"{text}\n"
+        return write(path, text, *arguments, **more)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+
+
+@pytest.mark.usefixtures("kernel")
+def test_a_worker_that_is_alone_in_its_group_moves_itself_when_jobs_are_limited(tmp_path: Path) -> None:
+    groups = find(make_tree(tmp_path))
+    service = tmp_path / "cgroup/service"
+    groups.create("x", Limits(memory=1 << 30))
+    assert (service / WORKER_LEAF / "cgroup.procs").read_text() == f"{os.getpid()}\n"
+    assert (service / "cgroup.procs").read_text() == ""
+    assert (service / "cgroup.subtree_control").read_text() == "+memory"
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("mark", [None, "user.delegate", "trusted.delegate"])
+def test_a_group_of_others_is_left_alone_unless_it_was_delegated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str | None
+) -> None:
+    proc = make_tree(tmp_path, own="/user.slice/session-1.scope")
+    scope = tmp_path / "cgroup/user.slice/session-1.scope"
+    with subprocess.Popen(["sleep", "1000"]) as shell:  # our child: in truth it would be the one above us
+        try:
+            (scope / "cgroup.procs").write_text(f"1\n{os.getpid()}\n{shell.pid}\n")
+
+            def getxattr(path: Path, name: str) -> bytes:
+                if (path, name) == (scope, mark):
+                    return b"1"
+                raise OSError(errno.ENODATA, "No data available")
+
+            monkeypatch.setattr(os, "getxattr", getxattr)
+            before = everything(tmp_path)
+            groups = find(proc)
+            groups.settle()
+        finally:
+            shell.kill()
+    if mark is None:
+        assert groups.hierarchies == ()
+        assert "shared with others and not delegated" in groups.remedy
+        assert "systemd-run" in groups.remedy
+        assert groups.create("x", Limits()).entries == ()
+        assert everything(tmp_path) == before
+    else:
+        assert groups.limits == {"memory", "pids", "cpus"}
+        assert (scope / WORKER_LEAF / "cgroup.procs").read_text().split() == ["1", str(os.getpid()), str(shell.pid)]
+
+
+def test_the_children_of_a_worker_are_its_own(tmp_path: Path) -> None:
+    proc = make_tree(tmp_path)
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        try:
+            (tmp_path / "cgroup/service/cgroup.procs").write_text(f"{os.getpid()}\n{child.pid}\n")
+            assert find(proc).limits == {"memory", "pids", "cpus"}
+        finally:
+            child.kill()
+
+
+def test_the_group_of_the_whole_machine_need_not_be_empty(tmp_path: Path) -> None:
+    proc = make_tree(tmp_path)
+    (tmp_path / "cgroup/service/cgroup.type").unlink()
+    (tmp_path / "cgroup/service/cgroup.procs").write_text("1\n2\n")
+    assert find(proc).limits == {"memory", "pids", "cpus"}
 
 
 def test_limits_are_written_in_the_words_of_version_2(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import click
 from attrs import evolve, frozen
 
 from builder.errors import InvalidName
+from builder.sizes import format_size
 from builder_worker import quantities
 from builder_worker.quantities import InvalidQuantity
 
@@ -104,21 +105,28 @@ class Arguments:
         from builder_worker.choice import choose, default_date, warning
         from builder_worker.hooks import Hooks
         from builder_worker.sandbox import roots
+        from builder_worker.sandbox.linux import cgroups
 
         given = dict(environment.parse_variable(variable, os.environ) for variable in self.env)
         options = self.options()
         container = containment.find()
         if options.root:
             roots.hold(options.root)
+        cgroups.find().settle()
         choice = choose(self.sandbox, options, one_job=one_job, container=container)
         if choice.reason:
             log.info("%s", choice.reason)
         if text := warning(choice, container=container):
             log.warning("%s", text)
+        machine = Machine.here()
+        limits = allot(self.limits(), slots=slots, real=choice.real, machine=machine)
+        if limits.memory != self.memory and self.memory is not None:
+            there_is = format_size(machine.memory)
+            log.warning("--memory is %s, since this worker may use no more itself", there_is)
         inherited = {} if choice.is_sandbox else environment.inherited(os.environ)
         return Setup(
             backend=choice.backend,
-            limits=allot(self.limits(), slots=slots, real=choice.real, machine=Machine.here()),
+            limits=limits,
             real=choice.real,
             dotfiles=self.dotfiles,
             given={**inherited, **given},

@@ -144,6 +144,8 @@ class Podman(Backend):
             return self._try(_limits(limits), look) is None
         if not any(each.version == 2 and "pids" in each.controllers for each in self.groups.hierarchies):
             return True  # rootless podman does not touch groups of version 1, nor show them
+        if not self.groups.is_settled:
+            return True  # to try it would move this process: a worker has done that, a check does not
         group = self.groups.create(f"probe-{uuid4()}", limits)
         try:
             return self._try([], look, entries=group.entries) is None
