@@ -16,13 +16,11 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from uuid import uuid4
 
-import trio
 from attrs import frozen
 
 from builder_worker.build import Setup
-from builder_worker.sandbox import Backend, Check, SandboxError, Task, registry, roots
+from builder_worker.sandbox import Backend, Check, SandboxError, probe, registry, roots
 from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.backends.podman import Podman
 from builder_worker.sandbox.options import OptionError, Options
@@ -105,27 +103,18 @@ def warning(choice: Choice, *, container: str | None) -> str | None:
 async def prove(setup: Setup, platform: str) -> None:
     """Run a job that does nothing in the sandbox that jobs will get, with their limits and all that is shared.
 
-    What is wrong with a path or a limit is so found before any job is taken. Raises SandboxError.
+    What is wrong with a path or a limit is so found before any job is taken. Without a sandbox, its check was enough.
+    Raises SandboxError.
     """
     if isinstance(setup.backend, NoSandbox):
         return
     try:
-        with trio.fail_after(PROOF_TIMEOUT):
-            reason = await _try_nothing(setup, platform)
-    except trio.TooSlowError:
-        reason = f"it takes longer than {PROOF_TIMEOUT:g} s"
+        problem = await probe.run(setup.backend, platform=platform, limits=setup.limits, timeout=PROOF_TIMEOUT)
     except SandboxError as error:
-        reason = str(error)
-    if reason is not None:
+        problem = str(error), ""
+    if problem is not None:
+        reason = "; ".join(filter(None, problem))
         raise SandboxError(f"a job that does nothing fails in the sandbox: {reason}{_closed(setup.shown)}")
-
-
-async def _try_nothing(setup: Setup, platform: str) -> str | None:
-    task = Task(uuid=uuid4(), name="proof", platform=platform, script=b"exit 0\n", limits=setup.limits)
-    async with await setup.backend.open(task) as sandbox:
-        sandbox.start()
-        status = await sandbox.wait()
-        return None if status.code == 0 else sandbox.exceeded() or str(status)
 
 
 def _closed(paths: Iterable[Path]) -> str:

@@ -51,16 +51,13 @@ def check(*, root: Path | None, image: str | None, network: bool, work_dir: Path
     import trio
 
     from builder_worker import containment
-    from builder_worker.sandbox import SandboxError, registry
+    from builder_worker.sandbox import registry
     from builder_worker.sandbox.linux import etc
     from builder_worker.sandbox.options import Options
 
     options = place(Options(root=root.absolute() if root else None, image=image, network=network), work_dir)
     reports = trio.run(registry.check_all, options)
-    try:
-        auto: str | None = registry.choose(options)[0].name
-    except SandboxError:
-        auto = None
+    auto = registry.best(reports)
     container = containment.find()
     not_shown = [] if root or image else etc.dangling()
     if as_json:

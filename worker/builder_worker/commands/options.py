@@ -180,7 +180,8 @@ _SANDBOX_OPTIONS = (
         "--work-dir",
         metavar="DIR",
         type=_paths(),
-        help="Where the jobs' own directories are made: on a disk, in a directory that every user may pass through."
+        help="Where the jobs' own directories are made: on a disk not mounted noexec, in a directory that every user may "
+        "pass through."
         "  [default: /var/tmp/builder-worker-UID]",
     ),
     click.option("--dotfiles", is_flag=True, help="Take files too whose path has a part that begins with a dot."),

@@ -17,6 +17,7 @@ it is ended before others fail for it.
 import math
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
@@ -54,12 +55,38 @@ at once, and its files are gone long before."""
 def prepare_root(path: Path) -> None:
     """Make the directory in which job directories are made. Raises SandboxError if it could be someone else's."""
     try:
-        path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        make_directory(path, 0o711)
         status = path.lstat()
     except OSError as error:
         raise SandboxError(f"cannot make {path}: {error.strerror}; name another one with --work-dir") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise SandboxError(f"{path} must be a directory that only this user can write to")
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Make a directory with this mode, and what is missing above it for all to pass, whatever the umask is.
+
+    What is there is left as it is. Raises OSError.
+    """
+    for directory in reversed((path, *path.parents)):
+        if not directory.exists():
+            directory.mkdir(exist_ok=True)
+            directory.chmod(mode if directory == path else 0o755)
+
+
+def can_execute(root: Path) -> bool:
+    """Return whether scripts in the directories of jobs can be executed, by trying. Raises SandboxError."""
+    prepare_root(root)
+    try:
+        with tempfile.TemporaryDirectory(prefix=tag("trial-"), dir=root) as place:
+            script = Path(place, "script")
+            script.write_text("#!/bin/sh\n")
+            script.chmod(0o700)
+            return tools.try_now([str(script)]) is None
+    except OSError as error:
+        raise SandboxError(
+            f"cannot try a script in {root}: {error.strerror}; name another one with --work-dir"
+        ) from error
 
 
 @define(kw_only=True)
@@ -135,7 +162,7 @@ class JobDirectory:
         return self._left is not None or self._fault is not None or (self.is_measured and self._was_full)
 
     async def _make(self) -> None:
-        self.disk.mkdir(mode=0o755)
+        make_directory(self.disk, 0o755)
         if self.size is not None and self.owner is not None:
             await self._mount(self.size)
         for name, mode in (("build", 0o755), ("home", 0o755), ("tmp", 0o1777)):
@@ -315,7 +342,7 @@ async def _remove_left_over(path: Path) -> str:
 def make_cache(path: Path, owner: int | None) -> None:
     """Make the directory of a cache, the job's own. Raises SandboxError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_directory(path, 0o755)
         if owner is not None:
             os.chown(path, owner, owner)
     except OSError as error:

@@ -199,7 +199,9 @@ def _finish(tree: Path, label: RootTree) -> None:
         tree / "run/.containerenv",
     ]
     for path in added:
-        path.touch()
+        if not path.exists():
+            path.touch()
+            path.chmod(0o644)
     (tree / LABEL).write_text(json.dumps(asdict(label), indent=1, sort_keys=True) + "\n")
     mounts = tree / "etc/mtab"
     if not mounts.is_symlink():

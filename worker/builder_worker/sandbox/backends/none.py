@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from attrs import define, field
 
-from builder_worker.sandbox import Backend, Check, Sandbox, Task, diagnosis, job_directory
+from builder_worker.sandbox import Backend, Check, Sandbox, Task, diagnosis, job_directory, probe
 from builder_worker.sandbox.linux import cgroups
 from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.options import Options
@@ -31,8 +31,10 @@ class NoSandbox(Backend):
     groups: cgroups.Cgroups = field(factory=cgroups.find)
 
     def check(self) -> Check:
-        """Return whether directories can be made. Raises SandboxError, which says how to mend it, if they can't."""
-        job_directory.prepare_root(self.options.work_root)
+        """Run a script in a directory for jobs. Raises SandboxError, which says how to mend it, if there can be none."""
+        if not job_directory.can_execute(self.options.work_root):
+            reason, remedy = probe.not_executable(self.options.work_root, self.options.work_root)
+            return Check(works=False, reason=reason, remedy=remedy)
         measured = {"work_size"} if sys.platform == "linux" else set()
         notes = ("the job has all of the worker's rights", *diagnosis.notes(self.groups))
         return Check(works=True, limits=self.groups.limits | measured, notes=notes)

@@ -79,9 +79,9 @@ class Overlay(bwrap.BwrapBackend):
         directory = JobDirectory(path=self.options.work_root / tag("trial"), size=None, owner=first)
         system = ("--bind", str(directory.path / "root"), "/", "--proc", "/proc", "--dev", "/dev")
         try:
-            directory.path.mkdir()
+            job_directory.make_directory(directory.path, 0o755)
             try:
-                directory.disk.mkdir()
+                job_directory.make_directory(directory.disk, 0o755)
                 _make_layers(directory)
                 run = ("bwrap", *_ISOLATION, *system, "/bin/sh", "-c", "exit 0")
                 said = tools.try_now([*self._enter(directory, first), *run])

@@ -14,7 +14,7 @@ from attrs import define
 
 from builder.model import printable
 from builder_worker.sandbox import SandboxError
-from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.job_directory import JobDirectory, make_directory
 from builder_worker.sandbox.linux import view
 
 HOME = "/build-home"
@@ -55,7 +55,7 @@ class Clone(JobDirectory):
 
     async def _make(self) -> None:
         self.path.chmod(0o700)  # inside of a jail nobody comes from above, and the host has a nobody too
-        self.disk.mkdir(mode=0o755)
+        make_directory(self.disk, 0o755)
         quota = [] if self.size is None else ["-o", f"quota={self.size}"]
         await self.run(
             *("zfs", "clone", "-o", f"mountpoint={self.disk}", "-o", "atime=off", "-o", "setuid=off"),
@@ -125,7 +125,7 @@ def _make_directory(root: Path, target: str) -> Path:
         if path.is_symlink():
             raise SandboxError(f"{target} leads through a link in the snapshot: take another place")
         try:
-            path.mkdir(exist_ok=True)
+            make_directory(path, 0o755)
         except OSError as error:
             raise SandboxError(f"cannot make {target} in the clone: {error.strerror}") from error
     return path

@@ -23,6 +23,10 @@ ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
 """What tools see of the worker's environment: nothing."""
 
 
+UMASK = 0o022
+"""Whatever that of the worker is, which may be for its own files."""
+
+
 def find(name: str) -> str | None:
     """Return the path of a program, or None."""
     return shutil.which(name, path=_PATH)
@@ -56,7 +60,7 @@ async def run(*command: str, timeout: float = TIMEOUT, environment: Mapping[str,
     with trio.move_on_after(timeout):
         try:
             done = await trio.run_process(
-                command, env=environment, cwd="/", check=False, capture_stdout=True, capture_stderr=True
+                command, env=environment, cwd="/", umask=UMASK, check=False, capture_stdout=True, capture_stderr=True
             )
         except OSError as error:
             raise SandboxError(f"cannot run {command[0]}: {error.strerror}") from error
@@ -75,6 +79,7 @@ def try_now(
             command,
             env=environment,
             cwd="/",
+            umask=UMASK,
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
