@@ -40,6 +40,7 @@ from builder_worker.sandbox.owner import is_left_over, tag
 from builder_worker.sandbox.processes import inside, rlimits, tools
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Status, Supervision
+from builder_worker.sandbox.script import interpreter
 from builder_worker.sandbox.supervised import SCRIPT, SupervisedSandbox, shielded
 
 USER, UID = "nobody", 65534
@@ -202,7 +203,7 @@ class Jail(Backend):
         jexec = shutil.which("jexec", path=self.environment["PATH"]) or "/usr/sbin/jexec"
         processes = "unlimited" if task.limits.pids is not None else str(rlimits.PROCESSES)
         inner = ("/usr/bin/env", "-i", "/bin/sh", "-c", _INNER, "sh", processes)
-        script = inside.interpreter(task.script, f"{view.BUILD}/{SCRIPT}")
+        script = interpreter(task.script, f"{view.BUILD}/{SCRIPT}")
         return Launch(
             command=(jexec, "-U", USER, prison.name, *inner, *script),
             environment=self.environment,

@@ -18,6 +18,7 @@ from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.processes import inside
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.leftovers import kill_marked
+from builder_worker.sandbox.script import interpreter
 from builder_worker.sandbox.supervised import SCRIPT
 
 
@@ -45,7 +46,7 @@ class NoSandbox(Backend):
         def describe(prepared: Prepared) -> Launch:
             work = prepared.directory.build
             return Launch(
-                command=inside.interpreter(task.script, str(work / SCRIPT)),
+                command=interpreter(task.script, str(work / SCRIPT)),
                 environment=inside.variables(task, str(work), os.defpath),
                 directory=work,
                 entries=prepared.group.entries,

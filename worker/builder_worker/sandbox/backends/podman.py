@@ -22,6 +22,7 @@ from builder_worker.sandbox.owner import is_left_over
 from builder_worker.sandbox.processes import inside, rlimits, tools
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Status
+from builder_worker.sandbox.script import interpreter
 from builder_worker.sandbox.supervised import SCRIPT
 
 RUNTIMES = ("crun", "runc")
@@ -217,7 +218,7 @@ class Podman(Backend):
             *([] if self._is_ours else _limits(task.limits)),
             *(f"--volume={volume}" for volume in volumes),
             *self._what(),
-            *inside.run_in_container(inside.interpreter(task.script, f"{view.BUILD}/{SCRIPT}")),
+            *inside.run_in_container(interpreter(task.script, f"{view.BUILD}/{SCRIPT}")),
         ]
         return Launch(
             command=run,

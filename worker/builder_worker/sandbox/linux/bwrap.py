@@ -18,6 +18,7 @@ from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.processes import inside, rlimits
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervisor import FIRST_FILE
+from builder_worker.sandbox.script import interpreter
 from builder_worker.sandbox.supervised import SCRIPT
 
 ISOLATION = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--new-session")
@@ -94,7 +95,7 @@ class BwrapBackend(Backend):
         contents.append(b"".join(os.fsencode(word) + b"\0" for word in words))
         bounded = "pids" in self.groups.limits
         return Launch(
-            command=(*command, *inside.run(inside.interpreter(task.script, f"{view.BUILD}/{SCRIPT}"))),
+            command=(*command, *inside.run(interpreter(task.script, f"{view.BUILD}/{SCRIPT}"))),
             entries=prepared.group.entries,
             rlimits=rlimits.of_job(
                 processes=None if bounded else rlimits.PROCESSES,

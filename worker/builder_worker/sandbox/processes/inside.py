@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from builder.model import printable, text
 from builder_worker.sandbox import SandboxError, Task
 from builder_worker.sandbox.processes import tools
 
@@ -53,21 +52,7 @@ _HITS = {
 }
 """What the shell says of a limit that was hit, by the limit's name."""
 
-# The system only says that there is "no such file", of the script.
-_BY_FIRST_LINE = """
-[ -x "$2" ] || printf '%s\\n' "builder-worker: the first line of the script names $2, which is no program here"
-exec "$1"
-"""
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-
-
-def interpreter(script: bytes, path: str) -> tuple[str, ...]:
-    """Return how a script that lies at a path is run: by its own first line, or by /bin/sh."""
-    if not script.startswith(b"#!"):
-        return ("/bin/sh", path)
-    words = script[2:4096].partition(b"\n")[0].strip(b" \t").replace(b"\t", b" ").split(b" ")
-    return ("/bin/sh", "-c", _BY_FIRST_LINE, "sh", path, printable(text(words[0])))
 
 
 def run(command: Sequence[str]) -> tuple[str, ...]:
