@@ -69,6 +69,7 @@ def read_options(options: dict[str, Any]) -> Options:
         if given.get(name):
             given[name] = Path(given[name])
     given["binds"] = tuple(map(Bind.parse, given.get("binds", ())))
+    given["devices"] = tuple(map(Path, given.get("devices", ())))
     given["caches"] = tuple(map(Cache.parse, given.get("caches", ())))
     return Options(**given)
 

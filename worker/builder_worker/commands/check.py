@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imports trio and more
     help="Check with this container image, which podman has already, or zfs snapshot for jail.",
 )
 @click.option("--network", is_flag=True, help="Check with the network that jobs have with --network.")
+@click.option("--device", metavar="PATH", multiple=True, help="Check with this device of the machine. Repeat.")
 @click.option(
     "--work-dir",
     metavar="DIR",
@@ -32,7 +33,15 @@ if TYPE_CHECKING:  # imports trio and more
     help="Where jobs' directories are made.  [default: /var/tmp/builder-worker-UID]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with keys that stay as they are.")
-def check(*, root: Path | None, image: str | None, network: bool, work_dir: Path | None, as_json: bool) -> int:
+def check(
+    *,
+    root: Path | None,
+    image: str | None,
+    network: bool,
+    device: tuple[str, ...],
+    work_dir: Path | None,
+    as_json: bool,
+) -> int:
     """Tell which sandboxes work here, and for those that do not, why and what mends it.
 
     Each that works runs a few jobs that do nothing; the median time is what a sandbox costs. "Limits" are those that
@@ -53,9 +62,11 @@ def check(*, root: Path | None, image: str | None, network: bool, work_dir: Path
     from builder_worker import containment
     from builder_worker.sandbox import registry
     from builder_worker.sandbox.linux import etc
-    from builder_worker.sandbox.options import Options
+    from builder_worker.sandbox.options import Options, parse_device
 
-    options = place(Options(root=root.absolute() if root else None, image=image, network=network), work_dir)
+    devices = tuple(map(parse_device, device))
+    shown = Options(root=root.absolute() if root else None, image=image, network=network, devices=devices)
+    options = place(shown, work_dir)
     reports = trio.run(registry.check_all, options)
     auto = registry.best(reports)
     container = containment.find()
@@ -95,7 +106,7 @@ def _print(report: "Report") -> None:
         if check.remedy:
             click.echo(f"{'':<18} to mend it: {check.remedy}")
         return
-    limits = ", ".join(option(name) for name in OF_THE_SANDBOX if name in check.limits) or "none"
+    limits = ", ".join(option(name) for name in (*OF_THE_SANDBOX, "shm_size") if name in check.limits) or "none"
     cost = "" if report.milliseconds is None else f"{report.milliseconds:.1f} ms a job"
     click.echo(f"{report.name:<11} works  {cost}, limits: {limits}")
     for note in check.notes:

@@ -56,6 +56,8 @@ class Arguments:
     network: bool
     bind: tuple[str, ...]
     cache: tuple[str, ...]
+    device: tuple[str, ...]
+    shm_size: int
     env: tuple[str, ...]
     work_dir: Path | None
     dotfiles: bool
@@ -74,7 +76,7 @@ class Arguments:
 
     def options(self) -> "Options":
         """Return the options of the back ends. Raises OptionError or InvalidName."""
-        from builder_worker.sandbox.options import Bind, Cache, Options
+        from builder_worker.sandbox.options import Bind, Cache, Options, parse_device
 
         return place(
             Options(
@@ -83,6 +85,8 @@ class Arguments:
                 network=self.network,
                 binds=tuple(map(Bind.parse, self.bind)),
                 caches=tuple(map(Cache.parse, self.cache)),
+                devices=tuple(map(parse_device, self.device)),
+                shm_size=self.shm_size,
             ),
             self.work_dir,
         )
@@ -171,6 +175,12 @@ _SANDBOX_OPTIONS = (
         help="Show jobs at DST a directory that all jobs of the platform can write to and that stays. Repeat.",
     ),
     click.option(
+        "--device",
+        metavar="PATH",
+        multiple=True,
+        help="Let jobs use this device of the machine, such as /dev/kvm. Repeat.",
+    ),
+    click.option(
         "--env",
         metavar="NAME[=VALUE]",
         multiple=True,
@@ -200,6 +210,13 @@ _SANDBOX_OPTIONS = (
     ),
     click.option("--pids", metavar="N", type=COUNT, help="Processes and threads of a job.  [default: 4096]"),
     click.option("--cpus", metavar="N", type=CPUS, help="CPUs of a job.  [default: all, divided by slots]"),
+    click.option(
+        "--shm-size",
+        metavar="SIZE",
+        type=SIZE,
+        default="64M",
+        help="Size of a job's /dev/shm; what is in it counts as memory.  [default: 64M]",
+    ),
     click.option(
         "--work-size",
         metavar="SIZE",

@@ -25,6 +25,7 @@ from uuid import UUID
 from attrs import field, frozen
 
 from builder.errors import BuilderError
+from builder_worker.sandbox.options import Options
 
 
 class SandboxError(BuilderError):
@@ -77,7 +78,7 @@ class Check:
     """What ``builder-worker check`` tells of a back end.
 
     ``reason`` says why it does not work here and ``remedy`` what to do about it; ``limits`` names the fields of
-    ``Limits`` that are real here, ``notes`` whatever else an operator should know.
+    ``Limits`` that are real here, and shm_size; ``notes`` whatever else an operator should know.
     """
 
     works: bool
@@ -144,6 +145,7 @@ class Backend(abc.ABC):
     """A way to make sandboxes."""
 
     name: ClassVar[str]
+    options: Options
 
     @abc.abstractmethod
     def check(self) -> Check:

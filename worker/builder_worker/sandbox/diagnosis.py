@@ -8,6 +8,9 @@ from builder_worker.sandbox.linux import etc
 from builder_worker.sandbox.linux.cgroups import Cgroups
 from builder_worker.sandbox.processes import tools
 
+ALWAYS_LIMITED = frozenset({"work_size", "shm_size"})
+"""What sandboxes of Linux limit without control groups."""
+
 Problem = tuple[str, str]
 """What is wrong, and what to do."""
 

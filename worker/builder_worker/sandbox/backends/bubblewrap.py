@@ -10,7 +10,7 @@ from typing import ClassVar
 from attrs import define
 
 from builder_worker.sandbox import Check, Task, diagnosis
-from builder_worker.sandbox.linux import bwrap, view
+from builder_worker.sandbox.linux import bwrap, devices, view
 from builder_worker.sandbox.linux.prepared import Prepared
 from builder_worker.sandbox.linux.users import JobUser
 from builder_worker.sandbox.processes import inside, tools
@@ -54,7 +54,7 @@ class Bubblewrap(bwrap.BwrapBackend):
             *_ISOLATION,
             *([] if self.options.network else ["--unshare-net"]),
             *shown.arguments,
-            *view.kernel(),
+            *view.kernel(self.options, devices.show(self.options.devices, directory)),
             *("--bind", str(directory.disk / "tmp"), "/tmp"),  # noqa: S108 - the job's own
             *("--perms", "0755", "--dir", "/home", "--bind", str(directory.disk / "home"), view.HOME),
             *("--bind", str(directory.build), view.BUILD),

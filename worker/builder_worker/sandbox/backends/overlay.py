@@ -13,7 +13,7 @@ from builder_worker import trees
 from builder_worker.sandbox import Check, SandboxError, Task, diagnosis, job_directory, roots
 from builder_worker.sandbox.diagnosis import Problem
 from builder_worker.sandbox.job_directory import JobDirectory
-from builder_worker.sandbox.linux import bwrap, etc, overlay_setup, view
+from builder_worker.sandbox.linux import bwrap, devices, etc, overlay_setup, view
 from builder_worker.sandbox.linux.prepared import Prepared
 from builder_worker.sandbox.linux.users import JobUser
 from builder_worker.sandbox.owner import tag
@@ -111,7 +111,7 @@ class Overlay(bwrap.BwrapBackend):
             *_ISOLATION,
             *([] if self.options.network else ["--unshare-net"]),
             *("--bind", str(directory.path / "root"), "/"),
-            *view.kernel(),
+            *view.kernel(self.options, devices.show(self.options.devices, directory)),
             *("--size", str(RUN_SIZE), "--perms", "0755", "--tmpfs", "/run"),
             *("--bind", str(directory.disk / "tmp"), "/tmp"),  # noqa: S108 - the job's own
             *("--bind", str(directory.build), view.BUILD),

@@ -15,7 +15,7 @@ from attrs import define, field
 
 from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Task, diagnosis, job_directory, roots
 from builder_worker.sandbox.job_directory import JobDirectory
-from builder_worker.sandbox.linux import cgroups, etc, seccomp, view
+from builder_worker.sandbox.linux import cgroups, devices, etc, seccomp, view
 from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over
@@ -41,7 +41,6 @@ _ISOLATION = (
         "--http-proxy=false",
         "--ipc=private",
         "--cgroupns=private",
-        f"--shm-size={view.SHM_SIZE}",
     ),
     *("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
     *(f"--hostname={view.HOSTNAME}", "--umask=0022", "--oom-score-adj=500"),
@@ -111,7 +110,7 @@ class Podman(Backend):
         )
         if limits and not self._is_limited():
             limits, notes = frozenset(), (*notes, "podman puts containers where their limits do not hold")
-        return Check(works=True, limits=limits | {"work_size"}, notes=notes)
+        return Check(works=True, limits=limits | diagnosis.ALWAYS_LIMITED, notes=notes)
 
     def _tree_problem(self) -> diagnosis.Problem | None:
         """Return what rootless podman can't do to a tree that belongs to another user, or None."""
@@ -215,6 +214,8 @@ class Podman(Backend):
             *(*self._podman, "run", f"--name={directory.path.name}", *_ISOLATION, *user, f"--workdir={view.BUILD}"),
             f"--network={'host' if self.options.network else 'none'}",
             f"--security-opt=seccomp={profile}",
+            f"--shm-size={self.options.shm_size}b",
+            *(f"--device={node.source}:{node.target}" for node in devices.show(self.options.devices, directory)),
             *([] if self._is_ours else _limits(task.limits)),
             *(f"--volume={volume}" for volume in volumes),
             *self._what(),

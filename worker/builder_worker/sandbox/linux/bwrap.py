@@ -59,7 +59,7 @@ class BwrapBackend(Backend):
         if problem is not None:
             return Check(works=False, reason=problem[0], remedy=problem[1])
         notes = diagnosis.notes(self.groups, network=self.options.network)
-        return Check(works=True, limits=self.groups.limits | {"work_size"}, notes=notes)
+        return Check(works=True, limits=self.groups.limits | diagnosis.ALWAYS_LIMITED, notes=notes)
 
     async def open(self, task: Task) -> Sandbox:
         """Return a fresh sandbox."""

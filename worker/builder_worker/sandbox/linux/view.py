@@ -6,23 +6,20 @@ directories that are the sandbox's own. All of it is read-only.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
-from builder_worker.sandbox.linux import etc
+from builder_worker.sandbox.linux import devices, etc
 from builder_worker.sandbox.linux.etc import HOME, HOSTNAME
 from builder_worker.sandbox.options import Options
 
-__all__ = ["BUILD", "HOME", "HOSTNAME", "SHM_SIZE", "UID", "View", "kernel", "system"]
+__all__ = ["BUILD", "HOME", "HOSTNAME", "UID", "View", "kernel", "system"]
 
 BUILD = "/build"
 UID = 1000
 """User and group of the job in its own eyes, the same on every machine."""
-
-SHM_SIZE = 64 * 1024 * 1024
-"""Bytes of /dev/shm, Docker's default; they count as memory of the job."""
 
 _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 """Directories beside /usr that are links into it, or on old systems not."""
@@ -90,9 +87,12 @@ def system(options: Options) -> View:
     return View(arguments=("--perms", "0755", "--dir", "/etc", *arguments), files=files)
 
 
-def kernel() -> tuple[str, ...]:
-    """Return the arguments for /proc and a /dev that cannot be filled."""
+def kernel(options: Options, shown: Sequence[devices.Node] = ()) -> tuple[str, ...]:
+    """Return the arguments for /proc and a /dev that cannot be filled, with what an operator shows of the machine's."""
     return (
-        *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
-        *("--size", str(SHM_SIZE), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108 - the job's own
+        *("--proc", "/proc", "--dev", "/dev"),
+        *(part for node in shown for part in ("--perms", "0755", "--dir", str(node.target.parent))),
+        *(part for node in shown for part in ("--dev-bind", str(node.source), str(node.target))),
+        *("--remount-ro", "/dev"),
+        *("--size", str(options.shm_size), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108 - the job's own
     )
