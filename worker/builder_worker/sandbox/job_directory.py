@@ -216,7 +216,10 @@ class JobDirectory:
             self._was_full = self._was_full or space.f_bavail * space.f_frsize < slack or space.f_favail == 0
 
     async def written(self, processes: Iterable[int]) -> int:
-        """Return the bytes that the job has written, with those of deleted files that the processes keep open."""
+        """Return the bytes that the job has written, with those of deleted files that the processes keep open.
+
+        Raises OSError.
+        """
         return await measure(self.disk, processes)
 
     async def wait_full(self, processes: Callable[[], Iterable[int]]) -> None:
@@ -237,7 +240,7 @@ class JobDirectory:
             space, now = Space.of(self.path), trio.current_time()
             low_since = (now if low_since is None else low_since) if space.is_low else None
             if self.is_measured or space.is_low:
-                size = await measure(self.disk, processes())
+                size = await self.written(processes())
                 self._was_full = self._was_full or (self.is_measured and size > (self.size or 0))
                 if low_since is not None and (size > space.reserve or now - low_since > LOW_TIMEOUT):
                     self._left = space
@@ -251,7 +254,7 @@ class JobDirectory:
         try:
             self._note_full(max(_SLACK, min(_REFUSED, (self.size or 0) // 8)))
             if self.is_measured:
-                self._was_full = self._was_full or await measure(self.disk, ()) > (self.size or 0)
+                self._was_full = self._was_full or await self.written(()) > (self.size or 0)
         except OSError as error:
             self._fault = error
 

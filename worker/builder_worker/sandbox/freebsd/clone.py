@@ -3,6 +3,7 @@
 Written after the manuals of zfs(8), mount_nullfs(8) and umount(8) in FreeBSD 13 and 14, where it has not run yet.
 """
 
+import errno
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable
@@ -86,8 +87,14 @@ class Clone(JobDirectory):
         await self.mount(target, "mount_nullfs", "-o", "nosuid" if writable else "ro,nosuid", str(source))
 
     async def written(self, processes: Iterable[int]) -> int:  # noqa: ARG002 - zfs counts what they keep open too
-        """Return the bytes that the clone takes beyond its snapshot, with those of deleted files that are open."""
-        return int(await self.run("zfs", "list", "-H", "-p", "-o", "used", self.dataset))
+        """Return the bytes that the clone takes beyond its snapshot, with those of deleted files that are open.
+
+        Not what lies in it: that is a whole system, which others have filled the disk with. Raises OSError.
+        """
+        try:
+            return int(await self.run("zfs", "list", "-H", "-p", "-o", "used", self.dataset))
+        except SandboxError as error:
+            raise OSError(errno.EIO, str(error)) from error
 
     async def remove(self) -> None:
         """Unmount and destroy. Raises SandboxError."""
