@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from sandbox_runs import MIB, Driver, driver, give_up, root_tree, work_directory
+from worker_sandboxes import builder_worker
 
 from builder_worker.sandbox import SandboxError, Task
 from builder_worker.sandbox.backends.overlay import USERS, Overlay, first_uid
@@ -147,6 +148,14 @@ for my $user (1, 2) {
 }
 """
 """A job that is root, and that has processes of two other users, all alive at the same time."""
+
+
+def test_hard_links_that_the_job_gave_to_another_of_its_users_are_artifacts(worker: Driver) -> None:
+    script = "echo x >one; ln one two; chown nobody one; mkdir d; echo y >d/three; ln d/three d/four; chown -R 7:8 d"
+    done = builder_worker("run", "--sandbox=overlay", f"--root={root_tree()}", "-", stdin=script)
+    assert {line.split()[-1] for line in done.stdout.splitlines() if line[64:65] == " "} == {
+        *("one", "two", "d/three", "d/four")
+    }, done.stdout
 
 
 async def test_without_control_groups_the_processes_of_all_users_of_a_job_are_bounded(

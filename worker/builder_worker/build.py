@@ -134,7 +134,7 @@ async def _run_finish(hooks: Hooks, environment: Mapping[str, str], place: Path)
 
 async def _collect(sandbox: Sandbox, result: Result, rules: Rules) -> tuple[Result, Collection]:
     """Find the artifacts; where they can't be had, that is the result."""
-    find = functools.partial(collect, sandbox.work, script_name=sandbox.script_name, rules=rules)
+    find = functools.partial(collect, sandbox.work, script_name=sandbox.script_name, owners=sandbox.owners, rules=rules)
     try:
         return result, await trio.to_thread.run_sync(find)
     except (TooManyArtifacts, TreeChanged) as error:

@@ -104,6 +104,9 @@ class Sandbox(abc.ABC):
     place: Path
     """A directory of the worker's for this job, out of its sight, unless there is no sandbox."""
 
+    owners: range | None = None
+    """The users of the host who are the job's alone; None where it has none but the owner of the work directory."""
+
     script_name: str
     """The name of the script in the work directory: no artifact."""
 

@@ -91,11 +91,15 @@ def can_execute(root: Path) -> bool:
 
 @define(kw_only=True)
 class JobDirectory:
-    """A job's directory. ``size`` is its limit in bytes, ``owner`` the job's user and group if not the worker's."""
+    """A job's directory. ``size`` is its limit in bytes, ``owner`` the job's user and group if not the worker's.
+
+    ``users`` tells how many users of the host are the job's, from the owner on.
+    """
 
     path: Path
     size: int | None
     owner: int | None
+    users: int = 1
     _mounted: bool = field(init=False, default=False)
     _was_full: bool = field(init=False, default=False)
     _left: Space | None = field(init=False, default=None)
@@ -110,9 +114,9 @@ class JobDirectory:
     """Why it could not be looked at: without a sandbox, a job can move it away."""
 
     @classmethod
-    async def make(cls, root: Path, name: str, *, size: int | None, owner: int | None) -> Self:
+    async def make(cls, root: Path, name: str, *, size: int | None, owner: int | None, users: int = 1) -> Self:
         """Make the directory. Raises SandboxError, and then nothing is left."""
-        directory = cls(path=root / tag(name), size=size, owner=owner)
+        directory = cls(path=root / tag(name), size=size, owner=owner, users=users)
         await directory.create()
         return directory
 
@@ -140,6 +144,11 @@ class JobDirectory:
     def _hold(self) -> None:
         self._held = os.open(self.path, _DIRECTORY)
         lock(self._held, shared=True, wait=True)  # for as long as somebody looks whether it is held
+
+    @property
+    def owners(self) -> range | None:
+        """The users of the host who are the job's alone, if it has any."""
+        return None if self.owner is None else range(self.owner, self.owner + self.users)
 
     @property
     def disk(self) -> Path:

@@ -52,8 +52,8 @@ class SupervisedSandbox(Sandbox):
     """Which limits of the job's processes were hit."""
 
     def __attrs_post_init__(self) -> None:
-        """Say where the job works."""
-        self.place, self.work = self.directory.path, self.directory.build
+        """Say where the job works, and as whom."""
+        self.place, self.work, self.owners = self.directory.path, self.directory.build, self.directory.owners
 
     @property
     def console(self) -> Console:

@@ -64,6 +64,7 @@ class Overlay(bwrap.BwrapBackend):
     """Makes sandboxes with bubblewrap on an overlay file system."""
 
     name: ClassVar[str] = "overlay"
+    users: ClassVar[int] = USERS
 
     def check(self) -> Check:
         """Try the mounts and namespaces with the root tree."""

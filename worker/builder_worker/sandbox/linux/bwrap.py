@@ -6,6 +6,7 @@ A worker that is root never runs it as the host's user 0 with the job's files in
 import abc
 import os
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from attrs import define, field
 
@@ -37,6 +38,9 @@ def environment(task: Task, home: str, path: str) -> list[str]:
 class BwrapBackend(Backend):
     """Makes sandboxes with bubblewrap."""
 
+    users: ClassVar[int] = 1
+    """How many of the host's users belong to one sandbox."""
+
     options: Options = field(factory=Options)
     groups: cgroups.Cgroups = field(factory=cgroups.find)
 
@@ -67,7 +71,15 @@ class BwrapBackend(Backend):
         def describe(prepared: Prepared) -> Launch:
             return self.describe(task, prepared)
 
-        return await open_sandbox(task, self.options, self.groups, describe, limits=task.limits, owner_of=self.owner_of)
+        return await open_sandbox(
+            task,
+            self.options,
+            self.groups,
+            describe,
+            limits=task.limits,
+            owner_of=self.owner_of,
+            user_count=self.users,
+        )
 
     def launch(
         self,

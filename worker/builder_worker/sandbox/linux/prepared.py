@@ -34,11 +34,13 @@ async def open_sandbox(
     *,
     limits: Limits,
     owner_of: Callable[[JobUser], int] | None,
+    user_count: int = 1,
     look: Look = look_at_nothing,
 ) -> Sandbox:
     """Prepare a job that is started as ``describe`` says; ``limits`` are those of the control groups.
 
-    ``owner_of`` tells who of the host owns the files of a job whose worker is root, None that it is the worker itself.
+    ``owner_of`` tells who of the host owns the files of a job whose worker is root, None that it is the worker itself;
+    ``user_count`` users from that one on are the job's.
 
     Raises SandboxError, and then nothing is left.
     """
@@ -51,7 +53,9 @@ async def open_sandbox(
                 resources.callback(user.release)
                 owner = owner_of(user)
             name = str(task.uuid)
-            directory = await JobDirectory.make(options.work_root, name, size=task.limits.work_size, owner=owner)
+            directory = await JobDirectory.make(
+                options.work_root, name, size=task.limits.work_size, owner=owner, users=user_count
+            )
             resources.push_async_callback(shielded, directory.remove)
             supervision = Supervision(directory.path)
             resources.push_async_callback(shielded, supervision.aclose)
