@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from attrs import evolve
+from worker_sandboxes import builder_worker
 
 from builder_worker.sandbox import Limits, SandboxError
 from builder_worker.sandbox.linux.cgroups import WORKER_LEAF, Cgroups, Group, find
@@ -256,3 +258,32 @@ async def test_groups_of_a_dead_worker_are_cleaned_up(real: Cgroups) -> None:
     assert all(directory.exists() for directory in group.directories), "the living worker's are left alone"
     assert not any(directory.exists() for directory in left.directories)
     await group.remove()
+
+
+ENTER = ("sh", "-c", 'echo 0 >"$1" && shift && exec "$@"', "sh")
+
+
+@pytest.mark.parametrize("command", [("check",), ("run", "--sandbox=none", "-")], ids=["check", "run"])
+def test_who_shares_a_group_with_a_worker_stays_in_it(command: tuple[str, ...]) -> None:
+    parent = next((hierarchy.parent for hierarchy in find().hierarchies if hierarchy.version == 2), None)
+    if parent is None:
+        pytest.skip("this user may not make control groups of version 2 here")
+    session = parent / f"session-{secrets.token_hex(8)}"
+    session.mkdir()
+    with subprocess.Popen(["sleep", "1000"]) as shell:
+        try:
+            (session / "cgroup.procs").write_text(str(shell.pid))
+            done = builder_worker(
+                *command, stdin="cat /proc/self/cgroup", prefix=(*ENTER, str(session / "cgroup.procs"))
+            )
+            assert (session / "cgroup.procs").read_text() == f"{shell.pid}\n"
+            assert not (session / "cgroup.subtree_control").read_text().split()
+            assert not [path for path in session.iterdir() if path.is_dir()]
+        finally:
+            shell.kill()
+            shell.wait()
+            session.rmdir()
+    if command == ("check",):
+        assert "none        works" in done.stdout
+    else:
+        assert f"/{session.name}\n" in done.stdout, done.stderr

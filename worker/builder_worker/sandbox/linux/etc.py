@@ -51,7 +51,7 @@ _PUBLIC = (
     *("aspell*", "dictionaries-common", "fonts", "groff", "inputrc", "locale.alias", "papersize", "paperspecs"),
     *("sgml", "terminfo", "texmf", "xml", "ImageMagick-*", "X11/rgb.txt"),
     # languages and their tools
-    *("R", "ant", "emacs", "ghc", "gprofng.rc", "gradle", "guile*", "java*", "maven*", "mono", "ocaml", "perl"),
+    *("R", "ant", "emacs", "ghc", "gradle", "guile*", "java*", "maven*", "mono", "ocaml", "perl"),
     *("python3", "python3.*", "sbclrc", "scala"),
     *("OpenCL", "glvnd", "vulkan", "mke2fs.conf", "shells"),
 )
