@@ -33,15 +33,8 @@ _USERS = {
 
 _PUBLIC = (
     # the system: which one it is, which of its programs are meant, how they are linked
-    *(
-        "alternatives",
-        "debian_version",
-        "*-release",
-        "ld.so.cache",
-        "dpkg/origins",
-        "dpkg/shlibs.default",
-        "dpkg/shlibs.override",
-    ),
+    *("alternatives", "debian_version", "*-release", "ld.so.cache"),
+    *("dpkg/origins", "dpkg/shlibs.default", "dpkg/shlibs.override"),
     # numbers and kinds
     *("ethertypes", "protocols", "rpc", "services", "magic", "magic.mime", "mime.types"),
     # certificates and ciphers, but no key: what the machine trusts
