@@ -125,6 +125,17 @@ def test_the_children_of_a_worker_are_its_own(tmp_path: Path) -> None:
             child.kill()
 
 
+def test_a_group_that_was_given_to_a_user_may_have_others_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker of its own left there, such as podman's, for a unit's older manager leaves no mark to see."""
+    proc = make_tree(tmp_path)
+    (tmp_path / "cgroup/service/cgroup.procs").write_text("1\n")
+    assert find(proc).hierarchies == ()
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).is_relative_to(tmp_path / "cgroup/service"))
+    assert find(proc).limits == {"memory", "pids", "cpus"}
+
+
 def test_the_group_of_the_whole_machine_need_not_be_empty(tmp_path: Path) -> None:
     proc = make_tree(tmp_path)
     (tmp_path / "cgroup/service/cgroup.type").unlink()

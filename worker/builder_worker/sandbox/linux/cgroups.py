@@ -144,13 +144,17 @@ def _may_write(directory: Path) -> bool:
 
 
 def _is_delegated(directory: Path) -> bool:
-    """Return whether a group of version 2 was given to this worker: by its manager's word, or since nobody else is in it.
+    """Return whether a group of version 2 that this process may write to was given to it.
 
-    Root may write to each, also to that of a login with its shell and its sshd. A group for all of the machine has no
-    manager, and need not be empty.
+    Root may write to each, also to that of a login with its shell and its sshd; and a user to all below its own manager's.
     """
-    if not (directory / "cgroup.type").exists() or any(_mark(directory, name) == b"1" for name in _MARKS):
-        return True
+    is_for_the_machine = not (directory / "cgroup.type").exists()  # it has no manager, and need not be empty
+    is_marked = any(_mark(directory, name) == b"1" for name in _MARKS)
+    is_given_to_this_user = not _may_write(directory.parent)
+    return is_for_the_machine or is_marked or is_given_to_this_user or _is_alone(directory)
+
+
+def _is_alone(directory: Path) -> bool:
     ours = {os.getpid(), *supervisor.below(os.getpid(), supervisor.children())}
     return ours.issuperset(map(int, (directory / "cgroup.procs").read_text().split()))
 
