@@ -74,8 +74,9 @@ _START_TIMEOUT = 60.0
 _RETRY = 0.1
 """Seconds between attempts to kill or remove what has not gone yet."""
 
-_REMOVE_TIMEOUT = 10.0
-"""Seconds for a container program to end after its container was removed, and for what removes it to succeed."""
+_REMOVE_TIMEOUT = 60.0
+"""Seconds for a container program to end while its container is removed, and for what removes it to succeed: on a machine
+that is very busy, such a program is at work for long until there is a container at all."""
 
 _TOOL_TIMEOUT = 60.0
 """Seconds for one run of what removes a sandbox."""
