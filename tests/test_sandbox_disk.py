@@ -66,6 +66,17 @@ async def test_who_takes_the_last_of_it_is_ended(small_disk: Path, sandbox: str)
     assert result.message.startswith("it filled the worker's disk (")
 
 
+LOUD = b'exec yes "$(head -c 10000 /dev/zero | tr "\\0" x)"'
+
+
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
+async def test_who_takes_the_last_of_it_by_its_output_is_ended(small_disk: Path, sandbox: str) -> None:
+    need(sandbox)
+    finished = await run_script(small_disk, LOUD, f"--sandbox={sandbox}")
+    assert finished.result == Aborted(message="its output filled the worker's disk")
+    assert sum(map(len, finished.own_lines)) < 20 * MIB - disk.Space.of(small_disk / "work").reserve
+
+
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_directory, "MEASURE_INTERVAL", 0.01)

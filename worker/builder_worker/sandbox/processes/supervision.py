@@ -18,6 +18,7 @@ from attrs import asdict, define, field, frozen
 
 from builder.runtime.changes import Change
 from builder_worker.sandbox import ExitStatus, Limits, SandboxError
+from builder_worker.sandbox.disk import Space
 from builder_worker.sandbox.processes import supervisor, tools
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.leftovers import MARK, kill_marked
@@ -157,6 +158,7 @@ class Supervision:
             "worker_grace": WORKER_GRACE,
         }
         try:
+            given["reserve"] = Space.of(self._directory).reserve
             tools.write_private(self._directory / supervisor.LAUNCH, marshal.dumps(given))
             self._link.send(supervisor.START)
         except OSError as error:

@@ -156,6 +156,7 @@ class Supervisor:
         self._output = self._notes = self._gate = -1
         self._said = b""
         self._size = 0
+        self._held = b""  # output for which there was no room on the disk
         self._timed = 0  # the nanoseconds of the last entry in the times
         self._stopped: str | None = None
         self._wanted = True  # whether the job is to go on
@@ -180,6 +181,8 @@ class Supervisor:
         self._was_killed = not self._has_ended()
         left = self._end()
         self._drain()
+        if self._held and not self._was_killed:
+            self._stopped = "the console can't be written: there is no room on the worker's disk"
         _say(**self._conclude(), left=left)
 
     # --- what happens
@@ -196,11 +199,13 @@ class Supervisor:
     def _wait(self, longest: float = float("inf")) -> None:
         """Handle what comes next, within some seconds and before the next limit in time is reached."""
         now = time.monotonic()
-        left = min(longest, *(at - now for at, _ in self._limits()))
+        left = min(longest, _RETRY if self._held else longest, *(at - now for at, _ in self._limits()))
         # no deadline if there is none: a job takes as long as it takes
         for descriptor, _ in self._poll.poll(None if left == float("inf") else max(0.0, left * 1000)):
             if descriptor in self._handlers:
                 self._handlers[descriptor]()
+        if self._held:
+            self._release()
         now = time.monotonic()
         for at, reason in self._limits():
             if now >= at:
@@ -328,30 +333,56 @@ class Supervisor:
         if len(data) > room:
             self._stop_reading(f"more than {limit} bytes of console output")
 
+    def _release(self) -> None:
+        """Write what is held, if there is room now."""
+        held, self._held = self._held, b""
+        self._append(held)
+        if not self._held and self._wanted:
+            self._heard = time.monotonic()  # it was not the job that was silent
+            self._register(self._output, self._read_output)
+
     def _stop_reading(self, reason: str) -> None:
         if self._output in self._handlers:
             self._forget(self._output)
         self._stop(reason)
 
     def _append(self, data: bytes) -> None:
+        """Write to the console. Where there is no room, hold it, and read no more from the job until there is: whoever took
+        the last of the disk is ended for it by others.
+        """
+        disk = os.fstatvfs(self._console)
+        reserve = self._launch["reserve"]
+        if disk.f_bavail * disk.f_frsize - len(data) < reserve < self._size + len(data):
+            self._stop_reading("its output filled the worker's disk")
+            return
         try:
             while data:
                 written = os.write(self._console, data)
                 self._size += written
                 data = data[written:]
-            now = time.monotonic_ns()
-            if now - self._timed > _TIME_STEP:
-                self._timed = now
-                os.lseek(self._times, 0, os.SEEK_END)
-            else:
-                os.lseek(self._times, -16, os.SEEK_END)
-            os.write(self._times, now.to_bytes(8, "little") + self._size.to_bytes(8, "little"))
         except OSError as error:
-            self._stop_reading(f"the console can't be written: {error.strerror}")
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                self._stop_reading(f"the console can't be written: {error.strerror}")
+                return
+            self._held = data
+            if self._output in self._handlers:
+                self._forget(self._output)
+        self._note_time()
         try:
             os.write(_LINK, OUTPUT)
         except OSError:
             pass  # the worker has enough of these to read, or is gone
+
+    def _note_time(self) -> None:
+        now = time.monotonic_ns()
+        is_new = now - self._timed > _TIME_STEP
+        try:
+            os.lseek(self._times, 0 if is_new else -16, os.SEEK_END)
+            os.write(self._times, now.to_bytes(8, "little") + self._size.to_bytes(8, "little"))
+        except OSError:
+            return  # no room: what comes later is noted for both
+        if is_new:
+            self._timed = now
 
     def _drain(self) -> None:
         """Read what is still in the pipe; its end is not waited for, since who still holds it has escaped."""
@@ -587,6 +618,7 @@ def _say(**status: int | str | None) -> None:
 
 def main() -> None:
     """Supervise a job as the module's docstring says."""
+    os.umask(0o077)
     for number in _POLITE_SIGNALS:
         _signal.signal(number, _signal.SIG_IGN)
     # no deadline: it starts early, and the worker's end is the end of its input

@@ -1,0 +1,216 @@
+"""The supervisor of a job: what it writes down, and jobs that try to reach, stop, fool or outlive it."""
+
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from attrs import evolve
+from sandbox_runs import Driver, driver, processes_with
+from test_sandbox_hostile import SUBJECTS, daemons
+from worker_program import DEADLINE
+
+from builder_worker.sandbox import ExitStatus, Limits, SandboxError
+from builder_worker.sandbox.processes import supervision
+from builder_worker.sandbox.processes.launch import Launch
+from builder_worker.sandbox.processes.supervision import Supervision
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="what it does on other systems, the tests of jails show"
+)
+
+
+def shell(script: str) -> Launch:
+    return Launch(command=("/bin/sh", "-c", script))
+
+
+@asynccontextmanager
+async def supervised(place: Path, launch: Launch, limits: Limits | None = None) -> AsyncIterator[Supervision]:
+    """A job that was started, and that is gone at the end."""
+    with trio.fail_after(DEADLINE):
+        one = Supervision(place)
+        try:
+            one.start(launch, limits or Limits())
+            yield one
+        finally:
+            with trio.CancelScope(shield=True):
+                await one.aclose()
+
+
+async def read_all(one: Supervision) -> bytes:
+    data = b""
+    while more := await one.console.receive_some():
+        data += more
+    return data
+
+
+async def read_until(one: Supervision, text: bytes) -> None:
+    """Read what the job writes, while somebody else waits for its end."""
+    data = b""
+    while text not in data:
+        data += await one.console.receive_some()
+
+
+# --- what it writes down ------------------------------------------------------------------------------------------------
+
+
+async def test_it_writes_down_the_output_its_times_and_the_end(tmp_path: Path) -> None:
+    script = "printf 'a\\0b'; until grep -q a console; do :; done; sleep 0.05; echo c >&2; exit 3"
+    async with supervised(tmp_path, evolve(shell(script), directory=tmp_path)) as one:
+        await one.wait()
+        assert one.conclude() == ExitStatus(code=3)
+        assert await read_all(one) == b"a\0bc\n"
+    assert (tmp_path / "console").read_bytes() == b"a\0bc\n"
+    numbers = (tmp_path / "times").read_bytes()
+    entries = [
+        tuple(int.from_bytes(numbers[at + part : at + part + 8], "little") for part in (0, 8))
+        for at in range(0, len(numbers), 16)
+    ]
+    assert [size for _, size in entries] == [3, 5]
+    assert entries[1][0] - entries[0][0] >= 50_000_000
+    status = json.loads((tmp_path / "status").read_text())
+    assert status == {"code": 3, "signal": None, "stopped": None, "notes": "", "left": None}
+
+
+async def test_output_byte_by_byte_makes_no_long_list_of_times(tmp_path: Path) -> None:
+    script = "i=0; while [ $i -lt 2000 ]; do printf x; i=$((i+1)); done"
+    async with supervised(tmp_path, shell(script)) as one:
+        await one.wait()
+    entries = (tmp_path / "times").stat().st_size // 16
+    assert entries < 1000
+    assert (tmp_path / "times").read_bytes()[-8:] == (2000).to_bytes(8, "little")
+
+
+async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+    async with supervised(tmp_path, Launch(command=("no-such-program",))) as one:
+        await one.wait()
+        with pytest.raises(SandboxError, match="the sandbox did not start: no-such-program: No such file or directory"):
+            one.conclude()
+
+
+async def test_nobody_but_the_worker_may_open_what_it_keeps(tmp_path: Path) -> None:
+    async with supervised(tmp_path, shell("true")) as one:
+        await one.wait()
+    for path in tmp_path.iterdir():
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+async def test_a_directory_of_any_depth_has_a_socket(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    async with supervised(deep, shell("exit 4")) as one:
+        await one.wait()
+        assert one.conclude() == ExitStatus(code=4)
+
+
+# --- a worker that goes -------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_goes_on_without_a_worker_for_the_time_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "WORKER_GRACE", DEADLINE)
+    script = "until [ -e go ]; do sleep 0.01; done; echo went on; exit 5"
+    async with supervised(tmp_path, evolve(shell(script), directory=tmp_path)) as one:
+        assert one._link is not None
+        one._link.close()
+        one._link = supervision._connect(tmp_path)
+        (tmp_path / "go").touch()
+        await one.wait()
+        assert one.conclude() == ExitStatus(code=5)
+        assert await read_all(one) == b"went on\n"
+
+
+async def test_a_job_is_not_taken_for_a_worker_that_came_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the same user's; if it were, it could run without a worker for ever."""
+    monkeypatch.setattr(supervision, "WORKER_GRACE", 1.0)
+    async with supervised(tmp_path, evolve(shell(f"{CONNECT}\nexec sleep 1000"), directory=tmp_path)) as one:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.wait)
+            await read_until(one, b"connected")
+            nursery.cancel_scope.cancel()
+        assert one._link is not None
+        one._link.close()
+        await trio.to_thread.run_sync(one._process.wait)
+        one._link = None
+    assert json.loads((tmp_path / "status").read_text())["signal"] == signal.SIGKILL
+
+
+CONNECT = """perl -e 'use Socket; socket(S, AF_UNIX, SOCK_SEQPACKET, 0); connect(S, pack_sockaddr_un("socket")) or die $!;
+syswrite(S, q({"code": 0, "signal": null, "stopped": null, "notes": "", "left": null})); syswrite(S, "start");
+$| = 1; print "connected\n"; sleep 1000' &"""
+
+
+# --- jobs against it ----------------------------------------------------------------------------------------------------
+
+ALL = [*SUBJECTS, ("none", "root"), ("none", "user")]
+DIED = "the process that watched over the job was killed"
+
+
+@pytest.fixture(scope="module", params=ALL, ids="-".join)
+def subject(request: pytest.FixtureRequest) -> Iterator[Driver]:
+    backend, privilege = request.param
+    with driver(backend, privilege) as started:
+        yield started
+
+
+REACH = r"""
+find / -xdev -type s -name socket 2>/dev/null | grep builder
+for path in ../../socket /proc/*/cwd/socket /proc/*/fd/0; do
+  perl -e 'use Socket; socket(S, AF_UNIX, SOCK_SEQPACKET, 0);
+    connect(S, pack_sockaddr_un($ARGV[0])) and syswrite(S, q({"code": 0})) and syswrite(S, "end")' "$path" 2>/dev/null
+done
+exit 3
+"""
+FOOL = r"""
+for path in /proc/[0-9]*/fd/[012]; do
+  printf 'memory.events oom_kill 1
+{"code": 0, "signal": null, "stopped": null, "notes": "", "left": null}' >$path
+done 2>/dev/null
+exit 3
+"""
+
+
+def test_a_job_that_looks_for_its_supervisor_finds_nothing_to_talk_to(subject: Driver) -> None:
+    outcome = subject.run(REACH)
+    assert (outcome.code, outcome.exceeded) == (3, None), outcome
+    if subject.backend != "none":
+        assert outcome.output == ""
+
+
+def test_a_job_that_says_how_it_ended_is_not_believed(subject: Driver) -> None:
+    if subject.backend == "none":
+        pytest.skip("it would write to every program of the machine")
+    outcome = subject.run(FOOL, limits={"memory": 2**30} if "memory" in subject.check["limits"] else {})
+    assert outcome.code == 3, outcome
+
+
+def test_a_job_that_stops_all_that_it_can_ends_in_time(subject: Driver) -> None:
+    what = "$PPID" if subject.backend == "none" else "-1"
+    outcome = subject.run(f"kill -STOP {what} 1; kill -STOP $$", limits={"timeout": 1})
+    assert outcome.exceeded == "time limit of 1 s exceeded", outcome
+
+
+def test_a_job_whose_supervisor_is_killed_is_gone_and_the_worker_goes_on(subject: Driver) -> None:
+    mark = "daemon-" + secrets.token_hex(8)
+    number = subject.begin(daemons(mark) + "echo ready; while :; do sleep 1000; done", announce="ready")
+    assert processes_with(mark)
+    for pid in supervisors(subject):
+        os.kill(pid, signal.SIGKILL)
+    outcome = subject._outcome()
+    assert (outcome.signal, outcome.exceeded) == (9, DIED), outcome
+    assert not processes_with(mark)
+    assert subject.run("exit 4").code == 4
+    assert number
+
+
+def supervisors(subject: Driver) -> list[int]:
+    """Return those of a driver's jobs."""
+    found = processes_with(f"builder-{subject.process.pid}-")
+    return [pid for pid in found if b"/supervisor." in Path(f"/proc/{pid}/cmdline").read_bytes()]
