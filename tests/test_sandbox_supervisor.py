@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 from attrs import evolve
-from sandbox_runs import Driver, driver, processes_with
+from sandbox_runs import MIB, Driver, driver, give_up, processes_with
 from test_sandbox_hostile import SUBJECTS, daemons
 from worker_program import DEADLINE
 
@@ -208,6 +208,21 @@ def test_a_job_whose_supervisor_is_killed_is_gone_and_the_worker_goes_on(subject
     assert not processes_with(mark)
     assert subject.run("exit 4").code == 4
     assert number
+
+
+OPENS = "echo 1 >/dev/stdout; echo 2 >/dev/stderr; echo 3 | tee /dev/stderr >/dev/null; cat /dev/stdin; echo 4 >/proc/self/fd/1"
+
+
+def test_what_a_job_is_handed_it_can_open_again(subject: Driver) -> None:
+    outcome = subject.run(OPENS)
+    assert (outcome.code, outcome.output.split()) == (0, ["1", "2", "3", "4"]), outcome
+
+
+def test_a_job_that_goes_on_without_a_process_that_was_killed_for_its_memory_is_no_success(subject: Driver) -> None:
+    if "memory" not in subject.check["limits"]:
+        give_up(subject.backend, f"no limit of memory: {subject.check['notes']}")
+    outcome = subject.run("perl -e 'push @a, q(x) x 1048576 while 1'; exit 0", limits={"memory": 64 * MIB})
+    assert outcome.exceeded == "out of memory (limit 64 MiB)", outcome
 
 
 def supervisors(subject: Driver) -> list[int]:

@@ -99,6 +99,17 @@ async def test_what_a_hook_moves_to_a_session_of_its_own_stays(tmp_path: Path, m
     assert len(processes_with(moment)) == 1
 
 
+async def test_what_a_hook_moves_to_a_session_of_its_own_is_not_taken_for_the_job_s(tmp_path: Path, moment: str) -> None:
+    """Not even when the worker looks for what is left of a job that has killed its supervisor."""
+    moved = f"setsid sh -c 'echo >{tmp_path}/moved; exec sleep 1000 {moment}' &"
+    prepare = f"{moved} until [ -e {tmp_path}/moved ]; do sleep 0.01; done"
+    left = f"(setsid sleep 1000 job-{moment} &); kill -9 $PPID; sleep 1000"
+    finished = await _run(tmp_path, left.encode(), "--prepare", prepare)
+    assert finished.result == Aborted(message="the process that watched over the job was killed")
+    assert len(processes_with(moment)) == 1
+    assert not processes_with(f"job-{moment}")
+
+
 @pytest.mark.parametrize("end", ["server", "signal", "silence"])
 async def test_the_last_runs_when_the_job_is_killed_and_finds_no_process_of_it(tmp_path: Path, end: str) -> None:
     finish = f'kill -0 $(cat "$BUILDER_WORK/pid") || echo "$BUILDER_RESULT" > {tmp_path}/finished'
