@@ -14,7 +14,6 @@ from attrs import frozen
 from farm import DEADLINE, Reachable, eventually_async
 
 from builder import codec
-from builder.connection import Side
 from builder.framing import frame
 from builder.messages import (
     CLIENT_VERSION,
@@ -35,6 +34,7 @@ from builder.messages import (
     Success,
 )
 from builder.model import Artifact, Exited, Period, Result, RunningBuild, ScriptJob
+from builder.order import Side
 from builder.runtime.channel import Channel
 
 T = TypeVar("T")

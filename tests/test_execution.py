@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vectors import Vector
 
-from builder import codec, der, execution
+from builder import codec, der, execution, syntax
 from builder.errors import ProtocolError
 from builder.execution import (
     ArtifactData,
@@ -213,7 +213,7 @@ def with_paths_checked(events: list[Event] | None) -> list[Event] | None:
     """Do with the paths of a reader, which hands them on as they are, what decoding the whole value does."""
     try:
         return events and [
-            ArtifactStart(path=codec.decode_path(raw(event.path)), size=event.size)
+            ArtifactStart(path=syntax.decode_path(raw(event.path)), size=event.size)
             if isinstance(event, ArtifactStart)
             else event
             for event in events

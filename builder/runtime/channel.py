@@ -4,10 +4,11 @@ from typing import NoReturn, TypeVar
 
 from trio.abc import HalfCloseableStream
 
-from builder.connection import Connection, Side
+from builder.connection import Connection
 from builder.errors import LocalProtocolError
 from builder.framing import StreamedFrame
 from builder.messages import Kind, Message
+from builder.order import PROTOCOLS, Protocols, Side
 
 M = TypeVar("M", bound=Message)
 
@@ -15,7 +16,7 @@ RECEIVE_SIZE = 64 * 1024
 """Most bytes taken from a socket at once: 2000 console lines, whose decoding (40 ms) holds up other connections."""
 
 BODY_SIZE = 512 * 1024
-"""The same for the body of a job finished, which is copied and not decoded."""
+"""The same for the body of a streamed message, which is copied and not decoded."""
 
 
 class Channel:
@@ -24,9 +25,9 @@ class Channel:
     Errors are those of the stream (``trio.BrokenResourceError``, ``trio.ClosedResourceError``) and of the protocol.
     """
 
-    def __init__(self, stream: HalfCloseableStream, side: Side) -> None:
+    def __init__(self, stream: HalfCloseableStream, side: Side, protocols: Protocols = PROTOCOLS) -> None:
         self._stream = stream
-        self.connection = Connection(side)
+        self.connection = Connection(side, protocols)
 
     async def send(self, *messages: Message) -> None:
         """Send messages in one write."""
@@ -34,7 +35,7 @@ class Channel:
 
     async def send_bytes(self, kind: Kind, data: bytes) -> None:
         """Send the bytes of whole frames of that kind, made elsewhere."""
-        self.connection.send_streamed(kind)
+        self.connection.send_made(kind)
         await self._stream.send_all(data)
 
     async def send_body(self, data: bytes) -> None:
@@ -46,7 +47,7 @@ class Channel:
         return self.connection.next_message()
 
     async def receive(self) -> Message | StreamedFrame:
-        """Wait for the next message. A job finished comes as its StreamedFrame."""
+        """Wait for the next message. A streamed message comes as its StreamedFrame."""
         while (message := self.connection.next_message()) is None:
             await self._receive_some(RECEIVE_SIZE)
         return message
@@ -59,7 +60,7 @@ class Channel:
         return message
 
     async def receive_body(self) -> bytes:
-        """Wait for more of a job finished's body; empty when it is complete."""
+        """Wait for more of a streamed message's body; empty when it is complete."""
         while not (data := self.connection.read_body()):
             if not self.connection.body_left:
                 return b""

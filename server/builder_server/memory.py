@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import trio
 from attrs import define, field
 
-from builder.connection import Side
 from builder.errors import BuilderError
 from builder.framing import StreamedFrame
 from builder.messages import KIB, MIB, Kind, Message
+from builder.order import Side
 from builder.runtime.channel import Channel
 
 SMALL = 128 * KIB

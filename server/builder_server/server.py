@@ -13,8 +13,8 @@ import trio
 from attrs import define, field, frozen
 
 from builder.address import format_address
-from builder.errors import BuilderError, RemoteProtocolError
-from builder.messages import CLIENT_VERSION, WORKER_VERSION, Hello, JobRequested, Role, ServerHello
+from builder.errors import BuilderError
+from builder.messages import Hello, JobRequested, ServerHello
 from builder.model import Instant, printable
 from builder.runtime import service
 from builder.runtime.files import lock
@@ -41,8 +41,6 @@ SHUTDOWN_TIMEOUT = 8.0
 
 MAX_THREADS = 8
 """Threads that wait for the disk: more make it no faster, and each takes 64 MiB of address space for a heap."""
-
-_VERSIONS = {Role.CLIENT: CLIENT_VERSION, Role.WORKER: WORKER_VERSION}
 
 
 class StartError(BuilderError):
@@ -180,9 +178,7 @@ class _Server:
     async def _serve_peer(self, channel: SharingChannel, peer: str, place: Place) -> None:
         with place.until_asked(), self._shutdown.interruptible():
             with trio.fail_after(STEP_TIMEOUT):
-                hello = await channel.receive_expected(Hello)
-                if hello.version != _VERSIONS[hello.role]:
-                    raise RemoteProtocolError(f"{hello.role.value} of unknown version {hello.version}")
+                await channel.receive_expected(Hello)
                 await channel.send(ServerHello())
             place.greet()
             with trio.fail_after(STEP_TIMEOUT):

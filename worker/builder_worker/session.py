@@ -13,12 +13,12 @@ import trio
 from attrs import frozen
 
 from builder.address import format_address
-from builder.connection import Side
 from builder.errors import BuilderError, ConnectionEnded, ProtocolError
 from builder.execution import FinishedHead, finished_head
 from builder.framing import frame_header
 from builder.messages import WORKER_VERSION, Hello, JobFinished, JobRequested, JobSchedule, Output, Role, ServerHello
 from builder.model import Aborted, Result, describe_result, printable
+from builder.order import Side
 from builder.reasons import reason_of
 from builder.runtime.channel import Channel
 from builder.runtime.nurseries import plain_nursery
