@@ -267,6 +267,11 @@ class Attempt:
     _acknowledges: bool = False
     _stops: bool = False
 
+    @property
+    def is_lost(self) -> bool:
+        """True once its job is to go back to the queue, or can't any more."""
+        return self._put_back is not None and self.state in (State.RECORDING, State.RETURNING)
+
     def handle(self, event: Event, now: float) -> tuple[Action, ...]:
         """Return what is to be done. Raises UnexpectedEvent."""
         match self.state, event:
@@ -329,7 +334,7 @@ class Attempt:
             case (State.RECORDING | State.RETURNING, NotRunning()):
                 return self._to(State.ENDED, Reset())
 
-            case (State.RECORDING | State.RETURNING, DiskFault() | OurFault()) if self._put_back:
+            case (_, DiskFault() | OurFault()) if self.is_lost:
                 return self._try_later(now)
             case (State.ENDED, _):
                 return ()

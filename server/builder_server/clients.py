@@ -4,7 +4,6 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from uuid import UUID
 
 import trio
@@ -31,13 +30,14 @@ from builder.messages import (
 )
 from builder.model import Instant, check_name, printable
 from builder_server import console
-from builder_server.builds import LOST, Builds, LiveBuild
+from builder_server.attempt import LOST
+from builder_server.attempts import Attempts, Observed
 from builder_server.connections import Connections
+from builder_server.console import ConsoleWriter
 from builder_server.dispatch import Dispatcher
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_platform_name
 from builder_server.peers import while_connected
-from builder_server.results import build_dir
 from builder_server.shutdown import Shutdown
 from builder_server.store import Refused, Store, StoreError
 
@@ -61,7 +61,7 @@ class ClientSession:
     peer: str
     store: Store
     dispatcher: Dispatcher
-    builds: Builds
+    attempts: Attempts
     connections: Connections
     shutdown: Shutdown
     now: Callable[[], Instant]
@@ -130,12 +130,11 @@ class ClientSession:
 
     async def _observe(self, uuid: UUID) -> None:
         """Send the console as it is and as it grows, then how the build ended. Raises Refused and StoreError."""
-        found = await self.builds.find(uuid)
+        found = await self.attempts.find(uuid)
         if found is None:
             raise Refused("uuid not found")
-        build, live = found
-        directory = build_dir(self.builds.data_dir, build)
-        await self._send_console(directory / console.FILE_NAME, live)
+        build = found.build
+        await self._send_console(found)
         ended = await self.store.find_build(build.uuid)
         result = (ended and ended.result) or LOST
         finished = (ended and ended.finished) or self.now()
@@ -146,30 +145,40 @@ class ClientSession:
                 Output(uuid=build.uuid, line=str(result).encode("utf-8", "surrogateescape"), timestamp=took)
             )
 
-    async def _send_console(self, path: Path, live: LiveBuild | None) -> None:
+    async def _send_console(self, found: Observed) -> None:
         try:
-            file = await trio.open_file(path, "rb", buffering=0)
+            file = await trio.open_file(found.console, "rb", buffering=0)
         except FileNotFoundError:
             return  # the build ended before its console began
         async with file:
             descriptor = file.wrapped.fileno()
-            offset = 0
-            while True:
-                # in this order: what is written after a look at the size is seen at the next turn
-                changed = live.changed if live and not live.ended else None
-                size = live.console.size if live else os.fstat(descriptor).st_size
-                while offset < size:
-                    data = await trio.to_thread.run_sync(
-                        os.pread, descriptor, min(console.READ_SIZE, size - offset), offset
-                    )
-                    if not data:
-                        return
-                    offset += len(data)
-                    with trio.fail_after(OBSERVER_TIMEOUT):
-                        await self.channel.send_bytes(Output, data)
-                if changed is None:
+            if found.live:
+                await self._follow(descriptor, found.live)
+                return
+            old = console.OldConsole(descriptor, os.fstat(descriptor).st_size)
+            while data := await trio.to_thread.run_sync(old.read):
+                await self._send_lines(data)
+
+    async def _follow(self, descriptor: int, live: ConsoleWriter) -> None:
+        offset = 0
+        while True:
+            # in this order: what is written after a look at the size is seen at the next turn
+            changed = None if live.closed else live.changed
+            size = live.size
+            while offset < size:
+                count = min(console.READ_SIZE, size - offset)
+                data = await trio.to_thread.run_sync(os.pread, descriptor, count, offset)
+                if not data:
                     return
-                await changed.wait()  # for as long as the job is silent, and that is bounded by its time limit
+                offset += len(data)
+                await self._send_lines(data)
+            if changed is None:
+                return
+            await changed.wait()  # for as long as the job is silent, and that is bounded by its time limit
+
+    async def _send_lines(self, data: bytes) -> None:
+        with trio.fail_after(OBSERVER_TIMEOUT):
+            await self.channel.send_bytes(Output, data)
 
 
 def _framed(message: Message) -> bytes:

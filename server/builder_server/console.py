@@ -7,7 +7,7 @@ without the frames: ``copy_newest_first`` reads the file backwards in blocks.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
@@ -21,6 +21,7 @@ from builder.execution import console_line_of
 from builder.framing import Frame, FrameReader, frame, read_length
 from builder.messages import Output
 from builder.model import ConsoleLine
+from builder.runtime.changes import Change
 
 FILE_NAME = "console"
 
@@ -29,6 +30,16 @@ BLOCK_SIZE = 1024 * 1024
 
 READ_SIZE = 64 * 1024
 """Bytes that an observer is sent at once: so much is held for each, and there can be 1500."""
+
+
+MAX_LINE = Output.max_size - 64
+"""Bytes of the longest line. It comes without a timestamp, and with one it must still fit into a message."""
+
+_LONGEST_BEGIN = 64
+"""Bytes that are enough to see how long the line of a message is."""
+
+
+_TAG = der.context(Output.tag)
 
 
 @frozen(kw_only=True)
@@ -60,30 +71,36 @@ class _Measure:
 
 
 class ConsoleWriter:
-    """Appends lines to a new console file. Observers may read what ``size`` says is there."""
+    """Appends lines to a new console file. Observers may read what ``size`` says is there, and wait for ``changed``."""
 
     def __init__(self, path: Path, uuid: UUID) -> None:
         """Create the file. Raises OSError."""
         self._file = path.open("xb", buffering=0)
         self._uuid = uuid
         self._measure = _Measure()
+        self._changed = Change()
+        self.closed = False
 
-    async def append(self, lines: list[ConsoleLine]) -> None:
-        """Write lines in one go. Raises OSError, and ProtocolError for a line that no observer could be sent.
+    async def append(self, lines: Sequence[bytes], delta: int) -> None:
+        """Write lines in one go, which came ``delta`` nanoseconds after the begin.
 
-        After an error none of them is in the file.
+        Raises OSError, and then none of them is in the file.
         """
-        frames = [frame(codec.encode(Output(uuid=self._uuid, line=line.line, timestamp=line.delta))) for line in lines]
-        if (longest := max(map(len, frames))) > Output.max_size:
-            raise ProtocolError(f"a console line of {longest} bytes")
+        frames = [frame(codec.encode(Output(uuid=self._uuid, line=line, timestamp=delta))) for line in lines]
         await trio.to_thread.run_sync(_write_all, self._file, b"".join(frames), self._measure.size)
         for framed, line in zip(frames, lines, strict=True):
-            self._measure.add(len(framed), line)
+            self._measure.add(len(framed), ConsoleLine(delta=delta, line=line))
+        self._changed.announce()
 
     @property
     def size(self) -> int:
         """Bytes that observers may read."""
         return self._measure.size
+
+    @property
+    def changed(self) -> trio.Event:
+        """The event that tells of more lines, or of the end."""
+        return self._changed.next
 
     def extent(self) -> Extent:
         """Return what has been written."""
@@ -95,8 +112,11 @@ class ConsoleWriter:
         self._measure = _Measure()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file, and tell the observers that no more comes."""
+        self.closed = True
+        self._changed.announce()
+        with contextlib.suppress(OSError):  # every line was written, or its error told
+            self._file.close()
 
 
 def _write_all(file: BinaryIO, data: bytes, offset: int) -> None:
@@ -146,6 +166,78 @@ def repair(path: Path) -> Extent:
     except FileNotFoundError:
         pass
     return found.extent()
+
+
+@define
+class OldConsole:
+    """Reads a console whose writer is gone, for an observer. Where a crash has cut it off, it ends with a whole message.
+
+    Messages are passed by their lengths; the last one before the end, or before damage, is looked into.
+    """
+
+    _descriptor: int
+    _size: int
+    _offset: int = 0
+    _whole: int = 0  # up to here all messages are whole
+    _data: bytes = b""
+
+    def read(self) -> bytes:
+        """Return the next bytes, at most READ_SIZE, empty at the end. Raises OSError. It is for a thread."""
+        self._data = os.pread(self._descriptor, READ_SIZE, self._offset)
+        end = self._end_of_message(self._whole)
+        while end is not None and self._whole < self._offset + len(self._data):
+            following = self._end_of_message(end)
+            if following is None and not self._is_whole(self._whole, end):
+                break
+            self._whole, end = end, following
+        data = self._data[: self._whole - self._offset]
+        self._offset += len(data)
+        return data
+
+    def _end_of_message(self, start: int) -> int | None:
+        """Return where a message ends that begins there, as far as its header tells; None where none begins."""
+        header = self._bytes(start, 9)
+        if len(header) < 9 or header[8] != _TAG:
+            return None
+        length, _ = read_length(header, 0)
+        end = start + 8 + length
+        return end if length <= Output.max_size and end <= self._size else None
+
+    def _is_whole(self, start: int, end: int) -> bool:
+        """Return whether what is within a message has the lengths that it should have, up to its last byte."""
+        try:
+            head = self._bytes(start + 8, min(_LONGEST_BEGIN, end - start - 8))
+            size = end - start - 8
+            inner = _content(head, 0, _TAG, size)
+            uuid = _content(head, inner, der.SEQUENCE, size)
+            _, length, uuid_start = _header(head, uuid)
+            _, length, line = _header(head, uuid_start + length)
+            left = size - (line + length)
+            last = self._bytes(end - left, left) if 0 < left <= _LONGEST_BEGIN else b""
+            _content(last, 0, der.INTEGER, left)
+        except ProtocolError:
+            return False
+        return True
+
+    def _bytes(self, start: int, size: int) -> bytes:
+        """Return bytes of the file, fewer at its end."""
+        found = self._data[start - self._offset : start - self._offset + size] if start >= self._offset else b""
+        return found if len(found) == size else os.pread(self._descriptor, size, start)
+
+
+def _header(data: bytes, offset: int) -> tuple[int, int, int]:
+    found = der.read_header(data, offset)
+    if found is None:
+        raise ProtocolError("cut off")
+    return found
+
+
+def _content(data: bytes, offset: int, tag: int, end: int) -> int:
+    """Return where the content begins of an element with that tag that reaches up to ``end``."""
+    found, length, start = _header(data, offset)
+    if found != tag or start + length != end:
+        raise ProtocolError("damaged")
+    return start
 
 
 def copy_newest_first(path: Path, extent: Extent, target: BinaryIO) -> None:

@@ -17,6 +17,7 @@ from builder.framing import StreamedFrame
 from builder.messages import KIB, MIB, Kind, Message
 from builder.order import Side
 from builder.runtime.channel import Channel
+from builder.runtime.sockets import reset_at_close
 
 SMALL = 128 * KIB
 """Largest message that needs no grant, in bytes: a line of our own worker, and every command but a large script."""
@@ -136,8 +137,13 @@ class SharingChannel(Channel):
 
     def __init__(self, stream: trio.SocketStream, memory: Memory) -> None:
         super().__init__(stream, Side.SERVER)
+        self._socket = stream
         self._memory = memory
         self._grant: Grant | None = None
+
+    def reset_at_close(self, *, reset: bool) -> None:
+        """Have the connection end by a reset, or in order."""
+        reset_at_close(self._socket, reset=reset)
 
     async def receive(self) -> Message | StreamedFrame:
         """Wait for the next message; the one before it is dealt with."""

@@ -17,7 +17,7 @@ from builder import __version__
 from builder.errors import BuilderError
 from builder.model import printable
 from builder.runtime.changes import Change
-from builder_server.builds import describe
+from builder_server.logs import describe
 from builder_server.results import FILE_NAME, build_dir
 from builder_server.store import Build, Store, StoreError
 
