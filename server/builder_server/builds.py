@@ -68,7 +68,6 @@ class Builds:
     now: Callable[[], Instant]
     upload: bool
     on_finished: Callable[[], None]
-    on_queued: Callable[[], None]
     _live: dict[UUID, LiveBuild] = field(factory=dict)
     _stuck: list[_Loss] = field(factory=list)
     _changed: Change = field(factory=Change)
@@ -153,7 +152,6 @@ class Builds:
         match await self.store.lose(build.uuid, self.now(), reason, count=count):
             case AfterLoss.PUT_BACK:
                 await ResultWriter(build_dir(self.data_dir, build)).discard()
-                self.on_queued()
             case AfterLoss.TOO_MANY:
                 logger.warning("%s was lost too often: recorded as failed", describe(build))
                 await self.abort(build, reason)

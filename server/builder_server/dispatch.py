@@ -15,7 +15,6 @@ from attrs import define, field
 
 from builder.messages import MAX_SCRIPT
 from builder.model import Instant, OrbBuildJob, ScriptJob, printable
-from builder.runtime.changes import Change
 from builder_server import templates
 from builder_server.room import room
 from builder_server.store import Build, Store
@@ -38,23 +37,19 @@ class Dispatcher:
     config_dir: Path
     now: Callable[[], Instant]
     _lines: defaultdict[str, trio.Lock] = field(factory=lambda: defaultdict(trio.Lock))
-    _changed: Change = field(factory=Change)
     _warned: set[str] = field(factory=set)
     _is_full: bool = False
-
-    def wake(self) -> None:
-        """Say that a queue may have got a job, or a platform its ban lifted."""
-        self._changed.announce()
 
     async def next_build(self, platform: str) -> Build:
         """Wait for a job of that platform and return it as a running build. Raises StoreError, and OSError of the disk.
 
         It may wait for days: a worker has nothing else to do.
         """
+        work = self.store.waking.platform(platform)
         try:
             async with self._lines[platform]:
                 while True:
-                    changed = self._changed.next
+                    changed = work.next
                     await self._wait_for_room()
                     template = await self._template(platform)
                     taken = await self.store.take(platform, uuid4(), self.now(), _expander(template, platform))
@@ -109,10 +104,11 @@ class Dispatcher:
             )
 
 
-def _expander(template: bytes | None, platform: str) -> Callable[[OrbBuildJob], ScriptJob | None]:
+def _expander(template: bytes | None, platform: str) -> Callable[[OrbBuildJob], ScriptJob | None] | None:
+    if template is None:
+        return None
+
     def expand(job: OrbBuildJob) -> ScriptJob | None:
-        if template is None:
-            return None
         script_job = templates.expand(template, job, platform)
         return script_job if len(script_job.script) <= MAX_SCRIPT else None
 

@@ -75,7 +75,7 @@ async def serve(
     connections = Connections(connections_for_descriptors())
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     with _locked(settings.data_dir):
-        store = Store(settings.data_dir / DATABASE)
+        store = Store.open(settings.data_dir / DATABASE)
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -127,9 +127,8 @@ class _Server:
             now,
             upload=uploader is not None,
             on_finished=uploader.wake if uploader else lambda: None,
-            on_queued=dispatcher.wake,
         )
-        ticker = Ticker(store, now, dispatcher.wake)
+        ticker = Ticker(store, now)
         return cls(settings, store, now, dispatcher, builds, ticker, uploader, connections)
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
@@ -197,12 +196,10 @@ class _Server:
                 channel,
                 peer,
                 self._store,
-                self._dispatcher,
                 self._builds,
                 self._connections,
                 self._shutdown,
                 self._now,
-                self._ticker.wake,
             ).serve(request)
 
 
