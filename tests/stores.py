@@ -1,12 +1,14 @@
-"""A store for tests that do without a server."""
+"""A store for tests that do without a server. Whatever it says to its database must be said to PostgreSQL as well."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
+import sqlalchemy as sa
 import trio
 from farm import DEADLINE
+from sqlalchemy.dialects import postgresql
 
 from builder.model import Aborted, Instant, OrbBuildJob, ScriptJob
 from builder.runtime.sqlite import SQLite
@@ -33,9 +35,15 @@ def database(store: Store) -> SQLite:
     return store.database
 
 
+def check_portable(_connection: object, statement: sa.ClauseElement, *_: object) -> None:
+    statement.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+
+
 @asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[Store]:
     store = Store.open(path / "db")
+    for engine in (database(store)._writer, database(store)._readers):
+        sa.event.listen(engine, "before_execute", check_portable)
     try:
         with trio.fail_after(DEADLINE):
             async with trio.open_nursery() as nursery:

@@ -26,8 +26,9 @@ T = TypeVar("T")
 LOCK_TIMEOUT = 30.0
 """Seconds for which whoever has the lock is waited for, such as a backup or an operator's shell."""
 
-_LOCK_LOOK = 1.0
-"""Seconds after which a writer that waits for the lock looks whether its program stops meanwhile."""
+_LOCK_LOOK = 0.2
+"""Seconds after which a writer that waits for the lock looks whether its program stops meanwhile, and begins to wait
+anew: SQLite itself looks ever more seldom, and would miss that the lock was free for a moment."""
 
 _STOPPED = "the server stops"
 

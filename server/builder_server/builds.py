@@ -166,7 +166,9 @@ class Builds:
 
     async def recover(self) -> None:
         """Put back what ran when the last server ended. Raises OSError and StoreError."""
-        for build in await self.store.running():
+        for uuid in await self.store.running():
+            build = await self.store.find_build(uuid)
+            assert build is not None, "a build is never removed"
             logger.warning("%s was interrupted", describe(build))
             await self._extent(build)  # repairs the console, which observers may ask for
             await self._lose(build, LOST, count=True)

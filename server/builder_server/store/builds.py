@@ -96,10 +96,11 @@ def _end(
     return connection.execute(ended).rowcount == 1
 
 
-def running(connection: sa.Connection) -> tuple[Build, ...]:
-    """Return all builds that are recorded as running."""
-    rows = connection.execute(sa.select(build).where(build.c.state == "running").order_by(build.c.started))
-    return tuple(to_build(row) for row in rows)
+def running(connection: sa.Connection, owner: str) -> tuple[UUID, ...]:
+    """Return the builds of an owner that are recorded as running, and those of no owner, the oldest first."""
+    theirs = sa.or_(build.c.owner == owner, build.c.owner.is_(None))
+    found = sa.select(build.c.uuid).where(build.c.state == "running", theirs).order_by(build.c.started)
+    return tuple(UUID(uuid) for uuid in connection.scalars(found))
 
 
 def find(connection: sa.Connection, uuid: UUID) -> Build | None:

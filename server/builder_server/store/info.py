@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 from builder.messages import InfoReply
 from builder.model import Job, Queue, RunningBuild
-from builder_server.store import builds, queues
-from builder_server.store.records import to_schedule_item
+from builder_server.store import queues
+from builder_server.store.records import to_build, to_schedule_item
 from builder_server.store.schema import build, job, platform, queue
 
 _ENTRY = 200
@@ -24,12 +24,13 @@ def reply(connection: sa.Connection) -> InfoReply:
     )
     for row in entries:
         waiting[row.platform].append(items[row.job_id].job)
+    running = connection.execute(sa.select(build).where(build.c.state == "running").order_by(build.c.started))
     dropped = connection.scalars(sa.select(platform.c.name).where(platform.c.dropped).order_by(platform.c.name))
     return InfoReply(
         schedule=tuple(items.values()),
         queues=tuple(Queue(platform=name, jobs=tuple(jobs_)) for name, jobs_ in waiting.items()),
         running=tuple(
-            RunningBuild(started=found.started, uuid=found.uuid, job=found.job) for found in builds.running(connection)
+            RunningBuild(started=found.started, uuid=found.uuid, job=found.job) for found in map(to_build, running)
         ),
         dropped_platforms=tuple(dropped),
     )

@@ -101,9 +101,9 @@ class Store:
         """
         return await self._wake(builds.lose, uuid, now, result, count=count)
 
-    async def running(self) -> tuple[Build, ...]:
-        """Return all builds that are recorded as running."""
-        return await self.database.read(builds.running)
+    async def running(self) -> tuple[UUID, ...]:
+        """Return the builds of this server that are recorded as running, the oldest first."""
+        return await self.database.read(partial(builds.running, owner=self.owner))
 
     async def find_build(self, uuid: UUID) -> Build | None:
         """Return a build of any state."""
