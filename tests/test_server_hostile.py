@@ -343,9 +343,9 @@ async def test_hundreds_of_hostile_connections_while_a_build_goes_on(tmp_path: P
 
 
 async def test_what_workers_name_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from builder_server import statements
+    from builder_server.store import queues
 
-    monkeypatch.setattr(statements, "MAX_PLATFORMS", 5)
+    monkeypatch.setattr(queues, "MAX_PLATFORMS", 5)
     async with run_server(tmp_path) as server:
         closed = 0
         for number in range(20):

@@ -25,8 +25,8 @@ class WatchedStore(Store):
     looks = 0
     broken = False
 
-    async def next_run(self) -> Instant | None:
-        found = await super().next_run()
+    async def queue_due(self, now: Instant) -> Instant | None:
+        found = await super().queue_due(now)
         self.looks += 1
         if self.broken:
             raise StoreError("the database can't be read: disk I/O error")
@@ -41,14 +41,10 @@ class Farm:
     clock: MockClock
     ticker: Ticker | None = None
     wall: Instant = START
-    woken: int = 0
 
     def begin(self, nursery: trio.Nursery) -> None:
-        self.ticker = Ticker(self.store, lambda: self.wall, self.on_queued)
+        self.ticker = Ticker(self.store, lambda: self.wall)
         nursery.start_soon(self.ticker.run)
-
-    def on_queued(self) -> None:
-        self.woken += 1
 
     async def pass_time(self, ms: int) -> None:
         """Let time pass on both clocks, enough for the ticker to look, and wait until it has."""
@@ -57,36 +53,40 @@ class Farm:
         self.clock.jump(ms / 1000)
         await eventually(lambda: self.store.looks > looks, what="a look at what is due")
 
-    async def change(self) -> None:
-        """Wake the ticker as a client's command does."""
-        looks = self.store.looks
-        assert self.ticker
-        self.ticker.wake()
-        await eventually(lambda: self.store.looks > looks, what="a look at what is due")
-
     async def schedule(self, name: str, period: Period) -> None:
         """Add a job, and take it from the queue."""
-        await self.store.schedule(ScriptJob(name=name, platform="p1", script=b""), period, self.wall)
-        await self.change()
+        async with self.told_of(period.first_after(self.wall)):
+            await self.store.schedule(ScriptJob(name=name, platform="p1", script=b""), period, self.wall)
         await self.empty()
+
+    async def reschedule(self, name: str, ms: int, period: Period | None = None) -> None:
+        """Set a next run, in milliseconds from the start of the test."""
+        async with self.told_of(Instant(START.ms + ms)):
+            await self.store.reschedule(name, Instant(START.ms + ms), period)
+
+    @asynccontextmanager
+    async def told_of(self, new: Instant) -> AsyncIterator[None]:
+        """Wait for the look of a ticker that is told of a run, as it is where that is the next one now."""
+        looks, found = self.store.looks, (await self.store.info()).schedule
+        yield
+        if not found or new < found[0].next:
+            await eventually(lambda: self.store.looks > looks, what="a look at what is due")
 
     async def empty(self) -> list[str]:
         """Take all jobs from the queue and return their names."""
         names = []
-        while (build := (await self.store.take("p1", uuid4(), self.wall, lambda _: None)).build) is not None:
+        while (build := (await self.store.take("p1", uuid4(), self.wall, None)).build) is not None:
             names.append(build.job.name)
         return names
 
     async def next_run(self) -> int:
         """Milliseconds from the start of the test to the first next run."""
-        found = await Store.next_run(self.store)
-        assert found is not None
-        return found.ms - START.ms
+        return (await self.store.info()).schedule[0].next.ms - START.ms
 
 
 @asynccontextmanager
 async def ticking(path: Path, clock: MockClock) -> AsyncIterator[Farm]:
-    store = WatchedStore(path / "db")
+    store = WatchedStore.open(path / "db")
     farm = Farm(store, clock)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
@@ -108,20 +108,21 @@ async def farm(tmp_path: Path, mock_clock: MockClock) -> AsyncIterator[Farm]:
 
 async def test_a_due_job_is_queued_when_its_time_has_come(mock_clock: MockClock, farm: Farm) -> None:
     await farm.schedule("a", Period.HOURLY)
+    work = farm.store.waking.platform("p1")
+    queued = work.next
     for _ in range(59):
         await farm.pass_time(MINUTE)
     assert await farm.empty() == []
-    assert farm.woken == 0
+    assert not queued.is_set()
     await farm.pass_time(MINUTE)
     assert await farm.empty() == ["a"]
-    assert farm.woken == 1
+    assert queued.is_set()
     assert await farm.next_run() == 2 * HOUR
 
 
 async def test_the_ticker_wakes_for_the_next_run_and_not_only_each_minute(mock_clock: MockClock, farm: Farm) -> None:
     await farm.schedule("a", Period.DAILY)
-    await farm.store.reschedule("a", Instant(START.ms + 1500), None)
-    await farm.change()
+    await farm.reschedule("a", 1500)
     await farm.pass_time(1500)
     assert await farm.empty() == ["a"]
     assert await farm.next_run() == 1500 + DAY
@@ -137,7 +138,6 @@ async def test_missed_runs_run_once_and_the_next_stays_on_the_grid(
     await farm.schedule("a", period)
     await farm.pass_time(5 * step + 17 * SECOND)
     assert await farm.empty() == ["a"]
-    assert farm.woken == 1
     assert await farm.next_run() == 6 * step
     await farm.pass_time(MINUTE)
     assert await farm.empty() == []
@@ -172,8 +172,7 @@ async def test_a_job_that_waits_still_is_not_queued_twice(mock_clock: MockClock,
 
 async def test_rescheduled_nothing_runs_now_and_the_grid_moves(mock_clock: MockClock, farm: Farm) -> None:
     await farm.schedule("a", Period.HOURLY)
-    await farm.store.reschedule("a", Instant(START.ms + 90 * MINUTE), None)
-    await farm.change()
+    await farm.reschedule("a", 90 * MINUTE)
     assert await farm.empty() == []
     await farm.pass_time(HOUR)
     assert await farm.empty() == []
@@ -184,8 +183,7 @@ async def test_rescheduled_nothing_runs_now_and_the_grid_moves(mock_clock: MockC
 
 async def test_rescheduled_with_a_period(mock_clock: MockClock, farm: Farm) -> None:
     await farm.schedule("a", Period.NEVER)
-    await farm.store.reschedule("a", Instant(START.ms + MINUTE), Period.DAILY)
-    await farm.change()
+    await farm.reschedule("a", MINUTE, Period.DAILY)
     await farm.pass_time(MINUTE)
     assert await farm.empty() == ["a"]
     assert await farm.next_run() == MINUTE + DAY
@@ -201,7 +199,7 @@ async def test_runs_missed_while_the_server_was_down(tmp_path: Path, mock_clock:
     async with ticking(tmp_path, mock_clock) as farm:
         await farm.schedule("a", Period.HOURLY)
         await farm.schedule("b", Period.DAILY)
-    store = WatchedStore(tmp_path / "db")
+    store = WatchedStore.open(tmp_path / "db")
     farm = Farm(store, mock_clock, wall=Instant(START.ms + 5 * HOUR + 1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)

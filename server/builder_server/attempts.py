@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import trio
 from attrs import define, field, frozen
@@ -15,7 +15,6 @@ from builder_server import console
 from builder_server.attempt import Attempt, Stopping
 from builder_server.console import ConsoleWriter
 from builder_server.dispatch import Dispatcher
-from builder_server.logs import describe
 from builder_server.owner import Attachment, Owner
 from builder_server.recorder import Recorder
 from builder_server.results import build_dir
@@ -70,7 +69,7 @@ class Attempts:
 
     def attach(self, platform: str) -> Attachment:
         """Have a worker wait for a job of a platform."""
-        owner = self._owner()
+        owner = self._owner(uuid4())
         self._start(owner, lambda: owner.run(self.dispatcher, platform))
         if self._stopping:
             owner.tell(Stopping())
@@ -81,21 +80,15 @@ class Attempts:
 
         It waits for the database alone: a console is looked through only where a failure must be recorded, and later.
         """
-        left = []
-        for build in await self.recorder.store.running():
-            logger.warning("%s was interrupted", describe(build))
-            owner = self._owner(build)
+        left = [self._owner(uuid) for uuid in await self.recorder.store.running()]
+        for owner in left:
             self._start(owner, owner.run_interrupted)
-            left.append(owner)
         for owner in left:
             await owner.asked.wait()
 
-    def _owner(self, build: Build | None = None) -> Owner:
+    def _owner(self, uuid: UUID) -> Owner:
         attempt = Attempt(time_limit=self.time_limit)
-        owner = Owner(recorder=self.recorder, attempt=attempt, on_begun=self._changed.announce)
-        if build is not None:
-            owner.build, owner.uuid = build, build.uuid
-        return owner
+        return Owner(uuid=uuid, recorder=self.recorder, attempt=attempt, on_begun=self._changed.announce)
 
     def _start(self, owner: Owner, task: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:

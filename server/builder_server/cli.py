@@ -66,7 +66,8 @@ Examples:
 
 Every option can be set in the file, by its long name without the dashes (job-timeout = 7200), and in the
 environment (BUILDER_SERVER_JOB_TIMEOUT=7200). The command line wins over the environment, that over the file.
-Templates of orb-build jobs are CONFIG-DIR/orb-build.template.PLATFORM and may change while the server runs.
+Templates of orb-build jobs are CONFIG-DIR/orb-build.template.PLATFORM and may change while the server runs; options
+are read at the start. A SIGHUP changes nothing, and is only logged.
 
 \b
 Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use, address taken),

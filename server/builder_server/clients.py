@@ -34,12 +34,12 @@ from builder_server.attempt import LOST
 from builder_server.attempts import Attempts, Observed
 from builder_server.connections import Connections
 from builder_server.console import ConsoleWriter
-from builder_server.dispatch import Dispatcher
+from builder_server.errors import CommandRefused
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_platform_name
 from builder_server.peers import while_connected
 from builder_server.shutdown import Shutdown
-from builder_server.store import Refused, Store, StoreError
+from builder_server.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -55,23 +55,21 @@ MAX_FAILURE = 1000
 
 @define(eq=False)
 class ClientSession:
-    """Serves one client after it said what it wants. ``on_scheduled`` is called when a next run may have changed."""
+    """Serves one client after it said what it wants."""
 
     channel: SharingChannel
     peer: str
     store: Store
-    dispatcher: Dispatcher
     attempts: Attempts
     connections: Connections
     shutdown: Shutdown
     now: Callable[[], Instant]
-    on_scheduled: Callable[[], None]
 
     async def serve(self, command: Message | StreamedFrame) -> None:
         """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
         try:
             replies = await self._answer(command)
-        except (Refused, InvalidName) as error:
+        except (CommandRefused, InvalidName) as error:
             logger.info("%s: %s refused: %s", self.peer, type(command).__name__, printable(str(error)))
             replies = [Failure(message=str(error)[:MAX_FAILURE])]
         except StoreError as error:
@@ -91,8 +89,6 @@ class ClientSession:
             case _:
                 await self._change(command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))
-                self.dispatcher.wake()
-                self.on_scheduled()
         return [Success()]
 
     async def _send_info(self) -> None:
@@ -104,7 +100,7 @@ class ClientSession:
             await self.channel.send_large(InfoReply, await self.store.info_size(), make)
 
     async def _change(self, command: Message | StreamedFrame) -> None:
-        """Do what a command asks for, durably. Raises Refused and InvalidName."""
+        """Do what a command asks for, durably. Raises CommandRefused and InvalidName."""
         match command:
             case Schedule(period=period, job=job):
                 check_job_name(job.name)
@@ -129,10 +125,10 @@ class ClientSession:
                 raise ProtocolError(f"{type(command).__name__} is no command")
 
     async def _observe(self, uuid: UUID) -> None:
-        """Send the console as it is and as it grows, then how the build ended. Raises Refused and StoreError."""
+        """Send the console as it is and as it grows, then how the build ended. Raises CommandRefused and StoreError."""
         found = await self.attempts.find(uuid)
         if found is None:
-            raise Refused("uuid not found")
+            raise CommandRefused("uuid not found")
         build = found.build
         await self._send_console(found)
         ended = await self.store.find_build(build.uuid)
@@ -199,7 +195,7 @@ def _known(name: str, failure: str) -> str:
     try:
         check_name(name, what="name")
     except InvalidName as error:
-        raise Refused(failure) from error
+        raise CommandRefused(failure) from error
     return name
 
 

@@ -14,7 +14,7 @@ import trio
 from attrs import define, field
 
 from builder.errors import BuilderError
-from builder_server.store import Refused
+from builder_server.errors import CommandRefused
 
 logger = logging.getLogger(__name__)
 
@@ -116,10 +116,10 @@ class Connections:
 
     @contextmanager
     def staying(self) -> Iterator[None]:
-        """Mark the block of one that stays. Raises Refused for one too many."""
+        """Mark the block of one that stays. Raises CommandRefused for one too many."""
         part, whole = _STAYING
         if self._staying >= self.limit * part // whole:
-            raise Refused(f"there are {self._staying} workers and observers already")
+            raise CommandRefused(f"there are {self._staying} workers and observers already")
         self._staying += 1
         try:
             yield

@@ -14,10 +14,9 @@ from attrs import define, field
 
 from builder.messages import MAX_SCRIPT
 from builder.model import OrbBuildJob, ScriptJob, printable
-from builder.runtime.changes import Change
 from builder_server import templates
 from builder_server.room import room
-from builder_server.store import Taken
+from builder_server.store import Expand, Store, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -28,35 +27,32 @@ TEMPLATE_POLL = 2.0
 """Seconds between looks for a template that a queued job lacks: directories are not watched, this is cheap."""
 
 
-Expand = Callable[[OrbBuildJob], ScriptJob | None]
-"""Makes the script of an orb-build job, None where that can't be done now."""
+Take = Callable[[Expand | None], Awaitable[Taken]]
+"""Asks the store for a job; without a template orb-build jobs stay queued."""
 
 
 @define(eq=False)
 class Dispatcher:
     """Says when it is an attempt's turn to ask for a job."""
 
+    store: Store
     data_dir: Path
     config_dir: Path
     _lines: defaultdict[str, trio.Lock] = field(factory=lambda: defaultdict(trio.Lock))
-    _changed: Change = field(factory=Change)
     _warned: set[str] = field(factory=set)
     _is_full: bool = False
 
-    def wake(self) -> None:
-        """Say that a queue may have got a job, or a platform its ban lifted."""
-        self._changed.announce()
-
-    async def wait_for_job(self, platform: str, take: Callable[[Expand], Awaitable[Taken]]) -> None:
+    async def wait_for_job(self, platform: str, take: Take) -> None:
         """Have a job taken as soon as there is one. Raises what ``take`` raises, and OSError of the disk.
 
         It may wait for days: a worker has nothing else to do. Only a wait is cancelled: when ``take`` was called, it has
         its end, and nothing but its own note of it says whose the job is.
         """
+        work = self.store.waking.platform(platform)
         try:
             async with self._lines[platform]:
                 while True:
-                    changed = self._changed.next
+                    changed = work.next
                     await self._wait_for_room()
                     template = await self._template(platform)
                     with trio.CancelScope(shield=True):
@@ -112,10 +108,11 @@ class Dispatcher:
             )
 
 
-def _expander(template: bytes | None, platform: str) -> Expand:
+def _expander(template: bytes | None, platform: str) -> Expand | None:
+    if template is None:
+        return None
+
     def expand(job: OrbBuildJob) -> ScriptJob | None:
-        if template is None:
-            return None
         script_job = templates.expand(template, job, platform)
         return script_job if len(script_job.script) <= MAX_SCRIPT else None
 

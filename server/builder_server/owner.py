@@ -8,7 +8,7 @@ build is left out.
 import logging
 from collections import deque
 from collections.abc import Callable
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import trio
 from attrs import define, field
@@ -47,11 +47,12 @@ from builder_server.attempt import (
     TimeCame,
 )
 from builder_server.console import ConsoleWriter
-from builder_server.dispatch import Dispatcher, Expand
+from builder_server.dispatch import Dispatcher
+from builder_server.errors import CommandRefused
 from builder_server.logs import describe
 from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
-from builder_server.store import AfterLoss, Build, Refused, StoreError, Taken
+from builder_server.store import AfterLoss, Build, Expand, StoreError, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -124,15 +125,18 @@ class Attachment:
 
 @define(eq=False, kw_only=True)
 class Owner:
-    """Owns an attempt that is still to be taken, or one that an earlier server has left (``of_interrupted``)."""
+    """Owns an attempt that is still to be taken, or one that an earlier server has left.
 
+    ``on_begun`` is called when its console has begun.
+    """
+
+    uuid: UUID
     recorder: Recorder
     attempt: Attempt
-    uuid: UUID = field(factory=uuid4)
+    on_begun: Callable[[], None]
     build: Build | None = None
     console: ConsoleWriter | None = None
     """Lines come; None before the first ones and for an attempt of an earlier server."""
-    on_begun: Callable[[], None] = lambda: None
     attachment: Attachment = field(init=False)
     asked: trio.Event = field(factory=trio.Event)
     """It was tried, once, to put it back."""
@@ -174,7 +178,7 @@ class Owner:
     async def _take(self, dispatcher: Dispatcher, platform: str) -> Event | None:
         """Return what happens to the attempt first, None if there is none."""
 
-        async def take(expand: Expand) -> Taken:
+        async def take(expand: Expand | None) -> Taken:
             started, self._began = self.recorder.now(), trio.current_time()
             self._may_be_taken = True
             taken = await self.recorder.store.take(platform, self.uuid, started, expand)
@@ -187,7 +191,7 @@ class Owner:
                 if self._told:
                     return None
                 await dispatcher.wait_for_job(platform, take)
-        except Refused as error:
+        except CommandRefused as error:
             self.attachment.end(failure=error)
             return None
         except Exception as error:  # noqa: BLE001 - the session ends with it, and tells
@@ -290,6 +294,8 @@ class Owner:
                 await self._writer.discard()  # it may be what fills the disk
             if self.build is None:
                 self.build = await self.recorder.find(self.uuid)
+                if self.build and self._began is None:
+                    logger.warning("%s was interrupted", self)
             if self.build is None:
                 return NotRunning()
             found = await self.recorder.put_back(self.build, self._finished(), reason, counted=counted)

@@ -27,7 +27,6 @@ class Recorder:
     now: Callable[[], Instant]
     upload: bool
     on_recorded: Callable[[], None]
-    on_queued: Callable[[], None]
     _repairing: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
 
     async def begin_console(self, build: Build) -> ConsoleWriter:
@@ -77,7 +76,6 @@ class Recorder:
         found = await self.store.lose(build.uuid, finished, reason, count=counted)
         if found is AfterLoss.PUT_BACK:
             await self.writer(build).discard()
-            self.on_queued()
         return found
 
     async def find(self, uuid: UUID) -> Build | None:

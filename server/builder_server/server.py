@@ -74,7 +74,7 @@ async def serve(
     connections = Connections(connections_for_descriptors())
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     with _locked(settings.data_dir):
-        store = Store(settings.data_dir / DATABASE)
+        store = Store.open(settings.data_dir / DATABASE)
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -116,7 +116,6 @@ class _Server:
     _settings: Settings
     _store: Store
     _now: Callable[[], Instant]
-    _dispatcher: Dispatcher
     _attempts: Attempts
     _ticker: Ticker
     _uploader: Uploader | None
@@ -126,7 +125,7 @@ class _Server:
 
     @classmethod
     def make(cls, settings: Settings, store: Store, now: Callable[[], Instant], connections: Connections) -> "_Server":
-        dispatcher = Dispatcher(settings.data_dir, settings.config_dir)
+        dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir)
         uploader = Uploader.to(settings.upload, store, settings.data_dir) if settings.upload else None
         recorder = Recorder(
             store=store,
@@ -134,11 +133,10 @@ class _Server:
             now=now,
             upload=uploader is not None,
             on_recorded=uploader.wake if uploader else lambda: None,
-            on_queued=dispatcher.wake,
         )
         attempts = Attempts(dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout)
-        ticker = Ticker(store, now, dispatcher.wake)
-        return cls(settings, store, now, dispatcher, attempts, ticker, uploader, connections)
+        ticker = Ticker(store, now)
+        return cls(settings, store, now, attempts, ticker, uploader, connections)
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
@@ -205,12 +203,10 @@ class _Server:
                 channel,
                 peer,
                 self._store,
-                self._dispatcher,
                 self._attempts,
                 self._connections,
                 self._shutdown,
                 self._now,
-                self._ticker.wake,
             ).serve(request)
 
 
