@@ -19,6 +19,7 @@ from builder.framing import frame_header
 from builder.messages import WORKER_VERSION, Hello, JobFinished, JobRequested, JobSchedule, Output, Role, ServerHello
 from builder.model import Aborted, Result, describe_result, printable
 from builder.order import Side
+from builder.outputs import Outputs
 from builder.reasons import reason_of
 from builder.runtime.channel import Channel
 from builder.runtime.nurseries import plain_nursery
@@ -145,6 +146,7 @@ class _Delivery:
         self._channel = channel
         self._setup = setup
         self._uuid: UUID = schedule.uuid
+        self._outputs = Outputs(schedule.uuid)
         self._job = schedule.job
         self._last_piece = False  # the result is sent, or the end of it is on its way
         self._closed = trio.Event()
@@ -192,7 +194,7 @@ class _Delivery:
 
     async def _send_lines(self, lines: Sequence[bytes]) -> None:
         with _taking():
-            await self._channel.send(*(Output(uuid=self._uuid, line=line) for line in lines))
+            await self._channel.send_bytes(Output, self._outputs.join(lines))
 
     async def _finish(self, result: Result, artifacts: Collection) -> None:
         """Send the result and the artifacts."""
