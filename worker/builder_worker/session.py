@@ -12,6 +12,7 @@ from uuid import UUID
 import trio
 from attrs import frozen
 
+from builder import codec
 from builder.address import format_address
 from builder.errors import BuilderError, ConnectionEnded, ProtocolError
 from builder.execution import FinishedHead, finished_head
@@ -77,6 +78,14 @@ class Settings:
         return format_address(self.host, self.port)
 
 
+_HELLO = Hello(role=Role.WORKER, version=WORKER_VERSION)
+
+
+def load() -> None:
+    """Load what the first message would have to wait for."""
+    codec.encode(_HELLO)
+
+
 async def work_once(settings: Settings, drain: Drain) -> None:
     """Take one job from the server, run it, deliver its result; return without one if the worker drains.
 
@@ -115,7 +124,7 @@ async def _connect(settings: Settings) -> trio.SocketStream:
 async def _greet(channel: Channel, settings: Settings) -> None:
     try:
         with trio.fail_after(HELLO_TIMEOUT):
-            await channel.send(Hello(role=Role.WORKER, version=WORKER_VERSION))
+            await channel.send(_HELLO)
             await channel.receive_expected(ServerHello)
     except trio.TooSlowError as error:
         raise Refused(

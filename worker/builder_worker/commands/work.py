@@ -3,9 +3,11 @@
 # ruff: noqa: D301  the \b in the docstring is the character that makes click keep the lines below it
 
 import logging
+import threading
 
 import click
 
+from builder.runtime import program
 from builder_worker.commands.options import COUNT, PAUSE, Arguments, check_platform, sandbox_options
 
 
@@ -84,16 +86,19 @@ def work(
     Sizes are such as 512M or 2G, times such as 90s, 10m or 2h. A limit that was asked for and can't be enforced here
     is an error; the defaults hold where they can.
     """
-    import trio
+    with program.importing():
+        import trio
 
-    from builder.address import parse_address
-    from builder_worker.loop import Duration
-    from builder_worker.loop import work as run
-    from builder_worker.session import Settings
+        from builder.address import parse_address
+        from builder_worker import session
+        from builder_worker.loop import Duration
+        from builder_worker.loop import work as run
 
+    # it takes a tenth of a second, and finding a sandbox waits for other programs
+    threading.Thread(target=session.load, daemon=True).start()
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=level, format="builder-worker: %(message)s")
     host, port = parse_address(remote)
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
-    trio.run(run, Settings(host=host, port=port, platform=platform, setup=setup), duration)
+    trio.run(run, session.Settings(host=host, port=port, platform=platform, setup=setup), duration)
