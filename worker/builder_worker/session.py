@@ -7,6 +7,7 @@ then closed the connection properly; a server that closes earlier, or resets, ha
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from math import inf
 from uuid import UUID
 
 import trio
@@ -157,6 +158,7 @@ class _Delivery:
         self._uuid: UUID = schedule.uuid
         self._outputs = Outputs(schedule.uuid)
         self._job = schedule.job
+        self._quiet_until = -inf  # the result is not sent before
         self._last_piece = False  # the result is sent, or the end of it is on its way
         self._closed = trio.Event()
         self._end: Exception | None = None  # how the connection ended
@@ -204,12 +206,14 @@ class _Delivery:
     async def _send_lines(self, lines: Sequence[bytes]) -> None:
         with _taking():
             await self._channel.send_bytes(Output, self._outputs.join(lines))
+        self._quiet_until = trio.current_time() + self._channel.connection.protocol.result_gap
 
     async def _finish(self, result: Result, artifacts: Collection) -> None:
         """Send the result and the artifacts."""
         self._summary = f"{describe_result(result)}, {artifacts.summary()}"
         left = artifacts.length
         head = finished_head(FinishedHead(uuid=self._uuid, result=result), left)
+        await trio.sleep_until(self._quiet_until)
         self._last_piece = left == 0
         with _taking():
             await self._channel.send_bytes(JobFinished, frame_header(len(head) + left) + head)
