@@ -29,8 +29,14 @@ Other commands, each with a --help of its own:
 A platform with the name of a command: builder-worker work PLATFORM
 
 \b
+Signals:
+  SIGTERM  end the jobs, or with --drain-timeout let them end within that time; then exit
+  SIGHUP   take no more jobs, let the running ones end, however long they take, and exit
+  SIGINT   end the jobs and exit
+
+\b
 Exit status:
-  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time
+  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time; or SIGHUP
   2  the command line is wrong
   3  the server is unreachable
   4  the server refused, or is no builder-server
