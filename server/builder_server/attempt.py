@@ -45,10 +45,10 @@ class Attached:
 
 @frozen(kw_only=True)
 class Lines:
-    """Lines of the console came, all at once; ``delta`` is in nanoseconds since the attempt began."""
+    """Lines of the console came, all at once; ``timestamp`` is in nanoseconds since the attempt began."""
 
     lines: Sequence[bytes]
-    delta: int
+    timestamp: int
 
 
 @frozen(kw_only=True)
@@ -172,7 +172,7 @@ class AppendLines:
     """Append to the console."""
 
     lines: Sequence[bytes]
-    delta: int
+    timestamp: int
 
 
 @frozen
@@ -281,8 +281,8 @@ class Attempt:
             case (State.TAKEN, Detached(reason=reason, counted=counted)):
                 return self._return(reason, counted=counted)
 
-            case (State.RUNNING, Lines(lines=lines, delta=delta)):
-                return (AppendLines(lines=lines, delta=delta),)
+            case (State.RUNNING, Lines(lines=lines, timestamp=timestamp)):
+                return (AppendLines(lines=lines, timestamp=timestamp),)
             case (State.RUNNING, ResultBegun(result=result, length=length)):
                 self._job_ends = math.inf  # the job has ended, and what comes now has all the time it needs
                 return self._to(State.RECEIVING, BeginRecord(result=result, length=length))

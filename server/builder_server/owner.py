@@ -240,9 +240,9 @@ class Owner:
             case SendJob():
                 assert self._began is not None, "it was taken here"
                 self.attachment.give(self._taken, self._began)
-            case AppendLines(lines=lines, delta=delta):
+            case AppendLines(lines=lines, timestamp=timestamp):
                 assert self.console, "it was begun"
-                await self.console.append(lines, delta)
+                await self.console.append(lines, timestamp)
                 if self.console.size > MAX_CONSOLE:
                     return EndAsked(result=Aborted(message=f"more than {MAX_CONSOLE} bytes of console"))
             case ClearConsole():

@@ -56,7 +56,7 @@ class Recorder:
         await writer.begin(build, end, extent, data_length=length)
 
     def _repair(self, build: Build) -> console.Extent:
-        return console.repair(make_build_dir(self.data_dir, build) / console.FILE_NAME)
+        return console.repair(make_build_dir(self.data_dir, build) / console.FILE_NAME, build.uuid)
 
     async def finish(self, writer: ResultWriter, build: Build, end: ExecutionEnd) -> bool:
         """Make a record durable, on the disk and then in the database; return False if it does not run any more."""

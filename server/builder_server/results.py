@@ -89,7 +89,7 @@ class ResultWriter:
 
         def write(file: BinaryIO) -> None:
             file.write(before)
-            console.copy_newest_first(self._directory / console.FILE_NAME, extent, file)
+            console.copy_newest_first(self._directory / console.FILE_NAME, build.uuid, extent, file)
             file.write(after)
 
         self._file = await trio.to_thread.run_sync((self._directory / _UNFINISHED).open, "wb")

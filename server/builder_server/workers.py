@@ -13,6 +13,7 @@ from builder.execution import ArtifactData, ArtifactsStart, ArtifactStart, Finis
 from builder.framing import StreamedFrame
 from builder.messages import JobSchedule, Message, Output
 from builder.model import Result, printable
+from builder.outputs import Outputs
 from builder_server.attempt import FAULT, Artifacts, Detached, Event, Lines, ResultBegun, ResultEnded
 from builder_server.attempts import Attempts
 from builder_server.console import MAX_LINE
@@ -82,17 +83,13 @@ class WorkerSession:
 
     async def _receive_console(self, attachment: Attachment) -> None:
         """Hand in console lines until the job is finished; those that came together are handed in together."""
-        message: Message | StreamedFrame | None = None
-        while not isinstance(message, StreamedFrame):
-            message = await self.channel.receive()
-            lines: list[bytes] = []
-            try:
-                while isinstance(message, Output):
-                    lines.append(_line(message, attachment))
-                    message = self.channel.receive_nowait()
-            finally:  # what came before a wrong message was right
-                if lines:
-                    await attachment.hand_in(Lines(lines=lines, delta=attachment.elapsed()))
+        uuid = attachment.build.uuid
+        outputs = Outputs(uuid)
+        while not isinstance(received := await self.channel.receive_outputs(outputs), StreamedFrame):
+            lines = received if isinstance(received, list) else [_line(received, uuid)]
+            if (longest := max(map(len, lines))) > MAX_LINE:
+                raise RemoteProtocolError(f"a console line of {longest} bytes")
+            await attachment.hand_in(Lines(lines=lines, timestamp=attachment.elapsed()))
 
     async def _receive_result(self, attachment: Attachment) -> None:
         """Hand in the job finished as it arrives."""
@@ -109,11 +106,11 @@ class WorkerSession:
         await attachment.hand_in(ResultEnded())
 
 
-def _line(message: Output, attachment: Attachment) -> bytes:
-    if message.uuid != attachment.build.uuid:
+def _line(message: Message, uuid: UUID) -> bytes:
+    """Return the line of a message that must be an Output of that build."""
+    assert isinstance(message, Output), "a worker that builds sends nothing else"
+    if message.uuid != uuid:
         raise RemoteProtocolError(f"output for another build: {message.uuid}")
-    if len(message.line) > MAX_LINE:
-        raise RemoteProtocolError(f"a console line of {len(message.line)} bytes")
     return message.line
 
 
