@@ -66,6 +66,10 @@ Examples:
 
 Every option can be set in the file, by its long name without the dashes (job-timeout = 7200), and in the
 environment (BUILDER_SERVER_JOB_TIMEOUT=7200). The command line wins over the environment, that over the file.
+
+Uploads heed http_proxy, https_proxy, all_proxy and no_proxy, and SSL_CERT_FILE and SSL_CERT_DIR in place of the
+system's trusted certificates; one that can't be used is named at the start.
+
 Templates of orb-build jobs are CONFIG-DIR/orb-build.template.PLATFORM and may change while the server runs.
 
 \b
