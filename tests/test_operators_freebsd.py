@@ -483,7 +483,7 @@ echo "$@" >"$FAKE/call"; cp "$3/+MANIFEST" "$5" "$FAKE"; cp -R "$7" "$FAKE/stage
     program = (stage / "bin/builder-server").read_text()
     assert program.startswith(f"#!/usr/local/bin/python3.{minor} -I\n")
     assert '"/usr/local/lib/builder"' in program
-    assert "from builder_server.cli import main" in program
+    assert 'run("builder_server.cli")' in program
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------

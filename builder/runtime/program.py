@@ -16,6 +16,8 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def run(command: click.Command, name: str) -> NoReturn:
     """Run a command with the arguments of this process and exit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see ``entry``
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = command.main(prog_name=name, standalone_mode=False)
         if sys.stdout is not None:
