@@ -8,8 +8,9 @@ program may do both at once, from two tasks.
 from builder import codec
 from builder.errors import ConnectionEnded, LocalProtocolError, ProtocolError, RemoteProtocolError
 from builder.framing import FrameReader, StreamedFrame, frame
-from builder.messages import Hello, Kind, Message
+from builder.messages import Hello, Kind, Message, Output
 from builder.order import OPENING, PROTOCOLS, Protocol, Protocols, Side, State, Turn
+from builder.outputs import Outputs
 
 
 class Connection:
@@ -57,6 +58,14 @@ class Connection:
             self._choose(message, RemoteProtocolError)
         self._turn(self._other, allowed[type(message)])
         return message
+
+    def take_outputs(self, outputs: Outputs) -> list[bytes]:
+        """Return the console lines at the front of what has come, as far as they can be had in bulk.
+
+        Where there are none, ``next_message`` tells what there is.
+        """
+        allowed = self.protocol.allowed(self._other, self.states[self._other])
+        return self._reader.take(outputs.cut) if Output in allowed else []
 
     @property
     def held(self) -> int:

@@ -77,6 +77,14 @@ def value_size(length: int) -> int:
     return header_size(length) + length
 
 
+def content_size(size: int) -> int:
+    """Return how many bytes of content a whole value of that size has, with a tag of one byte; -1 if none has that size."""
+    for header_ in range(2, min(size, 2 + _MAX_LENGTH) + 1):
+        if header_size(size - header_) == header_:
+            return size - header_
+    return -1
+
+
 def integer(value: int) -> bytes:
     """Return an INTEGER in its shortest two's complement form."""
     size = ((value if value >= 0 else ~value).bit_length()) // 8 + 1

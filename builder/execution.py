@@ -243,27 +243,6 @@ def encode_console_line(line: ConsoleLine) -> bytes:
     return der.header(der.SEQUENCE, len(content)) + content
 
 
-def console_line_of(output: bytes) -> bytes:
-    """Return the same for the DER of an Output that has a timestamp and was encoded by this program.
-
-    Both hold the same two values in the other order, so they are moved and not decoded.
-    """
-    _, inner = _content(output, 0)
-    _, uuid = _content(output, inner)
-    line = uuid + der.value_size(16)
-    length, start = _content(output, line)
-    timestamp = start + length
-    content = output[timestamp:] + output[line:timestamp]
-    return der.header(der.SEQUENCE, len(content)) + content
-
-
-def _content(data: bytes, offset: int) -> tuple[int, int]:
-    found = der.read_header(data, offset)
-    assert found is not None, "the value is complete"
-    _, length, start = found
-    return length, start
-
-
 def artifact_head(path: str, size: int) -> bytes:
     """Return what precedes the content of an artifact."""
     encoded = raw(path)

@@ -7,7 +7,7 @@ Rules kept here:
 """
 
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from attrs import frozen
 
@@ -16,6 +16,9 @@ from builder.errors import FrameTooLarge, ProtocolError, RemoteProtocolError
 from builder.messages import Kind
 
 _LENGTH = struct.Struct(">Q")
+
+_BULK = 128 * 1024
+"""Most bytes that are taken in bulk at once: two of the longest lines of our own worker."""
 
 
 def frame(body: bytes) -> bytes:
@@ -110,6 +113,19 @@ class FrameReader:
         body = bytes(memoryview(self._buffer)[_LENGTH.size : end])
         del self._buffer[:end]
         return Frame(body=body)
+
+    def take(self, cut: Callable[[bytes], tuple[list[bytes], int]]) -> list[bytes]:
+        """Return what ``cut`` makes of whole frames at the front of what has come; it tells where they end.
+
+        It leaves all else to ``next_frame``, and what the frames must be is its own affair.
+        """
+        if len(self._buffer) < self._awaited:
+            return []
+        found, end = cut(bytes(memoryview(self._buffer)[:_BULK]))
+        if end:
+            self._awaited = 0
+            del self._buffer[:end]
+        return found
 
     def read_body(self) -> bytes:
         """Return what has arrived of a streamed frame's body, empty while more must be fed or when it is complete."""

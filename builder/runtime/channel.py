@@ -9,11 +9,12 @@ from builder.errors import LocalProtocolError
 from builder.framing import StreamedFrame
 from builder.messages import Kind, Message
 from builder.order import PROTOCOLS, Protocols, Side
+from builder.outputs import Outputs
 
 M = TypeVar("M", bound=Message)
 
 RECEIVE_SIZE = 64 * 1024
-"""Most bytes taken from a socket at once: 2000 console lines, whose decoding (40 ms) holds up other connections."""
+"""Most bytes taken from a socket at once."""
 
 BODY_SIZE = 512 * 1024
 """The same for the body of a streamed message, which is copied and not decoded."""
@@ -51,6 +52,18 @@ class Channel:
         while (message := self.connection.next_message()) is None:
             await self._receive_some(RECEIVE_SIZE)
         return message
+
+    async def receive_outputs(self, outputs: Outputs) -> list[bytes] | Message | StreamedFrame:
+        """Wait for the next console lines, all that have come together; or for another message.
+
+        An Output in an unusual form is another message too.
+        """
+        while True:
+            if lines := self.connection.take_outputs(outputs):
+                return lines
+            if (message := self.connection.next_message()) is not None:
+                return message
+            await self._receive_some(RECEIVE_SIZE)
 
     async def receive_expected(self, kind: type[M]) -> M:
         """Wait for the next message where the protocol allows only this kind."""

@@ -109,7 +109,7 @@ class Builds:
         if live := self._live.get(build.uuid):
             return live.console.extent()
         directory = await trio.to_thread.run_sync(make_build_dir, self.data_dir, build)
-        return await trio.to_thread.run_sync(console.repair, directory / console.FILE_NAME)
+        return await trio.to_thread.run_sync(console.repair, directory / console.FILE_NAME, build.uuid)
 
     async def finish(self, build: Build, result: Result, writer: ResultWriter) -> None:
         """Make a result durable, on disk and then in the database.

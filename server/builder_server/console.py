@@ -6,8 +6,9 @@ without the frames: ``copy_newest_first`` reads the file backwards in blocks.
 """
 
 import contextlib
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
@@ -15,17 +16,14 @@ from uuid import UUID
 import trio
 from attrs import define, field, frozen
 
-from builder import codec, der
 from builder.errors import ProtocolError
-from builder.execution import console_line_of
-from builder.framing import Frame, FrameReader, frame, read_length
 from builder.messages import Output
-from builder.model import ConsoleLine
+from builder.outputs import Outputs
 
 FILE_NAME = "console"
 
 BLOCK_SIZE = 1024 * 1024
-"""Bytes of the file that are turned round in memory at once; a longer line is a block of its own."""
+"""Bytes of the file that are turned round in memory at once, and those of the lines that came together with the last."""
 
 READ_SIZE = 64 * 1024
 """Bytes that an observer is sent at once: so much is held for each, and there can be 1500."""
@@ -48,12 +46,12 @@ class _Measure:
     encoded_length: int = 0
     blocks: list[int] = field(factory=list)
 
-    def add(self, framed: int, line: ConsoleLine) -> None:
+    def add(self, framed: int, encoded: int) -> None:
+        """Note lines that came together: the bytes of their frames, and of their encoding in an execution."""
         if not self.blocks or self.size - self.blocks[-1] >= BLOCK_SIZE:
             self.blocks.append(self.size)
         self.size += framed
-        content = len(der.integer(line.delta)) + der.value_size(len(line.line))
-        self.encoded_length += der.value_size(content)
+        self.encoded_length += encoded
 
     def extent(self) -> Extent:
         return Extent(size=self.size, encoded_length=self.encoded_length, blocks=tuple(self.blocks))
@@ -65,20 +63,22 @@ class ConsoleWriter:
     def __init__(self, path: Path, uuid: UUID) -> None:
         """Create the file. Raises OSError."""
         self._file = path.open("xb", buffering=0)
-        self._uuid = uuid
+        self._outputs = Outputs(uuid)
         self._measure = _Measure()
 
-    async def append(self, lines: list[ConsoleLine]) -> None:
-        """Write lines in one go. Raises OSError, and ProtocolError for a line that no observer could be sent.
+    async def append(self, lines: Sequence[bytes], timestamp: int) -> None:
+        """Write lines that came together, in one go, with the nanoseconds since the start of the build.
 
-        After an error none of them is in the file.
+        Raises OSError, and ProtocolError for a line that no observer could be sent. After an error none of them is in
+        the file.
         """
-        frames = [frame(codec.encode(Output(uuid=self._uuid, line=line.line, timestamp=line.delta))) for line in lines]
-        if (longest := max(map(len, frames))) > Output.max_size:
-            raise ProtocolError(f"a console line of {longest} bytes")
-        await trio.to_thread.run_sync(_write_all, self._file, b"".join(frames), self._measure.size)
-        for framed, line in zip(frames, lines, strict=True):
-            self._measure.add(len(framed), line)
+        data = self._outputs.join(lines, timestamp)
+        if len(data) > Output.max_size:
+            longest = len(self._outputs.join([max(lines, key=len)], timestamp))
+            if longest > Output.max_size:
+                raise ProtocolError(f"a console line of {longest} bytes")
+        await trio.to_thread.run_sync(_write_all, self._file, data, self._measure.size)
+        self._measure.add(len(data), self._outputs.records_size(lines, timestamp))
 
     @property
     def size(self) -> int:
@@ -109,60 +109,58 @@ def _write_all(file: BinaryIO, data: bytes, offset: int) -> None:
         raise
 
 
-def _lines(data: Iterator[bytes]) -> Iterator[tuple[int, ConsoleLine]]:
-    """Yield each line with the size of its frame; what is cut off at the end is left out."""
-    reader = FrameReader()
-    for piece in data:
-        reader.feed(piece)
-        while (found := reader.next_frame((Output,))) is not None:
-            assert isinstance(found, Frame)
-            output = codec.decode(found.body)
-            assert isinstance(output, Output)
-            yield len(frame(found.body)), ConsoleLine(delta=output.timestamp or 0, line=output.line)
-
-
-def _pieces(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
-    while start < end:
-        piece = os.pread(file.fileno(), min(READ_SIZE, end - start), start)
-        if not piece:
-            return
+def _read(file: BinaryIO, start: int, size: int) -> bytes:
+    """Return so many bytes, or what there is."""
+    pieces: list[bytes] = []
+    while size > 0 and (piece := os.pread(file.fileno(), size, start)):
+        pieces.append(piece)
         start += len(piece)
-        yield piece
+        size -= len(piece)
+    return b"".join(pieces)
 
 
-def repair(path: Path) -> Extent:
+def _runs(file: BinaryIO, outputs: Outputs) -> Iterator[tuple[list[bytes], int]]:
+    """Yield the records of a console, those of about a block together, and the size of their frames.
+
+    It ends where the file does, or with what is no whole line.
+    """
+    start, size = 0, BLOCK_SIZE
+    while data := _read(file, start, size):
+        records, framed = outputs.records(data)
+        if records:
+            yield records, framed
+            start, size = start + framed, BLOCK_SIZE
+        elif len(data) < size or size > Output.max_size:
+            return
+        else:
+            size *= 2  # a line longer than a block
+
+
+def repair(path: Path, uuid: UUID) -> Extent:
     """Return the extent of a file whose writer is gone, after cutting off a last line that is not whole.
 
     A file that does not exist is an empty console. Raises OSError.
     """
     found = _Measure()
-    try:
-        with path.open("r+b") as file:
-            # a crash of the machine may leave zeros at the end: what stands before them is the console
-            with contextlib.suppress(ProtocolError):
-                for framed, line in _lines(_pieces(file, 0, os.fstat(file.fileno()).st_size)):
-                    found.add(framed, line)
-            file.truncate(found.size)
-    except FileNotFoundError:
-        pass
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+        # a crash of the machine may leave zeros at the end: what stands before them is the console
+        for records, framed in _runs(file, Outputs(uuid)):
+            found.add(framed, sum(map(len, records)))
+        file.truncate(found.size)
     return found.extent()
 
 
-def copy_newest_first(path: Path, extent: Extent, target: BinaryIO) -> None:
-    """Write the lines as an execution has them: newest first. Holds one block in memory."""
+def copy_newest_first(path: Path, uuid: UUID, extent: Extent, target: BinaryIO) -> None:
+    """Write the lines as an execution has them: newest first. Holds one block in memory. Raises OSError."""
     if not extent.size:
         return
+    outputs = Outputs(uuid)
     with path.open("rb") as file:
         end = extent.size
         for start in reversed(extent.blocks):
-            lines = [console_line_of(body) for body in _bodies(b"".join(_pieces(file, start, end)))]
-            target.write(b"".join(reversed(lines)))
+            records, framed = outputs.records(_read(file, start, end - start))
+            if framed != end - start:
+                raise OSError(errno.EIO, "the console has changed on the disk", str(path))
+            records.reverse()
+            target.write(b"".join(records))
             end = start
-
-
-def _bodies(block: bytes) -> Iterator[bytes]:
-    offset = 0
-    while offset < len(block):
-        length, body = read_length(block, offset)
-        offset = body + length
-        yield block[body:offset]

@@ -16,6 +16,7 @@ from builder.errors import BuilderError
 from builder.framing import StreamedFrame
 from builder.messages import KIB, MIB, Kind, Message
 from builder.order import Side
+from builder.outputs import Outputs
 from builder.runtime.channel import Channel
 
 SMALL = 128 * KIB
@@ -143,6 +144,11 @@ class SharingChannel(Channel):
         """Wait for the next message; the one before it is dealt with."""
         self._give_back()
         return await super().receive()
+
+    async def receive_outputs(self, outputs: Outputs) -> list[bytes] | Message | StreamedFrame:
+        """Wait for the next console lines or another message; what came before is dealt with."""
+        self._give_back()
+        return await super().receive_outputs(outputs)
 
     async def receive_body(self) -> bytes:
         """Wait for more of a job finished's body, for which no memory is granted."""

@@ -66,7 +66,7 @@ class ResultWriter:
 
         def write(file: BinaryIO) -> None:
             file.write(before)
-            console.copy_newest_first(self._directory / console.FILE_NAME, extent, file)
+            console.copy_newest_first(self._directory / console.FILE_NAME, build.uuid, extent, file)
             file.write(after)
 
         try:

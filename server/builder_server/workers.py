@@ -1,6 +1,7 @@
 """A worker's connection: it waits for a job, gets one, and its console, result and artifacts are recorded."""
 
 import logging
+from uuid import UUID
 
 import trio
 from attrs import define
@@ -9,7 +10,8 @@ from builder.errors import InvalidName, RemoteProtocolError
 from builder.execution import ArtifactsStart, Event, FinishedHead, FinishedReader
 from builder.framing import StreamedFrame
 from builder.messages import GIB, JobSchedule, Message, Output
-from builder.model import Aborted, ConsoleLine, Result, printable
+from builder.model import Aborted, Result, printable
+from builder.outputs import Outputs
 from builder.runtime.channel import Channel
 from builder_server.builds import LOST, TIMEOUT, Builds, LiveBuild, describe
 from builder_server.dispatch import Dispatcher
@@ -101,21 +103,15 @@ class WorkerSession:
 
         Returns None when the result follows, else why the server ends the build.
         """
+        outputs = Outputs(live.build.uuid)
         while live.console.size <= MAX_CONSOLE:
-            message: Message | StreamedFrame | None = await self.channel.receive()
-            lines: list[ConsoleLine] = []
-            try:
-                while isinstance(message, Output):
-                    if message.uuid != live.build.uuid:
-                        raise RemoteProtocolError(f"output for another build: {message.uuid}")
-                    lines.append(ConsoleLine(delta=live.elapsed(), line=message.line))
-                    message = self.channel.receive_nowait()
-            finally:  # what came before a wrong message was right
-                if lines:
-                    await live.console.append(lines)
-                    live.notify()
-            if isinstance(message, StreamedFrame):
+            received = await self.channel.receive_outputs(outputs)
+            if isinstance(received, StreamedFrame):
                 return None
+            if not isinstance(received, list):
+                received = [_line(received, live.build.uuid)]
+            await live.console.append(received, live.elapsed())
+            live.notify()
         return Aborted(message=f"more than {MAX_CONSOLE} bytes of console")
 
     async def _receive_result(self, live: LiveBuild) -> None:
@@ -134,6 +130,14 @@ class WorkerSession:
         finally:
             with trio.CancelScope(shield=True):
                 await recorder.discard()
+
+
+def _line(message: Message, uuid: UUID) -> bytes:
+    """Return the line of a message that must be an Output of that build."""
+    assert isinstance(message, Output), "a worker that builds sends nothing else"
+    if message.uuid != uuid:
+        raise RemoteProtocolError(f"output for another build: {message.uuid}")
+    return message.line
 
 
 def _not_recorded(error: OSError | StoreError) -> Aborted:

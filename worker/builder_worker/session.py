@@ -7,11 +7,13 @@ then closed the connection properly; a server that closes earlier, or resets, ha
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from math import inf
 from uuid import UUID
 
 import trio
 from attrs import frozen
 
+from builder import codec
 from builder.address import format_address
 from builder.errors import BuilderError, ConnectionEnded, ProtocolError
 from builder.execution import FinishedHead, finished_head
@@ -19,6 +21,7 @@ from builder.framing import frame_header
 from builder.messages import WORKER_VERSION, Hello, JobFinished, JobRequested, JobSchedule, Output, Role, ServerHello
 from builder.model import Aborted, Result, describe_result, printable
 from builder.order import Side
+from builder.outputs import Outputs
 from builder.reasons import reason_of
 from builder.runtime.channel import Channel
 from builder.runtime.nurseries import plain_nursery
@@ -76,6 +79,14 @@ class Settings:
         return format_address(self.host, self.port)
 
 
+_HELLO = Hello(role=Role.WORKER, version=WORKER_VERSION)
+
+
+def load() -> None:
+    """Load what the first message would have to wait for."""
+    codec.encode(_HELLO)
+
+
 async def work_once(settings: Settings, drain: Drain) -> None:
     """Take one job from the server, run it, deliver its result; return without one if the worker drains.
 
@@ -114,7 +125,7 @@ async def _connect(settings: Settings) -> trio.SocketStream:
 async def _greet(channel: Channel, settings: Settings) -> None:
     try:
         with trio.fail_after(HELLO_TIMEOUT):
-            await channel.send(Hello(role=Role.WORKER, version=WORKER_VERSION))
+            await channel.send(_HELLO)
             await channel.receive_expected(ServerHello)
     except trio.TooSlowError as error:
         raise Refused(
@@ -145,7 +156,9 @@ class _Delivery:
         self._channel = channel
         self._setup = setup
         self._uuid: UUID = schedule.uuid
+        self._outputs = Outputs(schedule.uuid)
         self._job = schedule.job
+        self._quiet_until = -inf  # the result is not sent before
         self._last_piece = False  # the result is sent, or the end of it is on its way
         self._closed = trio.Event()
         self._end: Exception | None = None  # how the connection ended
@@ -192,13 +205,15 @@ class _Delivery:
 
     async def _send_lines(self, lines: Sequence[bytes]) -> None:
         with _taking():
-            await self._channel.send(*(Output(uuid=self._uuid, line=line) for line in lines))
+            await self._channel.send_bytes(Output, self._outputs.join(lines))
+        self._quiet_until = trio.current_time() + self._channel.connection.protocol.result_gap
 
     async def _finish(self, result: Result, artifacts: Collection) -> None:
         """Send the result and the artifacts."""
         self._summary = f"{describe_result(result)}, {artifacts.summary()}"
         left = artifacts.length
         head = finished_head(FinishedHead(uuid=self._uuid, result=result), left)
+        await trio.sleep_until(self._quiet_until)
         self._last_piece = left == 0
         with _taking():
             await self._channel.send_bytes(JobFinished, frame_header(len(head) + left) + head)
