@@ -9,8 +9,6 @@ text to announce. The end, of the job or the driver, comes right after the start
 """
 
 import ctypes
-import encodings.ascii
-import encodings.unicode_escape
 import json
 import os
 import pty
@@ -27,9 +25,6 @@ from builder.errors import BuilderError
 from builder_worker.sandbox import Backend, Limits, Sandbox, Task, registry
 from builder_worker.sandbox.linux import cgroups
 from builder_worker.sandbox.options import Bind, Cache, Options
-
-LOADED = (encodings.ascii, encodings.unicode_escape)
-"""What Python would load when it is needed: the plain user may not be allowed to read it."""
 
 PR_SET_DUMPABLE = 4
 MAX_OUTPUT = 1024 * 1024

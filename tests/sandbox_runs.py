@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import pytest
 import trio
 from attrs import define, field, frozen
+from worker_copy import copy_worker, python
 
 from builder_worker.sandbox import roots
 
@@ -217,14 +218,18 @@ def start(
     }
     # A short name: podman puts sockets below it, whose names are bounded, and waits 20 s for one that is too long.
     home = home or Path(tempfile.mkdtemp(prefix="b-", dir="/tmp"))
+    program, path = [sys.executable, str(DRIVER)], os.pathsep.join(sys.path)
     if uid is not None:
         os.chown(home, uid, uid)
+        copy = home / "worker"
+        if not copy.exists():
+            copy_worker(copy, DRIVER)
+        program, path = [python(), str(copy / DRIVER.name)], str(copy)
     process = subprocess.Popen(
-        [sys.executable, str(DRIVER), json.dumps(given)],
+        [*program, json.dumps(given)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=dict(os.environ)
-        | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home), "SECRET": secret, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=dict(os.environ) | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home), "SECRET": secret, "PYTHONPATH": path},
     )
     return Driver(process=process, backend=backend, home=home, work_root=work_root, delegate=delegate)
 

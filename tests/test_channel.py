@@ -53,7 +53,7 @@ async def test_a_client_asks() -> None:
         assert await server.receive() == Info()
         await server.send(EMPTY, Success())
         assert await client.receive() == EMPTY
-        assert client.receive_nowait() == Success()
+        assert client.connection.next_message() == Success()
         await server.aclose()
         with pytest.raises(RemoteProtocolError, match="ended"):
             await client.wait_closed()

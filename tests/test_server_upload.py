@@ -1,122 +1,32 @@
 """builder-server's uploads to a real HTTP endpoint, which takes them, refuses them, is slow, or drops them."""
 
-import base64
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID
 
 import pytest
-from attrs import define, field
+from endpoints import CREDENTIALS, SOME, USER, Endpoint, one_build, serving, wait_state
 from farm import DEADLINE, Server, eventually, free_port, launch_server, log_lines, start_server
-from scripted import build, do, info, schedule
+from scripted import info
 
-from builder import execution
-from builder.model import Artifact, Execution
-
-SOME = (Artifact(path="a", content=b"x" * 1_000_000), Artifact(path="b/c", content=b""))
-CREDENTIALS = "Basic " + base64.b64encode(b"us er:se/cret").decode("ascii")
-USER = "us%20er:se%2Fcret@"
 SECRETS = ("se/cret", "se%2Fcret", "us er", "us%20er", CREDENTIALS.split()[1], "token")
-
-
-@define
-class Request:
-    """What an endpoint was asked."""
-
-    path: str
-    headers: dict[str, str]
-    raw_headers: bytes
-    body: bytes = b""
-
-    @property
-    def execution(self) -> Execution:
-        return execution.decode(self.body)
-
-
-@define
-class Endpoint:
-    """An HTTP server; ``status`` may be changed, and ``delay`` holds up its answers until it is set."""
-
-    port: int
-    status: int = 201
-    location: str = ""
-    drop_after: int | None = None
-    go_on: threading.Event = field(factory=threading.Event)
-    requests: list[Request] = field(factory=list)
-
-    def url(self, user: str = USER) -> str:
-        return f"http://{user}127.0.0.1:{self.port}/upload?token=1"
-
-
-def serve_http(endpoint: Endpoint, listener: http.server.ThreadingHTTPServer) -> None:
-    listener.serve_forever(poll_interval=0.01)
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    yield from endpoints()
+    with serving() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
 def other_endpoint() -> Iterator[Endpoint]:
-    yield from endpoints()
-
-
-def endpoints() -> Iterator[Endpoint]:
-    found: list[Endpoint] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            endpoint = found[0]
-            request = Request(self.path, dict(self.headers.items()), self.headers.as_bytes())
-            endpoint.requests.append(request)
-            size = int(self.headers["Content-Length"])
-            if endpoint.drop_after is not None:
-                self.rfile.read(min(size, endpoint.drop_after))
-                self.close_connection = True
-                return
-            request.body = self.rfile.read(size)
-            endpoint.go_on.wait(DEADLINE)
-            self.send_response(endpoint.status)
-            if endpoint.location:
-                self.send_header("Location", endpoint.location)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
-        listener.daemon_threads = True
-        listener.block_on_close = False
-        found.append(Endpoint(listener.server_port))
-        found[0].go_on.set()
-        thread = threading.Thread(target=serve_http, args=(found[0], listener), daemon=True)
-        thread.start()
-        yield found[0]
-        found[0].go_on.set()
-        listener.shutdown()
-        thread.join(DEADLINE)
-
-
-async def one_build(server: Server, name: str = "a") -> UUID:
-    await do(server, schedule(name))
-    return (await build(server, lines=[b"one"], artifacts=SOME))[0]
+    with serving() as endpoint:
+        yield endpoint
 
 
 def check_log(server: Server) -> None:
     """The log, in its wordiest form, has no secret and no traceback."""
     assert not [secret for secret in SECRETS if secret in server.log], server.log
     assert "Traceback" not in server.log
-
-
-async def wait_state(server: Server, uuid: UUID, state: str) -> None:
-    sql = f"select upload from build where uuid = '{uuid}'"
-    await eventually(lambda: server.query(sql) == [(state,)], what=f"upload {state}")
 
 
 async def test_what_was_taken_is_not_kept(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -43,10 +43,6 @@ class Channel:
         """Send more of a frame that was begun with ``send_bytes``."""
         await self._stream.send_all(data)
 
-    def receive_nowait(self) -> Message | StreamedFrame | None:
-        """Return the next message if it has arrived already."""
-        return self.connection.next_message()
-
     async def receive(self) -> Message | StreamedFrame:
         """Wait for the next message. A streamed message comes as its StreamedFrame."""
         while (message := self.connection.next_message()) is None:

@@ -1,4 +1,4 @@
-"""How many may be connected, and who goes when the house is full.
+"""How many may be connected, and who goes when all places are taken.
 
 Whoever has not said yet what it wants gives its place to a newcomer: first those that have not even said hello, the one
 that has been there longest before the others. So a crowd that says nothing shuts nobody out. Whoever has asked for
@@ -54,27 +54,27 @@ def connections_for_descriptors() -> int:
 class Place:
     """The place of one connection."""
 
-    _house: "Connections"
+    _connections: "Connections"
     _scope: trio.CancelScope = field(factory=trio.CancelScope)
 
     @contextmanager
     def until_asked(self) -> Iterator[None]:
         """Mark the block in which the peer says who it is and what it wants. Raises NoPlace if it had to go."""
-        self._house.silent[self] = None
+        self._connections.silent[self] = None
         try:
             with self._scope:
                 yield
         finally:
-            self._house.silent.pop(self, None)
-            self._house.greeted.pop(self, None)
+            self._connections.silent.pop(self, None)
+            self._connections.greeted.pop(self, None)
         if self._scope.cancel_called:  # its place is given away, even if it has said something after all
             raise NoPlace("it had asked for nothing yet, and its place was needed")
 
     def greet(self) -> None:
         """Note that it has said hello."""
-        if self in self._house.silent:
-            del self._house.silent[self]
-            self._house.greeted[self] = None
+        if self in self._connections.silent:
+            del self._connections.silent[self]
+            self._connections.greeted[self] = None
 
     def give_up(self) -> None:
         """End the block of ``until_asked``."""

@@ -1,6 +1,7 @@
 """The server as a whole: who lives how long, and who is told of what."""
 
 import logging
+import os
 import signal
 import socket
 import time
@@ -28,6 +29,7 @@ from builder_server.importer import import_state
 from builder_server.memory import Memory, SharingChannel
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import STEP_TIMEOUT
+from builder_server.receiver import Receiver
 from builder_server.recorder import Recorder
 from builder_server.shutdown import Shutdown, ShuttingDown
 from builder_server.store import Store
@@ -126,7 +128,8 @@ class _Server:
     @classmethod
     def make(cls, settings: Settings, store: Store, now: Callable[[], Instant], connections: Connections) -> "_Server":
         dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir)
-        uploader = Uploader.to(settings.upload, store, settings.data_dir) if settings.upload else None
+        receiver = Receiver.at(settings.upload, os.environ) if settings.upload else None
+        uploader = Uploader(store, settings.data_dir, receiver) if receiver else None
         recorder = Recorder(
             store=store,
             data_dir=settings.data_dir,
