@@ -1,6 +1,6 @@
 """The store: what the rest of the server asks of the database, a transaction each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -121,9 +121,13 @@ class Store:
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 
-    async def uploads(self, state: str) -> tuple[Build, ...]:
-        """Return the builds whose upload is in that state, oldest first."""
-        return await self.database.read(partial(uploads.in_state, state=state))
+    async def oldest_pending(self, under_way: Collection[UUID]) -> Build | None:
+        """Return the build that has waited for its upload for longest, other than those."""
+        return await self.database.read(partial(uploads.oldest_pending, under_way=under_way))
+
+    async def uploaded(self, after: UUID | None = None) -> tuple[UUID, ...]:
+        """Return the next builds, by their uuids, that were uploaded and whose files are still to be removed."""
+        return await self.database.read(partial(uploads.uploaded, after=after))
 
     async def set_upload(self, uuid: UUID, state: str) -> None:
         """Record how far the upload of a build is."""
