@@ -4,8 +4,9 @@ import sqlalchemy as sa
 
 from builder.model import Instant, Job, Period, ScheduleItem, ScriptJob
 from builder_server.errors import CommandRefused
-from builder_server.scheduler import following_run
+from builder_server.scheduler import following_run, latest_run, put_back
 from builder_server.store import queues
+from builder_server.store.records import Due
 from builder_server.store.schema import job
 from builder_server.store.waking import Woken
 
@@ -74,8 +75,9 @@ def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str
     woken.platforms.update(names)
 
 
-def queue_due(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | None:
-    """Queue every job whose time has come, set its next run; return the earliest next run of all."""
+def queue_due(connection: sa.Connection, woken: Woken, now: Instant) -> Due:
+    """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned."""
+    returned = _put_back(connection, now)
     is_due = job.c.next_run <= now.ms
     due = connection.execute(sa.select(job.c.id, job.c.platform, job.c.period, job.c.next_run).where(is_due)).all()
     if due:
@@ -87,7 +89,24 @@ def queue_due(connection: sa.Connection, woken: Woken, now: Instant) -> Instant 
             connection, {row.id: following_run(Instant(row.next_run), Period(row.period), now) for row in due}
         )
         woken.platforms |= {*queues.platforms(connection)} if any(row.platform is None for row in due) else names
-    return earliest(connection)
+    return Due(next_run=earliest(connection), put_back=returned)
+
+
+def _put_back(connection: sa.Connection, now: Instant) -> tuple[str, ...]:
+    """Put back what the server itself planned further ahead than it can have by this clock; return the jobs' names."""
+    latest = {period: run for period in Period if (run := latest_run(period, now)) is not None}
+    if not latest:
+        return ()
+    beyond = sa.or_(
+        *(
+            sa.and_(job.c.planned == sa.true(), job.c.period == period.value, job.c.next_run > run.ms)
+            for period, run in latest.items()
+        )
+    )
+    rows = connection.execute(sa.select(job.c.id, job.c.name, job.c.period, job.c.next_run).where(beyond)).all()
+    if rows:
+        _set_next_runs(connection, {row.id: put_back(Instant(row.next_run), Period(row.period), now) for row in rows})
+    return tuple(row.name for row in rows)
 
 
 def earliest(connection: sa.Connection) -> Instant | None:

@@ -15,7 +15,7 @@ from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
 from builder_server.store import builds, info, legacy, queues, schedule, uploads
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Taken
+from builder_server.store.records import AfterLoss, Build, Due, Taken
 from builder_server.store.waking import Waking, Woken
 
 T = TypeVar("T")
@@ -64,8 +64,11 @@ class Store:
         """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
         await self._wake(schedule.execute, name, on_platform)
 
-    async def queue_due(self, now: Instant) -> Instant | None:
-        """Queue every job whose time has come, set its next run; return the earliest next run of all."""
+    async def queue_due(self, now: Instant) -> Due:
+        """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
+
+        What somebody set by ``reschedule`` stays where it is.
+        """
         return await self._wake(schedule.queue_due, now)
 
     # --- platforms -------------------------------------------------------------------------------------------------
