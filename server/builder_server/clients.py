@@ -35,7 +35,7 @@ from builder_server.attempts import Attempts, Observed
 from builder_server.connections import Connections
 from builder_server.console import ConsoleWriter
 from builder_server.errors import CommandRefused
-from builder_server.memory import SharingChannel
+from builder_server.memory import SMALL, SharingChannel
 from builder_server.names import check_job_name, check_platform_name
 from builder_server.peers import while_connected
 from builder_server.shutdown import Shutdown
@@ -92,12 +92,14 @@ class ClientSession:
         return [Success()]
 
     async def _send_info(self) -> None:
+        size, reply = await self.store.info_within(SMALL)
+
         async def make() -> bytes:
             # in a thread, since the schedule of a large farm takes seconds
-            return await trio.to_thread.run_sync(_framed, await self.store.info())
+            return await trio.to_thread.run_sync(_framed, reply or await self.store.info())
 
         with trio.fail_after(REPLY_TIMEOUT):
-            await self.channel.send_large(InfoReply, await self.store.info_size(), make)
+            await self.channel.send_large(InfoReply, size, make)
 
     async def _change(self, command: Message | StreamedFrame) -> None:
         """Do what a command asks for, durably. Raises CommandRefused and InvalidName."""

@@ -10,10 +10,18 @@ from builder_server.store.records import Due
 from builder_server.store.schema import job
 from builder_server.store.waking import Woken
 
+_FIND = sa.select(job.c.id, job.c.platform).where(job.c.name == sa.bindparam("job_name"))
+_DUE = sa.select(job.c.id, job.c.platform, job.c.period, job.c.next_run).where(job.c.next_run <= sa.bindparam("now"))
+_EARLIEST = sa.select(sa.func.min(job.c.next_run))
+
+_SET_NEXT_RUN = (
+    sa.update(job).where(job.c.id == sa.bindparam("changed")).values(next_run=sa.bindparam("following"), planned=True)
+)
+
 
 def insert(connection: sa.Connection, item: ScheduleItem, *, planned: bool) -> int | None:
     """Insert a job and return its id, None if the name is taken. ``planned``: its next run is one of the server's own."""
-    if connection.scalar(sa.select(job.c.id).where(job.c.name == item.job.name)) is not None:
+    if connection.scalar(_FIND, {"job_name": item.job.name}) is not None:
         return None
     values: dict[str, object] = {
         "name": item.job.name,
@@ -25,7 +33,7 @@ def insert(connection: sa.Connection, item: ScheduleItem, *, planned: bool) -> i
         values |= {"platform": item.job.platform, "script": item.job.script}
     else:
         values |= {"opam_package": item.job.opam_package}
-    (job_id,) = connection.execute(sa.insert(job).values(values)).inserted_primary_key or (None,)
+    (job_id,) = connection.execute(sa.insert(job), values).inserted_primary_key or (None,)
     return job_id
 
 
@@ -40,7 +48,7 @@ def add(connection: sa.Connection, woken: Woken, new: Job, period: Period, now: 
         raise CommandRefused("job name already used")
     if isinstance(new, ScriptJob):
         queues.add_platform(connection, new.platform)
-    queues.enqueue(connection, job.c.id == job_id)
+    queues.enqueue_job(connection, job_id)
     woken.platforms |= {new.platform} if isinstance(new, ScriptJob) else {*queues.platforms(connection)}
 
 
@@ -62,7 +70,7 @@ def reschedule(connection: sa.Connection, woken: Woken, name: str, next_run: Ins
 
 def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str | None) -> None:
     """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
-    found = connection.execute(sa.select(job.c.id, job.c.platform).where(job.c.name == name)).one_or_none()
+    found = connection.execute(_FIND, {"job_name": name}).one_or_none()
     if found is None:
         raise CommandRefused("execute failed: job not found")
     if found.platform is not None and on_platform not in (None, found.platform):
@@ -78,13 +86,12 @@ def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str
 def queue_due(connection: sa.Connection, woken: Woken, now: Instant) -> Due:
     """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned."""
     returned = _put_back(connection, now)
-    is_due = job.c.next_run <= now.ms
-    due = connection.execute(sa.select(job.c.id, job.c.platform, job.c.period, job.c.next_run).where(is_due)).all()
+    due = connection.execute(_DUE, {"now": now.ms}).all()
     if due:
         names = {row.platform for row in due if row.platform is not None}
         for name in names:
             queues.ensure_platform(connection, name)  # an imported job may have come without its queue
-        queues.enqueue(connection, is_due)
+        queues.enqueue_due(connection, now)
         _set_next_runs(
             connection, {row.id: following_run(Instant(row.next_run), Period(row.period), now) for row in due}
         )
@@ -111,7 +118,7 @@ def _put_back(connection: sa.Connection, now: Instant) -> tuple[str, ...]:
 
 def earliest(connection: sa.Connection) -> Instant | None:
     """Return the earliest next run of all jobs."""
-    found = connection.scalar(sa.select(sa.func.min(job.c.next_run)))
+    found = connection.scalar(_EARLIEST)
     return None if found is None else Instant(found)
 
 
@@ -121,9 +128,4 @@ def _note_earlier(connection: sa.Connection, woken: Woken, next_run: Instant) ->
 
 
 def _set_next_runs(connection: sa.Connection, next_runs: dict[int, Instant]) -> None:
-    statement = (
-        sa.update(job)
-        .where(job.c.id == sa.bindparam("changed"))
-        .values(next_run=sa.bindparam("following"), planned=True)
-    )
-    connection.execute(statement, [{"changed": id_, "following": run.ms} for id_, run in next_runs.items()])
+    connection.execute(_SET_NEXT_RUN, [{"changed": id_, "following": run.ms} for id_, run in next_runs.items()])
