@@ -151,25 +151,30 @@ async def test_nothing_survives_a_worker_that_is_killed(tmp_path: Path) -> None:
         await _all_gone(pids)
 
 
-async def test_nothing_survives_a_job_that_kills_its_keeper(tmp_path: Path) -> None:
+async def test_nothing_survives_a_job_that_kills_its_supervisor(tmp_path: Path) -> None:
     """But for what also drops its environment, as the fourth of the daemons does."""
-    script = DAEMONS.replace(b"env -i", b"env") + b"kill -9 $PPID; sleep 1000"
+    script = (
+        DAEMONS.replace(b"env -i", b"env") + b"until grep -qx $$ ../../console; do :; done; kill -9 $PPID; sleep 1000"
+    )
     async with open_server() as server, run_worker(tmp_path, "-r", server.address) as worker:
         async with server.accept() as connection:
             await connection.hand_out(script)
             pids = [int(await connection.read_line()) for _ in range(5)]
             finished = await connection.finish()
-        assert "killed the process that watched over it" in str(finished.result)
+        assert "the process that watched over the job was killed" in str(finished.result)
         await _all_gone(pids)
         assert await worker.wait() == 0
 
 
-async def test_a_job_that_stops_its_keeper_can_be_ended(tmp_path: Path) -> None:
+async def test_a_job_that_stops_its_supervisor_can_be_ended(tmp_path: Path) -> None:
     async with open_server() as server, run_worker(tmp_path, "-r", server.address) as worker:
         async with server.accept() as connection:
-            await connection.hand_out(b"echo $$; kill -STOP $PPID; echo stopped; sleep 1000")
-            pid = int(await connection.read_line())
-            assert await connection.read_line() == b"stopped"
+            await connection.hand_out(
+                b"echo $$; echo $PPID; until grep -qx $PPID ../../console; do :; done; kill -STOP $PPID; sleep 1000"
+            )
+            pid, supervisor = [int(await connection.read_line()) for _ in range(2)]
+            while "stopped" not in Path(f"/proc/{supervisor}/status").read_text():  # noqa: ASYNC110
+                await trio.sleep(0.01)
         await wait_gone(pid)
         assert await worker.wait() == 5
 
