@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -163,19 +162,6 @@ def plain_user() -> int:
             return pwd.getpwnam(USER).pw_uid
 
 
-@cache
-def python_for(uid: int) -> str:
-    """Return a Python that a user may run: that of the tests may lie where only root can come."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        with suppress(OSError):
-            if (
-                subprocess.run([python, "-I", "-S", "-c", ""], user=uid, group=uid, cwd="/", check=False).returncode
-                == 0
-            ):
-                return python
-    give_up("python3", f"none that the user {USER} may run")
-
-
 @contextmanager
 def work_directory(privilege: str) -> Iterator[Path]:
     """A directory for jobs that belongs to the one who runs them."""
@@ -229,7 +215,6 @@ def start(
         "options": {"work_root": str(work_root), **options},
         "uid": uid,
         "delegate": delegate,
-        "python": None if uid is None else python_for(uid),
     }
     # A short name: podman puts sockets below it, whose names are bounded, and waits 20 s for one that is too long.
     home = home or Path(tempfile.mkdtemp(prefix="b-", dir="/tmp"))
