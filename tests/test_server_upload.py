@@ -273,7 +273,14 @@ async def test_a_file_that_is_gone(tmp_path: Path, endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "ftp://us%20er:se%2Fcret@host/", "http://", "http://us%20er:se%2Fcret@h:x/"]
+    "url",
+    [
+        "nonsense",
+        "ftp://us%20er:se%2Fcret@host/",
+        "http://",
+        "http://us%20er:se%2Fcret@h:x/",
+        "http://us%20er:se%2Fcret@h/\udcff",
+    ],
 )
 def test_a_wrong_url_stops_the_start_without_being_told(tmp_path: Path, url: str) -> None:
     server = launch_server(tmp_path, f"--upload={url}")

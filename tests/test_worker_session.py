@@ -29,7 +29,7 @@ from builder.messages import Hello, Message
 from builder.model import Exited, ScriptJob, Signalled
 from builder_worker import session
 from builder_worker.artifacts import Collection
-from builder_worker.build import Build, Setup
+from builder_worker.build import Outcome, Setup
 from builder_worker.drain import Drain
 from builder_worker.loop import LONGEST_PAUSE, Backoff
 from builder_worker.sandbox.backends.none import NoSandbox
@@ -107,7 +107,7 @@ async def test_a_server_that_takes_nothing_is_given_up(
     setup = Setup(backend=NoSandbox(options=Options(work_root=tmp_path)))
     async with open_server() as server, trio.open_nursery() as nursery:
         port = int(server.address.rpartition(":")[2])
-        settings = session.Settings(host="127.0.0.1", port=port, platform="p1", setup=setup)
+        settings = session.WorkerSettings(host="127.0.0.1", port=port, platform="p1", setup=setup)
         given_up = trio.Event()
 
         async def work() -> None:
@@ -297,19 +297,19 @@ async def test_the_result_comes_well_after_the_last_line(
     @asynccontextmanager
     async def run_build(
         _job: ScriptJob, _uuid: UUID, _setup: Setup, send_lines: Callable[[Sequence[bytes]], Awaitable[None]]
-    ) -> AsyncIterator[Build]:
+    ) -> AsyncIterator[Outcome]:
         for line in lines:
             await send_lines([line])
-        yield Build(result=Exited(code=0), artifacts=Collection())
+        yield Outcome(result=Exited(code=0), artifacts=Collection())
 
-    async def connect(_: session.Settings) -> trio.abc.HalfCloseableStream:
+    async def connect(_: session.WorkerSettings) -> trio.abc.HalfCloseableStream:
         return stream
 
     monkeypatch.setattr(session, "run_build", run_build)
     monkeypatch.setattr(session, "_connect", connect)
     stream, other = trio.testing.memory_stream_pair()
     setup = Setup(backend=NoSandbox(options=Options()))
-    settings = session.Settings(host="127.0.0.1", port=1, platform="p1", setup=setup)
+    settings = session.WorkerSettings(host="127.0.0.1", port=1, platform="p1", setup=setup)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.work_once, settings, Drain())
         connection = WorkerConnection(other)  # type: ignore[arg-type]  # no socket, and none is needed here

@@ -17,6 +17,7 @@ from builder.address import format_address
 from builder.errors import BuilderError
 from builder.messages import Hello, JobRequested, ServerHello
 from builder.model import Instant, printable
+from builder.reasons import reason_of
 from builder.runtime import service
 from builder.runtime.files import lock
 from builder.runtime.nurseries import plain_nursery
@@ -185,7 +186,7 @@ class _Server:
         except trio.TooSlowError:
             logger.warning("%s: closed, it was silent for too long", peer)
         except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            logger.warning("%s: closed: %s", peer, printable(str(error)) or "the connection broke")
+            logger.warning("%s: closed: %s", peer, printable(reason_of(error)))
         except Exception:
             # a fault of ours, told in full; but the other peers must not pay for it
             logger.exception("%s: internal error", peer)
@@ -224,8 +225,7 @@ async def _listen(settings: Settings) -> list[trio.SocketListener]:
         except (OSError, ValueError, UnicodeError) as error:
             for listener in listeners:
                 await listener.aclose()
-            reason = getattr(error, "strerror", None) or error
-            raise StartError(f"can't listen on {format_address(address, settings.port)}: {reason}") from error
+            raise StartError(f"can't listen on {format_address(address, settings.port)}: {reason_of(error)}") from error
     return listeners
 
 
