@@ -246,15 +246,18 @@ async def test_a_job_leaves_all_queues_without_reading_them(store: Store) -> Non
 
 
 async def test_about_how_large_the_reply_to_info_is(store: Store) -> None:
-    assert await store.info_size() == 0
+    assert await store.info_within(0) == (0, await store.info())
     await store.schedule(ScriptJob(name="a", platform="p1", script=bytes(10**6)), Period.DAILY, NOW)
     await store.schedule(OrbBuildJob(name="b", opam_package="x"), Period.DAILY, NOW)
-    queued = await store.info_size()
+    queued, nothing = await store.info_within(10**6)
+    assert nothing is None
     encoded = len(codec.encode(await store.info()))
     assert encoded <= queued <= 3 * encoded
     await take(store, 1)
     await store.unschedule("a")
-    assert 10**6 < await store.info_size() < queued
+    size, reply = await store.info_within(queued)
+    assert 10**6 < size < queued
+    assert reply == await store.info()
 
 
 async def test_a_rescheduled_job_without_period_runs_once(store: Store) -> None:

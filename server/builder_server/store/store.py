@@ -42,6 +42,11 @@ class Store:
         """Write what is asked for, until cancelled."""
         await self.database.run()
 
+    @property
+    def version(self) -> int:
+        """Grows with every change; while it is the same, everything is."""
+        return self.database.version
+
     def close(self) -> None:
         """Close the database."""
         self.database.close()
@@ -115,9 +120,12 @@ class Store:
         """Return schedule, queues, running builds and dropped platforms, of one moment."""
         return await self.database.read(info.reply)
 
-    async def info_size(self) -> int:
-        """Return about how many bytes it takes to make the reply to info: most of it are scripts, which it repeats."""
-        return await self.database.read(info.size)
+    async def info_within(self, limit: int) -> tuple[int, InfoReply | None]:
+        """Return about how many bytes it takes to make the reply to info, and that where it takes no more than the limit.
+
+        Most of it are scripts, which the reply repeats.
+        """
+        return await self.database.read(partial(info.reply_within, limit=limit))
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 
