@@ -34,6 +34,9 @@ T = TypeVar("T")
 FILE_NAME = "full"
 _UNFINISHED = "full.part"
 
+DIGEST_SIZE = 12
+"""Bytes for each path of a build: two paths out of a million have the same ones by chance once in 10^17 builds."""
+
 
 def build_dir(data_dir: Path, build: Build) -> Path:
     """Return the directory of a build; the name of its job was checked when it was scheduled."""
@@ -50,18 +53,16 @@ def make_build_dir(data_dir: Path, build: Build) -> Path:
 class _Digests:
     """Paths that were seen. A million of them take 14 MB; as objects in a set they would take 100."""
 
-    _SIZE = 12
-
     def __init__(self) -> None:
         self._buckets: defaultdict[bytes, bytearray] = defaultdict(bytearray)  # by the first bytes: the others of each
 
     def add(self, path: bytes) -> bool:
         """Add a path; return False if it was there already."""
-        digest = hashlib.blake2b(path, digest_size=self._SIZE + 1).digest()
+        digest = hashlib.blake2b(path, digest_size=DIGEST_SIZE + 1).digest()
         # 4096 of them, so that a search is short
         bucket, rest = self._buckets[bytes((digest[0], digest[1] & 0xF))], digest[1:]
         found = bucket.find(rest)
-        while found > 0 and found % self._SIZE:  # the end of one and the begin of another
+        while found > 0 and found % DIGEST_SIZE:  # the end of one and the begin of another
             found = bucket.find(rest, found + 1)
         if found >= 0:
             return False

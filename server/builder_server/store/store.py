@@ -1,6 +1,6 @@
 """The store: what the rest of the server asks of the database, a transaction each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -15,7 +15,7 @@ from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
 from builder_server.store import builds, info, legacy, queues, schedule, uploads
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Taken
+from builder_server.store.records import AfterLoss, Build, Due, Taken
 from builder_server.store.waking import Waking, Woken
 
 T = TypeVar("T")
@@ -69,8 +69,11 @@ class Store:
         """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
         await self._wake(schedule.execute, name, on_platform)
 
-    async def queue_due(self, now: Instant) -> Instant | None:
-        """Queue every job whose time has come, set its next run; return the earliest next run of all."""
+    async def queue_due(self, now: Instant) -> Due:
+        """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
+
+        What somebody set by ``reschedule`` stays where it is.
+        """
         return await self._wake(schedule.queue_due, now)
 
     # --- platforms -------------------------------------------------------------------------------------------------
@@ -129,9 +132,13 @@ class Store:
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 
-    async def uploads(self, state: str) -> tuple[Build, ...]:
-        """Return the builds whose upload is in that state, oldest first."""
-        return await self.database.read(partial(uploads.in_state, state=state))
+    async def oldest_pending(self, under_way: Collection[UUID]) -> Build | None:
+        """Return the build that has waited for its upload for longest, other than those."""
+        return await self.database.read(partial(uploads.oldest_pending, under_way=under_way))
+
+    async def uploaded(self, after: UUID | None = None) -> tuple[UUID, ...]:
+        """Return the next builds, by their uuids, that were uploaded and whose files are still to be removed."""
+        return await self.database.read(partial(uploads.uploaded, after=after))
 
     async def set_upload(self, uuid: UUID, state: str) -> None:
         """Record how far the upload of a build is."""
