@@ -27,6 +27,7 @@ from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
 from builder_server.importer import import_state
+from builder_server.informer import Informer
 from builder_server.memory import Memory, SharingChannel
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import STEP_TIMEOUT
@@ -118,6 +119,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
 class _Server:
     _settings: Settings
     _store: Store
+    _informer: Informer
     _now: Callable[[], Instant]
     _attempts: Attempts
     _ticker: Ticker
@@ -140,7 +142,7 @@ class _Server:
         )
         attempts = Attempts(dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout)
         ticker = Ticker(store, now)
-        return cls(settings, store, now, attempts, ticker, uploader, connections)
+        return cls(settings, store, Informer(store), now, attempts, ticker, uploader, connections)
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
@@ -207,6 +209,7 @@ class _Server:
                 channel,
                 peer,
                 self._store,
+                self._informer,
                 self._attempts,
                 self._connections,
                 self._shutdown,

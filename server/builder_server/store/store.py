@@ -42,6 +42,11 @@ class Store:
         """Write what is asked for, until cancelled."""
         await self.database.run()
 
+    @property
+    def version(self) -> int:
+        """Grows with every change; while it is the same, everything is."""
+        return self.database.version
+
     def close(self) -> None:
         """Close the database."""
         self.database.close()
