@@ -36,6 +36,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/vulture
 
 unit: $(VENV)/.installed
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup

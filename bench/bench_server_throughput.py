@@ -1,4 +1,4 @@
-"""What builder-server carries: artifacts, console lines, observers, jobs; medians of several runs on this machine.
+"""What builder-server carries: console lines, observers, info, commands, jobs, artifacts; medians of several runs.
 
 python bench/bench_server_throughput.py [--runs N]
 
@@ -6,7 +6,7 @@ The peers are scripted ones in this process, and make their bytes before the clo
 server's as far as two processes on one machine allow.
 """
 
-import statistics
+import socket
 import sys
 import tempfile
 import time
@@ -20,18 +20,22 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), *(str(ROOT / name) for name in (".", "server", "worker", "client"))]
 
 from farm import Server, start_server  # noqa: E402  the harness of the tests, found through the path above
+from figures import cpu, show  # noqa: E402
 from scripted import CLIENT, ask, build, connect, do, schedule, take_job  # noqa: E402
 
 from builder import codec, execution  # noqa: E402
 from builder.execution import FinishedHead  # noqa: E402
-from builder.framing import frame, frame_header  # noqa: E402
-from builder.messages import Execute, JobFinished, Observe, Output  # noqa: E402
+from builder.framing import frame, frame_header, read_length  # noqa: E402
+from builder.messages import Execute, Info, JobFinished, Observe, Output  # noqa: E402
 from builder.model import Exited  # noqa: E402
+from builder.outputs import Outputs  # noqa: E402
 
 MB = 10**6
 ARTIFACT = 256 * MB
 LINES = 100_000
+WATCHED_LINES = 20_000
 OBSERVERS = 20
+INFOS = 800
 JOBS = 200
 WORKERS = 50
 
@@ -54,7 +58,7 @@ async def artifacts(server: Server) -> float:
     return ARTIFACT / MB / took
 
 
-async def lines(server: Server, observers: int = 0) -> float:
+async def lines(server: Server, observers: int = 0, count: int = LINES) -> float:
     """Return lines/s of a burst, with that many observers who read all of it, up to the durable record."""
     await do(server, Execute(name="job"))
 
@@ -65,21 +69,51 @@ async def lines(server: Server, observers: int = 0) -> float:
                 pass
 
     async with take_job(server) as taken:
-        data = b"".join(
-            frame(codec.encode(Output(uuid=taken.uuid, line=b"a line of usual length, number %06d" % number)))
-            for number in range(LINES)
-        )
+        data = Outputs(taken.uuid).join([b"a line of usual length, number %06d" % number for number in range(count)])
         started = time.perf_counter()
         async with trio.open_nursery() as nursery:
             for _ in range(observers):
                 nursery.start_soon(follow)
             await taken.peer.channel.send_bytes(Output, data)
             await taken.finish()
-        return LINES / (time.perf_counter() - started)
+        return count / (time.perf_counter() - started)
+
+
+async def line_cpu(server: Server) -> float:
+    """Return the microseconds of CPU that the server takes for a line."""
+    before = cpu(server.pid)
+    await lines(server)
+    return (cpu(server.pid) - before) / LINES * 1e6
 
 
 async def watched_lines(server: Server) -> float:
-    return await lines(server, OBSERVERS)
+    """Return the lines/s that all observers of a burst are sent together."""
+    return OBSERVERS * await lines(server, OBSERVERS, WATCHED_LINES)
+
+
+def _ask_info(port: int, times: int) -> None:
+    """Be a client that connects, says hello, asks for info, reads the replies and goes, some times in a row."""
+    hello, asked = (frame(codec.encode(message)) for message in (CLIENT, Info()))
+    for _ in range(times):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client, client.makefile("rb") as replies:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.sendall(hello)
+            replies.read(read_length(replies.read(8), 0)[0])
+            client.sendall(asked)
+            replies.read()
+
+
+async def infos(server: Server, clients: int = 1) -> float:
+    """Return infos/s of a small schedule, by clients that connect anew for each."""
+    started = time.perf_counter()
+    async with trio.open_nursery() as nursery:
+        for _ in range(clients):
+            nursery.start_soon(trio.to_thread.run_sync, _ask_info, server.port, INFOS // clients)
+    return INFOS / (time.perf_counter() - started)
+
+
+async def crowded_infos(server: Server) -> float:
+    return await infos(server, 8)
 
 
 async def commands(server: Server) -> float:
@@ -119,12 +153,15 @@ async def jobs(server: Server) -> float:
     return JOBS / (time.perf_counter() - started)
 
 
-BENCHES: dict[str, tuple[str, Callable[[Server], Awaitable[float]]]] = {
-    "artifacts, one of 256 MB": ("MB/s", artifacts),
-    "console, 100 000 lines": ("lines/s", lines),
-    f"console with {OBSERVERS} observers": ("lines/s", watched_lines),
-    "commands of 20 clients": ("commands/s", commands),
-    f"{JOBS} jobs by {WORKERS} workers": ("jobs/s", jobs),
+BENCHES: dict[str, tuple[Callable[[Server], Awaitable[float]], str, float | None]] = {
+    f"console, a burst of {LINES} lines": (lines, "lines/s", 200_000),
+    "    CPU of the server": (line_cpu, "us a line", 5),
+    f"{OBSERVERS} observers of {WATCHED_LINES} lines, delivered": (watched_lines, "lines/s", 400_000),
+    "info, one client": (infos, "info/s", 1500),
+    "info, 8 clients": (crowded_infos, "info/s", 1500),
+    "commands of 20 clients": (commands, "commands/s", None),
+    f"{JOBS} jobs by {WORKERS} workers": (jobs, "jobs/s", None),
+    f"artifacts, one of {ARTIFACT // MB} MB": (artifacts, "MB/s", None),  # last: the disk is busy for a while after it
 }
 
 
@@ -134,14 +171,14 @@ async def run(runs: int) -> None:
             await do(server, schedule("job"), schedule("other", "other"))
             await build(server)
             idle = server.memory()
-            for name, (unit, bench) in BENCHES.items():
-                figures = [await bench(server) for _ in range(runs)]
-                print(f"{name:32} {statistics.median(figures):10.0f} {unit}", flush=True)
-            print(f"{'memory idle':32} {idle / MB:10.0f} MB\n{'memory afterwards':32} {server.memory() / MB:10.0f} MB")
+            for name, (bench, unit, goal) in BENCHES.items():
+                show(name, [await bench(server) for _ in range(runs)], unit, goal=goal)
+            show("memory of the server, idle", [idle / MB], "MB")
+            show("memory of the server, afterwards", [server.memory() / MB], "MB")
 
 
 @click.command()
-@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Runs of each, for the median.")
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Runs of each, for the median.")
 def main(runs: int) -> None:
     """Measure what builder-server carries."""
     trio.run(run, runs)

@@ -1,118 +1,48 @@
-"""The order of messages on a connection, as one table, for all three programs. No I/O.
+"""One connection without its socket: bytes and messages in, messages and bytes out, in the order of the protocol.
 
-A connection is one exchange. Every message, sent or received, is a transition; a pair that the table does not have is
-an error: RemoteProtocolError when the peer sent it, LocalProtocolError when this program wanted to.
+What may be sent when is in ``builder.order``. A message that its table does not have is an error: RemoteProtocolError
+when the other side sent it, LocalProtocolError when this program wanted to. To send and to receive are independent: a
+program may do both at once, from two tasks.
 """
 
-import enum
-
 from builder import codec
-from builder.errors import ConnectionEnded, LocalProtocolError
+from builder.errors import ConnectionEnded, LocalProtocolError, ProtocolError, RemoteProtocolError
 from builder.framing import FrameReader, StreamedFrame, frame
-from builder.messages import (
-    DropPlatform,
-    Execute,
-    Failure,
-    Hello,
-    Info,
-    InfoReply,
-    JobFinished,
-    JobRequested,
-    JobSchedule,
-    Kind,
-    Message,
-    Observe,
-    Output,
-    Reschedule,
-    Role,
-    Schedule,
-    ScheduleOrbBuild,
-    ServerHello,
-    Success,
-    UndropPlatform,
-    Unschedule,
-)
-
-
-class State(enum.Enum):
-    """Where an exchange is; the names tell what has happened last."""
-
-    OPEN = enum.auto()
-    CLIENT_HELLO = enum.auto()
-    WORKER_HELLO = enum.auto()
-    CLIENT_READY = enum.auto()
-    WORKER_READY = enum.auto()
-    COMMANDED = enum.auto()
-    ASKED_INFO = enum.auto()
-    OBSERVING = enum.auto()
-    WAITING = enum.auto()
-    BUILDING = enum.auto()
-    DONE = enum.auto()
-
-
-class Side(enum.Enum):
-    """Who sends: the program that opened the connection, or the server."""
-
-    PEER = enum.auto()
-    SERVER = enum.auto()
-
-
-_COMMANDS: tuple[Kind, ...] = (
-    Schedule,
-    ScheduleOrbBuild,
-    Unschedule,
-    Reschedule,
-    Execute,
-    DropPlatform,
-    UndropPlatform,
-)
-
-# (state, who sends) -> what may be sent -> the state after it. The state after a hello depends on its role.
-_TABLE: dict[tuple[State, Side], dict[Kind, State]] = {
-    (State.OPEN, Side.PEER): {Hello: State.OPEN},
-    (State.CLIENT_HELLO, Side.SERVER): {ServerHello: State.CLIENT_READY},
-    (State.WORKER_HELLO, Side.SERVER): {ServerHello: State.WORKER_READY},
-    (State.CLIENT_READY, Side.PEER): dict.fromkeys(_COMMANDS, State.COMMANDED)
-    | {Info: State.ASKED_INFO, Observe: State.OBSERVING},
-    (State.COMMANDED, Side.SERVER): {Success: State.DONE, Failure: State.DONE},
-    (State.ASKED_INFO, Side.SERVER): {InfoReply: State.COMMANDED, Failure: State.DONE},
-    (State.OBSERVING, Side.SERVER): {Output: State.OBSERVING, Success: State.DONE, Failure: State.DONE},
-    (State.WORKER_READY, Side.PEER): {JobRequested: State.WAITING},
-    (State.WAITING, Side.SERVER): {JobSchedule: State.BUILDING},
-    (State.BUILDING, Side.PEER): {Output: State.BUILDING, JobFinished: State.DONE},
-}
-
-_AFTER_HELLO = {Role.CLIENT: State.CLIENT_HELLO, Role.WORKER: State.WORKER_HELLO}
+from builder.messages import Hello, Kind, Message, Output
+from builder.order import OPENING, PROTOCOLS, Protocol, Protocols, Side, State, Turn
+from builder.outputs import Outputs
 
 
 class Connection:
-    """One exchange, seen from one ``side``: bytes and messages in, messages and bytes out.
+    """A connection, seen from one ``side``. ``protocols`` are those that it may turn out to speak.
 
-    ``receive_data`` takes what came from the network and ``next_message`` returns what it meant. A job finished is
-    returned as its StreamedFrame; its body is then taken with ``read_body``.
+    ``receive_data`` takes what came from the network and ``next_message`` returns what it meant. A message of a kind
+    that is streamed is returned as its StreamedFrame; its body is then taken with ``read_body``.
     """
 
-    def __init__(self, side: Side) -> None:
-        self.state = State.OPEN
+    def __init__(self, side: Side, protocols: Protocols = PROTOCOLS) -> None:
+        self.states = {Side.PEER: State.OPENING, Side.SERVER: State.QUIET}
+        self.protocol: Protocol = OPENING
         self._side = side
         self._other = Side.SERVER if side is Side.PEER else Side.PEER
+        self._protocols = protocols
         self._reader = FrameReader()
         self._ended = False
 
     def receive_data(self, data: bytes | bytearray) -> None:
-        """Take bytes from the peer; empty ones mean that it has closed its side."""
+        """Take bytes from the other side; empty ones mean that it has closed its side."""
         if data:
             self._reader.feed(data)
         else:
             self._ended = True
 
     def next_message(self) -> Message | StreamedFrame | None:
-        """Return the peer's next message, or None while bytes are missing.
+        """Return the other side's next message, or None while bytes are missing.
 
-        Raises ProtocolError for what is no message, RemoteProtocolError for one out of turn, and ConnectionEnded
-        when the peer has closed and nothing is left to return.
+        Raises ProtocolError for what is no message, RemoteProtocolError for one out of turn or for a version that is not
+        spoken here, and ConnectionEnded when the other side has closed and nothing is left to return.
         """
-        allowed = _TABLE.get((self.state, self._other), {})
+        allowed = self.protocol.allowed(self._other, self.states[self._other])
         found = self._reader.next_frame(allowed)
         if found is None:
             if self._ended:
@@ -121,11 +51,21 @@ class Connection:
                 )
             return None
         if isinstance(found, StreamedFrame):
-            self.state = allowed[JobFinished]
+            self._turn(self._other, allowed[found.kind])
             return found
         message = codec.decode(found.body)
-        self._advance(message, allowed)
+        if isinstance(message, Hello):
+            self._choose(message, RemoteProtocolError)
+        self._turn(self._other, allowed[type(message)])
         return message
+
+    def take_outputs(self, outputs: Outputs) -> list[bytes]:
+        """Return the console lines at the front of what has come, as far as they can be had in bulk.
+
+        Where there are none, ``next_message`` tells what there is.
+        """
+        allowed = self.protocol.allowed(self._other, self.states[self._other])
+        return self._reader.take(outputs.cut) if Output in allowed else []
 
     @property
     def held(self) -> int:
@@ -138,7 +78,7 @@ class Connection:
         return self._reader.awaited
 
     def read_body(self) -> bytes:
-        """Return what has arrived of a job finished's body; see ``body_left``."""
+        """Return what has arrived of a streamed message's body; see ``body_left``."""
         data = self._reader.read_body()
         if not data and self._reader.body_left and self._ended:
             raise ConnectionEnded("the connection ended within a message")
@@ -146,24 +86,36 @@ class Connection:
 
     @property
     def body_left(self) -> int:
-        """Bytes of a job finished's body that are still to be read."""
+        """Bytes of a streamed message's body that are still to be read."""
         return self._reader.body_left
 
     def send(self, message: Message) -> bytes:
         """Return the bytes that send a message. Raises LocalProtocolError when it is not this side's turn for it."""
-        self._check_turn(type(message))
+        turn = self._own_turn(type(message))
         data = frame(codec.encode(message))
-        self._advance(message, _TABLE[self.state, self._side])
+        if isinstance(message, Hello):
+            self._choose(message, LocalProtocolError)
+        self._turn(self._side, turn)
         return data
 
-    def send_streamed(self, kind: Kind) -> None:
-        """Note that this side is sending a message of that kind whose bytes it makes by itself."""
-        self._check_turn(kind)
-        self.state = _TABLE[self.state, self._side][kind]
+    def send_made(self, kind: Kind) -> None:
+        """Note that this side is sending a message of that kind whose bytes were made elsewhere."""
+        self._turn(self._side, self._own_turn(kind))
 
-    def _check_turn(self, kind: Kind) -> None:
-        if kind not in _TABLE.get((self.state, self._side), {}):
-            raise LocalProtocolError(f"{kind.__name__} can't be sent in state {self.state.name}")
+    def _own_turn(self, kind: Kind) -> Turn:
+        state = self.states[self._side]
+        turn = self.protocol.allowed(self._side, state).get(kind)
+        if turn is None:
+            raise LocalProtocolError(f"{kind.__name__} can't be sent in state {state.name}")
+        return turn
 
-    def _advance(self, message: Message, allowed: dict[Kind, State]) -> None:
-        self.state = _AFTER_HELLO[message.role] if isinstance(message, Hello) else allowed[type(message)]
+    def _choose(self, hello: Hello, fault: type[ProtocolError]) -> None:
+        protocol = self._protocols.get((hello.role, hello.version))
+        if protocol is None:
+            raise fault(f"{hello.role.value} of unknown version {hello.version}")
+        self.protocol = protocol
+
+    def _turn(self, side: Side, turn: Turn) -> None:
+        self.states[side] = turn.own
+        if turn.other is not None:
+            self.states[Side.SERVER if side is Side.PEER else Side.PEER] = turn.other

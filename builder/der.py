@@ -1,6 +1,6 @@
 """The few rules of DER that are needed to walk, bound and write values without holding them whole.
 
-Tags are single bytes: no type of this protocol needs the multi-byte form, and it is refused.
+A tag is held as the number that its identifier octets make: 0x30, or 0xBF40 for the context tag 64.
 """
 
 from builder.errors import ProtocolError
@@ -10,34 +10,79 @@ INTEGER = 0x02
 TEXT = 0x0C
 """What the protocol calls UTF8String: any bytes."""
 
-MAX_HEADER = 9
-"""Bytes of the longest tag and length that are read: the length in up to 7 bytes."""
+_MAX_LENGTH = 7
+"""Bytes of the longest length, besides the one that counts them."""
+
+_MAX_TAG = 3
+"""Bytes of the longest tag: context tags up to 16383."""
 
 MAX_DEPTH = 16
 """Deepest nesting that is walked; the deepest value of the protocol, an info reply, has 10 levels."""
 
 
 def context(number: int) -> int:
-    """Return the tag byte of an EXPLICIT context tag."""
-    return 0xA0 | number
+    """Return an EXPLICIT context tag; ``number`` is less than 16384."""
+    if number < 0x1F:
+        return 0xA0 | number
+    if number < 0x80:
+        return 0xBF00 | number
+    return 0xBF0000 | (0x80 | number >> 7) << 8 | (number & 0x7F)
+
+
+def context_number(tag: int) -> int | None:
+    """Return the number of an EXPLICIT context tag, None for another tag: the inverse of ``context``."""
+    if tag >> 8 == 0:
+        return tag & 0x1F if tag & 0xE0 == 0xA0 else None
+    if tag >> 16 == 0:
+        return tag & 0x7F if tag >> 8 == 0xBF else None
+    return (tag >> 8 & 0x7F) << 7 | (tag & 0x7F) if tag >> 16 == 0xBF else None
+
+
+def read_tag(data: bytes | bytearray | memoryview, offset: int) -> tuple[int, int] | None:
+    """Return the tag and the offset behind it; None while bytes are missing. Raises ProtocolError if it is not DER."""
+    if len(data) <= offset:
+        return None
+    tag = data[offset]
+    if tag & 0x1F != 0x1F:
+        return tag, offset + 1
+    for end in range(offset + 1, offset + _MAX_TAG):
+        if len(data) <= end:
+            return None
+        tag = tag << 8 | data[end]
+        if data[end] < 0x80:
+            if end == offset + 1 and data[end] < 0x1F:
+                break
+            return tag, end + 1
+        if data[offset + 1] == 0x80:
+            break
+    raise ProtocolError("tag that is too long, or not in its shortest form")
 
 
 def header(tag: int, length: int) -> bytes:
     """Return the tag and length that begin a value with ``length`` bytes of content."""
+    identifier = tag.to_bytes((tag.bit_length() + 7) // 8, "big")
     if length < 0x80:
-        return bytes((tag, length))
+        return identifier + bytes((length,))
     size = (length.bit_length() + 7) // 8
-    return bytes((tag, 0x80 | size)) + length.to_bytes(size, "big")
+    return identifier + bytes((0x80 | size,)) + length.to_bytes(size, "big")
 
 
 def header_size(length: int) -> int:
-    """Return how many bytes ``header`` takes for that length."""
+    """Return how many bytes ``header`` takes for that length and a tag of one byte."""
     return 2 if length < 0x80 else 2 + (length.bit_length() + 7) // 8
 
 
 def value_size(length: int) -> int:
     """Return the bytes of a whole value with ``length`` bytes of content."""
     return header_size(length) + length
+
+
+def content_size(size: int) -> int:
+    """Return how many bytes of content a whole value of that size has, with a tag of one byte; -1 if none has that size."""
+    for header_ in range(2, min(size, 2 + _MAX_LENGTH) + 1):
+        if header_size(size - header_) == header_:
+            return size - header_
+    return -1
 
 
 def integer(value: int) -> bytes:
@@ -51,22 +96,22 @@ def read_header(data: bytes | bytearray | memoryview, offset: int) -> tuple[int,
 
     Raises ProtocolError for a header that is not DER.
     """
-    if len(data) < offset + 2:
+    found = read_tag(data, offset)
+    if found is None or len(data) <= found[1]:
         return None
-    tag, first = data[offset], data[offset + 1]
-    if tag & 0x1F == 0x1F:
-        raise ProtocolError("unknown tag in multi-byte form")
+    tag, offset = found
+    first = data[offset]
     if first < 0x80:
-        return tag, first, offset + 2
+        return tag, first, offset + 1
     size = first & 0x7F
     if size == 0:
         raise ProtocolError("indefinite length")
-    if size > MAX_HEADER - 2:
-        raise ProtocolError("length of more than 7 bytes")
-    start = offset + 2 + size
+    if size > _MAX_LENGTH:
+        raise ProtocolError(f"length of more than {_MAX_LENGTH} bytes")
+    start = offset + 1 + size
     if len(data) < start:
         return None
-    length = int.from_bytes(data[offset + 2 : start], "big")
+    length = int.from_bytes(data[offset + 1 : start], "big")
     if length < 0x80 or length < 1 << (8 * (size - 1)):
         raise ProtocolError("length that is not in its shortest form")
     return tag, length, start
@@ -93,14 +138,15 @@ def check(data: bytes, *, max_elements: int) -> None:
         found = read_header(data, offset)
         if found is None:
             raise ProtocolError("the value is cut off")
-        tag, length, start = found
+        _, length, start = found
+        is_constructed = data[offset] & 0x20
         end = start + length
         if end > ends[-1]:
             raise ProtocolError("an element is longer than what contains it")
         elements += 1
         if elements > max_elements:
             raise ProtocolError(f"more than {max_elements} elements")
-        if tag & 0x20:
+        if is_constructed:
             if len(ends) > MAX_DEPTH:
                 raise ProtocolError(f"nested deeper than {MAX_DEPTH} levels")
             ends.append(end)

@@ -42,6 +42,12 @@ class InvalidAddress(BuilderError, ValueError):
     exit_code = 2
 
 
+class InvalidEnvironment(BuilderError, ValueError):
+    """A variable of the environment that can't be used; the text names it."""
+
+    exit_code = 2
+
+
 class NobodyReads(BuilderError):
     """The reader of standard output has gone, as `head` does. It is no fault: nothing is said."""
 

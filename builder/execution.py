@@ -18,7 +18,7 @@ from uuid import UUID
 
 from attrs import frozen
 
-from builder import codec, der
+from builder import codec, der, syntax
 from builder.errors import ProtocolError
 from builder.messages import MAX_SCRIPT, JobFinished, Output
 from builder.model import Artifact, ConsoleLine, Execution, Instant, Result, ScriptJob, raw, text
@@ -195,7 +195,7 @@ class FinishedReader(_Reader):
         inner = yield from self._enter(der.SEQUENCE, end)
         if inner != end:
             raise ProtocolError("an element after the last one")
-        uuid = codec.decode_uuid((yield from self._primitive(der.TEXT, end, _MAX_SMALL)))
+        uuid = syntax.decode_uuid((yield from self._primitive(der.TEXT, end, _MAX_SMALL)))
         result = codec.decode_result((yield from self._element(end, _MAX_SMALL)))
         yield FinishedHead(uuid=uuid, result=result)
         yield from self._artifacts(end)
@@ -210,7 +210,7 @@ class ExecutionReader(_Reader):
         if inner != end:
             raise ProtocolError("an element after the last one")
         job = codec.decode_script_job((yield from self._element(end, _MAX_JOB)))
-        uuid = codec.decode_uuid((yield from self._primitive(der.TEXT, end, _MAX_SMALL)))
+        uuid = syntax.decode_uuid((yield from self._primitive(der.TEXT, end, _MAX_SMALL)))
         yield ExecutionHead(job=job, uuid=uuid)
         console_end = yield from self._enter(der.SEQUENCE, end)
         while self._consumed < console_end:
@@ -241,27 +241,6 @@ def encode_console_line(line: ConsoleLine) -> bytes:
     """Return a line as it stands in the console of an execution."""
     content = codec.encode_console_integer(line.delta) + der.header(der.TEXT, len(line.line)) + line.line
     return der.header(der.SEQUENCE, len(content)) + content
-
-
-def console_line_of(output: bytes) -> bytes:
-    """Return the same for the DER of an Output that has a timestamp and was encoded by this program.
-
-    Both hold the same two values in the other order, so they are moved and not decoded.
-    """
-    _, inner = _content(output, 0)
-    _, uuid = _content(output, inner)
-    line = uuid + der.value_size(16)
-    length, start = _content(output, line)
-    timestamp = start + length
-    content = output[timestamp:] + output[line:timestamp]
-    return der.header(der.SEQUENCE, len(content)) + content
-
-
-def _content(data: bytes, offset: int) -> tuple[int, int]:
-    found = der.read_header(data, offset)
-    assert found is not None, "the value is complete"
-    _, length, start = found
-    return length, start
 
 
 def artifact_head(path: str, size: int) -> bytes:
@@ -330,7 +309,7 @@ def decode(data: bytes) -> Execution:
             case ExecutionEnd():
                 end = event
             case ArtifactStart(path=path):
-                artifacts.append((codec.decode_path(raw(path)), []))
+                artifacts.append((syntax.decode_path(raw(path)), []))
             case ArtifactData(data=piece):
                 artifacts[-1][1].append(piece)
     reader.finish()

@@ -1,20 +1,24 @@
 """Frames: an 8-byte big-endian length, then exactly one DER value. Bytes in, frames out, no I/O.
 
 Rules kept here:
-1. A frame is refused by its header alone (length and first byte), before any of its body is stored.
+1. A frame is refused by its header alone (length and tag), before any of its body is stored.
 2. What is buffered is at most one frame of a kind that is expected, and what one ``feed`` brought beyond it.
-3. A job finished is never buffered: its body is handed on in pieces.
+3. A message of a kind that is streamed is never buffered: its body is handed on in pieces.
 """
 
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from attrs import frozen
 
+from builder import codec, der
 from builder.errors import FrameTooLarge, ProtocolError, RemoteProtocolError
-from builder.messages import KINDS, JobFinished, Kind
+from builder.messages import Kind
 
 _LENGTH = struct.Struct(">Q")
+
+_BULK = 128 * 1024
+"""Most bytes that are taken in bulk at once: two of the longest lines of our own worker."""
 
 
 def frame(body: bytes) -> bytes:
@@ -42,8 +46,9 @@ class Frame:
 
 @frozen(kw_only=True)
 class StreamedFrame:
-    """The begin of a job finished with a body of ``length`` bytes, to be taken with ``FrameReader.read_body``."""
+    """The begin of a streamed message with a body of ``length`` bytes, to be taken with ``FrameReader.read_body``."""
 
+    kind: Kind
     length: int
 
 
@@ -78,31 +83,29 @@ class FrameReader:
         """Return the next frame, or None while bytes are missing.
 
         Raises ProtocolError for a frame that can't be a message or is larger than its kind may be, and
-        RemoteProtocolError for a kind that is not ``expected`` now, as soon as its first 9 bytes are there.
+        RemoteProtocolError for a kind that is not ``expected`` now, as soon as its length and tag are there.
         """
         if self._body_left:
-            raise AssertionError("the body of a job finished must be read first")
+            raise AssertionError("the body of a streamed message must be read first")
         self._awaited = 0
         if len(self._buffer) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(self._buffer)
         if length < 2:
             raise ProtocolError("a frame that is too short for any message")
-        if len(self._buffer) == _LENGTH.size:
+        tag = der.read_tag(self._buffer, _LENGTH.size)
+        if tag is None:
             return None
-        tag = self._buffer[_LENGTH.size]
-        kind = KINDS.get(tag & 0x1F) if tag & 0xE0 == 0xA0 else None
-        if kind is None:
-            raise ProtocolError(f"unknown kind of message, tag 0x{tag:02x}")
+        _, kind = codec.kind_of(tag[0])
         if kind not in expected:
             names = " or ".join(sorted(kind.__name__ for kind in expected)) or "nothing"
             raise RemoteProtocolError(f"expected {names}, got {kind.__name__}")
         if length > kind.max_size:
             raise FrameTooLarge(f"{kind.__name__} of {length} bytes, more than the {kind.max_size} allowed")
-        if kind is JobFinished:
+        if kind.streamed:
             del self._buffer[: _LENGTH.size]
             self._body_left = length
-            return StreamedFrame(length=length)
+            return StreamedFrame(kind=kind, length=length)
         end = _LENGTH.size + length
         if len(self._buffer) < end:
             self._awaited = end
@@ -110,6 +113,19 @@ class FrameReader:
         body = bytes(memoryview(self._buffer)[_LENGTH.size : end])
         del self._buffer[:end]
         return Frame(body=body)
+
+    def take(self, cut: Callable[[bytes], tuple[list[bytes], int]]) -> list[bytes]:
+        """Return what ``cut`` makes of whole frames at the front of what has come; it tells where they end.
+
+        It leaves all else to ``next_frame``, and what the frames must be is its own affair.
+        """
+        if len(self._buffer) < self._awaited:
+            return []
+        found, end = cut(bytes(memoryview(self._buffer)[:_BULK]))
+        if end:
+            self._awaited = 0
+            del self._buffer[:end]
+        return found
 
     def read_body(self) -> bytes:
         """Return what has arrived of a streamed frame's body, empty while more must be fed or when it is complete."""

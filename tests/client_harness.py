@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from uuid import UUID
 
-from builder.connection import Connection, Side
+from builder.connection import Connection
 from builder.errors import ProtocolError
 from builder.framing import StreamedFrame
 from builder.messages import InfoReply, Message, ServerHello, Success
 from builder.model import Instant, RunningBuild, ScriptJob
+from builder.order import Side
 
 DEADLINE = 30.0
 """Seconds after which a test that waits has failed."""

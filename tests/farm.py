@@ -291,7 +291,7 @@ def running_server(root: Path, *arguments: str, env: Mapping[str, str] | None = 
 
 @contextmanager
 def running_worker(
-    server: Server, platform: str, *arguments: str, env: Mapping[str, str] | None = None
+    server: "Server | LocalServer", platform: str, *arguments: str, env: Mapping[str, str] | None = None
 ) -> Iterator[Program]:
     """Run builder-worker as a process until the block ends."""
     program = start(
@@ -331,6 +331,15 @@ class LocalServer:
     config_dir: Path
     port: int
     _stopped: trio.Event = field(factory=trio.Event)
+
+    @property
+    def remote(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def log_path(self) -> Path:
+        """Where a process would log; the logs of its workers lie beside it."""
+        return self.data_dir.with_name("server.log")
 
     def stop(self) -> None:
         """Stop it as SIGTERM does; the signal is sent once, since a second one would be this process's own."""

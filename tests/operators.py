@@ -3,12 +3,16 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+"""The one that the project installs for its tests, or the system's."""
 
 REQUIRED = frozenset(filter(None, os.environ.get("BUILDER_TEST_REQUIRE", "").split(",")))
 """Tools and files of operators that must be tested here, such as ``deb``: what would skip fails instead."""
@@ -29,6 +33,16 @@ def need(area: str, programs: Iterable[str], *, root: bool = False, python: str 
         pytest.fail(f"{area} must work here: {reason}")
     if reason:
         pytest.skip(f"{area}: {reason}")
+
+
+def shellcheck(*arguments: str | Path, stdin: bytes = b"") -> str:
+    """Return what shellcheck says of a script of /bin/sh."""
+    if SHELLCHECK is None:
+        need("shellcheck", ["shellcheck"])
+    done = subprocess.run(
+        [str(SHELLCHECK), "--shell=sh", *arguments], input=stdin, capture_output=True, timeout=60, check=False
+    )
+    return (done.stdout + done.stderr).decode("utf-8", "replace")
 
 
 def run(*command: str | Path, deadline: float = 120.0, check: bool = True, **options: object) -> str:

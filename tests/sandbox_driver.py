@@ -1,6 +1,6 @@
 """A worker's sandboxes without a worker: runs scripts in one back end, told by lines of JSON, as whichever user.
 
-    sandbox_driver.py '{"backend": …, "options": {…}, "uid": …, "delegate": …, "python": …}'
+    sandbox_driver.py '{"backend": …, "options": {…}, "uid": …, "delegate": …}'
 
 The first line of its answer is the back end's check. Then each line of standard input asks for one job, which run at
 the same time: {"id", "script", "limits", "environment", "announce", "end"}; or {"kill": id}. A job's answer
@@ -9,11 +9,8 @@ text to announce. The end, of the job or the driver, comes right after the start
 """
 
 import ctypes
-import encodings.ascii
-import encodings.unicode_escape
 import json
 import os
-import shutil
 import signal
 import sys
 import traceback
@@ -27,10 +24,6 @@ from builder.errors import BuilderError
 from builder_worker.sandbox import Backend, Console, Limits, Sandbox, Task, registry
 from builder_worker.sandbox.linux import cgroups
 from builder_worker.sandbox.options import Bind, Cache, Options
-from builder_worker.sandbox.processes import supervisor
-
-LOADED = (encodings.ascii, encodings.unicode_escape)
-"""What Python would load when it is needed: the plain user may not be allowed to read it."""
 
 PR_SET_DUMPABLE = 4
 MAX_OUTPUT = 1024 * 1024
@@ -41,7 +34,7 @@ def say(answer: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def become(uid: int, delegate: str, python: str) -> None:
+def become(uid: int, delegate: str) -> None:
     """Become a user to whom a part of every control group hierarchy was given, as systemd's Delegate=yes does."""
     groups = cgroups.find()
     groups.settle()
@@ -53,10 +46,6 @@ def become(uid: int, delegate: str, python: str) -> None:
                 os.chown(directory / name, uid, uid)
         leaf = directory / cgroups.WORKER_LEAF  # of a driver before this one; then no process may be beside it
         ((leaf if leaf.exists() else directory) / "cgroup.procs").write_text("0")
-    # What this user runs of ours must be where it may come.
-    sys.executable = python
-    supervisor.__file__ = shutil.copy(supervisor.__file__, os.environ["HOME"])
-    supervisor.__cached__ = ""  # type: ignore[attr-defined]
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
@@ -119,7 +108,7 @@ async def collect(console: Console, answer: dict[str, Any], announce: str | None
 async def main() -> None:
     given = json.loads(sys.argv[1])
     if given.get("uid"):
-        become(given["uid"], given["delegate"], given["python"])
+        become(given["uid"], given["delegate"])
     backend = registry.make(given["backend"], read_options(given["options"]))
     check = backend.check()
     removed = await backend.clean_up() if check.works else ()

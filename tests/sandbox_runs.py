@@ -15,13 +15,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 import trio
 from attrs import define, field, frozen
+from worker_copy import copy_worker, python
 
 from builder_worker.sandbox import roots
 
@@ -162,19 +162,6 @@ def plain_user() -> int:
             return pwd.getpwnam(USER).pw_uid
 
 
-@cache
-def python_for(uid: int) -> str:
-    """Return a Python that a user may run: that of the tests may lie where only root can come."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        with suppress(OSError):
-            if (
-                subprocess.run([python, "-I", "-S", "-c", ""], user=uid, group=uid, cwd="/", check=False).returncode
-                == 0
-            ):
-                return python
-    give_up("python3", f"none that the user {USER} may run")
-
-
 @contextmanager
 def work_directory(privilege: str) -> Iterator[Path]:
     """A directory for jobs that belongs to the one who runs them."""
@@ -228,18 +215,21 @@ def start(
         "options": {"work_root": str(work_root), **options},
         "uid": uid,
         "delegate": delegate,
-        "python": None if uid is None else python_for(uid),
     }
     # A short name: podman puts sockets below it, whose names are bounded, and waits 20 s for one that is too long.
     home = home or Path(tempfile.mkdtemp(prefix="b-", dir="/tmp"))
+    program, path = [sys.executable, str(DRIVER)], os.pathsep.join(sys.path)
     if uid is not None:
         os.chown(home, uid, uid)
+        copy = home / "worker"
+        if not copy.exists():
+            copy_worker(copy, DRIVER)
+        program, path = [python(), str(copy / DRIVER.name)], str(copy)
     process = subprocess.Popen(
-        [sys.executable, str(DRIVER), json.dumps(given)],
+        [*program, json.dumps(given)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=dict(os.environ)
-        | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home), "SECRET": secret, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=dict(os.environ) | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home), "SECRET": secret, "PYTHONPATH": path},
     )
     return Driver(process=process, backend=backend, home=home, work_root=work_root, delegate=delegate)
 

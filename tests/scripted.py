@@ -14,7 +14,6 @@ from attrs import frozen
 from farm import DEADLINE, Reachable, eventually_async
 
 from builder import codec
-from builder.connection import Side
 from builder.framing import frame
 from builder.messages import (
     CLIENT_VERSION,
@@ -35,6 +34,7 @@ from builder.messages import (
     Success,
 )
 from builder.model import Artifact, Exited, Period, Result, RunningBuild, ScriptJob
+from builder.order import Side
 from builder.runtime.channel import Channel
 
 T = TypeVar("T")
@@ -83,11 +83,20 @@ class ScriptedPeer:
             try:
                 with trio.fail_after(max(0.0, end - time.monotonic())):
                     piece = await self.stream.receive_some(65536)
-            except trio.BrokenResourceError:  # it closed with bytes of ours unread
+            except trio.BrokenResourceError:  # it reset the connection, or closed with bytes of ours unread
                 return data
             if not piece:
                 return data
             data += piece
+
+    async def wait_end(self) -> str:
+        """Wait until the server ends the connection without a word, and return how: ``closed`` or ``reset``."""
+        try:
+            with trio.fail_after(DEADLINE):
+                assert await self.stream.receive_some(65536) == b""
+        except trio.BrokenResourceError:
+            return "reset"
+        return "closed"
 
 
 @asynccontextmanager
@@ -154,9 +163,10 @@ class Taken:
         await self.peer.send(*(Output(uuid=self.uuid, line=line) for line in lines))
 
     async def finish(self, result: Result | None = None, artifacts: Iterable[Artifact] = ()) -> None:
-        """Send the result, and wait until the server has recorded it and closes."""
+        """Send the result, and wait until the server has recorded it and closes in order."""
         await self.send_result(result, artifacts)
-        assert await self.peer.wait_closed() == b""
+        if await self.peer.wait_end() != "closed":
+            raise trio.BrokenResourceError("the server has reset the connection")
 
     async def send_result(self, result: Result | None = None, artifacts: Iterable[Artifact] = ()) -> None:
         body = codec.encode(JobFinished(uuid=self.uuid, result=result or Exited(code=0), artifacts=tuple(artifacts)))

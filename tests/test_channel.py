@@ -7,7 +7,6 @@ import trio
 from trio.testing import memory_stream_pair
 
 from builder import codec, framing
-from builder.connection import Side, State
 from builder.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from builder.framing import StreamedFrame
 from builder.messages import (
@@ -23,6 +22,7 @@ from builder.messages import (
     Success,
 )
 from builder.model import Artifact, Exited, ScriptJob
+from builder.order import PROTOCOLS, Side, State
 from builder.runtime.channel import Channel
 
 UUID_1 = UUID(int=1)
@@ -53,7 +53,7 @@ async def test_a_client_asks() -> None:
         assert await server.receive() == Info()
         await server.send(EMPTY, Success())
         assert await client.receive() == EMPTY
-        assert client.receive_nowait() == Success()
+        assert client.connection.next_message() == Success()
         await server.aclose()
         with pytest.raises(RemoteProtocolError, match="ended"):
             await client.wait_closed()
@@ -73,7 +73,7 @@ async def test_a_worker_works() -> None:
         await worker.send_bytes(JobFinished, framing.frame_header(len(body)) + body[:100])
         for start in range(100, len(body), 1000):
             await worker.send_body(body[start : start + 1000])
-        assert worker.connection.state is State.DONE
+        assert set(worker.connection.states.values()) == {State.QUIET}
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
@@ -83,23 +83,24 @@ async def test_a_worker_works() -> None:
             assert await server.receive() == JobRequested(platform="p")
             await server.send(JOB)
             assert [await server.receive() for _ in LINES] == LINES
-            assert await server.receive() == StreamedFrame(length=len(body))
+            assert await server.receive() == StreamedFrame(kind=JobFinished, length=len(body))
             found = b""
             while piece := await server.receive_body():
                 found += piece
             assert found == body
             assert await server.receive_body() == b""
-            assert server.connection.state is State.DONE
+            assert set(server.connection.states.values()) == {State.QUIET}
 
 
 async def test_the_peer_goes_away_within_a_body() -> None:
     worker, server = channels()
-    server.connection.state = State.BUILDING
-    worker.connection.state = State.BUILDING
+    for channel in (server, worker):
+        channel.connection.protocol = PROTOCOLS[Role.WORKER, 5]
+        channel.connection.states[Side.PEER] = State.BUILDING
     with trio.fail_after(5):
         await worker.send_bytes(JobFinished, framing.frame_header(10) + b"\xa3\x08")
         await worker.aclose()
-        assert await server.receive() == StreamedFrame(length=10)
+        assert await server.receive() == StreamedFrame(kind=JobFinished, length=10)
         assert await server.receive_body() == b"\xa3\x08"
         with pytest.raises(RemoteProtocolError, match="within a message"):
             await server.receive_body()
@@ -119,7 +120,7 @@ async def test_garbage_is_an_error_of_the_protocol(data: bytes) -> None:
 async def test_nothing_may_come_while_the_end_is_awaited() -> None:
     peer, end = memory_stream_pair()
     client = Channel(end, Side.PEER)
-    client.connection.state = State.DONE
+    client.connection.states[Side.PEER] = State.QUIET
     with trio.fail_after(5):
         await peer.send_all(framing.frame(codec.encode(Success())))
         with pytest.raises(RemoteProtocolError, match="expected nothing, got Success"):

@@ -330,7 +330,12 @@ def test_a_million_ignored_files() -> None:
         (b"\x30\x03\x0c\x02x\x00", "longer than what contains it"),
         (b"\x30\x00\x00", "after the end"),
         (b"\x0c\x00\x00", "after the end"),
-        (b"\x1f\x00", "multi-byte"),
+        (b"\x1f\x00\x00", "shortest form"),
+        (b"\xbf\x1e\x00", "shortest form"),
+        (b"\xbf\x80\x40\x00", "shortest form"),
+        (b"\xbf\x81\x82\x03\x00", "too long"),
+        (b"\xbf", "cut off"),
+        (b"\xbf\x81", "cut off"),
         (b"\x30\x80\x00\x00", "indefinite"),
         (b"\x30\x88" + bytes(8), "more than 7 bytes"),
         (b"\x30\x81\x7f" + bytes(127), "shortest"),
@@ -359,7 +364,8 @@ def test_millions_of_tiny_elements() -> None:
 
 
 def test_tiny_elements_are_counted_before_they_become_objects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "_MAX_LIST_ELEMENTS", 50_000)  # measuring memory makes millions slow
+    for owner, name in ((codec, "_MAX_STATE_ELEMENTS"), (InfoReply, "max_elements"), (JobFinished, "max_elements")):
+        monkeypatch.setattr(owner, name, 50_000)  # measuring memory makes millions slow
     refused_within(64 * 1024, codec.decode, info_reply_with_names(50_000))
     refused_within(64 * 1024, codec.decode_state, value(0x30, value(0xA5, text_value(b"")) * 50_000))
     refused_within(64 * 1024, codec.decode, finished_with(value(0x30, text_value(b"a"), text_value(b"")) * 50_000))

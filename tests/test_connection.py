@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder import codec, framing
-from builder.connection import Connection, Side, State
+from builder.connection import Connection
 from builder.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from builder.framing import StreamedFrame
 from builder.messages import (
@@ -36,6 +36,7 @@ from builder.messages import (
     Unschedule,
 )
 from builder.model import Aborted, Instant, OrbBuildJob, Period, ScriptJob
+from builder.order import OPENING, PROTOCOLS, Protocol, Side, State
 
 UUID_1 = UUID(int=1)
 SCRIPT = ScriptJob(name="n", platform="p", script=b"s")
@@ -65,41 +66,51 @@ EXAMPLES: tuple[Message, ...] = (
     Failure(message="m"),
 )
 
-# The order of the protocol, written down a second time: state, who sends what, state after it.
+# The order of the protocol, written down a second time: who is in which state may send what, and the states after it of
+# the sender and of the other side, where that changes.
 PEER, SERVER = Side.PEER, Side.SERVER
-TURNS: dict[tuple[State, Side], dict[type[Message], State]] = {
-    (State.CLIENT_HELLO, SERVER): {ServerHello: State.CLIENT_READY},
-    (State.WORKER_HELLO, SERVER): {ServerHello: State.WORKER_READY},
-    (State.CLIENT_READY, PEER): {
-        Schedule: State.COMMANDED,
-        ScheduleOrbBuild: State.COMMANDED,
-        Unschedule: State.COMMANDED,
-        Reschedule: State.COMMANDED,
-        Execute: State.COMMANDED,
-        DropPlatform: State.COMMANDED,
-        UndropPlatform: State.COMMANDED,
-        Info: State.ASKED_INFO,
-        Observe: State.OBSERVING,
+Turns = dict[tuple[Side, State], dict[type[Message], tuple[State, State | None]]]
+ASKED = (State.QUIET, State.ANSWERING)
+SAID = (State.QUIET, None)
+TURNS: dict[str, Turns] = {
+    "nobody": {(PEER, State.OPENING): {Hello: (State.QUIET, State.GREETING)}},
+    "client": {
+        (SERVER, State.GREETING): {ServerHello: (State.QUIET, State.ASKING)},
+        (PEER, State.ASKING): {
+            Schedule: ASKED,
+            ScheduleOrbBuild: ASKED,
+            Unschedule: ASKED,
+            Reschedule: ASKED,
+            Execute: ASKED,
+            DropPlatform: ASKED,
+            UndropPlatform: ASKED,
+            Info: (State.QUIET, State.INFORMING),
+            Observe: (State.QUIET, State.SHOWING),
+        },
+        (SERVER, State.ANSWERING): {Success: SAID, Failure: SAID},
+        (SERVER, State.INFORMING): {InfoReply: (State.ANSWERING, None), Failure: SAID},
+        (SERVER, State.SHOWING): {Output: (State.SHOWING, None), Success: SAID, Failure: SAID},
     },
-    (State.COMMANDED, SERVER): {Success: State.DONE, Failure: State.DONE},
-    (State.ASKED_INFO, SERVER): {InfoReply: State.COMMANDED, Failure: State.DONE},
-    (State.OBSERVING, SERVER): {Output: State.OBSERVING, Success: State.DONE, Failure: State.DONE},
-    (State.WORKER_READY, PEER): {JobRequested: State.WAITING},
-    (State.WAITING, SERVER): {JobSchedule: State.BUILDING},
-    (State.BUILDING, PEER): {Output: State.BUILDING, JobFinished: State.DONE},
+    "worker": {
+        (SERVER, State.GREETING): {ServerHello: (State.QUIET, State.REQUESTING)},
+        (PEER, State.REQUESTING): {JobRequested: (State.QUIET, State.OFFERING)},
+        (SERVER, State.OFFERING): {JobSchedule: (State.QUIET, State.BUILDING)},
+        (PEER, State.BUILDING): {Output: (State.BUILDING, None), JobFinished: SAID},
+    },
+}
+DONE = {PEER: State.QUIET, SERVER: State.QUIET}
+SPOKEN: dict[str, Protocol] = {
+    "nobody": OPENING,
+    "client": PROTOCOLS[Role.CLIENT, 13],
+    "worker": PROTOCOLS[Role.WORKER, 5],
 }
 
 
-def state_after(state: State, side: Side, message: Message) -> State | None:
-    if isinstance(message, Hello):
-        role = State.CLIENT_HELLO if message.role is Role.CLIENT else State.WORKER_HELLO
-        return role if (state, side) == (State.OPEN, PEER) else None
-    return TURNS.get((state, side), {}).get(type(message))
-
-
-def connection(side: Side, state: State) -> Connection:
+def connection(side: Side, spoken: str, **states: State) -> Connection:
+    """Return a connection in the middle of an exchange; a side whose state is not given waits."""
     made = Connection(side)
-    made.state = state
+    made.protocol = SPOKEN[spoken]
+    made.states = {each: states.get(each.name.lower(), State.QUIET) for each in Side}
     return made
 
 
@@ -108,51 +119,58 @@ def other(side: Side) -> Side:
 
 
 def label(value: object) -> str:
-    return value.name if isinstance(value, (State, Side)) else type(value).__name__
+    return value.name if isinstance(value, (State, Side)) else value if isinstance(value, str) else type(value).__name__
+
+
+def after(spoken: str, side: Side, state: State, message: Message) -> dict[Side, State] | None:
+    turn = TURNS[spoken].get((side, state), {}).get(type(message))
+    return None if turn is None else {side: turn[0], other(side): turn[1] or State.QUIET}
 
 
 def test_there_is_an_example_of_each_kind() -> None:
     assert {type(message) for message in EXAMPLES} == set(KINDS.values())
 
 
+@pytest.mark.parametrize("spoken", TURNS)
 @pytest.mark.parametrize("state", State, ids=label)
 @pytest.mark.parametrize("side", Side, ids=label)
 @pytest.mark.parametrize("message", EXAMPLES, ids=label)
-def test_sending(state: State, side: Side, message: Message) -> None:
-    sender = connection(side, state)
-    streamed = connection(side, state)
-    after = state_after(state, side, message)
-    if after is None:
+def test_sending(spoken: str, state: State, side: Side, message: Message) -> None:
+    sender = connection(side, spoken, **{side.name.lower(): state})
+    made_elsewhere = connection(side, spoken, **{side.name.lower(): state})
+    before = dict(sender.states)
+    expected = after(spoken, side, state, message)
+    if expected is None:
         with pytest.raises(LocalProtocolError, match=type(message).__name__):
             sender.send(message)
         with pytest.raises(LocalProtocolError, match=type(message).__name__):
-            streamed.send_streamed(type(message))
-        assert sender.state is streamed.state is state
+            made_elsewhere.send_made(type(message))
+        assert sender.states == made_elsewhere.states == before
     else:
         assert sender.send(message) == framing.frame(codec.encode(message))
-        assert sender.state is after
-        if not isinstance(message, Hello):  # its role is not known from its kind
-            streamed.send_streamed(type(message))
-            assert streamed.state is after
+        made_elsewhere.send_made(type(message))
+        assert sender.states == made_elsewhere.states == expected
 
 
+@pytest.mark.parametrize("spoken", TURNS)
 @pytest.mark.parametrize("state", State, ids=label)
 @pytest.mark.parametrize("side", Side, ids=label)
 @pytest.mark.parametrize("message", EXAMPLES, ids=label)
-def test_receiving(state: State, side: Side, message: Message) -> None:
-    receiver = connection(other(side), state)
+def test_receiving(spoken: str, state: State, side: Side, message: Message) -> None:
+    receiver = connection(other(side), spoken, **{side.name.lower(): state})
+    before = dict(receiver.states)
     body = codec.encode(message)
     receiver.receive_data(framing.frame(body))
-    after = state_after(state, side, message)
-    if after is None:
+    expected = after(spoken, side, state, message)
+    if expected is None:
         with pytest.raises(RemoteProtocolError, match=f"got {type(message).__name__}"):
             receiver.next_message()
-        assert receiver.state is state
+        assert receiver.states == before
     else:
         found = receiver.next_message()
-        assert receiver.state is after
+        assert receiver.states == expected
         if isinstance(message, JobFinished):
-            assert found == StreamedFrame(length=len(body))
+            assert found == StreamedFrame(kind=JobFinished, length=len(body))
             assert receiver.body_left == len(body)
             assert receiver.read_body() == body
             assert receiver.body_left == 0
@@ -160,18 +178,39 @@ def test_receiving(state: State, side: Side, message: Message) -> None:
             assert found == message
 
 
+@pytest.mark.parametrize("hello", [CLIENT, WORKER], ids=["client", "worker"])
+def test_a_hello_chooses_the_order(hello: Hello) -> None:
+    peer, server = Connection(PEER), Connection(SERVER)
+    server.receive_data(peer.send(hello))
+    assert server.next_message() == hello
+    assert peer.protocol is server.protocol is PROTOCOLS[hello.role, hello.version]
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [Hello(role=Role.CLIENT, version=5), Hello(role=Role.WORKER, version=13), Hello(role=Role.CLIENT, version=100)],
+)
+def test_a_version_that_nobody_speaks(hello: Hello) -> None:
+    server = Connection(SERVER)
+    server.receive_data(framing.frame(codec.encode(hello)))
+    with pytest.raises(RemoteProtocolError, match=f"{hello.role.value} of unknown version {hello.version}"):
+        server.next_message()
+    with pytest.raises(LocalProtocolError, match="unknown version"):
+        Connection(PEER).send(hello)
+
+
 def test_a_wrong_turn_is_refused_before_the_body_arrives() -> None:
-    server = connection(SERVER, State.CLIENT_READY)
+    server = connection(SERVER, "client", peer=State.ASKING)
     server.receive_data(framing.frame_header(1000) + b"\xa2")
     with pytest.raises(RemoteProtocolError, match="got JobSchedule"):
         server.next_message()
 
 
 def test_older_commands_are_read_as_the_newer_ones() -> None:
-    server = connection(SERVER, State.CLIENT_READY)
+    server = connection(SERVER, "client", peer=State.ASKING)
     server.receive_data(framing.frame(bytes.fromhex("ab030c0178")))
     assert server.next_message() == Execute(name="x", platform=None)
-    client = connection(PEER, State.ASKED_INFO)
+    client = connection(PEER, "client", server=State.INFORMING)
     client.receive_data(framing.frame(bytes.fromhex("a7083006300030003000")))
     assert isinstance(client.next_message(), InfoReply)
 
@@ -203,10 +242,10 @@ def test_a_message_before_the_end_still_counts() -> None:
 
 
 def test_the_peer_closes_within_a_body() -> None:
-    server = connection(SERVER, State.BUILDING)
+    server = connection(SERVER, "worker", peer=State.BUILDING)
     server.receive_data(framing.frame_header(10) + b"\xa3\x08")
     server.receive_data(b"")
-    assert server.next_message() == StreamedFrame(length=10)
+    assert server.next_message() == StreamedFrame(kind=JobFinished, length=10)
     assert server.read_body() == b"\xa3\x08"
     assert server.body_left == 8
     with pytest.raises(RemoteProtocolError, match="within a message"):
@@ -214,11 +253,11 @@ def test_the_peer_closes_within_a_body() -> None:
 
 
 def test_bytes_after_the_exchange() -> None:
-    server = connection(SERVER, State.BUILDING)
+    server = connection(SERVER, "worker", peer=State.BUILDING)
     server.receive_data(framing.frame(codec.encode(EXAMPLES[6])) + framing.frame(codec.encode(Info())))
     server.next_message()
     server.read_body()
-    assert server.state is State.DONE
+    assert server.states == DONE
     with pytest.raises(RemoteProtocolError, match="expected nothing, got Info"):
         server.next_message()
 
@@ -245,8 +284,8 @@ def test_a_recorded_exchange(exchange: tuple[str, int]) -> None:
         message = codec.decode(receiver.read_body()) if isinstance(found, StreamedFrame) else found
         assert receiver.body_left == 0
         assert sender.send(message) == recorded
-        assert sender.state is receiver.state
-    assert ends["c2s"].state is State.DONE
+        assert sender.states == receiver.states
+    assert ends["c2s"].states == DONE
     for end in ends.values():
         end.receive_data(b"")
         with pytest.raises(RemoteProtocolError, match=r"the connection ended$"):
@@ -269,16 +308,24 @@ def test_a_recorded_exchange_byte_by_byte(exchange: tuple[str, int]) -> None:
             else:
                 found = server.next_message()
                 body += server.read_body() if isinstance(found, StreamedFrame) else b""
-        assert found == (StreamedFrame(length=len(body)) if body else codec.decode(recorded[8:]))
+        assert found == (StreamedFrame(kind=JobFinished, length=len(body)) if body else codec.decode(recorded[8:]))
 
 
-@given(st.sampled_from(State), st.sampled_from(Side), strategies.mutated(strategies.messages.map(codec.encode)))
-def test_whatever_a_peer_sends_the_error_is_one_of_the_protocol(state: State, side: Side, body: bytes) -> None:
-    receiver = connection(side, state)
+@given(
+    st.sampled_from(sorted(TURNS)),
+    st.sampled_from(State),
+    st.sampled_from(Side),
+    strategies.mutated(strategies.messages.map(codec.encode)),
+)
+def test_whatever_a_peer_sends_the_error_is_one_of_the_protocol(
+    spoken: str, state: State, side: Side, body: bytes
+) -> None:
+    receiver = connection(side, spoken, **{other(side).name.lower(): state})
+    before = dict(receiver.states)
     receiver.receive_data(framing.frame(body))
     try:
         found = receiver.next_message()
     except ProtocolError:
-        assert receiver.state is state
+        assert receiver.states == before
         return
     assert found is not None

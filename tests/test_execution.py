@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vectors import Vector
 
-from builder import codec, der, execution
+from builder import codec, der, execution, syntax
 from builder.errors import ProtocolError
 from builder.execution import (
     ArtifactData,
@@ -25,7 +25,7 @@ from builder.execution import (
     FinishedHead,
     FinishedReader,
 )
-from builder.messages import JobFinished, Output
+from builder.messages import JobFinished
 from builder.model import Artifact, ConsoleLine, Execution, Exited, Instant, ScriptJob, raw
 
 EXEC = vectors.load("exec")
@@ -92,12 +92,6 @@ def artifact_events(artifacts: Iterable[Artifact]) -> list[Event]:
         if file.content:
             events.append(ArtifactData(data=file.content))
     return events
-
-
-@given(st.integers(-(2**62), 2**62 - 1), st.binary(max_size=300))
-def test_a_line_of_an_output_is_the_line_of_an_execution(delta: int, line: bytes) -> None:
-    output = codec.encode(Output(uuid=UUID_1, line=line, timestamp=delta))
-    assert execution.console_line_of(output) == execution.encode_console_line(ConsoleLine(delta=delta, line=line))
 
 
 @given(strategies.executions)
@@ -213,7 +207,7 @@ def with_paths_checked(events: list[Event] | None) -> list[Event] | None:
     """Do with the paths of a reader, which hands them on as they are, what decoding the whole value does."""
     try:
         return events and [
-            ArtifactStart(path=codec.decode_path(raw(event.path)), size=event.size)
+            ArtifactStart(path=syntax.decode_path(raw(event.path)), size=event.size)
             if isinstance(event, ArtifactStart)
             else event
             for event in events

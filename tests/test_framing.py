@@ -91,7 +91,7 @@ def test_a_frame_is_refused_by_its_header(kind: type[Message]) -> None:
 def test_a_job_finished_has_a_limit_too() -> None:
     reader = FrameReader()
     reader.feed(framing.frame_header(JobFinished.max_size) + b"\xa3")
-    assert reader.next_frame(ALL) == StreamedFrame(length=JobFinished.max_size)
+    assert reader.next_frame(ALL) == StreamedFrame(kind=JobFinished, length=JobFinished.max_size)
     refused = FrameReader()
     refused.feed(framing.frame_header(JobFinished.max_size + 1) + b"\xa3")
     with pytest.raises(FrameTooLarge):
@@ -106,11 +106,28 @@ def test_a_frame_that_is_too_short(length: int) -> None:
         reader.next_frame(ALL)
 
 
-@pytest.mark.parametrize("tag", sorted(set(range(256)) - {0xA0 | number for number in KINDS}))
+BEGINS = {0xA0 | number for number in KINDS}
+LONG = {first | 0x1F for first in range(0, 256, 32)}
+
+
+@pytest.mark.parametrize("tag", sorted(set(range(256)) - BEGINS - LONG))
 def test_a_first_byte_that_begins_no_message(tag: int) -> None:
     reader = FrameReader()
     reader.feed(framing.frame_header(4) + bytes((tag,)))
     with pytest.raises(ProtocolError, match=f"tag 0x{tag:02x}"):
+        reader.next_frame(ALL)
+
+
+@pytest.mark.parametrize("first", sorted(LONG))
+@pytest.mark.parametrize(
+    ("rest", "reason"), [(b"\x40", "tag 0x{}40"), (b"\x81\x00", "tag 0x{}8100"), (b"\x05", "shortest form")]
+)
+def test_a_long_tag_that_begins_no_message(first: int, rest: bytes, reason: str) -> None:
+    reader = FrameReader()
+    reader.feed(framing.frame_header(4) + bytes((first,)))
+    assert reader.next_frame(ALL) is None
+    reader.feed(rest)
+    with pytest.raises(ProtocolError, match=reason.format(f"{first:02x}")):
         reader.next_frame(ALL)
 
 
@@ -146,7 +163,7 @@ def test_a_streamed_body_is_not_held() -> None:
     piece = bytes(64 * 1024)
     reader = FrameReader()
     reader.feed(framing.frame_header(length) + b"\xa3")
-    assert reader.next_frame({JobFinished}) == StreamedFrame(length=length)
+    assert reader.next_frame({JobFinished}) == StreamedFrame(kind=JobFinished, length=length)
     assert reader.body_left == length
     assert reader.read_body() == b"\xa3"
     total = 1
@@ -166,7 +183,7 @@ def test_a_streamed_body_is_not_held() -> None:
 def test_the_frame_after_a_streamed_one() -> None:
     reader = FrameReader()
     reader.feed(framing.frame(b"\xa3\x00") + framing.frame(codec.encode(Success())))
-    assert reader.next_frame(ALL) == StreamedFrame(length=2)
+    assert reader.next_frame(ALL) == StreamedFrame(kind=JobFinished, length=2)
     assert reader.read_body() == b"\xa3\x00"
     assert reader.read_body() == b""
     assert reader.next_frame(ALL) == Frame(body=codec.encode(Success()))

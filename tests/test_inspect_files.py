@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ from uuid import UUID
 
 import attrs
 import pytest
-from client_harness import assert_one_line, environment, run_in_terminal, run_inspect
+from client_harness import DEADLINE, assert_one_line, environment, run_in_terminal, run_inspect
 
 from builder import execution
 from builder.execution import ExecutionEnd, ExecutionHead, artifact_head, encode_console_line, execution_head
@@ -126,6 +127,7 @@ def test_json(make: Make) -> None:
     path = make()
     short = json.loads(run_inspect(str(path), "--json").stdout)
     assert short == {
+        "file": str(path),
         "job": "hello",
         "platform": "p1",
         "uuid": str(U),
@@ -279,6 +281,107 @@ def test_a_fifo_in_the_way_is_not_waited_for(make: Make, tmp_path: Path) -> None
     done = run_inspect(str(make()), "--output", str(out))
     assert done.returncode == 1
     assert done.stderr.count(b"not written: ") == 2
+
+
+# --- several files ---
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> list[str]:
+    """Return the paths of three builds of a job, as the README has them, and of a damaged and a missing one between."""
+    paths = []
+    for number, name in enumerate("abcde"):
+        path = tmp_path / name / "full"
+        path.parent.mkdir()
+        artifacts = (Artifact(path="greeting", content=name.encode()),)
+        data = execution.encode(attrs.evolve(EXECUTION, uuid=UUID(int=number), artifacts=artifacts))
+        path.write_bytes(data[:-1] if name == "b" else data)
+        paths.append(str(path))
+    Path(paths[3]).unlink()
+    return paths
+
+
+@pytest.mark.parametrize("options", [(), ("--job",), ("--script",), ("--console", "--times"), ("--json", "--console")])
+def test_several_are_shown_as_each_alone_and_named(several: list[str], options: tuple[str, ...]) -> None:
+    done = run_inspect(*several, *options)
+    assert done.returncode == 4  # the damaged one; the missing one alone is 2
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"builder-inspect: {several[1]} is damaged or no execution: ")
+    assert lines[1] == f"builder-inspect: can't read {several[3]}: No such file or directory"
+    alone = {path: run_inspect(path, *options) for path in several}
+    assert [shown.returncode for shown in alone.values()] == [0, 4, 0, 2, 0]
+    assert b"".join(shown.stderr for shown in alone.values()) == done.stderr
+    good = [several[0], several[2], several[4]]
+    if "--json" in options:
+        assert done.stdout == b"".join(alone[path].stdout for path in good)
+        assert [json.loads(alone[path].stdout)["file"] for path in good] == good
+    else:
+        texts = [f"==> {path} <==\n".encode() + alone[path].stdout for path in good]
+        assert done.stdout == b"\n".join(texts)
+
+
+def test_artifacts_of_several_go_to_folders_of_their_own(several: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    good = [several[0], several[2], several[4]]
+    assert run_inspect(*good, "--output", str(out)).returncode == 0
+    names = {str(UUID(int=0)): b"a", str(UUID(int=2)): b"c", str(UUID(int=4)): b"e"}
+    written = {f"{uuid}/greeting": content for uuid, content in names.items()}
+    assert tree(out) == dict.fromkeys(names) | written
+    again = run_inspect(*good, "--output", str(out))
+    assert again.returncode == 1
+    assert again.stderr.decode().splitlines()[:2] == [
+        f"{several[0]}: not written: greeting: a file of that name exists (--force replaces it)",
+        f"builder-inspect: {several[0]}: 1 of 1 artifact not written",
+    ]
+    assert run_inspect(*good, "--output", str(out), "--force").returncode == 0
+
+
+def test_no_link_leads_out_of_the_folder_of_one_of_several(several: list[str], tmp_path: Path) -> None:
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    out.mkdir()
+    outside.mkdir()
+    (out / str(UUID(int=0))).symlink_to(outside)
+    done = run_inspect(several[0], several[2], "--output", str(out), "--force")
+    assert done.returncode == 1
+    assert tree(outside) == {}
+    assert (out / str(UUID(int=2)) / "greeting").read_bytes() == b"c"
+
+
+def test_a_file_that_can_not_be_read_to_its_end_hides_no_other(several: list[str]) -> None:
+    done = run_inspect("/proc/self/mem", several[2], "--job")
+    assert done.returncode == 2
+    assert done.stderr == b"builder-inspect: can't read /proc/self/mem: Input/output error\n"
+    assert done.stdout.startswith(f"==> {several[2]} <==\n".encode())
+
+
+def test_standard_input_among_several(several: list[str]) -> None:
+    done = run_inspect("-", several[2], "--job", stdin=Path(several[0]).read_bytes())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"==> <stdin> <==\n")
+
+
+def test_more_files_than_may_be_open(several: list[str]) -> None:
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+
+    done = run_inspect(*[several[0]] * 50, "--json", preexec_fn=few)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b'"file"') == 50
+
+
+def test_a_full_disk_ends_it_at_once(several: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "builder_client.inspect", *several],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=DEADLINE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode() == "builder-inspect: No space left on device\n"
 
 
 # --- damage ---

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from builder import codec, framing
-from builder.connection import _TABLE, Side, State
-from builder.messages import KINDS, Hello, Message, Role
+from builder.messages import KINDS, Hello, Kind, Role
+from builder.order import OPENING, PROTOCOLS, Side, State, Turn
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text("utf-8")
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -29,19 +29,21 @@ def test_the_table_of_messages() -> None:
 
 
 def test_the_table_of_a_connection() -> None:
-    found: dict[tuple[State, Side], dict[type[Message], State]] = {}
-    roles = {}
-    turn = (State.OPEN, Side.PEER)
-    for state, side, what, after in rows("A connection"):
-        if state:
-            turn = (State[state], Side[side.upper()])
-        if what.startswith("Hello as "):
-            roles[Role(what.removeprefix("Hello as "))] = State[after]
-            found[turn] = {Hello: State.OPEN}
-            continue
-        found.setdefault(turn, {}).update({NAMES[name]: State[after] for name in what.split(", ")})
-    assert found == _TABLE
-    assert roles == {Role.CLIENT: State.CLIENT_HELLO, Role.WORKER: State.WORKER_HELLO}
+    found: dict[str, dict[Side, dict[State, dict[Kind, Turn]]]] = {}
+    at = ["", "", ""]
+    for *where, what, after, others in rows("A connection"):
+        at = [here or before for here, before in zip(where, at, strict=True)]
+        role, side, state = at
+        turn = Turn(State[after], State[others] if others else None)
+        table = found.setdefault(role, {Side.PEER: {}, Side.SERVER: {}})[Side[side.upper()]]
+        table.setdefault(State[state], {}).update({NAMES[name]: turn for name in what.split(", ")})
+    spoken = {"": OPENING, "client": PROTOCOLS[Role.CLIENT, 13], "worker": PROTOCOLS[Role.WORKER, 5]}
+    assert found == {role: {Side.PEER: each.peer, Side.SERVER: each.server} for role, each in spoken.items()}
+
+
+def test_the_bounds_of_elements() -> None:
+    few, many = re.findall(r"([\d ]+\d)(?:, or| where there are lists)", PAGE)
+    assert {int(few.replace(" ", "")), int(many.replace(" ", ""))} == {kind.max_elements for kind in KINDS.values()}
 
 
 def test_the_bytes_of_the_first_frame() -> None:

@@ -213,7 +213,7 @@ async def test_the_workers_of_a_dropped_platform_wait(server: LocalServer) -> No
         await do(server, orb("orb"), DropPlatform(platform="p1"), schedule("b", "p2"))
         async with waiting_worker(server, "p1"), take_job(server, "p2") as taken:
             await taken.finish()  # others are served meanwhile
-        assert worker.channel.receive_nowait() is None
+        assert worker.channel.connection.next_message() is None
         assert (await info(server)).dropped_platforms == ("p1",)
         await do(server, UndropPlatform(platform="p1"), schedule("a", "p1"))
         assert (await given_job(worker)).job.name == "a"  # orb has no template

@@ -1,4 +1,4 @@
-"""builder-server with a full house: who says nothing goes for a newcomer, who has asked for something never does."""
+"""builder-server with all places taken: who says nothing goes for a newcomer, who has asked for something never does."""
 
 import resource
 import select

@@ -39,7 +39,7 @@ from scripted import (
 from builder.errors import ConnectionEnded
 from builder.messages import Failure, Observe, Output, Success
 from builder.model import Aborted, Artifact, Exited, RunningBuild
-from builder_server import builds, console
+from builder_server import attempt, console, recorder
 
 SOME = (Artifact(path="a", content=b"x" * 100_000), Artifact(path="b/c", content=b""))
 
@@ -83,8 +83,8 @@ def is_directory(descriptor: int) -> bool:
 
 
 STEPS: dict[str, Callable[[Fault], None]] = {
-    "the build's directory": lambda fault: fault.put_into(builds, "make_build_dir"),
-    "the console's file": lambda fault: fault.put_into(console, "ConsoleWriter"),
+    "the build's directory": lambda fault: fault.put_into(recorder, "make_build_dir"),
+    "the console's file": lambda fault: fault.put_into(recorder, "ConsoleWriter"),
     "a console line": lambda fault: fault.put_into(console, "_write_all"),
     "the head of full": lambda fault: fault.put_into(console, "copy_newest_first"),
     "fsync of full": lambda fault: fault.put_into(os, "fsync", when=lambda fd: not is_directory(fd)),
@@ -158,7 +158,7 @@ async def test_a_fault_that_stays(
     tmp_path: Path, fault: Fault, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The job is tried three times, then its failure is to be recorded, and that waits for the disk."""
-    monkeypatch.setattr(builds, "RETRY", 0.02)
+    monkeypatch.setattr(attempt, "RETRY", 0.02)
     async with run_server(tmp_path) as server, bystanders(server):
         await do(server, schedule("a"), schedule("b"))
         STEPS[step](fault)
@@ -267,12 +267,13 @@ async def test_a_job_is_not_handed_out(tmp_path: Path, failing_commits: Fault) -
 async def test_a_result_that_the_database_does_not_take(
     tmp_path: Path, failing_commits: Fault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(builds, "RETRY", 0.02)
+    monkeypatch.setattr(attempt, "RETRY", 0.02)
     async with run_server(tmp_path) as server:
         await do(server, schedule("a"))
         async with take_job(server) as taken:
             failing_commits.left = ALWAYS
-            await taken.finish(artifacts=SOME)
+            await taken.send_result(artifacts=SOME)
+            assert await taken.peer.wait_end() == "reset"
         await eventually(lambda: "can't be put back, trying again" in caplog.text)
         failing_commits.left = 0
         await wait_until_queued(server, "a")
@@ -285,7 +286,7 @@ async def test_a_result_that_the_database_does_not_take(
 async def test_a_loss_that_the_database_does_not_take(
     tmp_path: Path, failing_commits: Fault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(builds, "RETRY", 0.02)
+    monkeypatch.setattr(attempt, "RETRY", 0.02)
     async with run_server(tmp_path) as server:
         await do(server, schedule("a"))
         async with take_job(server) as taken:
@@ -378,7 +379,7 @@ async def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
 async def test_a_console_that_fills_the_disk_makes_room_again(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builds, "RETRY", 0.1)
+    monkeypatch.setattr(attempt, "RETRY", 0.1)
     async with run_server(small_disk) as server:
         await do(server, schedule("a"))
         for _ in range(3):

@@ -13,8 +13,9 @@ from builder import codec
 from builder.framing import frame
 from builder.messages import Failure, Observe, Output, Success
 from builder.model import Aborted, Exited, Result, Signalled, Stopped
-from builder_server import builds
-from builder_server.builds import Builds
+from builder_server.console import ConsoleWriter
+from builder_server.recorder import Recorder
+from builder_server.store import Build
 
 
 async def send_lines(taken: Taken, lines: Sequence[bytes]) -> None:
@@ -155,13 +156,13 @@ async def test_an_unknown_uuid(tmp_path: Path) -> None:
 async def test_a_build_that_is_about_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the transaction and the console's file it is running already, and not lost."""
     may_begin = trio.Event()
-    begin = Builds.begin
+    begin = Recorder.begin_console
 
-    async def slowly(self: Builds, build: object) -> object:
+    async def slowly(self: Recorder, build: Build) -> ConsoleWriter:
         await may_begin.wait()
-        return await begin(self, build)  # type: ignore[arg-type]
+        return await begin(self, build)
 
-    monkeypatch.setattr(builds.Builds, "begin", slowly)
+    monkeypatch.setattr(Recorder, "begin_console", slowly)
     async with run_server(tmp_path) as server, trio.open_nursery() as nursery:
         await do(server, schedule("a"))
 

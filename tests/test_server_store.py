@@ -3,9 +3,7 @@
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -14,12 +12,12 @@ from attrs import evolve
 from farm import DEADLINE, environment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stores import LOST, NOW, database, expand, opened, script, take, uuid
 
 from builder import codec
 from builder.messages import InfoReply
 from builder.model import (
     NEVER,
-    Aborted,
     Exited,
     Instant,
     Job,
@@ -28,55 +26,19 @@ from builder.model import (
     ScheduleItem,
     ScriptJob,
 )
-from builder_server import statements
-from builder_server.schema import metadata
-from builder_server.statements import MAX_PLATFORMS
-from builder_server.store import AfterLoss, Build, Refused, Store, StoreError, Taken
+from builder.runtime import sqlite
+from builder_server.errors import CommandRefused
+from builder_server.store import AfterLoss, Build, Due, Store, StoreError, Taken
+from builder_server.store import queues as store_queues
+from builder_server.store.queues import MAX_PLATFORMS
 
-NOW = Instant(1_795_194_796_123)
 HOUR = 3_600_000
-LOST = Aborted(message="worker lost")
-
-
-def script(name: str, platform: str = "p1") -> ScriptJob:
-    return ScriptJob(name=name, platform=platform, script=b"#!/bin/sh\n\0\xff")
-
-
-def uuid(number: int) -> UUID:
-    return UUID(int=number)
-
-
-def expand(job: OrbBuildJob) -> ScriptJob | None:
-    return ScriptJob(name=job.name, platform="p1", script=job.opam_package.encode())
-
-
-def no_template(_job: OrbBuildJob) -> ScriptJob | None:
-    return None
-
-
-@asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Store]:
-    store = Store(path / "db")
-    try:
-        with trio.fail_after(DEADLINE):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(store.run)
-                yield store
-                nursery.cancel_scope.cancel()
-    finally:
-        store.close()
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     async with opened(tmp_path) as found:
         yield found
-
-
-async def take(store: Store, number: int, platform: str = "p1") -> Build:
-    taken = await store.take(platform, uuid(number), NOW, expand)
-    assert taken.build is not None
-    return taken.build
 
 
 async def queues(store: Store) -> dict[str, list[str]]:
@@ -90,7 +52,7 @@ async def test_a_build_from_queue_to_history(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     build = await take(store, 1)
     assert build == Build(uuid=uuid(1), job=script("a"), started=NOW, losses=0)
-    assert await store.running() == (build,)
+    assert await store.running() == (build.uuid,)
     assert await store.find_build(uuid(1)) == build
     assert await store.take("p1", uuid(2), NOW, expand) == Taken()
     assert await store.finish(uuid(1), Instant(NOW.ms + 5), Exited(code=3), upload=False)
@@ -119,7 +81,7 @@ async def test_a_late_result_of_a_lost_build_is_not_recorded(store: Store) -> No
     assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
     await take(store, 2)
     assert not await store.finish(uuid(1), NOW, Exited(code=0), upload=False)
-    assert [build.uuid for build in await store.running()] == [uuid(2)]
+    assert await store.running() == (uuid(2),)
 
 
 async def test_three_losses_in_a_row(store: Store) -> None:
@@ -129,7 +91,7 @@ async def test_three_losses_in_a_row(store: Store) -> None:
         assert await store.lose(uuid(number), NOW, LOST, count=True) is AfterLoss.PUT_BACK
     assert (await take(store, 3)).losses == 2
     assert await store.lose(uuid(3), NOW, LOST, count=True) is AfterLoss.TOO_MANY
-    assert [build.uuid for build in await store.running()] == [uuid(3)]
+    assert await store.running() == (uuid(3),)
     assert await store.finish(uuid(3), NOW, LOST, upload=False)
     await store.execute("a", None)
     assert (await take(store, 4)).losses == 0
@@ -203,10 +165,10 @@ async def test_a_job_without_template_is_passed_over(store: Store) -> None:
     await store.schedule(script("z"), Period.DAILY, NOW)
     await take(store, 1)
     await store.schedule(OrbBuildJob(name="orb", opam_package="x"), Period.DAILY, NOW)
-    assert await store.take("p1", uuid(2), NOW, no_template) == Taken(blocked="orb")
+    assert await store.take("p1", uuid(2), NOW, None) == Taken(blocked="orb")
     await store.execute("z", None)
     await store.execute("orb", None)
-    taken = await store.take("p1", uuid(3), NOW, no_template)
+    taken = await store.take("p1", uuid(3), NOW, None)
     assert taken.blocked == "orb"
     assert taken.build is not None
     assert taken.build.job.name == "z"
@@ -215,12 +177,12 @@ async def test_a_job_without_template_is_passed_over(store: Store) -> None:
 
 async def test_there_are_not_more_platforms_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_PLATFORMS == 1000
-    monkeypatch.setattr(statements, "MAX_PLATFORMS", 3)
+    monkeypatch.setattr(store_queues, "MAX_PLATFORMS", 3)
     for number in range(3):
         await store.take(f"p{number}", uuid(number), NOW, expand)
-    with pytest.raises(Refused, match="there are 3 platforms already"):
+    with pytest.raises(CommandRefused, match="there are 3 platforms already"):
         await store.take("p3", uuid(9), NOW, expand)
-    with pytest.raises(Refused, match="there are 3 platforms already"):
+    with pytest.raises(CommandRefused, match="there are 3 platforms already"):
         await store.schedule(script("a", "p4"), Period.DAILY, NOW)
     assert list(await queues(store)) == ["p0", "p1", "p2"]
     assert (await store.info()).schedule == ()
@@ -234,13 +196,13 @@ async def test_due_jobs_are_queued_once_and_stay_on_their_grid(store: Store) -> 
     await store.schedule(script("b"), Period.NEVER, NOW)
     for number in (1, 2):
         await take(store, number)
-    assert await store.next_run() == Instant(NOW.ms + HOUR)
-    assert not await store.queue_due(Instant(NOW.ms + HOUR - 1))
+    assert await store.queue_due(Instant(NOW.ms + HOUR - 1)) == Due(next_run=Instant(NOW.ms + HOUR))
     assert await queues(store) == {"p1": []}
-    assert await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17))
+    assert await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17)) == Due(next_run=Instant(NOW.ms + 6 * HOUR))
     assert await queues(store) == {"p1": ["a"]}
-    assert await store.next_run() == Instant(NOW.ms + 6 * HOUR)
-    assert not await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17))
+    await take(store, 3)
+    assert await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17)) == Due(next_run=Instant(NOW.ms + 6 * HOUR))
+    assert await queues(store) == {"p1": []}
 
 
 async def test_what_was_missed_longest_is_queued_first(store: Store) -> None:
@@ -256,18 +218,18 @@ async def test_what_was_missed_longest_is_queued_first(store: Store) -> None:
 async def test_many_queues_cost_no_more_statements(store: Store) -> None:
     """A farm may have hundreds of platforms and thousands of jobs, and one writer."""
     seen: list[str] = []
-    sa.event.listen(store._engine, "before_cursor_execute", lambda *found: seen.append(found[2]))
+    sa.event.listen(database(store)._writer, "before_cursor_execute", lambda *found: seen.append(found[2]))
     counts: list[tuple[int, int, int]] = []
     orb = OrbBuildJob(name="a", opam_package="x")
     for platforms in (2, 100):
         for number in range(platforms):
-            await store.take(f"p{number}", uuid(number), NOW, no_template)
+            await store.take(f"p{number}", uuid(number), NOW, None)
         seen.clear()
         await store.schedule(orb, Period.HOURLY, NOW)
         scheduled = len(seen)
         assert await store.queue_due(NEVER)
         due = len(seen)
-        await store.take(f"new{platforms}", uuid(0), NOW, no_template)
+        await store.take(f"new{platforms}", uuid(0), NOW, None)
         counts.append((scheduled, due, len(seen)))
         assert (await queues(store)) == {name: ["a"] for name in await queues(store)}
         await store.unschedule("a")
@@ -275,7 +237,7 @@ async def test_many_queues_cost_no_more_statements(store: Store) -> None:
 
 
 async def test_a_job_leaves_all_queues_without_reading_them(store: Store) -> None:
-    plan = await store.read(
+    plan = await store.database.read(
         lambda connection: connection.exec_driver_sql("explain query plan delete from queue where job_id = 1").all()
     )
     (step,) = [row[3] for row in plan]
@@ -284,29 +246,31 @@ async def test_a_job_leaves_all_queues_without_reading_them(store: Store) -> Non
 
 
 async def test_about_how_large_the_reply_to_info_is(store: Store) -> None:
-    assert await store.info_size() == 0
+    assert await store.info_within(0) == (0, await store.info())
     await store.schedule(ScriptJob(name="a", platform="p1", script=bytes(10**6)), Period.DAILY, NOW)
     await store.schedule(OrbBuildJob(name="b", opam_package="x"), Period.DAILY, NOW)
-    queued = await store.info_size()
+    queued, nothing = await store.info_within(10**6)
+    assert nothing is None
     encoded = len(codec.encode(await store.info()))
     assert encoded <= queued <= 3 * encoded
     await take(store, 1)
     await store.unschedule("a")
-    assert 10**6 < await store.info_size() < queued
+    size, reply = await store.info_within(queued)
+    assert 10**6 < size < queued
+    assert reply == await store.info()
 
 
 async def test_a_rescheduled_job_without_period_runs_once(store: Store) -> None:
     await store.schedule(script("a"), Period.NEVER, NOW)
     await take(store, 1)
-    assert await store.next_run() == NEVER
+    assert await store.queue_due(NOW) == Due(next_run=NEVER)
     await store.reschedule("a", Instant(NOW.ms + 5), None)
-    assert await store.queue_due(Instant(NOW.ms + 5))
-    assert await store.next_run() == NEVER
+    assert await store.queue_due(Instant(NOW.ms + 5)) == Due(next_run=NEVER)
+    assert await queues(store) == {"p1": ["a"]}
 
 
 async def test_no_jobs_no_next_run(store: Store) -> None:
-    assert await store.next_run() is None
-    assert not await store.queue_due(NEVER)
+    assert await store.queue_due(NEVER) == Due(next_run=None)
 
 
 # --- groups --------------------------------------------------------------------------------------------------------
@@ -319,7 +283,7 @@ async def gather(*steps: Callable[[], object]) -> list[object]:
     async def one(index: int, step: Callable[[], object]) -> None:
         try:
             found[index] = await step()  # type: ignore[misc]
-        except (Refused, StoreError, ZeroDivisionError) as error:
+        except (CommandRefused, StoreError, ZeroDivisionError) as error:
             found[index] = error
 
     async with trio.open_nursery() as nursery:
@@ -330,7 +294,7 @@ async def gather(*steps: Callable[[], object]) -> list[object]:
 
 async def test_requests_share_a_commit(store: Store) -> None:
     commits: list[None] = []
-    sa.event.listen(store._engine, "commit", lambda _connection: commits.append(None))
+    sa.event.listen(database(store)._writer, "commit", lambda _connection: commits.append(None))
     await gather(*(lambda n=n: store.schedule(script(f"j{n}"), Period.DAILY, NOW) for n in range(100)))
     assert len(commits) <= 3
     assert len((await store.info()).schedule) == 100
@@ -341,7 +305,7 @@ async def test_a_refused_request_takes_nothing_with_it(store: Store) -> None:
         *(lambda n=n: store.schedule(script(f"j{n % 5}"), Period.DAILY, NOW) for n in range(20)),
         *(lambda: store.unschedule("unknown") for _ in range(5)),
     )
-    refused = [str(error) for error in results if isinstance(error, Refused)]
+    refused = [str(error) for error in results if isinstance(error, CommandRefused)]
     assert sorted(refused) == ["job name already used"] * 15 + ["unknown job unknown"] * 5
     assert sorted(item.job.name for item in (await store.info()).schedule) == [f"j{n}" for n in range(5)]
 
@@ -364,10 +328,10 @@ async def test_a_fault_of_ours_takes_nothing_with_it(store: Store) -> None:
 
 def fill_up(store: Store) -> None:
     """Allow the database not one page more: SQLITE_FULL, as a full disk gives it."""
-    with store._engine.connect() as connection:
+    with database(store)._writer.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
 
-    @sa.event.listens_for(store._engine, "begin")
+    @sa.event.listens_for(database(store)._writer, "begin")
     def limit(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 3}")
 
@@ -383,19 +347,17 @@ async def test_a_full_database_in_a_group(store: Store) -> None:
         lambda: store.unschedule("unknown"),
         lambda: store.unschedule("before"),
     )
-    assert [type(result) for result in results] == [type(None), StoreError, Refused, type(None)]
+    assert [type(result) for result in results] == [type(None), StoreError, CommandRefused, type(None)]
     assert str(results[1]) == "the database can't be written: database or disk is full"
     assert await queues(store) == {"p1": ["a"]}
     await store.unschedule("a")
 
 
-async def test_a_commit_that_fails_is_told_to_all_it_held(store: Store, tmp_path: Path) -> None:
+async def test_a_commit_that_fails_is_told_to_all_it_held(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another process holds the write lock for longer than the store waits."""
-
-    @sa.event.listens_for(store._engine, "begin")
-    def impatient(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("PRAGMA busy_timeout = 20")
-
+    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.02)
     other = sqlite3.connect(tmp_path / "db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     results = await gather(*(lambda n=n: store.schedule(script(f"j{n}"), Period.DAILY, NOW) for n in range(3)))
@@ -413,11 +375,11 @@ async def test_a_damaged_database_is_an_error_of_the_store(tmp_path: Path) -> No
         file.seek(100)
         file.write(b"\xff" * 8000)
     with pytest.raises(StoreError, match="can't open the database"):
-        Store(tmp_path / "db")
+        Store.open(tmp_path / "db")
 
 
 async def test_the_end_of_the_writer_is_told_to_all_who_wait(tmp_path: Path) -> None:
-    store = Store(tmp_path / "db")
+    store = Store.open(tmp_path / "db")
     results: list[object] = []
 
     async def schedule() -> None:
@@ -438,7 +400,7 @@ async def test_the_end_of_the_writer_is_told_to_all_who_wait(tmp_path: Path) -> 
 async def test_many_readers_at_once(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     results = await gather(*(store.info for _ in range(200)), *(lambda: store.queue_due(NOW) for _ in range(20)))
-    assert all(isinstance(result, InfoReply | bool) for result in results)
+    assert all(isinstance(result, InfoReply | Due) for result in results)
 
 
 # --- on disk -------------------------------------------------------------------------------------------------------
@@ -452,7 +414,7 @@ async def test_what_returned_is_on_disk(tmp_path: Path) -> None:
         "from builder.model import *\n"
         "from builder_server.store import Store\n"
         "async def main():\n"
-        "    store = Store(Path(sys.argv[1]))\n"
+        "    store = Store.open(Path(sys.argv[1]))\n"
         "    async with trio.open_nursery() as nursery:\n"
         "        nursery.start_soon(store.run)\n"
         "        job = ScriptJob(name='a', platform='p1', script=b'x')\n"
@@ -470,40 +432,12 @@ async def test_what_returned_is_on_disk(tmp_path: Path) -> None:
 
 
 async def test_how_the_database_is_written(store: Store) -> None:
-    with store._engine.connect() as connection:
+    with database(store)._writer.connect() as connection:
         pragmas = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys")
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
-
-
-def test_the_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> None:
-    Store(tmp_path / "migrated").close()
-    engine = sa.create_engine(f"sqlite:///{tmp_path}/made")
-    metadata.create_all(engine)
-    engine.dispose()
-
-    def shape(name: str) -> dict[str, object]:
-        engine = sa.create_engine(f"sqlite:///{tmp_path}/{name}")
-        inspector = sa.inspect(engine)
-        found: dict[str, object] = {}
-        for table in sorted(set(inspector.get_table_names()) - {"alembic_version"}):
-            columns = [
-                (column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(table)
-            ]
-            found[table] = (
-                columns,
-                inspector.get_pk_constraint(table)["constrained_columns"],
-                sorted((index["name"] or "", tuple(index["column_names"])) for index in inspector.get_indexes(table)),
-                sorted(constraint["sqltext"] for constraint in inspector.get_check_constraints(table)),
-                sorted(tuple(unique["column_names"]) for unique in inspector.get_unique_constraints(table)),
-                sorted((key["referred_table"], str(key["options"])) for key in inspector.get_foreign_keys(table)),
-            )
-        engine.dispose()
-        return found
-
-    assert shape("migrated") == shape("made")
 
 
 async def test_opening_again_changes_nothing(tmp_path: Path) -> None:
@@ -515,20 +449,20 @@ async def test_opening_again_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    Store(tmp_path / "db").close()
+    Store.open(tmp_path / "db").close()
     connection = sqlite3.connect(tmp_path / "db")
     connection.execute("update alembic_version set version_num = '9999'")
     connection.commit()
     connection.close()
     with pytest.raises(StoreError, match=r"is it of a newer version\?"):
-        Store(tmp_path / "db")
+        Store.open(tmp_path / "db")
 
 
 @pytest.mark.parametrize("content", [b"junk" * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
 def test_a_file_that_is_no_database_is_refused_and_stays(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "db").write_bytes(content)
     with pytest.raises(StoreError, match="can't open the database"):
-        Store(tmp_path / "db")
+        Store.open(tmp_path / "db")
     assert (tmp_path / "db").read_bytes() == content
 
 
@@ -588,12 +522,12 @@ async def _play(path: Path, steps: list[tuple[str, str | None, str | None]]) -> 
                     case "take", _, str():
                         await store.take(platform, uuid(number), now, expand)
                     case "finish", _, _ if running:
-                        assert await store.finish(running[0].uuid, now, Exited(code=0), upload=False)
+                        assert await store.finish(running[0], now, Exited(code=0), upload=False)
                     case "lose", _, _ if running:
-                        await store.lose(running[0].uuid, now, LOST, count=True)
+                        await store.lose(running[0], now, LOST, count=True)
                     case "tick", _, _:
                         await store.queue_due(now)
-            except Refused:
+            except CommandRefused:
                 pass
             check(await store.info())
 

@@ -12,7 +12,7 @@ from farm import eventually, log_lines
 from trio.testing import MockClock
 
 from builder.model import Instant, Period, ScriptJob
-from builder_server.store import Store, StoreError
+from builder_server.store import Due, Store, StoreError
 from builder_server.ticker import Ticker
 
 START = Instant(1_795_194_796_123)
@@ -25,8 +25,8 @@ class WatchedStore(Store):
     looks = 0
     broken = False
 
-    async def next_run(self) -> Instant | None:
-        found = await super().next_run()
+    async def queue_due(self, now: Instant) -> Due:
+        found = await super().queue_due(now)
         self.looks += 1
         if self.broken:
             raise StoreError("the database can't be read: disk I/O error")
@@ -41,14 +41,10 @@ class Farm:
     clock: MockClock
     ticker: Ticker | None = None
     wall: Instant = START
-    woken: int = 0
 
     def begin(self, nursery: trio.Nursery) -> None:
-        self.ticker = Ticker(self.store, lambda: self.wall, self.on_queued)
+        self.ticker = Ticker(self.store, lambda: self.wall)
         nursery.start_soon(self.ticker.run)
-
-    def on_queued(self) -> None:
-        self.woken += 1
 
     async def pass_time(self, ms: int) -> None:
         """Let time pass on both clocks, enough for the ticker to look, and wait until it has."""
@@ -57,37 +53,41 @@ class Farm:
         self.clock.jump(ms / 1000)
         await eventually(lambda: self.store.looks > looks, what="a look at what is due")
 
-    async def change(self) -> None:
-        """Wake the ticker as a client's command does."""
-        looks = self.store.looks
-        assert self.ticker
-        self.ticker.wake()
-        await eventually(lambda: self.store.looks > looks, what="a look at what is due")
-
     async def schedule(self, name: str, period: Period) -> None:
         """Add a job, and take it from the queue."""
-        await self.store.schedule(ScriptJob(name=name, platform="p1", script=b""), period, self.wall)
-        await self.change()
+        async with self.told_of(period.first_after(self.wall)):
+            await self.store.schedule(ScriptJob(name=name, platform="p1", script=b""), period, self.wall)
         await self.empty()
+
+    async def reschedule(self, name: str, ms: int, period: Period | None = None) -> None:
+        """Set a next run, in milliseconds from the start of the test."""
+        async with self.told_of(Instant(START.ms + ms)):
+            await self.store.reschedule(name, Instant(START.ms + ms), period)
+
+    @asynccontextmanager
+    async def told_of(self, new: Instant) -> AsyncIterator[None]:
+        """Wait for the look of a ticker that is told of a run, as it is where that is the next one now."""
+        looks, found = self.store.looks, (await self.store.info()).schedule
+        yield
+        if not found or new < found[0].next:
+            await eventually(lambda: self.store.looks > looks, what="a look at what is due")
 
     async def empty(self) -> list[str]:
         """Take all jobs from the queue and return their names."""
         names = []
-        while (build := (await self.store.take("p1", uuid4(), self.wall, lambda _: None)).build) is not None:
+        while (build := (await self.store.take("p1", uuid4(), self.wall, None)).build) is not None:
             names.append(build.job.name)
         return names
 
     async def next_run(self) -> int:
         """Milliseconds from the start of the test to the first next run."""
-        found = await Store.next_run(self.store)
-        assert found is not None
-        return found.ms - START.ms
+        return (await self.store.info()).schedule[0].next.ms - START.ms
 
 
 @asynccontextmanager
-async def ticking(path: Path, clock: MockClock) -> AsyncIterator[Farm]:
-    store = WatchedStore(path / "db")
-    farm = Farm(store, clock)
+async def ticking(path: Path, clock: MockClock, wall: Instant = START) -> AsyncIterator[Farm]:
+    store = WatchedStore.open(path / "db")
+    farm = Farm(store, clock, wall=wall)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         farm.begin(nursery)
@@ -108,20 +108,21 @@ async def farm(tmp_path: Path, mock_clock: MockClock) -> AsyncIterator[Farm]:
 
 async def test_a_due_job_is_queued_when_its_time_has_come(mock_clock: MockClock, farm: Farm) -> None:
     await farm.schedule("a", Period.HOURLY)
+    work = farm.store.waking.platform("p1")
+    queued = work.next
     for _ in range(59):
         await farm.pass_time(MINUTE)
     assert await farm.empty() == []
-    assert farm.woken == 0
+    assert not queued.is_set()
     await farm.pass_time(MINUTE)
     assert await farm.empty() == ["a"]
-    assert farm.woken == 1
+    assert queued.is_set()
     assert await farm.next_run() == 2 * HOUR
 
 
 async def test_the_ticker_wakes_for_the_next_run_and_not_only_each_minute(mock_clock: MockClock, farm: Farm) -> None:
     await farm.schedule("a", Period.DAILY)
-    await farm.store.reschedule("a", Instant(START.ms + 1500), None)
-    await farm.change()
+    await farm.reschedule("a", 1500)
     await farm.pass_time(1500)
     assert await farm.empty() == ["a"]
     assert await farm.next_run() == 1500 + DAY
@@ -137,7 +138,6 @@ async def test_missed_runs_run_once_and_the_next_stays_on_the_grid(
     await farm.schedule("a", period)
     await farm.pass_time(5 * step + 17 * SECOND)
     assert await farm.empty() == ["a"]
-    assert farm.woken == 1
     assert await farm.next_run() == 6 * step
     await farm.pass_time(MINUTE)
     assert await farm.empty() == []
@@ -151,7 +151,7 @@ async def test_a_clock_that_was_set_forward_is_noticed_within_a_minute(mock_cloc
     assert await farm.next_run() == 2 * WEEK
 
 
-async def test_a_clock_that_was_set_back_repeats_nothing(mock_clock: MockClock, farm: Farm) -> None:
+async def test_a_clock_that_was_set_back_repeats_nothing_at_once(mock_clock: MockClock, farm: Farm) -> None:
     await farm.schedule("a", Period.HOURLY)
     await farm.pass_time(HOUR)
     assert await farm.empty() == ["a"]
@@ -159,7 +159,83 @@ async def test_a_clock_that_was_set_back_repeats_nothing(mock_clock: MockClock, 
     for _ in range(5):
         await farm.pass_time(MINUTE)
     assert await farm.empty() == []
-    assert await farm.next_run() == 2 * HOUR
+    assert await farm.next_run() == HOUR
+
+
+PUT_BACK = "the clock was set back: next runs that were further away than their period are put back, of "
+
+
+async def test_a_clock_that_was_ahead_for_a_moment(
+    mock_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is planned meanwhile, by the ticker and by a client, runs when it would have; what somebody set stays."""
+    await farm.schedule("a", Period.DAILY)
+    await farm.schedule("set", Period.DAILY)
+    await farm.reschedule("set", 2000 * DAY)
+    farm.wall = Instant(START.ms + 1000 * DAY + 7 * HOUR)
+    await farm.pass_time(MINUTE)
+    await farm.schedule("new", Period.HOURLY)
+    assert {item.job.name: item.next.ms - START.ms for item in (await farm.store.info()).schedule} == {
+        "a": 1001 * DAY,
+        "set": 2000 * DAY,
+        "new": 1000 * DAY + 8 * HOUR + MINUTE,
+    }
+    farm.wall = Instant(START.ms + 2 * HOUR)
+    for _ in range(3):
+        await farm.pass_time(MINUTE)
+    assert {item.job.name: item.next.ms - START.ms for item in (await farm.store.info()).schedule} == {
+        "a": DAY,
+        "set": 2000 * DAY,
+        "new": 3 * HOUR + MINUTE,
+    }
+    (line,) = log_lines(caplog.text, PUT_BACK)
+    assert line.endswith(("of a, new", "of new, a"))
+    assert await farm.empty() == []
+    await farm.pass_time(DAY - 2 * HOUR - 3 * MINUTE)
+    assert sorted(await farm.empty()) == ["a", "new"]
+
+
+async def test_a_run_that_somebody_set_is_followed_by_one_of_the_servers_own(mock_clock: MockClock, farm: Farm) -> None:
+    await farm.schedule("a", Period.HOURLY)
+    await farm.reschedule("a", 30 * DAY)
+    farm.wall = Instant(START.ms + 1000 * DAY)
+    await farm.pass_time(MINUTE)
+    assert await farm.empty() == ["a"]
+    farm.wall = START
+    await farm.pass_time(MINUTE)
+    assert await farm.next_run() == HOUR
+
+
+async def test_a_clock_that_is_corrected_a_little_moves_nothing(
+    mock_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture
+) -> None:
+    await farm.schedule("a", Period.HOURLY)
+    farm.wall = Instant(START.ms - 2 * MINUTE + 1)
+    await farm.pass_time(MINUTE)
+    assert await farm.next_run() == HOUR
+    assert PUT_BACK not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wall", "expected"),
+    [
+        pytest.param(Instant(0), 5 * DAY, id="never set"),
+        pytest.param(Instant(START.ms - 3 * DAY), -2 * DAY, id="set back"),
+    ],
+)
+async def test_a_clock_that_stands_in_the_past_at_the_start(
+    tmp_path: Path, mock_clock: MockClock, wall: Instant, expected: int
+) -> None:
+    async with ticking(tmp_path, mock_clock) as farm:
+        farm.wall = Instant(START.ms + 4 * DAY)
+        await farm.schedule("a", Period.DAILY)
+    async with ticking(tmp_path, mock_clock, wall) as farm:
+        assert await farm.next_run() == expected
+        assert await farm.empty() == []
+        farm.wall = Instant(START.ms + 4 * DAY)
+        await farm.pass_time(MINUTE)
+        assert await farm.next_run() == 5 * DAY
+        assert await farm.empty() == ([] if expected == 5 * DAY else ["a"])
 
 
 async def test_a_job_that_waits_still_is_not_queued_twice(mock_clock: MockClock, farm: Farm) -> None:
@@ -172,8 +248,7 @@ async def test_a_job_that_waits_still_is_not_queued_twice(mock_clock: MockClock,
 
 async def test_rescheduled_nothing_runs_now_and_the_grid_moves(mock_clock: MockClock, farm: Farm) -> None:
     await farm.schedule("a", Period.HOURLY)
-    await farm.store.reschedule("a", Instant(START.ms + 90 * MINUTE), None)
-    await farm.change()
+    await farm.reschedule("a", 90 * MINUTE)
     assert await farm.empty() == []
     await farm.pass_time(HOUR)
     assert await farm.empty() == []
@@ -184,8 +259,7 @@ async def test_rescheduled_nothing_runs_now_and_the_grid_moves(mock_clock: MockC
 
 async def test_rescheduled_with_a_period(mock_clock: MockClock, farm: Farm) -> None:
     await farm.schedule("a", Period.NEVER)
-    await farm.store.reschedule("a", Instant(START.ms + MINUTE), Period.DAILY)
-    await farm.change()
+    await farm.reschedule("a", MINUTE, Period.DAILY)
     await farm.pass_time(MINUTE)
     assert await farm.empty() == ["a"]
     assert await farm.next_run() == MINUTE + DAY
@@ -201,16 +275,9 @@ async def test_runs_missed_while_the_server_was_down(tmp_path: Path, mock_clock:
     async with ticking(tmp_path, mock_clock) as farm:
         await farm.schedule("a", Period.HOURLY)
         await farm.schedule("b", Period.DAILY)
-    store = WatchedStore(tmp_path / "db")
-    farm = Farm(store, mock_clock, wall=Instant(START.ms + 5 * HOUR + 1))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(store.run)
-        farm.begin(nursery)
-        await eventually(lambda: store.looks)
+    async with ticking(tmp_path, mock_clock, Instant(START.ms + 5 * HOUR + 1)) as farm:
         assert await farm.empty() == ["a"]
         assert await farm.next_run() == 6 * HOUR
-        nursery.cancel_scope.cancel()
-    store.close()
 
 
 async def test_a_database_that_can_not_be_read_is_tried_again(

@@ -1,122 +1,43 @@
 """builder-server's uploads to a real HTTP endpoint, which takes them, refuses them, is slow, or drops them."""
 
-import base64
-import http.server
-import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from attrs import define, field
+import sqlalchemy as sa
+import trio
+from endpoints import CREDENTIALS, SOME, USER, Endpoint, one_build, serving, wait_state
 from farm import DEADLINE, Server, eventually, free_port, launch_server, log_lines, start_server
-from scripted import build, do, info, schedule
+from scripted import info
+from stores import NOW, database, opened, script, take, uuid
 
-from builder import execution
-from builder.model import Artifact, Execution
+from builder.model import Exited, Instant, Period
+from builder_server import upload
+from builder_server.receiver import Receiver
+from builder_server.store import schema
+from builder_server.upload import Uploader
 
-SOME = (Artifact(path="a", content=b"x" * 1_000_000), Artifact(path="b/c", content=b""))
-CREDENTIALS = "Basic " + base64.b64encode(b"us er:se/cret").decode("ascii")
-USER = "us%20er:se%2Fcret@"
 SECRETS = ("se/cret", "se%2Fcret", "us er", "us%20er", CREDENTIALS.split()[1], "token")
-
-
-@define
-class Request:
-    """What an endpoint was asked."""
-
-    path: str
-    headers: dict[str, str]
-    raw_headers: bytes
-    body: bytes = b""
-
-    @property
-    def execution(self) -> Execution:
-        return execution.decode(self.body)
-
-
-@define
-class Endpoint:
-    """An HTTP server; ``status`` may be changed, and ``delay`` holds up its answers until it is set."""
-
-    port: int
-    status: int = 201
-    location: str = ""
-    drop_after: int | None = None
-    go_on: threading.Event = field(factory=threading.Event)
-    requests: list[Request] = field(factory=list)
-
-    def url(self, user: str = USER) -> str:
-        return f"http://{user}127.0.0.1:{self.port}/upload?token=1"
-
-
-def serve_http(endpoint: Endpoint, listener: http.server.ThreadingHTTPServer) -> None:
-    listener.serve_forever(poll_interval=0.01)
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    yield from endpoints()
+    with serving() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
 def other_endpoint() -> Iterator[Endpoint]:
-    yield from endpoints()
-
-
-def endpoints() -> Iterator[Endpoint]:
-    found: list[Endpoint] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            endpoint = found[0]
-            request = Request(self.path, dict(self.headers.items()), self.headers.as_bytes())
-            endpoint.requests.append(request)
-            size = int(self.headers["Content-Length"])
-            if endpoint.drop_after is not None:
-                self.rfile.read(min(size, endpoint.drop_after))
-                self.close_connection = True
-                return
-            request.body = self.rfile.read(size)
-            endpoint.go_on.wait(DEADLINE)
-            self.send_response(endpoint.status)
-            if endpoint.location:
-                self.send_header("Location", endpoint.location)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
-        listener.daemon_threads = True
-        listener.block_on_close = False
-        found.append(Endpoint(listener.server_port))
-        found[0].go_on.set()
-        thread = threading.Thread(target=serve_http, args=(found[0], listener), daemon=True)
-        thread.start()
-        yield found[0]
-        found[0].go_on.set()
-        listener.shutdown()
-        thread.join(DEADLINE)
-
-
-async def one_build(server: Server, name: str = "a") -> UUID:
-    await do(server, schedule(name))
-    return (await build(server, lines=[b"one"], artifacts=SOME))[0]
+    with serving() as endpoint:
+        yield endpoint
 
 
 def check_log(server: Server) -> None:
     """The log, in its wordiest form, has no secret and no traceback."""
     assert not [secret for secret in SECRETS if secret in server.log], server.log
     assert "Traceback" not in server.log
-
-
-async def wait_state(server: Server, uuid: UUID, state: str) -> None:
-    sql = f"select upload from build where uuid = '{uuid}'"
-    await eventually(lambda: server.query(sql) == [(state,)], what=f"upload {state}")
 
 
 async def test_what_was_taken_is_not_kept(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -174,6 +95,66 @@ async def test_nobody_waits_for_a_slow_endpoint(tmp_path: Path, endpoint: Endpoi
             await wait_state(server, uuid, "done")
         assert {request.execution.uuid for request in endpoint.requests} == set(uuids)
         assert not list(server.data_dir.glob("*/*/full"))
+
+
+async def test_of_many_that_are_pending_only_those_under_way_are_in_memory(tmp_path: Path, endpoint: Endpoint) -> None:
+    size, count = 200_000, 100
+    endpoint.go_on.clear()
+    row = {"job_id": 1, "name": "job", "platform": "p1", "script": bytes(size), "state": "finished", "losses": 0}
+    rows = [row | {"uuid": str(uuid(n)), "started": n, "finished": n, "upload": "pending"} for n in range(count)]
+    for number in range(2):
+        (tmp_path / "job" / str(uuid(number))).mkdir(parents=True)
+        (tmp_path / "job" / str(uuid(number)) / "full").write_bytes(b"full")
+    async with opened(tmp_path) as store, trio.open_nursery() as nursery:
+        await store.database.write(lambda connection: connection.execute(sa.insert(schema.build), rows).rowcount)
+        uploader = Uploader(store, tmp_path, Receiver.at(endpoint.url(), {}))
+        tracemalloc.start()
+        nursery.start_soon(uploader.run)
+        await eventually(lambda: len(endpoint.requests) == 2)
+        uploader.wake()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        nursery.cancel_scope.cancel()
+        endpoint.go_on.set()
+    assert peak < 20 * size
+
+
+async def test_the_oldest_is_uploaded_first(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        for number, finished in ((1, 30), (2, 10), (3, 20)):
+            await store.schedule(script(f"j{number}"), Period.DAILY, NOW)
+            await take(store, number)
+            await store.finish(uuid(number), Instant(NOW.ms + finished), Exited(code=0), upload=True)
+        found: list[UUID] = []
+        while (build := await store.oldest_pending(found)) is not None:
+            found.append(build.uuid)
+        assert found == [uuid(2), uuid(3), uuid(1)]
+
+
+async def test_an_upload_is_noted_once_the_database_takes_it(
+    tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(upload, "RETRY_DATABASE", 0.01)
+    async with opened(tmp_path) as store, trio.open_nursery() as nursery:
+        await store.schedule(script("a"), Period.DAILY, NOW)
+        await take(store, 1)
+        await store.finish(uuid(1), NOW, Exited(code=0), upload=True)
+        (tmp_path / "a" / str(uuid(1))).mkdir(parents=True)
+        (tmp_path / "a" / str(uuid(1)) / "full").write_bytes(b"full")
+        broken = [True]
+
+        @sa.event.listens_for(database(store)._writer, "commit")
+        def fail(_connection: sa.Connection) -> None:
+            if broken:
+                raise OSError("disk I/O error")
+
+        nursery.start_soon(Uploader(store, tmp_path, Receiver.at(endpoint.url(), {})).run)
+        await eventually(lambda: caplog.text.count("its upload can't be noted, trying again: ") > 1)
+        broken.clear()
+        await eventually(lambda: not (tmp_path / "a" / str(uuid(1)) / "full").exists())
+        assert len(endpoint.requests) == 1
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("after", [0, 100_000])
@@ -292,7 +273,14 @@ async def test_a_file_that_is_gone(tmp_path: Path, endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "ftp://us%20er:se%2Fcret@host/", "http://", "http://us%20er:se%2Fcret@h:x/"]
+    "url",
+    [
+        "nonsense",
+        "ftp://us%20er:se%2Fcret@host/",
+        "http://",
+        "http://us%20er:se%2Fcret@h:x/",
+        "http://us%20er:se%2Fcret@h/\udcff",
+    ],
 )
 def test_a_wrong_url_stops_the_start_without_being_told(tmp_path: Path, url: str) -> None:
     server = launch_server(tmp_path, f"--upload={url}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sandbox_runs
+from worker_copy import copy_worker, python
 from worker_program import UUID_1, open_server, run_worker
 from worker_sandboxes import ENVIRONMENT, PRIVILEGE, builder_worker, checked, need, reachable_directory
 
@@ -195,9 +196,7 @@ def test_a_place_that_jobs_can_not_come_to_is_told(tmp_path: Path) -> None:
 
 PLAIN = """
 import ctypes, os, sys
-# what is loaded late: the plain user may not be allowed to read it
-import encodings.ascii, encodings.unicode_escape
-import builder_worker.cli, builder_worker.trial, builder_worker.environment, builder_worker.hooks
+import builder_worker.cli
 uid = int(sys.argv.pop(1))
 os.setgroups([])
 os.setgid(uid)
@@ -212,7 +211,8 @@ def test_a_plain_user_has_a_sandbox_and_the_limits_that_are_real() -> None:
     if PRIVILEGE != "root":
         pytest.skip("the other tests are those of a plain user already")
     with sandbox_runs.work_directory("user") as place:
-        command = [sys.executable, "-c", PLAIN, str(sandbox_runs.plain_user()), "run", "-", f"--work-dir={place}/work"]
+        copy_worker(place / "worker")
+        command = [python(), "-c", PLAIN, str(sandbox_runs.plain_user()), "run", "-", f"--work-dir={place}/work"]
 
         def run(*arguments: str, script: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
@@ -220,7 +220,8 @@ def test_a_plain_user_has_a_sandbox_and_the_limits_that_are_real() -> None:
                 input=script,
                 capture_output=True,
                 text=True,
-                env=ENVIRONMENT,
+                cwd=place,  # the directory that -c imports from first
+                env=ENVIRONMENT | {"PYTHONPATH": str(place / "worker")},
                 timeout=60,
                 check=False,
             )

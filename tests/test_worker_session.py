@@ -2,12 +2,14 @@
 
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import trio
+import trio.testing
 from worker_program import (
     Server,
     Worker,
@@ -22,11 +24,12 @@ from worker_program import (
 
 from builder.address import format_address
 from builder.errors import ConnectionEnded
-from builder.framing import frame_header
-from builder.messages import Hello
-from builder.model import Exited, Signalled
+from builder.framing import StreamedFrame, frame_header
+from builder.messages import Hello, Message
+from builder.model import Exited, ScriptJob, Signalled
 from builder_worker import session
-from builder_worker.build import Setup
+from builder_worker.artifacts import Collection
+from builder_worker.build import Outcome, Setup
 from builder_worker.drain import Drain
 from builder_worker.loop import LONGEST_PAUSE, Backoff
 from builder_worker.sandbox.backends.none import NoSandbox
@@ -104,7 +107,7 @@ async def test_a_server_that_takes_nothing_is_given_up(
     setup = Setup(backend=NoSandbox(options=Options(work_root=tmp_path)))
     async with open_server() as server, trio.open_nursery() as nursery:
         port = int(server.address.rpartition(":")[2])
-        settings = session.Settings(host="127.0.0.1", port=port, platform="p1", setup=setup)
+        settings = session.WorkerSettings(host="127.0.0.1", port=port, platform="p1", setup=setup)
         given_up = trio.Event()
 
         async def work() -> None:
@@ -283,6 +286,52 @@ async def test_a_server_that_takes_its_time_to_close_is_waited_for(tmp_path: Pat
             await connection.finish()
             assert worker.process.poll() is None
         assert await worker.wait() == 0
+
+
+@pytest.mark.parametrize(("lines", "gap"), [([b"first", b"last"], 0.02), ([], 0.0)])
+async def test_the_result_comes_well_after_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock, lines: list[bytes], gap: float
+) -> None:
+    """The original's server loses the end for its observers when both come in the same instant."""
+
+    @asynccontextmanager
+    async def run_build(
+        _job: ScriptJob, _uuid: UUID, _setup: Setup, send_lines: Callable[[Sequence[bytes]], Awaitable[None]]
+    ) -> AsyncIterator[Outcome]:
+        for line in lines:
+            await send_lines([line])
+        yield Outcome(result=Exited(code=0), artifacts=Collection())
+
+    async def connect(_: session.WorkerSettings) -> trio.abc.HalfCloseableStream:
+        return stream
+
+    monkeypatch.setattr(session, "run_build", run_build)
+    monkeypatch.setattr(session, "_connect", connect)
+    stream, other = trio.testing.memory_stream_pair()
+    setup = Setup(backend=NoSandbox(options=Options()))
+    settings = session.WorkerSettings(host="127.0.0.1", port=1, platform="p1", setup=setup)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.work_once, settings, Drain())
+        connection = WorkerConnection(other)  # type: ignore[arg-type]  # no socket, and none is needed here
+        await connection.hand_out(b"true")
+        assert [await connection.read_line() for _ in lines] == lines
+        came: list[Message | StreamedFrame] = []
+
+        async def wait_for_result() -> None:
+            came.append(await connection.channel.receive())
+
+        nursery.start_soon(wait_for_result)
+        await trio.testing.wait_all_tasks_blocked()
+        if gap:
+            mock_clock.jump(gap - 0.001)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not came
+            mock_clock.jump(0.002)
+            await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(came[0], StreamedFrame)
+        while await connection.channel.receive_body():
+            pass
+        await other.aclose()
 
 
 # --- loop ------------------------------------------------------------------------------------------------------------

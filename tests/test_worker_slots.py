@@ -106,6 +106,43 @@ async def test_a_worker_that_drains_ends_what_waits_and_finishes_what_runs(tmp_p
         assert "draining" in worker.log
 
 
+async def test_sighup_drains_however_long_it_takes_and_is_said_once(tmp_path: Path) -> None:
+    async with busy(tmp_path, "--loop", slots=2, jobs=1) as (_, worker, connections, _pids):
+        interrupt(worker, signal.SIGHUP)
+        await _assert_lost(connections[1])
+        interrupt(worker, signal.SIGHUP)
+        _go(tmp_path)
+        assert (await connections[0].finish()).artifacts == {b"result": b"done\n"}
+        await connections[0].stream.aclose()
+        assert await worker.wait() == 0
+        assert worker.log.count("draining on SIGHUP: no more jobs are taken, running ones may end") == 1
+
+
+async def test_after_sighup_a_worker_can_be_ended(tmp_path: Path) -> None:
+    async with busy(tmp_path, "--loop", "--drain-timeout", "0.2", slots=2, jobs=1) as (_, worker, connections, pids):
+        interrupt(worker, signal.SIGHUP)
+        await _assert_lost(connections[1])
+        interrupt(worker)
+        await wait_gone(pids[0])
+        assert await worker.wait() == 143
+        assert "what was not done within 0.2 s was killed" in worker.log
+
+
+async def test_a_worker_under_nohup_goes_on_after_sighup(tmp_path: Path) -> None:
+    async with (
+        open_server() as server,
+        run_worker(tmp_path, "-r", server.address, prefix=("nohup",)) as worker,
+        server.accept() as connection,
+    ):
+        await connection.greet()
+        interrupt(worker, signal.SIGHUP)
+        await connection.hand_out(b"exit 3")
+        assert (await connection.finish()).result == Exited(code=3)
+        await connection.stream.aclose()
+        assert await worker.wait() == 0
+        assert "draining" not in worker.log
+
+
 async def test_a_worker_that_drains_does_not_wait_for_a_server_that_is_away(tmp_path: Path) -> None:
     async with (
         open_server() as server,

@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 import trio
 from attrs import define, field
 
-from builder.connection import Side
 from builder.execution import ArtifactData, ArtifactStart, FinishedHead, FinishedReader
 from builder.framing import StreamedFrame
 from builder.messages import Hello, JobRequested, JobSchedule, Output, ServerHello
 from builder.model import Result, ScriptJob, text
+from builder.order import Side
 from builder.runtime.channel import Channel
 
 ROOT = Path(__file__).parent.parent

@@ -4,18 +4,20 @@ from typing import NoReturn, TypeVar
 
 from trio.abc import HalfCloseableStream
 
-from builder.connection import Connection, Side
+from builder.connection import Connection
 from builder.errors import LocalProtocolError
 from builder.framing import StreamedFrame
 from builder.messages import Kind, Message
+from builder.order import PROTOCOLS, Protocols, Side
+from builder.outputs import Outputs
 
 M = TypeVar("M", bound=Message)
 
 RECEIVE_SIZE = 64 * 1024
-"""Most bytes taken from a socket at once: 2000 console lines, whose decoding (40 ms) holds up other connections."""
+"""Most bytes taken from a socket at once."""
 
 BODY_SIZE = 512 * 1024
-"""The same for the body of a job finished, which is copied and not decoded."""
+"""The same for the body of a streamed message, which is copied and not decoded."""
 
 
 class Channel:
@@ -24,9 +26,9 @@ class Channel:
     Errors are those of the stream (``trio.BrokenResourceError``, ``trio.ClosedResourceError``) and of the protocol.
     """
 
-    def __init__(self, stream: HalfCloseableStream, side: Side) -> None:
+    def __init__(self, stream: HalfCloseableStream, side: Side, protocols: Protocols = PROTOCOLS) -> None:
         self._stream = stream
-        self.connection = Connection(side)
+        self.connection = Connection(side, protocols)
 
     async def send(self, *messages: Message) -> None:
         """Send messages in one write."""
@@ -34,22 +36,30 @@ class Channel:
 
     async def send_bytes(self, kind: Kind, data: bytes) -> None:
         """Send the bytes of whole frames of that kind, made elsewhere."""
-        self.connection.send_streamed(kind)
+        self.connection.send_made(kind)
         await self._stream.send_all(data)
 
     async def send_body(self, data: bytes) -> None:
         """Send more of a frame that was begun with ``send_bytes``."""
         await self._stream.send_all(data)
 
-    def receive_nowait(self) -> Message | StreamedFrame | None:
-        """Return the next message if it has arrived already."""
-        return self.connection.next_message()
-
     async def receive(self) -> Message | StreamedFrame:
-        """Wait for the next message. A job finished comes as its StreamedFrame."""
+        """Wait for the next message. A streamed message comes as its StreamedFrame."""
         while (message := self.connection.next_message()) is None:
             await self._receive_some(RECEIVE_SIZE)
         return message
+
+    async def receive_outputs(self, outputs: Outputs) -> list[bytes] | Message | StreamedFrame:
+        """Wait for the next console lines, all that have come together; or for another message.
+
+        An Output in an unusual form is another message too.
+        """
+        while True:
+            if lines := self.connection.take_outputs(outputs):
+                return lines
+            if (message := self.connection.next_message()) is not None:
+                return message
+            await self._receive_some(RECEIVE_SIZE)
 
     async def receive_expected(self, kind: type[M]) -> M:
         """Wait for the next message where the protocol allows only this kind."""
@@ -59,7 +69,7 @@ class Channel:
         return message
 
     async def receive_body(self) -> bytes:
-        """Wait for more of a job finished's body; empty when it is complete."""
+        """Wait for more of a streamed message's body; empty when it is complete."""
         while not (data := self.connection.read_body()):
             if not self.connection.body_left:
                 return b""

@@ -1,6 +1,7 @@
 """TCP connections as all programs want them."""
 
 import socket
+import struct
 from typing import Protocol
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
@@ -13,7 +14,7 @@ USER_TIMEOUT = 120_000
 class Tunable(Protocol):
     """A socket, or a stream over one."""
 
-    def setsockopt(self, level: int, option: int, value: int, /) -> None:
+    def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None:
         """Set an option."""
 
 
@@ -29,3 +30,11 @@ def tune(connection: Tunable, *, bound_unsent: bool = False) -> None:
     for name, value in options.items():
         if (option := getattr(socket, name, None)) is not None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def reset_at_close(connection: Tunable, *, reset: bool) -> None:
+    """Have the connection end by a reset, or in order.
+
+    It is the kernel that keeps to it: also when this process is killed, nobody takes the end for a proper one.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))

@@ -1,5 +1,11 @@
-"""``python -m builder_client`` is builder-client."""
+"""Where builder-client and builder-inspect begin; ``python -m builder_client`` is the former."""
 
-from builder_client.cli import main
+from functools import partial
 
-main()
+from builder.runtime.entry import run
+
+main = partial(run, "builder_client.cli")
+inspect = partial(run, "builder_client.inspect")
+
+if __name__ == "__main__":
+    main()

@@ -29,6 +29,7 @@ class Extraction:
         Path(directory).mkdir(parents=True, exist_ok=True)
         self._root = os.open(directory, _DIRECTORY)
         self._force = force
+        self._above: list[str] = []
         self._folder = -1
         self._file = -1
         self._name = self._written_name = ""
@@ -37,6 +38,10 @@ class Extraction:
         """End the extraction; an artifact that is not complete goes."""
         self._abandon()
         os.close(self._root)
+
+    def enter(self, folder: str) -> None:
+        """Write into a folder of the directory from now on; it is made with the first artifact."""
+        self._above = [folder]
 
     def start(self, path: str) -> None:
         """Begin an artifact. Raises NotWritten if it can't have that path here."""
@@ -47,7 +52,7 @@ class Extraction:
             raise NotWritten(str(error)) from error
         *folders, self._name = path.split("/")
         try:
-            self._folder = self._open_folder(folders)
+            self._folder = self._open_folder([*self._above, *folders])
             self._written_name = f".builder-inspect-{secrets.token_hex(8)}" if self._force else self._name
             self._file = os.open(self._written_name, _NEW_FILE, 0o666, dir_fd=self._folder)
         except OSError as error:

@@ -1,20 +1,24 @@
 """Reading an execution and showing what is wanted of it."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import BinaryIO
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO, ClassVar
 
 from attrs import frozen
 
-from builder.errors import BuilderError, ProtocolError
+from builder.errors import BuilderError, NobodyReads, ProtocolError
 from builder.execution import (
     ArtifactData,
     ArtifactStart,
+    Event,
     ExecutionEnd,
     ExecutionHead,
     read_execution,
 )
 from builder.model import ConsoleLine, printable, raw
+from builder.reasons import reason_of
 from builder.sizes import format_size
 
 from . import words
@@ -24,6 +28,14 @@ from .output import JsonObject, Printer, json_bytes, json_text, to_json
 from .report import line_json, result_json
 
 _JSON_SEPARATOR = b",\n"
+_NEXT = "\n"
+"""Between the text of one file and the name of the next, as `head` prints several."""
+
+
+class Unreadable(BuilderError):
+    """A file can't be opened, or read to its end."""
+
+    exit_code: ClassVar[int] = 2
 
 
 class SomeNotWritten(BuilderError):
@@ -61,11 +73,86 @@ class Contents:
         return self.end.finished.ms - self.end.started.ms
 
 
-def inspect(file: BinaryIO, wanted: Wanted, printer: Printer, *, output: str | None, force: bool) -> None:
-    """Show the execution in ``file``, and write its artifacts below ``output`` where that is given.
+@frozen(kw_only=True)
+class _Source:
+    """A file by its path, ``-`` for standard input, and whether it is one of several, so that its path is told."""
 
-    Raises ProtocolError for a damaged file before anything is shown, SomeNotWritten at the end.
+    path: str
+    several: bool
+
+    def __str__(self) -> str:
+        return "<stdin>" if self.path == "-" else printable(self.path)
+
+    @property
+    def where(self) -> str:
+        """How a sentence about a part of it begins."""
+        return f"{self}: " if self.several else ""
+
+    def open(self) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Open it. Raises Unreadable."""
+        if self.path == "-":
+            if sys.stdin is None:  # the program was started with it closed
+                raise Unreadable("standard input is closed")
+            return contextlib.nullcontext(sys.stdin.buffer)
+        try:
+            return open(self.path, "rb")  # noqa: PTH123  the path as it was given; the caller closes it
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def events(self, file: BinaryIO) -> Iterator[Event]:
+        """Read what is in it. Raises Unreadable and ProtocolError."""
+        try:
+            yield from read_execution(file)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> Unreadable:
+        return Unreadable(f"can't read {self}: {reason_of(error)}")
+
+
+def inspect(
+    files: Sequence[str],
+    wanted: Wanted,
+    printer: Printer,
+    tell: Callable[[str], None],
+    *,
+    output: str | None,
+    force: bool,
+) -> int:
+    """Show the executions in files, write their artifacts below ``output`` where that is given, return an exit status.
+
+    The artifacts of one of several go to a folder that is named as its uuid. A file that can't be shown goes to ``tell``
+    and does not hide the others; the status is the highest of all.
     """
+    status = shown = 0
+    for path in files:
+        source = _Source(path=path, several=len(files) > 1)
+        try:
+            with source.open() as file:
+                _inspect(file, source, wanted, printer, first=not shown, output=output, force=force)
+        except NobodyReads:
+            raise
+        except BuilderError as error:
+            printer.flush()  # where both end in one place, what is said stays in order
+            tell(str(error))
+            status = max(status, error.exit_code)
+            shown += isinstance(error, SomeNotWritten)
+        else:
+            shown += 1
+    return status
+
+
+def _inspect(
+    file: BinaryIO,
+    source: _Source,
+    wanted: Wanted,
+    printer: Printer,
+    *,
+    first: bool,
+    output: str | None,
+    force: bool,
+) -> None:
+    """Show one. Raises ProtocolError for a damaged file before anything is shown, SomeNotWritten at the end."""
     with contextlib.ExitStack() as stack:
         extraction = Extraction(output, force=force) if output is not None else None
         if extraction is not None:
@@ -78,35 +165,48 @@ def inspect(file: BinaryIO, wanted: Wanted, printer: Printer, *, output: str | N
             form=_JsonForm(extracted=extraction is not None).artifact if wanted.as_json else text.artifact,
             separator=separator,
             extraction=extraction,
+            where=source.where,
         )
         stack.callback(artifacts.close)
         try:
             contents = _read(
-                file,
+                source.events(file),
                 console,
                 artifacts,
                 keep_console=wanted.console,
                 keep_artifacts=wanted.summary or wanted.as_json or extraction is not None,
+                folders=extraction if source.several else None,
             )
         except ProtocolError as error:
-            raise ProtocolError(f"{_file_name(file)} is damaged or no execution: {error}") from error
+            raise ProtocolError(f"{source} is damaged or no execution: {error}") from error
         if wanted.as_json:
-            _print_json(printer, contents, wanted)
+            _print_json(printer, source, contents, wanted)
         else:
+            if source.several:
+                printer.line(f"{'' if first else _NEXT}==> {source} <==")
             _print_text(printer, contents, wanted)
         if artifacts.not_written:
-            raise SomeNotWritten(f"{artifacts.not_written} of {words.count(artifacts.count, 'artifact')} not written")
+            count = words.count(artifacts.count, "artifact")
+            raise SomeNotWritten(f"{source.where}{artifacts.not_written} of {count} not written")
 
 
 def _read(
-    file: BinaryIO, console: ConsoleListing, artifacts: ArtifactListing, *, keep_console: bool, keep_artifacts: bool
+    events: Iterator[Event],
+    console: ConsoleListing,
+    artifacts: ArtifactListing,
+    *,
+    keep_console: bool,
+    keep_artifacts: bool,
+    folders: Extraction | None,
 ) -> Contents:
     head: ExecutionHead | None = None
     end: ExecutionEnd | None = None
-    for event in read_execution(file):
+    for event in events:
         match event:
             case ExecutionHead():
                 head = event
+                if folders is not None:
+                    folders.enter(str(head.uuid))
             case ConsoleLine():
                 console.add(event, keep=keep_console)
             case ExecutionEnd():
@@ -119,10 +219,6 @@ def _read(
     assert head is not None  # for the reader was complete
     assert end is not None
     return Contents(head=head, end=end, console=console, artifacts=artifacts)
-
-
-def _file_name(file: BinaryIO) -> str:
-    return printable(str(getattr(file, "name", "the file")))
 
 
 # --- for people ----------------------------------------------------------------------------------------------------
@@ -208,9 +304,10 @@ class _JsonForm:
         return to_json(value).encode("ascii")
 
 
-def _print_json(printer: Printer, contents: Contents, wanted: Wanted) -> None:
+def _print_json(printer: Printer, source: _Source, contents: Contents, wanted: Wanted) -> None:
     head, end = contents.head, contents.end
-    value: JsonObject = {
+    value: JsonObject = json_bytes("file", os.fsencode(source.path))
+    value |= {
         "job": json_text(head.job.name),
         "platform": json_text(head.job.platform),
         "uuid": str(head.uuid),

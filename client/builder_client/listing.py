@@ -58,14 +58,18 @@ class ConsoleListing:
 
 
 class ArtifactListing:
-    """The artifacts, hashed as they pass, and written where there is an extraction."""
+    """The artifacts, hashed as they pass, and written where there is an extraction.
+
+    ``where`` begins what is said of those that could not be written.
+    """
 
     def __init__(
-        self, *, form: Callable[[ArtifactRecord], bytes], separator: bytes, extraction: Extraction | None
+        self, *, form: Callable[[ArtifactRecord], bytes], separator: bytes, extraction: Extraction | None, where: str
     ) -> None:
         self._form = form
         self._separator = separator
         self._extraction = extraction
+        self._where = where
         self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_SIZE)  # noqa: SIM115  close() ends it
         self._current: ArtifactStart | None = None
         self._hash = hashlib.sha256()
@@ -106,7 +110,7 @@ class ArtifactListing:
             not_written=self._not_written,
         )
         if record.not_written is not None:
-            note(f"not written: {printable(record.path)}: {record.not_written}")
+            note(f"{self._where}not written: {printable(record.path)}: {record.not_written}")
         if self.count:
             self._file.write(self._separator)
         self._file.write(self._form(record))

@@ -13,11 +13,12 @@ from uuid import UUID
 from attrs import field, frozen
 
 from builder.address import format_address
-from builder.connection import Connection, Side
+from builder.connection import Connection
 from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, ProtocolError
 from builder.framing import StreamedFrame
 from builder.messages import CLIENT_VERSION, Failure, Hello, Info, InfoReply, Message, Observe, Output, Role, Success
 from builder.model import printable
+from builder.order import Side
 from builder.reasons import reason_of
 from builder.runtime.sockets import tune
 

@@ -1,5 +1,10 @@
-"""``python -m builder_server``."""
+"""Where builder-server begins, also as ``python -m builder_server``."""
 
-from builder_server.cli import main
+from functools import partial
 
-main()
+from builder.runtime.entry import run
+
+main = partial(run, "builder_server.cli")
+
+if __name__ == "__main__":
+    main()

@@ -66,7 +66,12 @@ Examples:
 
 Every option can be set in the file, by its long name without the dashes (job-timeout = 7200), and in the
 environment (BUILDER_SERVER_JOB_TIMEOUT=7200). The command line wins over the environment, that over the file.
-Templates of orb-build jobs are CONFIG-DIR/orb-build.template.PLATFORM and may change while the server runs.
+
+Uploads heed http_proxy, https_proxy, all_proxy and no_proxy, and SSL_CERT_FILE and SSL_CERT_DIR in place of the
+system's trusted certificates; one that can't be used is named at the start.
+
+Templates of orb-build jobs are CONFIG-DIR/orb-build.template.PLATFORM and may change while the server runs; options are
+read at the start. A SIGHUP changes nothing, and is only logged.
 
 \b
 Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use, address taken),

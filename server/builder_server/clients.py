@@ -4,21 +4,18 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from uuid import UUID
 
 import trio
 from attrs import define
 
-from builder import codec
 from builder.errors import InvalidName, ProtocolError
-from builder.framing import StreamedFrame, frame
+from builder.framing import StreamedFrame
 from builder.messages import (
     DropPlatform,
     Execute,
     Failure,
     Info,
-    InfoReply,
     Message,
     Observe,
     Output,
@@ -31,15 +28,17 @@ from builder.messages import (
 )
 from builder.model import Instant, check_name, printable
 from builder_server import console
-from builder_server.builds import LOST, Builds, LiveBuild
+from builder_server.attempt import LOST
+from builder_server.attempts import Attempts, Observed
 from builder_server.connections import Connections
-from builder_server.dispatch import Dispatcher
+from builder_server.console import ConsoleWriter
+from builder_server.errors import CommandRefused
+from builder_server.informer import Informer
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_platform_name
 from builder_server.peers import while_connected
-from builder_server.results import build_dir
 from builder_server.shutdown import Shutdown
-from builder_server.store import Refused, Store, StoreError
+from builder_server.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -55,23 +54,22 @@ MAX_FAILURE = 1000
 
 @define(eq=False)
 class ClientSession:
-    """Serves one client after it said what it wants. ``on_scheduled`` is called when a next run may have changed."""
+    """Serves one client after it said what it wants."""
 
     channel: SharingChannel
     peer: str
     store: Store
-    dispatcher: Dispatcher
-    builds: Builds
+    informer: Informer
+    attempts: Attempts
     connections: Connections
     shutdown: Shutdown
     now: Callable[[], Instant]
-    on_scheduled: Callable[[], None]
 
     async def serve(self, command: Message | StreamedFrame) -> None:
         """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
         try:
             replies = await self._answer(command)
-        except (Refused, InvalidName) as error:
+        except (CommandRefused, InvalidName) as error:
             logger.info("%s: %s refused: %s", self.peer, type(command).__name__, printable(str(error)))
             replies = [Failure(message=str(error)[:MAX_FAILURE])]
         except StoreError as error:
@@ -83,28 +81,18 @@ class ClientSession:
     async def _answer(self, command: Message | StreamedFrame) -> list[Message]:
         match command:
             case Info():
-                with self.shutdown.interruptible():
-                    await self._send_info()
+                with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
+                    await self.informer.send(self.channel)
             case Observe(uuid=uuid):
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._observe(uuid))
             case _:
                 await self._change(command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))
-                self.dispatcher.wake()
-                self.on_scheduled()
         return [Success()]
 
-    async def _send_info(self) -> None:
-        async def make() -> bytes:
-            # in a thread, since the schedule of a large farm takes seconds
-            return await trio.to_thread.run_sync(_framed, await self.store.info())
-
-        with trio.fail_after(REPLY_TIMEOUT):
-            await self.channel.send_large(InfoReply, await self.store.info_size(), make)
-
     async def _change(self, command: Message | StreamedFrame) -> None:
-        """Do what a command asks for, durably. Raises Refused and InvalidName."""
+        """Do what a command asks for, durably. Raises CommandRefused and InvalidName."""
         match command:
             case Schedule(period=period, job=job):
                 check_job_name(job.name)
@@ -129,13 +117,12 @@ class ClientSession:
                 raise ProtocolError(f"{type(command).__name__} is no command")
 
     async def _observe(self, uuid: UUID) -> None:
-        """Send the console as it is and as it grows, then how the build ended. Raises Refused and StoreError."""
-        found = await self.builds.find(uuid)
+        """Send the console as it is and as it grows, then how the build ended. Raises CommandRefused and StoreError."""
+        found = await self.attempts.find(uuid)
         if found is None:
-            raise Refused("uuid not found")
-        build, live = found
-        directory = build_dir(self.builds.data_dir, build)
-        await self._send_console(directory / console.FILE_NAME, live)
+            raise CommandRefused("uuid not found")
+        build = found.build
+        await self._send_console(found)
         ended = await self.store.find_build(build.uuid)
         result = (ended and ended.result) or LOST
         finished = (ended and ended.finished) or self.now()
@@ -146,34 +133,40 @@ class ClientSession:
                 Output(uuid=build.uuid, line=str(result).encode("utf-8", "surrogateescape"), timestamp=took)
             )
 
-    async def _send_console(self, path: Path, live: LiveBuild | None) -> None:
+    async def _send_console(self, found: Observed) -> None:
         try:
-            file = await trio.open_file(path, "rb", buffering=0)
+            file = await trio.open_file(found.console, "rb", buffering=0)
         except FileNotFoundError:
             return  # the build ended before its console began
         async with file:
             descriptor = file.wrapped.fileno()
-            offset = 0
-            while True:
-                # in this order: what is written after a look at the size is seen at the next turn
-                changed = live.changed if live and not live.ended else None
-                size = live.console.size if live else os.fstat(descriptor).st_size
-                while offset < size:
-                    data = await trio.to_thread.run_sync(
-                        os.pread, descriptor, min(console.READ_SIZE, size - offset), offset
-                    )
-                    if not data:
-                        return
-                    offset += len(data)
-                    with trio.fail_after(OBSERVER_TIMEOUT):
-                        await self.channel.send_bytes(Output, data)
-                if changed is None:
+            if found.live:
+                await self._follow(descriptor, found.live)
+                return
+            old = console.OldConsole(descriptor, os.fstat(descriptor).st_size)
+            while data := await trio.to_thread.run_sync(old.read):
+                await self._send_lines(data)
+
+    async def _follow(self, descriptor: int, live: ConsoleWriter) -> None:
+        offset = 0
+        while True:
+            # in this order: what is written after a look at the size is seen at the next turn
+            changed = None if live.closed else live.changed
+            size = live.size
+            while offset < size:
+                count = min(console.READ_SIZE, size - offset)
+                data = await trio.to_thread.run_sync(os.pread, descriptor, count, offset)
+                if not data:
                     return
-                await changed.wait()  # for as long as the job is silent, and that is bounded by its time limit
+                offset += len(data)
+                await self._send_lines(data)
+            if changed is None:
+                return
+            await changed.wait()  # for as long as the job is silent, and that is bounded by its time limit
 
-
-def _framed(message: Message) -> bytes:
-    return frame(codec.encode(message))
+    async def _send_lines(self, data: bytes) -> None:
+        with trio.fail_after(OBSERVER_TIMEOUT):
+            await self.channel.send_bytes(Output, data)
 
 
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")
@@ -190,7 +183,7 @@ def _known(name: str, failure: str) -> str:
     try:
         check_name(name, what="name")
     except InvalidName as error:
-        raise Refused(failure) from error
+        raise CommandRefused(failure) from error
     return name
 
 

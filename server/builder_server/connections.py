@@ -1,4 +1,4 @@
-"""How many may be connected, and who goes when the house is full.
+"""How many may be connected, and who goes when all places are taken.
 
 Whoever has not said yet what it wants gives its place to a newcomer: first those that have not even said hello, the one
 that has been there longest before the others. So a crowd that says nothing shuts nobody out. Whoever has asked for
@@ -14,7 +14,7 @@ import trio
 from attrs import define, field
 
 from builder.errors import BuilderError
-from builder_server.store import Refused
+from builder_server.errors import CommandRefused
 
 logger = logging.getLogger(__name__)
 
@@ -54,27 +54,27 @@ def connections_for_descriptors() -> int:
 class Place:
     """The place of one connection."""
 
-    _house: "Connections"
+    _connections: "Connections"
     _scope: trio.CancelScope = field(factory=trio.CancelScope)
 
     @contextmanager
     def until_asked(self) -> Iterator[None]:
         """Mark the block in which the peer says who it is and what it wants. Raises NoPlace if it had to go."""
-        self._house.silent[self] = None
+        self._connections.silent[self] = None
         try:
             with self._scope:
                 yield
         finally:
-            self._house.silent.pop(self, None)
-            self._house.greeted.pop(self, None)
+            self._connections.silent.pop(self, None)
+            self._connections.greeted.pop(self, None)
         if self._scope.cancel_called:  # its place is given away, even if it has said something after all
             raise NoPlace("it had asked for nothing yet, and its place was needed")
 
     def greet(self) -> None:
         """Note that it has said hello."""
-        if self in self._house.silent:
-            del self._house.silent[self]
-            self._house.greeted[self] = None
+        if self in self._connections.silent:
+            del self._connections.silent[self]
+            self._connections.greeted[self] = None
 
     def give_up(self) -> None:
         """End the block of ``until_asked``."""
@@ -116,10 +116,10 @@ class Connections:
 
     @contextmanager
     def staying(self) -> Iterator[None]:
-        """Mark the block of one that stays. Raises Refused for one too many."""
+        """Mark the block of one that stays. Raises CommandRefused for one too many."""
         part, whole = _STAYING
         if self._staying >= self.limit * part // whole:
-            raise Refused(f"there are {self._staying} workers and observers already")
+            raise CommandRefused(f"there are {self._staying} workers and observers already")
         self._staying += 1
         try:
             yield

@@ -1,24 +1,22 @@
 """Which waiting worker gets which job.
 
-Per platform the workers stand in line: a fair lock lets one at a time ask the queue, and the others wait behind it, so
-that a new job costs one transaction and not one per worker.
+Per platform the attempts that wait stand in line: a fair lock lets the first one ask the store, and the others wait
+behind it, so that a new job costs one transaction and not one per worker.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from uuid import uuid4
 
 import trio
 from attrs import define, field
 
 from builder.messages import MAX_SCRIPT
-from builder.model import Instant, OrbBuildJob, ScriptJob, printable
-from builder.runtime.changes import Change
+from builder.model import OrbBuildJob, ScriptJob, printable
 from builder_server import templates
 from builder_server.room import room
-from builder_server.store import Build, Store
+from builder_server.store import Expand, Store, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -29,39 +27,40 @@ TEMPLATE_POLL = 2.0
 """Seconds between looks for a template that a queued job lacks: directories are not watched, this is cheap."""
 
 
+Take = Callable[[Expand | None], Awaitable[Taken]]
+"""Asks the store for a job; without a template orb-build jobs stay queued."""
+
+
 @define(eq=False)
 class Dispatcher:
-    """Hands queued jobs to the workers that wait."""
+    """Says when it is an attempt's turn to ask for a job."""
 
     store: Store
     data_dir: Path
     config_dir: Path
-    now: Callable[[], Instant]
     _lines: defaultdict[str, trio.Lock] = field(factory=lambda: defaultdict(trio.Lock))
-    _changed: Change = field(factory=Change)
     _warned: set[str] = field(factory=set)
     _is_full: bool = False
 
-    def wake(self) -> None:
-        """Say that a queue may have got a job, or a platform its ban lifted."""
-        self._changed.announce()
+    async def wait_for_job(self, platform: str, take: Take) -> None:
+        """Have a job taken as soon as there is one. Raises what ``take`` raises, and OSError of the disk.
 
-    async def next_build(self, platform: str) -> Build:
-        """Wait for a job of that platform and return it as a running build. Raises StoreError, and OSError of the disk.
-
-        It may wait for days: a worker has nothing else to do.
+        It may wait for days: a worker has nothing else to do. Only a wait is cancelled: when ``take`` was called, it has
+        its end, and nothing but its own note of it says whose the job is.
         """
+        work = self.store.waking.platform(platform)
         try:
             async with self._lines[platform]:
                 while True:
-                    changed = self._changed.next
+                    changed = work.next
                     await self._wait_for_room()
                     template = await self._template(platform)
-                    taken = await self.store.take(platform, uuid4(), self.now(), _expander(template, platform))
+                    with trio.CancelScope(shield=True):
+                        taken = await take(_expander(template, platform))
                     if taken.blocked is not None:
                         self._warn(platform, taken.blocked)
                     if taken.build is not None:
-                        return taken.build
+                        return
                     if taken.blocked is None:
                         await changed.wait()
                     else:
@@ -109,10 +108,11 @@ class Dispatcher:
             )
 
 
-def _expander(template: bytes | None, platform: str) -> Callable[[OrbBuildJob], ScriptJob | None]:
+def _expander(template: bytes | None, platform: str) -> Expand | None:
+    if template is None:
+        return None
+
     def expand(job: OrbBuildJob) -> ScriptJob | None:
-        if template is None:
-            return None
         script_job = templates.expand(template, job, platform)
         return script_job if len(script_job.script) <= MAX_SCRIPT else None
 

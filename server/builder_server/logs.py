@@ -5,6 +5,9 @@ import json
 import logging
 import sys
 
+from builder.model import printable
+from builder_server.store import Build
+
 LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 
 
@@ -40,3 +43,8 @@ def set_up(*, verbosity: int, form: str) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("httpx", "httpcore", "alembic", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def describe(build: Build) -> str:
+    """Return how a log names an attempt."""
+    return f"build {build.uuid} of {printable(build.job.name)} on {printable(build.job.platform)}"

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 import trio
 from attrs import define, field
 
-from builder.connection import Side
 from builder.errors import BuilderError
 from builder.framing import StreamedFrame
 from builder.messages import KIB, MIB, Kind, Message
+from builder.order import Side
+from builder.outputs import Outputs
 from builder.runtime.channel import Channel
+from builder.runtime.sockets import reset_at_close
 
 SMALL = 128 * KIB
 """Largest message that needs no grant, in bytes: a line of our own worker, and every command but a large script."""
@@ -136,13 +138,23 @@ class SharingChannel(Channel):
 
     def __init__(self, stream: trio.SocketStream, memory: Memory) -> None:
         super().__init__(stream, Side.SERVER)
+        self._socket = stream
         self._memory = memory
         self._grant: Grant | None = None
+
+    def reset_at_close(self, *, reset: bool) -> None:
+        """Have the connection end by a reset, or in order."""
+        reset_at_close(self._socket, reset=reset)
 
     async def receive(self) -> Message | StreamedFrame:
         """Wait for the next message; the one before it is dealt with."""
         self._give_back()
         return await super().receive()
+
+    async def receive_outputs(self, outputs: Outputs) -> list[bytes] | Message | StreamedFrame:
+        """Wait for the next console lines or another message; what came before is dealt with."""
+        self._give_back()
+        return await super().receive_outputs(outputs)
 
     async def receive_body(self) -> bytes:
         """Wait for more of a job finished's body, for which no memory is granted."""

@@ -1,14 +1,11 @@
 """What sessions with workers and with clients have in common."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import trio
 
 from builder.errors import ProtocolError
 from builder.runtime.channel import Channel
-
-T = TypeVar("T")
 
 STEP_TIMEOUT = 30.0
 """Seconds that a peer may take for each step in which it has nothing to wait for; a connection that is silent for
@@ -18,12 +15,8 @@ CONNECTION_ERRORS = (ProtocolError, trio.BrokenResourceError, trio.TooSlowError)
 """What a peer, or the network between, does wrong. It ends that connection and nothing else."""
 
 
-async def while_connected(channel: Channel, action: Callable[[], Awaitable[T]]) -> T:
-    """Return what ``action`` returns; cancel it, and raise what happened, when the peer closes or sends anything.
-
-    A value that ``action`` came to return in spite of its cancellation is returned: it may own something.
-    """
-    values: list[T] = []
+async def while_connected(channel: Channel, action: Callable[[], Awaitable[None]]) -> None:
+    """Do something; cancel it, and raise what happened, when the peer closes or sends anything."""
     errors: list[Exception] = []
     async with trio.open_nursery() as nursery:
 
@@ -36,10 +29,9 @@ async def while_connected(channel: Channel, action: Callable[[], Awaitable[T]]) 
 
         nursery.start_soon(watch)
         try:
-            values.append(await action())
+            await action()
         except Exception as error:  # noqa: BLE001 - raised below, outside of the nursery's exception group
             errors.insert(0, error)
         nursery.cancel_scope.cancel()
-    if values:
-        return values[0]
-    raise errors[0]
+    if errors:
+        raise errors[0]

@@ -7,7 +7,8 @@ file called ``full`` is always complete, whenever the machine stopped.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -17,7 +18,6 @@ from builder.errors import InvalidName
 from builder.execution import (
     ArtifactData,
     ArtifactStart,
-    Event,
     ExecutionEnd,
     ExecutionHead,
     artifact_head,
@@ -34,6 +34,9 @@ T = TypeVar("T")
 FILE_NAME = "full"
 _UNFINISHED = "full.part"
 
+DIGEST_SIZE = 12
+"""Bytes for each path of a build: two paths out of a million have the same ones by chance once in 10^17 builds."""
+
 
 def build_dir(data_dir: Path, build: Build) -> Path:
     """Return the directory of a build; the name of its job was checked when it was scheduled."""
@@ -47,13 +50,34 @@ def make_build_dir(data_dir: Path, build: Build) -> Path:
     return directory
 
 
+class _Digests:
+    """Paths that were seen. A million of them take 14 MB; as objects in a set they would take 100."""
+
+    def __init__(self) -> None:
+        self._buckets: defaultdict[bytes, bytearray] = defaultdict(bytearray)  # by the first bytes: the others of each
+
+    def add(self, path: bytes) -> bool:
+        """Add a path; return False if it was there already."""
+        digest = hashlib.blake2b(path, digest_size=DIGEST_SIZE + 1).digest()
+        # 4096 of them, so that a search is short
+        bucket, rest = self._buckets[bytes((digest[0], digest[1] & 0xF))], digest[1:]
+        found = bucket.find(rest)
+        while found > 0 and found % DIGEST_SIZE:  # the end of one and the begin of another
+            found = bucket.find(rest, found + 1)
+        if found >= 0:
+            return False
+        bucket += rest
+        return True
+
+
 class ResultWriter:
-    """Writes the ``full`` of one build. Every method may raise OSError; after ``begin`` the caller then calls ``discard``."""
+    """Writes the ``full`` of one build. Every method may raise OSError; the caller then calls ``discard``."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._file: BinaryIO | None = None
-        self._paths: set[bytes] = set()
+        self._paths = _Digests()
+        self.committed = False
 
     async def begin(self, build: Build, end: ExecutionEnd, extent: console.Extent, *, data_length: int) -> None:
         """Write everything that stands before the artifacts, which take ``data_length`` bytes."""
@@ -66,35 +90,30 @@ class ResultWriter:
 
         def write(file: BinaryIO) -> None:
             file.write(before)
-            console.copy_newest_first(self._directory / console.FILE_NAME, extent, file)
+            console.copy_newest_first(self._directory / console.FILE_NAME, build.uuid, extent, file)
             file.write(after)
 
-        try:
-            self._file = await trio.to_thread.run_sync((self._directory / _UNFINISHED).open, "wb")
-            await self._in_thread(write)
-        except OSError:
-            await self.discard()
-            raise
+        self._file = await trio.to_thread.run_sync((self._directory / _UNFINISHED).open, "wb")
+        await self._in_thread(write)
 
-    async def add(self, events: list[Event]) -> None:
+    async def add(self, pieces: Sequence[ArtifactStart | ArtifactData]) -> None:
         """Write artifacts as they come. Raises InvalidName for one that must not be stored."""
-        pieces: list[bytes] = []
-        for event in events:
-            match event:
-                case ArtifactStart(path=path, size=size):
-                    self._check_path(path)
-                    pieces.append(artifact_head(path, size))
-                case ArtifactData(data=data):
-                    pieces.append(data)
-        await self._in_thread(lambda file: file.writelines(pieces))
+
+        def write(file: BinaryIO) -> None:
+            for piece in pieces:
+                match piece:
+                    case ArtifactStart(path=path, size=size):
+                        self._check_path(path)
+                        file.write(artifact_head(path, size))
+                    case ArtifactData(data=data):
+                        file.write(data)
+
+        await self._in_thread(write)
 
     def _check_path(self, path: str) -> None:
         check_artifact_path(path)
-        # digests, since a million paths may be long
-        digest = hashlib.blake2b(raw(path), digest_size=16).digest()
-        if digest in self._paths:
+        if not self._paths.add(raw(path)):
             raise InvalidName(f"two artifacts have the path {printable(path[:200])!r}")
-        self._paths.add(digest)
 
     async def commit(self) -> None:
         """Make the file durable under its name."""
@@ -110,15 +129,20 @@ class ResultWriter:
 
         await self._in_thread(write)
         self._file = None
+        self.committed = True
+
+    def close(self) -> None:
+        """Close what is open, whatever becomes of it."""
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # what could not be written is thrown away
+                file.close()
 
     async def discard(self) -> None:
         """Remove what was written, also a ``full`` that was committed and then not recorded."""
-        file, self._file = self._file, None
 
         def remove() -> None:
-            if file is not None:
-                with contextlib.suppress(OSError):  # what could not be written is thrown away
-                    file.close()
+            self.close()
             for name in (_UNFINISHED, FILE_NAME):
                 (self._directory / name).unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 """The server as a whole: who lives how long, and who is told of what."""
 
 import logging
+import os
 import signal
 import socket
 import time
@@ -13,21 +14,25 @@ import trio
 from attrs import define, field, frozen
 
 from builder.address import format_address
-from builder.errors import BuilderError, RemoteProtocolError
-from builder.messages import CLIENT_VERSION, WORKER_VERSION, Hello, JobRequested, Role, ServerHello
+from builder.errors import BuilderError
+from builder.messages import Hello, JobRequested, ServerHello
 from builder.model import Instant, printable
+from builder.reasons import reason_of
 from builder.runtime import service
 from builder.runtime.files import lock
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.sockets import tune
-from builder_server.builds import Builds
+from builder_server.attempts import Attempts
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
 from builder_server.importer import import_state
+from builder_server.informer import Informer
 from builder_server.memory import Memory, SharingChannel
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import STEP_TIMEOUT
+from builder_server.receiver import Receiver
+from builder_server.recorder import Recorder
 from builder_server.shutdown import Shutdown, ShuttingDown
 from builder_server.store import Store
 from builder_server.ticker import Ticker
@@ -41,8 +46,6 @@ SHUTDOWN_TIMEOUT = 8.0
 
 MAX_THREADS = 8
 """Threads that wait for the disk: more make it no faster, and each takes 64 MiB of address space for a heap."""
-
-_VERSIONS = {Role.CLIENT: CLIENT_VERSION, Role.WORKER: WORKER_VERSION}
 
 
 class StartError(BuilderError):
@@ -75,14 +78,22 @@ async def serve(
     connections = Connections(connections_for_descriptors())
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     with _locked(settings.data_dir):
-        store = Store(settings.data_dir / DATABASE)
+        store = Store.open(settings.data_dir / DATABASE)
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
+                nursery.start_soon(_outlive_hangups)
                 await _Server.make(settings, store, now, connections).run(announce)
                 nursery.cancel_scope.cancel()  # last: whoever ended had something to record
         finally:
             store.close()
+
+
+async def _outlive_hangups() -> None:
+    """Say what a SIGHUP does here: nothing, and it ends nothing either."""
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            logger.info("SIGHUP: nothing to read again, options are read at the start and templates for each job")
 
 
 @contextmanager
@@ -108,9 +119,9 @@ def _locked(data_dir: Path) -> Iterator[None]:
 class _Server:
     _settings: Settings
     _store: Store
+    _informer: Informer
     _now: Callable[[], Instant]
-    _dispatcher: Dispatcher
-    _builds: Builds
+    _attempts: Attempts
     _ticker: Ticker
     _uploader: Uploader | None
     _connections: Connections
@@ -119,43 +130,48 @@ class _Server:
 
     @classmethod
     def make(cls, settings: Settings, store: Store, now: Callable[[], Instant], connections: Connections) -> "_Server":
-        dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, now)
-        uploader = Uploader.to(settings.upload, store, settings.data_dir) if settings.upload else None
-        builds = Builds(
-            store,
-            settings.data_dir,
-            now,
+        dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir)
+        receiver = Receiver.at(settings.upload, os.environ) if settings.upload else None
+        uploader = Uploader(store, settings.data_dir, receiver) if receiver else None
+        recorder = Recorder(
+            store=store,
+            data_dir=settings.data_dir,
+            now=now,
             upload=uploader is not None,
-            on_finished=uploader.wake if uploader else lambda: None,
-            on_queued=dispatcher.wake,
+            on_recorded=uploader.wake if uploader else lambda: None,
         )
-        ticker = Ticker(store, now, dispatcher.wake)
-        return cls(settings, store, now, dispatcher, builds, ticker, uploader, connections)
+        attempts = Attempts(dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout)
+        ticker = Ticker(store, now)
+        return cls(settings, store, Informer(store), now, attempts, ticker, uploader, connections)
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
-        await self._builds.recover()
-        listeners = await _listen(self._settings)
+        async with plain_nursery() as background:
+            background.start_soon(self._ticker.run)
+            if self._uploader:
+                background.start_soon(self._uploader.run)
+            async with self._attempts.running():
+                await self._attempts.recover()
+                await self._serve_peers(await _listen(self._settings), announce)
+            background.cancel_scope.cancel()
+
+    async def _serve_peers(self, listeners: list[trio.SocketListener], announce: Callable[[list[str]], None]) -> None:
+        """Serve until a signal comes; then accept nobody, have all end, and cut off those that have not by the deadline."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as background:
-                background.start_soon(self._ticker.run)
-                background.start_soon(self._builds.run)
-                if self._uploader:
-                    background.start_soon(self._uploader.run)
-                async with trio.open_nursery() as sessions, trio.open_nursery() as accepting:
-                    accepting.start_soon(
-                        partial(trio.serve_listeners, self._serve_connection, listeners, handler_nursery=sessions)
-                    )
-                    announce([format_address(*listener.socket.getsockname()[:2]) for listener in listeners])
-                    service.notify("READY=1")
-                    async for number in signals:
-                        logger.info("stopping on %s", signal.Signals(number).name)
-                        service.notify("STOPPING=1")
-                        break
-                    accepting.cancel_scope.cancel()
-                    self._shutdown.request()
-                    sessions.cancel_scope.deadline = trio.current_time() + SHUTDOWN_TIMEOUT
-                background.cancel_scope.cancel()
+            async with plain_nursery() as sessions, plain_nursery() as accepting:
+                accepting.start_soon(
+                    partial(trio.serve_listeners, self._serve_connection, listeners, handler_nursery=sessions)
+                )
+                announce([format_address(*listener.socket.getsockname()[:2]) for listener in listeners])
+                service.notify("READY=1")
+                async for number in signals:
+                    logger.info("stopping on %s", signal.Signals(number).name)
+                    service.notify("STOPPING=1")
+                    break
+                accepting.cancel_scope.cancel()
+                self._shutdown.request()
+                self._attempts.stop()
+                sessions.cancel_scope.deadline = trio.current_time() + SHUTDOWN_TIMEOUT
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         """Serve one peer. Whatever it does, or goes wrong with it, ends here."""
@@ -172,7 +188,7 @@ class _Server:
         except trio.TooSlowError:
             logger.warning("%s: closed, it was silent for too long", peer)
         except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            logger.warning("%s: closed: %s", peer, printable(str(error)) or "the connection broke")
+            logger.warning("%s: closed: %s", peer, printable(reason_of(error)))
         except Exception:
             # a fault of ours, told in full; but the other peers must not pay for it
             logger.exception("%s: internal error", peer)
@@ -180,29 +196,24 @@ class _Server:
     async def _serve_peer(self, channel: SharingChannel, peer: str, place: Place) -> None:
         with place.until_asked(), self._shutdown.interruptible():
             with trio.fail_after(STEP_TIMEOUT):
-                hello = await channel.receive_expected(Hello)
-                if hello.version != _VERSIONS[hello.role]:
-                    raise RemoteProtocolError(f"{hello.role.value} of unknown version {hello.version}")
+                await channel.receive_expected(Hello)
                 await channel.send(ServerHello())
             place.greet()
             with trio.fail_after(STEP_TIMEOUT):
                 request = await channel.receive()
         if isinstance(request, JobRequested):
             with self._connections.staying():
-                await WorkerSession(
-                    channel, peer, self._dispatcher, self._builds, self._shutdown, self._settings.job_timeout
-                ).serve(request.platform)
+                await WorkerSession(channel, peer, self._attempts).serve(request.platform)
         else:
             await ClientSession(
                 channel,
                 peer,
                 self._store,
-                self._dispatcher,
-                self._builds,
+                self._informer,
+                self._attempts,
                 self._connections,
                 self._shutdown,
                 self._now,
-                self._ticker.wake,
             ).serve(request)
 
 
@@ -217,8 +228,7 @@ async def _listen(settings: Settings) -> list[trio.SocketListener]:
         except (OSError, ValueError, UnicodeError) as error:
             for listener in listeners:
                 await listener.aclose()
-            reason = getattr(error, "strerror", None) or error
-            raise StartError(f"can't listen on {format_address(address, settings.port)}: {reason}") from error
+            raise StartError(f"can't listen on {format_address(address, settings.port)}: {reason_of(error)}") from error
     return listeners
 
 

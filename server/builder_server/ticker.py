@@ -1,44 +1,48 @@
 """Queues jobs whose time has come."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
-from attrs import define, field
+from attrs import define
 
-from builder.model import Instant
-from builder.runtime.changes import Change
+from builder.model import Instant, printable
 from builder_server.scheduler import LONGEST_SLEEP, time_until
 from builder_server.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
+MAX_NAMES = 10
+"""Jobs that one line of the log names."""
+
 
 @define(eq=False)
 class Ticker:
-    """Sleeps until the next run of any job. ``on_queued`` is called when jobs were queued."""
+    """Sleeps until the next run of any job."""
 
     store: Store
     now: Callable[[], Instant]
-    on_queued: Callable[[], None]
-    _changed: Change = field(factory=Change)
-
-    def wake(self) -> None:
-        """Say that a next run may have changed."""
-        self._changed.announce()
 
     async def run(self) -> None:
         """Queue what is due, for ever."""
         while True:
-            changed = self._changed.next
+            changed = self.store.waking.schedule.next
             seconds = LONGEST_SLEEP.total_seconds()
             try:
-                if await self.store.queue_due(self.now()):
-                    self.on_queued()
-                earliest = await self.store.next_run()
-                if earliest is not None:
-                    seconds = time_until(earliest, self.now())
+                due = await self.store.queue_due(self.now())
+                _tell(due.put_back)
+                if due.next_run is not None:
+                    seconds = time_until(due.next_run, self.now())
             except StoreError as error:
                 logger.error("due jobs can't be queued, trying again: %s", error)
             with trio.move_on_after(seconds):
                 await changed.wait()
+
+
+def _tell(put_back: Sequence[str]) -> None:
+    if put_back:
+        logger.warning(
+            "the clock was set back: next runs that were further away than their period are put back, of %s%s",
+            ", ".join(map(printable, put_back[:MAX_NAMES])),
+            f" and {len(put_back) - MAX_NAMES} more" if len(put_back) > MAX_NAMES else "",
+        )

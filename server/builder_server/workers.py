@@ -1,187 +1,142 @@
-"""A worker's connection: it waits for a job, gets one, and its console, result and artifacts are recorded."""
+"""A worker's connection: it waits for a job, gets one, and what the worker sends goes to the owner of the attempt."""
 
 import logging
+from collections.abc import Iterator
+from uuid import UUID
 
 import trio
 from attrs import define
 
-from builder.errors import InvalidName, RemoteProtocolError
-from builder.execution import ArtifactsStart, Event, FinishedHead, FinishedReader
+from builder import execution
+from builder.errors import ProtocolError, RemoteProtocolError
+from builder.execution import ArtifactData, ArtifactsStart, ArtifactStart, FinishedHead, FinishedReader
 from builder.framing import StreamedFrame
-from builder.messages import GIB, JobSchedule, Message, Output
-from builder.model import Aborted, ConsoleLine, Result, printable
-from builder.runtime.channel import Channel
-from builder_server.builds import LOST, TIMEOUT, Builds, LiveBuild, describe
-from builder_server.dispatch import Dispatcher
-from builder_server.memory import Crowded
+from builder.messages import JobSchedule, Message, Output
+from builder.model import Result, printable
+from builder.outputs import Outputs
+from builder_server.attempt import FAULT, Artifacts, Detached, Event, Lines, ResultBegun, ResultEnded
+from builder_server.attempts import Attempts
+from builder_server.console import MAX_LINE
+from builder_server.logs import describe
+from builder_server.memory import Crowded, SharingChannel
 from builder_server.names import check_platform_name
+from builder_server.owner import Attachment
 from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
-from builder_server.results import ResultWriter
-from builder_server.shutdown import Shutdown, ShuttingDown
-from builder_server.store import Build, StoreError
 
 logger = logging.getLogger(__name__)
-
-MAX_CONSOLE = 4 * GIB
-"""Most bytes of a console on the disk: a job in a loop could otherwise fill it. Our worker's own limit is lower."""
 
 ARTIFACT_TIMEOUT = 300.0
 """Seconds without a byte while artifacts arrive, after which the worker counts as gone."""
 
+MAX_PIECES = 1000
+"""Pieces of artifacts that are handed on together: half a megabyte of input can unfold to 50 000."""
+
 
 @define(eq=False)
 class WorkerSession:
-    """Serves one worker after it asked for a job. ``job_timeout`` is in seconds."""
+    """Serves one worker after it asked for a job."""
 
-    channel: Channel
+    channel: SharingChannel
     peer: str
-    dispatcher: Dispatcher
-    builds: Builds
-    shutdown: Shutdown
-    job_timeout: float
+    attempts: Attempts
+    _has_job: bool = False
 
     async def serve(self, platform: str) -> None:
-        """Raises one of CONNECTION_ERRORS, Crowded and ShuttingDown, after the build was put back."""
+        """Raises one of CONNECTION_ERRORS, Crowded, and what kept the worker from getting a job."""
         check_platform_name(platform)
         logger.debug("%s waits for a job on %s", self.peer, printable(platform))
-        build = await self._wait_for_job(platform)
+        attachment = self.attempts.attach(platform)
         try:
-            live = await self.builds.begin(build)
-        except OSError as error:
-            logger.error("%s can't begin: %s", describe(build), error)
-            await self.builds.lose(build, _not_recorded(error))
-            return
-        except trio.Cancelled:
-            await self.builds.lose(build, count=False)
-            raise
-        await self._account(live)
+            with attachment.scope:
+                await self._serve(attachment)
+        except BaseException as error:
+            attachment.detach(self._detached(error))
+            if not self._has_job or not isinstance(error, CONNECTION_ERRORS):
+                raise
+            logger.warning("%s: worker lost: %s", describe(attachment.build), error or type(error).__name__)
+            await attachment.wait_ended()
+        if attachment.failure:
+            raise attachment.failure
+        if attachment.acknowledged:
+            self.channel.reset_at_close(reset=False)
 
-    async def _wait_for_job(self, platform: str) -> Build:
-        build: Build | None = None
-        try:
-            with self.shutdown.interruptible():
-                build = await while_connected(self.channel, lambda: self.dispatcher.next_build(platform))
-        except ShuttingDown:
-            if build is not None:
-                await self.builds.lose(build, count=False)
-            raise
-        return build
+    def _detached(self, error: BaseException) -> Detached:
+        match error:
+            case ProtocolError() | trio.BrokenResourceError() | trio.TooSlowError():
+                return Detached(counted=self._has_job)
+            case Crowded() | trio.Cancelled():
+                return Detached(counted=False)
+            case _:
+                return Detached(reason=FAULT)
 
-    async def _account(self, live: LiveBuild) -> None:
-        """Run the build and see to it that it is recorded or put back, whatever happens."""
-        try:
-            await self._run(live)
-        except CONNECTION_ERRORS as error:
-            logger.warning("%s: worker lost: %s", describe(live.build), error or type(error).__name__)
-            await self.builds.lose(live.build)
-        except (OSError, StoreError) as error:
-            logger.error("%s can't be recorded: %s", describe(live.build), error)
-            live.console.clear()  # it may be what filled the disk, and nothing could be recorded while it stays
-            await self.builds.lose(live.build, _not_recorded(error))
-        except (Crowded, ShuttingDown, trio.Cancelled):
-            await self.builds.lose(live.build, count=False)
-            raise
+    async def _serve(self, attachment: Attachment) -> None:
+        await while_connected(self.channel, attachment.wait_job)
+        build = attachment.build
+        self.channel.reset_at_close(reset=True)  # until its result is recorded: a proper end would tell that it is
+        self._has_job = True
+        with trio.fail_after(STEP_TIMEOUT):
+            await self.channel.send(JobSchedule(uuid=build.uuid, job=build.job))
+        logger.info("%s begins at %s", describe(build), self.peer)
+        await self._receive_console(attachment)
+        await self._receive_result(attachment)
+        await trio.sleep_forever()  # the owner ends it, when the result is recorded or can't be
 
-    async def _run(self, live: LiveBuild) -> None:
-        build = live.build
-        ended: Aborted | None = TIMEOUT
-        with trio.move_on_after(self.job_timeout), self.shutdown.interruptible():
-            with trio.fail_after(STEP_TIMEOUT):
-                await self.channel.send(JobSchedule(uuid=build.uuid, job=build.job))
-            logger.info("%s begins at %s", describe(build), self.peer)
-            ended = await self._receive_console(live)
-        if ended is None:
-            await self._receive_result(live)
-        else:
-            logger.warning("%s is ended: %s", describe(build), ended.message)
-            await self.builds.abort(build, ended)
+    async def _receive_console(self, attachment: Attachment) -> None:
+        """Hand in console lines until the job is finished; those that came together are handed in together."""
+        uuid = attachment.build.uuid
+        outputs = Outputs(uuid)
+        while not isinstance(received := await self.channel.receive_outputs(outputs), StreamedFrame):
+            lines = received if isinstance(received, list) else [_line(received, uuid)]
+            if (longest := max(map(len, lines))) > MAX_LINE:
+                raise RemoteProtocolError(f"a console line of {longest} bytes")
+            await attachment.hand_in(Lines(lines=lines, timestamp=attachment.elapsed()))
 
-    async def _receive_console(self, live: LiveBuild) -> Aborted | None:
-        """Append console lines until the job is finished; those that came together are written together.
-
-        Returns None when the result follows, else why the server ends the build.
-        """
-        while live.console.size <= MAX_CONSOLE:
-            message: Message | StreamedFrame | None = await self.channel.receive()
-            lines: list[ConsoleLine] = []
-            try:
-                while isinstance(message, Output):
-                    if message.uuid != live.build.uuid:
-                        raise RemoteProtocolError(f"output for another build: {message.uuid}")
-                    lines.append(ConsoleLine(delta=live.elapsed(), line=message.line))
-                    message = self.channel.receive_nowait()
-            finally:  # what came before a wrong message was right
-                if lines:
-                    await live.console.append(lines)
-                    live.notify()
-            if isinstance(message, StreamedFrame):
-                return None
-        return Aborted(message=f"more than {MAX_CONSOLE} bytes of console")
-
-    async def _receive_result(self, live: LiveBuild) -> None:
-        """Take the job finished as it arrives; a shutdown waits for it."""
+    async def _receive_result(self, attachment: Attachment) -> None:
+        """Hand in the job finished as it arrives."""
         reader = FinishedReader()
-        recorder = _Recorder(self.builds, live)
-        try:
-            while True:
-                with trio.fail_after(ARTIFACT_TIMEOUT):
-                    data = await self.channel.receive_body()
-                if not data:
-                    break
-                await recorder.take(list(reader.feed(data)))
-            reader.finish()
-            await recorder.finish()
-        finally:
-            with trio.CancelScope(shield=True):
-                await recorder.discard()
+        unfolding = Unfolding(attachment.build.uuid)
+        while True:
+            with trio.fail_after(ARTIFACT_TIMEOUT):
+                data = await self.channel.receive_body()
+            if not data:
+                break
+            for event in unfolding.of(reader.feed(data)):
+                await attachment.hand_in(event)
+        reader.finish()
+        await attachment.hand_in(ResultEnded())
 
 
-def _not_recorded(error: OSError | StoreError) -> Aborted:
-    """Return the result of a build that was lost too often because of the server's own disk."""
-    return Aborted(message=f"the server could not record it: {getattr(error, 'strerror', None) or error}")
+def _line(message: Message, uuid: UUID) -> bytes:
+    """Return the line of a message that must be an Output of that build."""
+    assert isinstance(message, Output), "a worker that builds sends nothing else"
+    if message.uuid != uuid:
+        raise RemoteProtocolError(f"output for another build: {message.uuid}")
+    return message.line
 
 
 @define(eq=False)
-class _Recorder:
-    """Turns the events of a job finished into the build's record."""
+class Unfolding:
+    """Turns what is read of a job finished into the events of an attempt, some pieces of artifacts at a time."""
 
-    _builds: Builds
-    _live: LiveBuild
-    _result: Result = LOST
-    _refused: str | None = None
-    _writer: ResultWriter | None = None
+    uuid: UUID
+    _result: Result | None = None
 
-    async def take(self, events: list[Event]) -> None:
-        """Raises OSError, and RemoteProtocolError for another build's result."""
-        artifacts: list[Event] = []
-        for event in events:
+    def of(self, found: Iterator[execution.Event]) -> Iterator[Event]:
+        """Raises RemoteProtocolError for another build's result."""
+        pieces: list[ArtifactStart | ArtifactData] = []
+        for event in found:
             match event:
                 case FinishedHead(uuid=uuid, result=result):
-                    if uuid != self._live.build.uuid:
+                    if uuid != self.uuid:
                         raise RemoteProtocolError(f"result of another build: {uuid}")
                     self._result = result
                 case ArtifactsStart(length=length):
-                    self._writer = await self._builds.begin_result(self._live.build, self._result, data_length=length)
-                case _:
-                    artifacts.append(event)
-        if self._writer is not None and artifacts:
-            try:
-                await self._writer.add(artifacts)
-            except InvalidName as error:
-                # the rest is read and dropped, so that the worker is told nothing worse than it deserves
-                self._refused = str(error)
-                await self.discard()
-
-    async def finish(self) -> None:
-        """Record the result. Raises OSError and StoreError."""
-        if self._writer is None:
-            await self._builds.abort(self._live.build, Aborted(message=self._refused or "no result"))
-        else:
-            writer, self._writer = self._writer, None
-            await self._builds.finish(self._live.build, self._result, writer)
-
-    async def discard(self) -> None:
-        """Throw away what was written and not recorded."""
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            await writer.discard()
+                    assert self._result, "it comes first"
+                    yield ResultBegun(result=self._result, length=length)
+                case ArtifactStart() | ArtifactData():
+                    pieces.append(event)
+                    if len(pieces) == MAX_PIECES:
+                        yield Artifacts(pieces=pieces)
+                        pieces = []
+        if pieces:
+            yield Artifacts(pieces=pieces)

@@ -1,5 +1,10 @@
-"""Lets ``python -m builder_worker`` be builder-worker."""
+"""Where builder-worker begins, also as ``python -m builder_worker``."""
 
-from builder_worker.cli import main
+from functools import partial
 
-main()
+from builder.runtime.entry import run
+
+main = partial(run, "builder_worker.cli")
+
+if __name__ == "__main__":
+    main()

@@ -89,7 +89,7 @@ class Collection:
         return artifacts_length((text(file.path), file.size) for file in self.files)
 
     def summary(self) -> str:
-        """Return such as "3 artifacts, 12.4 MB"."""
+        """Return such as "3 artifacts, 12.4 MiB"."""
         count = len(self.files)
         return f"{count} artifact{'' if count == 1 else 's'}, {format_size(self.size)}"
 

@@ -50,7 +50,7 @@ class Setup:
 
 
 @frozen(kw_only=True)
-class Build:
+class Outcome:
     """How a job ended and what it left; the artifacts can be read while its sandbox is there."""
 
     result: Result
@@ -58,10 +58,10 @@ class Build:
 
 
 @asynccontextmanager
-async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines) -> AsyncIterator[Build]:
-    """Run a job and give its build; afterwards everything of it is removed.
+async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines) -> AsyncIterator[Outcome]:
+    """Run a job and give its outcome; afterwards everything of it is removed.
 
-    Raises SandboxError, before it gives a build or after, and what ``send_lines`` raises.
+    Raises SandboxError, before it gives the outcome or after, and what ``send_lines`` raises.
     """
     wishes = directives.read(job.script)
     ignored = not_real(wishes.limits, setup.real)
@@ -85,7 +85,7 @@ async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLi
         rules = Rules(dotfiles=setup.dotfiles, max_bytes=limits.max_artifact_bytes, max_artifacts=limits.max_artifacts)
         result, artifacts = await _collect(sandbox, result, rules)
         await send_lines([remark(line) for line in (*artifacts.remarks, artifacts.summary())])
-        yield Build(result=result, artifacts=artifacts)
+        yield Outcome(result=result, artifacts=artifacts)
 
 
 async def _run(sandbox: Sandbox, hooks: Hooks, environment: Mapping[str, str], send_lines: SendLines) -> Result:

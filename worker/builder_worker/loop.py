@@ -15,7 +15,7 @@ from builder.runtime.nurseries import plain_nursery
 from builder_worker.choice import prove
 from builder_worker.drain import Drain
 from builder_worker.sandbox import SandboxError
-from builder_worker.session import Settings, work_once
+from builder_worker.session import WorkerSettings, work_once
 
 SHORTEST_PAUSE = 1.0
 """Seconds before the first new attempt: a server that restarts is back in about that time."""
@@ -69,14 +69,16 @@ class Backoff:
         self._failures = 0
 
 
-async def work(settings: Settings, duration: Duration) -> None:
-    """Work off one job in each slot, or jobs until a signal.
+async def work(settings: WorkerSettings, duration: Duration) -> None:
+    """Work off one job in each slot, or jobs until a signal; SIGHUP drains, and so does SIGTERM with a time for it.
 
-    Raises Interrupted on SIGINT, on SIGTERM unless the worker drains and all jobs end in time, and then for a second
-    signal too. Without ``loop``, raises what ``work_once`` does, once every slot is done.
+    Raises Interrupted on SIGINT, on SIGTERM unless there is time and all jobs end in it, and then for one more of them
+    too. Without ``loop``, raises what ``work_once`` does, once every slot is done.
     """
     drain = Drain()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    # whoever started it with SIGHUP ignored, as nohup does, wants it to go on
+    hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, *hangup) as signals:
         async with plain_nursery() as nursery:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
             await get_ready(settings, drain, patient=duration.loop)
@@ -86,7 +88,7 @@ async def work(settings: Settings, duration: Duration) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def get_ready(settings: Settings, drain: Drain, *, patient: bool) -> None:
+async def get_ready(settings: WorkerSettings, drain: Drain, *, patient: bool) -> None:
     """Clean up after workers that are gone, and prove the sandbox; with ``patient`` again and again until it works, for a busy machine is quiet again some day.
 
     Raises SandboxError without ``patient``.
@@ -113,10 +115,17 @@ async def _pause(backoff: Backoff, reason: str, drain: Drain) -> None:
 
 
 async def _obey(signals: AsyncIterator[int], drain: Drain, drain_timeout: float, nursery: trio.Nursery) -> None:
+    stopping = False
     async for number in signals:
+        if number == signal.SIGHUP:
+            if not drain.begun:
+                log.warning("draining on SIGHUP: no more jobs are taken, running ones may end")
+                drain.begin()
+            continue
         service.notify("STOPPING=1")
-        if number == signal.SIGTERM and drain_timeout and not drain.begun:
+        if number == signal.SIGTERM and drain_timeout and not stopping:
             log.warning("draining: running jobs may end within %g s; another signal kills them", drain_timeout)
+            stopping = True
             drain.begin()
             nursery.start_soon(_end_after, drain_timeout)
         else:
@@ -146,7 +155,7 @@ async def _fill_slots(work_slot: Callable[[], Awaitable[None]], slots: int) -> N
         raise errors[0]
 
 
-async def _work_forever(settings: Settings, drain: Drain) -> None:
+async def _work_forever(settings: WorkerSettings, drain: Drain) -> None:
     backoff = Backoff()
     while not drain.begun:
         begin = trio.current_time()

@@ -7,18 +7,21 @@ then closed the connection properly; a server that closes earlier, or resets, ha
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from math import inf
 from uuid import UUID
 
 import trio
 from attrs import frozen
 
+from builder import codec
 from builder.address import format_address
-from builder.connection import Side
 from builder.errors import BuilderError, ConnectionEnded, ProtocolError
 from builder.execution import FinishedHead, finished_head
 from builder.framing import frame_header
 from builder.messages import WORKER_VERSION, Hello, JobFinished, JobRequested, JobSchedule, Output, Role, ServerHello
 from builder.model import Aborted, Result, describe_result, printable
+from builder.order import Side
+from builder.outputs import Outputs
 from builder.reasons import reason_of
 from builder.runtime.channel import Channel
 from builder.runtime.nurseries import plain_nursery
@@ -51,7 +54,7 @@ class Unreachable(BuilderError):
     exit_code = 3
 
 
-class Refused(ProtocolError):
+class NotGreeted(ProtocolError):
     """The server closed the connection instead of greeting, or something else than a server answers there."""
 
 
@@ -62,7 +65,7 @@ class Lost(BuilderError):
 
 
 @frozen(kw_only=True)
-class Settings:
+class WorkerSettings:
     """What the worker was told at its start."""
 
     host: str
@@ -76,10 +79,18 @@ class Settings:
         return format_address(self.host, self.port)
 
 
-async def work_once(settings: Settings, drain: Drain) -> None:
+_HELLO = Hello(role=Role.WORKER, version=WORKER_VERSION)
+
+
+def load() -> None:
+    """Load what the first message would have to wait for."""
+    codec.encode(_HELLO)
+
+
+async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server, run it, deliver its result; return without one if the worker drains.
 
-    Raises Unreachable, Refused, Lost, ProtocolError, and SandboxError after the server was told of it.
+    Raises Unreachable, NotGreeted, Lost, ProtocolError, and SandboxError after the server was told of it.
     """
     stream = None
     with drain.idle():
@@ -99,7 +110,7 @@ async def work_once(settings: Settings, drain: Drain) -> None:
             raise Lost(f"the connection to {settings.address} broke: {reason_of(error)}") from error
 
 
-async def _connect(settings: Settings) -> trio.SocketStream:
+async def _connect(settings: WorkerSettings) -> trio.SocketStream:
     try:
         with trio.fail_after(CONNECT_TIMEOUT):
             stream = await trio.open_tcp_stream(settings.host, settings.port)
@@ -111,24 +122,26 @@ async def _connect(settings: Settings) -> trio.SocketStream:
     return stream
 
 
-async def _greet(channel: Channel, settings: Settings) -> None:
+async def _greet(channel: Channel, settings: WorkerSettings) -> None:
     try:
         with trio.fail_after(HELLO_TIMEOUT):
-            await channel.send(Hello(role=Role.WORKER, version=WORKER_VERSION))
+            await channel.send(_HELLO)
             await channel.receive_expected(ServerHello)
     except trio.TooSlowError as error:
-        raise Refused(
+        raise NotGreeted(
             f"{settings.address} does not answer as a builder-server: silent for {HELLO_TIMEOUT:g} s"
         ) from error
     except trio.BrokenResourceError as error:
-        raise Refused(f"{settings.address} broke the connection before its hello: {reason_of(error)}") from error
+        raise NotGreeted(f"{settings.address} broke the connection before its hello: {reason_of(error)}") from error
     except ConnectionEnded as error:
-        raise Refused(f"{settings.address} closed the connection without a hello: is it a builder-server?") from error
+        raise NotGreeted(
+            f"{settings.address} closed the connection without a hello: is it a builder-server?"
+        ) from error
     except ProtocolError as error:
-        raise Refused(f"{settings.address} does not answer as a builder-server: {error}") from error
+        raise NotGreeted(f"{settings.address} does not answer as a builder-server: {error}") from error
 
 
-async def _wait_job(channel: Channel, settings: Settings) -> JobSchedule:
+async def _wait_job(channel: Channel, settings: WorkerSettings) -> JobSchedule:
     await channel.send(JobRequested(platform=settings.platform))
     log.info("waiting for a job for %s from %s", printable(settings.platform), settings.address)
     try:
@@ -145,7 +158,9 @@ class _Delivery:
         self._channel = channel
         self._setup = setup
         self._uuid: UUID = schedule.uuid
+        self._outputs = Outputs(schedule.uuid)
         self._job = schedule.job
+        self._quiet_until = -inf  # the result is not sent before
         self._last_piece = False  # the result is sent, or the end of it is on its way
         self._closed = trio.Event()
         self._end: Exception | None = None  # how the connection ended
@@ -180,8 +195,8 @@ class _Delivery:
     async def _work(self) -> None:
         """Run the job and send all there is to send."""
         try:
-            async with run_build(self._job, self._uuid, self._setup, self._send_lines) as build:
-                await self._finish(build.result, build.artifacts)
+            async with run_build(self._job, self._uuid, self._setup, self._send_lines) as outcome:
+                await self._finish(outcome.result, outcome.artifacts)
         except SandboxError as error:
             log.error("%s", error)
             self._fault = error
@@ -192,13 +207,15 @@ class _Delivery:
 
     async def _send_lines(self, lines: Sequence[bytes]) -> None:
         with _taking():
-            await self._channel.send(*(Output(uuid=self._uuid, line=line) for line in lines))
+            await self._channel.send_bytes(Output, self._outputs.join(lines))
+        self._quiet_until = trio.current_time() + self._channel.connection.protocol.result_gap
 
     async def _finish(self, result: Result, artifacts: Collection) -> None:
         """Send the result and the artifacts."""
         self._summary = f"{describe_result(result)}, {artifacts.summary()}"
         left = artifacts.length
         head = finished_head(FinishedHead(uuid=self._uuid, result=result), left)
+        await trio.sleep_until(self._quiet_until)
         self._last_piece = left == 0
         with _taking():
             await self._channel.send_bytes(JobFinished, frame_header(len(head) + left) + head)

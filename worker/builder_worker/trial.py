@@ -89,10 +89,10 @@ async def run_trials(
 
 async def _run_trial(job: ScriptJob, setup: Setup, output: Path | None) -> Trial:
     begin = trio.current_time()
-    async with run_build(job, uuid4(), setup, print_lines) as build:
+    async with run_build(job, uuid4(), setup, print_lines) as outcome:
         seconds = trio.current_time() - begin
-        kept = await trio.to_thread.run_sync(_keep, build.artifacts, output)
-    return Trial(result=build.result, artifacts=kept, seconds=seconds)
+        kept = await trio.to_thread.run_sync(_keep, outcome.artifacts, output)
+    return Trial(result=outcome.result, artifacts=kept, seconds=seconds)
 
 
 async def _end_by_signal(signals: AsyncIterator[int]) -> None:

@@ -3,9 +3,11 @@
 # ruff: noqa: D301  the \b in the docstring is the character that makes click keep the lines below it
 
 import logging
+import threading
 
 import click
 
+from builder.runtime import program
 from builder_worker.commands.options import COUNT, PAUSE, Arguments, check_platform, sandbox_options
 
 
@@ -27,8 +29,14 @@ Other commands, each with a --help of its own:
 A platform with the name of a command: builder-worker work PLATFORM
 
 \b
+Signals:
+  SIGTERM  end the jobs, or with --drain-timeout let them end within that time; then exit
+  SIGHUP   take no more jobs, let the running ones end, however long they take, and exit
+  SIGINT   end the jobs and exit
+
+\b
 Exit status:
-  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time
+  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time; or SIGHUP
   2  the command line is wrong
   3  the server is unreachable
   4  the server refused, or is no builder-server
@@ -84,16 +92,19 @@ def work(
     Sizes are such as 512M or 2G, times such as 90s, 10m or 2h. A limit that was asked for and can't be enforced here
     is an error; the defaults hold where they can.
     """
-    import trio
+    with program.importing():
+        import trio
 
-    from builder.address import parse_address
-    from builder_worker.loop import Duration
-    from builder_worker.loop import work as run
-    from builder_worker.session import Settings
+        from builder.address import parse_address
+        from builder_worker import session
+        from builder_worker.loop import Duration
+        from builder_worker.loop import work as run
 
+    # it takes a tenth of a second, and finding a sandbox waits for other programs
+    threading.Thread(target=session.load, daemon=True).start()
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=level, format="builder-worker: %(message)s")
     host, port = parse_address(remote)
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
-    trio.run(run, Settings(host=host, port=port, platform=platform, setup=setup), duration)
+    trio.run(run, session.WorkerSettings(host=host, port=port, platform=platform, setup=setup), duration)

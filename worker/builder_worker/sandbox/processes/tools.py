@@ -1,7 +1,9 @@
 """Short runs of the system's own tools: mkfs, mount, rm."""
 
+import importlib.util
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,8 +47,23 @@ def python(module: ModuleType) -> tuple[str, ...]:
     """Return the start of a command line that runs a module as a program, with the standard library alone: as it was
     compiled for the worker, since to compile it anew takes as long as to run it.
     """
-    compiled = module.__cached__ if module.__cached__ and Path(module.__cached__).is_file() else module.__file__
-    return (sys.executable, "-I", "-S", str(compiled))
+    assert module.__file__ is not None, "it is a file"
+    source, compiled = Path(module.__file__), Path(module.__cached__ or "")
+    return (sys.executable, "-I", "-S", str(compiled if _is_current(compiled, source) else source))
+
+
+def _is_current(compiled: Path, source: Path) -> bool:
+    """Return whether a file is what a source compiles to: an older one may lie there that nobody may write anew."""
+    try:
+        with compiled.open("rb") as file:
+            magic, by_hash, stamp = file.read(4), file.read(4), file.read(8)
+        status = source.stat()
+    except OSError:
+        return False
+    if any(by_hash):
+        return magic == importlib.util.MAGIC_NUMBER and stamp == importlib.util.source_hash(source.read_bytes())
+    time_and_size = struct.pack("<II", int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
+    return magic == importlib.util.MAGIC_NUMBER and stamp == time_and_size
 
 
 def first_line(data: bytes) -> str:

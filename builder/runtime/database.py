@@ -1,0 +1,51 @@
+"""A database as a program sees it: steps that write, steps that read.
+
+A step is a function of a connection. It may be run again, after an error of the disk or of another step beside it, or
+where several servers write after a conflict with one of them: so it has no effect but on the database, and what it
+returns is made anew each time.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from builder.errors import BuilderError
+
+T = TypeVar("T")
+
+
+class StoreError(BuilderError):
+    """The database could not be read or written; what was asked for has not happened."""
+
+    exit_code = 5
+
+
+class Database(abc.ABC):
+    """Where steps are run. ``run`` must be running while it is written to."""
+
+    version: int
+    """Grows with what is written: where it is the same as before, a step that reads returns the same too.
+
+    It has grown when a writer is told that its change is on the disk.
+    """
+
+    @abc.abstractmethod
+    async def run(self) -> None:
+        """Write what is asked for, until cancelled."""
+
+    @abc.abstractmethod
+    async def write(self, step: Callable[[sa.Connection], T]) -> T:
+        """Return what a step returns once its change is on the disk. Raises what the step raises, and StoreError.
+
+        A step that raises changes nothing.
+        """
+
+    @abc.abstractmethod
+    async def read(self, step: Callable[[sa.Connection], T]) -> T:
+        """Return what a step returns that changes nothing, and sees one moment. Raises StoreError."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close all connections to the database."""

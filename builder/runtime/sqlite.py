@@ -1,0 +1,200 @@
+"""A SQLite database with one writer, who commits in groups.
+
+When ``write`` returns its change is on the disk: WAL, synchronous FULL. Steps that arrive during a commit share the next
+one, each in a savepoint, so that one that is refused takes nothing with it. Reads use connections of their own and see
+the last commit.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+import trio
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from attrs import define, field
+
+from builder.runtime.database import Database, StoreError
+
+T = TypeVar("T")
+
+LOCK_TIMEOUT = 30.0
+"""Seconds for which whoever has the lock is waited for, such as a backup or an operator's shell."""
+
+_LOCK_LOOK = 0.2
+"""Seconds after which a writer that waits for the lock looks whether its program stops meanwhile, and begins to wait
+anew: SQLite itself looks ever more seldom, and would miss that the lock was free for a moment."""
+
+_STOPPED = "the server stops"
+
+
+@define(eq=False)
+class _Request(Generic[T]):
+    """A step that waits for the writer."""
+
+    step: Callable[[sa.Connection], T]
+    done: trio.Event = field(factory=trio.Event)
+    value: T | None = None
+    error: BaseException | None = None
+
+
+class SQLite(Database):
+    """The database of one program on one machine."""
+
+    def __init__(self, path: Path, *, migrations: str) -> None:
+        """Open the database, create or migrate it. Raises StoreError.
+
+        ``migrations`` is where Alembic finds them, such as "package:folder".
+        """
+        self._writer = _engine(path, begin="BEGIN IMMEDIATE", timeout=_LOCK_LOOK)
+        self._readers = _engine(path, begin="BEGIN", timeout=LOCK_TIMEOUT)
+        self._pending: list[_Request[Any]] = []
+        self._work = trio.Event()
+        self._closed = False
+        self.version = 0
+        try:
+            with self._transaction(time.monotonic() + LOCK_TIMEOUT) as connection:
+                config = Config()
+                config.set_main_option("script_location", migrations)
+                config.set_main_option("path_separator", "os")
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            self.close()
+            raise StoreError(f"can't open the database {path}: {_reason(error)}") from error
+        except CommandError as error:
+            self.close()
+            raise StoreError(f"can't use the database {path}, is it of a newer version? {error}") from error
+
+    def close(self) -> None:
+        """Close all connections to the database."""
+        self._writer.dispose()
+        self._readers.dispose()
+
+    async def run(self) -> None:
+        """Commit what is asked for, in groups, until cancelled."""
+        batch: list[_Request[Any]] = []
+        try:
+            while True:
+                await self._work.wait()
+                self._work = trio.Event()
+                batch, self._pending = self._pending, []
+                await trio.to_thread.run_sync(self._commit, batch, time.monotonic() + LOCK_TIMEOUT)
+                self.version += 1
+                for request in batch:
+                    request.done.set()
+        finally:
+            # whoever waits, or asks from now on, would otherwise do so for ever
+            self._closed = True
+            for request in batch + self._pending:
+                if not request.done.is_set():
+                    request.error = StoreError(_STOPPED)
+                    request.done.set()
+
+    def _commit(self, batch: Sequence[_Request[Any]], deadline: float) -> None:
+        begun = False
+        try:
+            with self._transaction(deadline, trio.from_thread.check_cancelled) as connection:
+                begun = True
+                for request in batch:
+                    _attempt(connection, request)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            if begun and len(batch) > 1:
+                # one of them, or the commit, met an error of the disk: let each find out for itself
+                for request in batch:
+                    self._commit([request], deadline)
+            else:
+                for request in batch:
+                    request.error = StoreError(f"the database can't be written: {_reason(error)}")
+
+    @contextmanager
+    def _transaction(self, deadline: float, look: Callable[[], None] = lambda: None) -> Iterator[sa.Connection]:
+        """Take the lock, for which others may have to be waited, and commit at the end; ``look`` may end the wait."""
+        while True:
+            with self._writer.connect() as connection:
+                try:
+                    transaction = connection.begin()
+                except sa.exc.OperationalError as error:
+                    if not _is_locked(error) or time.monotonic() >= deadline:
+                        raise
+                    look()
+                    continue
+                with transaction:
+                    yield connection
+                return
+
+    async def write(self, step: Callable[[sa.Connection], T]) -> T:
+        """Return what a step returns once its change is on the disk. Raises what the step raises, and StoreError."""
+        if self._closed:
+            raise StoreError(_STOPPED)
+        request = _Request(step)
+        self._pending.append(request)
+        self._work.set()
+        # shielded: a caller that went away in the middle would not know whether its change was made
+        with trio.CancelScope(shield=True):
+            await request.done.wait()
+        if request.error is not None:
+            raise request.error
+        return request.value  # type: ignore[return-value]  # set whenever there is no error
+
+    async def read(self, step: Callable[[sa.Connection], T]) -> T:
+        """Return what a step returns that changes nothing. Raises StoreError."""
+
+        def read() -> T:
+            try:
+                with self._readers.connect() as connection:
+                    return step(connection)
+            except (sa.exc.SQLAlchemyError, OSError) as error:
+                raise StoreError(f"the database can't be read: {_reason(error)}") from error
+
+        return await trio.to_thread.run_sync(read)
+
+
+def _engine(path: Path, *, begin: str, timeout: float) -> sa.Engine:
+    """Return connections that begin so. ``timeout`` is in seconds: for how long they wait for a lock by themselves.
+
+    A transaction that reads, and then writes, would fail at once where others have written meanwhile, whatever the
+    timeout: so the writer begins with the lock.
+    """
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)), connect_args={"check_same_thread": False, "timeout": timeout}
+    )
+    sa.event.listen(engine, "connect", _configure)
+    # pysqlite's own idea of when a transaction begins would leave SELECT and DDL outside of it
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def _configure(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _is_locked(error: sa.exc.OperationalError) -> bool:
+    return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+
+
+def _reason(error: BaseException) -> str:
+    """Return what was met first: a full disk takes the whole transaction back, and then there is no savepoint to leave."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(getattr(error, "orig", None) or error)
+
+
+def _attempt(connection: sa.Connection, request: _Request[Any]) -> None:
+    request.error = None
+    try:
+        with connection.begin_nested():
+            request.value = request.step(connection)
+    except (sa.exc.SQLAlchemyError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a refusal or a fault of ours: raised again where it was asked for
+        request.error = error

@@ -1,0 +1,378 @@
+"""What becomes of an attempt at a job: events and the time in, actions out. No I/O, no clock.
+
+An attempt begins when its job is taken from the queue, and ends when it is recorded or put back. Its owner hands in what
+happens, an event at a time, and carries out the actions in their order. What an action comes to is an event again; when
+one fails, the actions after it are left out and the fault is the next event.
+"""
+
+import enum
+import math
+from collections.abc import Sequence
+
+from attrs import define, frozen
+
+from builder.execution import ArtifactData, ArtifactStart
+from builder.model import Aborted, Result
+
+LOST = Aborted(message="worker lost")
+TIMEOUT = Aborted(message="timeout")
+FAULT = Aborted(message="the server failed")
+"""What the history says of an attempt that ended by an error in the server's own code."""
+
+RETRY = 10.0
+"""Seconds until what the disk did not take is tried again."""
+
+
+class State(enum.Enum):
+    """How far an attempt is."""
+
+    TAKEN = "nobody has it yet"
+    RUNNING = "a worker has it"
+    AWAY = "its worker has gone, and may come back"
+    RECEIVING = "its result comes"
+    RECORDING = "its result, or why it has none, is being made durable"
+    RETURNING = "its job goes back to the queue, as soon as the disk allows it"
+    ENDED = "it is recorded or put back"
+
+
+# --- events --------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Attached:
+    """A worker has come for it, or has come back."""
+
+
+@frozen(kw_only=True)
+class Lines:
+    """Lines of the console came, all at once; ``timestamp`` is in nanoseconds since the attempt began."""
+
+    lines: Sequence[bytes]
+    timestamp: int
+
+
+@frozen(kw_only=True)
+class ResultBegun:
+    """The result is known, and artifacts follow whose encoding takes ``length`` bytes."""
+
+    result: Result
+    length: int
+
+
+@frozen(kw_only=True)
+class Artifacts:
+    """Some more of the artifacts came."""
+
+    pieces: Sequence[ArtifactStart | ArtifactData]
+
+
+@frozen
+class ResultEnded:
+    """The last of the artifacts was there."""
+
+
+@frozen(kw_only=True)
+class ResultRefused:
+    """There are artifacts that must not be stored."""
+
+    reason: str
+
+
+@frozen(kw_only=True)
+class Detached:
+    """The worker has gone. ``counted`` says whether that speaks against the job, ``reason`` what the history says."""
+
+    reason: Aborted = LOST
+    counted: bool = True
+
+
+@frozen(kw_only=True)
+class EndAsked:
+    """It is to be ended: a limit was reached, or somebody wants it."""
+
+    result: Aborted
+
+
+@frozen
+class TimeCame:
+    """It is ``wake_at``."""
+
+
+@frozen
+class Stopping:
+    """The server stops."""
+
+
+@frozen(kw_only=True)
+class DiskFault:
+    """The disk, or the database, did not do an action."""
+
+    reason: str
+
+
+@frozen
+class OurFault:
+    """An error in the server's own code."""
+
+
+@frozen
+class Recorded:
+    """The record is durable."""
+
+
+@frozen
+class PutBackDone:
+    """The job is queued again, unless it has left the schedule."""
+
+
+@frozen
+class LostTooOften:
+    """The job does not go back to the queue: this attempt is to be recorded as failed."""
+
+
+@frozen
+class NotRunning:
+    """The database does not have it as running: it had ended before."""
+
+
+Event = (
+    Attached
+    | Lines
+    | ResultBegun
+    | Artifacts
+    | ResultEnded
+    | ResultRefused
+    | Detached
+    | EndAsked
+    | TimeCame
+    | Stopping
+    | DiskFault
+    | OurFault
+    | Recorded
+    | PutBackDone
+    | LostTooOften
+    | NotRunning
+)
+
+# --- actions -------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class BeginConsole:
+    """Make the directory and the console's file."""
+
+
+@frozen
+class SendJob:
+    """Give the worker its job."""
+
+
+@frozen(kw_only=True)
+class AppendLines:
+    """Append to the console."""
+
+    lines: Sequence[bytes]
+    timestamp: int
+
+
+@frozen
+class ClearConsole:
+    """Throw the console away: it may be what fills the disk, and nothing could be recorded while it stays."""
+
+
+@frozen(kw_only=True)
+class BeginRecord:
+    """Write everything that stands before the artifacts in a record; whatever was begun before is thrown away."""
+
+    result: Result
+    length: int
+
+
+@frozen(kw_only=True)
+class AddArtifacts:
+    """Write artifacts; what comes of it may be ResultRefused."""
+
+    pieces: Sequence[ArtifactStart | ArtifactData]
+
+
+@frozen
+class Record:
+    """Make the record durable, on the disk and in the database: Recorded, or NotRunning."""
+
+
+@frozen(kw_only=True)
+class RecordAborted:
+    """Write a record without artifacts, and make it durable: Recorded, or NotRunning."""
+
+    result: Aborted
+
+
+@frozen(kw_only=True)
+class PutBack:
+    """Put the job back to the front of its queue: PutBackDone, LostTooOften, or NotRunning."""
+
+    reason: Aborted
+    counted: bool
+
+
+@frozen
+class Acknowledge:
+    """Close the worker's connection in order, which tells that its result is durable."""
+
+
+@frozen
+class Reset:
+    """End the worker's connection, if there is one, in a way that nobody takes for success."""
+
+
+@frozen
+class TellUploader:
+    """Say that there is a new record."""
+
+
+Action = (
+    BeginConsole
+    | SendJob
+    | AppendLines
+    | ClearConsole
+    | BeginRecord
+    | AddArtifacts
+    | Record
+    | RecordAborted
+    | PutBack
+    | Acknowledge
+    | Reset
+    | TellUploader
+)
+
+
+class UnexpectedEvent(Exception):
+    """An event that can't happen in this state: a fault of ours."""
+
+
+@define(eq=False, kw_only=True)
+class Attempt:
+    """Where an attempt is. Times are in seconds of a clock that never goes back.
+
+    ``time_limit`` is how long a job may take, ``grace`` how long a worker may be away before its job is given to another.
+    ``wake_at`` is when TimeCame is to be handed in.
+    """
+
+    time_limit: float
+    grace: float = 0.0
+    state: State = State.TAKEN
+    wake_at: float = math.inf
+    _job_ends: float = math.inf
+    _put_back: PutBack | None = None
+    _acknowledges: bool = False
+    _stops: bool = False
+
+    @property
+    def is_lost(self) -> bool:
+        """True once its job is to go back to the queue, or can't any more."""
+        return self._put_back is not None and self.state in (State.RECORDING, State.RETURNING)
+
+    def handle(self, event: Event, now: float) -> tuple[Action, ...]:
+        """Return what is to be done. Raises UnexpectedEvent."""
+        match self.state, event:
+            case (State.TAKEN, Attached()):
+                self._job_ends = now + self.time_limit
+                return self._to(State.RUNNING, BeginConsole(), SendJob(), wake_at=self._job_ends)
+            case (State.TAKEN, Detached(reason=reason, counted=counted)):
+                return self._return(reason, counted=counted)
+
+            case (State.RUNNING, Lines(lines=lines, timestamp=timestamp)):
+                return (AppendLines(lines=lines, timestamp=timestamp),)
+            case (State.RUNNING, ResultBegun(result=result, length=length)):
+                self._job_ends = math.inf  # the job has ended, and what comes now has all the time it needs
+                return self._to(State.RECEIVING, BeginRecord(result=result, length=length))
+            case (State.RUNNING, TimeCame()):
+                return self._abort(TIMEOUT)
+
+            case (State.RECEIVING, Artifacts(pieces=pieces)):
+                return (AddArtifacts(pieces=pieces),)
+            case (State.RECEIVING, ResultRefused(reason=why)):
+                return self._abort(Aborted(message=why))
+            case (State.RECEIVING, ResultEnded()):
+                self._acknowledges = True
+                return self._to(State.RECORDING, Record())
+            case (State.RECEIVING, EndAsked()):
+                return ()  # it has ended by itself
+
+            case (State.RUNNING | State.RECEIVING, Detached(reason=reason, counted=counted)):
+                if not self.grace or self._stops:
+                    return self._return(reason, counted=counted)
+                self._put_back = PutBack(reason=reason, counted=counted)
+                return self._to(State.AWAY, wake_at=min(now + self.grace, self._job_ends))
+            case (State.AWAY, Attached()):
+                return self._to(State.RUNNING, wake_at=self._job_ends)
+            case (State.AWAY, TimeCame()) if now >= self._job_ends:
+                return self._abort(TIMEOUT)
+            case (State.AWAY, TimeCame()):
+                return self._to(State.RETURNING, self._what_to_put_back())
+
+            case (State.TAKEN | State.RUNNING | State.AWAY, EndAsked(result=why)):
+                return self._abort(why)
+            case (State.TAKEN | State.RUNNING | State.AWAY, Stopping()):
+                self._stops = True
+                return self._return(LOST, counted=False)
+            case (State.RECEIVING | State.RECORDING, Stopping()):
+                self._stops = True
+                return ()  # what is being written may finish
+            case (State.RETURNING, Stopping()):
+                self._stops = True
+                return self._to(State.RETURNING, self._what_to_put_back())  # once more, and then the next start's task
+
+            case (State.RECORDING, Recorded()):
+                return self._to(State.ENDED, Acknowledge() if self._acknowledges else Reset(), TellUploader())
+            case (State.RETURNING, PutBackDone()):
+                return self._to(State.ENDED, Reset())
+            case (State.RETURNING, LostTooOften()):
+                return self._to(State.RECORDING, RecordAborted(result=self._what_to_put_back().reason))
+            case (State.RETURNING, TimeCame()):
+                return self._to(State.RETURNING, self._what_to_put_back())
+            case (State.RECORDING | State.RETURNING, NotRunning()):
+                return self._to(State.ENDED, Reset())
+
+            case (_, DiskFault() | OurFault()) if self.is_lost:
+                return self._try_later(now)
+            case (State.ENDED, _):
+                return ()
+            case (_, DiskFault(reason=why)):
+                return self._return(could_not_record(why), before=(ClearConsole(),))
+            case (_, OurFault()):
+                return self._return(FAULT)  # counted, or it might happen again and again
+            case (
+                State.RECORDING | State.RETURNING,
+                Lines() | ResultBegun() | Artifacts() | ResultEnded() | ResultRefused() | Detached() | EndAsked(),
+            ):
+                return ()  # it was under way when the attempt had come to its end
+            case _:
+                raise UnexpectedEvent(f"{type(event).__name__} in state {self.state.name}")
+
+    def _to(self, state: State, *actions: Action, wake_at: float = math.inf) -> tuple[Action, ...]:
+        self.state = state
+        self.wake_at = wake_at
+        return actions
+
+    def _abort(self, result: Aborted) -> tuple[Action, ...]:
+        self._put_back = None
+        return self._to(State.RECORDING, RecordAborted(result=result))
+
+    def _return(self, reason: Aborted, *, counted: bool = True, before: tuple[Action, ...] = ()) -> tuple[Action, ...]:
+        self._put_back = PutBack(reason=reason, counted=counted)
+        return self._to(State.RETURNING, *before, self._put_back)
+
+    def _try_later(self, now: float) -> tuple[Action, ...]:
+        if self._stops:
+            return self._to(State.ENDED, Reset())  # it still runs, as far as the database knows: the next start sees it
+        return self._to(State.RETURNING, Reset(), wake_at=now + RETRY)
+
+    def _what_to_put_back(self) -> PutBack:
+        assert self._put_back, "it was lost"
+        return self._put_back
+
+
+def could_not_record(reason: str) -> Aborted:
+    """Return what the history says of an attempt that failed by the server's own disk."""
+    return Aborted(message=f"the server could not record it: {reason}")

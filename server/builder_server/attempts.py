@@ -1,0 +1,125 @@
+"""All attempts of a server: each has an owner here, and whoever observes finds them."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import trio
+from attrs import define, field, frozen
+
+from builder.runtime.changes import Change
+from builder.runtime.nurseries import plain_nursery
+from builder_server import console
+from builder_server.attempt import Attempt, Stopping
+from builder_server.console import ConsoleWriter
+from builder_server.dispatch import Dispatcher
+from builder_server.owner import Attachment, Owner
+from builder_server.recorder import Recorder
+from builder_server.results import build_dir
+from builder_server.store import Build
+
+logger = logging.getLogger(__name__)
+
+
+LAST_TIMEOUT = 1.0
+"""Seconds that the attempts have when all sessions have ended, and a stop waits for nothing but the disk."""
+
+
+@frozen(kw_only=True)
+class Observed:
+    """An attempt as observers find it; ``live`` is its console while lines come."""
+
+    build: Build
+    console: Path
+    live: ConsoleWriter | None
+
+
+@define(eq=False, kw_only=True)
+class Attempts:
+    """Has the tasks that own attempts, which outlive connections. ``time_limit`` of a job is in seconds."""
+
+    dispatcher: Dispatcher
+    recorder: Recorder
+    time_limit: float
+    _owners: dict[UUID, Owner] = field(factory=dict)
+    _changed: Change = field(factory=Change)
+    _nursery: trio.Nursery = field(init=False)
+    _stopping: bool = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Have attempts in a block; at its end each is stopped, and waited for until it is recorded or put back.
+
+        What takes longer is left to the next start.
+        """
+        async with plain_nursery() as self._nursery:
+            yield
+            self.stop()
+            self._nursery.cancel_scope.deadline = trio.current_time() + LAST_TIMEOUT
+
+    def stop(self) -> None:
+        """Have every attempt end, but for those whose result comes; none begins from now on."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for owner in self._owners.values():
+            owner.tell(Stopping())
+
+    def attach(self, platform: str) -> Attachment:
+        """Have a worker wait for a job of a platform."""
+        owner = self._owner(uuid4())
+        self._start(owner, lambda: owner.run(self.dispatcher, platform))
+        if self._stopping:
+            owner.tell(Stopping())
+        return owner.attachment
+
+    async def recover(self) -> None:
+        """Put back what ran when the last server ended, or have that tried again and again. Raises StoreError.
+
+        It waits for the database alone: a console is looked through only where a failure must be recorded, and later.
+        """
+        left = [self._owner(uuid) for uuid in await self.recorder.store.running()]
+        for owner in left:
+            self._start(owner, owner.run_interrupted)
+        for owner in left:
+            await owner.asked.wait()
+
+    def _owner(self, uuid: UUID) -> Owner:
+        attempt = Attempt(time_limit=self.time_limit)
+        return Owner(uuid=uuid, recorder=self.recorder, attempt=attempt, on_begun=self._changed.announce)
+
+    def _start(self, owner: Owner, task: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            try:
+                await task()
+            except Exception:  # the others must not pay for it
+                logger.exception("%s: internal error", owner)
+            finally:
+                del self._owners[owner.uuid]
+                self._changed.announce()
+
+        self._owners[owner.uuid] = owner
+        self._nursery.start_soon(run)
+
+    async def find(self, uuid: UUID) -> Observed | None:
+        """Return an attempt. Raises StoreError.
+
+        It waits for one that was taken and is about to begin, and for one whose end is still to be recorded.
+        """
+        while True:
+            changed = self._changed.next
+            owner = self._owners.get(uuid)
+            if owner and owner.build and owner.console:
+                return self._observed(owner.build, owner.console)
+            build = await self.recorder.store.find_build(uuid)
+            if build is None:
+                return None
+            if build.state != "running" or uuid not in self._owners:
+                return self._observed(build)
+            await changed.wait()
+
+    def _observed(self, build: Build, live: ConsoleWriter | None = None) -> Observed:
+        path = build_dir(self.recorder.data_dir, build) / console.FILE_NAME
+        return Observed(build=build, console=path, live=live)

@@ -1,0 +1,162 @@
+"""The builder-web that takes executions: one is posted to it, by whatever proxy and redirects lead there."""
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+from attrs import define, frozen
+
+from builder import __version__
+from builder.errors import BuilderError
+from builder.model import printable
+from builder.reasons import reason_of
+from builder_server.proxies import Proxies
+from builder_server.trust import trusting
+
+CHUNK_SIZE = 512 * 1024
+"""Bytes read from the file and sent at once."""
+
+CONNECT_TIMEOUT, TAKE_TIMEOUT, ANSWER_TIMEOUT = 30, 300, 1800
+"""Seconds: for the connection, for a chunk, and for the answer, before which builder-web hashes and unpacks it all."""
+
+_TIMEOUT = httpx.Timeout(connect=CONNECT_TIMEOUT, write=TAKE_TIMEOUT, read=ANSWER_TIMEOUT, pool=None)
+
+MAX_REDIRECTS = 5
+
+
+class UploadFailed(BuilderError):
+    """The receiver did not take the execution; the text says why."""
+
+
+class InvalidUploadURL(BuilderError):
+    """The URL to upload to is none."""
+
+    exit_code = 2
+
+
+@frozen(kw_only=True)
+class Receiver:
+    """Where executions are posted to. ``url`` is without user and password, which are in ``auth``."""
+
+    url: httpx.URL
+    auth: httpx.BasicAuth | None
+    _proxies: Proxies
+    _trust: ssl.SSLContext
+
+    @classmethod
+    def at(cls, url: str, environ: Mapping[str, str]) -> "Receiver":
+        """Return the receiver at a URL as an operator writes it. Raises InvalidUploadURL and InvalidEnvironment."""
+        try:
+            parsed = httpx.URL(url)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise InvalidUploadURL("the upload URL is malformed") from error  # without it: it may hold a password
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise InvalidUploadURL("the upload URL must begin with http:// or https:// and name a host")
+        if parsed.port is not None and not 1 <= parsed.port <= 65535:
+            raise InvalidUploadURL("the port of the upload URL must be a number from 1 to 65535")
+        auth = httpx.BasicAuth(parsed.username, parsed.password) if parsed.userinfo else None
+        return cls(url=parsed.copy_with(userinfo=b""), auth=auth, proxies=Proxies.of(environ), trust=trusting(environ))
+
+    async def post(self, path: Path) -> int:
+        """Post a file and return the status of the answer. Raises UploadFailed, and OSError if it can't be read."""
+        url, auth = self.url, self.auth
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._post_once(url, auth, path)
+            if not response.has_redirect_location:
+                if response.is_success or response.status_code == httpx.codes.CONFLICT:
+                    return response.status_code
+                reason = printable(response.reason_phrase[:200])
+                raise UploadFailed(f"{_shown(url)} answered HTTP {response.status_code} {reason}")
+            # posted again, as the original does
+            try:
+                target = url.join(response.headers["Location"])
+            except httpx.InvalidURL as error:
+                raise UploadFailed(f"{_shown(url)} redirects to a malformed URL") from error
+            if not keeps_password(url, target):
+                auth = None
+            url = target.copy_with(userinfo=b"")
+        raise UploadFailed(f"{_shown(self.url)} redirects more than {MAX_REDIRECTS} times")
+
+    async def _post_once(self, url: httpx.URL, auth: httpx.BasicAuth | None, path: Path) -> httpx.Response:
+        async with await trio.open_file(path, "rb", buffering=0) as file:
+            size = (await trio.to_thread.run_sync(path.stat)).st_size
+            request = httpx.Request(
+                "POST",
+                url,
+                stream=_Chunks(file, size),
+                headers={
+                    "Host": url.netloc.decode("ascii"),
+                    "User-Agent": f"builder-server/{__version__}",
+                    "Content-Length": str(size),
+                    "Connection": "close",
+                },
+                extensions={"timeout": _TIMEOUT.as_dict()},
+            )
+            proxy = self._proxies.for_url(url)
+            try:
+                async with self._client(proxy) as client:
+                    response = await client.send(request, auth=auth, stream=True)
+                    await response.aclose()
+            except httpx.HTTPError as error:
+                where = f"{_shown(url)}, through the proxy {_shown(proxy)}" if proxy else _shown(url)
+                raise UploadFailed(f"{where}: {_reason(error)}") from error
+        return response
+
+    def _client(self, proxy: httpx.URL | None) -> httpx.AsyncClient:
+        # trust_env: the library would read the environment anew, and stumble over what others understand
+        return httpx.AsyncClient(
+            verify=self._trust,
+            proxy=httpx.Proxy(proxy, ssl_context=self._trust if proxy.scheme == "https" else None) if proxy else None,
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+
+def keeps_password(url: httpx.URL, target: httpx.URL) -> bool:
+    """Say whether a password given for a URL may go to where it redirects.
+
+    It may within the same origin, and to another port of the same host if it was sent in the clear before and is
+    encrypted now.
+    """
+    if target.host != url.host:
+        return False
+    return (target.scheme, target.port) == (url.scheme, url.port) or (url.scheme, target.scheme) == ("http", "https")
+
+
+def _shown(url: httpx.URL) -> str:
+    """Return what a log may say of a URL: a query can be as secret as a password."""
+    return printable(str(url.copy_with(userinfo=b"", query=None, fragment=None)))
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    match error:
+        case httpx.ConnectTimeout():
+            return f"no connection within {CONNECT_TIMEOUT} s"
+        case httpx.WriteTimeout():
+            return f"it took nothing for {TAKE_TIMEOUT} s"
+        case httpx.ReadTimeout():
+            return f"no answer within {ANSWER_TIMEOUT} s"
+    return printable(reason_of(error))
+
+
+@define(eq=False)
+class _Chunks(httpx.AsyncByteStream):
+    """The file as the HTTP library takes it: no generator, which an upload that breaks off would leave behind."""
+
+    _file: "trio._file_io.AsyncIOWrapper[Any]"
+    _left: int
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        data: bytes = await self._file.read(min(CHUNK_SIZE, self._left))
+        if not data:
+            raise UploadFailed("the file became shorter while it was read")
+        self._left -= len(data)
+        return data

@@ -1,0 +1,83 @@
+"""The steps in which an attempt becomes durable: its directory and console, its record, and what the database says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import trio
+from attrs import field, frozen
+
+from builder.execution import ExecutionEnd
+from builder.model import Aborted, Instant
+from builder_server import console
+from builder_server.console import ConsoleWriter
+from builder_server.results import ResultWriter, build_dir, make_build_dir
+from builder_server.store import AfterLoss, Build, Store, StoreError
+
+
+@frozen(kw_only=True)
+class Recorder:
+    """Where attempts are recorded. All its methods raise OSError, those that ask the database StoreError too.
+
+    ``now`` is the wall clock; ``on_recorded`` is called for a new record, if executions are uploaded.
+    """
+
+    store: Store
+    data_dir: Path
+    now: Callable[[], Instant]
+    upload: bool
+    on_recorded: Callable[[], None]
+    _repairing: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
+
+    async def begin_console(self, build: Build) -> ConsoleWriter:
+        """Make the directory of an attempt, and its console."""
+
+        def begin() -> ConsoleWriter:
+            return ConsoleWriter(make_build_dir(self.data_dir, build) / console.FILE_NAME, build.uuid)
+
+        return await trio.to_thread.run_sync(begin)
+
+    def writer(self, build: Build) -> ResultWriter:
+        """Return what writes the record of an attempt."""
+        return ResultWriter(build_dir(self.data_dir, build))
+
+    async def begin_record(
+        self, writer: ResultWriter, build: Build, end: ExecutionEnd, lines: ConsoleWriter | None, *, length: int
+    ) -> None:
+        """Write everything that stands before the artifacts, which take ``length`` bytes.
+
+        Without ``lines`` the attempt is of an earlier server, and its console is looked through first. That may take
+        minutes: one at a time does it, since others need the threads, and whoever is cancelled does not wait for it.
+        """
+        if lines:
+            extent = lines.extent()
+        else:
+            extent = await trio.to_thread.run_sync(self._repair, build, limiter=self._repairing, abandon_on_cancel=True)
+        await writer.begin(build, end, extent, data_length=length)
+
+    def _repair(self, build: Build) -> console.Extent:
+        return console.repair(make_build_dir(self.data_dir, build) / console.FILE_NAME, build.uuid)
+
+    async def finish(self, writer: ResultWriter, build: Build, end: ExecutionEnd) -> bool:
+        """Make a record durable, on the disk and then in the database; return False if it does not run any more."""
+        with trio.CancelScope(shield=True):  # bounded by the disk; half of it is of no use to anybody
+            try:
+                await writer.commit()
+                recorded = await self.store.finish(build.uuid, end.finished, end.result, upload=self.upload)
+            except (OSError, StoreError):
+                await writer.discard()  # after a fault of ours it stays, since nobody knows what was recorded
+                raise
+            if not recorded:
+                await writer.discard()
+        return recorded
+
+    async def put_back(self, build: Build, finished: Instant, reason: Aborted, *, counted: bool) -> AfterLoss:
+        """Put the job of an attempt back to the front of its queue, and throw away what there is of a record."""
+        found = await self.store.lose(build.uuid, finished, reason, count=counted)
+        if found is AfterLoss.PUT_BACK:
+            await self.writer(build).discard()
+        return found
+
+    async def find(self, uuid: UUID) -> Build | None:
+        """Return an attempt that may have been taken."""
+        return await self.store.find_build(uuid)

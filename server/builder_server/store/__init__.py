@@ -1,0 +1,13 @@
+"""What the server remembers: the schedule, the queues, the builds and the pending uploads, in a database.
+
+Nothing but this room knows SQL. A method that changes something is one transaction, and when it returns its change is on
+the disk, and those whom it concerns are woken. What can't be done is raised as CommandRefused, whose text is the reply
+for the client; what the disk does, as StoreError.
+"""
+
+from builder.runtime.database import StoreError
+from builder_server.store.builds import Expand
+from builder_server.store.records import AfterLoss, Build, Due, Taken
+from builder_server.store.store import Store
+
+__all__ = ["AfterLoss", "Build", "Due", "Expand", "Store", "StoreError", "Taken"]

@@ -1,0 +1,72 @@
+"""What the store keeps of a build, and what it answers to those that run them."""
+
+import enum
+from typing import Any
+from uuid import UUID
+
+from attrs import frozen
+
+from builder import codec
+from builder.model import Instant, Job, OrbBuildJob, Period, Result, ScheduleItem, ScriptJob
+
+
+@frozen(kw_only=True)
+class Build:
+    """An attempt at a job, as the store keeps it. ``losses`` are those before this attempt."""
+
+    uuid: UUID
+    job: ScriptJob
+    started: Instant
+    losses: int
+    state: str = "running"
+    finished: Instant | None = None
+    result: Result | None = None
+
+
+@frozen(kw_only=True)
+class Taken:
+    """What a worker that asks gets: a build, or none; ``blocked`` names a job that lacks only a template."""
+
+    build: Build | None = None
+    blocked: str | None = None
+
+
+@frozen(kw_only=True)
+class Due:
+    """After what was due is queued: the earliest next run of all jobs, and the jobs whose run was put back."""
+
+    next_run: Instant | None
+    put_back: tuple[str, ...] = ()
+
+
+class AfterLoss(enum.Enum):
+    """What became of a running build that lost its worker."""
+
+    PUT_BACK = "its job is queued again, unless it left the schedule"
+    TOO_MANY = "it still runs: the caller records it as failed"
+    NOT_RUNNING = "it had ended before"
+
+
+def to_job(row: Any) -> Job:
+    """Return the job of a row."""
+    if row.opam_package is not None:
+        return OrbBuildJob(name=row.name, opam_package=row.opam_package)
+    return ScriptJob(name=row.name, platform=row.platform, script=row.script)
+
+
+def to_schedule_item(row: Any) -> ScheduleItem:
+    """Return the schedule item of a row of jobs."""
+    return ScheduleItem(next=Instant(row.next_run), period=Period(row.period), job=to_job(row))
+
+
+def to_build(row: Any) -> Build:
+    """Return the build of a row."""
+    return Build(
+        uuid=UUID(row.uuid),
+        job=ScriptJob(name=row.name, platform=row.platform, script=row.script),
+        started=Instant(row.started),
+        losses=row.losses,
+        state=row.state,
+        finished=None if row.finished is None else Instant(row.finished),
+        result=None if row.result is None else codec.decode_result(row.result),
+    )

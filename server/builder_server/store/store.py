@@ -1,0 +1,168 @@
+"""The store: what the rest of the server asks of the database, a transaction each."""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Self, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from attrs import define, field
+
+from builder.messages import InfoReply
+from builder.model import Instant, Job, Period, Result, StateItem
+from builder.runtime.database import Database
+from builder.runtime.sqlite import SQLite
+from builder_server.store import builds, info, legacy, queues, schedule, uploads
+from builder_server.store.builds import Expand
+from builder_server.store.records import AfterLoss, Build, Due, Taken
+from builder_server.store.waking import Waking, Woken
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+ONLY_SERVER = "main"
+"""The name of the server that has a database for itself."""
+
+
+@define(eq=False)
+class Store:
+    """What the server remembers. ``owner`` is the name of this server, which its running builds bear."""
+
+    database: Database
+    owner: str = ONLY_SERVER
+    waking: Waking = field(factory=Waking)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Return the store in a file, created or migrated. Raises StoreError."""
+        return cls(SQLite(path, migrations="builder_server.store:migrations"))
+
+    async def run(self) -> None:
+        """Write what is asked for, until cancelled."""
+        await self.database.run()
+
+    @property
+    def version(self) -> int:
+        """Grows with every change; while it is the same, everything is."""
+        return self.database.version
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
+
+    # --- schedule --------------------------------------------------------------------------------------------------
+
+    async def schedule(self, new: Job, period: Period, now: Instant) -> None:
+        """Add a job, queue it at once; its next run is one period from now. Raises CommandRefused."""
+        await self._wake(schedule.add, new, period, now)
+
+    async def unschedule(self, name: str) -> None:
+        """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
+        await self.database.write(partial(schedule.remove, name=name))
+
+    async def reschedule(self, name: str, next_run: Instant, period: Period | None) -> None:
+        """Set a job's next run, and its period if given. Raises CommandRefused."""
+        await self._wake(schedule.reschedule, name, next_run, period)
+
+    async def execute(self, name: str, on_platform: str | None) -> None:
+        """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
+        await self._wake(schedule.execute, name, on_platform)
+
+    async def queue_due(self, now: Instant) -> Due:
+        """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
+
+        What somebody set by ``reschedule`` stays where it is.
+        """
+        return await self._wake(schedule.queue_due, now)
+
+    # --- platforms -------------------------------------------------------------------------------------------------
+
+    async def drop_platform(self, name: str) -> None:
+        """Ban a platform: its queue goes, and its script jobs leave the schedule. Raises CommandRefused."""
+        await self.database.write(partial(queues.drop_platform, name=name))
+
+    async def undrop_platform(self, name: str) -> None:
+        """Lift a ban. The platform is known again once a worker or a job asks for it. Raises CommandRefused."""
+        await self._wake(queues.undrop_platform, name)
+
+    # --- builds ----------------------------------------------------------------------------------------------------
+
+    async def take(self, platform: str, uuid: UUID, now: Instant, expand: Expand | None) -> Taken:
+        """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
+
+        ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
+        does one for which it returns None. It may be called again for the same job.
+        """
+        return await self.database.write(
+            partial(builds.take, owner=self.owner, platform=platform, uuid=uuid, now=now, expand=expand)
+        )
+
+    async def finish(self, uuid: UUID, now: Instant, result: Result, *, upload: bool) -> bool:
+        """Record the result of a running build; return False, and change nothing, if it does not run any more."""
+        return await self.database.write(partial(builds.finish, uuid=uuid, now=now, result=result, upload=upload))
+
+    async def lose(self, uuid: UUID, now: Instant, result: Result, *, count: bool) -> AfterLoss:
+        """Take a running build from its worker: the job returns to the front of its queue.
+
+        ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt.
+        """
+        return await self._wake(builds.lose, uuid, now, result, count=count)
+
+    async def running(self) -> tuple[UUID, ...]:
+        """Return the builds of this server that are recorded as running, the oldest first."""
+        return await self.database.read(partial(builds.running, owner=self.owner))
+
+    async def find_build(self, uuid: UUID) -> Build | None:
+        """Return a build of any state."""
+        return await self.database.read(partial(builds.find, uuid=uuid))
+
+    # --- everything ------------------------------------------------------------------------------------------------
+
+    async def info(self) -> InfoReply:
+        """Return schedule, queues, running builds and dropped platforms, of one moment."""
+        return await self.database.read(info.reply)
+
+    async def info_within(self, limit: int) -> tuple[int, InfoReply | None]:
+        """Return about how many bytes it takes to make the reply to info, and that where it takes no more than the limit.
+
+        Most of it are scripts, which the reply repeats.
+        """
+        return await self.database.read(partial(info.reply_within, limit=limit))
+
+    # --- uploads ---------------------------------------------------------------------------------------------------
+
+    async def oldest_pending(self, under_way: Collection[UUID]) -> Build | None:
+        """Return the build that has waited for its upload for longest, other than those."""
+        return await self.database.read(partial(uploads.oldest_pending, under_way=under_way))
+
+    async def uploaded(self, after: UUID | None = None) -> tuple[UUID, ...]:
+        """Return the next builds, by their uuids, that were uploaded and whose files are still to be removed."""
+        return await self.database.read(partial(uploads.uploaded, after=after))
+
+    async def set_upload(self, uuid: UUID, state: str) -> None:
+        """Record how far the upload of a build is."""
+        await self.database.write(partial(uploads.set_state, uuid=uuid, state=state))
+
+    # --- the original's state --------------------------------------------------------------------------------------
+
+    async def is_pristine(self) -> bool:
+        """Return whether nothing was ever put in."""
+        return await self.database.read(legacy.is_pristine)
+
+    async def import_state(self, items: Sequence[StateItem]) -> None:
+        """Take over what the original had stored; names must have been checked."""
+        await self.database.write(partial(legacy.import_state, items=items))
+
+    async def _wake(
+        self, step: Callable[Concatenate[sa.Connection, Woken, P], T], *arguments: P.args, **options: P.kwargs
+    ) -> T:
+        """Write, and announce what the step has noted once that is on the disk."""
+
+        def noting(connection: sa.Connection) -> tuple[T, Woken]:
+            woken = Woken()  # a new one each time: the step may be run again
+            return step(connection, woken, *arguments, **options), woken
+
+        value, woken = await self.database.write(noting)
+        self.waking.announce(woken)
+        return value

@@ -1,0 +1,60 @@
+"""A store for tests that do without a server. Whatever it says to its database must be said to PostgreSQL as well."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+import sqlalchemy as sa
+import trio
+from farm import DEADLINE
+from sqlalchemy.dialects import postgresql
+
+from builder.model import Aborted, Instant, OrbBuildJob, ScriptJob
+from builder.runtime.sqlite import SQLite
+from builder_server.store import Build, Store
+
+NOW = Instant(1_795_194_796_123)
+LOST = Aborted(message="worker lost")
+
+
+def script(name: str, platform: str = "p1") -> ScriptJob:
+    return ScriptJob(name=name, platform=platform, script=b"#!/bin/sh\n\0\xff")
+
+
+def uuid(number: int) -> UUID:
+    return UUID(int=number)
+
+
+def expand(job: OrbBuildJob) -> ScriptJob | None:
+    return ScriptJob(name=job.name, platform="p1", script=job.opam_package.encode())
+
+
+def database(store: Store) -> SQLite:
+    assert isinstance(store.database, SQLite)
+    return store.database
+
+
+def check_portable(_connection: object, statement: sa.ClauseElement, *_: object) -> None:
+    statement.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Store]:
+    store = Store.open(path / "db")
+    for engine in (database(store)._writer, database(store)._readers):
+        sa.event.listen(engine, "before_execute", check_portable)
+    try:
+        with trio.fail_after(DEADLINE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.run)
+                yield store
+                nursery.cancel_scope.cancel()
+    finally:
+        store.close()
+
+
+async def take(store: Store, number: int, platform: str = "p1") -> Build:
+    taken = await store.take(platform, uuid(number), NOW, expand)
+    assert taken.build is not None
+    return taken.build

@@ -1,0 +1,190 @@
+"""Figures in the pages for people are those of the code: each is compared with the constant that it comes from."""
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.sizes import format_size
+
+ROOT = Path(__file__).parent.parent
+UNITS = {"hour": 3600, "minute": 60, "second": 1}
+NUMBERS = {3: "three", 5: "five", 10: "ten"}
+
+Form = Callable[[Any], str]
+
+
+def number(value: int) -> str:
+    """12, 2000, 10 000."""
+    return f"{value:,}".replace(",", " ") if value >= 10_000 else str(value)
+
+
+def plain(value: int) -> str:
+    return str(value)
+
+
+def size(value: int) -> str:
+    return format_size(value)
+
+
+def option(value: int) -> str:
+    """A size as options are given it: 2G."""
+    return format_size(value).replace(" GiB", "G")
+
+
+def duration(value: float) -> str:
+    """30 seconds, 5 minutes, an hour."""
+    name, unit = next((name, unit) for name, unit in UNITS.items() if value % unit == 0)
+    count = round(value / unit)
+    one = "an" if name == "hour" else "a"
+    return f"{one} {name}" if count == 1 else f"{count} {name}s"
+
+
+def spelled(form: Form) -> Form:
+    """Return the same with small numbers in words: five minutes, one hour."""
+    return lambda value: re.sub(r"\d+", lambda found: NUMBERS[int(found[0])], form(value)).replace(
+        "an hour", "one hour"
+    )
+
+
+def percent(value: float) -> str:
+    return f"{value:.0%}".replace("%", " %")
+
+
+FIGURES: list[tuple[str, str, str, Form]] = [
+    # page, what it says, the constant, how it is written
+    (
+        "README.md",
+        "| 90 % of the machine's, divided by `--slots` |",
+        "builder_worker.allowances:MEMORY_FOR_JOBS",
+        percent,
+    ),
+    ("README.md", "| `--pids` | 4096 |", "builder_worker.allowances:DEFAULT_PIDS", number),
+    ("README.md", "| `--max-console` | 2G |", "builder_worker.allowances:DEFAULT_MAX_CONSOLE", option),
+    ("README.md", "`--max-artifacts` | 64G, or", "builder_worker.allowances:DEFAULT_MAX_ARTIFACT_BYTES", option),
+    ("README.md", "if that is less; 100000 |", "builder_worker.artifacts:MAX_ARTIFACTS", plain),
+    ("README.md", "the third loss in a row", "builder_server.scheduler:MAX_LOSSES", lambda value: {3: "third"}[value]),
+    ("docs/architecture.md", "by kind, 64 bytes to", "builder.messages:Hello.max_size", size),
+    ("docs/architecture.md", "16 MiB in memory", "builder.messages:Output.max_size", size),
+    ("docs/architecture.md", "up to 1 TiB on the disk", "builder.messages:JobFinished.max_size", size),
+    ("docs/architecture.md", "| 2000, or fewer where there", "builder_server.connections:MAX_CONNECTIONS", number),
+    (
+        "docs/architecture.md",
+        "not three descriptors for each",
+        "builder_server.connections:_DESCRIPTORS",
+        spelled(plain),
+    ),
+    ("docs/architecture.md", "30 seconds for each step", "builder_server.peers:STEP_TIMEOUT", duration),
+    (
+        "docs/architecture.md",
+        "three quarters of all places",
+        "builder_server.connections:_STAYING",
+        lambda value: {(3, 4): "three quarters"}[value],
+    ),
+    ("docs/architecture.md", "large messages, above 128 KiB", "builder_server.memory:SMALL", size),
+    ("docs/architecture.md", "| 128 MiB for all that are under way", "builder_server.memory:TOTAL", size),
+    ("docs/architecture.md", "less than 64 KiB a second", "builder_server.memory:SLOWEST", size),
+    ("docs/architecture.md", "is cut off after 3 seconds", "builder_server.memory:GRACE", duration),
+    ("docs/architecture.md", "its script, at most 4 MiB", "builder.messages:MAX_SCRIPT", size),
+    ("docs/architecture.md", "then 5 minutes without a byte", "builder_server.workers:ARTIFACT_TIMEOUT", duration),
+    ("docs/architecture.md", "| 64 KiB of memory;", "builder_server.console:READ_SIZE", size),
+    ("docs/architecture.md", "an hour without progress", "builder_server.clients:OBSERVER_TIMEOUT", duration),
+    ("docs/architecture.md", "| a console | 4 GiB on the disk", "builder_server.owner:MAX_CONSOLE", size),
+    ("docs/architecture.md", "| platforms | 1000 |", "builder_server.store.queues:MAX_PLATFORMS", number),
+    ("docs/architecture.md", "| artifacts of a build | 1 000 000;", "builder.execution:MAX_ARTIFACTS", number),
+    ("docs/architecture.md", "for each path a digest of 12 bytes", "builder_server.results:DIGEST_SIZE", plain),
+    ("docs/architecture.md", "unfolds to 1000 pieces at once |", "builder_server.workers:MAX_PIECES", number),
+    ("docs/architecture.md", "| uploads | 2 at once |", "builder_server.upload:PARALLEL", number),
+    ("docs/architecture.md", "less than 64 MiB free", "builder_server.room:MIN_ROOM", size),
+    (
+        "docs/architecture.md",
+        "one part in a hundred of a small disk",
+        "builder_server.room:_SMALL_DISK_PART",
+        lambda value: {100: "one part in a hundred"}[value],
+    ),
+    ("docs/architecture.md", "backwards in blocks of 1 MiB", "builder_server.console:BLOCK_SIZE", size),
+    ("docs/protocol.md", "by default port 1234", "builder.address:DEFAULT_PORT", plain),
+    ("docs/protocol.md", "more than 16 levels", "builder.der:MAX_DEPTH", number),
+    ("docs/protocol.md", "can have: 10 000, or", "builder.messages:Schedule.max_elements", number),
+    ("docs/protocol.md", "or 2 000 000 where there are lists", "builder.messages:InfoReply.max_elements", number),
+    ("docs/protocol.md", "result have at most 64 KiB", "builder.execution:_MAX_SMALL", size),
+    ("docs/protocol.md", "a console line 16 MiB", "builder.messages:Output.max_size", size),
+    ("docs/protocol.md", "at most 1 000 000 files", "builder.execution:MAX_ARTIFACTS", number),
+    ("docs/protocol.md", "one: 13 for clients", "builder.messages:CLIENT_VERSION", plain),
+    ("docs/protocol.md", "and 5 for workers", "builder.messages:WORKER_VERSION", plain),
+    ("docs/linux.md", "127.0.0.1, port 1234.", "builder.address:DEFAULT_PORT", plain),
+    ("docs/linux.md", "`--job-timeout`, one hour |", "builder_server.cli:JOB_TIMEOUT", spelled(duration)),
+    (
+        "docs/linux.md",
+        "| 90 % of the machine's, divided by slots |",
+        "builder_worker.allowances:MEMORY_FOR_JOBS",
+        percent,
+    ),
+    ("docs/linux.md", "processes and threads | 4096 |", "builder_worker.allowances:DEFAULT_PIDS", number),
+    ("docs/linux.md", "bytes of output | 2 GiB |", "builder_worker.allowances:DEFAULT_MAX_CONSOLE", size),
+    ("docs/linux.md", "what it leaves | 64 GiB, or", "builder_worker.allowances:DEFAULT_MAX_ARTIFACT_BYTES", size),
+    ("docs/linux.md", "if that is less; 100 000 |", "builder_worker.artifacts:MAX_ARTIFACTS", number),
+    ("docs/linux.md", "jobs leave 512 MiB of the disk", "builder_worker.sandbox.disk:MAX_RESERVE", size),
+    ("docs/linux.md", "one part in 50 of a smaller one", "builder_worker.sandbox.disk:_RESERVED_PART", plain),
+    (
+        "docs/linux.md",
+        "stays full for five minutes ends",
+        "builder_worker.sandbox.job_directory:LOW_TIMEOUT",
+        spelled(duration),
+    ),
+    ("docs/linux.md", "With less than 64 MiB left the server", "builder_server.room:MIN_ROOM", size),
+    ("docs/freebsd.md", "127.0.0.1, port 1234.", "builder.address:DEFAULT_PORT", plain),
+    ("CHANGES.md", "large messages together have 128 MiB", "builder_server.memory:TOTAL", size),
+    ("CHANGES.md", "After three losses in a row", "builder_server.scheduler:MAX_LOSSES", spelled(plain)),
+]
+
+
+def text(page: str) -> str:
+    """Return a page with its lines joined."""
+    return " ".join((ROOT / page).read_text("utf-8").split())
+
+
+def value(name: str) -> Any:
+    """Return what ``module:name`` is, or the attribute of that."""
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "phrase", "constant", "form"), FIGURES, ids=[f"{row[0]}: {row[1]}" for row in FIGURES]
+)
+def test_a_figure_is_the_constant(page: str, phrase: str, constant: str, form: Form) -> None:
+    assert phrase in text(page), "the page says it in other words: so must this table"
+    assert re.search(rf"(?<!\w){re.escape(form(value(constant)))}(?!\w)", phrase), form(value(constant))
+
+
+def test_no_bound_is_without_its_constant() -> None:
+    section = text("docs/architecture.md").split("## What bounds what", 1)[1].split("## ", 1)[0]
+    for page, phrase, _, _ in FIGURES:
+        if page == "docs/architecture.md":
+            section = section.replace(phrase, "")
+    assert not re.findall(r"[^|]*\d[^|]*", section)
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "written"),
+    [
+        (number, 9999, "9999"),
+        (number, 1_000_000, "1 000 000"),
+        (option, 2 * 2**30, "2G"),
+        (duration, 3600, "an hour"),
+        (duration, 5400, "90 minutes"),
+        (duration, 1, "a second"),
+        (spelled(duration), 3600, "one hour"),
+        (spelled(duration), 300, "five minutes"),
+        (percent, 0.9, "90 %"),
+    ],
+)
+def test_how_figures_are_written(form: Form, value: float, written: str) -> None:
+    assert form(value) == written

@@ -1,0 +1,461 @@
+"""What becomes of an attempt: transcripts of events and the actions they lead to, and what each event does in each state."""
+
+import math
+from collections.abc import Iterable
+
+import pytest
+
+from builder.execution import ArtifactData
+from builder.model import Aborted, Exited
+from builder_server import attempt
+from builder_server.attempt import (
+    FAULT,
+    LOST,
+    RETRY,
+    TIMEOUT,
+    Acknowledge,
+    Action,
+    AddArtifacts,
+    AppendLines,
+    Artifacts,
+    Attached,
+    Attempt,
+    BeginConsole,
+    BeginRecord,
+    ClearConsole,
+    Detached,
+    DiskFault,
+    EndAsked,
+    Event,
+    Lines,
+    LostTooOften,
+    NotRunning,
+    OurFault,
+    PutBack,
+    PutBackDone,
+    Record,
+    RecordAborted,
+    Recorded,
+    Reset,
+    ResultBegun,
+    ResultEnded,
+    ResultRefused,
+    SendJob,
+    State,
+    Stopping,
+    TellUploader,
+    TimeCame,
+    UnexpectedEvent,
+    could_not_record,
+)
+
+LIMIT = 100.0
+GRACE = 60.0
+DONE = Exited(code=0)
+CANCELLED = Aborted(message="cancelled")
+NO_SPACE = DiskFault(reason="No space left on device")
+PIECES = (ArtifactData(data=b"x"),)
+
+LINES = Lines(lines=(b"one", b"two"), timestamp=7)
+APPEND = AppendLines(lines=(b"one", b"two"), timestamp=7)
+BEGUN = ResultBegun(result=DONE, length=9)
+BEGIN = BeginRecord(result=DONE, length=9)
+MORE = Artifacts(pieces=PIECES)
+ADD = AddArtifacts(pieces=PIECES)
+LOSS = PutBack(reason=LOST, counted=True)
+NO_LOSS = PutBack(reason=LOST, counted=False)
+DISK_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=True)
+OUR_LOSS = PutBack(reason=FAULT, counted=True)
+
+Step = tuple[float, Event, list[Action], State]
+
+
+def play(steps: Iterable[Step], *, grace: float = 0.0) -> Attempt:
+    """Hand in the events at their times, and compare what they lead to."""
+    found = Attempt(time_limit=LIMIT, grace=grace)
+    for number, (now, event, actions, state) in enumerate(steps):
+        assert [*found.handle(event, now)] == actions, f"step {number}: {event}"
+        assert found.state is state, f"step {number}: {event}"
+    return found
+
+
+BEGUN_AT_0: Step = (0, Attached(), [BeginConsole(), SendJob()], State.RUNNING)
+
+TRANSCRIPTS: dict[str, list[Step]] = {
+    "a build": [
+        BEGUN_AT_0,
+        (1, LINES, [APPEND], State.RUNNING),
+        (2, LINES, [APPEND], State.RUNNING),
+        (3, BEGUN, [BEGIN], State.RECEIVING),
+        (4, MORE, [ADD], State.RECEIVING),
+        (5, ResultEnded(), [Record()], State.RECORDING),
+        (6, Recorded(), [Acknowledge(), TellUploader()], State.ENDED),
+        (7, Detached(), [], State.ENDED),
+    ],
+    "the worker had gone when the job was taken": [
+        (0, Detached(counted=False), [NO_LOSS], State.RETURNING),
+        (0, PutBackDone(), [Reset()], State.ENDED),
+    ],
+    "it was interrupted by a crash of the server": [
+        (0, Detached(), [LOSS], State.RETURNING),
+        (0, PutBackDone(), [Reset()], State.ENDED),
+    ],
+    "a worker is lost while its job runs": [
+        BEGUN_AT_0,
+        (1, Detached(), [LOSS], State.RETURNING),
+        (2, PutBackDone(), [Reset()], State.ENDED),
+    ],
+    "a worker is lost while its result comes": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], State.RECEIVING),
+        (2, Detached(), [LOSS], State.RETURNING),
+        (3, PutBackDone(), [Reset()], State.ENDED),
+    ],
+    "the third worker is lost": [
+        BEGUN_AT_0,
+        (1, Detached(), [LOSS], State.RETURNING),
+        (2, LostTooOften(), [RecordAborted(result=LOST)], State.RECORDING),
+        (3, Recorded(), [Reset(), TellUploader()], State.ENDED),
+    ],
+    "a job takes too long": [
+        BEGUN_AT_0,
+        (99, LINES, [APPEND], State.RUNNING),
+        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], State.RECORDING),
+        (101, Recorded(), [Reset(), TellUploader()], State.ENDED),
+        (102, LINES, [], State.ENDED),  # under way meanwhile
+        (103, Detached(), [], State.ENDED),
+    ],
+    "somebody ends it": [
+        BEGUN_AT_0,
+        (1, EndAsked(result=CANCELLED), [RecordAborted(result=CANCELLED)], State.RECORDING),
+        (2, Recorded(), [Reset(), TellUploader()], State.ENDED),
+    ],
+    "somebody ends it when it has ended by itself": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], State.RECEIVING),
+        (2, EndAsked(result=CANCELLED), [], State.RECEIVING),
+        (3, ResultEnded(), [Record()], State.RECORDING),
+        (4, Recorded(), [Acknowledge(), TellUploader()], State.ENDED),
+    ],
+    "artifacts that must not be stored": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], State.RECEIVING),
+        (2, MORE, [ADD], State.RECEIVING),
+        (3, ResultRefused(reason="bad"), [RecordAborted(result=Aborted(message="bad"))], State.RECORDING),
+        (4, Recorded(), [Reset(), TellUploader()], State.ENDED),
+    ],
+    "the disk fails when it begins": [
+        BEGUN_AT_0,
+        (1, NO_SPACE, [ClearConsole(), DISK_LOSS], State.RETURNING),
+        (2, PutBackDone(), [Reset()], State.ENDED),
+    ],
+    "the result can't be recorded": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], State.RECEIVING),
+        (2, ResultEnded(), [Record()], State.RECORDING),
+        (70, DiskFault(reason="database is locked"),
+         [ClearConsole(), PutBack(reason=could_not_record("database is locked"), counted=True)], State.RETURNING),
+        (71, PutBackDone(), [Reset()], State.ENDED),
+    ],
+    "the disk fails for long": [
+        BEGUN_AT_0,
+        (1, LINES, [APPEND], State.RUNNING),
+        (2, NO_SPACE, [ClearConsole(), DISK_LOSS], State.RETURNING),
+        (3, NO_SPACE, [Reset()], State.RETURNING),
+        (4, Detached(), [], State.RETURNING),
+        (3 + RETRY, TimeCame(), [DISK_LOSS], State.RETURNING),
+        (20, NO_SPACE, [Reset()], State.RETURNING),
+        (20 + RETRY, TimeCame(), [DISK_LOSS], State.RETURNING),
+        (40, PutBackDone(), [Reset()], State.ENDED),
+    ],
+    "the disk fails for long, and it was the third loss": [
+        BEGUN_AT_0,
+        (1, Detached(), [LOSS], State.RETURNING),
+        (2, LostTooOften(), [RecordAborted(result=LOST)], State.RECORDING),
+        (3, NO_SPACE, [Reset()], State.RETURNING),
+        (3 + RETRY, TimeCame(), [LOSS], State.RETURNING),
+        (20, LostTooOften(), [RecordAborted(result=LOST)], State.RECORDING),
+        (21, Recorded(), [Reset(), TellUploader()], State.ENDED),
+    ],
+    "a fault of ours": [
+        BEGUN_AT_0,
+        (1, LINES, [APPEND], State.RUNNING),
+        (2, OurFault(), [OUR_LOSS], State.RETURNING),
+        (3, PutBackDone(), [Reset()], State.ENDED),
+    ],
+    "a fault of ours while nobody knows whether a job was taken": [
+        (0, OurFault(), [OUR_LOSS], State.RETURNING),
+        (1, NotRunning(), [Reset()], State.ENDED),
+    ],
+    "faults of ours without end": [
+        BEGUN_AT_0,
+        (1, OurFault(), [OUR_LOSS], State.RETURNING),
+        (2, OurFault(), [Reset()], State.RETURNING),
+        (2 + RETRY, TimeCame(), [OUR_LOSS], State.RETURNING),
+        (20, Stopping(), [OUR_LOSS], State.RETURNING),
+        (21, OurFault(), [Reset()], State.ENDED),
+    ],
+    "somebody else has recorded it": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], State.RECEIVING),
+        (2, ResultEnded(), [Record()], State.RECORDING),
+        (3, NotRunning(), [Reset()], State.ENDED),
+    ],
+    "a stop while a job is taken": [
+        (0, Stopping(), [NO_LOSS], State.RETURNING),
+        (0, PutBackDone(), [Reset()], State.ENDED),
+    ],
+    "a stop while a job runs": [
+        BEGUN_AT_0,
+        (1, Stopping(), [NO_LOSS], State.RETURNING),
+        (2, PutBackDone(), [Reset()], State.ENDED),
+    ],
+    "a stop waits for a result": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], State.RECEIVING),
+        (2, Stopping(), [], State.RECEIVING),
+        (3, MORE, [ADD], State.RECEIVING),
+        (4, ResultEnded(), [Record()], State.RECORDING),
+        (5, Recorded(), [Acknowledge(), TellUploader()], State.ENDED),
+    ],
+    "a stop has waited long enough": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], State.RECEIVING),
+        (2, Stopping(), [], State.RECEIVING),
+        (10, Detached(counted=False), [NO_LOSS], State.RETURNING),
+        (11, NO_SPACE, [Reset()], State.ENDED),  # the next start finds it
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TRANSCRIPTS)
+def test_transcripts(what: str) -> None:
+    assert play(TRANSCRIPTS[what]).wake_at == math.inf
+
+
+GRACEFUL: dict[str, list[Step]] = {
+    "a worker comes back": [
+        BEGUN_AT_0,
+        (10, Detached(), [], State.AWAY),
+        (40, Attached(), [], State.RUNNING),
+        (41, LINES, [APPEND], State.RUNNING),
+        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], State.RECORDING),
+    ],
+    "a worker comes back with its result, from the begin": [
+        BEGUN_AT_0,
+        (99, BEGUN, [BEGIN], State.RECEIVING),
+        (150, Detached(), [], State.AWAY),
+        (151, Attached(), [], State.RUNNING),
+        (152, BEGUN, [BEGIN], State.RECEIVING),
+        (200, ResultEnded(), [Record()], State.RECORDING),
+    ],
+    "a worker does not come back": [
+        BEGUN_AT_0,
+        (10, Detached(), [], State.AWAY),
+        (70, TimeCame(), [LOSS], State.RETURNING),
+    ],
+    "a job takes too long while its worker is away": [
+        BEGUN_AT_0,
+        (90, Detached(), [], State.AWAY),
+        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], State.RECORDING),
+        (101, NO_SPACE, [ClearConsole(), DISK_LOSS], State.RETURNING),
+    ],
+    "a stop does not wait for a worker to come back": [
+        BEGUN_AT_0,
+        (10, Detached(), [], State.AWAY),
+        (20, Stopping(), [NO_LOSS], State.RETURNING),
+    ],
+    "a worker that is lost during a stop is not waited for": [
+        BEGUN_AT_0,
+        (10, BEGUN, [BEGIN], State.RECEIVING),
+        (20, Stopping(), [], State.RECEIVING),
+        (21, Detached(), [LOSS], State.RETURNING),
+    ],
+}
+
+
+@pytest.mark.parametrize("what", GRACEFUL)
+def test_with_a_grace(what: str) -> None:
+    play(GRACEFUL[what], grace=GRACE)
+
+
+@pytest.mark.parametrize(
+    ("grace", "steps", "wake_at"),
+    [
+        (0, [], math.inf),
+        (0, [(5, Attached())], 5 + LIMIT),
+        (0, [(5, Attached()), (6, LINES)], 5 + LIMIT),
+        (0, [(5, Attached()), (6, BEGUN)], math.inf),  # the job has ended: its limit does not count any more
+        (0, [(5, Attached()), (6, Detached()), (7, NO_SPACE)], 7 + RETRY),
+        (GRACE, [(5, Attached()), (6, Detached())], 6 + GRACE),
+        (GRACE, [(5, Attached()), (80, Detached())], 5 + LIMIT),
+        (GRACE, [(5, Attached()), (6, Detached()), (7, Attached())], 5 + LIMIT),
+        (GRACE, [(5, Attached()), (104, BEGUN), (300, Detached())], 300 + GRACE),
+    ],
+)
+def test_when_it_wants_to_be_woken(grace: float, steps: list[tuple[float, Event]], wake_at: float) -> None:
+    found = Attempt(time_limit=LIMIT, grace=grace)
+    for now, event in steps:
+        found.handle(event, now)
+    assert found.wake_at == wake_at
+
+
+# --- every event in every state ------------------------------------------------------------------------------------
+
+ARRIVED: dict[State, list[Event]] = {
+    State.TAKEN: [],
+    State.RUNNING: [Attached()],
+    State.AWAY: [Attached(), Detached()],
+    State.RECEIVING: [Attached(), BEGUN],
+    State.RECORDING: [Attached(), BEGUN, ResultEnded()],
+    State.RETURNING: [Attached(), BEGUN, Detached(counted=False), NO_SPACE],
+    State.ENDED: [Attached(), BEGUN, ResultEnded(), Recorded()],
+}
+"""How each state is come to."""
+
+Outcome = tuple[list[Action], State | None] | None
+
+NEVER: Outcome = None
+IGNORED: Outcome = ([], None)
+ABORTS: Outcome = ([RecordAborted(result=CANCELLED)], State.RECORDING)
+DISK: Outcome = ([ClearConsole(), DISK_LOSS], State.RETURNING)
+OURS: Outcome = ([OUR_LOSS], State.RETURNING)
+
+TABLE: dict[State, dict[Event, Outcome]] = {
+    State.TAKEN: {
+        Attached(): ([BeginConsole(), SendJob()], State.RUNNING),
+        LINES: NEVER,
+        BEGUN: NEVER,
+        MORE: NEVER,
+        ResultEnded(): NEVER,
+        ResultRefused(reason="bad"): NEVER,
+        Detached(): ([LOSS], State.RETURNING),
+        EndAsked(result=CANCELLED): ABORTS,
+        TimeCame(): NEVER,
+        Stopping(): ([NO_LOSS], State.RETURNING),
+        NO_SPACE: DISK,
+        OurFault(): OURS,
+        Recorded(): NEVER,
+        PutBackDone(): NEVER,
+        LostTooOften(): NEVER,
+        NotRunning(): NEVER,
+    },
+    State.RUNNING: {
+        Attached(): NEVER,
+        LINES: ([APPEND], None),
+        BEGUN: ([BEGIN], State.RECEIVING),
+        MORE: NEVER,
+        ResultEnded(): NEVER,
+        ResultRefused(reason="bad"): NEVER,
+        Detached(): ([LOSS], State.RETURNING),
+        EndAsked(result=CANCELLED): ABORTS,
+        TimeCame(): ([RecordAborted(result=TIMEOUT)], State.RECORDING),
+        Stopping(): ([NO_LOSS], State.RETURNING),
+        NO_SPACE: DISK,
+        OurFault(): OURS,
+        Recorded(): NEVER,
+        PutBackDone(): NEVER,
+        LostTooOften(): NEVER,
+        NotRunning(): NEVER,
+    },
+    State.AWAY: {
+        Attached(): ([], State.RUNNING),
+        LINES: NEVER,
+        BEGUN: NEVER,
+        MORE: NEVER,
+        ResultEnded(): NEVER,
+        ResultRefused(reason="bad"): NEVER,
+        Detached(): NEVER,
+        EndAsked(result=CANCELLED): ABORTS,
+        TimeCame(): ([LOSS], State.RETURNING),
+        Stopping(): ([NO_LOSS], State.RETURNING),
+        NO_SPACE: DISK,
+        OurFault(): OURS,
+        Recorded(): NEVER,
+        PutBackDone(): NEVER,
+        LostTooOften(): NEVER,
+        NotRunning(): NEVER,
+    },
+    State.RECEIVING: {
+        Attached(): NEVER,
+        LINES: NEVER,
+        BEGUN: NEVER,
+        MORE: ([ADD], None),
+        ResultEnded(): ([Record()], State.RECORDING),
+        ResultRefused(reason="bad"): ([RecordAborted(result=Aborted(message="bad"))], State.RECORDING),
+        Detached(): ([LOSS], State.RETURNING),
+        EndAsked(result=CANCELLED): IGNORED,
+        TimeCame(): NEVER,
+        Stopping(): IGNORED,
+        NO_SPACE: DISK,
+        OurFault(): OURS,
+        Recorded(): NEVER,
+        PutBackDone(): NEVER,
+        LostTooOften(): NEVER,
+        NotRunning(): NEVER,
+    },
+    State.RECORDING: {
+        Attached(): NEVER,
+        LINES: IGNORED,
+        BEGUN: IGNORED,
+        MORE: IGNORED,
+        ResultEnded(): IGNORED,
+        ResultRefused(reason="bad"): IGNORED,
+        Detached(): IGNORED,
+        EndAsked(result=CANCELLED): IGNORED,
+        TimeCame(): NEVER,
+        Stopping(): IGNORED,
+        NO_SPACE: DISK,
+        OurFault(): OURS,
+        Recorded(): ([Acknowledge(), TellUploader()], State.ENDED),
+        PutBackDone(): NEVER,
+        LostTooOften(): NEVER,
+        NotRunning(): ([Reset()], State.ENDED),
+    },
+    State.RETURNING: {
+        Attached(): NEVER,
+        LINES: IGNORED,
+        BEGUN: IGNORED,
+        MORE: IGNORED,
+        ResultEnded(): IGNORED,
+        ResultRefused(reason="bad"): IGNORED,
+        Detached(): IGNORED,
+        EndAsked(result=CANCELLED): IGNORED,
+        TimeCame(): ([NO_LOSS], None),
+        Stopping(): ([NO_LOSS], None),
+        NO_SPACE: ([Reset()], None),
+        OurFault(): ([Reset()], None),
+        Recorded(): NEVER,
+        PutBackDone(): ([Reset()], State.ENDED),
+        LostTooOften(): ([RecordAborted(result=LOST)], State.RECORDING),
+        NotRunning(): ([Reset()], State.ENDED),
+    },
+}
+
+EVENTS = tuple(TABLE[State.TAKEN])
+TABLE[State.ENDED] = dict.fromkeys(EVENTS, IGNORED)
+
+
+def test_the_table_has_every_kind_of_event_in_every_state() -> None:
+    kinds = set(attempt.Event.__args__)
+    for state in State:
+        assert {type(event) for event in TABLE[state]} == kinds, state
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_event_in_every_state(state: State, event: Event) -> None:
+    found = Attempt(time_limit=LIMIT, grace=GRACE if state is State.AWAY else 0.0)
+    for number, before in enumerate(ARRIVED[state]):
+        found.handle(before, number)
+    assert found.state is state
+    now = GRACE + 10
+    outcome = TABLE[state][event]
+    if outcome is None:
+        with pytest.raises(UnexpectedEvent):
+            found.handle(event, now)
+        assert found.state is state
+    else:
+        actions, following = outcome
+        assert [*found.handle(event, now)] == actions
+        assert found.state is (following or state)

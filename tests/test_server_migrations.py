@@ -1,0 +1,182 @@
+"""builder-server's database: what the migrations make, of nothing and of the databases of former releases."""
+
+import inspect
+import sqlite3
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+import trio
+from alembic import command
+from alembic.config import Config
+from attrs import evolve
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+from stores import LOST, NOW, opened, script, take, uuid
+
+from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
+from builder_server.store import AfterLoss, Build, Store
+from builder_server.store.schema import metadata
+
+
+def migrate(path: Path, revision: str) -> None:
+    """Bring a database to a revision, up or down."""
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "builder_server.store:migrations")
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        found = connection.dialect.has_table(connection, "alembic_version")
+        current = connection.exec_driver_sql("select version_num from alembic_version").scalar() if found else ""
+        (command.downgrade if current and current > revision else command.upgrade)(config, revision)
+    engine.dispose()
+
+
+def shape(path: Path) -> dict[str, object]:
+    engine = sa.create_engine(f"sqlite:///{path}")
+    inspector = sa.inspect(engine)
+    found: dict[str, object] = {}
+    for table in sorted(set(inspector.get_table_names()) - {"alembic_version"}):
+        columns = [
+            (column["name"], str(column["type"]), column["nullable"], column["default"])
+            for column in inspector.get_columns(table)
+        ]
+        found[table] = (
+            sorted(columns),
+            inspector.get_pk_constraint(table)["constrained_columns"],
+            sorted((index["name"] or "", tuple(index["column_names"])) for index in inspector.get_indexes(table)),
+            sorted(constraint["sqltext"] for constraint in inspector.get_check_constraints(table)),
+            sorted(tuple(unique["column_names"]) for unique in inspector.get_unique_constraints(table)),
+            sorted((key["referred_table"], str(key["options"])) for key in inspector.get_foreign_keys(table)),
+        )
+    engine.dispose()
+    return found
+
+
+def test_the_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> None:
+    Store.open(tmp_path / "migrated").close()
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/made")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert shape(tmp_path / "migrated") == shape(tmp_path / "made")
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_the_way_back(tmp_path: Path, revision: str) -> None:
+    migrate(tmp_path / "before", revision)
+    Store.open(tmp_path / "after").close()
+    migrate(tmp_path / "after", revision)
+    assert shape(tmp_path / "before") == shape(tmp_path / "after")
+
+
+OLD = """
+insert into platform values ('p1', 0), ('p2', 1);
+insert into job (id, name, platform, script, period, next_run) values
+    (1, 'a', 'p1', x'01', 'daily', {now}), (2, 'b', 'p1', x'02', 'daily', {now}), (3, 'c', 'p1', x'03', 'weekly', {far});
+insert into queue values (1, 'p1', 2, 1, 0);
+insert into build (uuid, job_id, name, platform, script, state, losses, started, finished, result, upload) values
+    ('{one}', 1, 'a', 'p1', x'01', 'running', 1, {now}, null, null, null),
+    ('{two}', 3, 'c', 'p1', x'03', 'running', 0, {now}, null, null, null),
+    ('{three}', 1, 'a', 'p1', x'01', 'finished', 0, {now}, {now}, null, 'pending');
+"""
+
+
+JOB = evolve(script("a"), script=b"\x01")
+
+
+async def test_a_database_of_the_last_release_with_builds_that_run(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    far = NOW.ms + 10**11
+    await trio.to_thread.run_sync(migrate, path, "0002")
+    connection = sqlite3.connect(path)
+    connection.executescript(OLD.format(now=NOW.ms, far=far, one=UUID(int=1), two=UUID(int=2), three=UUID(int=3)))
+    connection.close()
+    async with opened(tmp_path) as store:
+        assert await store.running() == (uuid(1), uuid(2))
+        assert await store.find_build(uuid(1)) == Build(uuid=uuid(1), job=JOB, started=NOW, losses=1)
+        assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
+        assert await store.finish(uuid(2), NOW, Exited(code=0), upload=False)
+        assert (await take(store, 4)).job == JOB
+        (found,) = (await store.info()).queues
+        assert [job.name for job in found.jobs] == ["b"]
+        assert await store.running() == (uuid(4),)
+        # who planned these runs is unknown: they stay
+        await store.queue_due(NOW)
+        runs = {item.job.name: item.next.ms for item in (await store.info()).schedule}
+        assert runs["c"] == far
+    connection = sqlite3.connect(path)
+    assert connection.execute("select uuid, owner from build where state = 'running'").fetchall() == [
+        (str(uuid(4)), "main")
+    ]
+    connection.close()
+
+
+async def test_a_server_finds_its_own_builds(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        for name in "ab":
+            await store.schedule(script(name), Period.DAILY, NOW)
+        await take(store, 1)
+        other = Store(store.database, owner="other")
+        await take(other, 2)
+        assert (await store.running(), await other.running()) == ((uuid(1),), (uuid(2),))
+        assert {build.uuid for build in (await store.info()).running} == {uuid(1), uuid(2)}
+
+
+async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Path) -> None:
+    """``opened`` compiles every statement for it: here is each method of the store, in a life from an import on."""
+    orb = OrbBuildJob(name="orb", opam_package="x")
+    imported = (
+        DroppedPlatform(platform="p9"),
+        ScheduleItem(next=NOW, period=Period.DAILY, job=script("old")),
+        Queue(platform="p1", jobs=(script("old"),)),
+    )
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("is_pristine", (), {}),
+        ("import_state", (imported,), {}),
+        ("schedule", (script("a"), Period.DAILY, NOW), {}),
+        ("schedule", (orb, Period.DAILY, NOW), {}),
+        ("execute", ("orb", None), {}),
+        ("execute", ("a", "p1"), {}),
+        ("reschedule", ("a", NOW, Period.WEEKLY), {}),
+        ("queue_due", (Instant(NOW.ms + 10**10),), {}),
+        ("queue_due", (NOW,), {}),  # puts back
+        *(("take", ("p1", uuid(number), NOW, None), {}) for number in (1, 2, 3)),
+        ("lose", (uuid(1), NOW, LOST), {"count": True}),
+        ("finish", (uuid(2), NOW, Exited(code=0)), {"upload": True}),
+        ("running", (), {}),
+        ("find_build", (uuid(1),), {}),
+        ("info", (), {}),
+        ("info_within", (10**6,), {}),
+        ("oldest_pending", ([uuid(7)],), {}),
+        ("set_upload", (uuid(2), "uploaded"), {}),
+        ("uploaded", (uuid(1),), {}),
+        ("unschedule", ("orb",), {}),
+        ("drop_platform", ("p1",), {}),
+        ("undrop_platform", ("p1",), {}),
+    ]
+    async with opened(tmp_path) as store:
+        for name, arguments, options in calls:
+            await getattr(store, name)(*arguments, **options)
+    public = {name for name, found in vars(Store).items() if inspect.iscoroutinefunction(found) and name[0] != "_"}
+    assert {name for name, _, _ in calls} == public - {"run"}
+
+
+def test_times_and_ids_have_64_bits() -> None:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+    made = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables]
+    made += [
+        str(CreateIndex(index).compile(dialect=dialect)) for table in metadata.sorted_tables for index in table.indexes
+    ]
+    lines = [line.strip() for statement in made for line in statement.splitlines()]
+    assert {line.split()[0] for line in lines if " INTEGER" in line} == {"losses"}
+    assert {line.split()[0] for line in lines if " BIGINT" in line or " BIGSERIAL" in line} == {
+        "id",
+        "job_id",
+        "next_run",
+        "position",
+        "started",
+        "finished",
+    }
