@@ -1,10 +1,13 @@
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder_worker.console import MAX_LINE, LineCutter
+from builder_worker.console import MAX_LINE, End, LineCutter, Part, as_bytes, only_lines
+from builder_worker.job import PART_AGE, _send_console
 
 
 def _cut(data: bytes, sizes: list[int]) -> list[bytes]:
@@ -57,3 +60,69 @@ def test_a_line_without_end_is_not_kept() -> None:
     (rest,) = cutter.finish()
     assert len(rest) <= MAX_LINE
     assert total + len(rest) == 10_000_000
+
+
+# --- lines that are not complete ----------------------------------------------------------------------------------------
+
+
+class Writer:
+    """A console to which is written after pauses, in seconds."""
+
+    def __init__(self, *writes: tuple[float, bytes]) -> None:
+        self._at = trio.current_time()
+        self._writes = list(writes)
+
+    async def receive_some(self) -> bytes:
+        if not self._writes:
+            return b""
+        pause, data = self._writes[0]
+        await trio.sleep_until(self._at + pause)
+        self._at = trio.current_time()
+        del self._writes[0]
+        return data
+
+
+async def _sent(*writes: tuple[float, bytes]) -> list[tuple[float, bytes]]:
+    begun = trio.current_time()
+    found: list[tuple[float, bytes]] = []
+
+    async def note(lines: Sequence[bytes]) -> None:
+        found.extend((round(trio.current_time() - begun, 1), line) for line in lines)
+
+    await _send_console(Writer(*writes), note)
+    assert as_bytes([line for _, line in found]).removesuffix(b"\n") == b"".join(
+        data for _, data in writes
+    ).removesuffix(b"\n")
+    return found
+
+
+@pytest.mark.usefixtures("autojump_clock")
+@pytest.mark.parametrize(
+    ("writes", "sent"),
+    [
+        ([(0, b"a\nb")], [(0, b"a"), (0, b"b")]),
+        ([(0, b"Password: "), (5, b"x\n")], [(1, Part(b"Password: ")), (5, b"x")]),
+        ([(0, b"Password: "), (5, b"\n"), (0, b"x\n")], [(1, Part(b"Password: ")), (5, End()), (5, b"x")]),
+        ([(0, b"."), (0.9, b"."), (0.9, b".\n")], [(1.8, b"...")]),
+        ([(0, b"."), (1.5, b"."), (1.5, b"")], [(1, Part(b".")), (2.5, Part(b".")), (3, End())]),
+        ([(0, b"1%\r"), (2, b"2%\r"), (0.5, b"ok\n")], [(1, Part(b"1%\r")), (2.5, b"2%\rok")]),
+        ([(0.5, b".")] * 30, [(PART_AGE + 0.5, Part(b"." * 20)), (15.0, b"." * 10)]),
+    ],
+)
+async def test_a_part_of_a_line_is_sent_after_a_second_of_silence_and_goes_on(
+    writes: list[tuple[float, bytes]], sent: list[tuple[float, bytes]]
+) -> None:
+    found = await _sent(*writes)
+    assert found == sent
+    assert [type(line) for _, line in found] == [type(line) for _, line in sent]
+
+
+@given(st.lists(st.one_of(st.none(), st.sampled_from([b"\n", b"a", b"ab\n", b"x" * 70_000])), max_size=12))
+def test_whoever_reads_bytes_gets_them_as_they_came(writes: list[bytes | None]) -> None:
+    cutter = LineCutter()
+    lines = [line for data in writes for line in (cutter.part() if data is None else cutter.feed(data))]
+    lines += cutter.finish()
+    data = b"".join(filter(None, writes))
+    assert as_bytes(lines) == (data if not data or data.endswith(b"\n") else data + b"\n")
+    assert all(type(line) is not End for line in only_lines(lines))
+    assert b"".join(only_lines(lines)) == data.replace(b"\n", b"")

@@ -99,7 +99,9 @@ async def test_what_a_hook_moves_to_a_session_of_its_own_stays(tmp_path: Path, m
     assert len(processes_with(moment)) == 1
 
 
-async def test_what_a_hook_moves_to_a_session_of_its_own_is_not_taken_for_the_job_s(tmp_path: Path, moment: str) -> None:
+async def test_what_a_hook_moves_to_a_session_of_its_own_is_not_taken_for_the_job_s(
+    tmp_path: Path, moment: str
+) -> None:
     """Not even when the worker looks for what is left of a job that has killed its supervisor."""
     moved = f"setsid sh -c 'echo >{tmp_path}/moved; exec sleep 1000 {moment}' &"
     prepare = f"{moved} until [ -e {tmp_path}/moved ]; do sleep 0.01; done"

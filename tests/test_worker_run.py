@@ -13,6 +13,9 @@ from sandbox_runs import processes_with, wait_gone
 from worker_program import DEADLINE
 from worker_sandboxes import ENVIRONMENT, builder_worker, need, reachable_directory
 
+from builder_worker import trial
+from builder_worker.console import End, Part
+
 
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
@@ -219,3 +222,11 @@ def test_a_wrong_command_line_is_one_line_and_no_job(arguments: tuple[str, ...])
     assert done.returncode in {1, 2}
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
+
+
+async def test_parts_of_lines_are_printed_without_newlines_that_the_job_did_not_write(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for lines in ([Part(b"Password: ")], [b"x"], [Part(b".")], [End(), b"y", Part(b"z" * 70_000)], [b"z"]):
+        await trial.print_lines(lines)
+    assert capfd.readouterr().out == f"Password: x\n.\ny\n{'z' * 70_001}\n"

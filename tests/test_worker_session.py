@@ -208,6 +208,23 @@ async def test_a_script_that_kills_its_group_is_signalled(tmp_path: Path) -> Non
     assert finished.result == Signalled(signal=-7)
 
 
+async def test_a_prompt_reaches_the_server_while_the_job_waits(tmp_path: Path) -> None:
+    """As a line of its own; what follows is the next, but for an end of line alone."""
+    script = b"printf 'Password: '; until [ -e go ]; do sleep 0.01; done; printf '\\nright\\n'"
+    async with (
+        open_server() as server,
+        run_worker(tmp_path, "-r", server.address) as worker,
+        server.accept() as connection,
+    ):
+        await connection.hand_out(script)
+        assert await connection.read_line() == b"Password: "
+        (work,) = (tmp_path / "work").glob("*/disk/build")
+        (work / "go").touch()
+        finished = await connection.finish()
+        assert finished.own_lines == [b"right"]
+        assert worker.process.poll() is None
+
+
 # --- servers that are no help --------------------------------------------------------------------------------------
 
 

@@ -71,7 +71,12 @@ class _Hook(Sandbox):
 
     def __init__(self, command: str, environment: Mapping[str, str], *, timeout: float, place: Path) -> None:
         self._launch = Launch(
-            command=("/bin/sh", "-c", command), environment={**os.environ, **environment}, adopts=False
+            command=("/bin/sh", "-c", command),
+            environment={**os.environ, **environment},
+            rlimits={},
+            niceness=None,
+            oom_score=None,
+            adopts=False,
         )
         self._limits = Limits(timeout=timeout, max_console=MAX_OUTPUT)
         self._supervision = Supervision(place)

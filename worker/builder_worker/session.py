@@ -28,7 +28,7 @@ from builder.runtime.nurseries import plain_nursery
 from builder.runtime.sockets import tune
 from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
-from builder_worker.console import remark
+from builder_worker.console import only_lines, remark
 from builder_worker.drain import Drain
 from builder_worker.sandbox import SandboxError
 from builder_worker.trees import TreeChanged
@@ -207,7 +207,7 @@ class _Delivery:
 
     async def _send_lines(self, lines: Sequence[bytes]) -> None:
         with _taking():
-            await self._channel.send_bytes(Output, self._outputs.join(lines))
+            await self._channel.send_bytes(Output, self._outputs.join(only_lines(lines)))
         self._quiet_until = trio.current_time() + self._channel.connection.protocol.result_gap
 
     async def _finish(self, result: Result, artifacts: Collection) -> None:

@@ -110,7 +110,10 @@ class Arguments:
         from builder_worker.hooks import Hooks
         from builder_worker.sandbox import roots
         from builder_worker.sandbox.linux import cgroups
+        from builder_worker.sandbox.processes import rlimits
 
+        for line in rlimits.settle():
+            log.warning("%s", line)
         given = dict(environment.parse_variable(variable, os.environ) for variable in self.env)
         options = self.options()
         container = containment.find()

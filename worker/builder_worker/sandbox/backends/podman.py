@@ -6,6 +6,7 @@ another number. Limits are podman's; a worker without root has them where contro
 
 import json
 import os
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -43,13 +44,9 @@ _ISOLATION = (
         "--cgroupns=private",
     ),
     *("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
-    *(f"--hostname={view.HOSTNAME}", "--umask=0022", "--oom-score-adj=500"),
+    *(f"--hostname={view.HOSTNAME}", "--umask=0022"),
     *("--entrypoint=", "--image-volume=ignore", "--no-healthcheck"),  # an image has programs and files, and no say
-    *(
-        f"--ulimit=core={rlimits.CORE}:{rlimits.CORE}",
-        "--ulimit=nofile=1024:4096",
-        f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}",
-    ),
+    *(f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}",),
 )
 
 _PROBE_LIMIT = 1000
@@ -156,7 +153,18 @@ class Podman(Backend):
     def _try(self, arguments: Sequence[str], command: Sequence[str], *, entries: Sequence[Path] = ()) -> str | None:
         """Run a command in a container; return what was complained about, or None."""
         user = _user(self.options.job_uids[0] if os.geteuid() == 0 else None)
-        run = [*self._podman, "run", "--rm", *_ISOLATION, *user, "--network=none", *arguments, *self._what(), *command]
+        run = [
+            *self._podman,
+            "run",
+            "--rm",
+            *_ISOLATION,
+            *_surroundings(),
+            *user,
+            "--network=none",
+            *arguments,
+            *self._what(),
+            *command,
+        ]
         enter = ("/bin/sh", "-c", _ENTER, "sh", *map(str, entries), "--")
         return tools.try_now([*enter, *run], environment=_environment(), timeout=_TRY_TIMEOUT)
 
@@ -211,7 +219,8 @@ class Podman(Backend):
         if directory.is_measured:
             user.append(f"--ulimit=fsize={directory.size}:{directory.size}")
         run = [
-            *(*self._podman, "run", f"--name={directory.path.name}", *_ISOLATION, *user, f"--workdir={view.BUILD}"),
+            *(*self._podman, "run", f"--name={directory.path.name}", *_ISOLATION, *_surroundings()),
+            *(*user, f"--workdir={view.BUILD}"),
             f"--network={'host' if self.options.network else 'none'}",
             f"--security-opt=seccomp={profile}",
             f"--shm-size={self.options.shm_size}b",
@@ -265,6 +274,12 @@ def _user(owner: int | None) -> list[str]:
     if owner is None:
         arguments.append(f"--userns=keep-id:uid={number},gid={number}")
     return arguments
+
+
+def _surroundings() -> list[str]:
+    """Return the arguments for what podman would set itself, and others than the table's."""
+    core, files = rlimits.pair(resource.RLIMIT_CORE), rlimits.pair(resource.RLIMIT_NOFILE)
+    return [f"--ulimit=core={core}", f"--ulimit=nofile={files}", f"--oom-score-adj={rlimits.oom_score()}"]
 
 
 def _limits(limits: Limits) -> list[str]:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from builder_worker.sandbox.processes import tools
+from builder_worker.sandbox.processes.rlimits import of_job
+from builder_worker.sandbox.processes.rlimits import oom_score as given_score
 
 
 @frozen(kw_only=True)
@@ -19,10 +21,14 @@ class Launch:
     entries: Sequence[Path] = ()
     """Files of control groups to write "0" to."""
 
-    rlimits: Mapping[int, tuple[int, int]] = {}
+    rlimits: Mapping[int, tuple[int, int]] = field(factory=of_job)
     """By the number of the resource: its soft and hard limit."""
 
-    niceness: int = 0
+    niceness: int | None = 0
+    """None for the worker's own."""
+
+    oom_score: int | None = field(factory=given_score)
+    """None for the worker's own."""
 
     user: int | None = None
     """The host's user and group that the first program becomes, None for the worker's."""

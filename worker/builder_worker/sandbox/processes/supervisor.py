@@ -298,13 +298,19 @@ class Supervisor:
         launch, supervisor = self._launch, os.getppid()
         os.umask(0o022)
         try:
-            # so that the kernel, when the whole machine is out of memory, ends jobs before workers
-            _write("/proc/self/oom_score_adj", b"500")
+            if launch["oom_score"] is not None:
+                _write("/proc/self/oom_score_adj", b"%d" % launch["oom_score"])
         except OSError:
-            pass
+            pass  # there is none, or it may not be changed
+        try:
+            if launch["niceness"] is not None:
+                if hasattr(os, "sched_setscheduler"):
+                    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+                os.setpriority(os.PRIO_PROCESS, 0, launch["niceness"])
+        except PermissionError:
+            pass  # the worker may not give a better one than its own
         for number, limit in launch["rlimits"].items():
             resource.setrlimit(number, limit)
-        os.nice(launch["niceness"])
         for entry in launch["entries"]:  # what follows counts as the job's
             _write(entry, b"0")
         if launch["user"] is not None:
