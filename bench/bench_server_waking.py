@@ -3,7 +3,8 @@ server's CPU for one; medians on this machine.
 
 python bench/bench_server_waking.py [--runs N] [--workers N]...
 
-Every worker has a platform of its own; the commands concern none of them.
+Every worker has a platform of its own; the commands concern none of them. At last one of them waits behind jobs that lack
+a template.
 """
 
 import os
@@ -23,9 +24,11 @@ sys.path[:0] = [str(ROOT / "tests"), *(str(ROOT / name) for name in (".", "serve
 from farm import Server, eventually, start_server  # noqa: E402  the harness of the tests, found through the path above
 from scripted import do, schedule, waiting_worker  # noqa: E402
 
-from builder.messages import Execute, Message, Unschedule  # noqa: E402
+from builder.messages import Execute, Message, ScheduleOrbBuild, Unschedule  # noqa: E402
+from builder.model import OrbBuildJob, Period  # noqa: E402
 
 COMMANDS = 200
+BLOCKED = 2000
 
 
 def cpu(server: Server) -> float:
@@ -42,8 +45,20 @@ async def measure(server: Server, *commands: Message) -> tuple[float, float]:
     return COMMANDS / (time.perf_counter() - started), (cpu(server) - used) / COMMANDS * 1000
 
 
+async def show(server: Server, runs: int, what: str) -> None:
+    figures = [
+        (
+            *await measure(server, Execute(name="job")),
+            *await measure(server, schedule("other"), Unschedule(name="other")),
+        )
+        for _ in range(runs)
+    ]
+    rate, used, rate_2, used_2 = (statistics.median(column) for column in zip(*figures, strict=True))
+    print(f"{what:24} {rate:10.0f}/s {used:6.1f} ms {rate_2:12.0f}/s {used_2:6.1f} ms", flush=True)
+
+
 async def run(runs: int, crowds: tuple[int, ...]) -> None:
-    print(f"{'workers waiting':>16} {'execute':>22} {'schedule, unschedule':>24}")
+    print(f"{'workers waiting':24} {'execute':>22} {'schedule, unschedule':>24}")
     with tempfile.TemporaryDirectory(prefix="builder-bench-") as directory:
         async with start_server(Path(directory), "-qq") as server, AsyncExitStack() as workers:
             await do(server, schedule("job"))
@@ -53,15 +68,19 @@ async def run(runs: int, crowds: tuple[int, ...]) -> None:
                     await workers.enter_async_context(waiting_worker(server, f"w{number}"))
                 waiting = crowd
                 await eventually(lambda: server.query("select count(*) from platform")[0][0] > waiting)  # noqa: B023
-                figures = [
-                    (
-                        *await measure(server, Execute(name="job")),
-                        *await measure(server, schedule("other"), Unschedule(name="other")),
-                    )
-                    for _ in range(runs)
-                ]
-                rate, used, rate_2, used_2 = (statistics.median(column) for column in zip(*figures, strict=True))
-                print(f"{crowd:16} {rate:10.0f}/s {used:6.1f} ms {rate_2:12.0f}/s {used_2:6.1f} ms", flush=True)
+                await show(server, runs, str(crowd))
+    with tempfile.TemporaryDirectory(prefix="builder-bench-") as directory:
+        async with start_server(Path(directory), "-qq") as server, waiting_worker(server, "w0"):
+            await do(server, schedule("job"))
+            async with trio.open_nursery() as nursery:
+                for part in range(20):
+                    orbs = (orb_job(f"orb{part}-{number}") for number in range(BLOCKED // 20))
+                    nursery.start_soon(do, server, *orbs)
+            await show(server, runs, f"1, {BLOCKED} jobs blocked")
+
+
+def orb_job(name: str) -> ScheduleOrbBuild:
+    return ScheduleOrbBuild(period=Period.NEVER, job=OrbBuildJob(name=name, opam_package="x"))
 
 
 @click.command()

@@ -20,7 +20,7 @@ from builder_worker.drain import Drain
 from builder_worker.sandbox import Limits, SandboxError, owner
 from builder_worker.sandbox.backends.jail import Jail
 from builder_worker.sandbox.options import Options
-from builder_worker.session import Settings, work_once
+from builder_worker.session import WorkerSettings, work_once
 
 SNAPSHOT = "zroot/builder/freebsd-14@base"
 NO_LIMITS = Limits()
@@ -177,7 +177,7 @@ class FreeBSD:
         setup = Setup(backend=jail or self.jail(), limits=limits, date=0, given={"GIVEN": 'it\'s "$(so)"'})
         async with open_server() as server, trio.open_nursery() as nursery:
             host, _, port = server.address.partition(":")
-            settings = Settings(host=host, port=int(port), platform="freebsd-14", setup=setup)
+            settings = WorkerSettings(host=host, port=int(port), platform="freebsd-14", setup=setup)
             nursery.start_soon(_work, settings)
             async with server.accept() as connection:
                 await connection.hand_out(script, name=name, uuid=uuid)
@@ -189,6 +189,6 @@ def make(root: Path) -> FreeBSD:
     return FreeBSD(root=root, environment=make_programs(root, PROGRAMS, PARTS))
 
 
-async def _work(settings: Settings) -> None:
+async def _work(settings: WorkerSettings) -> None:
     with suppress(SandboxError):  # the server has been told
         await work_once(settings, Drain())

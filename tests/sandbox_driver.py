@@ -3,7 +3,7 @@
     sandbox_driver.py '{"backend": …, "options": {…}, "uid": …, "delegate": …}'
 
 The first line of its answer is the back end's check. Then each line of standard input asks for one job, which run at
-the same time: {"id", "script", "limits", "environment", "terminal", "announce", "end"}; or {"kill": id}. A job's answer
+the same time: {"id", "script", "limits", "environment", "announce", "end"}; or {"kill": id}. A job's answer
 is {"id", "code", "signal", "exceeded", "error", "output", "files"}; before it, {"id", "said"} when the output has the
 text to announce. The end, of the job or the driver, comes right after the start: "kill" or "die".
 """
@@ -11,7 +11,6 @@ text to announce. The end, of the job or the driver, comes right after the start
 import ctypes
 import json
 import os
-import pty
 import signal
 import sys
 import traceback
@@ -22,7 +21,7 @@ from uuid import uuid4
 import trio
 
 from builder.errors import BuilderError
-from builder_worker.sandbox import Backend, Limits, Sandbox, Task, registry
+from builder_worker.sandbox import Backend, Console, Limits, Sandbox, Task, registry
 from builder_worker.sandbox.linux import cgroups
 from builder_worker.sandbox.options import Bind, Cache, Options
 
@@ -37,7 +36,9 @@ def say(answer: dict[str, Any]) -> None:
 
 def become(uid: int, delegate: str) -> None:
     """Become a user to whom a part of every control group hierarchy was given, as systemd's Delegate=yes does."""
-    for hierarchy in cgroups.find().hierarchies:
+    groups = cgroups.find()
+    groups.settle()
+    for hierarchy in groups.hierarchies:
         directory = hierarchy.parent / delegate
         directory.mkdir(exist_ok=True)
         for name in (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "tasks"):
@@ -57,6 +58,7 @@ def read_options(options: dict[str, Any]) -> Options:
         if given.get(name):
             given[name] = Path(given[name])
     given["binds"] = tuple(map(Bind.parse, given.get("binds", ())))
+    given["devices"] = tuple(map(Path, given.get("devices", ())))
     given["caches"] = tuple(map(Cache.parse, given.get("caches", ())))
     return Options(**given)
 
@@ -72,20 +74,16 @@ async def run(backend: Backend, request: dict[str, Any], running: dict[int, Sand
         environment=request.get("environment", {}),
         limits=Limits(**request.get("limits", {})),
     )
-    read, write = pty.openpty() if request.get("terminal") else os.pipe()
     try:
-        async with await backend.open(task) as sandbox, trio.lowlevel.FdStream(read) as stream:
+        async with await backend.open(task) as sandbox:
             running[number] = sandbox
-            try:
-                sandbox.start(write)
-            finally:
-                os.close(write)
+            sandbox.start()
             if request.get("end") == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif request.get("end") == "kill":
                 sandbox.kill()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(collect, stream, answer, request.get("announce"))
+                nursery.start_soon(collect, sandbox.console, answer, request.get("announce"))
                 status = await sandbox.wait()
             answer |= {"code": status.code, "signal": status.signal, "exceeded": sandbox.exceeded()}
             answer["files"] = sorted(path.name for path in sandbox.work.iterdir() if path.name != sandbox.script_name)
@@ -97,16 +95,13 @@ async def run(backend: Backend, request: dict[str, Any], running: dict[int, Sand
     say(answer)
 
 
-async def collect(stream: trio.lowlevel.FdStream, answer: dict[str, Any], announce: str | None) -> None:
+async def collect(console: Console, answer: dict[str, Any], announce: str | None) -> None:
     output = b""
-    try:
-        while len(output) < MAX_OUTPUT and (data := await stream.receive_some(65536)):
-            output += data
-            if announce is not None and announce.encode() in output:
-                say({"id": answer["id"], "said": announce})
-                announce = None
-    except trio.BrokenResourceError:
-        pass  # a terminal whose other end is closed
+    while len(output) < MAX_OUTPUT and (data := await console.receive_some()):
+        output += data
+        if announce is not None and announce.encode() in output:
+            say({"id": answer["id"], "said": announce})
+            announce = None
     answer["output"] = output.decode(errors="replace")
 
 

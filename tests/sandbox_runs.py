@@ -37,7 +37,7 @@ DEADLINE = float(os.environ.get("BUILDER_TEST_DEADLINE", "60"))
 ROOT_TREES = Path(os.environ.get("BUILDER_TEST_CACHE", "/var/cache/builder-tests"))
 """Where root trees are kept. Jobs run as users who must be able to come here."""
 
-NEED_TREE = frozenset({"overlay", "nspawn", "podman"})
+NEED_TREE = frozenset({"overlay", "podman"})
 """Back ends that run nothing without a root tree."""
 
 DRIVER = Path(__file__).with_name("sandbox_driver.py")

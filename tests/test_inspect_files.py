@@ -348,6 +348,13 @@ def test_no_link_leads_out_of_the_folder_of_one_of_several(several: list[str], t
     assert (out / str(UUID(int=2)) / "greeting").read_bytes() == b"c"
 
 
+def test_a_file_that_can_not_be_read_to_its_end_hides_no_other(several: list[str]) -> None:
+    done = run_inspect("/proc/self/mem", several[2], "--job")
+    assert done.returncode == 2
+    assert done.stderr == b"builder-inspect: can't read /proc/self/mem: Input/output error\n"
+    assert done.stdout.startswith(f"==> {several[2]} <==\n".encode())
+
+
 def test_standard_input_among_several(several: list[str]) -> None:
     done = run_inspect("-", several[2], "--job", stdin=Path(several[0]).read_bytes())
     assert (done.returncode, done.stderr) == (0, b"")

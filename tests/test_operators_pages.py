@@ -17,7 +17,7 @@ HELP: dict[str, list[tuple[str, ...]]] = {
     "builder_client.inspect": [()],
 }
 
-NOT_OURS = {"--user", "--scope", "--now", "--rm", "--init"}
+NOT_OURS = {"--user", "--scope", "--now", "--rm", "--init", "--disable-sandboxing", "--no-sandbox"}
 """Options of other programs on these pages."""
 
 

@@ -1,11 +1,11 @@
-"""What podman and systemd-nspawn share: that a job ends also when its end comes before its container is there."""
+"""Podman: a job ends also when its end comes before its container is there."""
 
 import secrets
 
 import pytest
 from sandbox_runs import driver, processes_with, start, stop, wait_gone, work_directory
 
-SUBJECTS = [("nspawn", "root"), ("podman", "root"), ("podman", "user")]
+SUBJECTS = [("podman", "root"), ("podman", "user")]
 
 
 @pytest.mark.parametrize(("backend", "privilege"), SUBJECTS)
@@ -36,6 +36,6 @@ def test_a_job_whose_worker_is_killed_at_once_ends(backend: str, privilege: str)
         try:
             removed = following.receive()["removed"]
             assert [line for line in removed if f"work directory {work_root}/{name}" in line]
-            assert not [line for line in removed if f"the container {name}" in line], "the lifeline has removed it"
+            assert not [line for line in removed if f"the container {name}" in line], "its supervisor has removed it"
         finally:
             stop(following)

@@ -14,7 +14,8 @@ from worker_program import DEADLINE, run_script
 from worker_sandboxes import need, reachable_directory
 
 from builder.model import Aborted
-from builder_worker.sandbox import disk, job_directory
+from builder_worker.sandbox import SandboxError, disk, job_directory
+from builder_worker.sandbox.freebsd.clone import Clone
 from builder_worker.sandbox.job_directory import JobDirectory
 
 
@@ -93,3 +94,33 @@ async def test_who_found_it_full_is_not_ended_for_it(small_disk: Path) -> None:
         await directory.wait_full(list)
     assert directory.exceeded() is None
     await directory.remove()
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [
+        ("100000", "the worker's disk stayed full ("),  # by others: all jobs end, after some time
+        ("15000000", "it filled the worker's disk ("),
+        (None, "the job's directory can't be looked at any more: zfs failed"),
+    ],
+)
+async def test_the_system_in_a_jail_is_not_what_its_job_has_written(
+    small_disk: Path, used: str | None, expected: str
+) -> None:
+    async def run(*command: str) -> bytes:
+        if "used" not in command:
+            return b""
+        if used is None:
+            raise SandboxError("zfs failed")
+        return used.encode()
+
+    clone = Clone(path=small_disk / "work/x", size=None, owner=None, dataset="a/x", snapshot="a/b@c", run=run)
+    clone.disk.mkdir(parents=True)
+    (clone.disk / "system").write_bytes(bytes(10 * MIB))
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clone.wait_full, list)
+            await trio.testing.wait_all_tasks_blocked()
+            (small_disk / "work/others").write_bytes(bytes(10 * MIB - 100_000))
+    assert str(clone.exceeded()).startswith(expected)

@@ -19,7 +19,7 @@ from builder_worker.sandbox.job_directory import prepare_root
 from builder_worker.sandbox.linux import users
 from builder_worker.sandbox.linux.cgroups import Cgroups
 from builder_worker.sandbox.options import Bind, Cache, OptionError, Options
-from builder_worker.sandbox.processes import tools
+from builder_worker.sandbox.processes import rlimits
 
 
 def test_binds_and_caches_are_read() -> None:
@@ -79,12 +79,21 @@ def test_an_unknown_back_end_is_refused_with_the_known_ones() -> None:
         registry.make("chroot", Options())
 
 
+def test_a_back_end_that_is_gone_is_named_with_what_does_the_same() -> None:
+    done = builder_worker("p1", "--sandbox=nspawn")
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "builder-worker: the sandbox nspawn is gone: use overlay, which gives jobs the same at half the cost\n"
+    )
+
+
 def test_the_best_back_end_that_works_is_chosen_and_never_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     options = Options(work_root=tmp_path)
     broken = Check(works=False, reason="user namespaces are off", remedy="sysctl -w user.max_user_namespaces=15000")
     monkeypatch.setattr(Bubblewrap, "check", lambda _: broken)
     with pytest.raises(
-        SandboxError, match=r"bubblewrap: user namespaces are off \(sysctl .*; podman: .*; nspawn: .*--sandbox none"
+        SandboxError, match=r"bubblewrap: user namespaces are off \(sysctl .*; podman: .*--sandbox none"
     ):
         registry.choose(options)
     monkeypatch.setattr(Bubblewrap, "check", lambda _: Check(works=True))
@@ -171,17 +180,15 @@ def test_a_root_tree_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - hidden ones too
 
 
-async def test_without_control_groups_the_processes_of_a_user_are_bounded(tmp_path: Path) -> None:
+async def test_without_control_groups_the_processes_of_a_user_are_bounded() -> None:
     backend = Bubblewrap(options=Options(), groups=Cgroups(hierarchies=()))
     if not (check := backend.check()).works:
         give_up("bubblewrap", check.reason)
-    output = tmp_path / "output"
     task = Task(uuid=uuid4(), name="job", platform="p1", script=b"grep processes /proc/self/limits; nice")
     async with await backend.open(task) as sandbox:
-        with output.open("wb") as file:
-            sandbox.start(file.fileno())
+        sandbox.start()
         assert (await sandbox.wait()).code == 0
-    words = output.read_text().split()
-    assert words[2:4] == [str(tools.PROCESSES)] * 2
-    assert words[-1] == "10"
+        words = (await sandbox.console.receive_some()).split()
+    assert words[2:4] == [b"%d" % rlimits.PROCESSES] * 2
+    assert words[-1] == b"10"
     assert "pids" not in check.limits

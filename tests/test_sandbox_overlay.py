@@ -3,20 +3,20 @@
 import gzip
 import hashlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from sandbox_runs import MIB, Driver, driver, give_up, root_tree, work_directory
+from worker_sandboxes import builder_worker
 
 from builder_worker.sandbox import SandboxError, Task
 from builder_worker.sandbox.backends.overlay import USERS, Overlay, first_uid
 from builder_worker.sandbox.linux.cgroups import Cgroups
-from builder_worker.sandbox.nspawn import Nspawn
 from builder_worker.sandbox.options import JOB_UIDS, Options
-from builder_worker.sandbox.processes import tools
+from builder_worker.sandbox.processes import rlimits
 
 CONTROL = """\
 Package: greeting
@@ -123,13 +123,10 @@ def test_a_directory_that_is_no_tree_is_refused_with_a_remedy() -> None:
         pass
 
 
-@pytest.mark.parametrize("backend", [Overlay, Nspawn])
-def test_nothing_is_tried_in_a_directory_of_others_and_nothing_is_left(
-    backend: Callable[..., Overlay | Nspawn], worker: Driver
-) -> None:
+def test_nothing_is_tried_in_a_directory_of_others_and_nothing_is_left(worker: Driver) -> None:
     assert worker.check["works"], "so there is a root tree, and the tests are root"
     with work_directory("root") as place:
-        checked = backend(options=Options(root=root_tree(), work_root=place))
+        checked = Overlay(options=Options(root=root_tree(), work_root=place))
         if not (check := checked.check()).works:
             give_up(checked.name, check.reason)
         assert not list(place.iterdir())
@@ -153,18 +150,24 @@ for my $user (1, 2) {
 """A job that is root, and that has processes of two other users, all alive at the same time."""
 
 
+def test_hard_links_that_the_job_gave_to_another_of_its_users_are_artifacts(worker: Driver) -> None:
+    script = "echo x >one; ln one two; chown nobody one; mkdir d; echo y >d/three; ln d/three d/four; chown -R 7:8 d"
+    done = builder_worker("run", "--sandbox=overlay", f"--root={root_tree()}", "-", stdin=script)
+    assert {line.split()[-1] for line in done.stdout.splitlines() if line[64:65] == " "} == {
+        *("one", "two", "d/three", "d/four")
+    }, done.stdout
+
+
 async def test_without_control_groups_the_processes_of_all_users_of_a_job_are_bounded(
-    worker: Driver, tmp_path: Path
+    worker: Driver,
 ) -> None:
     with work_directory("root") as place:
         backend = Overlay(options=Options(root=root_tree(), work_root=place), groups=Cgroups(hierarchies=()))
-        crowd = {"CROWD": str(tools.PROCESSES * 2 // 3)}
-        output = tmp_path / "output"
+        crowd = {"CROWD": str(rlimits.PROCESSES * 2 // 3)}
         task = Task(uuid=uuid4(), name="job", platform="p1", script=CROWD.encode(), environment=crowd)
         async with await backend.open(task) as sandbox:
-            with output.open("wb") as file:
-                sandbox.start(file.fileno())
+            sandbox.start()
             await sandbox.wait()
-    limits, nice, end = output.read_text().splitlines()
-    assert limits.split()[4:6] == [str(tools.PROCESSES)] * 2
+            limits, nice, end = (await sandbox.console.receive_some()).decode().splitlines()
+    assert limits.split()[4:6] == [str(rlimits.PROCESSES)] * 2
     assert (nice, end) == ("nice 10", "no more for user 2")

@@ -112,16 +112,6 @@ def test_calls_of_another_abi_do_not_exist() -> None:
     assert run(seccomp.build("aarch64"), 0, architecture=ARM) == ENOSYS
 
 
-def test_what_makes_containers_is_left_to_it_and_nothing_else() -> None:
-    for machine, architecture in ARCHITECTURES.items():
-        numbers = seccomp._MACHINES[machine].numbers
-        code = seccomp.build(machine, allowed=seccomp.FOR_CONTAINERS)
-        refused = {name for name, number in numbers.items() if run(code, number, architecture=architecture) is not None}
-        assert refused == numbers.keys() - seccomp.FOR_CONTAINERS - {"ioctl"}
-        assert run(code, numbers["socket"], 40, architecture=architecture) == EAFNOSUPPORT
-        assert run(code, numbers["ioctl"], 0, 0x5412, architecture=architecture) == EPERM
-
-
 def test_every_refused_call_is_refused_and_its_neighbours_are_not() -> None:
     for machine, architecture in ARCHITECTURES.items():
         code = seccomp.build(machine)

@@ -1,7 +1,9 @@
 """builder-server's database: what the migrations make, of nothing and of the databases of former releases."""
 
+import inspect
 import sqlite3
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 from stores import LOST, NOW, opened, script, take, uuid
 
-from builder.model import Exited, Period
+from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
 from builder_server.store import AfterLoss, Build, Store
 from builder_server.store.schema import metadata
 
@@ -121,6 +123,45 @@ async def test_a_server_finds_its_own_builds(tmp_path: Path) -> None:
         await take(other, 2)
         assert (await store.running(), await other.running()) == ((uuid(1),), (uuid(2),))
         assert {build.uuid for build in (await store.info()).running} == {uuid(1), uuid(2)}
+
+
+async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Path) -> None:
+    """``opened`` compiles every statement for it: here is each method of the store, in a life from an import on."""
+    orb = OrbBuildJob(name="orb", opam_package="x")
+    imported = (
+        DroppedPlatform(platform="p9"),
+        ScheduleItem(next=NOW, period=Period.DAILY, job=script("old")),
+        Queue(platform="p1", jobs=(script("old"),)),
+    )
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("is_pristine", (), {}),
+        ("import_state", (imported,), {}),
+        ("schedule", (script("a"), Period.DAILY, NOW), {}),
+        ("schedule", (orb, Period.DAILY, NOW), {}),
+        ("execute", ("orb", None), {}),
+        ("execute", ("a", "p1"), {}),
+        ("reschedule", ("a", NOW, Period.WEEKLY), {}),
+        ("queue_due", (Instant(NOW.ms + 10**10),), {}),
+        ("queue_due", (NOW,), {}),  # puts back
+        *(("take", ("p1", uuid(number), NOW, None), {}) for number in (1, 2, 3)),
+        ("lose", (uuid(1), NOW, LOST), {"count": True}),
+        ("finish", (uuid(2), NOW, Exited(code=0)), {"upload": True}),
+        ("running", (), {}),
+        ("find_build", (uuid(1),), {}),
+        ("info", (), {}),
+        ("info_within", (10**6,), {}),
+        ("oldest_pending", ([uuid(7)],), {}),
+        ("set_upload", (uuid(2), "uploaded"), {}),
+        ("uploaded", (uuid(1),), {}),
+        ("unschedule", ("orb",), {}),
+        ("drop_platform", ("p1",), {}),
+        ("undrop_platform", ("p1",), {}),
+    ]
+    async with opened(tmp_path) as store:
+        for name, arguments, options in calls:
+            await getattr(store, name)(*arguments, **options)
+    public = {name for name, found in vars(Store).items() if inspect.iscoroutinefunction(found) and name[0] != "_"}
+    assert {name for name, _, _ in calls} == public - {"run"}
 
 
 def test_times_and_ids_have_64_bits() -> None:

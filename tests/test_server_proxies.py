@@ -48,6 +48,7 @@ def test_the_variables(environ: dict[str, str], http: str | None, https: str | N
         "secret:99999",
         "secret:port",
         "://secret",
+        "http://\udcffsecret",
     ],
 )
 def test_a_variable_that_is_no_proxy_is_named_and_not_told(variable: str, value: str) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.model import NEVER, Instant, Period
-from builder_server.scheduler import following_run, time_until
+from builder_server.scheduler import following_run, latest_run, put_back, time_until
 
 HOUR, DAY, WEEK = 3_600_000, 86_400_000, 604_800_000
 START = 1_795_194_796_123  # 2026-11-20T17:13:16.123Z
@@ -74,6 +74,56 @@ def test_hourly_over_ten_years() -> None:
     for hour in range(1, years * 8766):
         run = following_run(run, Period.HOURLY, Instant(run.ms + (hour * 7919) % 60_000))
         assert run.ms == START + hour * HOUR
+
+
+@pytest.mark.parametrize(
+    ("run", "period", "now", "back"),
+    [
+        # as planned, at the latest, or a little later, as after a correction of the clock
+        (HOUR, Period.HOURLY, 0, None),
+        (HOUR + 60_000, Period.HOURLY, 0, None),
+        (DAY, Period.DAILY, 0, None),
+        (0, Period.DAILY, DAY, None),
+        # the clock was ahead: the run that stands on the grid where it would have stood without that
+        (HOUR + 60_001, Period.HOURLY, 0, 60_001),
+        (3 * HOUR, Period.HOURLY, 0, HOUR),
+        (1000 * DAY + 5 * HOUR, Period.DAILY, 0, 5 * HOUR),
+        (1001 * DAY, Period.DAILY, 0, DAY),
+        (300_000 * DAY, Period.WEEKLY, 0, DAY),
+        # what never repeats has no period, and a clock that was never set shows nothing
+        (NEVER.ms - START, Period.NEVER, 0, None),
+        (HOUR, Period.DAILY, -START, None),
+        (HOUR, Period.DAILY, -62_167_219_200_000 - START, None),
+    ],
+)
+def test_a_run_that_lies_too_far_away(run: int, period: Period, now: int, back: int | None) -> None:
+    there, moment = Instant(START + run), Instant(START + now)
+    latest = latest_run(period, moment)
+    if back is None:
+        assert latest is None or there <= latest
+    else:
+        assert latest is not None
+        assert there > latest
+        assert put_back(there, period, moment).ms - START == back
+
+
+@given(TIMES, PERIODIC, TIMES)
+def test_what_is_put_back_is_the_next_run_on_its_grid(run: Instant, period: Period, now: Instant) -> None:
+    assert period.duration is not None
+    step = int(period.duration.total_seconds() * 1000)
+    found = put_back(run, period, now)
+    assert now.ms < found.ms <= now.ms + step
+    assert (found.ms - run.ms) % step == 0
+    latest = latest_run(period, now)
+    assert latest is None or found <= latest
+
+
+@given(PERIODIC, TIMES, st.integers(0, 10**12))
+def test_what_the_server_plans_by_a_right_clock_is_never_too_far_away(period: Period, now: Instant, late: int) -> None:
+    latest = latest_run(period, now)
+    if latest is not None:
+        assert period.first_after(now) <= latest
+        assert following_run(Instant(now.ms - late), period, now) <= latest
 
 
 @pytest.mark.parametrize(

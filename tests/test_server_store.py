@@ -28,7 +28,7 @@ from builder.model import (
 )
 from builder.runtime import sqlite
 from builder_server.errors import CommandRefused
-from builder_server.store import AfterLoss, Build, Store, StoreError, Taken
+from builder_server.store import AfterLoss, Build, Due, Store, StoreError, Taken
 from builder_server.store import queues as store_queues
 from builder_server.store.queues import MAX_PLATFORMS
 
@@ -196,12 +196,12 @@ async def test_due_jobs_are_queued_once_and_stay_on_their_grid(store: Store) -> 
     await store.schedule(script("b"), Period.NEVER, NOW)
     for number in (1, 2):
         await take(store, number)
-    assert await store.queue_due(Instant(NOW.ms + HOUR - 1)) == Instant(NOW.ms + HOUR)
+    assert await store.queue_due(Instant(NOW.ms + HOUR - 1)) == Due(next_run=Instant(NOW.ms + HOUR))
     assert await queues(store) == {"p1": []}
-    assert await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17)) == Instant(NOW.ms + 6 * HOUR)
+    assert await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17)) == Due(next_run=Instant(NOW.ms + 6 * HOUR))
     assert await queues(store) == {"p1": ["a"]}
     await take(store, 3)
-    assert await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17)) == Instant(NOW.ms + 6 * HOUR)
+    assert await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17)) == Due(next_run=Instant(NOW.ms + 6 * HOUR))
     assert await queues(store) == {"p1": []}
 
 
@@ -246,28 +246,31 @@ async def test_a_job_leaves_all_queues_without_reading_them(store: Store) -> Non
 
 
 async def test_about_how_large_the_reply_to_info_is(store: Store) -> None:
-    assert await store.info_size() == 0
+    assert await store.info_within(0) == (0, await store.info())
     await store.schedule(ScriptJob(name="a", platform="p1", script=bytes(10**6)), Period.DAILY, NOW)
     await store.schedule(OrbBuildJob(name="b", opam_package="x"), Period.DAILY, NOW)
-    queued = await store.info_size()
+    queued, nothing = await store.info_within(10**6)
+    assert nothing is None
     encoded = len(codec.encode(await store.info()))
     assert encoded <= queued <= 3 * encoded
     await take(store, 1)
     await store.unschedule("a")
-    assert 10**6 < await store.info_size() < queued
+    size, reply = await store.info_within(queued)
+    assert 10**6 < size < queued
+    assert reply == await store.info()
 
 
 async def test_a_rescheduled_job_without_period_runs_once(store: Store) -> None:
     await store.schedule(script("a"), Period.NEVER, NOW)
     await take(store, 1)
-    assert await store.queue_due(NOW) == NEVER
+    assert await store.queue_due(NOW) == Due(next_run=NEVER)
     await store.reschedule("a", Instant(NOW.ms + 5), None)
-    assert await store.queue_due(Instant(NOW.ms + 5)) == NEVER
+    assert await store.queue_due(Instant(NOW.ms + 5)) == Due(next_run=NEVER)
     assert await queues(store) == {"p1": ["a"]}
 
 
 async def test_no_jobs_no_next_run(store: Store) -> None:
-    assert await store.queue_due(NEVER) is None
+    assert await store.queue_due(NEVER) == Due(next_run=None)
 
 
 # --- groups --------------------------------------------------------------------------------------------------------
@@ -397,7 +400,7 @@ async def test_the_end_of_the_writer_is_told_to_all_who_wait(tmp_path: Path) -> 
 async def test_many_readers_at_once(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     results = await gather(*(store.info for _ in range(200)), *(lambda: store.queue_due(NOW) for _ in range(20)))
-    assert all(isinstance(result, InfoReply | Instant) for result in results)
+    assert all(isinstance(result, InfoReply | Due) for result in results)
 
 
 # --- on disk -------------------------------------------------------------------------------------------------------

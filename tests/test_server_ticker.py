@@ -12,7 +12,7 @@ from farm import eventually, log_lines
 from trio.testing import MockClock
 
 from builder.model import Instant, Period, ScriptJob
-from builder_server.store import Store, StoreError
+from builder_server.store import Due, Store, StoreError
 from builder_server.ticker import Ticker
 
 START = Instant(1_795_194_796_123)
@@ -25,7 +25,7 @@ class WatchedStore(Store):
     looks = 0
     broken = False
 
-    async def queue_due(self, now: Instant) -> Instant | None:
+    async def queue_due(self, now: Instant) -> Due:
         found = await super().queue_due(now)
         self.looks += 1
         if self.broken:
@@ -85,9 +85,9 @@ class Farm:
 
 
 @asynccontextmanager
-async def ticking(path: Path, clock: MockClock) -> AsyncIterator[Farm]:
+async def ticking(path: Path, clock: MockClock, wall: Instant = START) -> AsyncIterator[Farm]:
     store = WatchedStore.open(path / "db")
-    farm = Farm(store, clock)
+    farm = Farm(store, clock, wall=wall)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         farm.begin(nursery)
@@ -151,7 +151,7 @@ async def test_a_clock_that_was_set_forward_is_noticed_within_a_minute(mock_cloc
     assert await farm.next_run() == 2 * WEEK
 
 
-async def test_a_clock_that_was_set_back_repeats_nothing(mock_clock: MockClock, farm: Farm) -> None:
+async def test_a_clock_that_was_set_back_repeats_nothing_at_once(mock_clock: MockClock, farm: Farm) -> None:
     await farm.schedule("a", Period.HOURLY)
     await farm.pass_time(HOUR)
     assert await farm.empty() == ["a"]
@@ -159,7 +159,83 @@ async def test_a_clock_that_was_set_back_repeats_nothing(mock_clock: MockClock, 
     for _ in range(5):
         await farm.pass_time(MINUTE)
     assert await farm.empty() == []
-    assert await farm.next_run() == 2 * HOUR
+    assert await farm.next_run() == HOUR
+
+
+PUT_BACK = "the clock was set back: next runs that were further away than their period are put back, of "
+
+
+async def test_a_clock_that_was_ahead_for_a_moment(
+    mock_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is planned meanwhile, by the ticker and by a client, runs when it would have; what somebody set stays."""
+    await farm.schedule("a", Period.DAILY)
+    await farm.schedule("set", Period.DAILY)
+    await farm.reschedule("set", 2000 * DAY)
+    farm.wall = Instant(START.ms + 1000 * DAY + 7 * HOUR)
+    await farm.pass_time(MINUTE)
+    await farm.schedule("new", Period.HOURLY)
+    assert {item.job.name: item.next.ms - START.ms for item in (await farm.store.info()).schedule} == {
+        "a": 1001 * DAY,
+        "set": 2000 * DAY,
+        "new": 1000 * DAY + 8 * HOUR + MINUTE,
+    }
+    farm.wall = Instant(START.ms + 2 * HOUR)
+    for _ in range(3):
+        await farm.pass_time(MINUTE)
+    assert {item.job.name: item.next.ms - START.ms for item in (await farm.store.info()).schedule} == {
+        "a": DAY,
+        "set": 2000 * DAY,
+        "new": 3 * HOUR + MINUTE,
+    }
+    (line,) = log_lines(caplog.text, PUT_BACK)
+    assert line.endswith(("of a, new", "of new, a"))
+    assert await farm.empty() == []
+    await farm.pass_time(DAY - 2 * HOUR - 3 * MINUTE)
+    assert sorted(await farm.empty()) == ["a", "new"]
+
+
+async def test_a_run_that_somebody_set_is_followed_by_one_of_the_servers_own(mock_clock: MockClock, farm: Farm) -> None:
+    await farm.schedule("a", Period.HOURLY)
+    await farm.reschedule("a", 30 * DAY)
+    farm.wall = Instant(START.ms + 1000 * DAY)
+    await farm.pass_time(MINUTE)
+    assert await farm.empty() == ["a"]
+    farm.wall = START
+    await farm.pass_time(MINUTE)
+    assert await farm.next_run() == HOUR
+
+
+async def test_a_clock_that_is_corrected_a_little_moves_nothing(
+    mock_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture
+) -> None:
+    await farm.schedule("a", Period.HOURLY)
+    farm.wall = Instant(START.ms - 2 * MINUTE + 1)
+    await farm.pass_time(MINUTE)
+    assert await farm.next_run() == HOUR
+    assert PUT_BACK not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wall", "expected"),
+    [
+        pytest.param(Instant(0), 5 * DAY, id="never set"),
+        pytest.param(Instant(START.ms - 3 * DAY), -2 * DAY, id="set back"),
+    ],
+)
+async def test_a_clock_that_stands_in_the_past_at_the_start(
+    tmp_path: Path, mock_clock: MockClock, wall: Instant, expected: int
+) -> None:
+    async with ticking(tmp_path, mock_clock) as farm:
+        farm.wall = Instant(START.ms + 4 * DAY)
+        await farm.schedule("a", Period.DAILY)
+    async with ticking(tmp_path, mock_clock, wall) as farm:
+        assert await farm.next_run() == expected
+        assert await farm.empty() == []
+        farm.wall = Instant(START.ms + 4 * DAY)
+        await farm.pass_time(MINUTE)
+        assert await farm.next_run() == 5 * DAY
+        assert await farm.empty() == ([] if expected == 5 * DAY else ["a"])
 
 
 async def test_a_job_that_waits_still_is_not_queued_twice(mock_clock: MockClock, farm: Farm) -> None:
@@ -199,16 +275,9 @@ async def test_runs_missed_while_the_server_was_down(tmp_path: Path, mock_clock:
     async with ticking(tmp_path, mock_clock) as farm:
         await farm.schedule("a", Period.HOURLY)
         await farm.schedule("b", Period.DAILY)
-    store = WatchedStore.open(tmp_path / "db")
-    farm = Farm(store, mock_clock, wall=Instant(START.ms + 5 * HOUR + 1))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(store.run)
-        farm.begin(nursery)
-        await eventually(lambda: store.looks)
+    async with ticking(tmp_path, mock_clock, Instant(START.ms + 5 * HOUR + 1)) as farm:
         assert await farm.empty() == ["a"]
         assert await farm.next_run() == 6 * HOUR
-        nursery.cancel_scope.cancel()
-    store.close()
 
 
 async def test_a_database_that_can_not_be_read_is_tried_again(

@@ -1,12 +1,23 @@
 """builder-server's uploads to a real HTTP endpoint, which takes them, refuses them, is slow, or drops them."""
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
+import trio
 from endpoints import CREDENTIALS, SOME, USER, Endpoint, one_build, serving, wait_state
 from farm import DEADLINE, Server, eventually, free_port, launch_server, log_lines, start_server
 from scripted import info
+from stores import NOW, database, opened, script, take, uuid
+
+from builder.model import Exited, Instant, Period
+from builder_server import upload
+from builder_server.receiver import Receiver
+from builder_server.store import schema
+from builder_server.upload import Uploader
 
 SECRETS = ("se/cret", "se%2Fcret", "us er", "us%20er", CREDENTIALS.split()[1], "token")
 
@@ -84,6 +95,66 @@ async def test_nobody_waits_for_a_slow_endpoint(tmp_path: Path, endpoint: Endpoi
             await wait_state(server, uuid, "done")
         assert {request.execution.uuid for request in endpoint.requests} == set(uuids)
         assert not list(server.data_dir.glob("*/*/full"))
+
+
+async def test_of_many_that_are_pending_only_those_under_way_are_in_memory(tmp_path: Path, endpoint: Endpoint) -> None:
+    size, count = 200_000, 100
+    endpoint.go_on.clear()
+    row = {"job_id": 1, "name": "job", "platform": "p1", "script": bytes(size), "state": "finished", "losses": 0}
+    rows = [row | {"uuid": str(uuid(n)), "started": n, "finished": n, "upload": "pending"} for n in range(count)]
+    for number in range(2):
+        (tmp_path / "job" / str(uuid(number))).mkdir(parents=True)
+        (tmp_path / "job" / str(uuid(number)) / "full").write_bytes(b"full")
+    async with opened(tmp_path) as store, trio.open_nursery() as nursery:
+        await store.database.write(lambda connection: connection.execute(sa.insert(schema.build), rows).rowcount)
+        uploader = Uploader(store, tmp_path, Receiver.at(endpoint.url(), {}))
+        tracemalloc.start()
+        nursery.start_soon(uploader.run)
+        await eventually(lambda: len(endpoint.requests) == 2)
+        uploader.wake()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        nursery.cancel_scope.cancel()
+        endpoint.go_on.set()
+    assert peak < 20 * size
+
+
+async def test_the_oldest_is_uploaded_first(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        for number, finished in ((1, 30), (2, 10), (3, 20)):
+            await store.schedule(script(f"j{number}"), Period.DAILY, NOW)
+            await take(store, number)
+            await store.finish(uuid(number), Instant(NOW.ms + finished), Exited(code=0), upload=True)
+        found: list[UUID] = []
+        while (build := await store.oldest_pending(found)) is not None:
+            found.append(build.uuid)
+        assert found == [uuid(2), uuid(3), uuid(1)]
+
+
+async def test_an_upload_is_noted_once_the_database_takes_it(
+    tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(upload, "RETRY_DATABASE", 0.01)
+    async with opened(tmp_path) as store, trio.open_nursery() as nursery:
+        await store.schedule(script("a"), Period.DAILY, NOW)
+        await take(store, 1)
+        await store.finish(uuid(1), NOW, Exited(code=0), upload=True)
+        (tmp_path / "a" / str(uuid(1))).mkdir(parents=True)
+        (tmp_path / "a" / str(uuid(1)) / "full").write_bytes(b"full")
+        broken = [True]
+
+        @sa.event.listens_for(database(store)._writer, "commit")
+        def fail(_connection: sa.Connection) -> None:
+            if broken:
+                raise OSError("disk I/O error")
+
+        nursery.start_soon(Uploader(store, tmp_path, Receiver.at(endpoint.url(), {})).run)
+        await eventually(lambda: caplog.text.count("its upload can't be noted, trying again: ") > 1)
+        broken.clear()
+        await eventually(lambda: not (tmp_path / "a" / str(uuid(1)) / "full").exists())
+        assert len(endpoint.requests) == 1
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("after", [0, 100_000])
@@ -202,7 +273,14 @@ async def test_a_file_that_is_gone(tmp_path: Path, endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "ftp://us%20er:se%2Fcret@host/", "http://", "http://us%20er:se%2Fcret@h:x/"]
+    "url",
+    [
+        "nonsense",
+        "ftp://us%20er:se%2Fcret@host/",
+        "http://",
+        "http://us%20er:se%2Fcret@h:x/",
+        "http://us%20er:se%2Fcret@h/\udcff",
+    ],
 )
 def test_a_wrong_url_stops_the_start_without_being_told(tmp_path: Path, url: str) -> None:
     server = launch_server(tmp_path, f"--upload={url}")

@@ -59,6 +59,15 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
     other.close()
 
 
+async def test_the_version_grows_with_what_is_written_and_not_with_what_is_read(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        before = store.version
+        await store.info()
+        assert store.version == before
+        await store.schedule(script("a"), Period.DAILY, NOW)
+        assert store.version > before
+
+
 async def test_who_waits_for_a_lock_holds_up_nobody_who_reads(tmp_path: Path) -> None:
     async with opened(tmp_path) as store, trio.open_nursery() as nursery:
         with locked(tmp_path) as other:

@@ -128,6 +128,18 @@ def test_a_foreign_file_that_was_linked_in_is_left_out(tmp_path: Path) -> None:
     assert collection.remarks == ("left out linked: hard link to a file of another user",)
 
 
+@needs_root
+def test_all_users_of_a_job_are_the_job(tmp_path: Path) -> None:
+    """As root of its namespace it gives its files to others of its users, and the directory too."""
+    for name, owner in (("first", 70000), ("last", 70009), ("before", 69999), ("behind", 70010)):
+        (tmp_path / name).write_bytes(b"x")
+        os.link(tmp_path / name, tmp_path / f"{name}2")
+        os.chown(tmp_path / name, owner, 12345)
+    os.chown(tmp_path, 69999, 69999)
+    collection = collect(tmp_path, script_name=".script", rules=Rules(), owners=range(70000, 70010))
+    assert _names(collection) == [b"first", b"first2", b"last", b"last2"]
+
+
 def test_what_can_not_be_read_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     (tmp_path / "file").touch(mode=0)

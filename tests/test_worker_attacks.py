@@ -88,7 +88,7 @@ async def test_a_flood_of_newlines_is_sent_in_small_parts(tmp_path: Path) -> Non
     task = Task(uuid=uuid4(), name="job", platform="p1", script=b"yes '' | head -c 300000", environment=ENVIRONMENT)
     with trio.fail_after(DEADLINE):
         async with await NoSandbox(options=Options(work_root=tmp_path / "work")).open(task) as sandbox:
-            await job.run_job(sandbox, limits=Limits(), send_lines=take)
+            await job.run_job(sandbox, send_lines=take)
     assert sum(parts) == 300_000
     assert max(parts) <= job.LINES_AT_ONCE
 
@@ -237,13 +237,14 @@ async def test_a_worker_that_stood_still_does_not_take_its_own_silence_for_the_j
         time.sleep(0.3)  # noqa: ASYNC251 - nothing else may run
 
     script = b"for i in $(seq 60); do echo $i; sleep 0.05; done"
-    task = Task(uuid=uuid4(), name="job", platform="p1", script=script, environment=ENVIRONMENT)
+    limits = Limits(max_silent=0.2)
+    task = Task(uuid=uuid4(), name="job", platform="p1", script=script, environment=ENVIRONMENT, limits=limits)
     with trio.fail_after(DEADLINE):
         async with (
             trio.open_nursery() as nursery,
             await NoSandbox(options=Options(work_root=tmp_path / "work")).open(task) as sandbox,
         ):
-            result = await job.run_job(sandbox, limits=Limits(max_silent=0.2), send_lines=freeze)
+            result = await job.run_job(sandbox, send_lines=freeze)
     assert result == Exited(code=0)
     assert not freezes
 

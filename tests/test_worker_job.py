@@ -18,7 +18,9 @@ from builder_worker.sandbox.options import Options
 async def _run(
     tmp_path: Path, script: bytes, limits: Limits, send_lines: SendLines | None = None
 ) -> tuple[Result, list[bytes]]:
-    task = Task(uuid=uuid4(), name="job", platform="p1", script=script, environment={"PATH": "/usr/bin:/bin"})
+    task = Task(
+        uuid=uuid4(), name="job", platform="p1", script=script, environment={"PATH": "/usr/bin:/bin"}, limits=limits
+    )
     lines: list[bytes] = []
 
     async def keep(more: Sequence[bytes]) -> None:
@@ -26,7 +28,7 @@ async def _run(
 
     with trio.fail_after(DEADLINE):
         async with await NoSandbox(options=Options(work_root=tmp_path)).open(task) as sandbox:
-            result = await run_job(sandbox, limits=limits, send_lines=send_lines or keep)
+            result = await run_job(sandbox, send_lines=send_lines or keep)
     assert not list(tmp_path.iterdir())
     return result, lines
 
@@ -102,5 +104,5 @@ async def test_an_environment_that_can_not_be_passed_is_an_error(tmp_path: Path)
 
     async with await NoSandbox(options=Options(work_root=tmp_path)).open(task) as sandbox:
         with pytest.raises(SandboxError, match="Argument list too long"):
-            await run_job(sandbox, limits=Limits(), send_lines=never)
+            await run_job(sandbox, send_lines=never)
     assert not list(tmp_path.iterdir())

@@ -34,7 +34,8 @@ from builder_worker.quantities import (
 from builder_worker.sandbox import Limits, SandboxError
 
 ALL = frozenset({"memory", "pids", "cpus", "work_size"})
-MACHINE = Machine(memory=1000, cpus=4)
+MIB, GIB = 1024**2, 1024**3
+MACHINE = Machine(memory=10 * GIB, cpus=4)
 OUTPUT: dict[str, Any] = {"max_console": DEFAULT_MAX_CONSOLE, "max_artifact_bytes": DEFAULT_MAX_ARTIFACT_BYTES}
 
 
@@ -162,8 +163,8 @@ def test_limits_only_get_tighter(one: Limits, other: Limits) -> None:
 @pytest.mark.parametrize(
     ("asked", "slots", "real", "expected"),
     [
-        (Limits(), 1, ALL, Limits(memory=900, pids=DEFAULT_PIDS, **OUTPUT)),
-        (Limits(), 3, ALL, Limits(memory=300, pids=DEFAULT_PIDS, cpus=4 / 3, **OUTPUT)),
+        (Limits(), 1, ALL, Limits(memory=9 * GIB, pids=DEFAULT_PIDS, **OUTPUT)),
+        (Limits(), 3, ALL, Limits(memory=3 * GIB, pids=DEFAULT_PIDS, cpus=4 / 3, **OUTPUT)),
         (Limits(), 3, frozenset(), Limits(**OUTPUT)),
         (
             Limits(work_size=70),
@@ -183,6 +184,20 @@ def test_memory_and_cpus_are_divided_unless_told_otherwise(
     asked: Limits, slots: int, real: frozenset[str], expected: Limits
 ) -> None:
     assert allot(asked, slots=slots, real=real, machine=MACHINE) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "machine", "expected"),
+    [
+        (None, 300 * MIB, 200 * MIB),  # the worker needs some of it too
+        (None, 150 * MIB, 75 * MIB),
+        (250 * MIB, 300 * MIB, 250 * MIB),
+        (GIB, 300 * MIB, 300 * MIB),  # more than all would never be reached: something else would be named, or nothing
+    ],
+)
+def test_no_job_gets_more_memory_than_its_worker(asked: int | None, machine: int, expected: int) -> None:
+    limits = allot(Limits(memory=asked), slots=1, real=ALL, machine=Machine(memory=machine, cpus=1))
+    assert limits.memory == expected
 
 
 def test_a_limit_that_can_not_be_enforced_is_not_promised() -> None:

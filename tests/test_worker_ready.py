@@ -7,7 +7,7 @@ from builder_worker.build import Setup
 from builder_worker.drain import Drain
 from builder_worker.loop import get_ready
 from builder_worker.sandbox import Backend, Check, Sandbox, SandboxError, Task
-from builder_worker.session import Settings
+from builder_worker.session import WorkerSettings
 
 
 class Busy(Backend):
@@ -32,8 +32,8 @@ class Busy(Backend):
         return ()
 
 
-def settings(backend: Backend) -> Settings:
-    return Settings(host="localhost", port=1, platform="p1", setup=Setup(backend=backend))
+def settings(backend: Backend) -> WorkerSettings:
+    return WorkerSettings(host="localhost", port=1, platform="p1", setup=Setup(backend=backend))
 
 
 async def test_one_job_is_not_waited_for() -> None:

@@ -29,7 +29,7 @@ from builder.messages import Hello, Message
 from builder.model import Exited, ScriptJob, Signalled
 from builder_worker import session
 from builder_worker.artifacts import Collection
-from builder_worker.build import Build, Setup
+from builder_worker.build import Outcome, Setup
 from builder_worker.drain import Drain
 from builder_worker.loop import LONGEST_PAUSE, Backoff
 from builder_worker.sandbox.backends.none import NoSandbox
@@ -107,7 +107,7 @@ async def test_a_server_that_takes_nothing_is_given_up(
     setup = Setup(backend=NoSandbox(options=Options(work_root=tmp_path)))
     async with open_server() as server, trio.open_nursery() as nursery:
         port = int(server.address.rpartition(":")[2])
-        settings = session.Settings(host="127.0.0.1", port=port, platform="p1", setup=setup)
+        settings = session.WorkerSettings(host="127.0.0.1", port=port, platform="p1", setup=setup)
         given_up = trio.Event()
 
         async def work() -> None:
@@ -151,25 +151,30 @@ async def test_nothing_survives_a_worker_that_is_killed(tmp_path: Path) -> None:
         await _all_gone(pids)
 
 
-async def test_nothing_survives_a_job_that_kills_its_keeper(tmp_path: Path) -> None:
+async def test_nothing_survives_a_job_that_kills_its_supervisor(tmp_path: Path) -> None:
     """But for what also drops its environment, as the fourth of the daemons does."""
-    script = DAEMONS.replace(b"env -i", b"env") + b"kill -9 $PPID; sleep 1000"
+    script = (
+        DAEMONS.replace(b"env -i", b"env") + b"until grep -qx $$ ../../console; do :; done; kill -9 $PPID; sleep 1000"
+    )
     async with open_server() as server, run_worker(tmp_path, "-r", server.address) as worker:
         async with server.accept() as connection:
             await connection.hand_out(script)
             pids = [int(await connection.read_line()) for _ in range(5)]
             finished = await connection.finish()
-        assert "killed the process that watched over it" in str(finished.result)
+        assert "the process that watched over the job was killed" in str(finished.result)
         await _all_gone(pids)
         assert await worker.wait() == 0
 
 
-async def test_a_job_that_stops_its_keeper_can_be_ended(tmp_path: Path) -> None:
+async def test_a_job_that_stops_its_supervisor_can_be_ended(tmp_path: Path) -> None:
     async with open_server() as server, run_worker(tmp_path, "-r", server.address) as worker:
         async with server.accept() as connection:
-            await connection.hand_out(b"echo $$; kill -STOP $PPID; echo stopped; sleep 1000")
-            pid = int(await connection.read_line())
-            assert await connection.read_line() == b"stopped"
+            await connection.hand_out(
+                b"echo $$; echo $PPID; until grep -qx $PPID ../../console; do :; done; kill -STOP $PPID; sleep 1000"
+            )
+            pid, supervisor = [int(await connection.read_line()) for _ in range(2)]
+            while "stopped" not in Path(f"/proc/{supervisor}/status").read_text():  # noqa: ASYNC110
+                await trio.sleep(0.01)
         await wait_gone(pid)
         assert await worker.wait() == 5
 
@@ -292,19 +297,19 @@ async def test_the_result_comes_well_after_the_last_line(
     @asynccontextmanager
     async def run_build(
         _job: ScriptJob, _uuid: UUID, _setup: Setup, send_lines: Callable[[Sequence[bytes]], Awaitable[None]]
-    ) -> AsyncIterator[Build]:
+    ) -> AsyncIterator[Outcome]:
         for line in lines:
             await send_lines([line])
-        yield Build(result=Exited(code=0), artifacts=Collection())
+        yield Outcome(result=Exited(code=0), artifacts=Collection())
 
-    async def connect(_: session.Settings) -> trio.abc.HalfCloseableStream:
+    async def connect(_: session.WorkerSettings) -> trio.abc.HalfCloseableStream:
         return stream
 
     monkeypatch.setattr(session, "run_build", run_build)
     monkeypatch.setattr(session, "_connect", connect)
     stream, other = trio.testing.memory_stream_pair()
     setup = Setup(backend=NoSandbox(options=Options()))
-    settings = session.Settings(host="127.0.0.1", port=1, platform="p1", setup=setup)
+    settings = session.WorkerSettings(host="127.0.0.1", port=1, platform="p1", setup=setup)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.work_once, settings, Drain())
         connection = WorkerConnection(other)  # type: ignore[arg-type]  # no socket, and none is needed here

@@ -25,6 +25,12 @@ class StoreError(BuilderError):
 class Database(abc.ABC):
     """Where steps are run. ``run`` must be running while it is written to."""
 
+    version: int
+    """Grows with what is written: where it is the same as before, a step that reads returns the same too.
+
+    It has grown when a writer is told that its change is on the disk.
+    """
+
     @abc.abstractmethod
     async def run(self) -> None:
         """Write what is asked for, until cancelled."""

@@ -56,6 +56,7 @@ class SQLite(Database):
         self._pending: list[_Request[Any]] = []
         self._work = trio.Event()
         self._closed = False
+        self.version = 0
         try:
             with self._transaction(time.monotonic() + LOCK_TIMEOUT) as connection:
                 config = Config()
@@ -84,6 +85,7 @@ class SQLite(Database):
                 self._work = trio.Event()
                 batch, self._pending = self._pending, []
                 await trio.to_thread.run_sync(self._commit, batch, time.monotonic() + LOCK_TIMEOUT)
+                self.version += 1
                 for request in batch:
                     request.done.set()
         finally:

@@ -12,6 +12,7 @@ from builder.errors import BuilderError, NobodyReads, ProtocolError
 from builder.execution import (
     ArtifactData,
     ArtifactStart,
+    Event,
     ExecutionEnd,
     ExecutionHead,
     read_execution,
@@ -32,7 +33,7 @@ _NEXT = "\n"
 
 
 class Unreadable(BuilderError):
-    """A file can't be opened."""
+    """A file can't be opened, or read to its end."""
 
     exit_code: ClassVar[int] = 2
 
@@ -96,7 +97,17 @@ class _Source:
         try:
             return open(self.path, "rb")  # noqa: PTH123  the path as it was given; the caller closes it
         except OSError as error:
-            raise Unreadable(f"can't read {self}: {reason_of(error)}") from error
+            raise self._unreadable(error) from error
+
+    def events(self, file: BinaryIO) -> Iterator[Event]:
+        """Read what is in it. Raises Unreadable and ProtocolError."""
+        try:
+            yield from read_execution(file)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> Unreadable:
+        return Unreadable(f"can't read {self}: {reason_of(error)}")
 
 
 def inspect(
@@ -159,7 +170,7 @@ def _inspect(
         stack.callback(artifacts.close)
         try:
             contents = _read(
-                file,
+                source.events(file),
                 console,
                 artifacts,
                 keep_console=wanted.console,
@@ -180,7 +191,7 @@ def _inspect(
 
 
 def _read(
-    file: BinaryIO,
+    events: Iterator[Event],
     console: ConsoleListing,
     artifacts: ArtifactListing,
     *,
@@ -190,7 +201,7 @@ def _read(
 ) -> Contents:
     head: ExecutionHead | None = None
     end: ExecutionEnd | None = None
-    for event in read_execution(file):
+    for event in events:
         match event:
             case ExecutionHead():
                 head = event

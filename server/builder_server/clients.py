@@ -9,15 +9,13 @@ from uuid import UUID
 import trio
 from attrs import define
 
-from builder import codec
 from builder.errors import InvalidName, ProtocolError
-from builder.framing import StreamedFrame, frame
+from builder.framing import StreamedFrame
 from builder.messages import (
     DropPlatform,
     Execute,
     Failure,
     Info,
-    InfoReply,
     Message,
     Observe,
     Output,
@@ -35,6 +33,7 @@ from builder_server.attempts import Attempts, Observed
 from builder_server.connections import Connections
 from builder_server.console import ConsoleWriter
 from builder_server.errors import CommandRefused
+from builder_server.informer import Informer
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_platform_name
 from builder_server.peers import while_connected
@@ -60,6 +59,7 @@ class ClientSession:
     channel: SharingChannel
     peer: str
     store: Store
+    informer: Informer
     attempts: Attempts
     connections: Connections
     shutdown: Shutdown
@@ -81,8 +81,8 @@ class ClientSession:
     async def _answer(self, command: Message | StreamedFrame) -> list[Message]:
         match command:
             case Info():
-                with self.shutdown.interruptible():
-                    await self._send_info()
+                with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
+                    await self.informer.send(self.channel)
             case Observe(uuid=uuid):
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._observe(uuid))
@@ -90,14 +90,6 @@ class ClientSession:
                 await self._change(command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))
         return [Success()]
-
-    async def _send_info(self) -> None:
-        async def make() -> bytes:
-            # in a thread, since the schedule of a large farm takes seconds
-            return await trio.to_thread.run_sync(_framed, await self.store.info())
-
-        with trio.fail_after(REPLY_TIMEOUT):
-            await self.channel.send_large(InfoReply, await self.store.info_size(), make)
 
     async def _change(self, command: Message | StreamedFrame) -> None:
         """Do what a command asks for, durably. Raises CommandRefused and InvalidName."""
@@ -175,10 +167,6 @@ class ClientSession:
     async def _send_lines(self, data: bytes) -> None:
         with trio.fail_after(OBSERVER_TIMEOUT):
             await self.channel.send_bytes(Output, data)
-
-
-def _framed(message: Message) -> bytes:
-    return frame(codec.encode(message))
 
 
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")

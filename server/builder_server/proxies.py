@@ -53,7 +53,7 @@ def _lookup(environ: Mapping[str, str], variable: str) -> tuple[str, str]:
 def _proxy(name: str, value: str) -> httpx.URL:
     try:
         url = httpx.URL(value if "://" in value else f"http://{value}")
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise InvalidEnvironment(f"{name} is no URL of a proxy") from error  # without it: it may hold a password
     if url.scheme not in _PROXY_SCHEMES:
         raise InvalidEnvironment(f"{name} must begin with http://, https://, socks5:// or socks5h://")

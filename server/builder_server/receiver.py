@@ -51,7 +51,7 @@ class Receiver:
         """Return the receiver at a URL as an operator writes it. Raises InvalidUploadURL and InvalidEnvironment."""
         try:
             parsed = httpx.URL(url)
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise InvalidUploadURL("the upload URL is malformed") from error  # without it: it may hold a password
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise InvalidUploadURL("the upload URL must begin with http:// or https:// and name a host")

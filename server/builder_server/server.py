@@ -17,6 +17,7 @@ from builder.address import format_address
 from builder.errors import BuilderError
 from builder.messages import Hello, JobRequested, ServerHello
 from builder.model import Instant, printable
+from builder.reasons import reason_of
 from builder.runtime import service
 from builder.runtime.files import lock
 from builder.runtime.nurseries import plain_nursery
@@ -26,6 +27,7 @@ from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
 from builder_server.importer import import_state
+from builder_server.informer import Informer
 from builder_server.memory import Memory, SharingChannel
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import STEP_TIMEOUT
@@ -117,6 +119,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
 class _Server:
     _settings: Settings
     _store: Store
+    _informer: Informer
     _now: Callable[[], Instant]
     _attempts: Attempts
     _ticker: Ticker
@@ -139,7 +142,7 @@ class _Server:
         )
         attempts = Attempts(dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout)
         ticker = Ticker(store, now)
-        return cls(settings, store, now, attempts, ticker, uploader, connections)
+        return cls(settings, store, Informer(store), now, attempts, ticker, uploader, connections)
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
@@ -185,7 +188,7 @@ class _Server:
         except trio.TooSlowError:
             logger.warning("%s: closed, it was silent for too long", peer)
         except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            logger.warning("%s: closed: %s", peer, printable(str(error)) or "the connection broke")
+            logger.warning("%s: closed: %s", peer, printable(reason_of(error)))
         except Exception:
             # a fault of ours, told in full; but the other peers must not pay for it
             logger.exception("%s: internal error", peer)
@@ -206,6 +209,7 @@ class _Server:
                 channel,
                 peer,
                 self._store,
+                self._informer,
                 self._attempts,
                 self._connections,
                 self._shutdown,
@@ -224,8 +228,7 @@ async def _listen(settings: Settings) -> list[trio.SocketListener]:
         except (OSError, ValueError, UnicodeError) as error:
             for listener in listeners:
                 await listener.aclose()
-            reason = getattr(error, "strerror", None) or error
-            raise StartError(f"can't listen on {format_address(address, settings.port)}: {reason}") from error
+            raise StartError(f"can't listen on {format_address(address, settings.port)}: {reason_of(error)}") from error
     return listeners
 
 

@@ -19,7 +19,7 @@ journalctl --no-pager --output=cat -u builder-server -u 'builder-worker@*'
 mkdir "$source"
 tar -xf "$tape/source.tar" -C "$source"
 cd "$source"
-export BUILDER_TEST_REQUIRE=bubblewrap,overlay,podman,nspawn BUILDER_TEST_DEADLINE=600
+export BUILDER_TEST_REQUIRE=bubblewrap,overlay,podman BUILDER_TEST_DEADLINE=600
 export PYTHONPATH=$source:$source/server:$source/worker:$source/client
 xargs --delimiter='\n' --arg-file="$tape/arguments" \
   systemd-run --quiet --scope -p Delegate=yes /opt/venv/bin/python -m pytest -q -n 2 -p no:cacheprovider

@@ -15,7 +15,7 @@ deadline=${VM_DEADLINE:-3600} # seconds
 
 packages=(
   linux-image-cloud-amd64 systemd-sysv udev dbus dbus-user-session libpam-systemd
-  python3 python3-venv bubblewrap podman crun uidmap systemd-container mmdebstrap
+  python3 python3-venv bubblewrap podman crun uidmap mmdebstrap
   e2fsprogs util-linux passwd procps perl iproute2 make tar
 )
 

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from builder_worker.quantities import parse_count, parse_cpus, parse_duration, parse_size
 from builder_worker.sandbox import Limits, SandboxError
+from builder_worker.sandbox.linux import hierarchies
 
 PARSERS: Mapping[str, Callable[[str], float]] = {
     "timeout": parse_duration,
@@ -41,19 +42,29 @@ DEFAULT_MAX_ARTIFACT_BYTES = 64 * 1024**3
 MEMORY_FOR_JOBS = 0.9
 """Part of the machine's memory that all slots together may use, if nobody says: the rest is the system's."""
 
+MEMORY_FOR_WORKER = 100 * 1024**2
+"""Bytes of the machine's memory that jobs leave to the worker, or half of it where there is so little."""
+
 
 @frozen(kw_only=True)
 class Machine:
-    """What there is to divide: bytes of memory, and CPUs."""
+    """What there is to divide: bytes of memory, and CPUs. What is around the worker may make that less than there is."""
 
     memory: int
-    cpus: int
+    cpus: float
 
     @classmethod
     def here(cls) -> "Machine":
-        """Return what this machine has."""
+        """Return what this worker may use."""
+        around = hierarchies.ceiling()
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cls(memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), cpus=cpus)
+        return cls(memory=_smaller(memory, around.memory), cpus=_smaller(cpus, around.cpus))
+
+    @property
+    def memory_for_jobs(self) -> int:
+        """Bytes for all slots together, if nobody says."""
+        return max(self.memory // 2, min(int(self.memory * MEMORY_FOR_JOBS), self.memory - MEMORY_FOR_WORKER))
 
 
 def option(name: str) -> str:
@@ -83,20 +94,22 @@ def not_real(limits: Limits, real: frozenset[str]) -> frozenset[str]:
 def allot(asked: Limits, *, slots: int, real: frozenset[str], machine: Machine) -> Limits:
     """Return the limits of each job, with defaults where nothing was asked and the sandbox can enforce them.
 
-    Raises SandboxError if what was asked can't be enforced: a limit that does not hold is worse than none.
+    No job gets more memory than there is, whatever was asked: it gets no swap. Raises SandboxError if what was asked
+    can't be enforced: a limit that does not hold is worse than none.
     """
     if missing := not_real(asked, real):
         names = ", ".join(f"--{option(name)}" for name in sorted(missing))
         raise SandboxError(f"the sandbox can't enforce {names} here; `builder-worker check` says why")
     defaults = Limits(
-        memory=int(machine.memory * MEMORY_FOR_JOBS) // slots,
+        memory=machine.memory_for_jobs // slots,
         pids=DEFAULT_PIDS,
         cpus=machine.cpus / slots if slots > 1 else None,
         max_console=DEFAULT_MAX_CONSOLE,
         max_artifact_bytes=_smaller(asked.work_size, DEFAULT_MAX_ARTIFACT_BYTES),
     )
     defaults = without(defaults, not_real(defaults, real))
-    return Limits(**{name: _first(getattr(asked, name), getattr(defaults, name)) for name in PARSERS})
+    limits = Limits(**{name: _first(getattr(asked, name), getattr(defaults, name)) for name in PARSERS})
+    return limits if limits.memory is None else tighten(limits, Limits(memory=machine.memory))
 
 
 def _first(one: Any, other: Any) -> Any:

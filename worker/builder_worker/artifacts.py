@@ -133,13 +133,16 @@ def _contents(fd: int, file: File) -> Iterator[bytes]:
         return
 
 
-def collect(work: Path, *, script_name: str, rules: Rules) -> Collection:
+def collect(work: Path, *, script_name: str, rules: Rules, owners: range | None = None) -> Collection:
     """Find the artifacts below a job's work directory, while none of its processes lives.
+
+    ``owners`` are the users who are the job's alone; None is the one who owns the directory.
 
     Raises TooManyArtifacts, and OSError or TreeChanged where the directory itself is not what it was.
     """
-    found = _Found(rules=rules, script=os.fsencode(script_name))
     with Cursor(work) as cursor:
+        own = range(cursor.root.st_uid, cursor.root.st_uid + 1) if owners is None else owners
+        found = _Found(rules=rules, script=os.fsencode(script_name), owners=own)
         levels = [_look_at(cursor, found)]  # of each directory from the root to here, the ones below it to visit
         while levels:
             if levels[-1]:
@@ -207,9 +210,9 @@ def _note_file(cursor: Cursor, name: bytes, path: bytes, found: "_Found") -> str
         status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
-    # The work directory belongs to the job's user. What that user owns was the job's to read anyway; what is another
-    # user's and has a second name may be a file from elsewhere, linked in by a set-uid program.
-    if status.st_uid != cursor.root.st_uid and status.st_nlink > 1:
+    # What the job's users own was the job's to read anyway; what is another user's and has a second name may be a file
+    # from elsewhere, linked in by a set-uid program.
+    if status.st_uid not in found.owners and status.st_nlink > 1:
         return "hard link to a file of another user"
     found.add(File(path=path, size=status.st_size, mtime=status.st_mtime_ns, identity=identity(status)))
     return ""
@@ -221,6 +224,7 @@ class _Found:
 
     rules: Rules
     script: bytes
+    owners: range
     files: list[File] = field(factory=list)
     _size: int = 0
     _entries: int = 0

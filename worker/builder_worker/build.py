@@ -50,7 +50,7 @@ class Setup:
 
 
 @frozen(kw_only=True)
-class Build:
+class Outcome:
     """How a job ended and what it left; the artifacts can be read while its sandbox is there."""
 
     result: Result
@@ -58,10 +58,10 @@ class Build:
 
 
 @asynccontextmanager
-async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines) -> AsyncIterator[Build]:
-    """Run a job and give its build; afterwards everything of it is removed.
+async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines) -> AsyncIterator[Outcome]:
+    """Run a job and give its outcome; afterwards everything of it is removed.
 
-    Raises SandboxError, before it gives a build or after, and what ``send_lines`` raises.
+    Raises SandboxError, before it gives the outcome or after, and what ``send_lines`` raises.
     """
     wishes = directives.read(job.script)
     ignored = not_real(wishes.limits, setup.real)
@@ -81,36 +81,40 @@ async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLi
         if remarks:
             await send_lines([remark(line) for line in remarks])
         environment = {**job_variables(job, uuid), "BUILDER_WORK": str(sandbox.work)}
-        result = await _run(sandbox, limits, setup.hooks, environment, send_lines)
+        result = await _run(sandbox, setup.hooks, environment, send_lines)
         rules = Rules(dotfiles=setup.dotfiles, max_bytes=limits.max_artifact_bytes, max_artifacts=limits.max_artifacts)
         result, artifacts = await _collect(sandbox, result, rules)
         await send_lines([remark(line) for line in (*artifacts.remarks, artifacts.summary())])
-        yield Build(result=result, artifacts=artifacts)
+        yield Outcome(result=result, artifacts=artifacts)
 
 
-async def _run(
-    sandbox: Sandbox, limits: Limits, hooks: Hooks, environment: Mapping[str, str], send_lines: SendLines
-) -> Result:
+async def _run(sandbox: Sandbox, hooks: Hooks, environment: Mapping[str, str], send_lines: SendLines) -> Result:
     """Run the job between its hooks. The one after it runs in any case, even when the worker is told to stop."""
     result: Result = Aborted(message="interrupted")
     try:
         failure = None
         if hooks.prepare is not None:
             failure = await run_hook(
-                "prepare", hooks.prepare, environment, timeout=hooks.timeout, send_lines=send_lines
+                "prepare",
+                hooks.prepare,
+                environment,
+                timeout=hooks.timeout,
+                place=sandbox.place,
+                send_lines=send_lines,
             )
         if failure is None:
-            result = await run_job(sandbox, limits=limits, send_lines=send_lines)
+            result = await run_job(sandbox, send_lines=send_lines)
         else:
             result = Aborted(message=failure)
     finally:
-        lines, failure = await _run_finish(hooks, {**environment, "BUILDER_RESULT": printable(str(result))})
+        environment = {**environment, "BUILDER_RESULT": printable(str(result))}
+        lines, failure = await _run_finish(hooks, environment, sandbox.place)
     if lines:
         await send_lines(lines)
     return result if failure is None else Aborted(message=f"{failure} (the job before it: {describe_result(result)})")
 
 
-async def _run_finish(hooks: Hooks, environment: Mapping[str, str]) -> tuple[list[bytes], str | None]:
+async def _run_finish(hooks: Hooks, environment: Mapping[str, str], place: Path) -> tuple[list[bytes], str | None]:
     """Return what the hook printed and how it failed. The server may be gone by now, so the worker's log has it too."""
     lines: list[bytes] = []
     if hooks.finish is None:
@@ -120,7 +124,9 @@ async def _run_finish(hooks: Hooks, environment: Mapping[str, str]) -> tuple[lis
         lines.extend(more)
 
     with trio.CancelScope(shield=True):  # bounded by the hook's own deadline
-        failure = await run_hook("finish", hooks.finish, environment, timeout=hooks.timeout, send_lines=keep)
+        failure = await run_hook(
+            "finish", hooks.finish, environment, timeout=hooks.timeout, place=place, send_lines=keep
+        )
     if failure:
         log.error("%s", failure)
     return lines, failure
@@ -128,7 +134,7 @@ async def _run_finish(hooks: Hooks, environment: Mapping[str, str]) -> tuple[lis
 
 async def _collect(sandbox: Sandbox, result: Result, rules: Rules) -> tuple[Result, Collection]:
     """Find the artifacts; where they can't be had, that is the result."""
-    find = functools.partial(collect, sandbox.work, script_name=sandbox.script_name, rules=rules)
+    find = functools.partial(collect, sandbox.work, script_name=sandbox.script_name, owners=sandbox.owners, rules=rules)
     try:
         return result, await trio.to_thread.run_sync(find)
     except (TooManyArtifacts, TreeChanged) as error:

@@ -16,16 +16,14 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from uuid import uuid4
 
-import trio
 from attrs import frozen
 
 from builder_worker.build import Setup
-from builder_worker.sandbox import Backend, Check, SandboxError, Task, registry, roots
+from builder_worker.sandbox import Backend, Check, SandboxError, probe, registry, roots
 from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.backends.podman import Podman
-from builder_worker.sandbox.options import OptionError, Options
+from builder_worker.sandbox.options import SHM_SIZE, OptionError, Options
 
 PROOF_TIMEOUT = 60.0
 """Seconds for a job that does nothing, on a machine that is very busy."""
@@ -86,9 +84,10 @@ def _accepted(backend: Backend, check: Check, reason: str, options: Options) -> 
     choice = Choice(backend=backend, real=check.limits, reason=reason)
     if options.image and choice.is_sandbox and backend.name not in registry.WITH_IMAGE:
         raise OptionError("--image is for --sandbox podman and --sandbox jail; the others take a --root")
-    if not choice.is_sandbox and (options.root or options.image or options.binds or options.caches):
+    shows = options.root or options.image or options.binds or options.caches or options.shm_size != SHM_SIZE
+    if not choice.is_sandbox and shows:
         raise SandboxError(
-            "without a sandbox there is no --root, --image, --bind or --cache: jobs see what the worker sees"
+            "without a sandbox there is no --root, --image, --bind, --cache or --shm-size: jobs see what the worker sees"
         )
     for note in check.notes if choice.is_sandbox else ():
         log.info("%s", note)
@@ -105,28 +104,18 @@ def warning(choice: Choice, *, container: str | None) -> str | None:
 async def prove(setup: Setup, platform: str) -> None:
     """Run a job that does nothing in the sandbox that jobs will get, with their limits and all that is shared.
 
-    What is wrong with a path or a limit is so found before any job is taken. Raises SandboxError.
+    What is wrong with a path or a limit is so found before any job is taken. Without a sandbox, its check was enough.
+    Raises SandboxError.
     """
     if isinstance(setup.backend, NoSandbox):
         return
     try:
-        with trio.fail_after(PROOF_TIMEOUT):
-            reason = await _try_nothing(setup, platform)
-    except trio.TooSlowError:
-        reason = f"it takes longer than {PROOF_TIMEOUT:g} s"
+        problem = await probe.run(setup.backend, platform=platform, limits=setup.limits, timeout=PROOF_TIMEOUT)
     except SandboxError as error:
-        reason = str(error)
-    if reason is not None:
+        problem = str(error), ""
+    if problem is not None:
+        reason = "; ".join(filter(None, problem))
         raise SandboxError(f"a job that does nothing fails in the sandbox: {reason}{_closed(setup.shown)}")
-
-
-async def _try_nothing(setup: Setup, platform: str) -> str | None:
-    task = Task(uuid=uuid4(), name="proof", platform=platform, script=b"exit 0\n", limits=setup.limits)
-    with Path(os.devnull).open("wb") as output:  # noqa: ASYNC230 - does not block
-        async with await setup.backend.open(task) as sandbox:
-            sandbox.start(output.fileno())
-            status = await sandbox.wait()
-            return None if status.code == 0 else sandbox.exceeded() or str(status)
 
 
 def _closed(paths: Iterable[Path]) -> str:

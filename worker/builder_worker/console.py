@@ -1,5 +1,7 @@
 """The console of a job, cut into the lines that travel. Bytes in, lines out, no I/O."""
 
+from collections.abc import Sequence
+
 from builder.model import raw
 
 MAX_LINE = 64 * 1024
@@ -9,11 +11,29 @@ PREFIX = "builder-worker: "
 """How a line begins that the worker has to say itself."""
 
 
+class Part(bytes):
+    """A part of a line: the next one continues it. Where there are only lines, it is one of its own."""
+
+    __slots__ = ()
+
+
+class End(bytes):
+    """The end of a line all of which has been sent before: nothing, where there are only lines."""
+
+    __slots__ = ()
+
+
 class LineCutter:
-    """Cuts bytes at newlines, as they come. The bytes are not altered; a longer line comes in pieces of MAX_LINE."""
+    """Cuts bytes at newlines, as they come. The bytes are not altered; a longer line comes in parts of MAX_LINE."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
+        self._is_begun = False  # whether a part of this line was given out
+
+    @property
+    def has_part(self) -> bool:
+        """Whether there is a line that is not complete."""
+        return bool(self._rest)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that these bytes complete, without their newlines."""
@@ -22,20 +42,44 @@ class LineCutter:
             return []
         *complete, rest = bytes(self._rest).split(b"\n")
         lines = [piece for line in complete for piece in _pieces(line)]
+        if complete and self._is_begun and not complete[0]:
+            lines[0] = End()
         *cut, rest = _pieces(rest)
         self._rest = bytearray(rest)
-        return lines + cut
+        self._is_begun = bool(cut) or (self._is_begun and not complete)
+        return lines + list(map(Part, cut))
+
+    def part(self) -> list[bytes]:
+        """Return the beginning of the line that is not complete, as far as it came: at most one."""
+        rest = self._take()
+        self._is_begun = self._is_begun or bool(rest)
+        return [Part(rest)] if rest else []
 
     def finish(self) -> list[bytes]:
         """Return the last line if it has no newline: at most one."""
+        rest = self._take()
+        return [rest] if rest else [End()] if self._is_begun else []
+
+    def _take(self) -> bytes:
         rest, self._rest = bytes(self._rest), bytearray()
-        return [rest] if rest else []
+        return rest
 
 
 def _pieces(line: bytes) -> list[bytes]:
     if len(line) <= MAX_LINE:
         return [line]
-    return [line[start : start + MAX_LINE] for start in range(0, len(line), MAX_LINE)]
+    *parts, last = (line[start : start + MAX_LINE] for start in range(0, len(line), MAX_LINE))
+    return [*map(Part, parts), last]
+
+
+def only_lines(lines: Sequence[bytes]) -> list[bytes]:
+    """Return what is told where there are only lines."""
+    return [line for line in lines if not isinstance(line, End)]
+
+
+def as_bytes(lines: Sequence[bytes]) -> bytes:
+    """Return what was cut, but with a newline at the very end."""
+    return b"".join(line if isinstance(line, Part) else line + b"\n" for line in lines)
 
 
 def remark(message: str) -> bytes:

@@ -11,20 +11,20 @@ a job, with the same code around it, in a session of its own: what it leaves in 
 ended. What it moves to another session stays, on purpose: a hook may mount a file system of FUSE or start a container.
 """
 
-import contextlib
-import functools
 import os
-import signal
-import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import trio
 from attrs import frozen
 
 from builder.model import Exited, describe_result, printable, raw
-from builder_worker.console import PREFIX
+from builder_worker.console import PREFIX, only_lines
 from builder_worker.job import SendLines, run_job
-from builder_worker.sandbox import ExitStatus, Limits, Sandbox, SandboxError
+from builder_worker.sandbox import Console, ExitStatus, Limits, Sandbox, SandboxError
+from builder_worker.sandbox.processes.launch import Launch
+from builder_worker.sandbox.processes.supervision import Supervision
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds for a hook."""
@@ -43,63 +43,56 @@ class Hooks:
 
 
 async def run_hook(
-    name: str, command: str, environment: Mapping[str, str], *, timeout: float, send_lines: SendLines
+    name: str, command: str, environment: Mapping[str, str], *, timeout: float, place: Path, send_lines: SendLines
 ) -> str | None:
-    """Run a hook; return None, or in words how it failed."""
+    """Run a hook; return None, or in words how it failed. Its supervisor works in ``place``, or elsewhere if that is gone."""
 
     async def send_marked(lines: Sequence[bytes]) -> None:
-        await send_lines([raw(PREFIX + f"{name}: {printable(line)}") for line in lines])
+        await send_lines([raw(PREFIX + f"{name}: {printable(line)}") for line in only_lines(lines)])
 
-    limits = Limits(timeout=timeout, max_console=MAX_OUTPUT)
     try:
-        async with _Hook(command, environment) as process:
-            result = await run_job(process, limits=limits, send_lines=send_marked)
-    except SandboxError as error:
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=_existing(place)) as directory:
+            async with _Hook(command, environment, timeout=timeout, place=Path(directory)) as hook:
+                result = await run_job(hook, send_lines=send_marked)
+    except (SandboxError, OSError) as error:
         return f"the {name} hook failed: {error}"
     if result == Exited(code=0):
         return None
     return f"the {name} hook failed: {describe_result(result).removeprefix('execution aborted: ')}"
 
 
+def _existing(place: Path) -> Path | None:
+    """Return a directory, or None for the system's temporary one: without a sandbox, a job can remove its own."""
+    return place if place.is_dir() else None
+
+
 class _Hook(Sandbox):
     """A command that is run as if it were a job; there is no sandbox around it."""
 
-    def __init__(self, command: str, environment: Mapping[str, str]) -> None:
-        self._command = command
-        self._environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, command: str, environment: Mapping[str, str], *, timeout: float, place: Path) -> None:
+        self._launch = Launch(
+            command=("/bin/sh", "-c", command), environment={**os.environ, **environment}, adopts=False
+        )
+        self._limits = Limits(timeout=timeout, max_console=MAX_OUTPUT)
+        self._supervision = Supervision(place)
 
-    def start(self, output: int) -> None:
-        try:
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", self._command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **self._environment},
-                cwd="/",
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            raise SandboxError(f"it can't be started: {error}") from error
+    @property
+    def console(self) -> Console:
+        return self._supervision.console
+
+    def start(self) -> None:
+        self._supervision.start(self._launch, self._limits)
 
     async def wait(self) -> ExitStatus:
-        assert self._process
-        if self._process.returncode is None:
-            # Its end is noticed, and its number kept, until what it left in its session is killed.
-            end = functools.partial(os.waitid, os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-            await trio.to_thread.run_sync(end, abandon_on_cancel=True)
-            self.kill()
-        code = self._process.wait()
-        return ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code)
+        await self._supervision.wait()
+        return self._supervision.conclude()
 
     def kill(self) -> None:
-        if self._process and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left in the session
-                os.killpg(self._process.pid, signal.SIGKILL)
+        self._supervision.kill()
+
+    def exceeded(self) -> str | None:
+        return self._supervision.stopped
 
     async def aclose(self) -> None:
         with trio.CancelScope(shield=True):
-            if self._process:
-                self.kill()
-                await self.wait()
+            await self._supervision.aclose()

@@ -15,7 +15,7 @@ from builder.runtime.nurseries import plain_nursery
 from builder_worker.choice import prove
 from builder_worker.drain import Drain
 from builder_worker.sandbox import SandboxError
-from builder_worker.session import Settings, work_once
+from builder_worker.session import WorkerSettings, work_once
 
 SHORTEST_PAUSE = 1.0
 """Seconds before the first new attempt: a server that restarts is back in about that time."""
@@ -69,7 +69,7 @@ class Backoff:
         self._failures = 0
 
 
-async def work(settings: Settings, duration: Duration) -> None:
+async def work(settings: WorkerSettings, duration: Duration) -> None:
     """Work off one job in each slot, or jobs until a signal; SIGHUP drains, and so does SIGTERM with a time for it.
 
     Raises Interrupted on SIGINT, on SIGTERM unless there is time and all jobs end in it, and then for one more of them
@@ -88,7 +88,7 @@ async def work(settings: Settings, duration: Duration) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def get_ready(settings: Settings, drain: Drain, *, patient: bool) -> None:
+async def get_ready(settings: WorkerSettings, drain: Drain, *, patient: bool) -> None:
     """Clean up after workers that are gone, and prove the sandbox; with ``patient`` again and again until it works, for a busy machine is quiet again some day.
 
     Raises SandboxError without ``patient``.
@@ -155,7 +155,7 @@ async def _fill_slots(work_slot: Callable[[], Awaitable[None]], slots: int) -> N
         raise errors[0]
 
 
-async def _work_forever(settings: Settings, drain: Drain) -> None:
+async def _work_forever(settings: WorkerSettings, drain: Drain) -> None:
     backoff = Backoff()
     while not drain.begun:
         begin = trio.current_time()

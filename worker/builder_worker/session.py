@@ -54,7 +54,7 @@ class Unreachable(BuilderError):
     exit_code = 3
 
 
-class Refused(ProtocolError):
+class NotGreeted(ProtocolError):
     """The server closed the connection instead of greeting, or something else than a server answers there."""
 
 
@@ -65,7 +65,7 @@ class Lost(BuilderError):
 
 
 @frozen(kw_only=True)
-class Settings:
+class WorkerSettings:
     """What the worker was told at its start."""
 
     host: str
@@ -87,10 +87,10 @@ def load() -> None:
     codec.encode(_HELLO)
 
 
-async def work_once(settings: Settings, drain: Drain) -> None:
+async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server, run it, deliver its result; return without one if the worker drains.
 
-    Raises Unreachable, Refused, Lost, ProtocolError, and SandboxError after the server was told of it.
+    Raises Unreachable, NotGreeted, Lost, ProtocolError, and SandboxError after the server was told of it.
     """
     stream = None
     with drain.idle():
@@ -110,7 +110,7 @@ async def work_once(settings: Settings, drain: Drain) -> None:
             raise Lost(f"the connection to {settings.address} broke: {reason_of(error)}") from error
 
 
-async def _connect(settings: Settings) -> trio.SocketStream:
+async def _connect(settings: WorkerSettings) -> trio.SocketStream:
     try:
         with trio.fail_after(CONNECT_TIMEOUT):
             stream = await trio.open_tcp_stream(settings.host, settings.port)
@@ -122,24 +122,26 @@ async def _connect(settings: Settings) -> trio.SocketStream:
     return stream
 
 
-async def _greet(channel: Channel, settings: Settings) -> None:
+async def _greet(channel: Channel, settings: WorkerSettings) -> None:
     try:
         with trio.fail_after(HELLO_TIMEOUT):
             await channel.send(_HELLO)
             await channel.receive_expected(ServerHello)
     except trio.TooSlowError as error:
-        raise Refused(
+        raise NotGreeted(
             f"{settings.address} does not answer as a builder-server: silent for {HELLO_TIMEOUT:g} s"
         ) from error
     except trio.BrokenResourceError as error:
-        raise Refused(f"{settings.address} broke the connection before its hello: {reason_of(error)}") from error
+        raise NotGreeted(f"{settings.address} broke the connection before its hello: {reason_of(error)}") from error
     except ConnectionEnded as error:
-        raise Refused(f"{settings.address} closed the connection without a hello: is it a builder-server?") from error
+        raise NotGreeted(
+            f"{settings.address} closed the connection without a hello: is it a builder-server?"
+        ) from error
     except ProtocolError as error:
-        raise Refused(f"{settings.address} does not answer as a builder-server: {error}") from error
+        raise NotGreeted(f"{settings.address} does not answer as a builder-server: {error}") from error
 
 
-async def _wait_job(channel: Channel, settings: Settings) -> JobSchedule:
+async def _wait_job(channel: Channel, settings: WorkerSettings) -> JobSchedule:
     await channel.send(JobRequested(platform=settings.platform))
     log.info("waiting for a job for %s from %s", printable(settings.platform), settings.address)
     try:
@@ -193,8 +195,8 @@ class _Delivery:
     async def _work(self) -> None:
         """Run the job and send all there is to send."""
         try:
-            async with run_build(self._job, self._uuid, self._setup, self._send_lines) as build:
-                await self._finish(build.result, build.artifacts)
+            async with run_build(self._job, self._uuid, self._setup, self._send_lines) as outcome:
+                await self._finish(outcome.result, outcome.artifacts)
         except SandboxError as error:
             log.error("%s", error)
             self._fault = error

@@ -19,6 +19,7 @@ from builder.runtime.nurseries import plain_nursery
 from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
 from builder_worker.choice import prove
+from builder_worker.console import as_bytes
 from builder_worker.loop import Interrupted, Terminated
 
 DIFFERENT = 1
@@ -88,10 +89,10 @@ async def run_trials(
 
 async def _run_trial(job: ScriptJob, setup: Setup, output: Path | None) -> Trial:
     begin = trio.current_time()
-    async with run_build(job, uuid4(), setup, print_lines) as build:
+    async with run_build(job, uuid4(), setup, print_lines) as outcome:
         seconds = trio.current_time() - begin
-        kept = await trio.to_thread.run_sync(_keep, build.artifacts, output)
-    return Trial(result=build.result, artifacts=kept, seconds=seconds)
+        kept = await trio.to_thread.run_sync(_keep, outcome.artifacts, output)
+    return Trial(result=outcome.result, artifacts=kept, seconds=seconds)
 
 
 async def _end_by_signal(signals: AsyncIterator[int]) -> None:
@@ -103,9 +104,9 @@ async def _end_by_signal(signals: AsyncIterator[int]) -> None:
 async def print_lines(lines: Sequence[bytes]) -> None:
     """Print console lines: exactly, but on a terminal without what could control it."""
     if sys.stdout.isatty():
-        lines = [b"\t".join(printable(part).encode() for part in line.split(b"\t")) for line in lines]
-    # Waits while nobody reads: that slows the job, as a slow server does, and must not keep limits and signals waiting.
-    await trio.to_thread.run_sync(_write, b"".join(line + b"\n" for line in lines), abandon_on_cancel=True)
+        lines = [type(line)(b"\t".join(printable(part).encode() for part in line.split(b"\t"))) for line in lines]
+    # Waits while nobody reads: that must not keep signals waiting.
+    await trio.to_thread.run_sync(_write, as_bytes(lines), abandon_on_cancel=True)
 
 
 def _write(data: bytes) -> None:

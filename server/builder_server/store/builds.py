@@ -16,6 +16,19 @@ from builder_server.store.waking import Woken
 Expand = Callable[[OrbBuildJob], ScriptJob | None]
 """Makes the script of an orb-build job; None where that can't be one."""
 
+_FIRST = (
+    sa.select(queue.c.id.label("entry"), queue.c.position, queue.c.losses, job)
+    .join(job, job.c.id == queue.c.job_id)
+    .where(queue.c.platform == sa.bindparam("wanted"))
+    .order_by(queue.c.position)
+    .limit(1)
+)
+_NEXT = _FIRST.where(queue.c.position > sa.bindparam("after"))
+_NEXT_SCRIPT = _NEXT.where(job.c.platform.is_not(None))
+_FIND = sa.select(build).where(build.c.uuid == sa.bindparam("wanted"))
+
+_END = sa.update(build).where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running")
+
 
 def take(
     connection: sa.Connection, owner: str, platform: str, uuid: UUID, now: Instant, expand: Expand | None
@@ -26,27 +39,20 @@ def take(
             return Taken()
         case None:
             queues.add_platform(connection, platform)
-    first = (
-        sa.select(queue.c.id.label("entry"), queue.c.position, queue.c.losses, job)
-        .join(job, job.c.id == queue.c.job_id)
-        .where(queue.c.platform == platform)
-        .order_by(queue.c.position)
-        .limit(1)
-    )
-    following = first
+    row = connection.execute(_FIRST, {"wanted": platform}).one_or_none()
     blocked: str | None = None
-    while (row := connection.execute(following).one_or_none()) is not None:
+    while row is not None:
         queued = to_job(row)
         script_job = queued if isinstance(queued, ScriptJob) else expand(queued) if expand else None
         if script_job is not None:
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(uuid=uuid, job=script_job, started=now, losses=row.losses)
-            connection.execute(sa.insert(build).values(**_values(taken), job_id=row.id, owner=owner))
+            connection.execute(sa.insert(build), _values(taken) | {"job_id": row.id, "owner": owner})
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
-        following = first.where(queue.c.position > row.position)
-        if expand is None:
-            following = following.where(job.c.platform.is_not(None))
+        row = connection.execute(
+            _NEXT if expand else _NEXT_SCRIPT, {"wanted": platform, "after": row.position}
+        ).one_or_none()
     return Taken(blocked=blocked)
 
 
@@ -91,9 +97,14 @@ def lose(
 def _end(
     connection: sa.Connection, uuid: UUID, now: Instant, result: Result, *, state: str, upload: str | None = None
 ) -> bool:
-    values = {"state": state, "finished": now.ms, "result": codec.encode_result(result), "upload": upload}
-    ended = sa.update(build).where(build.c.uuid == str(uuid), build.c.state == "running").values(values)
-    return connection.execute(ended).rowcount == 1
+    values = {
+        "ended": str(uuid),
+        "state": state,
+        "finished": now.ms,
+        "result": codec.encode_result(result),
+        "upload": upload,
+    }
+    return connection.execute(_END, values).rowcount == 1
 
 
 def running(connection: sa.Connection, owner: str) -> tuple[UUID, ...]:
@@ -105,5 +116,5 @@ def running(connection: sa.Connection, owner: str) -> tuple[UUID, ...]:
 
 def find(connection: sa.Connection, uuid: UUID) -> Build | None:
     """Return a build of any state."""
-    row = connection.execute(sa.select(build).where(build.c.uuid == str(uuid))).one_or_none()
+    row = connection.execute(_FIND, {"wanted": str(uuid)}).one_or_none()
     return None if row is None else to_build(row)

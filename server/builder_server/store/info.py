@@ -14,41 +14,49 @@ _ENTRY = 200
 """Bytes that an entry of the schedule or of a queue takes besides its script, while a reply is made."""
 
 
-def reply(connection: sa.Connection) -> InfoReply:
-    """Return schedule, queues, running builds and dropped platforms, of one moment."""
-    jobs = {row.id: row for row in connection.execute(sa.select(job).order_by(job.c.next_run, job.c.id))}
-    items = {id_: to_schedule_item(row) for id_, row in jobs.items()}
-    waiting: dict[str, list[Job]] = {name: [] for name in queues.platforms(connection)}
-    entries = connection.execute(
-        sa.select(queue.c.platform, queue.c.job_id).order_by(queue.c.platform, queue.c.position)
-    )
-    for row in entries:
-        waiting[row.platform].append(items[row.job_id].job)
-    running = connection.execute(sa.select(build).where(build.c.state == "running").order_by(build.c.started))
-    dropped = connection.scalars(sa.select(platform.c.name).where(platform.c.dropped).order_by(platform.c.name))
-    return InfoReply(
-        schedule=tuple(items.values()),
-        queues=tuple(Queue(platform=name, jobs=tuple(jobs_)) for name, jobs_ in waiting.items()),
-        running=tuple(
-            RunningBuild(started=found.started, uuid=found.uuid, job=found.job) for found in map(to_build, running)
-        ),
-        dropped_platforms=tuple(dropped),
-    )
-
-
-def size(connection: sa.Connection) -> int:
-    """Return about how many bytes it takes to make the reply: most of it are scripts, which it repeats."""
-    statement = sa.select(
-        # once in the schedule, once in a queue
-        2 * sa.select(_scripts(job)).scalar_subquery()
-        + sa.select(_scripts(build)).where(build.c.state == "running").scalar_subquery(),
-        sa.select(sa.func.count()).select_from(job).scalar_subquery()
-        + sa.select(sa.func.count()).select_from(queue).scalar_subquery(),
-    )
-    scripts, entries = connection.execute(statement).one()
-    return int(2 * scripts + _ENTRY * entries)  # the reply, and what it is made of
-
-
 def _scripts(table: sa.Table) -> Any:
     """Return the bytes of all scripts of a table."""
     return sa.func.coalesce(sa.func.sum(sa.func.length(table.c.script)), 0)
+
+
+def _count(table: sa.Table) -> Any:
+    return sa.select(sa.func.count()).select_from(table).scalar_subquery()
+
+
+_SIZE = sa.select(
+    # once in the schedule, once in a queue
+    2 * sa.select(_scripts(job)).scalar_subquery()
+    + sa.select(_scripts(build)).where(build.c.state == "running").scalar_subquery(),
+    _count(job) + _count(queue),
+)
+_JOBS = sa.select(job).order_by(job.c.next_run, job.c.id)
+_ENTRIES = sa.select(queue.c.platform, queue.c.job_id).order_by(queue.c.platform, queue.c.position)
+_RUNNING = sa.select(build).where(build.c.state == "running").order_by(build.c.started)
+_DROPPED = sa.select(platform.c.name).where(platform.c.dropped).order_by(platform.c.name)
+
+
+def reply(connection: sa.Connection) -> InfoReply:
+    """Return schedule, queues, running builds and dropped platforms, of one moment."""
+    items = {row.id: to_schedule_item(row) for row in connection.execute(_JOBS)}
+    waiting: dict[str, list[Job]] = {name: [] for name in queues.platforms(connection)}
+    for name, job_id in connection.execute(_ENTRIES):
+        waiting[name].append(items[job_id].job)
+    return InfoReply(
+        schedule=tuple(items.values()),
+        queues=tuple(Queue(platform=name, jobs=tuple(jobs)) for name, jobs in waiting.items()),
+        running=tuple(
+            RunningBuild(started=found.started, uuid=found.uuid, job=found.job)
+            for found in map(to_build, connection.execute(_RUNNING))
+        ),
+        dropped_platforms=tuple(connection.scalars(_DROPPED)),
+    )
+
+
+def reply_within(connection: sa.Connection, limit: int) -> tuple[int, InfoReply | None]:
+    """Return about how many bytes it takes to make the reply, and the reply where these are no more than the limit.
+
+    Most of it are scripts, which it repeats.
+    """
+    scripts, entries = connection.execute(_SIZE).one()
+    size = int(2 * scripts + _ENTRY * entries)  # the reply, and what it is made of
+    return size, reply(connection) if size <= limit else None

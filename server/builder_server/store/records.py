@@ -31,6 +31,14 @@ class Taken:
     blocked: str | None = None
 
 
+@frozen(kw_only=True)
+class Due:
+    """After what was due is queued: the earliest next run of all jobs, and the jobs whose run was put back."""
+
+    next_run: Instant | None
+    put_back: tuple[str, ...] = ()
+
+
 class AfterLoss(enum.Enum):
     """What became of a running build that lost its worker."""
 

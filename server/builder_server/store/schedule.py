@@ -4,15 +4,24 @@ import sqlalchemy as sa
 
 from builder.model import Instant, Job, Period, ScheduleItem, ScriptJob
 from builder_server.errors import CommandRefused
-from builder_server.scheduler import following_run
+from builder_server.scheduler import following_run, latest_run, put_back
 from builder_server.store import queues
+from builder_server.store.records import Due
 from builder_server.store.schema import job
 from builder_server.store.waking import Woken
+
+_FIND = sa.select(job.c.id, job.c.platform).where(job.c.name == sa.bindparam("job_name"))
+_DUE = sa.select(job.c.id, job.c.platform, job.c.period, job.c.next_run).where(job.c.next_run <= sa.bindparam("now"))
+_EARLIEST = sa.select(sa.func.min(job.c.next_run))
+
+_SET_NEXT_RUN = (
+    sa.update(job).where(job.c.id == sa.bindparam("changed")).values(next_run=sa.bindparam("following"), planned=True)
+)
 
 
 def insert(connection: sa.Connection, item: ScheduleItem, *, planned: bool) -> int | None:
     """Insert a job and return its id, None if the name is taken. ``planned``: its next run is one of the server's own."""
-    if connection.scalar(sa.select(job.c.id).where(job.c.name == item.job.name)) is not None:
+    if connection.scalar(_FIND, {"job_name": item.job.name}) is not None:
         return None
     values: dict[str, object] = {
         "name": item.job.name,
@@ -24,7 +33,7 @@ def insert(connection: sa.Connection, item: ScheduleItem, *, planned: bool) -> i
         values |= {"platform": item.job.platform, "script": item.job.script}
     else:
         values |= {"opam_package": item.job.opam_package}
-    (job_id,) = connection.execute(sa.insert(job).values(values)).inserted_primary_key or (None,)
+    (job_id,) = connection.execute(sa.insert(job), values).inserted_primary_key or (None,)
     return job_id
 
 
@@ -39,7 +48,7 @@ def add(connection: sa.Connection, woken: Woken, new: Job, period: Period, now: 
         raise CommandRefused("job name already used")
     if isinstance(new, ScriptJob):
         queues.add_platform(connection, new.platform)
-    queues.enqueue(connection, job.c.id == job_id)
+    queues.enqueue_job(connection, job_id)
     woken.platforms |= {new.platform} if isinstance(new, ScriptJob) else {*queues.platforms(connection)}
 
 
@@ -61,7 +70,7 @@ def reschedule(connection: sa.Connection, woken: Woken, name: str, next_run: Ins
 
 def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str | None) -> None:
     """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
-    found = connection.execute(sa.select(job.c.id, job.c.platform).where(job.c.name == name)).one_or_none()
+    found = connection.execute(_FIND, {"job_name": name}).one_or_none()
     if found is None:
         raise CommandRefused("execute failed: job not found")
     if found.platform is not None and on_platform not in (None, found.platform):
@@ -74,25 +83,42 @@ def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str
     woken.platforms.update(names)
 
 
-def queue_due(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | None:
-    """Queue every job whose time has come, set its next run; return the earliest next run of all."""
-    is_due = job.c.next_run <= now.ms
-    due = connection.execute(sa.select(job.c.id, job.c.platform, job.c.period, job.c.next_run).where(is_due)).all()
+def queue_due(connection: sa.Connection, woken: Woken, now: Instant) -> Due:
+    """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned."""
+    returned = _put_back(connection, now)
+    due = connection.execute(_DUE, {"now": now.ms}).all()
     if due:
         names = {row.platform for row in due if row.platform is not None}
         for name in names:
             queues.ensure_platform(connection, name)  # an imported job may have come without its queue
-        queues.enqueue(connection, is_due)
+        queues.enqueue_due(connection, now)
         _set_next_runs(
             connection, {row.id: following_run(Instant(row.next_run), Period(row.period), now) for row in due}
         )
         woken.platforms |= {*queues.platforms(connection)} if any(row.platform is None for row in due) else names
-    return earliest(connection)
+    return Due(next_run=earliest(connection), put_back=returned)
+
+
+def _put_back(connection: sa.Connection, now: Instant) -> tuple[str, ...]:
+    """Put back what the server itself planned further ahead than it can have by this clock; return the jobs' names."""
+    latest = {period: run for period in Period if (run := latest_run(period, now)) is not None}
+    if not latest:
+        return ()
+    beyond = sa.or_(
+        *(
+            sa.and_(job.c.planned == sa.true(), job.c.period == period.value, job.c.next_run > run.ms)
+            for period, run in latest.items()
+        )
+    )
+    rows = connection.execute(sa.select(job.c.id, job.c.name, job.c.period, job.c.next_run).where(beyond)).all()
+    if rows:
+        _set_next_runs(connection, {row.id: put_back(Instant(row.next_run), Period(row.period), now) for row in rows})
+    return tuple(row.name for row in rows)
 
 
 def earliest(connection: sa.Connection) -> Instant | None:
     """Return the earliest next run of all jobs."""
-    found = connection.scalar(sa.select(sa.func.min(job.c.next_run)))
+    found = connection.scalar(_EARLIEST)
     return None if found is None else Instant(found)
 
 
@@ -102,9 +128,4 @@ def _note_earlier(connection: sa.Connection, woken: Woken, next_run: Instant) ->
 
 
 def _set_next_runs(connection: sa.Connection, next_runs: dict[int, Instant]) -> None:
-    statement = (
-        sa.update(job)
-        .where(job.c.id == sa.bindparam("changed"))
-        .values(next_run=sa.bindparam("following"), planned=True)
-    )
-    connection.execute(statement, [{"changed": id_, "following": run.ms} for id_, run in next_runs.items()])
+    connection.execute(_SET_NEXT_RUN, [{"changed": id_, "following": run.ms} for id_, run in next_runs.items()])

@@ -1,6 +1,6 @@
 """The store: what the rest of the server asks of the database, a transaction each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -15,7 +15,7 @@ from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
 from builder_server.store import builds, info, legacy, queues, schedule, uploads
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Taken
+from builder_server.store.records import AfterLoss, Build, Due, Taken
 from builder_server.store.waking import Waking, Woken
 
 T = TypeVar("T")
@@ -42,6 +42,11 @@ class Store:
         """Write what is asked for, until cancelled."""
         await self.database.run()
 
+    @property
+    def version(self) -> int:
+        """Grows with every change; while it is the same, everything is."""
+        return self.database.version
+
     def close(self) -> None:
         """Close the database."""
         self.database.close()
@@ -64,8 +69,11 @@ class Store:
         """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
         await self._wake(schedule.execute, name, on_platform)
 
-    async def queue_due(self, now: Instant) -> Instant | None:
-        """Queue every job whose time has come, set its next run; return the earliest next run of all."""
+    async def queue_due(self, now: Instant) -> Due:
+        """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
+
+        What somebody set by ``reschedule`` stays where it is.
+        """
         return await self._wake(schedule.queue_due, now)
 
     # --- platforms -------------------------------------------------------------------------------------------------
@@ -115,15 +123,22 @@ class Store:
         """Return schedule, queues, running builds and dropped platforms, of one moment."""
         return await self.database.read(info.reply)
 
-    async def info_size(self) -> int:
-        """Return about how many bytes it takes to make the reply to info: most of it are scripts, which it repeats."""
-        return await self.database.read(info.size)
+    async def info_within(self, limit: int) -> tuple[int, InfoReply | None]:
+        """Return about how many bytes it takes to make the reply to info, and that where it takes no more than the limit.
+
+        Most of it are scripts, which the reply repeats.
+        """
+        return await self.database.read(partial(info.reply_within, limit=limit))
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 
-    async def uploads(self, state: str) -> tuple[Build, ...]:
-        """Return the builds whose upload is in that state, oldest first."""
-        return await self.database.read(partial(uploads.in_state, state=state))
+    async def oldest_pending(self, under_way: Collection[UUID]) -> Build | None:
+        """Return the build that has waited for its upload for longest, other than those."""
+        return await self.database.read(partial(uploads.oldest_pending, under_way=under_way))
+
+    async def uploaded(self, after: UUID | None = None) -> tuple[UUID, ...]:
+        """Return the next builds, by their uuids, that were uploaded and whose files are still to be removed."""
+        return await self.database.read(partial(uploads.uploaded, after=after))
 
     async def set_upload(self, uuid: UUID, state: str) -> None:
         """Record how far the upload of a build is."""

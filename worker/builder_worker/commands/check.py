@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # imports trio and more
     metavar="IMAGE",
     help="Check with this container image, which podman has already, or zfs snapshot for jail.",
 )
+@click.option("--network", is_flag=True, help="Check with the network that jobs have with --network.")
+@click.option("--device", metavar="PATH", multiple=True, help="Check with this device of the machine. Repeat.")
 @click.option(
     "--work-dir",
     metavar="DIR",
@@ -31,14 +33,25 @@ if TYPE_CHECKING:  # imports trio and more
     help="Where jobs' directories are made.  [default: /var/tmp/builder-worker-UID]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with keys that stay as they are.")
-def check(*, root: Path | None, image: str | None, work_dir: Path | None, as_json: bool) -> int:
+def check(
+    *,
+    root: Path | None,
+    image: str | None,
+    network: bool,
+    device: tuple[str, ...],
+    work_dir: Path | None,
+    as_json: bool,
+) -> int:
     """Tell which sandboxes work here, and for those that do not, why and what mends it.
 
     Each that works runs a few jobs that do nothing; the median time is what a sandbox costs. "Limits" are those that
     it enforces on this machine; the worker itself sees to the others in any case.
 
+    Without a root tree jobs see the host's /usr, and those files of its /etc that say nothing about the machine. "Not
+    shown" are others that installed programs lead to by links.
+
     \b
-    JSON, one object: {auto: NAME or null, container: null or what this machine is inside of,
+    JSON, one object: {auto: NAME or null, container: null or what this machine is inside of, not_shown: [PATH],
       sandboxes: [{name, works, reason, remedy, limits: [NAME], notes: [TEXT], milliseconds: null or NUMBER}]}
 
     \b
@@ -47,22 +60,26 @@ def check(*, root: Path | None, image: str | None, work_dir: Path | None, as_jso
     import trio
 
     from builder_worker import containment
-    from builder_worker.sandbox import SandboxError, registry
-    from builder_worker.sandbox.options import Options
+    from builder_worker.sandbox import registry
+    from builder_worker.sandbox.linux import etc
+    from builder_worker.sandbox.options import Options, parse_device
 
-    options = place(Options(root=root.absolute() if root else None, image=image), work_dir)
+    devices = tuple(map(parse_device, device))
+    shown = Options(root=root.absolute() if root else None, image=image, network=network, devices=devices)
+    options = place(shown, work_dir)
     reports = trio.run(registry.check_all, options)
-    try:
-        auto: str | None = registry.choose(options)[0].name
-    except SandboxError:
-        auto = None
+    auto = registry.best(reports)
     container = containment.find()
+    not_shown = [] if root or image else etc.dangling()
     if as_json:
         sandboxes = [_to_json(report) for report in reports]
-        click.echo(json.dumps({"auto": auto, "container": container, "sandboxes": sandboxes}, indent=1))
+        told = {"auto": auto, "container": container, "not_shown": not_shown, "sandboxes": sandboxes}
+        click.echo(json.dumps(told, indent=1))
     else:
         for report in reports:
             _print(report)
+        if not_shown:
+            click.echo(_not_shown(not_shown))
         click.echo(_summary(auto, container))
     return 0 if auto else 1
 
@@ -89,11 +106,20 @@ def _print(report: "Report") -> None:
         if check.remedy:
             click.echo(f"{'':<18} to mend it: {check.remedy}")
         return
-    limits = ", ".join(option(name) for name in OF_THE_SANDBOX if name in check.limits) or "none"
+    limits = ", ".join(option(name) for name in (*OF_THE_SANDBOX, "shm_size") if name in check.limits) or "none"
     cost = "" if report.milliseconds is None else f"{report.milliseconds:.1f} ms a job"
     click.echo(f"{report.name:<11} works  {cost}, limits: {limits}")
     for note in check.notes:
         click.echo(f"{'':<18} {note}")
+
+
+def _not_shown(paths: list[str]) -> str:
+    """Tell which files of /etc programs will miss: all by name, for each is another program that fails."""
+    first = paths[0]
+    return (
+        f"\nJobs that see the host's /usr are not shown, though programs in it lead there: {', '.join(paths)}.\n"
+        f"Where jobs need one of them, and it tells them nothing that is not theirs: --bind {first}:{first}"
+    )
 
 
 def _summary(auto: str | None, container: str | None) -> str:

@@ -11,6 +11,7 @@ import click
 from attrs import evolve, frozen
 
 from builder.errors import InvalidName
+from builder.sizes import format_size
 from builder_worker import quantities
 from builder_worker.quantities import InvalidQuantity
 
@@ -55,6 +56,8 @@ class Arguments:
     network: bool
     bind: tuple[str, ...]
     cache: tuple[str, ...]
+    device: tuple[str, ...]
+    shm_size: int
     env: tuple[str, ...]
     work_dir: Path | None
     dotfiles: bool
@@ -73,7 +76,7 @@ class Arguments:
 
     def options(self) -> "Options":
         """Return the options of the back ends. Raises OptionError or InvalidName."""
-        from builder_worker.sandbox.options import Bind, Cache, Options
+        from builder_worker.sandbox.options import Bind, Cache, Options, parse_device
 
         return place(
             Options(
@@ -82,6 +85,8 @@ class Arguments:
                 network=self.network,
                 binds=tuple(map(Bind.parse, self.bind)),
                 caches=tuple(map(Cache.parse, self.cache)),
+                devices=tuple(map(parse_device, self.device)),
+                shm_size=self.shm_size,
             ),
             self.work_dir,
         )
@@ -104,21 +109,28 @@ class Arguments:
         from builder_worker.choice import choose, default_date, warning
         from builder_worker.hooks import Hooks
         from builder_worker.sandbox import roots
+        from builder_worker.sandbox.linux import cgroups
 
         given = dict(environment.parse_variable(variable, os.environ) for variable in self.env)
         options = self.options()
         container = containment.find()
         if options.root:
             roots.hold(options.root)
+        cgroups.find().settle()
         choice = choose(self.sandbox, options, one_job=one_job, container=container)
         if choice.reason:
             log.info("%s", choice.reason)
         if text := warning(choice, container=container):
             log.warning("%s", text)
+        machine = Machine.here()
+        limits = allot(self.limits(), slots=slots, real=choice.real, machine=machine)
+        if limits.memory != self.memory and self.memory is not None:
+            there_is = format_size(machine.memory)
+            log.warning("--memory is %s, since this worker may use no more itself", there_is)
         inherited = {} if choice.is_sandbox else environment.inherited(os.environ)
         return Setup(
             backend=choice.backend,
-            limits=allot(self.limits(), slots=slots, real=choice.real, machine=Machine.here()),
+            limits=limits,
             real=choice.real,
             dotfiles=self.dotfiles,
             given={**inherited, **given},
@@ -142,7 +154,7 @@ _SANDBOX_OPTIONS = (
         metavar="NAME",
         envvar="BUILDER_SANDBOX",
         show_envvar=True,
-        help="What jobs run in: bubblewrap, podman, nspawn, overlay, jail (FreeBSD, where it has not run yet), none, "
+        help="What jobs run in: bubblewrap, podman, overlay, jail (FreeBSD, where it has not run yet), none, "
         "or auto for the best that works here. `builder-worker check` tells what does.  [default: see above]",
     ),
     click.option(
@@ -163,6 +175,12 @@ _SANDBOX_OPTIONS = (
         help="Show jobs at DST a directory that all jobs of the platform can write to and that stays. Repeat.",
     ),
     click.option(
+        "--device",
+        metavar="PATH",
+        multiple=True,
+        help="Let jobs use this device of the machine, such as /dev/kvm. Repeat.",
+    ),
+    click.option(
         "--env",
         metavar="NAME[=VALUE]",
         multiple=True,
@@ -172,7 +190,8 @@ _SANDBOX_OPTIONS = (
         "--work-dir",
         metavar="DIR",
         type=_paths(),
-        help="Where the jobs' own directories are made: on a disk, in a directory that every user may pass through."
+        help="Where the jobs' own directories are made: on a disk not mounted noexec, in a directory that every user may "
+        "pass through."
         "  [default: /var/tmp/builder-worker-UID]",
     ),
     click.option("--dotfiles", is_flag=True, help="Take files too whose path has a part that begins with a dot."),
@@ -191,6 +210,13 @@ _SANDBOX_OPTIONS = (
     ),
     click.option("--pids", metavar="N", type=COUNT, help="Processes and threads of a job.  [default: 4096]"),
     click.option("--cpus", metavar="N", type=CPUS, help="CPUs of a job.  [default: all, divided by slots]"),
+    click.option(
+        "--shm-size",
+        metavar="SIZE",
+        type=SIZE,
+        default="64M",
+        help="Size of a job's /dev/shm; what is in it counts as memory.  [default: 64M]",
+    ),
     click.option(
         "--work-size",
         metavar="SIZE",

@@ -40,6 +40,7 @@ def create(
     import trio
 
     from builder_worker.sandbox import SandboxError, roots
+    from builder_worker.sandbox.job_directory import make_directory
 
     target = (directory or ROOTS / name).absolute()
     if name not in roots.DISTRIBUTIONS:
@@ -47,7 +48,7 @@ def create(
     if target.exists() or target.is_symlink():
         raise SandboxError(f"{target} exists already")
     if directory is None:
-        ROOTS.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(ROOTS, 0o755)
     date = snapshot.replace(tzinfo=dt.UTC) if snapshot else None
     packages = ("ca-certificates", *include)
 

@@ -107,4 +107,4 @@ def work(
     host, port = parse_address(remote)
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
-    trio.run(run, session.Settings(host=host, port=port, platform=platform, setup=setup), duration)
+    trio.run(run, session.WorkerSettings(host=host, port=port, platform=platform, setup=setup), duration)

@@ -3,28 +3,29 @@
 A ``Backend`` is made once from the worker's options and opens a fresh ``Sandbox`` for every job:
 
     async with await backend.open(task) as sandbox:
-        sandbox.start(output_fd)        # the script begins, stdout and stderr both go to that descriptor
+        sandbox.start()                 # the script begins; what it writes comes out of sandbox.console
         status = await sandbox.wait()   # returns when every process of the job is gone, daemons included
         ...                             # collect what is below sandbox.work
                                         # leaving the block kills what runs and removes everything
 
 Rules that every back end keeps:
 1. When ``wait`` returns no process of the job runs any more, whatever it did to escape.
-2. ``kill`` ends all of them; if the worker dies with SIGKILL, the kernel ends them, or ``clean_up`` at the next start.
+2. ``kill`` ends all of them; if the worker dies with SIGKILL, their supervisor does; if that dies too, the kernel ends
+   them, or ``clean_up`` at the next start.
 3. The job sees nothing of the worker: not its environment, descriptors, files, processes or network unless told to.
-4. ``start`` must run in the main thread: the parent-death signal follows the thread that started the process.
 """
 
 import abc
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self
 from uuid import UUID
 
 from attrs import field, frozen
 
 from builder.errors import BuilderError
+from builder_worker.sandbox.options import Options
 
 
 class SandboxError(BuilderError):
@@ -37,7 +38,8 @@ class SandboxError(BuilderError):
 class Limits:
     """What a job may use. None is no limit. Sizes in bytes, times in seconds.
 
-    A back end enforces memory, pids, cpus and work_size; the others are enforced by the code around it.
+    A back end enforces memory, pids, cpus and work_size, the supervisor timeout, max_silent and max_console; those of
+    artifacts are for whoever collects them.
     """
 
     timeout: float | None = None
@@ -76,7 +78,7 @@ class Check:
     """What ``builder-worker check`` tells of a back end.
 
     ``reason`` says why it does not work here and ``remedy`` what to do about it; ``limits`` names the fields of
-    ``Limits`` that are real here, ``notes`` whatever else an operator should know.
+    ``Limits`` that are real here, and shm_size; ``notes`` whatever else an operator should know.
     """
 
     works: bool
@@ -86,18 +88,36 @@ class Check:
     notes: tuple[str, ...] = ()
 
 
+class Console(Protocol):
+    """What a job writes."""
+
+    async def receive_some(self) -> bytes:
+        """Return what was written since, at the latest when the job is over; empty when all was read then."""
+
+
 class Sandbox(abc.ABC):
     """One job's sandbox; an asynchronous context manager that leaves nothing behind."""
 
     work: Path
     """The job's work directory as the worker sees it: the script lies in it, and the artifacts are below it."""
 
+    place: Path
+    """A directory of the worker's for this job, out of its sight, unless there is no sandbox."""
+
+    owners: range | None = None
+    """The users of the host who are the job's alone; None where it has none but the owner of the work directory."""
+
     script_name: str
     """The name of the script in the work directory: no artifact."""
 
+    @property
     @abc.abstractmethod
-    def start(self, output: int) -> None:
-        """Start the script with ``output`` as its stdout and stderr. Raises SandboxError."""
+    def console(self) -> Console:
+        """What the script and its children write to stdout and stderr, from the start on."""
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Start the script. Raises SandboxError."""
 
     @abc.abstractmethod
     async def wait(self) -> ExitStatus:
@@ -108,7 +128,7 @@ class Sandbox(abc.ABC):
         """Kill all processes of the job at once. Harmless when they are gone; does not wait."""
 
     def exceeded(self) -> str | None:
-        """Return which limit of the back end ended the job, such as "out of memory (limit 512 MiB)", or None."""
+        """Return which limit ended the job, such as "out of memory (limit 512 MiB)", or None."""
         return None
 
     async def __aenter__(self) -> Self:
@@ -128,6 +148,7 @@ class Backend(abc.ABC):
     """A way to make sandboxes."""
 
     name: ClassVar[str]
+    options: Options
 
     @abc.abstractmethod
     def check(self) -> Check:

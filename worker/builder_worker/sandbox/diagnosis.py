@@ -4,8 +4,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from builder_worker.sandbox.linux import etc
 from builder_worker.sandbox.linux.cgroups import Cgroups
 from builder_worker.sandbox.processes import tools
+
+ALWAYS_LIMITED = frozenset({"work_size", "shm_size"})
+"""What sandboxes of Linux limit without control groups."""
 
 Problem = tuple[str, str]
 """What is wrong, and what to do."""
@@ -56,11 +60,20 @@ def explain(said: str) -> Problem:
     return said, "this is none of the known causes: look up what the program says"
 
 
-def notes(groups: Cgroups) -> tuple[str, ...]:
-    """Return what an operator should know about limits here."""
+def notes(groups: Cgroups, *, network: bool = False) -> tuple[str, ...]:
+    """Return what an operator should know about limits and names here."""
     remarks = []
+    if network:
+        remarks.append(_resolver())
     if groups.remedy:
         remarks.append(f"not all of memory, processes and CPUs can be limited: {groups.remedy}")
     if os.geteuid():
         remarks.append("the size of the work directory is measured every second, not limited by a file system")
     return tuple(remarks)
+
+
+def _resolver() -> str:
+    servers = etc.name_servers()
+    if not servers:
+        return f"jobs will look up no names: this machine's {etc.RESOLVER} names no server"
+    return f"jobs look up names where this machine does: {', '.join(servers)}"

@@ -17,6 +17,7 @@ it is ended before others fail for it.
 import math
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
@@ -54,7 +55,7 @@ at once, and its files are gone long before."""
 def prepare_root(path: Path) -> None:
     """Make the directory in which job directories are made. Raises SandboxError if it could be someone else's."""
     try:
-        path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        make_directory(path, 0o711)
         status = path.lstat()
     except OSError as error:
         raise SandboxError(f"cannot make {path}: {error.strerror}; name another one with --work-dir") from error
@@ -62,13 +63,43 @@ def prepare_root(path: Path) -> None:
         raise SandboxError(f"{path} must be a directory that only this user can write to")
 
 
+def make_directory(path: Path, mode: int) -> None:
+    """Make a directory with this mode, and what is missing above it for all to pass, whatever the umask is.
+
+    What is there is left as it is. Raises OSError.
+    """
+    for directory in reversed((path, *path.parents)):
+        if not directory.exists():
+            directory.mkdir(exist_ok=True)
+            directory.chmod(mode if directory == path else 0o755)
+
+
+def can_execute(root: Path) -> bool:
+    """Return whether scripts in the directories of jobs can be executed, by trying. Raises SandboxError."""
+    prepare_root(root)
+    try:
+        with tempfile.TemporaryDirectory(prefix=tag("trial-"), dir=root) as place:
+            script = Path(place, "script")
+            script.write_text("#!/bin/sh\n")
+            script.chmod(0o700)
+            return tools.try_now([str(script)]) is None
+    except OSError as error:
+        raise SandboxError(
+            f"cannot try a script in {root}: {error.strerror}; name another one with --work-dir"
+        ) from error
+
+
 @define(kw_only=True)
 class JobDirectory:
-    """A job's directory. ``size`` is its limit in bytes, ``owner`` the job's user and group if not the worker's."""
+    """A job's directory. ``size`` is its limit in bytes, ``owner`` the job's user and group if not the worker's.
+
+    ``users`` tells how many users of the host are the job's, from the owner on.
+    """
 
     path: Path
     size: int | None
     owner: int | None
+    users: int = 1
     _mounted: bool = field(init=False, default=False)
     _was_full: bool = field(init=False, default=False)
     _left: Space | None = field(init=False, default=None)
@@ -83,9 +114,9 @@ class JobDirectory:
     """Why it could not be looked at: without a sandbox, a job can move it away."""
 
     @classmethod
-    async def make(cls, root: Path, name: str, *, size: int | None, owner: int | None) -> Self:
+    async def make(cls, root: Path, name: str, *, size: int | None, owner: int | None, users: int = 1) -> Self:
         """Make the directory. Raises SandboxError, and then nothing is left."""
-        directory = cls(path=root / tag(name), size=size, owner=owner)
+        directory = cls(path=root / tag(name), size=size, owner=owner, users=users)
         await directory.create()
         return directory
 
@@ -115,6 +146,11 @@ class JobDirectory:
         lock(self._held, shared=True, wait=True)  # for as long as somebody looks whether it is held
 
     @property
+    def owners(self) -> range | None:
+        """The users of the host who are the job's alone, if it has any."""
+        return None if self.owner is None else range(self.owner, self.owner + self.users)
+
+    @property
     def disk(self) -> Path:
         """What the limit holds for."""
         return self.path / "disk"
@@ -135,7 +171,7 @@ class JobDirectory:
         return self._left is not None or self._fault is not None or (self.is_measured and self._was_full)
 
     async def _make(self) -> None:
-        self.disk.mkdir(mode=0o755)
+        make_directory(self.disk, 0o755)
         if self.size is not None and self.owner is not None:
             await self._mount(self.size)
         for name, mode in (("build", 0o755), ("home", 0o755), ("tmp", 0o1777)):
@@ -189,7 +225,10 @@ class JobDirectory:
             self._was_full = self._was_full or space.f_bavail * space.f_frsize < slack or space.f_favail == 0
 
     async def written(self, processes: Iterable[int]) -> int:
-        """Return the bytes that the job has written, with those of deleted files that the processes keep open."""
+        """Return the bytes that the job has written, with those of deleted files that the processes keep open.
+
+        Raises OSError.
+        """
         return await measure(self.disk, processes)
 
     async def wait_full(self, processes: Callable[[], Iterable[int]]) -> None:
@@ -210,7 +249,7 @@ class JobDirectory:
             space, now = Space.of(self.path), trio.current_time()
             low_since = (now if low_since is None else low_since) if space.is_low else None
             if self.is_measured or space.is_low:
-                size = await measure(self.disk, processes())
+                size = await self.written(processes())
                 self._was_full = self._was_full or (self.is_measured and size > (self.size or 0))
                 if low_since is not None and (size > space.reserve or now - low_since > LOW_TIMEOUT):
                     self._left = space
@@ -224,7 +263,7 @@ class JobDirectory:
         try:
             self._note_full(max(_SLACK, min(_REFUSED, (self.size or 0) // 8)))
             if self.is_measured:
-                self._was_full = self._was_full or await measure(self.disk, ()) > (self.size or 0)
+                self._was_full = self._was_full or await self.written(()) > (self.size or 0)
         except OSError as error:
             self._fault = error
 
@@ -315,7 +354,7 @@ async def _remove_left_over(path: Path) -> str:
 def make_cache(path: Path, owner: int | None) -> None:
     """Make the directory of a cache, the job's own. Raises SandboxError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_directory(path, 0o755)
         if owner is not None:
             os.chown(path, owner, owner)
     except OSError as error:

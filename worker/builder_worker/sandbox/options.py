@@ -16,6 +16,9 @@ class OptionError(BuilderError):
     exit_code = 2
 
 
+SHM_SIZE = 64 * 1024 * 1024
+"""Bytes of /dev/shm, Docker's default; they count as memory of the job."""
+
 JOB_UIDS = range(1_900_000_000, 1_900_001_024)
 """Host users that jobs run as when the worker is root: in a range that neither Debian nor systemd assigns.
 With the 65536 of each that ``overlay`` adds behind them they end below 2^31."""
@@ -45,7 +48,20 @@ class Bind:
         if not source or mode not in ("", "ro", "rw"):
             raise OptionError(f"{text}: not of the form SRC:DST or SRC:DST:rw")
         _check_target(target, text, "SRC:DST or SRC:DST:rw")
+        if Path(source).is_char_device() or Path(source).is_block_device():
+            raise OptionError(f"{printable(source)} is a device: show it to jobs by --device {printable(source)}")
         return cls(source=Path(source).absolute(), target=target, writable=mode == "rw")
+
+
+def parse_device(text: str) -> Path:
+    """Read the path of a device of this machine, which jobs see under the same. Raises OptionError."""
+    path = Path(text)
+    if path.parts[:2] != ("/", "dev") or ".." in path.parts or len(path.parts) < 3:
+        raise OptionError(f"{printable(text)}: write the path of a device, such as /dev/kvm")
+    if not path.is_char_device() and not path.is_block_device():
+        what = "is a directory: name the devices in it" if path.is_dir() else "is no device of this machine"
+        raise OptionError(f"{printable(text)} {what}")
+    return path
 
 
 @frozen(kw_only=True)
@@ -85,6 +101,10 @@ class Options:
     network: bool = False
     binds: tuple[Bind, ...] = ()
     caches: tuple[Cache, ...] = ()
+    devices: tuple[Path, ...] = ()
+
+    shm_size: int = SHM_SIZE
+    """Bytes of /dev/shm."""
 
     work_root: Path = field(factory=_default_work_root)
     """Where the directories of jobs are made: on a disk, not in memory."""

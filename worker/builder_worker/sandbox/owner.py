@@ -62,11 +62,6 @@ def tag(name: str) -> str:
     return f"builder-{pid}-{_start_time(pid) if _HAS_PROC else ask_ps(pid)}-{name}"
 
 
-def untag(name: str) -> str:
-    """Return the name that a tag was made of."""
-    return _TAG.sub("", name, count=1)
-
-
 def is_left_over(name: str) -> bool:
     """Return whether a name is a tag whose worker is gone."""
     match = _TAG.match(name)

@@ -1,21 +1,17 @@
 """The back ends by name, what works of them here, and which one is taken if nobody says."""
 
-import os
 import statistics
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from uuid import uuid4
 
 import trio
 from attrs import frozen
 
-from builder_worker.sandbox import Backend, Check, SandboxError, Task
+from builder_worker.sandbox import Backend, Check, Limits, SandboxError, probe
 from builder_worker.sandbox.backends.bubblewrap import Bubblewrap
 from builder_worker.sandbox.backends.jail import Jail
 from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.backends.overlay import Overlay
 from builder_worker.sandbox.backends.podman import Podman
-from builder_worker.sandbox.nspawn import Nspawn
 from builder_worker.sandbox.options import OptionError, Options
 
 AUTO = "auto"
@@ -31,14 +27,12 @@ _MAKERS: dict[str, Callable[[Options], Backend]] = {
     "bubblewrap": lambda options: Bubblewrap(options=options),
     "overlay": lambda options: Overlay(options=options),
     "podman": lambda options: Podman(options=options),
-    "nspawn": lambda options: Nspawn(options=options),
     "jail": lambda options: Jail(options=options),
     "none": lambda options: NoSandbox(options=options),
 }
 
-_BY_ISOLATION = ("bubblewrap", "podman", "nspawn")
-"""What ``auto`` tries, best first: where the job is no root at all, then where it is one of a namespace. Not
-``overlay``, which works only where bubblewrap does. Not ``jail``, as long as nobody has run it: who wants it names it.
+_BY_ISOLATION = ("bubblewrap", "podman")
+"""What ``auto`` tries, best first. Not ``overlay``, which works only where bubblewrap does. Not ``jail``, as long as nobody has run it: who wants it names it.
 Never ``none``: less isolation is the operator's word, not a fallback."""
 
 WITH_IMAGE = frozenset({"podman", "jail"})
@@ -46,10 +40,15 @@ WITH_IMAGE = frozenset({"podman", "jail"})
 
 NAMES = tuple(_MAKERS)
 
+_GONE = {"nspawn": "overlay"}
+"""Back ends that there were once, and what does the same."""
+
 
 @frozen(kw_only=True)
 class Report:
-    """What ``builder-worker check`` tells of one back end; ``milliseconds`` is what a trivial job takes."""
+    """What ``builder-worker check`` tells of one back end; ``milliseconds`` is what a trivial job takes, at the median,
+    from an empty machine to an empty machine.
+    """
 
     name: str
     check: Check
@@ -58,6 +57,8 @@ class Report:
 
 def make(name: str, options: Options) -> Backend:
     """Return a back end. Raises OptionError if there is none of this name."""
+    if name in _GONE:
+        raise OptionError(f"the sandbox {name} is gone: use {_GONE[name]}, which gives jobs the same at half the cost")
     if name not in _MAKERS:
         raise OptionError(f"no sandbox is called {name}: there are {', '.join(NAMES)} and {AUTO}")
     return _MAKERS[name](options)
@@ -86,25 +87,19 @@ async def _report(name: str, options: Options) -> Report:
         check = backend.check()
         if not check.works:
             return Report(name=name, check=check)
-        return Report(name=name, check=check, milliseconds=await _cost(backend))
-    except trio.TooSlowError:
-        reason = f"a trivial job takes longer than {_COST_TIMEOUT:.0f} s"
-        return Report(name=name, check=Check(works=False, reason=reason, remedy="see what else the machine is doing"))
+        times = []
+        for _ in range(_COST_RUNS):
+            started = trio.current_time()
+            problem = await probe.run(backend, limits=Limits(), timeout=_COST_TIMEOUT)
+            if problem is not None:
+                return Report(name=name, check=Check(works=False, reason=problem[0], remedy=problem[1]))
+            times.append(trio.current_time() - started)
     except SandboxError as error:
         return Report(name=name, check=Check(works=False, reason=str(error)))
+    return Report(name=name, check=check, milliseconds=statistics.median(times) * 1000)
 
 
-async def _cost(backend: Backend) -> float:
-    """Return the median time of a trivial job in milliseconds, from an empty machine to an empty machine."""
-    times = []
-    for _ in range(_COST_RUNS):
-        started = trio.current_time()
-        with trio.fail_after(_COST_TIMEOUT), Path(os.devnull).open("wb") as output:  # noqa: ASYNC230 - does not block
-            task = Task(uuid=uuid4(), name="check", platform="check", script=b"exit 0\n")
-            async with await backend.open(task) as sandbox:
-                sandbox.start(output.fileno())
-                status = await sandbox.wait()
-        if status.code != 0:
-            raise SandboxError(f"a trivial job ended with {status}")
-        times.append(trio.current_time() - started)
-    return statistics.median(times) * 1000
+def best(reports: Iterable[Report]) -> str | None:
+    """Return the name of the best that works, of what was checked."""
+    working = {report.name for report in reports if report.check.works}
+    return next((name for name in _BY_ISOLATION if name in working), None)

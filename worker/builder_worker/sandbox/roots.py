@@ -63,6 +63,16 @@ class RootTree:
     sha256: str
 
 
+def problem(root: Path | None) -> diagnosis.Problem | None:
+    """Return what is wrong with a root tree for jobs, or with there being none, or None."""
+    make = "make one by `builder-worker root create NAME DIR` and give it as --root DIR"
+    if root is None:
+        return "it needs a root tree", make
+    if not any((root / path).exists() for path in ("bin/sh", "usr/bin/sh")):
+        return f"{root} is no root tree: there is no /bin/sh in it", make
+    return None
+
+
 def read(directory: Path) -> RootTree | None:
     """Return the label of a tree, or None if it has none."""
     try:
@@ -127,9 +137,9 @@ async def create(
 
     ``mirror`` is an archive's URL, by default the snapshot service's for a snapshot, else mmdebstrap's own choice.
     """
-    problem = diagnosis.missing({"mmdebstrap": "mmdebstrap", "tar": "tar"})
-    if problem is not None:
-        raise SandboxError(": ".join(problem))
+    lacking = diagnosis.missing({"mmdebstrap": "mmdebstrap", "tar": "tar"})
+    if lacking is not None:
+        raise SandboxError(": ".join(lacking))
     if name not in DISTRIBUTIONS:
         raise SandboxError(f"no distribution is called {name}: there are {', '.join(DISTRIBUTIONS)}")
     try:
@@ -189,7 +199,9 @@ def _finish(tree: Path, label: RootTree) -> None:
         tree / "run/.containerenv",
     ]
     for path in added:
-        path.touch()
+        if not path.exists():
+            path.touch()
+            path.chmod(0o644)
     (tree / LABEL).write_text(json.dumps(asdict(label), indent=1, sort_keys=True) + "\n")
     mounts = tree / "etc/mtab"
     if not mounts.is_symlink():

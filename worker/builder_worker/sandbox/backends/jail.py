@@ -8,9 +8,9 @@ It has not run on FreeBSD yet: its command lines are made after the manuals, and
     jail -R TAG; pkill -j JID           kills what the script has left
     zfs destroy PARENT/TAG              and nothing was ever there
 
-TAG is the worker's name for the job, see ``owner``; PARENT is the dataset that the snapshot's one is in. The keeper is
-outside of the jail, where the job can't get at it. When the worker dies the keeper ends the script, and a lifeline the
-jail; the clone is destroyed by the next worker.
+TAG is the worker's name for the job, see ``owner``; PARENT is the dataset that the snapshot's one is in. The supervisor
+is outside of the jail, where the job can't get at it. When the worker dies it ends the script and the jail; the clone
+is destroyed by the next worker.
 
 The job is the user nobody, whom every FreeBSD has: set-uid programs are off in the clone, so it stays that. It may write
 to /build, to its home and /tmp; what it needs of packages is in the snapshot.
@@ -21,32 +21,30 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import ClassVar
 
-import trio
 from attrs import define, field
 
 from builder.model import printable
-from builder_worker.sandbox import Backend, Check, ExitStatus, Limits, Sandbox, SandboxError, Task, job_directory
-from builder_worker.sandbox.backends.bubblewrap import command_for
+from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Task, job_directory
 from builder_worker.sandbox.diagnosis import Problem
 from builder_worker.sandbox.freebsd.clone import HOME, SNAPSHOT, Clone, Run, parent_of
 from builder_worker.sandbox.freebsd.prison import Prison
-from builder_worker.sandbox.linux import view
-from builder_worker.sandbox.linux.cgroups import Cgroups, out_of_memory
-from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.linux import etc, view
+from builder_worker.sandbox.linux.cgroups import Cgroups
+from builder_worker.sandbox.options import SHM_SIZE, Options
 from builder_worker.sandbox.owner import is_left_over, tag
-from builder_worker.sandbox.processes import container, tools
-from builder_worker.sandbox.processes.kept import MARK, KeptProcess
-from builder_worker.sandbox.watched import SCRIPT, WatchedSandbox
+from builder_worker.sandbox.processes import inside, rlimits, tools
+from builder_worker.sandbox.processes.launch import Launch
+from builder_worker.sandbox.processes.supervision import Status, Supervision
+from builder_worker.sandbox.script import interpreter
+from builder_worker.sandbox.supervised import SCRIPT, SupervisedSandbox, shielded
 
 USER, UID = "nobody", 65534
 """FreeBSD's own, in every base system."""
-
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _DEVFS_RULES = "4"
 """The set for jails in /etc/defaults/devfs.rules: null, zero, random and terminals."""
@@ -75,100 +73,9 @@ umask 022
 ulimit -c 0
 ulimit -u "$1" 2>/dev/null
 shift
-. {container.ENVIRONMENT_INSIDE}
+. {inside.ENVIRONMENT}
 cd {view.BUILD} && unset OLDPWD && exec "$@"
 """
-
-_LIFELINE = 'read -r _; exec "$@"'
-
-
-class JailSandbox(WatchedSandbox):
-    """A job in a jail."""
-
-    def __init__(self, task: Task, clone: Clone, prison: Prison, environment: Mapping[str, str]) -> None:
-        super().__init__(clone)
-        self._task = task
-        self._prison = prison
-        self._environment = environment
-        self._resources = AsyncExitStack()
-        self._process = KeptProcess(
-            self._command(),
-            environment={**environment, MARK: str(task.uuid)},
-            directory=clone.path,
-            group=Cgroups(hierarchies=()).create(str(task.uuid), Limits()),
-        )
-        self._lifeline: subprocess.Popen[bytes] | None = None
-        self._out_of_memory = False
-
-    def _command(self) -> list[str]:
-        jexec = shutil.which("jexec", path=self._environment["PATH"]) or "/usr/sbin/jexec"
-        processes = "unlimited" if self._task.limits.pids is not None else str(tools.PROCESSES)
-        inner = ("/usr/bin/env", "-i", "/bin/sh", "-c", _INNER, "sh", processes)
-        return [jexec, "-U", USER, self._prison.name, *inner, *command_for(self._task.script)]
-
-    def keep(self, resources: AsyncExitStack) -> None:
-        """Take over what is to be removed in the end."""
-        self._resources = resources
-
-    def start(self, output: int) -> None:
-        """Start the script, and the lifeline before it."""
-        end, hold = os.pipe()
-        self._resources.callback(os.close, hold)
-        try:
-            self._lifeline = subprocess.Popen(
-                ["/bin/sh", "-c", _LIFELINE, "sh", "jail", "-R", self._prison.name],
-                stdin=end,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=self._environment,
-                cwd="/",
-                start_new_session=True,  # it outlives whatever ends the worker's own session
-            )
-        except OSError as error:
-            raise SandboxError(f"cannot start a sandbox: {error}") from error
-        finally:
-            os.close(end)
-        self._process.start(output)
-
-    async def wait_gone(self) -> None:
-        """Wait for the script and remove the jail, which ends the rest."""
-        await self._process.wait_gone()
-        await self._prison.remove()
-
-    async def conclude(self) -> ExitStatus:
-        """Return what the keeper said."""
-        status = self._process.conclude()
-        if self._task.limits.memory is not None and status.code != 0:
-            self._out_of_memory = await self._prison.ran_out_of_memory()
-        return status
-
-    def processes(self) -> tuple[int, ...]:
-        """Return none: zfs counts what they keep open as well."""
-        return ()
-
-    def limit_hit(self) -> str | None:
-        """Return whether memory was it. Of processes the kernel does not tell."""
-        memory = self._task.limits.memory
-        return out_of_memory(memory) if memory is not None and self._out_of_memory else None
-
-    def kill(self) -> None:
-        """Kill the script; ``wait`` ends the rest."""
-        self._process.kill()
-
-    async def aclose(self) -> None:
-        """Kill, wait, remove the jail and the clone."""
-        with trio.CancelScope(shield=True):
-            await self._process.aclose()
-            if self._lifeline is not None:
-                self._lifeline.kill()  # before its end of the pipe tells it that the worker is gone
-                self._lifeline.wait()
-                self._lifeline = None
-            await self._resources.aclose()
-
-
-async def _shielded(remove: Callable[[], Awaitable[None]]) -> None:
-    with trio.CancelScope(shield=True):
-        await remove()
 
 
 @define(kw_only=True)
@@ -252,6 +159,10 @@ class Jail(Backend):
         """Tell what is wrong with the snapshot."""
         if self.options.root is not None:
             return "it takes no root tree", "give a zfs snapshot, --image DATASET@NAME, instead of --root"
+        if self.options.devices:
+            return "it shows jobs no devices but its own", "leave --device out, or use another machine's sandboxes"
+        if self.options.shm_size != SHM_SIZE:
+            return "FreeBSD has no /dev/shm", "leave --shm-size out"
         if self.options.image is None:
             return "it needs a zfs snapshot", "zfs snapshot DATASET@NAME, and give it as --image DATASET@NAME"
         if SNAPSHOT.fullmatch(self.options.image) is None:
@@ -267,17 +178,43 @@ class Jail(Backend):
             name = tag(str(task.uuid))
             clone = self._clone(name, size=task.limits.work_size)
             await clone.create()
-            resources.push_async_callback(_shielded, clone.remove)
+            resources.push_async_callback(shielded, clone.remove)
             try:
                 await self._furnish(clone, task)
             except OSError as error:
                 raise SandboxError(f"cannot prepare the sandbox: {error}") from error
+            supervision = Supervision(clone.path)
+            resources.push_async_callback(shielded, supervision.aclose)
             prison = Prison(name=name, run=self._run)
-            resources.push_async_callback(_shielded, prison.remove)
+            resources.push_async_callback(shielded, prison.remove)
             await prison.create(clone.disk, task.limits, network=self.options.network)
-            sandbox = JailSandbox(task, clone, prison, self.environment)
-            sandbox.keep(resources.pop_all())
-            return sandbox
+
+            async def look(_: Status) -> frozenset[str]:
+                has_hit = task.limits.memory is not None and await prison.ran_out_of_memory()
+                return frozenset({"memory"} if has_hit else ())  # of processes the kernel does not tell
+
+            return SupervisedSandbox(
+                directory=clone,
+                group=Cgroups(hierarchies=()).create(str(task.uuid), Limits()),
+                limits=task.limits,
+                supervision=supervision,
+                launch=self._describe(task, prison),
+                look=look,
+                resources=resources.pop_all(),
+            )
+
+    def _describe(self, task: Task, prison: Prison) -> Launch:
+        jexec = shutil.which("jexec", path=self.environment["PATH"]) or "/usr/sbin/jexec"
+        processes = "unlimited" if task.limits.pids is not None else str(rlimits.PROCESSES)
+        inner = ("/usr/bin/env", "-i", "/bin/sh", "-c", _INNER, "sh", processes)
+        script = interpreter(task.script, f"{view.BUILD}/{SCRIPT}")
+        return Launch(
+            command=(jexec, "-U", USER, prison.name, *inner, *script),
+            environment=self.environment,
+            owner=UID,
+            end=prison.end,
+            end_environment=self.environment,
+        )
 
     def _clone(self, name: str, *, size: int | None = None) -> Clone:
         snapshot = self._snapshot
@@ -293,13 +230,10 @@ class Jail(Backend):
     async def _furnish(self, clone: Clone, task: Task) -> None:
         """Put into a clone what a job needs. Raises OSError and SandboxError."""
         clone.write_script(SCRIPT, task.script)
-        environment = clone.disk / container.ENVIRONMENT_INSIDE.lstrip("/")
-        with environment.open("x") as file:
-            os.fchmod(file.fileno(), 0o400)
-            os.fchown(file.fileno(), UID, UID)
-            file.write(container.exports(container.variables(task, HOME, PATH)))
-        if self.options.network:
-            clone.write("/etc", "resolv.conf", view.resolver())
+        variables = clone.disk / inside.ENVIRONMENT.lstrip("/")
+        inside.write_variables(variables, task, HOME, inside.ROOT_PATH, owner=UID)
+        for name, text in etc.where(network=self.options.network).items():
+            clone.write("/etc", name, text)
         await clone.mount("/dev", "mount", "-t", "devfs", "-o", f"ruleset={_DEVFS_RULES}", "devfs")
         for bind in self.options.binds:
             await clone.share(bind.source, bind.target, writable=bind.writable)

@@ -8,19 +8,22 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 from uuid import uuid4
 
 from attrs import define, field
 
-from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Task, diagnosis, job_directory
-from builder_worker.sandbox.backends import overlay
-from builder_worker.sandbox.backends.bubblewrap import PATH, command_for
-from builder_worker.sandbox.linux import cgroups, seccomp, view
-from builder_worker.sandbox.linux.cgroups import out_of_memory, too_many_processes
+from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Task, diagnosis, job_directory, roots
+from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.linux import cgroups, devices, etc, seccomp, view
 from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over
-from builder_worker.sandbox.processes import container, launch, tools
+from builder_worker.sandbox.processes import inside, rlimits, tools
+from builder_worker.sandbox.processes.launch import Launch
+from builder_worker.sandbox.processes.supervision import Status
+from builder_worker.sandbox.script import interpreter
+from builder_worker.sandbox.supervised import SCRIPT
 
 RUNTIMES = ("crun", "runc")
 """What podman can start containers with, in its own order of preference: crun refuses hybrid control groups."""
@@ -38,13 +41,12 @@ _ISOLATION = (
         "--http-proxy=false",
         "--ipc=private",
         "--cgroupns=private",
-        f"--shm-size={view.SHM_SIZE}",
     ),
     *("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
     *(f"--hostname={view.HOSTNAME}", "--umask=0022", "--oom-score-adj=500"),
     *("--entrypoint=", "--image-volume=ignore", "--no-healthcheck"),  # an image has programs and files, and no say
     *(
-        f"--ulimit=core={tools.CORE_LIMIT}:{tools.CORE_LIMIT}",
+        f"--ulimit=core={rlimits.CORE}:{rlimits.CORE}",
         "--ulimit=nofile=1024:4096",
         f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}",
     ),
@@ -60,40 +62,18 @@ done
 exit 1
 """
 
+_ENTER = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 1; shift; done; shift; exec "$@"'
+"""Enters control groups."""
+
 _NOTHING = ("/usr/bin/env", "-i", "/bin/sh", "-c", "exit 0")
 """A job needs these two programs."""
-
-
-class PodmanSandbox(container.ContainerSandbox):
-    """A job in a podman container."""
-
-    podman: Sequence[str] = ()
-    """podman's command line up to the subcommand."""
-
-    limits: Limits = Limits()
-    """What the job is limited to, by podman or by the worker's groups."""
-
-    def limit_hit(self) -> str | None:
-        """Return what the container's groups counted: they are gone, but it was told before."""
-        if self.limits.memory is not None and self.was_hit("memory"):
-            return out_of_memory(self.limits.memory)
-        if self.limits.pids is not None and self.was_hit("pids"):
-            return too_many_processes(self.limits.pids)
-        return super().limit_hit()
-
-    async def discard(self) -> None:
-        """Remove the container, in whatever state it is."""
-        await self._podman(*_remove(self.directory.path.name))
-
-    async def _podman(self, *arguments: str) -> bytes:
-        return await tools.run(*self.podman, *arguments, environment=_environment())
 
 
 @define(kw_only=True)
 class Podman(Backend):
     """Makes sandboxes with podman."""
 
-    name = "podman"
+    name: ClassVar[str] = "podman"
 
     options: Options = field(factory=Options)
     groups: cgroups.Cgroups = field(factory=cgroups.find)
@@ -118,16 +98,30 @@ class Podman(Backend):
         if problem is None and not seccomp.supported():
             problem = ("there is no seccomp filter for this kind of machine", "use another sandbox")
         if problem is None and self.options.image is None:
-            problem = overlay.tree_problem(self.options)
+            problem = roots.problem(self.options.root) or self._tree_problem()
         if problem is None:
             problem = self._choose()
         if problem is not None:
             return Check(works=False, reason=problem[0], remedy=problem[1])
         limits = self.groups.limits if self._is_ours else cgroups.LIMITS
-        notes = (f"containers are started by {self._podman[-1]}", *diagnosis.notes(self.groups))
+        notes = (
+            f"containers are started by {self._podman[-1]}",
+            *diagnosis.notes(self.groups, network=self.options.network),
+        )
         if limits and not self._is_limited():
             limits, notes = frozenset(), (*notes, "podman puts containers where their limits do not hold")
-        return Check(works=True, limits=limits | {"work_size"}, notes=notes)
+        return Check(works=True, limits=limits | diagnosis.ALWAYS_LIMITED, notes=notes)
+
+    def _tree_problem(self) -> diagnosis.Problem | None:
+        """Return what rootless podman can't do to a tree that belongs to another user, or None."""
+        tree = self.options.root
+        if tree is None or os.geteuid() == 0 or os.access(tree / "etc", os.W_OK):
+            return None
+        missing = [*etc.missing(tree), *([] if os.path.lexists(tree / "etc/mtab") else ["/etc/mtab"])]
+        if not missing:
+            return None
+        what = f"{tree} belongs to another user and has no {missing[0]}, which rootless podman can't make"
+        return what, f"give the tree to the worker's user, or put empty files there: {', '.join(missing)}"
 
     def _choose(self) -> diagnosis.Problem | None:
         """Find a runtime that works here, or say why the last one does not."""
@@ -150,6 +144,8 @@ class Podman(Backend):
             return self._try(_limits(limits), look) is None
         if not any(each.version == 2 and "pids" in each.controllers for each in self.groups.hierarchies):
             return True  # rootless podman does not touch groups of version 1, nor show them
+        if not self.groups.is_settled:
+            return True  # to try it would move this process: a worker has done that, a check does not
         group = self.groups.create(f"probe-{uuid4()}", limits)
         try:
             return self._try([], look, entries=group.entries) is None
@@ -161,7 +157,8 @@ class Podman(Backend):
         """Run a command in a container; return what was complained about, or None."""
         user = _user(self.options.job_uids[0] if os.geteuid() == 0 else None)
         run = [*self._podman, "run", "--rm", *_ISOLATION, *user, "--network=none", *arguments, *self._what(), *command]
-        return tools.try_now(launch.enter_groups(entries, run), environment=_environment(), timeout=_TRY_TIMEOUT)
+        enter = ("/bin/sh", "-c", _ENTER, "sh", *map(str, entries), "--")
+        return tools.try_now([*enter, *run], environment=_environment(), timeout=_TRY_TIMEOUT)
 
     def _what(self) -> tuple[str, ...]:
         return (self.options.image,) if self.options.image is not None else ("--rootfs", f"{self.options.root}:O")
@@ -171,20 +168,28 @@ class Podman(Backend):
         if not self._podman and (problem := self._choose()) is not None:
             raise SandboxError(f"podman does not work: {problem[0]}; {problem[1]}")
 
-        def make(prepared: Prepared) -> Sandbox:
-            sandbox = PodmanSandbox(self._container(task, prepared), prepared)
-            sandbox.podman = self._podman
-            sandbox.limits = task.limits
-            return sandbox
+        def describe(prepared: Prepared) -> Launch:
+            return self._describe(task, prepared)
 
-        limits = task.limits if self._is_ours else Limits()
+        async def look(status: Status) -> frozenset[str]:
+            """Return what the container's groups counted: they are gone, but it was told before."""
+            asked = [name for name in ("memory", "pids") if getattr(task.limits, name) is not None]
+            return frozenset(name for name in asked if inside.was_hit(name, status.notes))
+
         return await open_sandbox(
-            task, self.options, self._own_groups, make, limits=limits, owner_of=lambda user: user.uid
+            task,
+            self.options,
+            self._own_groups,
+            describe,
+            limits=task.limits if self._is_ours else Limits(),
+            owner_of=lambda user: user.uid,
+            look=look,
         )
 
-    def _container(self, task: Task, prepared: Prepared) -> container.Command:
+    def _describe(self, task: Task, prepared: Prepared) -> Launch:
         directory, owner = prepared.directory, prepared.owner
-        variables = container.write_environment(directory, container.variables(task, view.HOME, PATH))
+        variables = directory.path / "environment"
+        inside.write_variables(variables, task, view.HOME, inside.PATH, owner=owner)
         profile = directory.path / "seccomp.json"
         profile.write_text(json.dumps(seccomp.oci_profile()))
         # All of /home, because in a tree that belongs to another user nothing can be made below its own.
@@ -194,7 +199,8 @@ class Podman(Backend):
             f"{directory.build}:{view.BUILD}",
             f"{directory.disk / 'homes'}:{Path(view.HOME).parent}",
             f"{directory.disk / 'tmp'}:/tmp",
-            f"{variables}:{container.ENVIRONMENT_INSIDE}:ro",
+            f"{variables}:{inside.ENVIRONMENT}:ro",
+            *(f"{path}:/etc/{path.name}:ro" for path in self._etc(directory, owner)),
             *(f"{bind.source}:{bind.target}{'' if bind.writable else ':ro'}" for bind in self.options.binds),
         ]
         for cache in self.options.caches:
@@ -208,13 +214,37 @@ class Podman(Backend):
             *(*self._podman, "run", f"--name={directory.path.name}", *_ISOLATION, *user, f"--workdir={view.BUILD}"),
             f"--network={'host' if self.options.network else 'none'}",
             f"--security-opt=seccomp={profile}",
+            f"--shm-size={self.options.shm_size}b",
+            *(f"--device={node.source}:{node.target}" for node in devices.show(self.options.devices, directory)),
             *([] if self._is_ours else _limits(task.limits)),
             *(f"--volume={volume}" for volume in volumes),
             *self._what(),
-            *container.inner(command_for(task.script)),
+            *inside.run_in_container(interpreter(task.script, f"{view.BUILD}/{SCRIPT}")),
         ]
-        end = [*self._podman, *_remove(directory.path.name)]
-        return container.Command(run=run, end=end, entries=prepared.group.entries, environment=_environment())
+        return Launch(
+            command=run,
+            environment=_environment(),
+            entries=prepared.group.entries,
+            owner=owner,
+            has_notes=True,
+            adopts=False,
+            end=(*self._podman, *_remove(directory.path.name)),
+            end_environment=_environment(),
+        )
+
+    def _etc(self, directory: JobDirectory, owner: int | None) -> list[Path]:
+        """Write the files of /etc that are not the system's own. What users an image has, podman alone knows."""
+        account = etc.Account(number=view.UID if owner is None else owner)
+        if self.options.image is not None:
+            texts = etc.where(network=self.options.network)
+        else:
+            texts = etc.texts(self.options.root, network=self.options.network, account=account)
+        place = directory.path / "etc"
+        place.mkdir()
+        for name, text in texts.items():
+            (place / name).write_bytes(text)
+            (place / name).chmod(0o644)
+        return [place / name for name in texts]
 
     async def clean_up(self) -> tuple[str, ...]:
         """Remove containers, control groups and work directories of workers that are gone."""

@@ -3,6 +3,7 @@
 Written after the manuals of zfs(8), mount_nullfs(8) and umount(8) in FreeBSD 13 and 14, where it has not run yet.
 """
 
+import errno
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,7 +15,7 @@ from attrs import define
 
 from builder.model import printable
 from builder_worker.sandbox import SandboxError
-from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.job_directory import JobDirectory, make_directory
 from builder_worker.sandbox.linux import view
 
 HOME = "/build-home"
@@ -55,7 +56,7 @@ class Clone(JobDirectory):
 
     async def _make(self) -> None:
         self.path.chmod(0o700)  # inside of a jail nobody comes from above, and the host has a nobody too
-        self.disk.mkdir(mode=0o755)
+        make_directory(self.disk, 0o755)
         quota = [] if self.size is None else ["-o", f"quota={self.size}"]
         await self.run(
             *("zfs", "clone", "-o", f"mountpoint={self.disk}", "-o", "atime=off", "-o", "setuid=off"),
@@ -65,11 +66,11 @@ class Clone(JobDirectory):
         for name in (view.BUILD, HOME):
             self.make_own(name.lstrip("/"), 0o755)
 
-    def write(self, directory: str, name: str, text: str) -> None:
+    def write(self, directory: str, name: str, text: bytes) -> None:
         """Write a file of the system, instead of the snapshot's, for all to read. Raises OSError and SandboxError."""
         path = _make_directory(self.disk, directory) / name
         path.unlink(missing_ok=True)  # it may be a link
-        with path.open("x") as file:
+        with path.open("xb") as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)
 
@@ -86,8 +87,14 @@ class Clone(JobDirectory):
         await self.mount(target, "mount_nullfs", "-o", "nosuid" if writable else "ro,nosuid", str(source))
 
     async def written(self, processes: Iterable[int]) -> int:  # noqa: ARG002 - zfs counts what they keep open too
-        """Return the bytes that the clone takes beyond its snapshot, with those of deleted files that are open."""
-        return int(await self.run("zfs", "list", "-H", "-p", "-o", "used", self.dataset))
+        """Return the bytes that the clone takes beyond its snapshot, with those of deleted files that are open.
+
+        Not what lies in it: that is a whole system, which others have filled the disk with. Raises OSError.
+        """
+        try:
+            return int(await self.run("zfs", "list", "-H", "-p", "-o", "used", self.dataset))
+        except SandboxError as error:
+            raise OSError(errno.EIO, str(error)) from error
 
     async def remove(self) -> None:
         """Unmount and destroy. Raises SandboxError."""
@@ -125,7 +132,7 @@ def _make_directory(root: Path, target: str) -> Path:
         if path.is_symlink():
             raise SandboxError(f"{target} leads through a link in the snapshot: take another place")
         try:
-            path.mkdir(exist_ok=True)
+            make_directory(path, 0o755)
         except OSError as error:
             raise SandboxError(f"cannot make {target} in the clone: {error.strerror}") from error
     return path

@@ -6,15 +6,25 @@ Written after the manuals of jail(8), jls(8), pkill(1) and rctl(8) in FreeBSD 13
 from collections.abc import Iterator
 from pathlib import Path
 
-import trio
 from attrs import define
 
-from builder_worker.sandbox import Limits, SandboxError
-from builder_worker.sandbox.freebsd.clone import Run, succeeds
+from builder_worker.sandbox import Limits
+from builder_worker.sandbox.freebsd.clone import Run
 from builder_worker.sandbox.linux import view
 
-KILL_TIMEOUT = 10.0
-"""Seconds in which the processes of a jail must be gone."""
+# Killed until nothing is left to kill: older kernels let a process escape that was just being forked. Rules stay without
+# their jail, and to remove them fails where there are none.
+_END = """
+jid=$(jls -j "$1" jid 2>/dev/null) || exit 0
+jail -R "$1"
+tries=1000
+while pkill -KILL -j "$jid"; do
+  [ $((tries -= 1)) -gt 0 ] || { echo "processes of the jail $1 that cannot be killed" >&2; exit 1; }
+  sleep 0.01
+done
+rctl -r "jail:$1" 2>/dev/null
+exit 0
+"""
 
 # What is off is off by default, but for what /etc/sysctl.conf says of security.jail.
 _PARAMETERS = (
@@ -43,24 +53,14 @@ class Prison:
         for rule in rules(limits):
             await self.run("rctl", "-a", f"jail:{self.name}:{rule}")
 
+    @property
+    def end(self) -> tuple[str, ...]:
+        """The command line that kills all that is in it and removes it, if it is there."""
+        return ("/bin/sh", "-c", _END, "sh", self.name)
+
     async def remove(self) -> None:
         """Kill all that is in it and remove it, if it is there. Raises SandboxError."""
-        try:
-            jid = (await self.run("jls", "-j", self.name, "jid")).decode().strip()
-        except SandboxError:
-            return  # there is none
-        await self.run("jail", "-R", self.name)
-        await self._wait_empty(jid)
-        # rules stay without their jail; it fails where there are none
-        await succeeds(self.run("rctl", "-r", f"jail:{self.name}"))
-
-    async def _wait_empty(self, jid: str) -> None:
-        """Kill until nothing is left to kill: older kernels let a process escape that was just being forked."""
-        with trio.move_on_after(KILL_TIMEOUT):
-            while await succeeds(self.run("pkill", "-KILL", "-j", jid)):  # noqa: ASYNC110 - nobody tells when one dies
-                await trio.sleep(0.01)
-            return
-        raise SandboxError(f"processes of the jail {jid} that cannot be killed")
+        await self.run(*self.end)
 
     async def ran_out_of_memory(self) -> bool:
         """Return whether the kernel noted that its limit of memory was hit."""

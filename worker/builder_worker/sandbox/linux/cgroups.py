@@ -13,15 +13,16 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
 from attrs import field, frozen
 
-from builder.sizes import format_size
 from builder_worker.sandbox import Limits, SandboxError
+from builder_worker.sandbox.linux import hierarchies
 from builder_worker.sandbox.owner import is_left_over, tag
+from builder_worker.sandbox.processes import supervisor
 
 WORKER_LEAF = "builder-worker"
 """The group that the worker moves itself to, because in version 2 a group that limits children holds no process."""
@@ -34,9 +35,19 @@ _DISCARD_TRIES = 20
 _CPU_PERIOD = 100_000
 """Microseconds over which CPU time is measured, the kernel's default."""
 
-_NO_DELEGATION = (
-    "start the worker by systemd with Delegate=yes in its unit, or by `systemd-run --user --scope -p Delegate=yes`"
-)
+_MOVE_TRIES = 5
+"""How often processes are moved from a group that must be empty: they may start others meanwhile."""
+
+_MARKS = ("user.delegate", "trusted.delegate")
+"""What systemd writes at a group with Delegate=yes, by its version."""
+
+
+def _delegate() -> str:
+    user = "--user " if os.geteuid() else ""
+    return (
+        "start the worker by systemd with Delegate=yes in its unit, "
+        f"or by `systemd-run {user}--scope -p Delegate=yes builder-worker ...`"
+    )
 
 
 @frozen(kw_only=True)
@@ -47,16 +58,6 @@ class _Controller:
     optional: frozenset[str] = frozenset()
     events: tuple[str, str] | None = None
     """A file, and the key in it that counts how often the limit was hit."""
-
-
-def out_of_memory(limit: int) -> str:
-    """Return what is said of a job that its limit of memory ended; ``limit`` in bytes."""
-    return f"out of memory (limit {format_size(limit)})"
-
-
-def too_many_processes(limit: int) -> str:
-    """Return what is said of a job that its limit of processes ended."""
-    return f"too many processes (limit {limit})"
 
 
 def _quota(limits: Limits) -> int:
@@ -93,24 +94,8 @@ _LIMIT_OF = {"memory": "memory", "pids": "pids", "cpu": "cpus"}
 _UNSEEN = {0}
 """What the kernel calls a process of another container, where this worker can't see it. To kill 0 is to kill oneself."""
 
-_SYSTEMD = "name=systemd"
-"""A hierarchy of version 1 without controllers. systemd-nspawn makes groups in it, of the names that it is in
-elsewhere, and leaves them; so the worker makes and removes them."""
-
 LIMITS = frozenset(_LIMIT_OF.values())
 """The fields of Limits that control groups can enforce."""
-
-
-@frozen(kw_only=True)
-class _Mount:
-    """A mounted hierarchy: its version, the group that its mount point shows, its controllers if version 1."""
-
-    version: int
-    point: Path
-    root: str
-    controllers: frozenset[str]
-    key: str
-    """What stands for it in /proc/self/cgroup; nothing for version 2."""
 
 
 @frozen(kw_only=True)
@@ -121,98 +106,91 @@ class Hierarchy:
     parent: Path
     controllers: frozenset[str]
 
+    def missing(self, controllers: frozenset[str]) -> frozenset[str]:
+        """Return which of these controllers do not yet reach the groups of jobs. Raises OSError."""
+        if self.version == 1:
+            return frozenset()
+        return (controllers & self.controllers) - set((self.parent / "cgroup.subtree_control").read_text().split())
 
-def _read_mounts(mountinfo: str) -> Iterator[_Mount]:
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        if kind in ("cgroup", "cgroup2"):
-            root, point = before.split(" ")[3:5]
-            words = frozenset(options.split(",")) if kind == "cgroup" else frozenset()
-            controllers = words & _LIMIT_OF.keys()
-            yield _Mount(
-                version=2 if kind == "cgroup2" else 1,
-                point=Path(point.encode().decode("unicode_escape")),
-                root=root,
-                controllers=controllers,
-                key=min(controllers | (words & {_SYSTEMD}), default=""),
-            )
+    def enable(self, controllers: frozenset[str]) -> None:
+        """Let groups of jobs be limited by these controllers. Raises OSError.
 
+        In version 2, that moves what is in the parent, this process first of all, to a group beside those of jobs.
+        """
+        missing = self.missing(controllers)
+        if not missing:
+            return
+        text = " ".join(f"+{name}" for name in sorted(missing))
+        for tries_left in reversed(range(_MOVE_TRIES)):
+            try:
+                (self.parent / "cgroup.subtree_control").write_text(text)
+            except OSError as error:
+                if error.errno != errno.EBUSY or not tries_left:
+                    raise
+                self._move_processes()
+            else:
+                return
 
-def _read_own(text: str) -> dict[str, str]:
-    """Return the own group by version 1 controller; the one of version 2 is under the empty name."""
-    own = {}
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        own.update(dict.fromkeys(controllers.split(","), path))
-    return own
-
-
-def _directory(mount: _Mount, own: dict[str, str]) -> Path | None:
-    path = own.get(mount.key)
-    if path is None or (mount.version == 1 and not mount.key):
-        return None
-    # A mount that shows another part of the tree shows nothing of ours but its top.
-    inside = os.path.relpath(path, mount.root) if path.startswith(mount.root) else "."
-    return mount.point / inside
+    def _move_processes(self) -> None:
+        leaf = self.parent / WORKER_LEAF
+        leaf.mkdir(exist_ok=True)
+        for pid in (self.parent / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                (leaf / "cgroup.procs").write_text(pid)
 
 
-def _is_ours(directory: Path) -> bool:
+def _may_write(directory: Path) -> bool:
     return os.access(directory, os.W_OK | os.X_OK) and os.access(directory / "cgroup.procs", os.W_OK)
 
 
-def _enable(parent: Path, wanted: frozenset[str]) -> Path:
-    """Let the children of a version 2 group be limited; return the group whose children are."""
-    if parent.name == WORKER_LEAF:
-        parent = parent.parent
-    missing = wanted - set((parent / "cgroup.subtree_control").read_text().split())
-    if not missing:
-        return parent
-    text = " ".join(f"+{name}" for name in sorted(missing))
+def _is_delegated(directory: Path) -> bool:
+    """Return whether a group of version 2 that this process may write to was given to it.
+
+    Root may write to each, also to that of a login with its shell and its sshd; and a user to all below its own manager's.
+    """
+    is_for_the_machine = not (directory / "cgroup.type").exists()  # it has no manager, and need not be empty
+    is_marked = any(_mark(directory, name) == b"1" for name in _MARKS)
+    is_given_to_this_user = not _may_write(directory.parent)
+    return is_for_the_machine or is_marked or is_given_to_this_user or _is_alone(directory)
+
+
+def _is_alone(directory: Path) -> bool:
+    ours = {os.getpid(), *supervisor.below(os.getpid(), supervisor.children())}
+    return ours.issuperset(map(int, (directory / "cgroup.procs").read_text().split()))
+
+
+def _mark(directory: Path, name: str) -> bytes:
     try:
-        (parent / "cgroup.subtree_control").write_text(text)
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        leaf = parent / WORKER_LEAF
-        leaf.mkdir(exist_ok=True)
-        for pid in (parent / "cgroup.procs").read_text().split():
-            with contextlib.suppress(ProcessLookupError):
-                (leaf / "cgroup.procs").write_text(pid)
-        (parent / "cgroup.subtree_control").write_text(text)
-    return parent
+        return os.getxattr(directory, name)
+    except OSError:  # there is none, or not for this user
+        return b""
 
 
 def _version_2(directory: Path) -> Hierarchy | None:
-    base = directory.parent if directory.name == WORKER_LEAF else directory
-    if not _is_ours(base):
+    # Only a worker makes a group of this name, and only in one that it was given.
+    parent = directory.parent if directory.name == WORKER_LEAF else directory
+    if not _may_write(parent) or (parent == directory and not _is_delegated(parent)):
         return None
-    wanted = frozenset((base / "cgroup.controllers").read_text().split()) & _LIMIT_OF.keys()
-    try:
-        return Hierarchy(version=2, parent=_enable(directory, wanted), controllers=wanted)
-    except OSError:  # no controllers, but groups that can be killed at once
-        return Hierarchy(version=2, parent=base, controllers=frozenset())
+    controllers = frozenset((parent / "cgroup.controllers").read_text().split()) & _LIMIT_OF.keys()
+    return Hierarchy(version=2, parent=parent, controllers=controllers)
 
 
-def find(proc: Path = Path("/proc/self")) -> "Cgroups":
-    """Return where this process may make groups. May move it to a group of its own below its present one."""
-    if not (proc / "cgroup").exists():
-        return Cgroups(hierarchies=())  # no Linux
-    own = _read_own((proc / "cgroup").read_text())
-    hierarchies: list[Hierarchy] = []
-    for mount in sorted(_read_mounts((proc / "mountinfo").read_text()), key=lambda mount: -mount.version):
-        directory = _directory(mount, own)
-        if directory is None or not directory.is_dir():
-            continue
-        if mount.version == 2:
-            hierarchy = _version_2(directory)
+def find(proc: Path = hierarchies.PROC) -> "Cgroups":
+    """Return where this process may make groups. It only looks."""
+    found: list[Hierarchy] = []
+    withheld = False
+    for place in hierarchies.places(proc):
+        if place.version == 2:
+            hierarchy = _version_2(place.directory)
             if hierarchy is not None:
-                hierarchies.append(hierarchy)
+                found.append(hierarchy)
+            else:
+                withheld = withheld or _may_write(place.directory)
         else:
-            controllers = mount.controllers - {name for other in hierarchies for name in other.controllers}
-            if (controllers or mount.key == _SYSTEMD) and _is_ours(directory):
-                hierarchies.append(Hierarchy(version=1, parent=directory, controllers=controllers))
-    return Cgroups(hierarchies=tuple(hierarchies))
+            controllers = place.controllers - {name for other in found for name in other.controllers}
+            if controllers and _may_write(place.directory):
+                found.append(Hierarchy(version=1, parent=place.directory, controllers=controllers))
+    return Cgroups(hierarchies=tuple(found), withheld=withheld)
 
 
 @frozen(kw_only=True)
@@ -220,6 +198,21 @@ class Cgroups:
     """The hierarchies in which this worker may make groups; none at all on a machine that delegates nothing."""
 
     hierarchies: tuple[Hierarchy, ...]
+    withheld: bool = False
+    """Whether there is a group that this process could write to, and that was not given to it."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether jobs can be limited without a move of this process."""
+        return not any(hierarchy.missing(hierarchy.controllers) for hierarchy in self.hierarchies)
+
+    def settle(self) -> None:
+        """Let jobs be limited by all controllers, which may move this process. Raises SandboxError."""
+        try:
+            for hierarchy in self.hierarchies:
+                hierarchy.enable(hierarchy.controllers)
+        except OSError as error:
+            raise SandboxError(f"cannot limit jobs by control groups: {error}; {_delegate()}") from error
 
     @property
     def limits(self) -> frozenset[str]:
@@ -231,7 +224,9 @@ class Cgroups:
         """What an operator can do to have all limits, or nothing."""
         if self.limits == LIMITS:
             return ""
-        return _NO_DELEGATION if os.geteuid() else "mount the cgroup controllers memory, pids and cpu"
+        if self.withheld:
+            return f"this worker's control group is shared with others and not delegated: {_delegate()}"
+        return _delegate() if os.geteuid() else "mount the cgroup controllers memory, pids and cpu"
 
     def create(self, name: str, limits: Limits) -> "Group":
         """Make the groups of one job. Raises SandboxError if a limit is asked for that cannot be enforced."""
@@ -244,7 +239,10 @@ class Cgroups:
             directories=tuple(hierarchy.parent / tag(name) for hierarchy in self.hierarchies),
             limits=limits,
         )
+        controllers = frozenset(name for name, limit in _LIMIT_OF.items() if limit in asked)
         try:
+            for hierarchy in self.hierarchies:
+                hierarchy.enable(controllers)
             group.make()
         except OSError as error:
             group.discard()
@@ -311,13 +309,10 @@ class Group:
                 return sum(_count(Path(path, events[0]), events[1]) for path, _, _ in os.walk(directory))
         return 0
 
-    def exceeded(self) -> str | None:
-        """Return which limit the job has hit, in words, or None."""
-        if self.limits.memory is not None and self._hits("memory"):
-            return out_of_memory(self.limits.memory)
-        if self.limits.pids is not None and self._hits("pids"):
-            return too_many_processes(self.limits.pids)
-        return None
+    def hit(self) -> frozenset[str]:
+        """Return which of its limits the job has hit: fields of Limits."""
+        asked = (name for name in ("memory", "pids") if getattr(self.limits, name) is not None)
+        return frozenset(name for name in asked if self._hits(name))
 
     def processes(self) -> frozenset[int]:
         """Return the processes that are in any of the groups, or in groups that a container program made below."""

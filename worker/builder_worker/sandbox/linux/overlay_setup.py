@@ -1,12 +1,11 @@
 """A program in the chain that starts an ``overlay`` sandbox: from the host's root to the root of a user namespace.
 
-    python overlay_setup.py enter|stay TREE DIRECTORY FIRST_UID COMMAND…
+    python overlay_setup.py TREE DIRECTORY FIRST_UID COMMAND…
 
 It makes a user namespace that owns 65536 users of the host from FIRST_UID on and in which it is user 0, and in a mount
 namespace of its own mounts TREE below DIRECTORY twice: at ``lower``, with its owners shifted to those users, and at
-``root``, with a writable layer on top. With "enter" it enters the user namespace; with "stay" it leaves that to the command,
-and puts on the seccomp filter in ``DIRECTORY/filter``. Then it becomes the command. Nothing of TREE is changed, and nothing is left
-when the command ends: the mounts go with the namespace.
+``root``, with a writable layer on top. It enters the user namespace and becomes the command. Nothing of TREE is changed,
+and nothing is left when the command ends: the mounts go with the namespace.
 
 It runs as a program because a process with threads, like the worker, cannot enter a user namespace. It imports
 nothing of the worker, for its time counts for every job.
@@ -28,7 +27,6 @@ _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_IDMAP = 1, 2, 4, 0x100000
-_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP = 28, 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,10 +34,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class _MountAttributes(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd"))
-
-
-class _FilterProgram(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
 
 def _check(what: str, result: int) -> int:
@@ -108,14 +102,6 @@ def _mount_shifted(tree: str, target: str, namespace: int) -> None:
     os.close(detached)
 
 
-def _put_on(path: str) -> None:
-    """Put a seccomp filter on this process and what it becomes; permitted, as it is root."""
-    code = os.read(descriptor := os.open(path, os.O_RDONLY), 1 << 20)
-    os.close(descriptor)
-    program = _FilterProgram(length=len(code) // 8, code=code)
-    _check("seccomp", _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program)))
-
-
 def _find(program: str) -> str:
     for directory in os.get_exec_path():
         if os.access(f"{directory}/{program}", os.X_OK):
@@ -132,7 +118,7 @@ def _enter(namespace: int) -> None:
 
 def main() -> None:
     """Make the namespaces and mounts, and become the command."""
-    mode, tree, directory, first_uid, *command = sys.argv[1:]
+    tree, directory, first_uid, *command = sys.argv[1:]
     program = _find(command[0])  # now: later, it may not be allowed to read Python's own modules
     namespace = _user_namespace(int(first_uid))
     _check("unshare", _libc.unshare(_CLONE_NEWNS))
@@ -142,10 +128,7 @@ def main() -> None:
     layers = "lowerdir=lower,upperdir=disk/upper,workdir=disk/scratch"  # relative: a path may hold colons
     _mount("overlay", "root", "overlay", _MS_NOSUID | _MS_NODEV, layers)
     os.chdir("/")
-    if mode == "enter":
-        _enter(namespace)
-    else:
-        _put_on(f"{directory}/filter")
+    _enter(namespace)
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and jobs would inherit it
         signal.signal(ignored, signal.SIG_DFL)
     os.execv(program, command)  # noqa: S606 - what it is for

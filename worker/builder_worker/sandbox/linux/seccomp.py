@@ -223,20 +223,9 @@ _BY_ARGUMENTS = {
 }
 """Calls that are refused for some arguments only."""
 
-FOR_CONTAINERS = frozenset(
-    {
-        *("mount", "umount2", "pivot_root", "open_tree", "move_mount", "mount_setattr", "open_tree_attr"),
-        *("fsopen", "fsconfig", "fsmount", "fspick", "clone", "unshare", "setns", "sethostname", "keyctl", "bpf"),
-    }
-)
-"""Calls that a program needs that makes a container, and has to refuse to the job itself."""
 
-
-def build(machine_name: str | None = None, *, allowed: frozenset[str] = frozenset()) -> bytes:
-    """Return the filter for a machine, of those that ``supported`` knows; by default for this one.
-
-    Calls that are ``allowed`` are left out of it.
-    """
+def build(machine_name: str | None = None) -> bytes:
+    """Return the filter for a machine, of those that ``supported`` knows; by default for this one."""
     machine = _MACHINES[machine_name or platform.machine()]
     numbers = machine.numbers
     code = [
@@ -248,9 +237,8 @@ def build(machine_name: str | None = None, *, allowed: frozenset[str] = frozense
     if machine.foreign_from is not None:
         code += [_instruction(_JUMP_GREATER_EQUAL, machine.foreign_from, otherwise=1), _refuse(errno.ENOSYS)]
     for name, number in sorted(numbers.items()):
-        if name not in allowed:
-            refuse = _refuse(errno.ENOSYS if name in _PROBED else errno.EPERM)
-            code.append(_for_number(number, _BY_ARGUMENTS.get(name, refuse)))
+        refuse = _refuse(errno.ENOSYS if name in _PROBED else errno.EPERM)
+        code.append(_for_number(number, _BY_ARGUMENTS.get(name, refuse)))
     return b"".join([*code, _allow()])
 
 

@@ -1,56 +1,42 @@
 """What a job sees of the file system, as arguments for bubblewrap.
 
-From the host: /usr and what belongs to it, and the few files of /etc that programs cannot do without. From a root
-tree: everything but the directories that are the sandbox's own. All of it is read-only.
+From the host: /usr and what belongs to it, and of /etc what ``etc`` says. From a root tree: everything but the
+directories that are the sandbox's own. All of it is read-only.
 """
 
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
+from builder_worker.sandbox.linux import devices, etc
+from builder_worker.sandbox.linux.etc import HOME, HOSTNAME
 from builder_worker.sandbox.options import Options
 
+__all__ = ["BUILD", "HOME", "HOSTNAME", "UID", "View", "kernel", "system"]
+
 BUILD = "/build"
-HOME = "/home/builder"
-HOSTNAME = "builder"
 UID = 1000
 """User and group of the job in its own eyes, the same on every machine."""
-
-SHM_SIZE = 64 * 1024 * 1024
-"""Bytes of /dev/shm, Docker's default; they count as memory of the job."""
 
 _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 """Directories beside /usr that are links into it, or on old systems not."""
 
-_ETC = ("alternatives", "debian_version", "fonts", "java-*", "ld.so.cache", "perl")
-"""What installed programs read, with nothing in it about the machine."""
+_SMALL = 64 * 1024
+"""Bytes of a file that is copied instead of mounted. The copy counts as memory of the job."""
 
-_ETC_NETWORK = (
-    "resolv.conf",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "pki/tls",
-    "pki/ca-trust",
-    "ca-certificates.conf",
-    "services",
-)
-
-_OWN = frozenset({"build", "dev", "home", "proc", "run", "sys", "tmp"})
-"""Top directories of a root tree that are not shown, because the sandbox has its own."""
-
-PASSWD = f"root:x:0:0:root:/root:/bin/sh\nbuilder:x:{UID}:{UID}:builder:{HOME}:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
-GROUP = f"root:x:0:\nbuilder:x:{UID}:\nnogroup:x:65534:\n"
-HOSTS = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost {HOSTNAME}\n"
-NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
+_OWN = frozenset({"build", "dev", "etc", "home", "proc", "run", "sys", "tmp"})
+"""Top directories of a root tree that are not shown as they are, because the sandbox has its own."""
 
 
 @frozen(kw_only=True)
 class View:
-    """Arguments for bubblewrap, and files of /etc to be made with the given text."""
+    """Arguments for bubblewrap, and files to be made with the given text."""
 
     arguments: tuple[str, ...]
-    files: dict[str, str]
+    files: dict[str, bytes]
 
 
 def _show(source: Path, target: str) -> Iterator[str]:
@@ -60,56 +46,53 @@ def _show(source: Path, target: str) -> Iterator[str]:
         yield from ("--ro-bind", str(source), target)
 
 
-def _of_host(*, network: bool) -> Iterator[str]:
+def _copy_or_bind(source: str, target: str, status: os.stat_result, files: dict[str, bytes]) -> Iterator[str]:
+    """Show something of /etc: a small file as a copy, for a hundred mounts cost more than all the rest of a sandbox."""
+    if status.st_mode == stat.S_IFREG | 0o644 and status.st_size <= _SMALL:
+        files[target] = Path(source).read_bytes()
+    else:
+        yield from ("--ro-bind", source, target)
+
+
+def _of_host(files: dict[str, bytes]) -> Iterator[str]:
     yield from ("--ro-bind", "/usr", "/usr")
     for name in _MERGED:
         path = Path("/", name)
         if path.exists() or path.is_symlink():
             yield from _show(path, f"/{name}")
-    for pattern in _ETC + (_ETC_NETWORK if network else ()):
-        for path in sorted(Path("/etc").glob(pattern)):
-            yield from ("--ro-bind", str(path.resolve()), str(path))
-    yield from ("--symlink", "../usr/lib/os-release", "/etc/os-release", "--dir", "/var")
-    yield from ("--symlink", "../tmp", "/var/tmp")  # noqa: S108 - the job's own
+    for name in etc.shown():
+        yield from _copy_or_bind(name, name, os.stat(name), files)  # noqa: PTH116 - where each link leads
+    yield from ("--dir", "/var", "--symlink", "../tmp", "/var/tmp")  # noqa: S108 - the job's own
 
 
-def _of_tree(root: Path, *, network: bool) -> Iterator[str]:
+def _of_tree(root: Path, files: dict[str, bytes]) -> Iterator[str]:
     for path in sorted(root.iterdir()):
         if path.name not in _OWN:
             yield from _show(path, f"/{path.name}")
-    if network and (root / "etc/resolv.conf").is_file() and not (root / "etc/resolv.conf").is_symlink():
-        yield from ("--ro-bind", str(Path("/etc/resolv.conf").resolve()), "/etc/resolv.conf")
-
-
-def _files_of_tree(root: Path) -> dict[str, str]:
-    """Add the job's user to a tree's own; a tree without such files keeps none."""
-    files = {}
-    for name, ours in (("passwd", PASSWD), ("group", GROUP)):
-        path = root / "etc" / name
-        if path.is_file() and not path.is_symlink():
-            line = next(line for line in ours.splitlines() if line.startswith("builder:"))
-            theirs = [other for other in path.read_text().splitlines() if not other.startswith("builder:")]
-            files[name] = "\n".join([*theirs, line, ""])
-    return files
+    # One by one: on a directory that is shown as a whole, nothing can be put in place of a link or of nothing.
+    directory = root / "etc"
+    for path in sorted(directory.iterdir()) if directory.is_dir() and not directory.is_symlink() else ():
+        target = f"/etc/{path.name}"
+        if path.is_symlink() and target not in files:
+            yield from _show(path, target)
+        elif target not in files:
+            yield from _copy_or_bind(str(path), target, path.lstat(), files)
 
 
 def system(options: Options) -> View:
-    """Return the read-only part of the view."""
-    if options.root is None:
-        files = {"passwd": PASSWD, "group": GROUP, "hosts": HOSTS, "nsswitch.conf": NSSWITCH}
-        return View(arguments=("--dir", "/etc", *_of_host(network=options.network)), files=files)
-    return View(arguments=tuple(_of_tree(options.root, network=options.network)), files=_files_of_tree(options.root))
+    """Return the read-only part of the view. Raises OSError."""
+    texts = etc.texts(options.root, network=options.network, account=etc.Account(number=UID))
+    files = {f"/etc/{name}": text for name, text in texts.items()}
+    arguments = tuple(_of_host(files) if options.root is None else _of_tree(options.root, files))
+    return View(arguments=("--perms", "0755", "--dir", "/etc", *arguments), files=files)
 
 
-def kernel() -> tuple[str, ...]:
-    """Return the arguments for /proc and a /dev that cannot be filled."""
+def kernel(options: Options, shown: Sequence[devices.Node] = ()) -> tuple[str, ...]:
+    """Return the arguments for /proc and a /dev that cannot be filled, with what an operator shows of the machine's."""
     return (
-        *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
-        *("--size", str(SHM_SIZE), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108 - the job's own
+        *("--proc", "/proc", "--dev", "/dev"),
+        *(part for node in shown for part in ("--perms", "0755", "--dir", str(node.target.parent))),
+        *(part for node in shown for part in ("--dev-bind", str(node.source), str(node.target))),
+        *("--remount-ro", "/dev"),
+        *("--size", str(options.shm_size), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108 - the job's own
     )
-
-
-def resolver() -> str:
-    """Return the host's resolv.conf, or nothing if it has none."""
-    path = Path("/etc/resolv.conf")
-    return path.read_text(errors="replace") if path.exists() else ""

@@ -1,9 +1,14 @@
 """Short runs of the system's own tools: mkfs, mount, rm."""
 
-import resource
+import importlib.util
+import os
 import shutil
+import struct
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 
 import trio
 
@@ -16,31 +21,49 @@ TIMEOUT = 300.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Users often have no sbin in their PATH."""
 
-CORE_LIMIT = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
-"""Bytes of a job's core file. 1 is what also stops handlers of core dumps, which would run outside of the sandbox; but
-where the worker was started with 0 it may not ask for more."""
-
-_HARD_DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-
-DESCRIPTORS = f"{min(1024, _HARD_DESCRIPTORS)}:{min(524_288, _HARD_DESCRIPTORS)}"
-"""Open files of one process of a job, soft and hard: what systemd gives to services, whatever the worker was given."""
-
-RESOURCES = (f"--core={CORE_LIMIT}", f"--nofile={DESCRIPTORS}")
-"""Arguments of prlimit for every job."""
-
-_HARD_PROCESSES = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-
-PROCESSES = 2048 if _HARD_PROCESSES == resource.RLIM_INFINITY else min(2048, _HARD_PROCESSES)
-"""Processes of a job's user, where no control group counts those of the job. All that this user runs counts, other
-jobs too if they are the same user's: no limit of a job, but fork bombs leave the machine alive."""
-
 ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
 """What tools see of the worker's environment: nothing."""
+
+
+UMASK = 0o022
+"""Whatever that of the worker is, which may be for its own files."""
 
 
 def find(name: str) -> str | None:
     """Return the path of a program, or None."""
     return shutil.which(name, path=_PATH)
+
+
+def write_private(path: Path, data: bytes, *, owner: int | None = None) -> None:
+    """Make a file that only this user may read, or another one. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+    with os.fdopen(descriptor, "wb") as file:
+        if owner is not None:
+            os.fchown(descriptor, owner, owner)
+        file.write(data)
+
+
+def python(module: ModuleType) -> tuple[str, ...]:
+    """Return the start of a command line that runs a module as a program, with the standard library alone: as it was
+    compiled for the worker, since to compile it anew takes as long as to run it.
+    """
+    assert module.__file__ is not None, "it is a file"
+    source, compiled = Path(module.__file__), Path(module.__cached__ or "")
+    return (sys.executable, "-I", "-S", str(compiled if _is_current(compiled, source) else source))
+
+
+def _is_current(compiled: Path, source: Path) -> bool:
+    """Return whether a file is what a source compiles to: an older one may lie there that nobody may write anew."""
+    try:
+        with compiled.open("rb") as file:
+            magic, by_hash, stamp = file.read(4), file.read(4), file.read(8)
+        status = source.stat()
+    except OSError:
+        return False
+    if any(by_hash):
+        return magic == importlib.util.MAGIC_NUMBER and stamp == importlib.util.source_hash(source.read_bytes())
+    time_and_size = struct.pack("<II", int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
+    return magic == importlib.util.MAGIC_NUMBER and stamp == time_and_size
 
 
 def first_line(data: bytes) -> str:
@@ -54,7 +77,7 @@ async def run(*command: str, timeout: float = TIMEOUT, environment: Mapping[str,
     with trio.move_on_after(timeout):
         try:
             done = await trio.run_process(
-                command, env=environment, cwd="/", check=False, capture_stdout=True, capture_stderr=True
+                command, env=environment, cwd="/", umask=UMASK, check=False, capture_stdout=True, capture_stderr=True
             )
         except OSError as error:
             raise SandboxError(f"cannot run {command[0]}: {error.strerror}") from error
@@ -73,6 +96,7 @@ def try_now(
             command,
             env=environment,
             cwd="/",
+            umask=UMASK,
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -1,0 +1,601 @@
+"""The supervisor: a small process between a worker and one job, which owns all of the job that runs and leaves nothing of it.
+
+It is run as ``python -I -S supervisor.py NAME`` by ``supervision``, in a directory that the job can't come to:
+
+    launch     what to start, what to look at, what to remove; see ``launch``. In the format of marshal, since to import
+               json takes as long as to start this program
+    socket     where a worker connects to it
+    console    what the job has written, as it came
+    times      when: pairs of 64 bits, the nanoseconds of the monotonic clock and the length that the console had then
+    status     how it ended, as JSON, from the moment on at which nothing of it is left
+
+Its standard input is the connection to the worker that started it, its standard output the socket on which others are
+taken. The worker says ``start`` when the launch is there, and ``end`` when the job is not wanted any more; the supervisor
+says ``output`` when there is some, and the status when all is over.
+
+Rules kept here:
+1. Where it adopts (Linux), a process that loses its parent becomes a child of the supervisor: "no children" means that
+   nothing of the job is left, and descent tells whose a process is.
+2. When the command ends, a limit is reached, the worker says so, or is gone for longer than it may, all of it is killed.
+3. Then, and only then, the status says how the command ended.
+4. What the job writes is read whether a worker is there or not.
+5. If the supervisor is killed the kernel kills the command. What else is left then, its worker finds: see ``supervision``.
+
+Nothing of the worker is imported, and little of the standard library: this start is what a job costs.
+"""
+
+from __future__ import annotations
+
+# pathlib, contextlib, signal and ctypes would each take longer to import than all of the rest:
+# ruff: noqa: PTH104, PTH112, PTH123, PTH208, SIM105
+import _signal  # type: ignore[import-not-found]  # what signal is made of
+import errno
+import marshal
+import os
+import resource
+import select
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+LAUNCH, SOCKET, CONSOLE, TIMES, STATUS = "launch", "socket", "console", "times", "status"
+START, END, OUTPUT = b"start", b"end", b"output"
+
+_LINK, _LISTENER = 0, 1
+
+FIRST_FILE = 10
+"""The descriptor of the first of a launch's files; the others follow."""
+
+READY, OVER = b"+", b"\4"
+"""What the shell inside of a sandbox says before and after the script, see ``inside``."""
+
+MAX_NOTES = 16 * 1024
+"""Bytes kept of what the programs around a job say: a few lines, unless the job got hold of the pipe."""
+
+MAX_MESSAGE = 256 * 1024
+"""Bytes of the longest message, a status with such notes."""
+
+_READ_SIZE = 64 * 1024
+"""Bytes read from the job at once, the size of a pipe."""
+
+_MAX_PIPE = 1024 * 1024
+"""Bytes that a job can make a pipe hold, by default."""
+
+_TIME_STEP = 10_000_000
+"""Nanoseconds: what is read within them has one time, so that a job that writes byte by byte makes no long list."""
+
+_START_TIMEOUT = 60.0
+"""Seconds in which a sandbox must be ready on a machine that is very busy."""
+
+_RETRY = 0.1
+"""Seconds between attempts to kill or remove what has not gone yet."""
+
+_REMOVE_TIMEOUT = 60.0
+"""Seconds for a container program to end while its container is removed, and for what removes it to succeed: on a machine
+that is very busy, such a program is at work for long until there is a container at all."""
+
+_TOOL_TIMEOUT = 60.0
+"""Seconds for one run of what removes a sandbox."""
+
+_POLITE_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
+"""What a service manager or a terminal sends to everyone: the supervisor must be the last to go."""
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        import _ctypes  # what ctypes is made of
+
+        _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"), (option, value, 0, 0, 0))  # type: ignore[arg-type]
+
+
+# --- processes of the machine --------------------------------------------------------------------------------------------
+
+
+def children() -> dict[int, list[int]]:
+    """Return the children of every process that /proc shows."""
+    found: dict[int, list[int]] = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                stat = file.read()
+        except OSError:
+            continue  # it is gone
+        parent = int(stat[stat.rindex(b")") + 2 :].split()[1])  # the name before it may hold anything
+        found.setdefault(parent, []).append(int(name))
+    return found
+
+
+def below(pid: int, family: dict[int, list[int]]) -> list[int]:
+    """Return all processes below one, of those that ``children`` has found."""
+    found: list[int] = []
+    pending = [pid]
+    while pending:
+        more = family.get(pending.pop(), [])
+        found += more
+        pending += more
+    return found
+
+
+def kill_all(pids: Iterable[int]) -> bool:
+    """Kill processes; return whether there was one that this process may kill."""
+    killed = False
+    for pid in pids:
+        try:
+            os.kill(pid, _signal.SIGKILL)
+            killed = True
+        except ProcessLookupError:
+            killed = True
+        except PermissionError:
+            pass  # it became another user's, through a set-uid program
+    return killed
+
+
+# --- the job --------------------------------------------------------------------------------------------------------------
+
+
+class Supervisor:
+    """One job, from its start until nothing of it is left. The fields of ``launch`` are those of ``launch.Launch``."""
+
+    def __init__(self, launch: dict[str, Any]) -> None:
+        self._launch = launch
+        self._adopts: bool = launch["adopts"]
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[], object]] = {}
+        self._command = 0
+        self._ended: int | None = None  # how the command did, as waitpid says it
+        self._remover: int | None = None
+        self._removed: int | None = None  # how the last run of what removes the sandbox ended
+        self._output = self._notes = self._gate = -1
+        self._said = b""
+        self._size = 0
+        self._timed = 0  # the nanoseconds of the last entry in the times
+        self._stopped: str | None = None
+        self._wanted = True  # whether the job is to go on
+        self._was_killed = False
+        self._gone_at: float | None = None  # when the worker was
+        self._begun = self._heard = time.monotonic()
+        self._console = os.open(CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._times = os.open(TIMES, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+
+    def run(self) -> None:
+        """Run the job to its end, and say how it was."""
+        self._register(_LINK, self._hear)
+        self._watch_children()
+        try:
+            self._start()
+        except OSError as error:
+            notes = f"{error.filename or 'the supervisor'}: {error.strerror}"
+            _say(code=None, signal=None, stopped=None, notes=notes, left=None)
+            return
+        while self._wanted and not self._has_ended():
+            self._wait()
+        self._was_killed = not self._has_ended()
+        left = self._end()
+        self._drain()
+        _say(**self._conclude(), left=left)
+
+    # --- what happens
+
+    def _register(self, descriptor: int, handler: Callable[[], object]) -> None:
+        os.set_blocking(descriptor, False)
+        self._handlers[descriptor] = handler
+        self._poll.register(descriptor, select.POLLIN)
+
+    def _forget(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+        del self._handlers[descriptor]
+
+    def _wait(self, longest: float = float("inf")) -> None:
+        """Handle what comes next, within some seconds and before the next limit in time is reached."""
+        now = time.monotonic()
+        left = min(longest, *(at - now for at, _ in self._limits()))
+        # no deadline if there is none: a job takes as long as it takes
+        for descriptor, _ in self._poll.poll(None if left == float("inf") else max(0.0, left * 1000)):
+            if descriptor in self._handlers:
+                self._handlers[descriptor]()
+        now = time.monotonic()
+        for at, reason in self._limits():
+            if now >= at:
+                self._stop(reason)
+
+    def _limits(self) -> list[tuple[float, str | None]]:
+        """Return when the job must end at the latest, and why."""
+        limits: list[tuple[float, str | None]] = [(float("inf"), None)]
+        if not self._wanted:
+            return limits
+        timeout, max_silent = self._launch["timeout"], self._launch["max_silent"]
+        if timeout is not None:
+            limits.append((self._begun + timeout, f"time limit of {timeout:g} s exceeded"))
+        if max_silent is not None:
+            limits.append((self._heard + max_silent, f"no output for {max_silent:g} s"))
+        if self._gate >= 0:
+            limits.append((self._begun + _START_TIMEOUT, f"the sandbox was not ready within {_START_TIMEOUT:g} s"))
+        if self._gone_at is not None:
+            limits.append((self._gone_at + self._launch["worker_grace"], None))
+        return limits
+
+    def _stop(self, reason: str | None) -> None:
+        if self._wanted:
+            self._wanted = False
+            self._stopped = reason
+
+    def _hear(self) -> None:
+        """Read what the worker says; without one, wait for another as long as there is time."""
+        try:
+            said = os.read(_LINK, MAX_MESSAGE)
+        except ConnectionResetError:
+            said = b""
+        if said == END:
+            self._stop(None)
+        elif not said:
+            self._forget(_LINK)
+            self._gone_at = time.monotonic()
+            self._register(_LISTENER, self._accept)
+
+    def _accept(self) -> None:
+        import _socket  # what socket is made of; only this needs it
+
+        descriptor, _ = _socket.socket(fileno=os.dup(_LISTENER))._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+        peer = _socket.socket(fileno=descriptor)
+        if sys.platform == "linux":
+            number = int.from_bytes(peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 4), sys.byteorder)
+            if number in below(os.getpid(), children()):  # a job without a sandbox is the worker's user
+                peer.close()
+                return
+        os.dup2(descriptor, _LINK)
+        peer.close()
+        self._forget(_LISTENER)
+        self._gone_at = None
+        self._register(_LINK, self._hear)
+
+    def _watch_children(self) -> None:
+        wakeup, alarm = os.pipe()
+        os.set_blocking(alarm, False)
+        _signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        self._register(wakeup, lambda: _read(wakeup, 4096))
+
+    # --- the start
+
+    def _start(self) -> None:
+        """Start the command. Raises OSError, with what was tried as its file name."""
+        if self._adopts:
+            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        for number, data in enumerate(self._launch["files"], FIRST_FILE):
+            _put_at(number, data)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        self._output, output = os.pipe()
+        if self._launch["owner"] is not None and sys.platform == "linux":
+            os.fchown(output, self._launch["owner"], -1)  # so that the job can open /dev/stderr
+        streams = [nothing, output, output]
+        if self._launch["has_notes"]:
+            self._notes, streams[2] = os.pipe()
+            self._register(self._notes, self._read_notes)
+        if self._launch["has_gate"]:
+            streams[0], self._gate = os.pipe()
+        self._register(self._output, self._read_output)
+        self._command = _fork(self._launch["command"], self._launch["environment"], streams, self._become_job)
+        for descriptor in {nothing, *streams}:
+            os.close(descriptor)
+        for number in range(FIRST_FILE, FIRST_FILE + len(self._launch["files"])):
+            os.close(number)
+
+    def _become_job(self) -> None:
+        """Be in the child what the job is to be. Raises OSError."""
+        launch, supervisor = self._launch, os.getppid()
+        os.umask(0o022)
+        try:
+            # so that the kernel, when the whole machine is out of memory, ends jobs before workers
+            _write("/proc/self/oom_score_adj", b"500")
+        except OSError:
+            pass
+        for number, limit in launch["rlimits"].items():
+            resource.setrlimit(number, limit)
+        os.nice(launch["niceness"])
+        for entry in launch["entries"]:  # what follows counts as the job's
+            _write(entry, b"0")
+        if launch["user"] is not None:
+            os.setgroups([])
+            os.setresgid(*[launch["user"]] * 3)
+            os.setresuid(*[launch["user"]] * 3)
+        os.chdir(launch["directory"])
+        if launch["adopts"]:
+            _prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL)
+            if os.getppid() != supervisor:  # it is gone already
+                os._exit(1)
+
+    # --- what it writes
+
+    def _read_output(self) -> None:
+        data = _read(self._output, _READ_SIZE)
+        if data is None:
+            return
+        if not data:
+            self._forget(self._output)  # the job has closed its output, and may go on without
+            return
+        self._heard = time.monotonic()
+        limit = self._launch["max_console"]
+        room = len(data) if limit is None else limit - self._size
+        self._append(data[:room])
+        if len(data) > room:
+            self._stop_reading(f"more than {limit} bytes of console output")
+
+    def _stop_reading(self, reason: str) -> None:
+        if self._output in self._handlers:
+            self._forget(self._output)
+        self._stop(reason)
+
+    def _append(self, data: bytes) -> None:
+        try:
+            while data:
+                written = os.write(self._console, data)
+                self._size += written
+                data = data[written:]
+            now = time.monotonic_ns()
+            if now - self._timed > _TIME_STEP:
+                self._timed = now
+                os.lseek(self._times, 0, os.SEEK_END)
+            else:
+                os.lseek(self._times, -16, os.SEEK_END)
+            os.write(self._times, now.to_bytes(8, "little") + self._size.to_bytes(8, "little"))
+        except OSError as error:
+            self._stop_reading(f"the console can't be written: {error.strerror}")
+        try:
+            os.write(_LINK, OUTPUT)
+        except OSError:
+            pass  # the worker has enough of these to read, or is gone
+
+    def _drain(self) -> None:
+        """Read what is still in the pipe; its end is not waited for, since who still holds it has escaped."""
+        for _ in range(0, _MAX_PIPE, _READ_SIZE):
+            if self._output in self._handlers:
+                self._read_output()
+            if self._notes in self._handlers:
+                self._read_notes()
+
+    def _read_notes(self) -> None:
+        """Read what the programs around the job say, and let the script go when all is ready."""
+        data = _read(self._notes, MAX_NOTES)
+        if data is None:
+            return
+        self._said += data[: MAX_NOTES - len(self._said)]
+        if not data:
+            self._forget(self._notes)
+        elif self._gate >= 0 and self._said.startswith(READY):
+            try:
+                os.write(self._gate, b"go\n")
+            except BrokenPipeError:
+                pass  # it has ended meanwhile
+            os.close(self._gate)
+            self._gate = -1
+
+    # --- the end
+
+    def _has_ended(self) -> bool:
+        """Take other children that have ended, and return whether the command has: it is left as it is, so that the
+        number of its process group stays its own until the group is killed.
+        """
+        while info := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if info.si_pid == self._command:
+                return True
+            os.waitpid(info.si_pid, 0)
+        return False
+
+    def _reap(self) -> bool:
+        """Take all children that have ended; return whether something of the job is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return self._adopts or self._ended is None
+            if pid == self._command:
+                self._ended = status
+            elif pid == self._remover:
+                self._remover, self._removed = None, status
+
+    def _end(self) -> str | None:
+        """Kill what is left and wait until it is gone; return what is not, in words."""
+        if self._adopts or not self._launch["end"]:
+            self._kill()
+        else:
+            self._end_container()
+        if not self._launch["end"]:
+            return None
+        deadline = time.monotonic() + _REMOVE_TIMEOUT
+        self._wait_remover()  # it began before all was over
+        while self._run_remover() != 0:
+            if time.monotonic() > deadline:
+                return f"{self._launch['end'][0]} fails to remove it"
+            time.sleep(_RETRY)
+        return None
+
+    def _kill_group(self) -> None:
+        try:
+            os.killpg(self._command, _signal.SIGKILL)  # all at once: a fork bomb that stays in its group has no chance
+        except OSError:
+            pass  # nobody is left in it, or only what belongs to others
+
+    def _kill(self) -> None:
+        self._kill_group()
+        while self._reap():
+            own = below(os.getpid(), children()) if self._adopts else []
+            if not kill_all(own or ([self._command] if self._ended is None else [])):
+                self._append(b"builder-worker: processes that became another user's can't be killed, and run on\n")
+                return
+            self._wait(_RETRY)
+
+    def _end_container(self) -> None:
+        """End a container whose program leaves it running when it is killed itself: by what removes it, again and again
+        while the program lives, for it may be about to make it.
+        """
+        deadline = time.monotonic() + _REMOVE_TIMEOUT
+        while self._reap():
+            if time.monotonic() > deadline:
+                self._kill_group()
+            elif self._was_killed and self._remover is None:
+                self._start_remover()
+            self._wait(_RETRY)
+
+    def _start_remover(self) -> None:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        command: list[str] = self._launch["end"]
+        self._removed = None
+        self._remover = _fork(command, self._launch["end_environment"], [nothing] * 3)
+        os.close(nothing)
+
+    def _run_remover(self) -> int | None:
+        """Run what removes the sandbox and return its status."""
+        self._start_remover()
+        self._wait_remover()
+        return self._removed
+
+    def _wait_remover(self) -> None:
+        deadline = time.monotonic() + _TOOL_TIMEOUT
+        self._reap()
+        while self._remover is not None:
+            if time.monotonic() > deadline:
+                kill_all([self._remover])
+            self._wait(_RETRY)
+            self._reap()
+
+    def _conclude(self) -> dict[str, Any]:
+        """Return how the script ended, with neither a code nor a signal if it did not come to it."""
+        code = -_signal.SIGKILL if self._ended is None else os.waitstatus_to_exitcode(self._ended)
+        notes = self._said
+        if self._launch["has_notes"]:
+            before, _, notes = self._said.removeprefix(READY).partition(OVER)
+            has_begun = self._said.startswith(READY)
+            if not has_begun and not self._was_killed:
+                return {"code": None, "signal": None, "stopped": self._stopped, "notes": _text(before)}
+            if code < 0 or (self._was_killed and (not has_begun or code == 128 + _signal.SIGKILL)):
+                code = -_signal.SIGKILL  # what would have passed on the script's own was killed
+            elif before and 128 < code <= 128 + _signal.NSIG:
+                code = 128 - code  # the shell has said it in words, too
+        return {
+            "code": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+            "stopped": self._stopped,
+            "notes": _text(notes),
+        }
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _find(program: str, path: str) -> str:
+    """Return the place of a program, now: the user that its process becomes may not read Python's own modules later."""
+    for directory in path.split(":") if "/" not in program else ():
+        if os.access(f"{directory}/{program}", os.X_OK):
+            return f"{directory}/{program}"
+    return program
+
+
+def _fork(
+    command: list[str], environment: dict[str, str], streams: list[int], prepare: Callable[[], None] | None = None
+) -> int:
+    """Start a program in a session of its own and return its number. Raises OSError."""
+    program = _find(command[0], environment.get("PATH", os.defpath))
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            for number in (*_POLITE_SIGNALS, _signal.SIGPIPE, _signal.SIGXFSZ):
+                _signal.signal(number, _signal.SIG_DFL)
+            for number, descriptor in enumerate(streams):
+                os.dup2(descriptor, number)
+            if prepare is not None:
+                prepare()
+            os.execve(program, command, environment)  # noqa: S606 - no shell is wanted
+        except OSError as error:
+            os.write(tell, f"{error.errno} {error.filename or command[0]}".encode())
+        except ValueError as error:
+            os.write(tell, f"{errno.EINVAL} {error}".encode())
+        finally:
+            os._exit(1)
+    os.close(tell)
+    said = os.read(told, 4096)
+    os.close(told)
+    if said:
+        os.waitpid(pid, 0)
+        number_, _, name = said.decode(errors="replace").partition(" ")
+        raise OSError(int(number_), os.strerror(int(number_)), name)
+    return pid
+
+
+def _put_at(number: int, data: bytes) -> None:
+    """Make a file in memory, to be read from its start at a descriptor that the command inherits."""
+    descriptor = os.memfd_create("builder")
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.dup2(descriptor, number)
+    os.close(descriptor)
+
+
+def _write(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, data)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, size: int) -> bytes | None:
+    """Return what is there, empty at the end, None when nothing is there now."""
+    try:
+        return os.read(descriptor, size)
+    except BlockingIOError:
+        return None
+
+
+def _say(**status: int | str | None) -> None:
+    """Write down how the job ended, and tell it. A crash of the machine takes the job with its status: nothing is synced."""
+    from _json import encode_basestring_ascii as quote  # which json is made of
+
+    texts = (
+        f'"{name}": {"null" if value is None else quote(value) if isinstance(value, str) else value}'
+        for name, value in status.items()
+    )
+    message = f"{{{', '.join(texts)}}}\n".encode()
+    try:
+        with open(f"{STATUS}.part", "wb") as file:
+            file.write(message)
+        os.rename(f"{STATUS}.part", STATUS)
+    except OSError:
+        pass  # without a sandbox, a job can remove the directory
+    try:
+        os.set_blocking(_LINK, True)
+        os.write(_LINK, message)
+    except OSError:
+        pass  # the worker is gone
+
+
+def main() -> None:
+    """Supervise a job as the module's docstring says."""
+    for number in _POLITE_SIGNALS:
+        _signal.signal(number, _signal.SIG_IGN)
+    # no deadline: it starts early, and the worker's end is the end of its input
+    if os.read(_LINK, MAX_MESSAGE) == START:
+        with open(LAUNCH, "rb") as file:
+            launch = marshal.load(file)  # noqa: S302 - the worker's own
+        Supervisor(launch).run()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
