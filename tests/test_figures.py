@@ -98,6 +98,8 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "for each path a digest of 12 bytes", "builder_server.results:DIGEST_SIZE", plain),
     ("docs/architecture.md", "unfolds to 1000 pieces at once |", "builder_server.workers:MAX_PIECES", number),
     ("docs/architecture.md", "| uploads | 2 at once;", "builder_server.upload:PARALLEL", number),
+    ("docs/architecture.md", "waits up to 30 seconds for others", "builder.runtime.sqlite:LOCK_TIMEOUT", duration),
+    ("CHANGES.md", "is waited for: up to 30 seconds", "builder.runtime.sqlite:LOCK_TIMEOUT", duration),
     ("docs/architecture.md", "less than 64 MiB free", "builder_server.room:MIN_ROOM", size),
     (
         "docs/architecture.md",
