@@ -94,6 +94,7 @@ class Injected:
     server: LocalServer | None = None
     worker: ScriptedPeer | None = None
     met: bool = False
+    passed: bool = False
 
     def happen(self) -> None:
         """Let a fault of the surroundings happen."""
@@ -119,19 +120,24 @@ class Injected:
             if self.met:
                 return await original(*arguments, **options)
             self.met = True
-            while self.worker is None:  # noqa: ASYNC110 - a moment
-                await trio.sleep(0.001)
-            self.happen()
-            await trio.testing.wait_all_tasks_blocked(0.01)  # everybody has noticed
-            if self.fault == "ours, late" and isinstance(made := await original(*arguments, **options), ConsoleWriter):
-                made.close()
-            self.fail()
-            return await original(*arguments, **options)
+            try:
+                while self.worker is None:  # noqa: ASYNC110 - a moment
+                    await trio.sleep(0.001)
+                self.happen()
+                await trio.testing.wait_all_tasks_blocked(0.01)  # everybody has noticed
+                if self.fault == "ours, late":
+                    made = await original(*arguments, **options)
+                    if isinstance(made, ConsoleWriter):
+                        made.close()
+                self.fail()
+                return await original(*arguments, **options)
+            finally:
+                self.passed = True
 
         def direct(*arguments: Any, **options: Any) -> Any:
             if self.met:
                 return original(*arguments, **options)
-            self.met = True
+            self.met = self.passed = True
             self.happen()
             if self.fault == "ours, late":
                 original(*arguments, **options)
@@ -193,7 +199,7 @@ async def test_a_fault_at_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         injected.server = server
         await do(server, schedule("a"))
         await try_a_build(server, injected, ends, lose=step in OF_A_LOSS)
-        await eventually(lambda: injected.met, what=step)
+        await eventually(lambda: injected.passed, what=step)
         if fault != "stop":
             await eventually_async(lambda: has_ended(server), what="the end of the build")
             assert not ends or ends[-1] == b"end"
