@@ -58,7 +58,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     # page, what it says, the constant, how it is written
     (
         "README.md",
-        "| 90 % of the machine's or the worker's own",
+        "| 90 % of ",
         "builder_worker.allowances:MEMORY_FOR_JOBS",
         percent,
     ),
@@ -121,7 +121,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/linux.md", "`--job-timeout`, one hour |", "builder_server.cli:JOB_TIMEOUT", spelled(duration)),
     (
         "docs/linux.md",
-        "| 90 % of the machine's, or of what",
+        "| 90 % of ",
         "builder_worker.allowances:MEMORY_FOR_JOBS",
         percent,
     ),
