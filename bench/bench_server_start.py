@@ -7,6 +7,7 @@ answer to info take meanwhile.
 """
 
 import contextlib
+import os
 import sqlite3
 import sys
 import tempfile
@@ -41,6 +42,7 @@ async def prepare(root: Path, builds: int, size: int) -> None:
                 for _ in range(size // MB):
                     file.write(piece)
         server.kill()
+    os.sync()  # else the server waits for what was written here
 
 
 async def measure(root: Path) -> None:

@@ -178,7 +178,7 @@ async def run(runs: int) -> None:
 
 
 @click.command()
-@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Runs of each, for the median.")
+@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Runs of each, for the median.")
 def main(runs: int) -> None:
     """Measure what builder-server carries."""
     trio.run(run, runs)

@@ -58,7 +58,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     # page, what it says, the constant, how it is written
     (
         "README.md",
-        "| 90 % of the machine's, divided by `--slots` |",
+        "| 90 % of ",
         "builder_worker.allowances:MEMORY_FOR_JOBS",
         percent,
     ),
@@ -97,7 +97,9 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "| artifacts of a build | 1 000 000;", "builder.execution:MAX_ARTIFACTS", number),
     ("docs/architecture.md", "for each path a digest of 12 bytes", "builder_server.results:DIGEST_SIZE", plain),
     ("docs/architecture.md", "unfolds to 1000 pieces at once |", "builder_server.workers:MAX_PIECES", number),
-    ("docs/architecture.md", "| uploads | 2 at once |", "builder_server.upload:PARALLEL", number),
+    ("docs/architecture.md", "| uploads | 2 at once;", "builder_server.upload:PARALLEL", number),
+    ("docs/architecture.md", "waits up to 30 seconds for others", "builder.runtime.sqlite:LOCK_TIMEOUT", duration),
+    ("CHANGES.md", "is waited for: up to 30 seconds", "builder.runtime.sqlite:LOCK_TIMEOUT", duration),
     ("docs/architecture.md", "less than 64 MiB free", "builder_server.room:MIN_ROOM", size),
     (
         "docs/architecture.md",
@@ -119,7 +121,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/linux.md", "`--job-timeout`, one hour |", "builder_server.cli:JOB_TIMEOUT", spelled(duration)),
     (
         "docs/linux.md",
-        "| 90 % of the machine's, divided by slots |",
+        "| 90 % of ",
         "builder_worker.allowances:MEMORY_FOR_JOBS",
         percent,
     ),

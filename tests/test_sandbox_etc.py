@@ -53,8 +53,11 @@ def tree_with(script: str) -> Iterator[Path]:
         yield path
 
 
-CASES = [(*subject, tree) for subject in SUBJECTS for tree in TREES if subject != ("podman", "user") or tree == "files"]
-"""Rootless podman can't make files in a tree of another user, and says so."""
+CASES = [
+    *((*subject, tree) for subject in SUBJECTS if subject[0] != "podman" for tree in TREES),
+    *(("podman", "root", tree) for tree in ("links", "no directory")),
+    ("podman", "user", "files"),  # it can't make files in a tree of another user, and says so
+]
 
 
 @pytest.mark.parametrize(("backend", "privilege", "tree"), CASES)

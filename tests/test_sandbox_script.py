@@ -1,9 +1,10 @@
 """Scripts as they come from editors, in every back end: by their first line, by the shell, or not at all but with a word."""
 
 import codecs
+from collections.abc import Iterator
 
 import pytest
-from worker_sandboxes import builder_worker, need
+from sandbox_runs import Driver, driver
 
 from builder_worker.sandbox.script import interpreter
 
@@ -28,17 +29,21 @@ SCRIPTS = {
 """What a script is, its exit code, and how the lines begin that are to be seen first."""
 
 
-@pytest.mark.parametrize("backend", ["bubblewrap", "none"])
+@pytest.fixture(scope="module", params=[("bubblewrap", "user"), ("none", "user")], ids="-".join)
+def worker(request: pytest.FixtureRequest) -> Iterator[Driver]:
+    with driver(*request.param) as started:
+        yield started
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_is_run_by_its_first_line_or_it_is_told_why_not(backend: str, name: str) -> None:
-    need(backend)
+def test_a_script_is_run_by_its_first_line_or_it_is_told_why_not(worker: Driver, name: str) -> None:
     script, code, expected = SCRIPTS[name]
-    done = builder_worker("run", f"--sandbox={backend}", "-", stdin=script)
-    lines = done.stdout.splitlines()
+    outcome = worker.run(script)
+    lines = outcome.output.splitlines()
     for line, beginning in zip(lines, expected, strict=False):
-        assert line.startswith(beginning), done.stdout
-    assert f"exited {code} after" in lines[-1], done.stdout
-    assert done.stdout.count("builder-worker: the") == sum(line.startswith("builder-worker") for line in expected)
+        assert line.startswith(beginning), outcome
+    assert outcome.code == code, outcome
+    assert outcome.output.count("builder-worker: the") == sum(line.startswith("builder-worker") for line in expected)
 
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])

@@ -44,12 +44,13 @@ from builder.errors import ConnectionEnded
 from builder.execution import ExecutionEnd, FinishedHead, FinishedReader, artifact_head, finished_head
 from builder.messages import Observe, Output, Success
 from builder.model import Aborted, Artifact, Exited, Instant
+from builder.runtime import sqlite
 from builder.runtime.channel import BODY_SIZE
 from builder.runtime.nurseries import plain_nursery
 from builder_server import attempt, console, workers
 from builder_server.console import ConsoleWriter
 from builder_server.memory import SharingChannel
-from builder_server.owner import Attachment
+from builder_server.owner import Attachment, Owner
 from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
 from builder_server.server import wall_clock
@@ -93,6 +94,7 @@ class Injected:
     server: LocalServer | None = None
     worker: ScriptedPeer | None = None
     met: bool = False
+    passed: bool = False
 
     def happen(self) -> None:
         """Let a fault of the surroundings happen."""
@@ -118,19 +120,24 @@ class Injected:
             if self.met:
                 return await original(*arguments, **options)
             self.met = True
-            while self.worker is None:  # noqa: ASYNC110 - a moment
-                await trio.sleep(0.001)
-            self.happen()
-            await trio.testing.wait_all_tasks_blocked(0.01)  # everybody has noticed
-            if self.fault == "ours, late" and isinstance(made := await original(*arguments, **options), ConsoleWriter):
-                made.close()
-            self.fail()
-            return await original(*arguments, **options)
+            try:
+                while self.worker is None:  # noqa: ASYNC110 - a moment
+                    await trio.sleep(0.001)
+                self.happen()
+                await trio.testing.wait_all_tasks_blocked(0.01)  # everybody has noticed
+                if self.fault == "ours, late":
+                    made = await original(*arguments, **options)
+                    if isinstance(made, ConsoleWriter):
+                        made.close()
+                self.fail()
+                return await original(*arguments, **options)
+            finally:
+                self.passed = True
 
         def direct(*arguments: Any, **options: Any) -> Any:
             if self.met:
                 return original(*arguments, **options)
-            self.met = True
+            self.met = self.passed = True
             self.happen()
             if self.fault == "ours, late":
                 original(*arguments, **options)
@@ -192,7 +199,7 @@ async def test_a_fault_at_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         injected.server = server
         await do(server, schedule("a"))
         await try_a_build(server, injected, ends, lose=step in OF_A_LOSS)
-        await eventually(lambda: injected.met, what=step)
+        await eventually(lambda: injected.passed, what=step)
         if fault != "stop":
             await eventually_async(lambda: has_ended(server), what="the end of the build")
             assert not ends or ends[-1] == b"end"
@@ -267,6 +274,52 @@ async def test_our_worker_takes_no_silence_for_success(
             assert await worker.wait_async() == 0
         assert "exited 0" in worker.log
         assert "delivered" in worker.log
+
+
+async def test_a_database_that_is_locked_while_a_result_comes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process holds it for longer than the server waits."""
+    monkeypatch.setattr(attempt, "RETRY", 0.02)
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a", text=b"#!/bin/sh\necho one\n"))
+        monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.1)
+        commit = ResultWriter.commit
+
+        async def lock_then_commit(self: ResultWriter) -> None:
+            other.execute("begin immediate")
+            await commit(self)
+
+        monkeypatch.setattr(ResultWriter, "commit", lock_then_commit)
+        with contextlib.closing(sqlite3.connect(server.data_dir / "builder.sqlite3")) as other:
+            with running_worker(server, "p1", *WORKER) as worker:
+                assert await worker.wait_async() == 5
+            assert "delivered" not in worker.log
+            other.rollback()
+        monkeypatch.setattr(ResultWriter, "commit", commit)
+        await eventually(lambda: server.query("select losses from queue") == [(1,)])
+        uuid, _ = await build(server, artifacts=SOME)
+        assert [path.parent.name for path in server.data_dir.glob("a/*/full*")] == [str(uuid)]
+
+
+async def test_a_fault_in_an_owner_itself_costs_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody has thought of: an observer has its end, and the next start puts the job back."""
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"), schedule("b", "p2"))
+        async with take_job(server, "p2") as other:
+            with monkeypatch.context() as patch:
+                patch.setattr(Owner, "_next_event", fail)
+                async with waiting_worker(server) as worker:
+                    await worker.wait_closed()
+            ((uuid,),) = server.query("select uuid from build where name = 'a'")
+            assert isinstance(await observe(server, UUID(uuid)), list)
+            await other.finish(artifacts=SOME)
+    async with run_server(tmp_path) as server:
+        await build(server)
 
 
 async def test_a_killed_server_acknowledges_nothing(tmp_path: Path) -> None:

@@ -370,5 +370,5 @@ async def test_a_console_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 while not server.full("a", taken.uuid).exists():
                     await taken.say(b"x" * 1000)
         found = server.execution("a", taken.uuid)
-        assert found.result == Aborted(message="more than 100000 bytes of console")
+        assert found.result == Aborted(message="more than 97.7 KiB of console")
         assert {line.line for line in found.console} == {b"x" * 1000}

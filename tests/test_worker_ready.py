@@ -7,6 +7,7 @@ from builder_worker.build import Setup
 from builder_worker.drain import Drain
 from builder_worker.loop import get_ready
 from builder_worker.sandbox import Backend, Check, Sandbox, SandboxError, Task
+from builder_worker.sandbox.options import Options
 from builder_worker.session import WorkerSettings
 
 
@@ -16,6 +17,7 @@ class Busy(Backend):
     name = "busy"
 
     def __init__(self, failures: int) -> None:
+        self.options = Options()
         self.failures = failures
         self.asked = 0
 

@@ -17,6 +17,7 @@ from builder.errors import InvalidName
 from builder.execution import ExecutionEnd
 from builder.messages import GIB
 from builder.model import Aborted, Instant, Result, printable
+from builder.sizes import format_size
 from builder_server.attempt import (
     Acknowledge,
     Action,
@@ -244,7 +245,7 @@ class Owner:
                 assert self.console, "it was begun"
                 await self.console.append(lines, timestamp)
                 if self.console.size > MAX_CONSOLE:
-                    return EndAsked(result=Aborted(message=f"more than {MAX_CONSOLE} bytes of console"))
+                    return EndAsked(result=Aborted(message=f"more than {format_size(MAX_CONSOLE)} of console"))
             case ClearConsole():
                 if self.console:
                     self.console.clear()
