@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ _SLACK = 2.0
 
 _END_TIMEOUT = 10.0
 """Seconds after which a supervisor that kills nothing is killed itself."""
+
+_REMOVE_TIMEOUT = 300.0
+"""The same for one that has more to remove than processes."""
 
 
 @frozen(kw_only=True)
@@ -114,9 +118,10 @@ class Supervision:
 
     def __attrs_post_init__(self) -> None:
         """Start the supervisor. Raises OSError."""
-        self.console = Console(self._directory / supervisor.CONSOLE)
-        with _listen(self._directory) as listener:
-            self._link = _connect(self._directory)
+        with ExitStack() as made, _listen(self._directory) as listener:
+            self.console = Console(self._directory / supervisor.CONSOLE)
+            made.callback(self.console.close)
+            self._link = made.enter_context(_connect(self._directory))
             with listener.accept()[0] as theirs:
                 self._process = subprocess.Popen(
                     (*tools.python(supervisor), self.mark),  # which tells people whose it is
@@ -126,6 +131,7 @@ class Supervision:
                     env={**tools.ENVIRONMENT, MARK: self.mark},
                     start_new_session=True,  # what the terminal sends to the worker's group is not for jobs
                 )
+            made.pop_all()
 
     @property
     def mark(self) -> str:
@@ -248,7 +254,8 @@ class Supervision:
             return
         supervisor.kill_all(self.processes)
         self._process.send_signal(signal.SIGCONT)
-        if trio.current_time() > self._ended_at + _END_TIMEOUT and not (self._launch and self._launch.end):
+        patience = _REMOVE_TIMEOUT if self._launch and self._launch.end else _END_TIMEOUT
+        if trio.current_time() > self._ended_at + patience:
             self._process.kill()
             self._close()  # the job may have got hold of the other end
 
