@@ -23,6 +23,7 @@ from builder.messages import (
 )
 from builder.model import Artifact, Exited, ScriptJob
 from builder.order import PROTOCOLS, Side, State
+from builder.outputs import Outputs
 from builder.runtime.channel import Channel
 
 UUID_1 = UUID(int=1)
@@ -150,3 +151,35 @@ async def test_a_wait_that_is_cancelled_loses_no_bytes(autojump_clock: trio.test
     await peer.send_all(whole[10:])
     with trio.fail_after(5):
         assert await server.receive() == CLIENT
+
+
+async def test_lines_that_came_together_are_received_together() -> None:
+    worker, server = channels()
+    with trio.fail_after(5):
+        await worker.send(WORKER)
+        await server.receive_expected(Hello)
+        await server.send(ServerHello())
+        await worker.receive_expected(ServerHello)
+        await worker.send(JobRequested(platform="p"))
+        await server.receive_expected(JobRequested)
+        await server.send(JOB)
+        await worker.receive_expected(JobSchedule)
+        outputs = Outputs(UUID_1)
+        other = Output(uuid=UUID(int=2), line=b"x")
+        body = codec.encode(FINISHED)
+        await worker.send(*LINES, other, LINES[0])
+        assert await server.receive_outputs(outputs) == [output.line for output in LINES]
+        assert await server.receive_outputs(outputs) == other
+        assert await server.receive_outputs(outputs) == [LINES[0].line]
+        await worker.send_bytes(JobFinished, framing.frame(body))
+        assert await server.receive_outputs(outputs) == StreamedFrame(kind=JobFinished, length=len(body))
+
+
+async def test_no_lines_are_received_where_none_may_be_sent() -> None:
+    worker, server = channels()
+    with trio.fail_after(5):
+        await worker.send(WORKER)
+        await server.receive_expected(Hello)
+        await worker._stream.send_all(Outputs(UUID_1).join([b"x"]))
+        with pytest.raises(RemoteProtocolError, match="expected nothing, got Output"):
+            await server.receive_outputs(Outputs(UUID_1))

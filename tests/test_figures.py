@@ -43,6 +43,10 @@ def duration(value: float) -> str:
     return f"{one} {name}" if count == 1 else f"{count} {name}s"
 
 
+def milliseconds(value: float) -> str:
+    return f"{value * 1000:g} ms"
+
+
 def spelled(form: Form) -> Form:
     """Return the same with small numbers in words: five minutes, one hour."""
     return lambda value: re.sub(r"\d+", lambda found: NUMBERS[int(found[0])], form(value)).replace(
@@ -117,6 +121,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/protocol.md", "at most 1 000 000 files", "builder.execution:MAX_ARTIFACTS", number),
     ("docs/protocol.md", "one: 13 for clients", "builder.messages:CLIENT_VERSION", plain),
     ("docs/protocol.md", "and 5 for workers", "builder.messages:WORKER_VERSION", plain),
+    ("docs/protocol.md", "a worker leaves 20 ms", "builder.order:CLASSIC_WORKER.result_gap", milliseconds),
     ("docs/linux.md", "127.0.0.1, port 1234.", "builder.address:DEFAULT_PORT", plain),
     ("docs/linux.md", "`--job-timeout`, one hour |", "builder_server.cli:JOB_TIMEOUT", spelled(duration)),
     (

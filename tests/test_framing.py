@@ -1,6 +1,7 @@
 """framing: bytes in any pieces become frames, and a bad one is refused by its first bytes."""
 
 import tracemalloc
+from uuid import UUID
 
 import pytest
 import strategies
@@ -11,6 +12,7 @@ from builder import codec, framing
 from builder.errors import FrameTooLarge, ProtocolError, RemoteProtocolError
 from builder.framing import Frame, FrameReader, StreamedFrame
 from builder.messages import KINDS, Hello, Info, JobFinished, Message, Output, Success
+from builder.outputs import Outputs
 
 ALL = frozenset(KINDS.values())
 
@@ -187,3 +189,46 @@ def test_the_frame_after_a_streamed_one() -> None:
     assert reader.read_body() == b"\xa3\x00"
     assert reader.read_body() == b""
     assert reader.next_frame(ALL) == Frame(body=codec.encode(Success()))
+
+
+def test_what_is_taken_in_bulk_is_looked_at_in_bounded_parts_and_not_while_a_frame_is_incomplete() -> None:
+    uuid = UUID(int=1)
+    outputs, looked = Outputs(uuid), []
+
+    def cut(data: bytes) -> tuple[list[bytes], int]:
+        looked.append(len(data))
+        return outputs.cut(data)
+
+    reader = FrameReader()
+    lines = [b"x" * 1000] * 1000
+    reader.feed(outputs.join(lines))
+    found: list[bytes] = []
+    while taken := reader.take(cut):
+        found += taken
+    assert found == lines
+    assert max(looked) <= framing._BULK
+    assert reader.held == 0
+
+    whole = outputs.join([b"x" * 10**6])
+    reader.feed(whole[:-1])
+    assert reader.take(cut) == []
+    assert reader.next_frame(ALL) is None
+    looked.clear()
+    assert reader.take(cut) == []
+    assert looked == []
+    reader.feed(whole[-1:])
+    assert reader.take(cut) == []  # more than is looked at
+    assert reader.next_frame(ALL) == Frame(body=whole[8:])
+
+
+def test_what_is_awaited_is_forgotten_when_it_was_taken() -> None:
+    """Memory is granted for what is awaited."""
+    outputs = Outputs(UUID(int=1))
+    whole = outputs.join([b"x" * 1000])
+    reader = FrameReader()
+    reader.feed(whole[:500])
+    assert reader.next_frame(ALL) is None
+    assert reader.awaited == len(whole)
+    reader.feed(whole[500:])
+    assert reader.take(outputs.cut) == [b"x" * 1000]
+    assert reader.awaited == 0
