@@ -225,6 +225,12 @@ def test_a_job_that_goes_on_without_a_process_that_was_killed_for_its_memory_is_
     assert outcome.exceeded == "out of memory (limit 64 MiB)", outcome
 
 
+def test_a_job_that_is_killed_at_once_is_told_as_killed(subject: Driver) -> None:
+    for _ in range(3):
+        outcome = subject.run("exec sleep 1000", end="kill")
+        assert (outcome.signal, outcome.error) == (9, None), outcome
+
+
 def supervisors(subject: Driver) -> list[int]:
     """Return those of a driver's jobs."""
     found = processes_with(f"builder-{subject.process.pid}-")

@@ -59,7 +59,7 @@ class Status:
     """What could not be removed."""
 
 
-class Console:
+class Spool:
     """What a job writes, from the file to which its supervisor appends it."""
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +100,7 @@ class Supervision:
     """A supervisor and its job. The supervisor starts at once, for that takes most of the time; the job by ``start``."""
 
     _directory: Path
-    console: Console = field(init=False)
+    console: Spool = field(init=False)
     status: Status | None = field(init=False, default=None)
     _launch: Launch | None = field(init=False, default=None)
     _limits: Limits = field(init=False, factory=Limits)
@@ -119,7 +119,7 @@ class Supervision:
     def __attrs_post_init__(self) -> None:
         """Start the supervisor. Raises OSError."""
         with ExitStack() as made, _listen(self._directory) as listener:
-            self.console = Console(self._directory / supervisor.CONSOLE)
+            self.console = Spool(self._directory / supervisor.CONSOLE)
             made.callback(self.console.close)
             self._link = made.enter_context(_connect(self._directory))
             with listener.accept()[0] as theirs:
@@ -191,6 +191,8 @@ class Supervision:
         if status is None:
             return ExitStatus(signal=signal.SIGKILL)
         if status.code is None and status.signal is None:
+            if self._ended_at is not None:  # it was killed before it could begin
+                return ExitStatus(signal=signal.SIGKILL)
             raise SandboxError(f"the sandbox did not start: {tools.first_line(status.notes.encode())}")
         if status.left:
             raise SandboxError(status.left)
@@ -214,17 +216,21 @@ class Supervision:
         self.console.close()
 
     def _receive(self, link: socket.socket) -> None:
-        try:
-            data = link.recv(supervisor.MAX_MESSAGE)
-        except ConnectionResetError:  # it has not read all, and what it said comes after this
-            return
-        if data == supervisor.OUTPUT:
-            self._heard = trio.current_time()
-            self.console.announce()
-        elif data:
-            self.status = Status(**json.loads(data))
-        else:
-            self._close()
+        """Take all that the supervisor has said: no more than a socket holds."""
+        while self._link:
+            try:
+                data = link.recv(supervisor.MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:  # it has not read all, and what it said comes after this
+                continue
+            if data == supervisor.OUTPUT:
+                self._heard = trio.current_time()
+                self.console.announce()
+            elif data:
+                self.status = Status(**json.loads(data))
+            else:
+                self._close()
 
     def _close(self) -> None:
         if self._link:
