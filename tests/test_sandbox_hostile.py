@@ -333,8 +333,9 @@ def test_a_job_that_turns_off_its_end_with_the_worker_ends_with_it(privilege: st
         killed.begin(script, announce="0 ready")
         assert processes_with(mark)
         kill_hard(killed)
-        while left := processes_with(mark):
-            wait_gone(left)
+        for what in (mark, f"builder-{killed.process.pid}-"):  # the supervisor, too
+            while left := processes_with(what):
+                wait_gone(left)
 
 
 @pytest.mark.parametrize(("backend", "privilege"), SUBJECTS)

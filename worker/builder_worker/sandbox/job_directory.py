@@ -32,6 +32,7 @@ from builder_worker.sandbox import SandboxError
 from builder_worker.sandbox.disk import Space, measure
 from builder_worker.sandbox.owner import is_left_over, tag
 from builder_worker.sandbox.processes import tools
+from builder_worker.sandbox.processes.leftovers import kill_marked
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -344,6 +345,7 @@ async def clean_up(root: Path) -> tuple[str, ...]:
 
 
 async def _remove_left_over(path: Path) -> str:
+    await kill_marked(path.name)  # its supervisor, too, if that is not done yet or was stopped
     try:
         await remove_tree(path)
     except SandboxError as error:  # what one job left must not keep all that come after it from running

@@ -17,7 +17,6 @@ from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.processes import inside
 from builder_worker.sandbox.processes.launch import Launch
-from builder_worker.sandbox.processes.leftovers import kill_marked
 from builder_worker.sandbox.script import interpreter
 from builder_worker.sandbox.supervised import SCRIPT
 
@@ -56,7 +55,4 @@ class NoSandbox(Backend):
 
     async def clean_up(self) -> tuple[str, ...]:
         """Kill what workers that were killed have left of their jobs, and remove the directories."""
-        for path in job_directory.left_over(self.options.work_root):
-            if not job_directory.is_held(path):
-                await kill_marked(path.name)
         return (*await self.groups.clean_up(), *await job_directory.clean_up(self.options.work_root))

@@ -413,7 +413,8 @@ class Supervisor:
         self._said += data[: MAX_NOTES - len(self._said)]
         if not data:
             self._forget(self._notes)
-        elif self._gate >= 0 and self._said.startswith(READY):
+        elif self._gate >= 0 and self._said.endswith(READY):
+            self._said = READY  # before it, something around the job may have had a warning
             try:
                 os.write(self._gate, b"go\n")
             except BrokenPipeError:
