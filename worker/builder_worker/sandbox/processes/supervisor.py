@@ -472,6 +472,8 @@ class Supervisor:
 
     def _kill(self) -> None:
         self._kill_group()
+        if self._launch["has_gate"] and not self._was_killed and self._reap():
+            self._wait(_RETRY)  # a namespace ends with its command; to look for what is in it takes longer
         while self._reap():
             own = below(os.getpid(), children()) if self._adopts else []
             if not kill_all(own or ([self._command] if self._ended is None else [])):
