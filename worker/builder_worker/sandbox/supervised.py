@@ -12,7 +12,7 @@ from builder_worker.sandbox import ExitStatus, Limits, Sandbox
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.linux.cgroups import Group
 from builder_worker.sandbox.processes.launch import Launch
-from builder_worker.sandbox.processes.supervision import Console, Status, Supervision
+from builder_worker.sandbox.processes.supervision import Spool, Status, Supervision
 
 SCRIPT = ".builder-script"
 """Begins with a dot, so that a job's own ``rm *`` or ``sha256sum *`` does not see it."""
@@ -56,7 +56,7 @@ class SupervisedSandbox(Sandbox):
         self.place, self.work, self.owners = self.directory.path, self.directory.build, self.directory.owners
 
     @property
-    def console(self) -> Console:
+    def console(self) -> Spool:
         """What the job writes."""
         return self.supervision.console
 

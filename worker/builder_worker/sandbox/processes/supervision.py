@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ _SLACK = 2.0
 _END_TIMEOUT = 10.0
 """Seconds after which a supervisor that kills nothing is killed itself."""
 
+_REMOVE_TIMEOUT = 300.0
+"""The same for one that has more to remove than processes."""
+
 
 @frozen(kw_only=True)
 class Status:
@@ -55,7 +59,7 @@ class Status:
     """What could not be removed."""
 
 
-class Console:
+class Spool:
     """What a job writes, from the file to which its supervisor appends it."""
 
     def __init__(self, path: Path) -> None:
@@ -96,7 +100,7 @@ class Supervision:
     """A supervisor and its job. The supervisor starts at once, for that takes most of the time; the job by ``start``."""
 
     _directory: Path
-    console: Console = field(init=False)
+    console: Spool = field(init=False)
     status: Status | None = field(init=False, default=None)
     _launch: Launch | None = field(init=False, default=None)
     _limits: Limits = field(init=False, factory=Limits)
@@ -114,9 +118,10 @@ class Supervision:
 
     def __attrs_post_init__(self) -> None:
         """Start the supervisor. Raises OSError."""
-        self.console = Console(self._directory / supervisor.CONSOLE)
-        with _listen(self._directory) as listener:
-            self._link = _connect(self._directory)
+        with ExitStack() as made, _listen(self._directory) as listener:
+            self.console = Spool(self._directory / supervisor.CONSOLE)
+            made.callback(self.console.close)
+            self._link = made.enter_context(_connect(self._directory))
             with listener.accept()[0] as theirs:
                 self._process = subprocess.Popen(
                     (*tools.python(supervisor), self.mark),  # which tells people whose it is
@@ -126,6 +131,7 @@ class Supervision:
                     env={**tools.ENVIRONMENT, MARK: self.mark},
                     start_new_session=True,  # what the terminal sends to the worker's group is not for jobs
                 )
+            made.pop_all()
 
     @property
     def mark(self) -> str:
@@ -185,6 +191,8 @@ class Supervision:
         if status is None:
             return ExitStatus(signal=signal.SIGKILL)
         if status.code is None and status.signal is None:
+            if self._ended_at is not None:  # it was killed before it could begin
+                return ExitStatus(signal=signal.SIGKILL)
             raise SandboxError(f"the sandbox did not start: {tools.first_line(status.notes.encode())}")
         if status.left:
             raise SandboxError(status.left)
@@ -208,17 +216,21 @@ class Supervision:
         self.console.close()
 
     def _receive(self, link: socket.socket) -> None:
-        try:
-            data = link.recv(supervisor.MAX_MESSAGE)
-        except ConnectionResetError:  # it has not read all, and what it said comes after this
-            return
-        if data == supervisor.OUTPUT:
-            self._heard = trio.current_time()
-            self.console.announce()
-        elif data:
-            self.status = Status(**json.loads(data))
-        else:
-            self._close()
+        """Take all that the supervisor has said: no more than a socket holds."""
+        while self._link:
+            try:
+                data = link.recv(supervisor.MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:  # it has not read all, and what it said comes after this
+                continue
+            if data == supervisor.OUTPUT:
+                self._heard = trio.current_time()
+                self.console.announce()
+            elif data:
+                self.status = Status(**json.loads(data))
+            else:
+                self._close()
 
     def _close(self) -> None:
         if self._link:
@@ -248,7 +260,8 @@ class Supervision:
             return
         supervisor.kill_all(self.processes)
         self._process.send_signal(signal.SIGCONT)
-        if trio.current_time() > self._ended_at + _END_TIMEOUT and not (self._launch and self._launch.end):
+        patience = _REMOVE_TIMEOUT if self._launch and self._launch.end else _END_TIMEOUT
+        if trio.current_time() > self._ended_at + patience:
             self._process.kill()
             self._close()  # the job may have got hold of the other end
 

@@ -156,6 +156,7 @@ class Supervisor:
         self._output = self._notes = self._gate = -1
         self._said = b""
         self._size = 0
+        self._reads = True  # whether there may be more output
         self._held = b""  # output for which there was no room on the disk
         self._timed = 0  # the nanoseconds of the last entry in the times
         self._stopped: str | None = None
@@ -178,7 +179,7 @@ class Supervisor:
             return
         while self._wanted and not self._has_ended():
             self._wait()
-        self._was_killed = not self._has_ended()
+        self._wanted, self._was_killed = False, not self._has_ended()
         left = self._end()
         self._drain()
         if self._held and not self._was_killed:
@@ -228,9 +229,9 @@ class Supervisor:
         return limits
 
     def _stop(self, reason: str | None) -> None:
-        if self._wanted:
-            self._wanted = False
-            self._stopped = reason
+        """Let it end. Of several reasons the first one counts; those that need time come in time or not at all."""
+        self._wanted = False
+        self._stopped = self._stopped or reason
 
     def _hear(self) -> None:
         """Read what the worker says; without one, wait for another as long as there is time."""
@@ -248,7 +249,10 @@ class Supervisor:
     def _accept(self) -> None:
         import _socket  # what socket is made of; only this needs it
 
-        descriptor, _ = _socket.socket(fileno=os.dup(_LISTENER))._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+        try:
+            descriptor, _ = _socket.socket(fileno=os.dup(_LISTENER))._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+        except OSError:
+            return  # it has gone again
         peer = _socket.socket(fileno=descriptor)
         if sys.platform == "linux":
             number = int.from_bytes(peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 4), sys.byteorder)
@@ -307,7 +311,7 @@ class Supervisor:
                 if hasattr(os, "sched_setscheduler"):
                     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
                 os.setpriority(os.PRIO_PROCESS, 0, launch["niceness"])
-        except PermissionError:
+        except OSError:
             pass  # the worker may not give a better one than its own
         for number, limit in launch["rlimits"].items():
             resource.setrlimit(number, limit)
@@ -330,27 +334,28 @@ class Supervisor:
         if data is None:
             return
         if not data:
-            self._forget(self._output)  # the job has closed its output, and may go on without
+            self._stop_reading()  # the job has closed its output, and may go on without
             return
         self._heard = time.monotonic()
         limit = self._launch["max_console"]
         room = len(data) if limit is None else limit - self._size
         self._append(data[:room])
         if len(data) > room:
-            self._stop_reading(f"more than {limit} bytes of console output")
+            self._stop_reading()
+            self._stop(f"more than {limit} bytes of console output")
 
     def _release(self) -> None:
         """Write what is held, if there is room now."""
         held, self._held = self._held, b""
         self._append(held)
-        if not self._held and self._wanted:
+        if not self._held and self._reads:
             self._heard = time.monotonic()  # it was not the job that was silent
             self._register(self._output, self._read_output)
 
-    def _stop_reading(self, reason: str) -> None:
+    def _stop_reading(self) -> None:
+        self._reads = False
         if self._output in self._handlers:
             self._forget(self._output)
-        self._stop(reason)
 
     def _append(self, data: bytes) -> None:
         """Write to the console. Where there is no room, hold it, and read no more from the job until there is: whoever took
@@ -359,7 +364,8 @@ class Supervisor:
         disk = os.fstatvfs(self._console)
         reserve = self._launch["reserve"]
         if disk.f_bavail * disk.f_frsize - len(data) < reserve < self._size + len(data):
-            self._stop_reading("its output filled the worker's disk")
+            self._stop_reading()
+            self._stop("its output filled the worker's disk")
             return
         try:
             while data:
@@ -368,7 +374,8 @@ class Supervisor:
                 data = data[written:]
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                self._stop_reading(f"the console can't be written: {error.strerror}")
+                self._stop_reading()
+                self._stop(f"the console can't be written: {error.strerror}")
                 return
             self._held = data
             if self._output in self._handlers:
