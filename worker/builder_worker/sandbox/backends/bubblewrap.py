@@ -62,6 +62,12 @@ class Bubblewrap(bwrap.BwrapBackend):
             *("--chdir", view.BUILD),
             *bwrap.environment(task, view.HOME, inside.PATH),
         ]
+        made_by = "--ro-bind-data" if shown.covers else "--file"
         return self.launch(
-            task, prepared, arguments, user=prepared.owner, files=shown.files, last=("--remount-ro", "/")
+            task,
+            prepared,
+            arguments,
+            user=prepared.owner,
+            files={(made_by, path): text for path, text in shown.files.items()},
+            last=("--remount-ro", "/"),
         )

@@ -89,16 +89,16 @@ class BwrapBackend(Backend):
         *,
         prefix: Sequence[str] = (),
         user: int | None = None,
-        files: Mapping[str, bytes] | None = None,
+        files: Mapping[tuple[str, str], bytes] | None = None,
         last: Sequence[str] = (),
     ) -> Launch:
         """Return what starts bubblewrap, by a program that ``prefix`` names or as ``user``. ``files`` are made in the
-        sandbox, with their text, before the arguments that are ``last``.
+        sandbox before the arguments that are ``last``: by which option, where, with what text.
         """
         contents: list[bytes] = []
         words = list(arguments)
-        for path, text in (files or {}).items():
-            words += ["--perms", "0644", "--file", str(FIRST_FILE + len(contents)), path]
+        for (made_by, path), text in (files or {}).items():
+            words += ["--perms", "0644", made_by, str(FIRST_FILE + len(contents)), path]
             contents.append(text)
         words += ["--seccomp", str(FIRST_FILE + len(contents)), *last]
         contents.append(seccomp.build())

@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from attrs import frozen
@@ -141,15 +142,23 @@ def name_servers() -> tuple[str, ...]:
     return tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
 
 
-def shown(etc: str = "/etc") -> Iterator[str]:
-    """Return the paths of what jobs see of the host's own /etc. For each job anew, so by the cheapest calls."""
+def shown(etc: str = "/etc") -> tuple[str, ...]:
+    """Return the paths of what jobs see of the host's own /etc."""
+    return _shown(etc, os.stat(etc).st_mtime_ns)  # noqa: PTH116 - for each job
+
+
+@lru_cache(maxsize=1)
+def _shown(etc: str, _time: int) -> tuple[str, ...]:
+    """Look for it, again when something has come or gone: it takes longer than to start a sandbox's first program."""
     names = sorted(os.listdir(etc))  # noqa: PTH208
+    found = []
     for pattern in _PUBLIC:
         top, slash, below = pattern.partition("/")
         for name in fnmatch.filter(names, top) if "*" in top else (top,):
             path = f"{etc}/{name}{slash}{below}"
             if os.path.exists(path):  # noqa: PTH110
-                yield path
+                found.append(path)
+    return tuple(found)
 
 
 def dangling(usr: Path = Path("/usr"), etc: Path = Path("/etc"), *, timeout: float = _SCAN_TIMEOUT) -> list[str]:

@@ -33,10 +33,11 @@ _OWN = frozenset({"build", "dev", "etc", "home", "proc", "run", "sys", "tmp"})
 
 @frozen(kw_only=True)
 class View:
-    """Arguments for bubblewrap, and files to be made with the given text."""
+    """Arguments for bubblewrap, and files with the given text: to be made, or put on what is there already."""
 
     arguments: tuple[str, ...]
     files: dict[str, bytes]
+    covers: bool
 
 
 def _show(source: Path, target: str) -> Iterator[str]:
@@ -46,10 +47,15 @@ def _show(source: Path, target: str) -> Iterator[str]:
         yield from ("--ro-bind", str(source), target)
 
 
-def _copy_or_bind(source: str, target: str, status: os.stat_result, files: dict[str, bytes]) -> Iterator[str]:
+def _copy_or_bind(source: str, target: str, files: dict[str, bytes]) -> Iterator[str]:
     """Show something of /etc: a small file as a copy, for a hundred mounts cost more than all the rest of a sandbox."""
+    try:
+        status = os.stat(source)  # noqa: PTH116 - where links of the host lead
+    except FileNotFoundError:
+        return  # it has just gone
     if status.st_mode == stat.S_IFREG | 0o644 and status.st_size <= _SMALL:
-        files[target] = Path(source).read_bytes()
+        with open(source, "rb", buffering=0) as file:  # noqa: PTH123 - for each job
+            files[target] = file.read()
     else:
         yield from ("--ro-bind", source, target)
 
@@ -61,7 +67,7 @@ def _of_host(files: dict[str, bytes]) -> Iterator[str]:
         if path.exists() or path.is_symlink():
             yield from _show(path, f"/{name}")
     for name in etc.shown():
-        yield from _copy_or_bind(name, name, os.stat(name), files)  # noqa: PTH116 - where each link leads
+        yield from _copy_or_bind(name, name, files)
     yield from ("--dir", "/var", "--symlink", "../tmp", "/var/tmp")  # noqa: S108 - the job's own
 
 
@@ -69,14 +75,19 @@ def _of_tree(root: Path, files: dict[str, bytes]) -> Iterator[str]:
     for path in sorted(root.iterdir()):
         if path.name not in _OWN:
             yield from _show(path, f"/{path.name}")
-    # One by one: on a directory that is shown as a whole, nothing can be put in place of a link or of nothing.
     directory = root / "etc"
-    for path in sorted(directory.iterdir()) if directory.is_dir() and not directory.is_symlink() else ():
+    if directory.is_symlink() or not directory.is_dir():
+        return
+    if not etc.missing(root):
+        yield from ("--ro-bind", str(directory), "/etc")
+        return
+    # One by one: on a directory that is shown as a whole, nothing can be put in place of a link or of nothing.
+    for path in sorted(directory.iterdir()):
         target = f"/etc/{path.name}"
         if path.is_symlink() and target not in files:
             yield from _show(path, target)
         elif target not in files:
-            yield from _copy_or_bind(str(path), target, path.lstat(), files)
+            yield from _copy_or_bind(str(path), target, files)
 
 
 def system(options: Options) -> View:
@@ -84,7 +95,11 @@ def system(options: Options) -> View:
     texts = etc.texts(options.root, network=options.network, account=etc.Account(number=UID))
     files = {f"/etc/{name}": text for name, text in texts.items()}
     arguments = tuple(_of_host(files) if options.root is None else _of_tree(options.root, files))
-    return View(arguments=("--perms", "0755", "--dir", "/etc", *arguments), files=files)
+    return View(
+        arguments=("--perms", "0755", "--dir", "/etc", *arguments),
+        files=files,
+        covers=options.root is not None and not etc.missing(options.root),
+    )
 
 
 def kernel(options: Options, shown: Sequence[devices.Node] = ()) -> tuple[str, ...]:
