@@ -116,15 +116,17 @@ async def test_a_job_goes_on_without_a_worker_for_the_time_that_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervision, "WORKER_GRACE", DEADLINE)
-    script = "until [ -e go ]; do sleep 0.01; done; echo went on; exit 5"
+    script = "until [ -e go ]; do printf .; sleep 0.01; done; echo went on; exit 5"
     async with supervised(tmp_path, evolve(shell(script), directory=tmp_path)) as one:
         assert one._link is not None
         one._link.close()
         one._link = supervision._connect(tmp_path)
-        (tmp_path / "go").touch()
-        await one.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.wait)
+            await read_until(one, b".")  # it is told by the supervisor, to the one who came back
+            (tmp_path / "go").touch()
         assert one.conclude() == ExitStatus(code=5)
-        assert await read_all(one) == b"went on\n"
+        assert (await read_all(one)).endswith(b"went on\n")
 
 
 async def test_a_job_is_not_taken_for_a_worker_that_came_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
