@@ -20,6 +20,10 @@ class FrameTooLarge(ProtocolError):
     """A frame announces more bytes than its kind of message may have."""
 
 
+class TooManyArtifacts(ProtocolError):
+    """A build has more artifacts than are taken: a fault of its job, not of the worker that sends them."""
+
+
 class RemoteProtocolError(ProtocolError):
     """The peer sent a well-formed message when it was not its turn, or not of the kind expected."""
 

@@ -19,7 +19,7 @@ from uuid import UUID
 from attrs import frozen
 
 from builder import codec, der, syntax
-from builder.errors import ProtocolError
+from builder.errors import ProtocolError, TooManyArtifacts
 from builder.messages import MAX_SCRIPT, JobFinished, Output
 from builder.model import Artifact, ConsoleLine, Execution, Instant, Result, ScriptJob, raw, text
 
@@ -170,7 +170,7 @@ class _Reader:
         while self._consumed < data_end:
             count += 1
             if count > MAX_ARTIFACTS:
-                raise ProtocolError(f"more than {MAX_ARTIFACTS} artifacts")
+                raise TooManyArtifacts(f"more than {MAX_ARTIFACTS} artifacts")
             file_end = yield from self._enter(der.SEQUENCE, data_end)
             path = text((yield from self._primitive(der.TEXT, file_end, _MAX_SMALL)))
             content_end = yield from self._enter(der.TEXT, file_end)

@@ -43,7 +43,7 @@ from builder.messages import (
     Success,
 )
 from builder.model import Aborted, Artifact, Exited, ScriptJob
-from builder.runtime.sockets import tune
+from builder.runtime.sockets import bound_unsent, tune
 
 
 def framed(message: Message) -> bytes:
@@ -232,7 +232,9 @@ def test_keepalive_finds_dead_workers() -> None:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         client = await trio.open_tcp_stream(*listeners[0].socket.getsockname())
         accepted = await listeners[0].accept()
-        tune(accepted, bound_unsent=True)
+        tune(accepted)
+        bound_unsent(accepted)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 180_000
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         seconds = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) + accepted.getsockopt(
             socket.IPPROTO_TCP, socket.TCP_KEEPINTVL
@@ -289,6 +291,19 @@ async def test_a_bad_artifact_path_fails_the_build_alone(server: LocalServer, wh
     uuid, _ = await build(server, artifacts=[Artifact(path="ok/x", content=b"1")])
     assert server.execution("a", uuid).result == Exited(code=0)
     assert sorted(path.name for path in server.data_dir.iterdir() if path.is_dir()) == ["a"]
+
+
+async def test_too_many_artifacts_are_the_fault_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "MAX_ARTIFACTS", 2)
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken:
+            await taken.peer.send_raw(result_bytes(taken, ["a", "b", "c"]))
+            assert await taken.peer.wait_end() == "reset"
+        record = server.execution("a", taken.uuid)
+        assert record.result == Aborted(message="more than 2 artifacts")
+        assert record.artifacts == ()
+        assert await queues(server) == {"p1": []}  # it is not tried again
 
 
 async def test_paths_that_are_only_strange(server: LocalServer) -> None:

@@ -13,6 +13,8 @@ from builder import codec
 from builder.framing import frame
 from builder.messages import Failure, Observe, Output, Success
 from builder.model import Aborted, Exited, Result, Signalled, Stopped
+from builder_server import memory
+from builder_server.clients import OBSERVER_TIMEOUT
 from builder_server.console import ConsoleWriter
 from builder_server.recorder import Recorder
 from builder_server.store import Build
@@ -104,6 +106,19 @@ async def test_an_observer_that_stops_reading_slows_nobody(tmp_path: Path) -> No
             check(await observe(server, taken.uuid), lines, b"exited 0", taken.uuid)
             found = [await stopped.receive(Output) for _ in range(1001)]  # it reads on, and has missed nothing
             check(found, lines, b"exited 0", taken.uuid)
+
+
+async def test_an_observer_may_stand_still_for_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: list[float] = []
+    monkeypatch.setattr(memory, "bound_unsent", lambda _, seconds: bounds.append(seconds))
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken, connect(server, CLIENT) as stopped:
+            await stopped.send(Observe(uuid=taken.uuid))
+            await taken.say(b"one")
+            await stopped.receive(Output)
+            assert bounds == [OBSERVER_TIMEOUT]  # by the kernel, too
+            await taken.finish()
 
 
 @pytest.mark.parametrize(

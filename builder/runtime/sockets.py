@@ -7,8 +7,8 @@ from typing import Protocol
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 """Seconds, seconds, count: a peer that vanished without a word is noticed after two minutes, not two hours."""
 
-USER_TIMEOUT = 120_000
-"""Milliseconds that data may be under way without an acknowledgement of the peer's kernel."""
+USER_TIMEOUT = 120.0
+"""Seconds that data may be under way, and a peer with full buffers may read nothing."""
 
 
 class Tunable(Protocol):
@@ -18,18 +18,25 @@ class Tunable(Protocol):
         """Set an option."""
 
 
-def tune(connection: Tunable, *, bound_unsent: bool = False) -> None:
-    """Send at once, and have the kernel find a peer that vanished. Not every system has all options.
-
-    With ``bound_unsent`` that holds while data is under way too. It also ends a connection to a peer that is alive and
-    reads nothing for USER_TIMEOUT, once its buffers are full.
-    """
+def tune(connection: Tunable) -> None:
+    """Send at once, and have the kernel find a peer that vanished. Not every system has all options."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = _KEEPALIVE | ({"TCP_USER_TIMEOUT": USER_TIMEOUT} if bound_unsent else {})
-    for name, value in options.items():
-        if (option := getattr(socket, name, None)) is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    for name, value in _KEEPALIVE.items():
+        _set(connection, name, value)
+
+
+def bound_unsent(connection: Tunable, seconds: float = USER_TIMEOUT) -> None:
+    """Have the kernel find a peer that vanished while data is under way, too.
+
+    It also ends a connection to a peer that is alive and reads nothing for so long, once its buffers are full.
+    """
+    _set(connection, "TCP_USER_TIMEOUT", int(seconds * 1000))
+
+
+def _set(connection: Tunable, name: str, value: int) -> None:
+    if (option := getattr(socket, name, None)) is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def reset_at_close(connection: Tunable, *, reset: bool) -> None:

@@ -122,6 +122,7 @@ class ClientSession:
         if found is None:
             raise CommandRefused("uuid not found")
         build = found.build
+        self.channel.bound_unsent(OBSERVER_TIMEOUT)
         await self._send_console(found)
         ended = await self.store.find_build(build.uuid)
         result = (ended and ended.result) or LOST

@@ -18,7 +18,7 @@ from builder.messages import KIB, MIB, Kind, Message
 from builder.order import Side
 from builder.outputs import Outputs
 from builder.runtime.channel import Channel
-from builder.runtime.sockets import reset_at_close
+from builder.runtime.sockets import bound_unsent, reset_at_close
 
 SMALL = 128 * KIB
 """Largest message that needs no grant, in bytes: a line of our own worker, and every command but a large script."""
@@ -145,6 +145,10 @@ class SharingChannel(Channel):
     def reset_at_close(self, *, reset: bool) -> None:
         """Have the connection end by a reset, or in order."""
         reset_at_close(self._socket, reset=reset)
+
+    def bound_unsent(self, seconds: float) -> None:
+        """Have the kernel end the connection when the peer reads nothing for so long."""
+        bound_unsent(self._socket, seconds)
 
     async def receive(self) -> Message | StreamedFrame:
         """Wait for the next message; the one before it is dealt with."""

@@ -21,7 +21,7 @@ from builder.reasons import reason_of
 from builder.runtime import service
 from builder.runtime.files import lock
 from builder.runtime.nurseries import plain_nursery
-from builder.runtime.sockets import tune
+from builder.runtime.sockets import bound_unsent, tune
 from builder_server.attempts import Attempts
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
@@ -179,7 +179,8 @@ class _Server:
         try:
             async with stream:
                 peer = format_address(*stream.socket.getpeername()[:2])
-                tune(stream, bound_unsent=True)
+                tune(stream)
+                bound_unsent(stream)
                 channel = SharingChannel(stream, self._memory)
                 with self._connections.place() as place, channel.sharing():
                     await self._serve_peer(channel, peer, place)

@@ -8,13 +8,13 @@ import trio
 from attrs import define
 
 from builder import execution
-from builder.errors import ProtocolError, RemoteProtocolError
+from builder.errors import ProtocolError, RemoteProtocolError, TooManyArtifacts
 from builder.execution import ArtifactData, ArtifactsStart, ArtifactStart, FinishedHead, FinishedReader
 from builder.framing import StreamedFrame
 from builder.messages import JobSchedule, Message, Output
 from builder.model import Result, printable
 from builder.outputs import Outputs
-from builder_server.attempt import FAULT, Artifacts, Detached, Event, Lines, ResultBegun, ResultEnded
+from builder_server.attempt import FAULT, Artifacts, Detached, Event, Lines, ResultBegun, ResultEnded, ResultRefused
 from builder_server.attempts import Attempts
 from builder_server.console import MAX_LINE
 from builder_server.logs import describe
@@ -100,8 +100,12 @@ class WorkerSession:
                 data = await self.channel.receive_body()
             if not data:
                 break
-            for event in unfolding.of(reader.feed(data)):
-                await attachment.hand_in(event)
+            try:
+                for event in unfolding.of(reader.feed(data)):
+                    await attachment.hand_in(event)
+            except TooManyArtifacts as error:
+                await attachment.hand_in(ResultRefused(reason=str(error)))
+                return
         reader.finish()
         await attachment.hand_in(ResultEnded())
 

@@ -11,7 +11,7 @@ from builder_server.store.records import to_build, to_schedule_item
 from builder_server.store.schema import build, job, platform, queue
 
 _ENTRY = 200
-"""Bytes that an entry of the schedule or of a queue takes besides its script, while a reply is made."""
+"""Bytes that an entry of any list takes besides its script, while a reply is made."""
 
 
 def _scripts(table: sa.Table) -> Any:
@@ -23,15 +23,18 @@ def _count(table: sa.Table) -> Any:
     return sa.select(sa.func.count()).select_from(table).scalar_subquery()
 
 
+_RUNS = build.c.state == "running"
 _SIZE = sa.select(
     # once in the schedule, once in a queue
-    2 * sa.select(_scripts(job)).scalar_subquery()
-    + sa.select(_scripts(build)).where(build.c.state == "running").scalar_subquery(),
-    _count(job) + _count(queue),
+    2 * sa.select(_scripts(job)).scalar_subquery() + sa.select(_scripts(build)).where(_RUNS).scalar_subquery(),
+    _count(job)
+    + _count(queue)
+    + _count(platform)
+    + sa.select(sa.func.count()).select_from(build).where(_RUNS).scalar_subquery(),
 )
 _JOBS = sa.select(job).order_by(job.c.next_run, job.c.id)
 _ENTRIES = sa.select(queue.c.platform, queue.c.job_id).order_by(queue.c.platform, queue.c.position)
-_RUNNING = sa.select(build).where(build.c.state == "running").order_by(build.c.started)
+_RUNNING = sa.select(build).where(_RUNS).order_by(build.c.started)
 _DROPPED = sa.select(platform.c.name).where(platform.c.dropped).order_by(platform.c.name)
 
 
