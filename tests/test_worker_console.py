@@ -96,7 +96,6 @@ async def _sent(*writes: tuple[float, bytes]) -> list[tuple[float, bytes]]:
     return found
 
 
-@pytest.mark.usefixtures("autojump_clock")
 @pytest.mark.parametrize(
     ("writes", "sent"),
     [
@@ -110,7 +109,7 @@ async def _sent(*writes: tuple[float, bytes]) -> list[tuple[float, bytes]]:
     ],
 )
 async def test_a_part_of_a_line_is_sent_after_a_second_of_silence_and_goes_on(
-    writes: list[tuple[float, bytes]], sent: list[tuple[float, bytes]]
+    autojump_clock: trio.testing.MockClock, writes: list[tuple[float, bytes]], sent: list[tuple[float, bytes]]
 ) -> None:
     found = await _sent(*writes)
     assert found == sent

@@ -167,6 +167,11 @@ class JobDirectory:
         return self.size is not None and not self._mounted
 
     @property
+    def took_the_disk(self) -> bool:
+        """Whether the job was found to have taken the last of the disk that all share."""
+        return self._left is not None
+
+    @property
     def is_over(self) -> bool:
         """Whether the job has written more than it may and no file system kept it from it, or nobody can tell."""
         return self._left is not None or self._fault is not None or (self.is_measured and self._was_full)

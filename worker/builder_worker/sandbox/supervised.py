@@ -91,6 +91,8 @@ class SupervisedSandbox(Sandbox):
         """Return the limit that ended the job. A job that coped with it and succeeded was not ended by it; but if one of
         its processes was killed for its memory, what it made has a hole.
         """
+        if self.directory.took_the_disk:  # then there was no room for its output either
+            return self.directory.exceeded()
         if self.supervision.stopped or self.status is None:
             return self.supervision.stopped
         if "memory" in self._hit and self.limits.memory is not None:
