@@ -200,6 +200,14 @@ def test_no_job_gets_more_memory_than_its_worker(asked: int | None, machine: int
     assert limits.memory == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "there_are", "expected"), [(None, 0.5, None), (0.4, 0.5, 0.4), (1, 0.5, 0.5), (8, 4, 4)]
+)
+def test_no_job_gets_more_cpus_than_its_worker(asked: float | None, there_are: float, expected: float | None) -> None:
+    limits = allot(Limits(cpus=asked), slots=1, real=ALL, machine=Machine(memory=GIB, cpus=there_are))
+    assert limits.cpus == expected
+
+
 def test_a_limit_that_can_not_be_enforced_is_not_promised() -> None:
     with pytest.raises(SandboxError, match=r"--memory, --work-size here.*builder-worker check"):
         allot(Limits(memory=1, work_size=1, pids=1), slots=1, real=frozenset({"pids"}), machine=MACHINE)

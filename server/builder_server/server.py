@@ -18,7 +18,7 @@ from builder.errors import BuilderError
 from builder.messages import Hello, JobRequested, ServerHello
 from builder.model import Instant, printable
 from builder.reasons import reason_of
-from builder.runtime import service
+from builder.runtime import entry, service
 from builder.runtime.files import lock
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.sockets import bound_unsent, tune
@@ -92,6 +92,7 @@ async def serve(
 async def _outlive_hangups() -> None:
     """Say what a SIGHUP does here: nothing, and it ends nothing either."""
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        entry.deliver()
         async for _ in signals:
             logger.info("SIGHUP: nothing to read again, options are read at the start and templates for each job")
 

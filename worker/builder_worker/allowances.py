@@ -94,7 +94,8 @@ def not_real(limits: Limits, real: frozenset[str]) -> frozenset[str]:
 def allot(asked: Limits, *, slots: int, real: frozenset[str], machine: Machine) -> Limits:
     """Return the limits of each job, with defaults where nothing was asked and the sandbox can enforce them.
 
-    No job gets more memory than there is, whatever was asked: it gets no swap. Raises SandboxError if what was asked
+    No job gets more memory or CPUs than the worker itself, whatever was asked: there is no swap, and the kernel refuses to
+    give more. Raises SandboxError if what was asked
     can't be enforced: a limit that does not hold is worse than none.
     """
     if missing := not_real(asked, real):
@@ -109,7 +110,8 @@ def allot(asked: Limits, *, slots: int, real: frozenset[str], machine: Machine) 
     )
     defaults = without(defaults, not_real(defaults, real))
     limits = Limits(**{name: _first(getattr(asked, name), getattr(defaults, name)) for name in PARSERS})
-    return limits if limits.memory is None else tighten(limits, Limits(memory=machine.memory))
+    there_is = Limits(memory=limits.memory and machine.memory, cpus=limits.cpus and machine.cpus)
+    return tighten(limits, there_is)
 
 
 def _first(one: Any, other: Any) -> Any:

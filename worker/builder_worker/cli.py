@@ -3,7 +3,7 @@
 import click
 
 from builder import __version__
-from builder.runtime import program
+from builder.runtime import entry, program
 from builder_worker.commands.check import check
 from builder_worker.commands.options import CONTEXT
 from builder_worker.commands.root import root
@@ -27,6 +27,8 @@ class _DefaultGroup(click.Group):
 @click.version_option(__version__, "-V", "--version", prog_name="builder-worker")
 def cli() -> None:
     """Take jobs from a builder-server and run them."""
+    if click.get_current_context().invoked_subcommand != _DefaultGroup.default:
+        entry.release()
 
 
 for command in (work, run, check, root):

@@ -10,7 +10,7 @@ import trio
 from attrs import frozen, mutable
 
 from builder.errors import BuilderError
-from builder.runtime import service
+from builder.runtime import entry, service
 from builder.runtime.nurseries import plain_nursery
 from builder_worker.choice import prove
 from builder_worker.drain import Drain
@@ -36,6 +36,12 @@ class Terminated(Interrupted):
     """SIGTERM ended the worker; it killed its jobs, which the server counts as lost."""
 
     exit_code = 128 + signal.SIGTERM
+
+
+class HungUp(Interrupted):
+    """SIGHUP ended a run without a server; its job was killed."""
+
+    exit_code = 128 + signal.SIGHUP
 
 
 @frozen(kw_only=True)
@@ -77,8 +83,9 @@ async def work(settings: WorkerSettings, duration: Duration) -> None:
     """
     drain = Drain()
     # whoever started it with SIGHUP ignored, as nohup does, wants it to go on
-    hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
+    hangup = [signal.SIGHUP] if entry.is_wanted(signal.SIGHUP) else []
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, *hangup) as signals:
+        entry.deliver()
         async with plain_nursery() as nursery:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
             await get_ready(settings, drain, patient=duration.loop)

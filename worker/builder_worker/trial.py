@@ -15,12 +15,13 @@ from attrs import frozen
 
 from builder.errors import BuilderError, NobodyReads
 from builder.model import Exited, Result, ScriptJob, Signalled, describe_result, posix_signal, printable, text
+from builder.runtime import entry
 from builder.runtime.nurseries import plain_nursery
 from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
 from builder_worker.choice import prove
 from builder_worker.console import as_bytes
-from builder_worker.loop import Interrupted, Terminated
+from builder_worker.loop import HungUp, Interrupted, Terminated
 
 DIFFERENT = 1
 """Exit status when two runs of a job that succeeded differ."""
@@ -74,7 +75,8 @@ async def run_trials(
     Interrupted on SIGINT and SIGTERM, when all of the job is gone.
     """
     trials = []
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    hangup = [signal.SIGHUP] if entry.is_wanted(signal.SIGHUP) else []
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, *hangup) as signals:
         async with plain_nursery() as nursery:
             nursery.start_soon(_end_by_signal, signals)
             for line in await setup.backend.clean_up():
@@ -97,7 +99,7 @@ async def _run_trial(job: ScriptJob, setup: Setup, output: Path | None) -> Trial
 
 async def _end_by_signal(signals: AsyncIterator[int]) -> None:
     async for number in signals:
-        ended = Terminated if number == signal.SIGTERM else Interrupted
+        ended = {signal.SIGTERM: Terminated, signal.SIGHUP: HungUp}.get(signal.Signals(number), Interrupted)
         raise ended(f"ended by {signal.Signals(number).name}; the job was killed")
 
 

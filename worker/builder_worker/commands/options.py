@@ -130,6 +130,8 @@ class Arguments:
         if limits.memory != self.memory and self.memory is not None:
             there_is = format_size(machine.memory)
             log.warning("--memory is %s, since this worker may use no more itself", there_is)
+        if limits.cpus != self.cpus and self.cpus is not None:
+            log.warning("--cpus is %g, since this worker may use no more itself", machine.cpus)
         inherited = {} if choice.is_sandbox else environment.inherited(os.environ)
         return Setup(
             backend=choice.backend,
