@@ -357,6 +357,19 @@ class LocalServer:
         return query(self.data_dir, sql)
 
 
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Let this process end by signals again after a server in it was stopped."""
+    from builder_server.shutdown import SIGNALS
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @asynccontextmanager
 async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     """Run the server in this process until the block ends, and stop it as SIGTERM does.
@@ -373,12 +386,13 @@ async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     defaults: dict[str, Any] = {"addresses": ("127.0.0.1",), "port": 0, "upload": None, "job_timeout": 3600.0}
     settings = Settings(**defaults | options, data_dir=data_dir, config_dir=config_dir)
     addresses: list[str] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(serve, settings, addresses.extend, now=now))
-        await eventually(lambda: addresses, what="the announcement")
-        server = LocalServer(data_dir=data_dir, config_dir=config_dir, port=int(addresses[0].rpartition(":")[2]))
-        yield server
-        server.stop()
+    with _signals_kept():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(serve, settings, addresses.extend, now=now))
+            await eventually(lambda: addresses, what="the announcement")
+            server = LocalServer(data_dir=data_dir, config_dir=config_dir, port=int(addresses[0].rpartition(":")[2]))
+            yield server
+            server.stop()
 
 
 Reachable = Server | LocalServer

@@ -11,17 +11,18 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import pytest
 import trio
-from attrs import define
+from attrs import define, evolve, field
 from farm import LocalServer, eventually, eventually_async, run_server, running_worker, start_server
 from scripted import (
     CLIENT,
@@ -47,7 +48,8 @@ from builder.model import Aborted, Artifact, Exited, Instant
 from builder.runtime import sqlite
 from builder.runtime.channel import BODY_SIZE
 from builder.runtime.nurseries import plain_nursery
-from builder_server import attempt, console, workers
+from builder_server import attempt, console, recorder, workers
+from builder_server import server as server_module
 from builder_server.console import ConsoleWriter
 from builder_server.memory import SharingChannel
 from builder_server.owner import Attachment, Owner
@@ -445,27 +447,90 @@ async def test_a_start_does_not_wait_for_consoles(tmp_path: Path, monkeypatch: p
         assert record.result == Aborted(message="worker lost")
 
 
+@define
+class Endless:
+    """The blocks of a console that takes for ever, which is until a test has failed."""
+
+    begun: threading.Event = field(factory=threading.Event)
+    end: float = field(factory=lambda: time.monotonic() + 30)
+
+    def __reversed__(self) -> Iterator[int]:
+        self.begun.set()
+        while time.monotonic() < self.end:
+            yield 0
+
+
 async def test_a_stop_does_not_wait_for_consoles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (taken,) = await leave_running(tmp_path, ["a"])
     execute(tmp_path, "update build set losses = 2")
-    may_repair = threading.Event()
-    repairing = threading.Event()
-    repair = console.repair
-
-    def slowly(path: Path, *arguments: Any) -> console.Extent:
-        repairing.set()
-        may_repair.wait(30)
-        return repair(path, *arguments)
-
-    monkeypatch.setattr(console, "repair", slowly)
-    with trio.fail_after(10):
+    endless = Endless()
+    read = console._read
+    with monkeypatch.context() as patch, trio.fail_after(10):
+        patch.setattr(
+            console, "_read", lambda file, start, size: read(file, next(reversed(endless), start), size)
+        )  # it begins anew each time
         async with run_server(tmp_path):
-            await eventually(repairing.is_set)
-    may_repair.set()
-    monkeypatch.setattr(console, "repair", repair)
+            await eventually(endless.begun.is_set)
     async with run_server(tmp_path) as server:
         await eventually_async(lambda: has_ended(server))
         assert [line.line for line in server.execution("a", taken.uuid).console] == [b"one"]
+
+
+async def test_a_stop_does_not_wait_for_a_console_that_is_turned_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is not told that its result was recorded, and the next start puts the job back."""
+    endless: Any = Endless()
+    extent = ConsoleWriter.extent
+    with monkeypatch.context() as patch, trio.fail_after(10):
+        patch.setattr(server_module, "SHUTDOWN_TIMEOUT", 0.1)
+        patch.setattr(ConsoleWriter, "extent", lambda self: evolve(extent(self), blocks=endless))
+        async with run_server(tmp_path) as server:
+            await do(server, schedule("a"))
+            async with take_job(server) as taken:
+                await taken.say(b"one")
+                await taken.send_result()
+                await eventually(endless.begun.is_set)
+                server.stop()
+                assert await taken.peer.wait_end() == "reset"
+    assert server.query("select state from build") == [("running",)]
+    async with run_server(tmp_path) as server:
+        assert await queues(server) == {"p1": ["a"]}
+        assert not list(server.data_dir.glob("a/*/full*"))
+
+
+async def test_long_consoles_leave_threads_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds that end together, more than there are threads, while a command comes and another build is recorded."""
+    monkeypatch.setattr(console, "BLOCK_SIZE", 10)
+    names = [f"job{number}" for number in range(server_module.MAX_THREADS + 1)]
+    turning: list[Path] = []
+    may_turn = threading.Event()
+    copy = console.copy_newest_first
+
+    def slowly(path: Path, uuid: UUID, extent: console.Extent, target: BinaryIO) -> None:
+        if extent.size:
+            turning.append(path)
+            may_turn.wait(30)
+        copy(path, uuid, extent, target)
+
+    monkeypatch.setattr(console, "copy_newest_first", slowly)
+    async with run_server(tmp_path) as server, contextlib.AsyncExitStack() as stack:
+        await do(server, *map(schedule, names))
+        ending = [await stack.enter_async_context(take_job(server)) for _ in names]
+        try:
+            with trio.fail_after(10):
+                for taken in ending:
+                    await taken.say(b"one")
+                    await taken.send_result()
+                await eventually(lambda: len(list(server.data_dir.glob("*/*/full.part"))) == len(names))
+                await do(server, schedule("another"))
+                await build(server)
+            assert len(turning) == recorder.CONSOLES_AT_ONCE
+        finally:
+            may_turn.set()
+        for taken in ending:
+            assert await taken.peer.wait_end() == "closed"
+            assert [line.line for line in server.execution(taken.job.name, taken.uuid).console] == [b"one"]
 
 
 def execute(root: Path, sql: str) -> None:

@@ -1,8 +1,11 @@
 """The console of a build whose server is gone: observers are sent what is whole of it, whatever a crash left at its end."""
 
+import io
 import os
 import tracemalloc
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import BinaryIO
 from uuid import UUID
 
 import pytest
@@ -10,7 +13,8 @@ import trio
 
 from builder.messages import MIB
 from builder.outputs import Outputs
-from builder_server.console import MAX_LINE, READ_SIZE, ConsoleWriter, OldConsole, repair
+from builder_server import console
+from builder_server.console import MAX_LINE, READ_SIZE, ConsoleWriter, Extent, OldConsole
 
 UUID_ = UUID(int=5)
 OUTPUTS = Outputs(UUID_)
@@ -63,11 +67,12 @@ LEFT = {
 
 @pytest.mark.parametrize("left", LEFT)
 @pytest.mark.parametrize("whole", WHOLE)
-def test_what_is_whole_is_sent(tmp_path: Path, whole: str, left: str) -> None:
+async def test_what_is_whole_is_sent(tmp_path: Path, whole: str, left: str) -> None:
     path = tmp_path / "console"
     path.write_bytes(WHOLE[whole] + LEFT[left])
     assert read(path) == WHOLE[whole]
-    assert repair(path, UUID_).size == len(WHOLE[whole])  # what is recorded is the same
+    extent = await trio.to_thread.run_sync(console.repair, path, UUID_)
+    assert extent.size == len(WHOLE[whole])  # what is recorded is the same
     assert read(path) == WHOLE[whole]
 
 
@@ -100,3 +105,38 @@ async def test_what_a_writer_writes_is_sent_and_tells(tmp_path: Path) -> None:
     assert writer.closed
     assert read(path) == lines(b"one", b"two")
     assert writer.size == path.stat().st_size
+
+
+async def whole_again(path: Path, _extent: Extent) -> None:
+    await trio.to_thread.run_sync(console.repair, path, UUID_)
+
+
+async def newest_first(path: Path, extent: Extent) -> None:
+    await trio.to_thread.run_sync(console.copy_newest_first, path, UUID_, extent, io.BytesIO())
+
+
+@pytest.mark.parametrize("read_it", [whole_again, newest_first])
+async def test_a_cancelled_reader_ends_after_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_it: Callable[[Path, Extent], Awaitable[None]]
+) -> None:
+    monkeypatch.setattr(console, "BLOCK_SIZE", len(SHORT))
+    writer = ConsoleWriter(tmp_path / "console", UUID_)
+    for _ in range(5):
+        await writer.append([b"one", b"two"], TIME)
+    token = trio.lowlevel.current_trio_token()
+    read = console._read
+    starts: list[int] = []
+
+    def cancelled_at_the_second(file: BinaryIO, start: int, size: int) -> bytes:
+        starts.append(start)
+        if len(starts) == 2:
+            trio.from_thread.run_sync(scope.cancel, trio_token=token)
+        return read(file, start, size)
+
+    monkeypatch.setattr(console, "_read", cancelled_at_the_second)
+    with trio.CancelScope() as scope:
+        await read_it(tmp_path / "console", writer.extent())
+    writer.close()
+    assert scope.cancelled_caught
+    assert len(starts) == 2
+    assert (tmp_path / "console").stat().st_size == writer.size

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -42,9 +43,11 @@ from builder.messages import (
     Observe,
     Output,
     Reschedule,
+    Success,
     Unschedule,
 )
 from builder.model import Aborted, Artifact, Exited, Instant, Period
+from builder_server import server as server_module
 
 LOST = Aborted(message="worker lost")
 SOME = (Artifact(path="a", content=b"x" * 100_000), Artifact(path="b/c", content=b""))
@@ -308,6 +311,44 @@ async def test_a_stop_ends_well(tmp_path: Path, number: int) -> None:
         os.kill(server.pid, number)
         assert await server.wait_async(10) == 0
         assert f"stopping on {signal.Signals(number).name}" in server.log
+
+
+async def test_more_signals_change_nothing(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken:
+            await half_a_result(taken, sent=200_000)
+            await eventually((server.data_dir / "a" / str(taken.uuid) / "full.part").exists)
+            server.process.terminate()
+            await server.wait_for_log("stopping on SIGTERM")
+            for number in (signal.SIGTERM, signal.SIGINT):
+                server.process.send_signal(number)
+                await server.wait_for_log(f"{number.name}: stopping already")
+        with trio.fail_after(10):
+            while server.process.poll() is None:
+                server.process.terminate()  # until the very end
+                await trio.sleep(0.001)
+        assert server.wait() == 0
+        assert server.query("select count(*) from build where state = 'running'") == [(0,)]
+
+
+async def test_a_stop_waits_for_a_lock_a_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempt that could not be put back is seen by the next start, and no client is told of success."""
+    monkeypatch.setattr(server_module, "LAST_WAIT", 0.5)
+    with trio.fail_after(10):
+        async with run_server(tmp_path) as server:
+            await do(server, schedule("a"))
+            other = sqlite3.connect(server.data_dir / "builder.sqlite3", isolation_level=None)
+            async with take_job(server), connect(server, CLIENT) as client:
+                other.execute("begin immediate")
+                await client.send(schedule("b"))
+                server.stop()
+                assert frame(codec.encode(Success())) not in await client.wait_closed()
+    assert server.query("select state from build") == [("running",)]
+    other.close()
+    async with run_server(tmp_path) as server:
+        assert await queues(server) == {"p1": ["a"]}
+        assert server.query("select losses from queue") == [(1,)]
 
 
 async def test_a_stop_is_not_a_loss(tmp_path: Path) -> None:

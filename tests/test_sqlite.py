@@ -100,6 +100,26 @@ async def test_a_lock_that_is_held_for_too_long_is_told_to_all_who_wait(
         await store.schedule(script("a"), Period.DAILY, NOW)
 
 
+async def test_waits_that_are_limited_end_together(tmp_path: Path) -> None:
+    """Whoever asks before that time or after it, one after the other: nobody waits for long."""
+    async with opened(tmp_path) as store:
+        began = trio.current_time()
+        with locked(tmp_path):
+            async with trio.open_nursery() as nursery:
+                for number in range(3):
+                    nursery.start_soon(fail_again_and_again, store, f"j{number}")
+                store.limit_waits(0.5)
+        assert trio.current_time() - began < 10
+        assert (await store.info()).schedule == ()
+        await store.schedule(script("a"), Period.DAILY, NOW)  # what need not wait is still written
+
+
+async def fail_again_and_again(store: Store, name: str) -> None:
+    for _ in range(4):
+        with pytest.raises(StoreError, match="database is locked"):
+            await store.schedule(script(name), Period.DAILY, NOW)
+
+
 async def test_a_stop_does_not_wait_for_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(tmp_path / "db")
     errors: list[str] = []

@@ -47,5 +47,12 @@ class Database(abc.ABC):
         """Return what a step returns that changes nothing, and sees one moment. Raises StoreError."""
 
     @abc.abstractmethod
+    def limit_waits(self, seconds: float) -> None:
+        """From now on wait for others who use the database for so long in all: the program stops.
+
+        What can't be written by then, or at once after that, fails with StoreError.
+        """
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Close all connections to the database."""

@@ -5,6 +5,7 @@ one, each in a savepoint, so that one that is refused takes nothing with it. Rea
 the last commit.
 """
 
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,7 @@ class SQLite(Database):
         self._pending: list[_Request[Any]] = []
         self._work = trio.Event()
         self._closed = False
+        self._last_wait = math.inf
         self.version = 0
         try:
             with self._transaction(time.monotonic() + LOCK_TIMEOUT) as connection:
@@ -70,6 +72,10 @@ class SQLite(Database):
         except CommandError as error:
             self.close()
             raise StoreError(f"can't use the database {path}, is it of a newer version? {error}") from error
+
+    def limit_waits(self, seconds: float) -> None:
+        """From now on wait for the lock for so long in all."""
+        self._last_wait = time.monotonic() + seconds
 
     def close(self) -> None:
         """Close all connections to the database."""
@@ -120,7 +126,7 @@ class SQLite(Database):
                 try:
                     transaction = connection.begin()
                 except sa.exc.OperationalError as error:
-                    if not _is_locked(error) or time.monotonic() >= deadline:
+                    if not _is_locked(error) or time.monotonic() >= min(deadline, self._last_wait):
                         raise
                     look()
                     continue

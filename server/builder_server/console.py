@@ -158,13 +158,15 @@ def _runs(file: BinaryIO, outputs: Outputs) -> Iterator[tuple[list[bytes], int]]
 def repair(path: Path, uuid: UUID) -> Extent:
     """Return the extent of a file whose writer is gone, after cutting off a last line that is not whole.
 
-    A file that does not exist is an empty console. Raises OSError.
+    A file that does not exist is an empty console. Raises OSError. It is for a thread of trio's, and ends when that is
+    cancelled.
     """
     found = _Measure()
     with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
         # a crash of the machine may leave zeros at the end: what stands before them is the console
         for records, framed in _runs(file, Outputs(uuid)):
             found.add(framed, sum(map(len, records)))
+            trio.from_thread.check_cancelled()
         file.truncate(found.size)
     return found.extent()
 
@@ -242,7 +244,10 @@ def _content(data: bytes, offset: int, tag: int, end: int) -> int:
 
 
 def copy_newest_first(path: Path, uuid: UUID, extent: Extent, target: BinaryIO) -> None:
-    """Write the lines as an execution has them: newest first. Holds one block in memory. Raises OSError."""
+    """Write the lines as an execution has them: newest first. Holds one block in memory. Raises OSError.
+
+    It is for a thread of trio's, and ends when that is cancelled.
+    """
     if not extent.size:
         return
     outputs = Outputs(uuid)
@@ -255,3 +260,4 @@ def copy_newest_first(path: Path, uuid: UUID, extent: Extent, target: BinaryIO) 
             records.reverse()
             target.write(b"".join(records))
             end = start
+            trio.from_thread.check_cancelled()

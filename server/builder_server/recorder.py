@@ -14,6 +14,10 @@ from builder_server.console import ConsoleWriter
 from builder_server.results import ResultWriter, build_dir, make_build_dir
 from builder_server.store import AfterLoss, Build, Store, StoreError
 
+CONSOLES_AT_ONCE = 2
+"""Long consoles that are looked through or turned round at once. Each keeps a core busy: with more of them all of the
+rest would wait, for a thread and for the interpreter."""
+
 
 @frozen(kw_only=True)
 class Recorder:
@@ -27,7 +31,7 @@ class Recorder:
     now: Callable[[], Instant]
     upload: bool
     on_recorded: Callable[[], None]
-    _repairing: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
+    _reading: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(CONSOLES_AT_ONCE))
 
     async def begin_console(self, build: Build) -> ConsoleWriter:
         """Make the directory of an attempt, and its console."""
@@ -46,14 +50,15 @@ class Recorder:
     ) -> None:
         """Write everything that stands before the artifacts, which take ``length`` bytes.
 
-        Without ``lines`` the attempt is of an earlier server, and its console is looked through first. That may take
-        minutes: one at a time does it, since others need the threads, and whoever is cancelled does not wait for it.
+        Without ``lines`` the attempt is of an earlier server, and its console is looked through first. A console may
+        take a minute: it waits for its turn, but for a short one, and whoever is cancelled does not wait for it.
         """
         if lines:
             extent = lines.extent()
         else:
-            extent = await trio.to_thread.run_sync(self._repair, build, limiter=self._repairing, abandon_on_cancel=True)
-        await writer.begin(build, end, extent, data_length=length)
+            extent = await trio.to_thread.run_sync(self._repair, build, limiter=self._reading)
+        turn = self._reading if extent.size > console.BLOCK_SIZE else None
+        await writer.begin(build, end, extent, data_length=length, limiter=turn)
 
     def _repair(self, build: Build) -> console.Extent:
         return console.repair(make_build_dir(self.data_dir, build) / console.FILE_NAME, build.uuid)

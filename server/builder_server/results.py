@@ -79,8 +79,19 @@ class ResultWriter:
         self._paths = _Digests()
         self.committed = False
 
-    async def begin(self, build: Build, end: ExecutionEnd, extent: console.Extent, *, data_length: int) -> None:
-        """Write everything that stands before the artifacts, which take ``data_length`` bytes."""
+    async def begin(
+        self,
+        build: Build,
+        end: ExecutionEnd,
+        extent: console.Extent,
+        *,
+        data_length: int,
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> None:
+        """Write everything that stands before the artifacts, which take ``data_length`` bytes.
+
+        ``limiter`` has the threads that may do it. Cancelled, it ends after a block of the console.
+        """
         before, after = execution_head(
             ExecutionHead(job=build.job, uuid=build.uuid),
             end,
@@ -94,7 +105,7 @@ class ResultWriter:
             file.write(after)
 
         self._file = await trio.to_thread.run_sync((self._directory / _UNFINISHED).open, "wb")
-        await self._in_thread(write)
+        await self._in_thread(write, limiter)
 
     async def add(self, pieces: Sequence[ArtifactStart | ArtifactData]) -> None:
         """Write artifacts as they come. Raises InvalidName for one that must not be stored."""
@@ -148,6 +159,6 @@ class ResultWriter:
 
         await trio.to_thread.run_sync(remove)
 
-    async def _in_thread(self, action: Callable[[BinaryIO], T]) -> T:
+    async def _in_thread(self, action: Callable[[BinaryIO], T], limiter: trio.CapacityLimiter | None = None) -> T:
         assert self._file is not None, "begin comes first"
-        return await trio.to_thread.run_sync(action, self._file)
+        return await trio.to_thread.run_sync(action, self._file, limiter=limiter)

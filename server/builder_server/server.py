@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 SHUTDOWN_TIMEOUT = 8.0
 """Seconds that what is being written has to finish; the process is to be gone within 10."""
 
+LAST_WAIT = 3.0
+"""Seconds of these for which whoever has the database locked is waited for."""
+
 MAX_THREADS = 8
 """Threads that wait for the disk: more make it no faster, and each takes 64 MiB of address space for a heap."""
 
@@ -158,19 +161,17 @@ class _Server:
 
     async def _serve_peers(self, listeners: list[trio.SocketListener], announce: Callable[[list[str]], None]) -> None:
         """Serve until a signal comes; then accept nobody, have all end, and cut off those that have not by the deadline."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with self._shutdown.requested_by_signals():
             async with plain_nursery() as sessions, plain_nursery() as accepting:
                 accepting.start_soon(
                     partial(trio.serve_listeners, self._serve_connection, listeners, handler_nursery=sessions)
                 )
                 announce([format_address(*listener.socket.getsockname()[:2]) for listener in listeners])
                 service.notify("READY=1")
-                async for number in signals:
-                    logger.info("stopping on %s", signal.Signals(number).name)
-                    service.notify("STOPPING=1")
-                    break
+                await self._shutdown.requested.wait()
+                service.notify("STOPPING=1")
                 accepting.cancel_scope.cancel()
-                self._shutdown.request()
+                self._store.limit_waits(LAST_WAIT)
                 self._attempts.stop()
                 sessions.cancel_scope.deadline = trio.current_time() + SHUTDOWN_TIMEOUT
 

@@ -1,10 +1,16 @@
 """Stopping: what waits for peers is interrupted at once, what is being written may finish."""
 
+import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
 from attrs import define, field
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ShuttingDown(Exception):
@@ -23,6 +29,30 @@ class Shutdown:
         self.requested.set()
         for scope in self._scopes:
             scope.cancel()
+
+    @contextmanager
+    def requested_by_signals(self) -> Iterator[None]:
+        """Begin to stop on SIGTERM and SIGINT. More of them change nothing, not even after the block: the process ends.
+
+        A receiver of trio's would hand on what comes late, and that would be the end of the process instead of 0.
+        """
+        token = trio.lowlevel.current_trio_token()
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number in SIGNALS:
+            signal.signal(number, lambda number, _frame: token.run_sync_soon(self._on_signal, number, idempotent=True))
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_IGN if self.requested.is_set() else handler)
+
+    def _on_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self.requested.is_set():
+            logger.info("%s: stopping already", name)
+        else:
+            logger.info("stopping on %s", name)
+            self.request()
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -47,6 +47,10 @@ class Store:
         """Grows with every change; while it is the same, everything is."""
         return self.database.version
 
+    def limit_waits(self, seconds: float) -> None:
+        """From now on wait for others who use the database for so long in all."""
+        self.database.limit_waits(seconds)
+
     def close(self) -> None:
         """Close the database."""
         self.database.close()
