@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 # Where the demo uploads its results; empty: they stay on disk. make demo UPLOAD=http://user:password@host/upload
 export UPLOAD ?=
 
-.PHONY: demo test lint unit test-interop test-vm bench wheel deb clean help
+.PHONY: demo test lint unit test-long test-interop test-vm bench wheel deb clean help
 
 help:
 	@echo "make demo          run a server and a worker, build this project twice, compare (UPLOAD=URL to upload)"
-	@echo "make test          lint, type check and the whole test suite"
+	@echo "make test          lint, type check and the tests, in less than five minutes"
+	@echo "make test-long     the tests that take longer: packages in systems of their own, large builds, crowds"
 	@echo "make test-interop  the same programs against the original's (BUILDER_PEER_BIN=folder with its programs)"
 	@echo "make test-vm       the packages and sandboxes in a virtual machine with systemd and control groups of version 2"
 	@echo "make bench         benchmarks, medians"
@@ -41,6 +42,9 @@ lint: $(VENV)/.installed
 
 unit: $(VENV)/.installed
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+test-long: $(VENV)/.installed
+	$(BIN)/pytest -m long --numprocesses 2 --dist loadgroup
 
 test-interop: $(VENV)/.installed
 	@$(BIN)/python tests/interop/check_peer.py

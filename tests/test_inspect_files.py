@@ -463,6 +463,7 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_file(large: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = run_inspect(str(large), "--console", "--output", str(out), preexec_fn=limited)

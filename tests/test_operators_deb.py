@@ -21,7 +21,7 @@ import pytest
 from attrs import field, frozen
 from operators import ROOT, need, run
 
-pytestmark = pytest.mark.xdist_group("deb")  # they share what takes long
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("deb")]  # they share what takes long
 
 NAMES = ("builder-common", "builder-server", "builder-worker", "builder-client")
 

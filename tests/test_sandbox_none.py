@@ -83,7 +83,7 @@ async def test_nothing_survives_a_job_that_kills_its_supervisor_and_hides(tmp_pa
     script, mark = _marked(ORPHAN)
     finished = await run_script(tmp_path, script)
     assert finished.result == Aborted(message="the process that watched over the job was killed")
-    assert finished.own_lines == [b"ready"]
+    assert finished.own_lines in ([], [b"ready"])  # what the supervisor had not read is gone with it
     assert not processes_with(mark)
 
 

@@ -541,6 +541,7 @@ def execute(root: Path, sql: str) -> None:
 # --- memory --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_many_small_artifacts_take_little_memory(tmp_path: Path) -> None:
     """1.4 MB sent as 100 000 empty artifacts: not much more than that is held, however it comes."""
     count = 100_000

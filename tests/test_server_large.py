@@ -5,6 +5,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import trio
 from farm import DEADLINE, start_server
 from scripted import build, do, info, schedule, take_job
@@ -39,6 +40,7 @@ def digest(size: int) -> str:
     return found.hexdigest()
 
 
+@pytest.mark.long
 async def test_300_mb_and_300_000_lines_in_a_limited_address_space(tmp_path: Path) -> None:
     assert sum(SIZES.values()) == 300 * 10**6
     async with start_server(tmp_path) as server:

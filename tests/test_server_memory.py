@@ -42,6 +42,7 @@ async def begin(server: Reachable, guests: AsyncExitStack, command: Schedule) ->
     return peer
 
 
+@pytest.mark.long
 async def test_a_stalling_crowd_takes_bounded_memory(tmp_path: Path) -> None:
     async with start_server(tmp_path) as server, AsyncExitStack() as guests:
         await do(server, large("warm"))
@@ -183,6 +184,7 @@ async def ask_info(server: Reachable, guests: AsyncExitStack) -> None:
     await peer.send(Info())
 
 
+@pytest.mark.long
 async def test_replies_that_nobody_reads_take_bounded_memory(tmp_path: Path) -> None:
     async with start_server(tmp_path) as server, AsyncExitStack() as guests:
         await do(server, *(large(f"job{number}", MIB) for number in range(10)))

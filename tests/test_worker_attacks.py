@@ -158,6 +158,7 @@ def test_a_process_that_is_not_seen_from_here_is_not_taken_for_one_of_this_worke
     assert Group(hierarchies=(), directories=(tmp_path,), limits=Limits()).processes() == {17}
 
 
+@pytest.mark.long
 def test_a_wide_tree_takes_not_much_longer_to_remove_than_to_make() -> None:
     with reachable_directory() as place:  # on a disk: file systems in memory do not mind
         tree = place / "tree"
