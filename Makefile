@@ -41,7 +41,7 @@ lint: $(VENV)/.installed
 	$(BIN)/vulture
 
 unit: $(VENV)/.installed
-	$(BIN)/pytest --numprocesses 3 --dist loadgroup
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 test-long: $(VENV)/.installed
 	$(BIN)/pytest -m long --numprocesses 2 --dist loadgroup

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +24,9 @@ from attrs import define, field, frozen
 from worker_copy import copy_worker, python
 
 from builder_worker.sandbox import roots
+
+LONG = ("podman", "user")
+"""The slowest back end, for whom each job takes a second: its turn at all hostile jobs comes in `make test-long`."""
 
 REQUIRED = frozenset(filter(None, os.environ.get("BUILDER_TEST_REQUIRE", "").split(",")))
 """Back ends that must work here: a test that would skip them fails instead."""
@@ -160,6 +163,11 @@ def plain_user() -> int:
         except KeyError:
             subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/false", USER], check=True)
             return pwd.getpwnam(USER).pw_uid
+
+
+def in_turn(subjects: Iterable[tuple[str, str]]) -> list[Any]:
+    """Return back ends with who runs them as parameters of tests, of which the slowest is left to the long ones."""
+    return [pytest.param(each, marks=pytest.mark.long if each == LONG else ()) for each in subjects]
 
 
 @contextmanager

@@ -101,7 +101,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "| artifacts of a build | 1 000 000;", "builder.execution:MAX_ARTIFACTS", number),
     ("docs/architecture.md", "for each path a digest of 12 bytes", "builder_server.results:DIGEST_SIZE", plain),
     ("docs/architecture.md", "unfolds to 1000 pieces at once |", "builder_server.workers:MAX_PIECES", number),
-    ("docs/architecture.md", "The server turns 2 of those", "builder_server.recorder:CONSOLES_AT_ONCE", number),
+    ("docs/architecture.md", "The server turns 2 of", "builder_server.recorder:CONSOLES_AT_ONCE", number),
     ("docs/architecture.md", "those above 1 MiB round", "builder_server.console:BLOCK_SIZE", size),
     ("docs/architecture.md", "| uploads | 2 at once;", "builder_server.upload:PARALLEL", number),
     ("docs/architecture.md", "waits up to 30 seconds for others", "builder.runtime.sqlite:LOCK_TIMEOUT", duration),

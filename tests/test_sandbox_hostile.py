@@ -16,6 +16,7 @@ from sandbox_runs import (
     Driver,
     Outcome,
     driver,
+    in_turn,
     kill_hard,
     processes_with,
     start,
@@ -56,7 +57,7 @@ def call(name: str, *arguments: str) -> str:
     return f"perl -e '$! = 0; syscall({', '.join([str(number), *arguments])}); print $! + 0, qq(\\n)'\n"
 
 
-@pytest.fixture(scope="module", params=SUBJECTS, ids="-".join)
+@pytest.fixture(scope="module", params=in_turn(SUBJECTS), ids="-".join)
 def subject(request: pytest.FixtureRequest) -> Iterator[Driver]:
     backend, privilege = request.param
     with driver(backend, privilege, secret=SECRET) as started:

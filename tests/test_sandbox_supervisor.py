@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 from attrs import evolve
-from sandbox_runs import MIB, Driver, driver, give_up, processes_with
+from sandbox_runs import MIB, Driver, driver, give_up, in_turn, processes_with
 from test_sandbox_hostile import SUBJECTS, daemons
 from worker_program import DEADLINE
 
@@ -155,7 +155,7 @@ ALL = [*SUBJECTS, ("none", "root"), ("none", "user")]
 DIED = "the process that watched over the job was killed"
 
 
-@pytest.fixture(scope="module", params=ALL, ids="-".join)
+@pytest.fixture(scope="module", params=in_turn(ALL), ids="-".join)
 def subject(request: pytest.FixtureRequest) -> Iterator[Driver]:
     backend, privilege = request.param
     with driver(backend, privilege) as started:

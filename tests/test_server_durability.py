@@ -236,6 +236,7 @@ async def test_three_killed_servers(tmp_path: Path) -> None:
                 server.kill()
     async with start_server(tmp_path) as server:
         assert await queues(server) == {"p1": []}
+        await eventually(server.full("a", uuids[2]).exists)  # the server listens before it is recorded
         record = server.execution("a", uuids[2])
         assert record.result == LOST
         assert [line.line for line in record.console] == [b"I was here"]
