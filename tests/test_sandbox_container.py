@@ -5,6 +5,8 @@ import secrets
 import pytest
 from sandbox_runs import driver, processes_with, start, stop, wait_gone, work_directory
 
+pytestmark = pytest.mark.long  # podman, for which each job takes a second
+
 SUBJECTS = [("podman", "root"), ("podman", "user")]
 
 

@@ -11,6 +11,8 @@ import pytest
 from attrs import frozen
 from sandbox_runs import DEADLINE, Driver, driver, plain_user, small_tree, start, stop, work_directory
 
+pytestmark = pytest.mark.long  # podman, for which each job takes a second
+
 SETTINGS = ("USER 12:34", "VOLUME /data", "WORKDIR /nowhere", 'ENTRYPOINT ["/bin/false"]', "ENV FROM_IMAGE=1")
 
 
