@@ -14,6 +14,7 @@ What is left of the host's own disk is looked at as often, whether there is a li
 it is ended before others fail for it.
 """
 
+import errno
 import math
 import os
 import stat
@@ -296,7 +297,12 @@ async def remove_tree(path: Path) -> None:
     if _is_mount(path / "disk"):
         await _unmount(path / "disk")
     try:
-        await trio.to_thread.run_sync(trees.remove_tree, path)
+        try:
+            await trio.to_thread.run_sync(trees.remove_tree, path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            await trio.to_thread.run_sync(trees.remove_tree, path)  # its supervisor has written down the end meanwhile
     except FileNotFoundError:
         pass  # it was not even made
     except (OSError, trees.TreeChanged) as error:
