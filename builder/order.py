@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
+from builder.extension import EXTENSION_VERSION, Reply, Request, Welcome
 from builder.messages import (
     CLIENT_VERSION,
     KINDS,
@@ -94,12 +95,15 @@ _END = Turn(State.QUIET)
 OPENING = Protocol(peer={State.OPENING: {Hello: Turn(State.QUIET, State.GREETING)}}, server={})
 """The order up to the hello, which all roles and versions share."""
 
-_COMMANDS = [kind for kind in dict.fromkeys(KINDS.values()) if issubclass(kind, Command)]
+
+def _kinds(base: Kind) -> list[Kind]:
+    return [kind for kind in dict.fromkeys(KINDS.values()) if issubclass(kind, base)]
+
 
 CLASSIC_CLIENT = Protocol(
     peer={
         State.ASKING: {
-            **any_of(_COMMANDS, Turn(State.QUIET, State.ANSWERING)),
+            **any_of(_kinds(Command), Turn(State.QUIET, State.ANSWERING)),
             Info: Turn(State.QUIET, State.INFORMING),
             Observe: Turn(State.QUIET, State.SHOWING),
         },
@@ -128,10 +132,24 @@ CLASSIC_WORKER = Protocol(
 )
 """One job."""
 
+EXTENSION_CLIENT = Protocol(
+    peer={State.ASKING: any_of(_kinds(Request), Turn(State.QUIET, State.ANSWERING))},
+    server={
+        State.GREETING: {Welcome: Turn(State.QUIET, State.ASKING)},
+        State.ANSWERING: {
+            **any_of(_kinds(Reply), Turn(State.ANSWERING)),
+            Success: Turn(State.QUIET, State.ASKING),
+            Failure: Turn(State.QUIET, State.ASKING),
+        },
+    },
+)
+"""Any number of requests, one after the other."""
+
 Protocols = Mapping[tuple[Role, int], Protocol]
 
 PROTOCOLS: Protocols = {
     (Role.CLIENT, CLIENT_VERSION): CLASSIC_CLIENT,
     (Role.WORKER, WORKER_VERSION): CLASSIC_WORKER,
+    (Role.CLIENT, EXTENSION_VERSION): EXTENSION_CLIENT,
 }
 """What this release speaks."""

@@ -1,7 +1,8 @@
 """How values are written in DER, derived from their classes; the only user of asn1tools.
 
 A class with attrs is a SEQUENCE of its fields, in their order and under their names; one with a single field is written
-as that field alone, one without any as NULL. An enumeration, and a union of classes, is a CHOICE of alternatives with the
+as that field alone, one without any as NULL. A class that is ``numbered`` is always a SEQUENCE, whose elements have the tags
+0, 1, 2 …, so that any of them may be OPTIONAL and more may come later: what is new is written so. An enumeration, and a union of classes, is a CHOICE of alternatives with the
 tags 0, 1, 2 … in their order. Where the wire has something else, a table below says what.
 
 So a type is written down once, as a class. ``builder.asn1`` is the same for readers, and a test compares both. It is not
@@ -164,9 +165,10 @@ def choice(alternatives: Mapping[str, tuple[int, Syntax]]) -> Syntax:
 def fields_of(kind: Any, names: tuple[str, ...]) -> Syntax:
     """Return how a class is written with only these of its fields; the others get their defaults when it is read."""
     hints = typing.get_type_hints(kind)
+    is_numbered = getattr(kind, "numbered", False)
     if not names:
         return Syntax(node={"type": "NULL"}, to_asn1=lambda _: None, from_asn1=lambda _: kind())
-    if len(names) == 1:
+    if len(names) == 1 and not is_numbered:
         (name,) = names
         only = syntax_of(hints[name])
         return Syntax(
@@ -176,10 +178,11 @@ def fields_of(kind: Any, names: tuple[str, ...]) -> Syntax:
         )
     members: list[dict[str, Any]] = []
     parts: list[tuple[str, str, Syntax]] = []
-    for name in names:
+    for number, name in enumerate(names):
         part, is_optional = _without_none(hints[name])
         syntax = syntax_of(part)
-        members.append({**syntax.node, "name": _camel(name), **({"optional": True} if is_optional else {})})
+        node = syntax.tagged(number) if is_numbered else syntax.node
+        members.append({**node, "name": _camel(name), **({"optional": True} if is_optional else {})})
         parts.append((name, _camel(name), syntax))
 
     def to_asn1(value: Any) -> Asn1:
@@ -248,6 +251,7 @@ def _from_script_job(value: Asn1) -> ScriptJob:
 
 
 _GIVEN: dict[Any, Syntax] = {
+    bool: Syntax(node={"type": "BOOLEAN"}, to_asn1=bool, from_asn1=bool),
     int: Syntax(node={"type": "INTEGER"}, to_asn1=integer, from_asn1=integer),
     str: Syntax(node=_TEXT, to_asn1=raw, from_asn1=text),
     bytes: Syntax(node=_TEXT, to_asn1=bytes, from_asn1=bytes),
