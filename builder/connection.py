@@ -9,7 +9,7 @@ from builder import codec
 from builder.errors import ConnectionEnded, LocalProtocolError, ProtocolError, RemoteProtocolError
 from builder.framing import FrameReader, StreamedFrame, frame
 from builder.messages import Hello, Kind, Message, Output
-from builder.order import OPENING, PROTOCOLS, Protocol, Protocols, Side, State, Turn
+from builder.order import OPENING, PROTOCOLS, Protocol, Protocols, Side, State, Turn, spoken
 from builder.outputs import Outputs
 
 
@@ -110,7 +110,7 @@ class Connection:
         return turn
 
     def _choose(self, hello: Hello, fault: type[ProtocolError]) -> None:
-        protocol = self._protocols.get((hello.role, hello.version))
+        protocol = self._protocols.get((hello.role, spoken(hello.role, hello.version, self._protocols)))
         if protocol is None:
             raise fault(f"{hello.role.value} of unknown version {hello.version}")
         self.protocol = protocol

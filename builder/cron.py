@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from attrs import field, frozen
 from croniter import CroniterError, croniter
 
-from builder.errors import BuilderError
+from builder.errors import InvalidOptions
 from builder.model import NEVER, Instant, Period, printable
 
 ALIASES = {
@@ -46,10 +46,8 @@ _SAMPLES = 12
 """Runs whose intervals tell how often a rule runs."""
 
 
-class InvalidRule(BuilderError, ValueError):
+class InvalidRule(InvalidOptions):
     """Text that is no cron rule, never matches, or names no time zone; the error says what to write."""
-
-    exit_code = 2
 
 
 def time_zone(name: str) -> dt.tzinfo:

@@ -56,3 +56,9 @@ class NobodyReads(BuilderError):
     """The reader of standard output has gone, as `head` does. It is no fault: nothing is said."""
 
     exit_code: ClassVar[int] = 128 + signal.SIGPIPE  # as of any program that the signal ended
+
+
+class InvalidOptions(BuilderError, ValueError):
+    """Options of a job that contradict each other, or are out of range; the text says what to write."""
+
+    exit_code = 2

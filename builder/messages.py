@@ -52,6 +52,9 @@ class Message:
     streamed: ClassVar[bool] = False
     """Whether it is never held whole: what receives it gets its size, and then its bytes as they come."""
 
+    numbered: ClassVar[bool] = False
+    """Whether its fields bear numbers on the wire, so that any may be missing and others may come; see ``syntax``."""
+
     older: ClassVar[dict[int, tuple[str, ...]]] = {}
     """Older forms that are read and never written: their tags, and the fields that they have."""
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
-from builder.extension import EXTENSION_VERSION, Reply, Request, Welcome
 from builder.messages import (
     CLIENT_VERSION,
     KINDS,
@@ -96,14 +95,15 @@ OPENING = Protocol(peer={State.OPENING: {Hello: Turn(State.QUIET, State.GREETING
 """The order up to the hello, which all roles and versions share."""
 
 
-def _kinds(base: Kind) -> list[Kind]:
+def kinds_of(base: Kind) -> list[Kind]:
+    """Return the kinds of message that are of a kind, among those that are known so far."""
     return [kind for kind in dict.fromkeys(KINDS.values()) if issubclass(kind, base)]
 
 
 CLASSIC_CLIENT = Protocol(
     peer={
         State.ASKING: {
-            **any_of(_kinds(Command), Turn(State.QUIET, State.ANSWERING)),
+            **any_of(kinds_of(Command), Turn(State.QUIET, State.ANSWERING)),
             Info: Turn(State.QUIET, State.INFORMING),
             Observe: Turn(State.QUIET, State.SHOWING),
         },
@@ -132,24 +132,20 @@ CLASSIC_WORKER = Protocol(
 )
 """One job."""
 
-EXTENSION_CLIENT = Protocol(
-    peer={State.ASKING: any_of(_kinds(Request), Turn(State.QUIET, State.ANSWERING))},
-    server={
-        State.GREETING: {Welcome: Turn(State.QUIET, State.ASKING)},
-        State.ANSWERING: {
-            **any_of(_kinds(Reply), Turn(State.ANSWERING)),
-            Success: Turn(State.QUIET, State.ASKING),
-            Failure: Turn(State.QUIET, State.ASKING),
-        },
-    },
-)
-"""Any number of requests, one after the other."""
-
 Protocols = Mapping[tuple[Role, int], Protocol]
 
 PROTOCOLS: Protocols = {
     (Role.CLIENT, CLIENT_VERSION): CLASSIC_CLIENT,
     (Role.WORKER, WORKER_VERSION): CLASSIC_WORKER,
-    (Role.CLIENT, EXTENSION_VERSION): EXTENSION_CLIENT,
 }
-"""What this release speaks."""
+"""The classic protocol."""
+
+NEGOTIATED = 100
+"""From this version on both sides speak the lower one of theirs; one of before is spoken as it is, or not at all."""
+
+
+def spoken(role: Role, version: int, protocols: Protocols) -> int:
+    """Return the version that is spoken after a hello."""
+    if version < NEGOTIATED:
+        return version
+    return min(version, max(known for known_role, known in protocols if known_role is role))

@@ -1,35 +1,35 @@
 """How a job is run: when, before which others, how often again, and within which limits. Values, and what they mean."""
 
 import enum
+import functools
 import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import field, frozen
 
-from builder.errors import BuilderError
-from builder.model import Instant, Job, Period, raw
+from builder.errors import InvalidOptions
+from builder.model import NEVER, Instant, Period, raw
 
 if TYPE_CHECKING:
     from builder.cron import Rule
 
 MAX_PRIORITY = 9
+"""The priority that goes first; the lowest is 0."""
+
 DEFAULT_PRIORITY = 5
-"""Priorities go from 0 to 9; 9 is first."""
 
 MAX_RETRIES = 10
+"""Most runs more of a job that fails."""
+
 MAX_AFTER = 64
-"""Jobs that one job may wait for."""
+"""Most jobs that one job may wait for."""
 
 MAX_LIMIT = 30 * 24 * 3600 * 1000
 """Milliseconds of the longest time limit, 30 days."""
 
 _SPREAD_CYCLE = 2**32
 
-
-class InvalidOptions(BuilderError, ValueError):
-    """Options of a job that contradict each other, or are out of range; the text says what to write."""
-
-    exit_code = 2
+_RULES_KEPT = 1000
 
 
 class Missed(enum.Enum):
@@ -60,10 +60,16 @@ class Cron:
     zone: str = "UTC"
 
 
+def check_count(value: int, low: int, high: int, what: str) -> None:
+    """Raise InvalidOptions unless a number lies within its bounds."""
+    if not low <= value <= high:
+        raise InvalidOptions(f"{what} must lie between {low} and {high}")
+
+
 def _between(low: int, high: int, what: str) -> Any:
     def check(_options: object, _attribute: object, value: int | None) -> None:
-        if value is not None and not low <= value <= high:
-            raise InvalidOptions(f"{what} must be a number from {low} to {high}")
+        if value is not None:
+            check_count(value, low, high, what)
 
     return check
 
@@ -72,7 +78,7 @@ def _between(low: int, high: int, what: str) -> Any:
 class JobOptions:
     """How a job is run.
 
-    ``period`` counts where there is no ``cron``. With ``spread`` a period's runs lie at a place in it that the job's name
+    ``period`` counts where there is no ``cron``; beside one it is what the job shows to those who know no rules. With ``spread`` a period's runs lie at a place in it that the job's name
     fixes. ``time_limit`` and ``max_silent`` are in milliseconds; None is the server's own limit, or none.
     """
 
@@ -96,7 +102,7 @@ class JobOptions:
             raise InvalidOptions("a job is named twice among those to wait for")
 
     def check(self, name: str) -> None:
-        """Raise InvalidOptions or InvalidRule unless a job of that name can have these options."""
+        """Raise InvalidOptions unless a job of that name can have these options."""
         if self.cron is not None and self.spread:
             raise InvalidOptions("--spread is for periods; in a cron rule, H spreads")
         if any(reference.name == name for reference in self.after):
@@ -106,14 +112,12 @@ class JobOptions:
 
     def rule(self, name: str) -> "Rule | None":
         """Return the cron rule of a job of that name, or None if it has a period. Raises InvalidRule."""
-        from builder.cron import Rule  # croniter, which whoever only passes options on need not wait for
-
-        return None if self.cron is None else Rule(text=self.cron.rule, zone=self.cron.zone, name=name)
+        return None if self.cron is None else _rule(self.cron, name)
 
     def next_after(self, name: str, start: Instant, now: Instant) -> Instant:
-        """Return the first run later than ``now`` of a job whose periods are counted from ``start``.
+        """Return the first run later than ``now``: on the grid that ``start`` and the period make, or by its rule.
 
-        NEVER where there is none.
+        Runs that were missed are not made up for one by one. NEVER where there is none.
         """
         if (rule := self.rule(name)) is not None:
             return rule.next_after(now)
@@ -121,7 +125,7 @@ class JobOptions:
             return self.period.first_after(now)
         step = int(self.period.duration.total_seconds()) * 1000
         begin = spread_offset(name, step) if self.spread else start.ms
-        return Instant(now.ms + step - (now.ms - begin) % step)
+        return Instant(min(now.ms + step - (now.ms - begin) % step, NEVER.ms))
 
     def classic_period(self, name: str, now: Instant) -> Period:
         """Return the period that a classic peer is shown."""
@@ -129,16 +133,14 @@ class JobOptions:
         return self.period if rule is None else rule.nearest_period(now)
 
 
+@functools.lru_cache(maxsize=_RULES_KEPT)
+def _rule(cron: Cron, name: str) -> "Rule":
+    from builder.cron import Rule  # croniter, which whoever only passes options on need not wait for
+
+    return Rule(text=cron.rule, zone=cron.zone, name=name)
+
+
 def spread_offset(name: str, step: int) -> int:
     """Return a place in a period of ``step`` milliseconds that the name fixes, in whole seconds."""
     digest = hashlib.sha256(raw(name)).digest()
     return int.from_bytes(digest[:4], "big") * (step // 1000) // _SPREAD_CYCLE * 1000
-
-
-@frozen(kw_only=True)
-class PlannedJob:
-    """A job in the schedule as it is written down: what is run, and how."""
-
-    numbered: ClassVar[bool] = True
-    job: Job
-    options: JobOptions

@@ -1,9 +1,10 @@
 """How values are written in DER, derived from their classes; the only user of asn1tools.
 
 A class with attrs is a SEQUENCE of its fields, in their order and under their names; one with a single field is written
-as that field alone, one without any as NULL. A class that is ``numbered`` is always a SEQUENCE, whose elements have the tags
-0, 1, 2 …, so that any of them may be OPTIONAL and more may come later: what is new is written so. An enumeration, and a union of classes, is a CHOICE of alternatives with the
-tags 0, 1, 2 … in their order. Where the wire has something else, a table below says what.
+as that field alone, one without any as NULL. A class that is ``numbered`` is always a SEQUENCE, whose elements have the
+tags 0, 1, 2 …, so that any of them may be OPTIONAL and more may come later: what is ours is written so. An enumeration,
+and a union of classes, is a CHOICE of alternatives with the tags 0, 1, 2 … in their order. Where the wire has something
+else, a table below says what.
 
 So a type is written down once, as a class. ``builder.asn1`` is the same for readers, and a test compares both. It is not
 compiled here: to parse it takes 55 ms, which every start of a program would wait for, where these nodes take less than

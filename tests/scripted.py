@@ -14,6 +14,8 @@ from attrs import frozen
 from farm import DEADLINE, Reachable, eventually_async
 
 from builder import codec
+from builder.extension import VERSION, Welcome
+from builder.extension.order import ALL
 from builder.framing import frame
 from builder.messages import (
     CLIENT_VERSION,
@@ -39,6 +41,7 @@ from builder.runtime.channel import Channel
 
 T = TypeVar("T")
 
+OURS = Hello(role=Role.CLIENT, version=VERSION)
 CLIENT = Hello(role=Role.CLIENT, version=CLIENT_VERSION)
 WORKER = Hello(role=Role.WORKER, version=WORKER_VERSION)
 
@@ -52,7 +55,18 @@ class ScriptedPeer:
 
     async def greet(self, hello: Hello) -> None:
         await self.channel.send(hello)
-        await self.receive(ServerHello)
+        if hello.version < VERSION:
+            await self.receive(ServerHello)
+        else:
+            assert await self.receive(Welcome) == Welcome(version=VERSION)
+
+    async def request(self, request: Message) -> list[Message]:
+        """Return all that is answered to a request of our own protocol, Success or Failure last."""
+        await self.send(request)
+        replies = [await self.receive_any()]
+        while not isinstance(replies[-1], Success | Failure):
+            replies.append(await self.receive_any())
+        return replies
 
     async def send(self, *messages: Message) -> None:
         with trio.fail_after(DEADLINE):
@@ -105,7 +119,7 @@ async def connect(server: Reachable, hello: Hello | None = None) -> AsyncIterato
     with trio.fail_after(DEADLINE):
         stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     async with stream:
-        peer = ScriptedPeer(stream, Channel(stream, Side.PEER))
+        peer = ScriptedPeer(stream, Channel(stream, Side.PEER, ALL))
         if hello is not None:
             with trio.fail_after(DEADLINE):
                 await peer.greet(hello)

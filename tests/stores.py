@@ -10,7 +10,7 @@ import trio
 from farm import DEADLINE
 from sqlalchemy.dialects import postgresql
 
-from builder.model import Aborted, Instant, OrbBuildJob, ScriptJob
+from builder.model import Aborted, Exited, Instant, OrbBuildJob, ScriptJob
 from builder.runtime.sqlite import SQLite
 from builder_server.store import Build, Store
 
@@ -58,3 +58,10 @@ async def take(store: Store, number: int, platform: str = "p1") -> Build:
     taken = await store.take(platform, uuid(number), NOW, expand)
     assert taken.build is not None
     return taken.build
+
+
+async def complete(store: Store, number: int, platform: str = "p1") -> Build:
+    """Take a job and have it succeed."""
+    build = await take(store, number, platform)
+    assert await store.finish(build.uuid, NOW, Exited(code=0), upload=False)
+    return build

@@ -1,10 +1,15 @@
 """Hypothesis strategies for the values of builder.model and builder.messages, with any bytes where the wire has any."""
 
-from typing import TypeVar
+import types
+import typing
+from typing import Any, TypeVar
 
+import attrs
 from hypothesis import strategies as st
 
+from builder.extension import Welcome, order
 from builder.messages import (
+    KINDS,
     DropPlatform,
     Execute,
     Failure,
@@ -48,6 +53,9 @@ from builder.model import (
     Stopped,
     text,
 )
+from builder.planning import MAX_LIMIT, MAX_PRIORITY, MAX_RETRIES, Cron, JobOptions, JobReference, Missed
+
+assert order.ALL, "its import makes all messages known"
 
 T = TypeVar("T")
 
@@ -120,6 +128,53 @@ BY_KIND: dict[type[Message], st.SearchStrategy[Message]] = {
     Success: st.builds(Success),
     Failure: st.builds(Failure, message=strings),
 }
+_BOUNDED: st.SearchStrategy[JobOptions] = st.builds(
+    JobOptions,
+    period=periods,
+    cron=st.none() | st.builds(Cron, rule=strings, zone=strings),
+    spread=st.booleans(),
+    missed=st.sampled_from(Missed),
+    priority=st.integers(0, MAX_PRIORITY),
+    retries=st.integers(0, MAX_RETRIES),
+    time_limit=st.none() | st.integers(1, MAX_LIMIT),
+    max_silent=st.none() | st.integers(1, MAX_LIMIT),
+    after=st.lists(st.builds(JobReference, name=strings, platform=st.none() | strings), max_size=2, unique=True).map(
+        tuple
+    ),
+    paused=st.booleans(),
+)
+_WIRE: dict[Any, st.SearchStrategy[Any]] = {
+    str: strings,
+    bytes: octets,
+    int: integers,
+    Instant: instants,
+    Result: results,
+    Job: jobs,
+    JobOptions: _BOUNDED,
+}
+
+
+def of_type(hint: Any) -> st.SearchStrategy[Any]:
+    """Return values of a type that a field of a message has."""
+    if hint in _WIRE:
+        return _WIRE[hint]
+    arguments = typing.get_args(hint)
+    match typing.get_origin(hint):
+        case types.UnionType:
+            return st.one_of(*map(of_type, arguments))
+        case found if found is tuple:
+            return _tuples(of_type(arguments[0]))
+    if attrs.has(hint):
+        return st.builds(hint, **{name: of_type(each) for name, each in fields(hint).items()})
+    return st.from_type(hint)
+
+
+def fields(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in attrs.fields(kind)}
+
+
+BY_KIND |= {kind: of_type(kind) for kind in KINDS.values() if kind.tag >= Welcome.tag}
 messages: st.SearchStrategy[Message] = st.one_of(*BY_KIND.values())
 
 console_lines: st.SearchStrategy[ConsoleLine] = st.builds(ConsoleLine, delta=integers, line=octets)

@@ -4,10 +4,13 @@ import re
 from pathlib import Path
 
 from builder import codec, framing
+from builder.extension import order
 from builder.messages import KINDS, Hello, Kind, Role
 from builder.order import OPENING, PROTOCOLS, Side, State, Turn
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text("utf-8")
+assert order.ALL, "its import makes all messages known"
+
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 NAMES = {kind.__name__: kind for kind in KINDS.values()}
 
@@ -24,7 +27,10 @@ def size(cell: str) -> int:
 
 
 def test_the_table_of_messages() -> None:
-    found = {int(tag): (NAMES[name], size(limit)) for tag, name, _, _, limit in rows("Messages")}
+    found = {
+        int(tag): (NAMES[name], size(limit))
+        for tag, name, _, _, limit in [*rows("Messages"), *rows("Our own messages")]
+    }
     assert found == {tag: (kind, kind.max_size) for tag, kind in KINDS.items()}
 
 

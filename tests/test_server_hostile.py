@@ -81,7 +81,7 @@ FROM_THE_START = {
     "tag 8": frame(b"\xa8\x02\x05\x00"),
     "tag 64": frame(b"\xbf\x40\x02\x05\x00"),
     "tag 100": frame(b"\xbf\x64\x02\x05\x00"),
-    "version 100 of a client": framed(Hello(role=Role.CLIENT, version=100)),
+    "version 99 of a client": framed(Hello(role=Role.CLIENT, version=99)),
     "version 100 of a worker": framed(Hello(role=Role.WORKER, version=100)),
     "the worker's version from a client": framed(Hello(role=Role.CLIENT, version=5)),
     "the client's version from a worker": framed(Hello(role=Role.WORKER, version=13)),

@@ -17,6 +17,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from stores import LOST, NOW, opened, script, take, uuid
 
 from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
+from builder.planning import Cron, JobOptions, JobReference
 from builder_server.store import AfterLoss, Build, Store
 from builder_server.store.schema import metadata
 
@@ -64,7 +65,7 @@ def test_the_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> No
     assert shape(tmp_path / "migrated") == shape(tmp_path / "made")
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
 def test_the_way_back(tmp_path: Path, revision: str) -> None:
     migrate(tmp_path / "before", revision)
     Store.open(tmp_path / "after").close()
@@ -125,6 +126,9 @@ async def test_a_server_finds_its_own_builds(tmp_path: Path) -> None:
         assert {build.uuid for build in (await store.info()).running} == {uuid(1), uuid(2)}
 
 
+AFTER_A = JobOptions(retries=1, after=(JobReference(name="a"), JobReference(name="orb", platform="p1")))
+
+
 async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Path) -> None:
     """``opened`` compiles every statement for it: here is each method of the store, in a life from an import on."""
     orb = OrbBuildJob(name="orb", opam_package="x")
@@ -138,14 +142,21 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("import_state", (imported,), {}),
         ("schedule", (script("a"), Period.DAILY, NOW), {}),
         ("schedule", (orb, Period.DAILY, NOW), {}),
-        ("execute", ("orb", None), {}),
-        ("execute", ("a", "p1"), {}),
+        ("plan", (script("b"), AFTER_A, NOW), {"run_now": True}),
+        ("change", ("b", 1, evolve(AFTER_A, after=(), cron=Cron(rule="@daily")), script("b"), NOW), {}),
+        ("change", ("b", 2, AFTER_A, None, NOW), {}),
+        ("show", ("b",), {}),
+        ("execute", ("orb", None, NOW, "client"), {}),
+        ("execute", ("a", "p1", NOW, "client"), {}),
         ("reschedule", ("a", NOW, Period.WEEKLY), {}),
         ("queue_due", (Instant(NOW.ms + 10**10),), {}),
         ("queue_due", (NOW,), {}),  # puts back
+        ("queue_due", (NOW, NOW), {}),
         *(("take", ("p1", uuid(number), NOW, None), {}) for number in (1, 2, 3)),
         ("lose", (uuid(1), NOW, LOST), {"count": True}),
         ("finish", (uuid(2), NOW, Exited(code=0)), {"upload": True}),
+        ("finish", (uuid(3), NOW, Exited(code=1)), {"upload": False}),
+        ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again
         ("running", (), {}),
         ("find_build", (uuid(1),), {}),
         ("info", (), {}),
@@ -171,7 +182,7 @@ def test_times_and_ids_have_64_bits() -> None:
         str(CreateIndex(index).compile(dialect=dialect)) for table in metadata.sorted_tables for index in table.indexes
     ]
     lines = [line.strip() for statement in made for line in statement.splitlines()]
-    assert {line.split()[0] for line in lines if " INTEGER" in line} == {"losses"}
+    assert {line.split()[0] for line in lines if " INTEGER" in line} == {"losses", "priority", "retries", "retry"}
     assert {line.split()[0] for line in lines if " BIGINT" in line or " BIGSERIAL" in line} == {
         "id",
         "job_id",
@@ -179,4 +190,13 @@ def test_times_and_ids_have_64_bits() -> None:
         "position",
         "started",
         "finished",
+        "due",
+        "not_before",
+        "planned_at",
+        "time_limit",
+        "max_silent",
+        "revision",
+        "artifacts",
+        "artifact_bytes",
+        "size",
     }

@@ -12,7 +12,7 @@ from attrs import evolve
 from farm import DEADLINE, environment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import LOST, NOW, database, expand, opened, script, take, uuid
+from stores import LOST, NOW, complete, database, expand, opened, script, take, uuid
 
 from builder import codec
 from builder.messages import InfoReply
@@ -93,7 +93,7 @@ async def test_three_losses_in_a_row(store: Store) -> None:
     assert await store.lose(uuid(3), NOW, LOST, count=True) is AfterLoss.TOO_MANY
     assert await store.running() == (uuid(3),)
     assert await store.finish(uuid(3), NOW, LOST, upload=False)
-    await store.execute("a", None)
+    await store.execute("a", None, NOW, "client")
     assert (await take(store, 4)).losses == 0
 
 
@@ -104,7 +104,7 @@ async def test_a_finished_build_ends_the_row_of_losses(store: Store) -> None:
         assert await store.lose(uuid(number), NOW, LOST, count=True) is AfterLoss.PUT_BACK
         assert (await take(store, number + 1)).losses == 1
         assert await store.finish(uuid(number + 1), NOW, Exited(code=0), upload=False)
-        await store.execute("a", None)
+        await store.execute("a", None, NOW, "client")
 
 
 async def test_losses_that_do_not_count_keep_the_row(store: Store) -> None:
@@ -119,7 +119,7 @@ async def test_execute_does_not_forget_losses(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     await take(store, 1)
     await store.lose(uuid(1), NOW, LOST, count=True)
-    await store.execute("a", None)
+    await store.execute("a", None, NOW, "client")
     assert (await take(store, 2)).losses == 1
 
 
@@ -135,8 +135,8 @@ async def test_a_lost_job_that_was_queued_again_is_queued_once(store: Store) -> 
     for name in "ab":
         await store.schedule(script(name), Period.DAILY, NOW)
     await take(store, 1)
-    assert await store.queue_due(Instant(NOW.ms + 25 * HOUR))
-    assert await queues(store) == {"p1": ["b", "a"]}
+    await store.execute("a", None, NOW, "client")
+    assert await queues(store) == {"p1": ["a", "b"]}
     await store.lose(uuid(1), NOW, LOST, count=True)
     assert await queues(store) == {"p1": ["a", "b"]}
 
@@ -166,8 +166,8 @@ async def test_a_job_without_template_is_passed_over(store: Store) -> None:
     await take(store, 1)
     await store.schedule(OrbBuildJob(name="orb", opam_package="x"), Period.DAILY, NOW)
     assert await store.take("p1", uuid(2), NOW, None) == Taken(blocked="orb")
-    await store.execute("z", None)
-    await store.execute("orb", None)
+    await store.execute("z", None, NOW, "client")
+    await store.execute("orb", None, NOW, "client")
     taken = await store.take("p1", uuid(3), NOW, None)
     assert taken.blocked == "orb"
     assert taken.build is not None
@@ -195,12 +195,12 @@ async def test_due_jobs_are_queued_once_and_stay_on_their_grid(store: Store) -> 
     await store.schedule(script("a"), Period.HOURLY, NOW)
     await store.schedule(script("b"), Period.NEVER, NOW)
     for number in (1, 2):
-        await take(store, number)
+        await complete(store, number)
     assert await store.queue_due(Instant(NOW.ms + HOUR - 1)) == Due(next_run=Instant(NOW.ms + HOUR))
     assert await queues(store) == {"p1": []}
     assert await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17)) == Due(next_run=Instant(NOW.ms + 6 * HOUR))
     assert await queues(store) == {"p1": ["a"]}
-    await take(store, 3)
+    await complete(store, 3)
     assert await store.queue_due(Instant(NOW.ms + 5 * HOUR + 17)) == Due(next_run=Instant(NOW.ms + 6 * HOUR))
     assert await queues(store) == {"p1": []}
 
@@ -210,7 +210,7 @@ async def test_what_was_missed_longest_is_queued_first(store: Store) -> None:
         await store.schedule(script(name), Period.DAILY, NOW)
         await store.reschedule(name, Instant(NOW.ms + offset), None)
     for number in range(3):
-        await take(store, number)
+        await complete(store, number)
     assert await store.queue_due(Instant(NOW.ms + 10))
     assert await queues(store) == {"p1": ["early", "middle", "late"]}
 
@@ -279,7 +279,7 @@ async def test_names_alone_make_a_reply_to_info_large(store: Store) -> None:
 
 async def test_a_rescheduled_job_without_period_runs_once(store: Store) -> None:
     await store.schedule(script("a"), Period.NEVER, NOW)
-    await take(store, 1)
+    await complete(store, 1)
     assert await store.queue_due(NOW) == Due(next_run=NEVER)
     await store.reschedule("a", Instant(NOW.ms + 5), None)
     assert await store.queue_due(Instant(NOW.ms + 5)) == Due(next_run=NEVER)
@@ -529,7 +529,7 @@ async def _play(path: Path, steps: list[tuple[str, str | None, str | None]]) -> 
                     case "unschedule", str(), _:
                         await store.unschedule(name)
                     case "execute", str(), _:
-                        await store.execute(name, platform)
+                        await store.execute(name, platform, NOW, "client")
                     case "reschedule", str(), _:
                         await store.reschedule(name, Instant(now.ms - 1), None)
                     case "drop", _, str():

@@ -31,9 +31,9 @@ CHANGES: dict[str, tuple[Action, set[str], bool]] = {
     "unscheduled": (lambda store: store.unschedule("a"), set(), False),
     "a later run": (lambda store: store.reschedule("a", Instant(NOW.ms + 99 * HOUR), None), set(), False),
     "an earlier run": (lambda store: store.reschedule("a", Instant(NOW.ms + 5), None), set(), True),
-    "executed": (lambda store: store.execute("a", None), {"p1"}, False),
-    "executed everywhere": (lambda store: store.execute("o", None), {"p1", "p2"}, False),
-    "executed on one": (lambda store: store.execute("o", "p2"), {"p2"}, False),
+    "executed": (lambda store: store.execute("a", None, NOW, "client"), {"p1"}, False),
+    "executed everywhere": (lambda store: store.execute("o", None, NOW, "client"), {"p1", "p2"}, False),
+    "executed on one": (lambda store: store.execute("o", "p2", NOW, "client"), {"p2"}, False),
     "dropped": (lambda store: store.drop_platform("p2"), set(), False),
     "undropped": (lambda store: store.undrop_platform("p3"), {"p3"}, False),
     "nothing is due": (lambda store: store.queue_due(NOW), set(), False),
@@ -41,7 +41,7 @@ CHANGES: dict[str, tuple[Action, set[str], bool]] = {
     "taken": (lambda store: store.take("p1", uuid(7), NOW, expand), set(), False),
     "finished": (lambda store: store.finish(uuid(1), NOW, Exited(code=0), upload=True), set(), False),
     "lost": (lambda store: store.lose(uuid(1), NOW, LOST, count=True), {"p1"}, False),
-    "refused": (lambda store: store.execute("unknown", None), set(), False),
+    "refused": (lambda store: store.execute("unknown", None, NOW, "client"), set(), False),
     "refused after a change": (lambda store: store.schedule(script("a", "p9"), Period.HOURLY, NOW), set(), False),
 }
 
@@ -96,7 +96,7 @@ async def test_what_the_disk_did_not_take_wakes_nobody(tmp_path: Path) -> None:
         work = store.waking.platform("p1")
         queued, earlier = work.next, store.waking.schedule.next
         with pytest.raises(StoreError):
-            await store.execute("a", None)
+            await store.execute("a", None, NOW, "client")
         with pytest.raises(StoreError):
             await store.reschedule("a", NOW, None)
         assert not queued.is_set()
@@ -121,7 +121,7 @@ async def test_what_a_command_costs(tmp_path: Path) -> None:
         seen: list[str] = []
         for engine in (database(store)._writer, database(store)._readers):
             sa.event.listen(engine, "before_cursor_execute", lambda *found: seen.append(found[2].split()[0]))
-        await store.execute("j7", None)
+        await store.execute("j7", None, NOW, "client")
         assert seen == ["BEGIN", "SAVEPOINT", "SELECT", "SELECT", "UPDATE", "RELEASE"]
 
 

@@ -7,12 +7,15 @@ import asn1tools
 import pytest
 
 from builder import codec
+from builder.extension import order
 from builder.messages import KINDS
 from builder.model import Result, ScriptJob
 from builder.syntax import fields_of, syntax_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "builder.asn1"
 TYPES: dict[str, Any] = asn1tools.parse_string(PAGE.read_text("ascii"))["Builder"]["types"]
+
+assert order.ALL, "its import makes all messages known"
 
 KEPT = {"Text", "Time"}
 """The types that a node refers to by name."""

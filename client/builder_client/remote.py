@@ -15,6 +15,8 @@ from attrs import field, frozen
 from builder.address import format_address
 from builder.connection import Connection
 from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, ProtocolError
+from builder.extension import VERSION, Request
+from builder.extension.order import ALL
 from builder.framing import StreamedFrame
 from builder.messages import CLIENT_VERSION, Failure, Hello, Info, InfoReply, Message, Observe, Output, Role, Success
 from builder.model import printable
@@ -44,6 +46,12 @@ class ConnectionLost(Unreachable):
 
 class Refused(BuilderError):
     """The server answered that it did not do what it was asked for, or it knows no such build."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class TooOld(BuilderError):
+    """The server speaks the classic protocol only, and what was wanted is not in it."""
 
     exit_code: ClassVar[int] = 3
 
@@ -86,6 +94,23 @@ class Remote:
             if isinstance(message, Output):
                 yield message
 
+    def request(self, request: Request, *, what: str) -> list[Message]:
+        """Return the replies to a request of our own protocol.
+
+        Raises TooOld where the server speaks the classic one alone; ``what`` is how the error calls what that has not.
+        """
+        return list(self.stream(request, what=what))
+
+    def stream(self, request: Request, *, what: str, on_wait: Callable[[], None] = _nothing) -> Iterator[Message]:
+        """Yield the replies as they come."""
+        with contextlib.closing(self._connect()) as link:
+            link.send(Hello(role=Role.CLIENT, version=VERSION))
+            try:
+                link.receive()
+            except ConnectionLost as error:
+                raise TooOld(f"{self} speaks only the classic protocol, which has no {what}") from error
+            yield from link.ask(request, self.reply_timeout, on_wait)
+
     def _exchange(
         self, command: Message, *, reply_timeout: float | None, on_wait: Callable[[], None] = _nothing
     ) -> Iterator[Message]:
@@ -98,18 +123,7 @@ class Remote:
                     f"{self} closed the connection at once: is it a builder-server that speaks client version "
                     f"{CLIENT_VERSION}?"
                 ) from error
-            link.send(command)
-            link.set_timeout(reply_timeout)
-            while True:
-                while (message := link.received()) is None:
-                    on_wait()
-                    link.wait()
-                match message:
-                    case Success():
-                        return
-                    case Failure(message=reason):
-                        raise Refused(printable(reason))
-                yield message
+            yield from link.ask(command, reply_timeout, on_wait)
 
     def _connect(self) -> "_Link":
         try:
@@ -127,13 +141,10 @@ class _Link:
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock = sock
         self._name = name
-        self._connection = Connection(Side.PEER)
+        self._connection = Connection(Side.PEER, ALL)
 
     def close(self) -> None:
         self._sock.close()
-
-    def set_timeout(self, seconds: float | None) -> None:
-        self._sock.settimeout(seconds)
 
     def send(self, message: Message) -> None:
         with self._lost():
@@ -150,6 +161,21 @@ class _Link:
         if isinstance(message, StreamedFrame):
             raise LocalProtocolError("the table of messages sends no job finished to a client")
         return message
+
+    def ask(self, command: Message, reply_timeout: float | None, on_wait: Callable[[], None]) -> Iterator[Message]:
+        """Send a command, and yield what comes before the Success that ends its answer. Raises Refused."""
+        self.send(command)
+        self._sock.settimeout(reply_timeout)
+        while True:
+            while (message := self.received()) is None:
+                on_wait()
+                self.wait()
+            match message:
+                case Success():
+                    return
+                case Failure(message=reason):
+                    raise Refused(printable(reason))
+            yield message
 
     def wait(self) -> None:
         """Wait for more bytes, or the end."""

@@ -2,14 +2,14 @@
 
 import logging
 import os
-import re
 from collections.abc import Callable
 from uuid import UUID
 
 import trio
 from attrs import define
 
-from builder.errors import InvalidName, ProtocolError
+from builder.errors import InvalidName, InvalidOptions, ProtocolError
+from builder.extension import Request
 from builder.framing import StreamedFrame
 from builder.messages import (
     DropPlatform,
@@ -26,7 +26,7 @@ from builder.messages import (
     UndropPlatform,
     Unschedule,
 )
-from builder.model import Instant, check_name, printable
+from builder.model import Instant, printable
 from builder_server import console
 from builder_server.attempt import LOST
 from builder_server.attempts import Attempts, Observed
@@ -35,8 +35,9 @@ from builder_server.console import ConsoleWriter
 from builder_server.errors import CommandRefused
 from builder_server.informer import Informer
 from builder_server.memory import SharingChannel
-from builder_server.names import check_job_name, check_platform_name
+from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
+from builder_server.requests import Asked, Handlers, schedule
 from builder_server.shutdown import Shutdown
 from builder_server.store import Store, StoreError
 
@@ -50,6 +51,9 @@ OBSERVER_TIMEOUT = 3600.0
 
 MAX_FAILURE = 1000
 """Characters of a failure's text; it may repeat a name of any length that the client sent."""
+
+
+_HANDLERS: Handlers = {**schedule.HANDLERS}
 
 
 @define(eq=False)
@@ -69,7 +73,7 @@ class ClientSession:
         """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
         try:
             replies = await self._answer(command)
-        except (CommandRefused, InvalidName) as error:
+        except (CommandRefused, InvalidName, InvalidOptions) as error:
             logger.info("%s: %s refused: %s", self.peer, type(command).__name__, printable(str(error)))
             replies = [Failure(message=str(error)[:MAX_FAILURE])]
         except StoreError as error:
@@ -86,6 +90,11 @@ class ClientSession:
             case Observe(uuid=uuid):
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._observe(uuid))
+            case Request():
+                asked = Asked(channel=self.channel, peer=self.peer, store=self.store, now=self.now)
+                with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
+                    await _HANDLERS[type(command)](asked, command)
+                logger.info("%s: %s", self.peer, printable(str(_brief(command))))
             case _:
                 await self._change(command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))
@@ -103,16 +112,16 @@ class ClientSession:
                 check_package(orb_job.opam_package)
                 await self.store.schedule(orb_job, period, self.now())
             case Unschedule(name=name):
-                await self.store.unschedule(_known(name, f"unknown job {name}"))
+                await self.store.unschedule(known(name, f"unknown job {name}"))
             case Reschedule(name=name, next=next_run, period=new_period):
-                await self.store.reschedule(_known(name, f"unknown job {name}"), next_run, new_period)
+                await self.store.reschedule(known(name, f"unknown job {name}"), next_run, new_period)
             case Execute(name=name, platform=platform):
-                _known(platform or "any", "execute failed: no such platform")
-                await self.store.execute(_known(name, "execute failed: job not found"), platform)
+                known(platform or "any", "execute failed: no such platform")
+                await self.store.execute(known(name, "execute failed: job not found"), platform, self.now(), self.peer)
             case DropPlatform(platform=platform):
-                await self.store.drop_platform(_known(platform, f"unknown platform {platform}"))
+                await self.store.drop_platform(known(platform, f"unknown platform {platform}"))
             case UndropPlatform(platform=platform):
-                await self.store.undrop_platform(_known(platform, f"unknown platform {platform}"))
+                await self.store.undrop_platform(known(platform, f"unknown platform {platform}"))
             case _:
                 raise ProtocolError(f"{type(command).__name__} is no command")
 
@@ -168,24 +177,6 @@ class ClientSession:
     async def _send_lines(self, data: bytes) -> None:
         with trio.fail_after(OBSERVER_TIMEOUT):
             await self.channel.send_bytes(Output, data)
-
-
-_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")
-
-
-def check_package(package: str) -> None:
-    """Raise InvalidName unless this can be an opam package, with or without a version: it becomes part of a script."""
-    if not _PACKAGE.fullmatch(package):
-        raise InvalidName("invalid opam package: it must be NAME or NAME.VERSION, of letters, digits and ._+~-")
-
-
-def _known(name: str, failure: str) -> str:
-    """Return a name that may be in the database; one that never can be is as unknown as any other."""
-    try:
-        check_name(name, what="name")
-    except InvalidName as error:
-        raise CommandRefused(failure) from error
-    return name
 
 
 def _brief(command: object) -> str:

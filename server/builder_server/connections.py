@@ -59,7 +59,8 @@ class Place:
 
     @contextmanager
     def until_asked(self) -> Iterator[None]:
-        """Mark the block in which the peer says who it is and what it wants. Raises NoPlace if it had to go."""
+        """Mark a block in which the peer says who it is, or what it wants. Raises NoPlace if it had to go."""
+        self._scope = trio.CancelScope()
         self._connections.silent[self] = None
         try:
             with self._scope:

@@ -10,8 +10,7 @@ from builder import codec
 from builder.errors import BuilderError, InvalidName, ProtocolError
 from builder.model import DroppedPlatform, OrbBuildJob, Queue, ScheduleItem, ScriptJob, StateItem, printable
 from builder.runtime.files import sync_directory
-from builder_server.clients import check_package
-from builder_server.names import IMPORTED_STATE, STATE, check_job_name, check_platform_name
+from builder_server.names import IMPORTED_STATE, STATE, check_job_name, check_package, check_platform_name
 from builder_server.store import Store
 
 logger = logging.getLogger(__name__)

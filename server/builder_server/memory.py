@@ -13,6 +13,7 @@ import trio
 from attrs import define, field
 
 from builder.errors import BuilderError
+from builder.extension.order import ALL
 from builder.framing import StreamedFrame
 from builder.messages import KIB, MIB, Kind, Message
 from builder.order import Side
@@ -137,7 +138,7 @@ class SharingChannel(Channel):
     """A channel of the server, whose large messages come into the memory that all share. Raises Crowded as well."""
 
     def __init__(self, stream: trio.SocketStream, memory: Memory) -> None:
-        super().__init__(stream, Side.SERVER)
+        super().__init__(stream, Side.SERVER, ALL)
         self._socket = stream
         self._memory = memory
         self._grant: Grant | None = None

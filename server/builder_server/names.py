@@ -1,8 +1,11 @@
 """Which names may become files of the data directory."""
 
 import hashlib
+import re
 
+from builder.errors import InvalidName
 from builder.model import MAX_NAME_BYTES, check_name, raw
+from builder_server.errors import CommandRefused
 
 DATABASE = "builder.sqlite3"
 LOCK = "lock"
@@ -32,3 +35,21 @@ def directory_name(job: str) -> str:
         return job
     digest = hashlib.sha256(encoded).hexdigest()
     return encoded[: MAX_NAME_BYTES - len(digest) - 1].decode("utf-8", "ignore") + "~" + digest
+
+
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")
+
+
+def check_package(package: str) -> None:
+    """Raise InvalidName unless this can be an opam package, with or without a version: it becomes part of a script."""
+    if not _PACKAGE.fullmatch(package):
+        raise InvalidName("invalid opam package: it must be NAME or NAME.VERSION, of letters, digits and ._+~-")
+
+
+def known(name: str, failure: str) -> str:
+    """Return a name that may be in the database; one that never can be is as unknown as any other."""
+    try:
+        check_name(name, what="name")
+    except InvalidName as error:
+        raise CommandRefused(failure) from error
+    return name

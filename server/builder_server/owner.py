@@ -283,7 +283,7 @@ class Owner:
     async def _record(self) -> Event:
         assert self._writer, "it was begun"
         assert self._end, "it was begun"
-        if not await self.recorder.finish(self._writer, self._taken, self._end):
+        if not await self.recorder.finish(self._writer, self._taken, self._end, is_lost=self.attempt.is_lost):
             logger.error("%s does not run any more: its result was not recorded", self)
             return NotRunning()
         logger.info("%s finished: %s", self, printable(str(self._end.result)))

@@ -11,6 +11,9 @@ STEP_TIMEOUT = 30.0
 """Seconds that a peer may take for each step in which it has nothing to wait for; a connection that is silent for
 so long right after it was made is closed."""
 
+IDLE_TIMEOUT = 300.0
+"""Seconds that a client of the extension may think between two requests, as long as nobody needs its place."""
+
 CONNECTION_ERRORS = (ProtocolError, trio.BrokenResourceError, trio.TooSlowError)
 """What a peer, or the network between, does wrong. It ends that connection and nothing else."""
 

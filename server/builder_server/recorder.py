@@ -63,12 +63,14 @@ class Recorder:
     def _repair(self, build: Build) -> console.Extent:
         return console.repair(make_build_dir(self.data_dir, build) / console.FILE_NAME, build.uuid)
 
-    async def finish(self, writer: ResultWriter, build: Build, end: ExecutionEnd) -> bool:
+    async def finish(self, writer: ResultWriter, build: Build, end: ExecutionEnd, *, is_lost: bool) -> bool:
         """Make a record durable, on the disk and then in the database; return False if it does not run any more."""
         with trio.CancelScope(shield=True):  # bounded by the disk; half of it is of no use to anybody
             try:
                 await writer.commit()
-                recorded = await self.store.finish(build.uuid, end.finished, end.result, upload=self.upload)
+                recorded = await self.store.finish(
+                    build.uuid, end.finished, end.result, upload=self.upload, is_lost=is_lost
+                )
             except (OSError, StoreError):
                 await writer.discard()  # after a fault of ours it stays, since nobody knows what was recorded
                 raise

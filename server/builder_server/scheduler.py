@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from builder.model import NEVER, Instant, Period
+from builder.model import Instant
 
 MAX_LOSSES = 3
 """Workers lost in a row with the same job before it is recorded as failed: a job that kills its workers must end."""
@@ -13,37 +13,36 @@ LONGEST_SLEEP = dt.timedelta(seconds=60)
 CORRECTION = dt.timedelta(minutes=1)
 """What a clock may be set back by in the course of things; runs are left where they are."""
 
+AGING = 3_600_000
+"""Milliseconds of waiting that weigh as much as one level of priority: an hour.
+
+The place of an entry in its queue is the time at which it was due, less so much for each level: the smallest goes first.
+It does not change with the time, and an entry of priority 0 is overtaken by those that are due up to nine hours later,
+and by no others. So none starves.
+"""
+
 NEVER_SET = Instant.from_datetime(dt.datetime(2025, 1, 1, tzinfo=dt.UTC))
 """A clock that shows less was never set, as after the start of a machine without a battery: nothing follows from it."""
 
 
-def following_run(run: Instant, period: Period, now: Instant) -> Instant:
-    """Return the run after ``run`` that lies in the future, on the grid that ``run`` and ``period`` make.
+def latest_plan(now: Instant) -> Instant | None:
+    """Return the last moment at which a run can have been planned, if the clock was right then; None if it is not now."""
+    return None if now < NEVER_SET else now.plus(CORRECTION)
 
-    Runs that were missed are not made up for one by one; the grid does not move with the time they were noticed.
+
+def backoff(retry: int) -> dt.timedelta:
+    """Return how long a job that has failed waits before it runs again; ``retry`` is 0 for the run itself.
+
+    A minute, then four times as long each time, up to four hours.
     """
-    if period.duration is None:
-        return NEVER
-    step = period.duration // dt.timedelta(milliseconds=1)
-    missed = max(0, now.ms - run.ms) // step
-    return Instant(min(run.ms + (missed + 1) * step, NEVER.ms))
+    return min(dt.timedelta(minutes=4**retry), dt.timedelta(hours=4))
 
 
-def latest_run(period: Period, now: Instant) -> Instant | None:
-    """Return the last moment for which the server can have planned a run itself, if its clock was right; None for any.
-
-    A run that lies beyond was planned by a clock that was ahead.
-    """
-    if period.duration is None or now < NEVER_SET:
-        return None
-    return now.plus(period.duration + CORRECTION)
-
-
-def put_back(run: Instant, period: Period, now: Instant) -> Instant:
-    """Return the run that takes the place of one that lies too far away: the next one on its grid."""
-    assert period.duration is not None, "what never runs has no grid"
-    step = period.duration // dt.timedelta(milliseconds=1)
-    return Instant(now.ms + 1 + (run.ms - now.ms - 1) % step)
+def missed_before(looked: Instant | None, now: Instant) -> Instant | None:
+    """Return up to when runs were due while nobody looked, given when that was done last; None: at no time."""
+    if looked is None or now.ms - looked.ms > 2 * LONGEST_SLEEP / dt.timedelta(milliseconds=1):
+        return now  # the server, or the whole machine, was down
+    return None
 
 
 def time_until(run: Instant, now: Instant) -> float:

@@ -14,7 +14,8 @@ import trio
 from attrs import define, field, frozen
 
 from builder.address import format_address
-from builder.errors import BuilderError
+from builder.errors import BuilderError, ConnectionEnded
+from builder.extension import VERSION, Welcome
 from builder.messages import Hello, JobRequested, ServerHello
 from builder.model import Instant, printable
 from builder.reasons import reason_of
@@ -30,7 +31,7 @@ from builder_server.importer import import_state
 from builder_server.informer import Informer
 from builder_server.memory import Memory, SharingChannel
 from builder_server.names import DATABASE, LOCK
-from builder_server.peers import STEP_TIMEOUT
+from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.receiver import Receiver
 from builder_server.recorder import Recorder
 from builder_server.shutdown import Shutdown, ShuttingDown
@@ -199,25 +200,34 @@ class _Server:
     async def _serve_peer(self, channel: SharingChannel, peer: str, place: Place) -> None:
         with place.until_asked(), self._shutdown.interruptible():
             with trio.fail_after(STEP_TIMEOUT):
-                await channel.receive_expected(Hello)
-                await channel.send(ServerHello())
+                hello = await channel.receive_expected(Hello)
+                is_ours = hello.version >= VERSION
+                await channel.send(Welcome(version=VERSION) if is_ours else ServerHello())
             place.greet()
             with trio.fail_after(STEP_TIMEOUT):
                 request = await channel.receive()
         if isinstance(request, JobRequested):
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)
-        else:
-            await ClientSession(
-                channel,
-                peer,
-                self._store,
-                self._informer,
-                self._attempts,
-                self._connections,
-                self._shutdown,
-                self._now,
-            ).serve(request)
+            return
+        session = ClientSession(
+            channel,
+            peer,
+            self._store,
+            self._informer,
+            self._attempts,
+            self._connections,
+            self._shutdown,
+            self._now,
+        )
+        await session.serve(request)
+        while is_ours:
+            with place.until_asked(), self._shutdown.interruptible(), trio.fail_after(IDLE_TIMEOUT):
+                try:
+                    request = await channel.receive()
+                except ConnectionEnded:
+                    return  # it has asked for all that it wanted
+            await session.serve(request)
 
 
 async def _listen(settings: Settings) -> list[trio.SocketListener]:

@@ -7,7 +7,7 @@ import trio
 from attrs import define
 
 from builder.model import Instant, printable
-from builder_server.scheduler import LONGEST_SLEEP, time_until
+from builder_server.scheduler import LONGEST_SLEEP, missed_before, time_until
 from builder_server.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -25,11 +25,14 @@ class Ticker:
 
     async def run(self) -> None:
         """Queue what is due, for ever."""
+        looked: Instant | None = None
         while True:
             changed = self.store.waking.schedule.next
             seconds = LONGEST_SLEEP.total_seconds()
+            now = self.now()
             try:
-                due = await self.store.queue_due(self.now())
+                due = await self.store.queue_due(now, missed_before(looked, now))
+                looked = now
                 _tell(due.put_back)
                 if due.next_run is not None:
                     seconds = time_until(due.next_run, self.now())

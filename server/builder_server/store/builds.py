@@ -6,9 +6,10 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from builder import codec
+from builder.history import Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result, ScriptJob
-from builder_server.scheduler import MAX_LOSSES
-from builder_server.store import queues
+from builder_server.scheduler import MAX_LOSSES, backoff
+from builder_server.store import dependencies, queues
 from builder_server.store.records import AfterLoss, Build, Taken, to_build, to_job
 from builder_server.store.schema import build, job, queue
 from builder_server.store.waking import Woken
@@ -17,14 +18,24 @@ Expand = Callable[[OrbBuildJob], ScriptJob | None]
 """Makes the script of an orb-build job; None where that can't be one."""
 
 _FIRST = (
-    sa.select(queue.c.id.label("entry"), queue.c.position, queue.c.losses, job)
+    sa.select(
+        queue.c.id.label("entry"), queue.c.position, queue.c.losses, queue.c.due, queue.c.cause, queue.c.cause_of,
+        queue.c.retry, job,
+    )
     .join(job, job.c.id == queue.c.job_id)
-    .where(queue.c.platform == sa.bindparam("wanted"))
-    .order_by(queue.c.position)
+    .where(queue.c.platform == sa.bindparam("wanted"), queue.c.not_before.is_(None), ~job.c.paused)
+    .order_by(queue.c.position, queue.c.id)
     .limit(1)
-)
-_NEXT = _FIRST.where(queue.c.position > sa.bindparam("after"))
+)  # fmt: skip
+_after = sa.bindparam("after", type_=queue.c.position.type)
+_NEXT = _FIRST.where(queue.c.position >= _after, sa.or_(queue.c.position > _after, queue.c.id > sa.bindparam("entry")))
 _NEXT_SCRIPT = _NEXT.where(job.c.platform.is_not(None))
+_WHAT = sa.select(build.c.name, build.c.platform).where(build.c.uuid == sa.bindparam("wanted"))
+_RETRIES = (
+    sa.select(build.c.job_id, build.c.platform, build.c.retry, job.c.retries)
+    .join(job, job.c.id == build.c.job_id)
+    .where(build.c.uuid == sa.bindparam("wanted"))
+)
 _FIND = sa.select(build).where(build.c.uuid == sa.bindparam("wanted"))
 
 _END = sa.update(build).where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running")
@@ -38,7 +49,7 @@ def take(
         case True:
             return Taken()
         case None:
-            queues.add_platform(connection, platform)
+            queues.add_platform(connection, platform, now)
     row = connection.execute(_FIRST, {"wanted": platform}).one_or_none()
     blocked: str | None = None
     while row is not None:
@@ -47,11 +58,12 @@ def take(
         if script_job is not None:
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(uuid=uuid, job=script_job, started=now, losses=row.losses)
-            connection.execute(sa.insert(build), _values(taken) | {"job_id": row.id, "owner": owner})
+            why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
+            connection.execute(sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner})
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
         row = connection.execute(
-            _NEXT if expand else _NEXT_SCRIPT, {"wanted": platform, "after": row.position}
+            _NEXT if expand else _NEXT_SCRIPT, {"wanted": platform, "after": row.position, "entry": row.entry}
         ).one_or_none()
     return Taken(blocked=blocked)
 
@@ -68,9 +80,45 @@ def _values(taken: Build) -> dict[str, object]:
     }
 
 
-def finish(connection: sa.Connection, uuid: UUID, now: Instant, result: Result, *, upload: bool) -> bool:
-    """Record the result of a running build; return False, and change nothing, if it does not run any more."""
-    return _end(connection, uuid, now, result, state="finished", upload="pending" if upload else None)
+def finish(
+    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, upload: bool, is_lost: bool
+) -> bool:
+    """Record the result of a running build, and queue what follows from it: those that wait for it, or itself again.
+
+    Return False, and change nothing, if it does not run any more.
+    """
+    outcome = Outcome.LOST if is_lost else outcome_of(result)
+    if not _end(connection, uuid, now, result, outcome, state="finished", upload="pending" if upload else None):
+        return False
+    if outcome is Outcome.SUCCEEDED:
+        _queue_dependants(connection, woken, uuid, now)
+    elif outcome is Outcome.FAILED:
+        _queue_retry(connection, woken, uuid, now)
+    return True
+
+
+def _queue_dependants(connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant) -> None:
+    name, platform = connection.execute(_WHAT, {"wanted": str(uuid)}).one()
+    for job_id, wanted in dependencies.meet(connection, name, platform).items():
+        queues.enqueue_job(connection, job_id, due=now, cause=Cause.AFTER, cause_of=name)
+        woken.platforms |= {wanted} if wanted is not None else {*queues.platforms(connection)}
+
+
+def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant) -> None:
+    found = connection.execute(_RETRIES, {"wanted": str(uuid)}).one_or_none()
+    if found is None or found.retry >= found.retries:
+        return
+    not_before = now.plus(backoff(found.retry))
+    queues.enqueue_retry(
+        connection,
+        found.job_id,
+        found.platform,
+        due=now,
+        retry=found.retry + 1,
+        failed=str(uuid),
+        not_before=not_before,
+    )
+    woken.schedule = True
 
 
 def lose(
@@ -78,7 +126,9 @@ def lose(
 ) -> AfterLoss:
     """Take a running build from its worker: the job returns to the front of its queue."""
     found = connection.execute(
-        sa.select(build.c.job_id, build.c.platform, build.c.losses, job.c.id.label("scheduled"))
+        sa.select(
+            build.c.job_id, build.c.platform, build.c.losses, build.c.due, build.c.retry, job.c.id.label("scheduled")
+        )
         .outerjoin(job, job.c.id == build.c.job_id)
         .where(build.c.uuid == str(uuid), build.c.state == "running")
     ).one_or_none()
@@ -87,21 +137,33 @@ def lose(
     losses = found.losses + (1 if count else 0)
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
-    _end(connection, uuid, now, result, state="lost")
+    _end(connection, uuid, now, result, Outcome.LOST, state="lost")
     if found.scheduled is not None and queues.is_dropped(connection, found.platform) is False:
-        queues.move_to_front(connection, [found.platform], found.job_id, losses=losses)
+        due = now if found.due is None else Instant(found.due)
+        queues.move_to_front(
+            connection, [found.platform], found.job_id,
+            due=due, cause=Cause.LOST, cause_of=str(uuid), losses=losses, retry=found.retry,
+        )  # fmt: skip
         woken.platforms.add(found.platform)
     return AfterLoss.PUT_BACK
 
 
 def _end(
-    connection: sa.Connection, uuid: UUID, now: Instant, result: Result, *, state: str, upload: str | None = None
+    connection: sa.Connection,
+    uuid: UUID,
+    now: Instant,
+    result: Result,
+    outcome: Outcome,
+    *,
+    state: str,
+    upload: str | None = None,
 ) -> bool:
     values = {
         "ended": str(uuid),
         "state": state,
         "finished": now.ms,
         "result": codec.encode_result(result),
+        "outcome": outcome.value,
         "upload": upload,
     }
     return connection.execute(_END, values).rowcount == 1

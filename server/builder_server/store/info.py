@@ -33,7 +33,7 @@ _SIZE = sa.select(
     + sa.select(sa.func.count()).select_from(build).where(_RUNS).scalar_subquery(),
 )
 _JOBS = sa.select(job).order_by(job.c.next_run, job.c.id)
-_ENTRIES = sa.select(queue.c.platform, queue.c.job_id).order_by(queue.c.platform, queue.c.position)
+_ENTRIES = sa.select(queue.c.platform, queue.c.job_id).order_by(queue.c.platform, queue.c.position, queue.c.id)
 _RUNNING = sa.select(build).where(_RUNS).order_by(build.c.started)
 _DROPPED = sa.select(platform.c.name).where(platform.c.dropped).order_by(platform.c.name)
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from builder.history import Cause, Skipped
 from builder.model import Instant
+from builder.planning import Missed
 from builder_server.errors import CommandRefused
-from builder_server.store.schema import job, platform, queue
+from builder_server.scheduler import AGING
+from builder_server.store.schema import build, dependency, job, platform, queue, skipped
 from builder_server.store.waking import Woken
 
 MAX_PLATFORMS = 1000
@@ -40,17 +43,18 @@ def insert_platform(connection: sa.Connection, name: str, *, dropped: bool) -> b
     return True
 
 
-def ensure_platform(connection: sa.Connection, name: str) -> bool:
+def ensure_platform(connection: sa.Connection, name: str, now: Instant) -> bool:
     """Create the queue of a platform that is new, with every job that can run there; return whether it was."""
     created = insert_platform(connection, name, dropped=False)
     if created:
-        connection.execute(_ENQUEUE_ALL, {"name": name})
+        values = {"name": name, "due": now.ms, "cause": Cause.FIRST.value, "cause_of": None}
+        connection.execute(_ENQUEUE_ALL, values)
     return created
 
 
-def add_platform(connection: sa.Connection, name: str) -> None:
+def add_platform(connection: sa.Connection, name: str, now: Instant) -> None:
     """Create the queue of a platform that is new, with every job that can run there. Raises CommandRefused for too many."""
-    if ensure_platform(connection, name) and len(platforms(connection)) > MAX_PLATFORMS:
+    if ensure_platform(connection, name, now) and len(platforms(connection)) > MAX_PLATFORMS:
         raise CommandRefused(f"there are {MAX_PLATFORMS} platforms already; drop one that is not in use")
 
 
@@ -71,72 +75,138 @@ def undrop_platform(connection: sa.Connection, woken: Woken, name: str) -> None:
     woken.platforms.add(name)
 
 
-def _end(end: Any) -> Any:
-    """Return the first or last position of the queue of a platform."""
-    entry = sa.alias(queue)
-    position = sa.select(sa.func.coalesce(end(entry.c.position), 0)).where(entry.c.platform == platform.c.name)
-    return position.scalar_subquery()
-
-
 def _is_queued(job_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     """Return whether a job is in the queue of a platform."""
     entry = sa.alias(queue)
     return sa.exists().where(entry.c.platform == platform.c.name, entry.c.job_id == job_id)
 
 
-def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> sa.Insert:
-    """Return an insert of queue entries; ``entry`` is platform, job, position and losses."""
-    return sa.insert(queue).from_select(("platform", "job_id", "position", "losses"), sa.select(*entry).where(*where))
+def _is_running(job_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Return whether a job runs on a platform."""
+    return sa.exists().where(build.c.state == "running", build.c.job_id == job_id, build.c.platform == platform.c.name)
 
+
+_COLUMNS = ("platform", "job_id", "position", "losses", "due", "cause", "cause_of", "retry", "not_before")
+
+
+def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> sa.Insert:
+    """Return an insert of queue entries; ``entry`` has the columns above."""
+    return sa.insert(queue).from_select(_COLUMNS, sa.select(*entry).where(*where))
+
+
+_FRONT = -(2**60)
+"""Entries before this position were put to the front; the others have the ``rank`` of their job."""
 
 # What is made once costs a command less: to build a statement takes longer than to run it.
 _MOVED = sa.bindparam("moved", type_=queue.c.job_id.type)
 _NAMES: sa.BindParameter[str] = sa.bindparam("names", expanding=True)
 _LOST = sa.bindparam("lost", type_=queue.c.losses.type)
-_others = sa.alias(queue)
-_first = sa.select(sa.func.min(_others.c.position) - 1).where(_others.c.platform == queue.c.platform)
+_DUE = sa.bindparam("due", type_=queue.c.due.type)
+_CAUSE = sa.bindparam("cause", type_=queue.c.cause.type)
+_CAUSE_OF = sa.bindparam("cause_of", type_=queue.c.cause_of.type)
+_RETRY = sa.bindparam("retry", type_=queue.c.retry.type)
+_NOT_BEFORE = sa.bindparam("not_before", type_=queue.c.not_before.type)
+_NOW = sa.bindparam("now", type_=job.c.next_run.type)
+_MISSED_BEFORE = sa.bindparam("missed_before", type_=job.c.next_run.type)
+
+
+def _first_of(name: sa.ColumnElement[str]) -> Any:
+    others = sa.alias(queue)
+    first = sa.func.coalesce(sa.func.min(others.c.position), _FRONT)
+    before = sa.case((first < _FRONT, first), else_=_FRONT)
+    return sa.select(before - 1).where(others.c.platform == name).scalar_subquery()
+
+
 _MOVE = (
     sa.update(queue)
     .where(queue.c.job_id == _MOVED, queue.c.platform.in_(_NAMES))
-    .values(position=_first.scalar_subquery(), losses=sa.func.coalesce(_LOST, queue.c.losses))
+    .values(
+        position=_first_of(queue.c.platform),
+        losses=sa.func.coalesce(_LOST, queue.c.losses),
+        cause=_CAUSE,
+        cause_of=_CAUSE_OF,
+        not_before=None,
+    )
 )
 _ENTER_FIRST = _insert(
-    platform.c.name,
-    _MOVED,
-    _end(sa.func.min) - 1,
-    sa.func.coalesce(_LOST, 0),
-    where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
-)
+    platform.c.name, _MOVED, _first_of(platform.c.name), sa.func.coalesce(_LOST, 0), _DUE, _CAUSE, _CAUSE_OF, _RETRY,
+    sa.null(), where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
+)  # fmt: skip
+_last = sa.alias(queue)
 _ENTER_LAST = _insert(
-    platform.c.name,
-    _MOVED,
-    _end(sa.func.max) + 1,
-    sa.literal(0),
+    platform.c.name, _MOVED,
+    sa.select(sa.func.coalesce(sa.func.max(_last.c.position), 0) + 1)
+    .where(_last.c.platform == platform.c.name).scalar_subquery(),
+    sa.literal(0), sa.null(), sa.literal(Cause.DUE.value), sa.null(), sa.literal(0), sa.null(),
     where=(platform.c.name == sa.bindparam("name"), ~_is_queued(_MOVED)),
+)  # fmt: skip
+
+_CAN_RUN = sa.and_(
+    sa.or_(job.c.platform == platform.c.name, job.c.platform.is_(None)), ~platform.c.dropped, ~job.c.paused
 )
 
 
-def _enqueue(which: sa.ColumnElement[bool]) -> sa.Insert:
-    """Append jobs to the queues of the platforms that can run them, unless they are there already."""
-    place = sa.func.row_number().over(partition_by=platform.c.name, order_by=(job.c.next_run, job.c.id))
-    can_run = sa.or_(job.c.platform == platform.c.name, job.c.platform.is_(None))
-    where = (can_run, ~platform.c.dropped, ~_is_queued(job.c.id), which)
-    return _insert(platform.c.name, job.c.id, _end(sa.func.max) + place, sa.literal(0), where=where)
+def _enqueue(which: sa.ColumnElement[bool], *, due: Any, cause: Any = _CAUSE, not_before: Any = None) -> sa.Insert:
+    """Return what puts jobs into the queues of the platforms that can run them, unless they are there already."""
+    position = due - job.c.priority * AGING
+    retry = _RETRY if not_before is not None else sa.literal(0)
+    cause_of = _CAUSE_OF if cause is _CAUSE else sa.null()
+    return _insert(
+        platform.c.name, job.c.id, position, sa.literal(0), due, cause, cause_of, retry,
+        sa.null() if not_before is None else not_before, where=(_CAN_RUN, ~_is_queued(job.c.id), which),
+    )  # fmt: skip
 
 
-_ENQUEUE_JOB = _enqueue(job.c.id == _MOVED)
-_ENQUEUE_DUE = _enqueue(job.c.next_run <= sa.bindparam("now"))
-_ENQUEUE_ALL = _enqueue(platform.c.name == sa.bindparam("name"))
+_ENQUEUE_JOB = _enqueue(job.c.id == _MOVED, due=_DUE)
+_ENQUEUE_ALL = _enqueue(
+    sa.and_(platform.c.name == sa.bindparam("name"), ~sa.exists().where(dependency.c.job_id == job.c.id)), due=_DUE
+)
+_ENQUEUE_RETRY = _enqueue(
+    sa.and_(job.c.id == _MOVED, platform.c.name == sa.bindparam("name")), due=_DUE, not_before=_NOT_BEFORE
+)
+
+_is_due = job.c.next_run <= _NOW
+_is_missed = job.c.next_run <= _MISSED_BEFORE
+_is_left_out = sa.and_(_is_missed, job.c.missed == Missed.SKIP.value)
+_ENQUEUE_DUE = _enqueue(
+    sa.and_(_is_due, ~_is_left_out, ~_is_running(job.c.id)),
+    due=job.c.next_run,
+    cause=sa.case((_is_missed, Cause.MISSED.value), else_=Cause.DUE.value),
+)
+_why_skipped = sa.case(
+    (_is_left_out, Skipped.SERVER_DOWN.value),
+    (_is_running(job.c.id), Skipped.RUNNING.value),
+    (_is_queued(job.c.id), Skipped.QUEUED.value),
+)
+_SKIP_DUE = sa.insert(skipped).from_select(
+    ("name", "platform", "due", "reason"),
+    sa.select(job.c.name, platform.c.name, job.c.next_run, _why_skipped).where(
+        _CAN_RUN, _is_due, _why_skipped.is_not(None)
+    ),
+)
 
 
-def enqueue_job(connection: sa.Connection, job_id: int) -> None:
-    """Append a job to the queue of its platform, an orb-build job to every queue, unless it is there already."""
-    connection.execute(_ENQUEUE_JOB, {"moved": job_id})
+def enqueue_job(
+    connection: sa.Connection, job_id: int, *, due: Instant, cause: Cause, cause_of: str | None = None
+) -> None:
+    """Put a job into the queue of its platform, an orb-build job into every queue, unless it is there already."""
+    values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of}
+    connection.execute(_ENQUEUE_JOB, values)
 
 
-def enqueue_due(connection: sa.Connection, now: Instant) -> None:
-    """The same for all jobs that are due; what was due first goes first."""
-    connection.execute(_ENQUEUE_DUE, {"now": now.ms})
+def enqueue_retry(
+    connection: sa.Connection, job_id: int, name: str, *, due: Instant, retry: int, failed: str, not_before: Instant
+) -> None:
+    """Put a job that has failed into the queue of a platform again; ``failed`` is the uuid of the attempt."""
+    values = {"moved": job_id, "name": name, "due": due.ms, "retry": retry, "not_before": not_before.ms}
+    connection.execute(_ENQUEUE_RETRY, values | {"cause": Cause.RETRY.value, "cause_of": failed})
+
+
+def enqueue_due(connection: sa.Connection, now: Instant, missed_before: Instant | None) -> None:
+    """The same for all jobs that are due, each with the time at which it was; note the runs that are left out."""
+    values = {"now": now.ms, "missed_before": missed_before and missed_before.ms}
+    connection.execute(_SKIP_DUE, values)
+    connection.execute(_ENQUEUE_DUE, values)
 
 
 def append_to_queue(connection: sa.Connection, name: str, job_id: int) -> None:
@@ -144,8 +214,49 @@ def append_to_queue(connection: sa.Connection, name: str, job_id: int) -> None:
     connection.execute(_ENTER_LAST, {"name": name, "moved": job_id})
 
 
-def move_to_front(connection: sa.Connection, names: Sequence[str], job_id: int, *, losses: int | None = None) -> None:
+def move_to_front(
+    connection: sa.Connection,
+    names: Sequence[str],
+    job_id: int,
+    *,
+    due: Instant,
+    cause: Cause,
+    cause_of: str | None = None,
+    losses: int | None = None,
+    retry: int = 0,
+) -> None:
     """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given."""
-    values = {"names": names, "moved": job_id, "lost": losses}
+    values = {"names": names, "moved": job_id, "lost": losses, "cause": cause.value, "cause_of": cause_of}
     if connection.execute(_MOVE, values).rowcount < len(names):
-        connection.execute(_ENTER_FIRST, values)
+        connection.execute(_ENTER_FIRST, values | {"due": due.ms, "retry": retry})
+
+
+_RANK_AGAIN = (
+    sa.update(queue)
+    .where(queue.c.job_id == _MOVED, queue.c.position > _FRONT, queue.c.due.is_not(None))
+    .values(position=queue.c.due - sa.bindparam("priority", type_=job.c.priority.type) * AGING)
+)
+
+
+def rank_again(connection: sa.Connection, job_id: int, priority: int) -> None:
+    """Give a job the place in its queues that its new priority has."""
+    connection.execute(_RANK_AGAIN, {"moved": job_id, "priority": priority})
+
+
+def leave_others(connection: sa.Connection, job_id: int, name: str) -> None:
+    """Take a job from the queues of all platforms but one."""
+    connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, queue.c.platform != name))
+
+
+_RIPE = sa.select(queue.c.platform).where(queue.c.not_before <= _NOW).distinct()
+_RIPEN = sa.update(queue).where(queue.c.not_before <= _NOW).values(not_before=None)
+_NEXT_RIPE = sa.select(sa.func.min(queue.c.not_before))
+
+
+def ripen(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | None:
+    """Let entries run whose time has come; return when the next one's does."""
+    if ripe := {*connection.scalars(_RIPE, {"now": now.ms})}:
+        connection.execute(_RIPEN, {"now": now.ms})
+        woken.platforms |= ripe
+    found = connection.scalar(_NEXT_RIPE)
+    return None if found is None else Instant(found)

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from builder import codec
 from builder.model import Instant, Job, OrbBuildJob, Period, Result, ScheduleItem, ScriptJob
+from builder.planning import Cron, JobOptions, JobReference, Missed
 
 
 @frozen(kw_only=True)
@@ -45,6 +46,59 @@ class AfterLoss(enum.Enum):
     PUT_BACK = "its job is queued again, unless it left the schedule"
     TOO_MANY = "it still runs: the caller records it as failed"
     NOT_RUNNING = "it had ended before"
+
+
+@frozen(kw_only=True)
+class PlannedJob:
+    """A job of the schedule with all that is kept of it. ``awaited`` are those whose success it still waits for."""
+
+    job: Job
+    options: JobOptions
+    revision: int
+    next_run: Instant
+    queued_on: tuple[str, ...]
+    awaited: tuple[JobReference, ...]
+
+
+def to_rule(row: Any) -> JobOptions:
+    """Return the options of a row that its next run follows from."""
+    return JobOptions(period=Period(row.period), cron=_cron(row), spread=row.spread)
+
+
+def _cron(row: Any) -> Cron | None:
+    return None if row.cron is None else Cron(rule=row.cron, zone=row.zone)
+
+
+def to_options(row: Any, after: tuple[JobReference, ...] = ()) -> JobOptions:
+    """Return the options of a row of jobs; those to wait for are in a table of their own."""
+    return JobOptions(
+        period=Period(row.period),
+        cron=_cron(row),
+        spread=row.spread,
+        missed=Missed(row.missed),
+        priority=row.priority,
+        retries=row.retries,
+        time_limit=row.time_limit,
+        max_silent=row.max_silent,
+        paused=row.paused,
+        after=after,
+    )
+
+
+def options_values(options: JobOptions, name: str, now: Instant) -> dict[str, object]:
+    """Return the columns that keep the options of a job of that name; ``now`` is where its nearest period is looked for."""
+    return {
+        "period": options.classic_period(name, now).value,
+        "cron": options.cron and options.cron.rule,
+        "zone": options.cron and options.cron.zone,
+        "spread": options.spread,
+        "missed": options.missed.value,
+        "priority": options.priority,
+        "retries": options.retries,
+        "time_limit": options.time_limit,
+        "max_silent": options.max_silent,
+        "paused": options.paused,
+    }
 
 
 def to_job(row: Any) -> Job:

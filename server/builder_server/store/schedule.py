@@ -1,55 +1,131 @@
 """The schedule: jobs come, go, and are queued when their time has come. Each function is a step, or a part of one."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import sqlalchemy as sa
 
+from builder.history import Cause
 from builder.model import Instant, Job, Period, ScheduleItem, ScriptJob
+from builder.planning import JobOptions
 from builder_server.errors import CommandRefused
-from builder_server.scheduler import following_run, latest_run, put_back
-from builder_server.store import queues
-from builder_server.store.records import Due
-from builder_server.store.schema import job
+from builder_server.scheduler import latest_plan
+from builder_server.store import dependencies, queues
+from builder_server.store.records import Due, PlannedJob, options_values, to_job, to_options, to_rule
+from builder_server.store.schema import job, queue
 from builder_server.store.waking import Woken
 
-_FIND = sa.select(job.c.id, job.c.platform).where(job.c.name == sa.bindparam("job_name"))
-_DUE = sa.select(job.c.id, job.c.platform, job.c.period, job.c.next_run).where(job.c.next_run <= sa.bindparam("now"))
+_FIND = sa.select(job).where(job.c.name == sa.bindparam("job_name"))
+_IS_KNOWN = sa.select(job.c.id).where(job.c.name == sa.bindparam("job_name"))
+_OF_RULE = (job.c.id, job.c.name, job.c.period, job.c.cron, job.c.zone, job.c.spread, job.c.next_run)
+_DUE = sa.select(*_OF_RULE, job.c.platform).where(job.c.next_run <= sa.bindparam("now"))
 _EARLIEST = sa.select(sa.func.min(job.c.next_run))
+_QUEUED_ON = sa.select(queue.c.platform).where(queue.c.job_id == sa.bindparam("wanted")).order_by(queue.c.platform)
 
 _SET_NEXT_RUN = (
-    sa.update(job).where(job.c.id == sa.bindparam("changed")).values(next_run=sa.bindparam("following"), planned=True)
+    sa.update(job)
+    .where(job.c.id == sa.bindparam("changed"))
+    .values(next_run=sa.bindparam("following"), planned_at=sa.bindparam("at"))
 )
 
 
-def insert(connection: sa.Connection, item: ScheduleItem, *, planned: bool) -> int | None:
-    """Insert a job and return its id, None if the name is taken. ``planned``: its next run is one of the server's own."""
-    if connection.scalar(_FIND, {"job_name": item.job.name}) is not None:
+def insert(connection: sa.Connection, item: ScheduleItem, values: dict[str, object]) -> int | None:
+    """Insert a job and return its id, None if the name is taken. ``values`` has its other columns."""
+    if connection.scalar(_IS_KNOWN, {"job_name": item.job.name}) is not None:
         return None
-    values: dict[str, object] = {
-        "name": item.job.name,
-        "period": item.period.value,
-        "next_run": item.next.ms,
-        "planned": planned,
-    }
-    if isinstance(item.job, ScriptJob):
-        values |= {"platform": item.job.platform, "script": item.job.script}
-    else:
-        values |= {"opam_package": item.job.opam_package}
-    (job_id,) = connection.execute(sa.insert(job), values).inserted_primary_key or (None,)
+    all_values = {"name": item.job.name, "period": item.period.value, "next_run": item.next.ms} | _what(item.job)
+    (job_id,) = connection.execute(sa.insert(job), all_values | values).inserted_primary_key or (None,)
     return job_id
 
 
-def add(connection: sa.Connection, woken: Woken, new: Job, period: Period, now: Instant) -> None:
-    """Add a job, queue it at once; its next run is one period from now. Raises CommandRefused."""
-    if isinstance(new, ScriptJob) and queues.is_dropped(connection, new.platform):
-        raise CommandRefused("platform dropped; can't schedule jobs")
-    item = ScheduleItem(next=period.first_after(now), period=period, job=new)
+def _what(new: Job) -> dict[str, object]:
+    """Return the columns that say what a job runs."""
+    if isinstance(new, ScriptJob):
+        return {"platform": new.platform, "script": new.script, "opam_package": None}
+    return {"platform": None, "script": None, "opam_package": new.opam_package}
+
+
+def add(connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, now: Instant, *, run_now: bool) -> None:
+    """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
+    _add_platform(connection, new, now)
+    item = ScheduleItem(next=options.next_after(new.name, now, now), period=options.period, job=new)
     _note_earlier(connection, woken, item.next)
-    job_id = insert(connection, item, planned=True)
+    job_id = insert(connection, item, options_values(options, new.name, now) | {"planned_at": now.ms})
     if job_id is None:
         raise CommandRefused("job name already used")
+    dependencies.replace(connection, job_id, new.name, options.after)
+    if run_now:
+        queues.enqueue_job(connection, job_id, due=now, cause=Cause.FIRST)
+        woken.platforms |= _platforms(connection, new)
+
+
+def _add_platform(connection: sa.Connection, new: Job, now: Instant) -> None:
+    """Make the platform of a job known, before the job: what is known then is queued there. Raises CommandRefused."""
     if isinstance(new, ScriptJob):
-        queues.add_platform(connection, new.platform)
-    queues.enqueue_job(connection, job_id)
-    woken.platforms |= {new.platform} if isinstance(new, ScriptJob) else {*queues.platforms(connection)}
+        if queues.is_dropped(connection, new.platform):
+            raise CommandRefused("platform dropped; can't schedule jobs")
+        queues.add_platform(connection, new.platform, now)
+
+
+def _platforms(connection: sa.Connection, of: Job) -> set[str]:
+    return {of.platform} if isinstance(of, ScriptJob) else {*queues.platforms(connection)}
+
+
+def change(
+    connection: sa.Connection,
+    woken: Woken,
+    name: str,
+    revision: int,
+    options: JobOptions,
+    new: Job | None,
+    now: Instant,
+) -> None:
+    """Change how a job is run, and with ``new`` what; builds of it and its queue entries stay. Raises CommandRefused."""
+    found = _find(connection, name)
+    if found.revision != revision:
+        raise CommandRefused(f"{name} was changed meanwhile: look at it again, and repeat what you want of it")
+    values = options_values(options, name, now) | {"revision": revision + 1}
+    if new is not None:
+        _add_platform(connection, new, now)
+        values |= _what(new)
+        if isinstance(new, ScriptJob):
+            queues.leave_others(connection, found.id, new.platform)
+    before = to_options(found)
+    if _rule_of(options) != _rule_of(before):
+        next_run = options.next_after(name, now, now)
+        _note_earlier(connection, woken, next_run)
+        values |= {"next_run": next_run.ms, "planned_at": now.ms}
+    connection.execute(sa.update(job).where(job.c.id == found.id).values(values))
+    dependencies.replace(connection, found.id, name, options.after)
+    queues.rank_again(connection, found.id, options.priority)
+    if before.paused and not options.paused:
+        woken.platforms |= _platforms(connection, new or to_job(found))
+
+
+def _rule_of(options: JobOptions) -> object:
+    """Return what the next run of a job follows from."""
+    return options.cron or (options.period, options.spread)
+
+
+def show(connection: sa.Connection, name: str) -> PlannedJob:
+    """Return a job. Raises CommandRefused."""
+    found = _find(connection, name)
+    return PlannedJob(
+        job=to_job(found),
+        options=to_options(found, dependencies.all_of(connection, found.id)),
+        revision=found.revision,
+        next_run=Instant(found.next_run),
+        queued_on=tuple(connection.scalars(_QUEUED_ON, {"wanted": found.id})),
+        awaited=dependencies.unmet_of(connection, found.id),
+    )
+
+
+def _find(connection: sa.Connection, name: str) -> Any:
+    """Return the row of a job. Raises CommandRefused."""
+    found = connection.execute(_FIND, {"job_name": name}).one_or_none()
+    if found is None:
+        raise CommandRefused(f"unknown job {name}")
+    return found
 
 
 def remove(connection: sa.Connection, name: str) -> None:
@@ -61,59 +137,59 @@ def remove(connection: sa.Connection, name: str) -> None:
 def reschedule(connection: sa.Connection, woken: Woken, name: str, next_run: Instant, period: Period | None) -> None:
     """Set a job's next run, and its period if given. Raises CommandRefused."""
     _note_earlier(connection, woken, next_run)
-    values: dict[str, object] = {"next_run": next_run.ms, "planned": False}
+    values: dict[str, object] = {"next_run": next_run.ms, "planned_at": None, "revision": job.c.revision + 1}
     if period is not None:
-        values["period"] = period.value
+        values |= {"period": period.value, "cron": None, "zone": None}
     if connection.execute(sa.update(job).where(job.c.name == name).values(values)).rowcount == 0:
         raise CommandRefused(f"unknown job {name}")
 
 
-def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str | None) -> None:
-    """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
+def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str | None, now: Instant, by: str) -> None:
+    """Move a job to the front of its queue, or of one platform's, or of all; ``by`` is who wants it. Raises CommandRefused."""
     found = connection.execute(_FIND, {"job_name": name}).one_or_none()
     if found is None:
         raise CommandRefused("execute failed: job not found")
+    if found.paused:
+        raise CommandRefused("execute failed: the job is paused; resume it first")
     if found.platform is not None and on_platform not in (None, found.platform):
         raise CommandRefused(f"execute failed: job is for a different platform: {found.platform}")
     wanted = found.platform or on_platform
     if wanted is not None and queues.is_dropped(connection, wanted) is not False:
         raise CommandRefused("execute failed: no such platform")
     names = queues.platforms(connection) if wanted is None else [wanted]
-    queues.move_to_front(connection, names, found.id)
+    queues.move_to_front(connection, names, found.id, due=now, cause=Cause.EXECUTED, cause_of=by)
     woken.platforms.update(names)
 
 
-def queue_due(connection: sa.Connection, woken: Woken, now: Instant) -> Due:
-    """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned."""
+def queue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_before: Instant | None) -> Due:
+    """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
+
+    Runs of up to ``missed_before`` were due while nobody looked; None: no such ones.
+    """
     returned = _put_back(connection, now)
     due = connection.execute(_DUE, {"now": now.ms}).all()
     if due:
         names = {row.platform for row in due if row.platform is not None}
         for name in names:
-            queues.ensure_platform(connection, name)  # an imported job may have come without its queue
-        queues.enqueue_due(connection, now)
-        _set_next_runs(
-            connection, {row.id: following_run(Instant(row.next_run), Period(row.period), now) for row in due}
-        )
+            queues.ensure_platform(connection, name, now)  # an imported job may have come without its queue
+        queues.enqueue_due(connection, now, missed_before)
+        _set_next_runs(connection, due, now)
         woken.platforms |= {*queues.platforms(connection)} if any(row.platform is None for row in due) else names
-    return Due(next_run=earliest(connection), put_back=returned)
+    ripe = queues.ripen(connection, woken, now)
+    earliest_run = earliest(connection)
+    following = [moment for moment in (earliest_run, ripe) if moment is not None]
+    return Due(next_run=min(following, default=None), put_back=returned)
 
 
 def _put_back(connection: sa.Connection, now: Instant) -> tuple[str, ...]:
-    """Put back what the server itself planned further ahead than it can have by this clock; return the jobs' names."""
-    latest = {period: run for period in Period if (run := latest_run(period, now)) is not None}
-    if not latest:
+    """Plan anew what was planned by a clock that was ahead of this one; return the jobs whose run is another then."""
+    latest = latest_plan(now)
+    if latest is None:
         return ()
-    beyond = sa.or_(
-        *(
-            sa.and_(job.c.planned == sa.true(), job.c.period == period.value, job.c.next_run > run.ms)
-            for period, run in latest.items()
-        )
-    )
-    rows = connection.execute(sa.select(job.c.id, job.c.name, job.c.period, job.c.next_run).where(beyond)).all()
-    if rows:
-        _set_next_runs(connection, {row.id: put_back(Instant(row.next_run), Period(row.period), now) for row in rows})
-    return tuple(row.name for row in rows)
+    rows = connection.execute(sa.select(*_OF_RULE).where(job.c.planned_at > latest.ms)).all()
+    before = {row.name: row.next_run for row in rows}
+    following = _set_next_runs(connection, rows, now)
+    return tuple(name for name, run in following.items() if run.ms != before[name])
 
 
 def earliest(connection: sa.Connection) -> Instant | None:
@@ -127,5 +203,10 @@ def _note_earlier(connection: sa.Connection, woken: Woken, next_run: Instant) ->
     woken.schedule = first is None or next_run < first
 
 
-def _set_next_runs(connection: sa.Connection, next_runs: dict[int, Instant]) -> None:
-    connection.execute(_SET_NEXT_RUN, [{"changed": id_, "following": run.ms} for id_, run in next_runs.items()])
+def _set_next_runs(connection: sa.Connection, rows: Sequence[Any], now: Instant) -> dict[str, Instant]:
+    """Plan the next run of jobs, and return them by their names."""
+    following = {row.id: to_rule(row).next_after(row.name, Instant(row.next_run), now) for row in rows}
+    if rows:
+        values = [{"changed": id_, "following": run.ms, "at": now.ms} for id_, run in following.items()]
+        connection.execute(_SET_NEXT_RUN, values)
+    return {row.name: following[row.id] for row in rows}

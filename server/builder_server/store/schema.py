@@ -14,10 +14,12 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 
 metadata = MetaData()
@@ -33,14 +35,36 @@ job = Table(
     Column("platform", Text),
     Column("script", LargeBinary),
     Column("opam_package", Text),
-    Column("period", Text, nullable=False),
+    Column("period", Text, nullable=False),  # with a cron rule the nearest one, which classic peers are shown
+    Column("cron", Text),
+    Column("zone", Text),
+    Column("spread", Boolean, nullable=False, server_default=false()),
+    Column("missed", Text, nullable=False, server_default="run-once"),
+    Column("priority", Integer, nullable=False, server_default=text("5")),
+    Column("retries", Integer, nullable=False, server_default=text("0")),
+    Column("time_limit", _WIDE),
+    Column("max_silent", _WIDE),
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("revision", _WIDE, nullable=False, server_default=text("1")),
     Column("next_run", _WIDE, nullable=False),
-    # whether the next run is one that the server planned itself; else somebody has set it
-    Column("planned", Boolean, nullable=False, server_default=false()),
+    # when the server planned the next run; null if somebody has set it
+    Column("planned_at", _WIDE),
     CheckConstraint("(opam_package is null) = (platform is not null and script is not null)", name="one_kind"),
     Index("job_next_run", "next_run"),
-    Index("job_planned", "planned", "period", "next_run"),
+    Index("job_planned_at", "planned_at"),
     sqlite_autoincrement=True,  # an id is never used again: a running build may outlive its job
+)
+
+dependency = Table(
+    "dependency",
+    metadata,
+    Column("job_id", _WIDE, ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
+    # by name, so that a job may be removed and come back
+    Column("on_job", Text, nullable=False),
+    Column("on_platform", Text, nullable=False),  # empty: any
+    Column("is_met", Boolean, nullable=False, server_default=false()),
+    PrimaryKeyConstraint("job_id", "on_job", "on_platform"),
+    Index("dependency_on", "on_job"),
 )
 
 platform = Table(
@@ -56,10 +80,16 @@ queue = Table(
     Column("id", _WIDE, primary_key=True),
     Column("platform", Text, ForeignKey("platform.name", ondelete="CASCADE"), nullable=False),
     Column("job_id", _WIDE, ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
-    Column("position", _WIDE, nullable=False),  # the smallest is next
+    Column("position", _WIDE, nullable=False),  # the smallest is next: see queues.rank
     Column("losses", Integer, nullable=False),  # workers lost in a row while they had this job
+    Column("due", _WIDE),  # when this run was to begin; null: an entry of before this was noted
+    Column("cause", Text, nullable=False, server_default="due"),
+    Column("cause_of", Text),  # who or what that was
+    Column("retry", Integer, nullable=False, server_default=text("0")),  # which one; 0: the run itself
+    Column("not_before", _WIDE),
     UniqueConstraint("platform", "job_id"),
-    Index("queue_order", "platform", "position"),
+    Index("queue_order", "platform", "position", "id"),
+    Index("queue_not_before", "not_before"),
     Index("queue_job", "job_id"),  # to remove a job from all queues
 )
 
@@ -78,8 +108,42 @@ build = Table(
     Column("result", LargeBinary),  # DER
     Column("upload", Text),
     Column("owner", Text),  # the server that has or had it; null: one of before there could be several
+    Column("due", _WIDE),
+    Column("cause", Text, nullable=False, server_default="due"),
+    Column("cause_of", Text),
+    Column("retry", Integer, nullable=False, server_default=text("0")),
+    Column("worker", Text),  # its address
+    Column("outcome", Text),  # null while it runs, and of builds of before this was noted
+    Column("ended_by", Text),  # who cancelled it
+    Column("artifacts", _WIDE),  # how many; null: not counted
+    Column("artifact_bytes", _WIDE),
+    Column("main_hash", Text),
     CheckConstraint("state in ('running', 'finished', 'lost')", name="known_state"),
     CheckConstraint("upload in ('pending', 'uploaded', 'done', 'failed')", name="known_upload"),
-    Index("build_state", "state"),
+    Index("build_state", "state", "job_id"),
     Index("build_upload", "upload", "finished"),
+    Index("build_started", "started"),
+    Index("build_job", "name", "platform", "started"),
+)
+
+artifact = Table(
+    "artifact",
+    metadata,
+    Column("build", Text, ForeignKey("build.uuid", ondelete="CASCADE"), nullable=False),
+    Column("path", LargeBinary, nullable=False),
+    Column("size", _WIDE, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("build", "path"),
+)
+
+skipped = Table(
+    "skipped",
+    metadata,
+    Column("id", _WIDE, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("platform", Text, nullable=False),
+    Column("due", _WIDE, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("skipped_due", "due"),
+    Index("skipped_job", "name", "due"),
 )

@@ -11,11 +11,12 @@ from attrs import define, field
 
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
+from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
 from builder_server.store import builds, info, legacy, queues, schedule, uploads
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, Taken
+from builder_server.store.records import AfterLoss, Build, Due, PlannedJob, Taken
 from builder_server.store.waking import Waking, Woken
 
 T = TypeVar("T")
@@ -59,7 +60,19 @@ class Store:
 
     async def schedule(self, new: Job, period: Period, now: Instant) -> None:
         """Add a job, queue it at once; its next run is one period from now. Raises CommandRefused."""
-        await self._wake(schedule.add, new, period, now)
+        await self.plan(new, JobOptions(period=period), now)
+
+    async def plan(self, new: Job, options: JobOptions, now: Instant, *, run_now: bool = True) -> None:
+        """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
+        await self._wake(schedule.add, new, options, now, run_now=run_now)
+
+    async def change(self, name: str, revision: int, options: JobOptions, new: Job | None, now: Instant) -> None:
+        """Change how a job is run that was seen in that revision, and with ``new`` what. Raises CommandRefused."""
+        await self._wake(schedule.change, name, revision, options, new, now)
+
+    async def show(self, name: str) -> PlannedJob:
+        """Return a job of the schedule. Raises CommandRefused."""
+        return await self.database.read(partial(schedule.show, name=name))
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
@@ -69,16 +82,16 @@ class Store:
         """Set a job's next run, and its period if given. Raises CommandRefused."""
         await self._wake(schedule.reschedule, name, next_run, period)
 
-    async def execute(self, name: str, on_platform: str | None) -> None:
+    async def execute(self, name: str, on_platform: str | None, now: Instant, by: str) -> None:
         """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
-        await self._wake(schedule.execute, name, on_platform)
+        await self._wake(schedule.execute, name, on_platform, now, by)
 
-    async def queue_due(self, now: Instant) -> Due:
+    async def queue_due(self, now: Instant, missed_before: Instant | None = None) -> Due:
         """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
 
-        What somebody set by ``reschedule`` stays where it is.
+        Runs of up to ``missed_before`` were due while nobody looked. What somebody set by ``reschedule`` stays where it is.
         """
-        return await self._wake(schedule.queue_due, now)
+        return await self._wake(schedule.queue_due, now, missed_before)
 
     # --- platforms -------------------------------------------------------------------------------------------------
 
@@ -102,9 +115,12 @@ class Store:
             partial(builds.take, owner=self.owner, platform=platform, uuid=uuid, now=now, expand=expand)
         )
 
-    async def finish(self, uuid: UUID, now: Instant, result: Result, *, upload: bool) -> bool:
-        """Record the result of a running build; return False, and change nothing, if it does not run any more."""
-        return await self.database.write(partial(builds.finish, uuid=uuid, now=now, result=result, upload=upload))
+    async def finish(self, uuid: UUID, now: Instant, result: Result, *, upload: bool, is_lost: bool = False) -> bool:
+        """Record the result of a running build, and queue what follows from it; False if it does not run any more.
+
+        ``is_lost``: the result is not the job's, but what the farm has to say of it.
+        """
+        return await self._wake(builds.finish, uuid, now, result, upload=upload, is_lost=is_lost)
 
     async def lose(self, uuid: UUID, now: Instant, result: Result, *, count: bool) -> AfterLoss:
         """Take a running build from its worker: the job returns to the front of its queue.

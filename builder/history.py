@@ -1,0 +1,60 @@
+"""What is said of builds: why they ran, and what became of them. Values."""
+
+import enum
+
+from builder.model import Aborted, Exited, Result
+
+
+class Outcome(enum.Enum):
+    """What became of an attempt. Only the job's own doing is a failure of the job."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """The job's doing: it exited with another status than 0, or died of a signal."""
+
+    ABORTED = "aborted"
+    """It was ended: by a limit, or by somebody."""
+
+    LOST = "lost"
+    """The farm's doing: a worker, the server, a disk."""
+
+
+class Cause(enum.Enum):
+    """Why a job was put into a queue."""
+
+    FIRST = "first"
+    """It was new."""
+
+    DUE = "due"
+    MISSED = "missed"
+    """It was due while the server was down."""
+
+    EXECUTED = "executed"
+    """Somebody asked for it: the address of the client is with it."""
+
+    AFTER = "after"
+    """The job that it waits for has succeeded: the name of that is with it."""
+
+    RETRY = "retry"
+    """It failed before; the uuid of that attempt is with it."""
+
+    LOST = "lost"
+    """The attempt before was lost: the uuid of that is with it."""
+
+
+class Skipped(enum.Enum):
+    """Why a run that was due was left out."""
+
+    RUNNING = "still running"
+    QUEUED = "still queued"
+    SERVER_DOWN = "the server was down"
+
+
+def outcome_of(result: Result) -> Outcome:
+    """Return what a result that a worker sent means."""
+    match result:
+        case Exited(code=0):
+            return Outcome.SUCCEEDED
+        case Aborted():
+            return Outcome.ABORTED
+    return Outcome.FAILED

@@ -1,0 +1,31 @@
+"""What clients ask for in our own protocol, a module for each group of requests.
+
+A handler answers a request: it sends the replies, and the session ends the answer with Success. What can't be done it raises
+as CommandRefused or InvalidOptions, and then nothing has changed.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from builder.messages import Kind
+from builder.model import Instant
+from builder_server.memory import SharingChannel
+from builder_server.store import Store
+
+
+@frozen(kw_only=True)
+class Asked:
+    """What a handler has besides the request. ``peer`` is the address of the client, ``now`` the wall clock."""
+
+    channel: SharingChannel
+    peer: str
+    store: Store
+    now: Callable[[], Instant]
+
+
+Handler = Callable[[Asked, Any], Awaitable[None]]
+
+Handlers = Mapping[Kind, Handler]
+"""The handler of each request."""

@@ -1,0 +1,83 @@
+"""Requests about the schedule."""
+
+import itertools
+
+from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
+from builder.model import NEVER, Instant, Job, ScriptJob
+from builder.planning import JobOptions
+from builder_server.names import check_job_name, check_package, check_platform_name, known
+from builder_server.requests import Asked, Handlers
+from builder_server.store import PlannedJob
+
+
+def check_job(job: Job) -> None:
+    """Raise InvalidName unless a job can be in the schedule."""
+    check_job_name(job.name)
+    if isinstance(job, ScriptJob):
+        check_platform_name(job.platform)
+    else:
+        check_package(job.opam_package)
+
+
+def _check_options(name: str, options: JobOptions) -> None:
+    options.check(name)
+    for reference in options.after:
+        check_job_name(reference.name)
+        if reference.platform is not None:
+            check_platform_name(reference.platform)
+
+
+async def plan(asked: Asked, request: PlanJob) -> None:
+    """Add a job."""
+    check_job(request.job)
+    _check_options(request.job.name, request.options)
+    await asked.store.plan(request.job, request.options, asked.now(), run_now=request.run_now)
+
+
+async def change(asked: Asked, request: ChangeJob) -> None:
+    """Change a job."""
+    name = known(request.name, f"unknown job {request.name}")
+    if request.job is not None:
+        check_job(request.job)
+    _check_options(name, request.options)
+    await asked.store.change(name, request.revision, request.options, request.job, asked.now())
+
+
+async def show(asked: Asked, request: ShowJob) -> None:
+    """Tell all of a job."""
+    found = await _find(asked, request.name)
+    await asked.channel.send(
+        JobShown(
+            job=found.job,
+            options=found.options,
+            revision=found.revision,
+            next_run=found.next_run,
+            queued_on=found.queued_on,
+            awaited=found.awaited,
+        )
+    )
+
+
+async def tell_runs(asked: Asked, request: NextRuns) -> None:
+    """Tell when a job will run."""
+    request.check()
+    found = await _find(asked, request.name)
+    await asked.channel.send(RunsShown(moments=next_runs(found, request.count)))
+
+
+def next_runs(found: PlannedJob, count: int) -> tuple[Instant, ...]:
+    """Return the next runs of a job, the one that is planned first."""
+    runs = [found.next_run] if found.next_run < NEVER else []
+    while runs and len(runs) < count:
+        following = found.options.next_after(found.job.name, found.next_run, runs[-1])
+        if following == NEVER:
+            break
+        runs.append(following)
+    return tuple(itertools.islice(runs, count))
+
+
+async def _find(asked: Asked, name: str) -> PlannedJob:
+    return await asked.store.show(known(name, f"unknown job {name}"))
+
+
+HANDLERS: Handlers = {PlanJob: plan, ChangeJob: change, ShowJob: show, NextRuns: tell_runs}

@@ -1,0 +1,122 @@
+"""How jobs are to be run, why each build ran and what came of it, its artifacts, and the runs that were left out.
+
+Of the runs that the server planned it was known that, and not when: it was a period before, or earlier.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+WIDE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+PERIODS = {"hourly": 3_600_000, "daily": 86_400_000, "weekly": 604_800_000}
+"""Milliseconds."""
+
+
+def _columns() -> dict[str, list[sa.Column[object]]]:
+    return {
+        "job": [
+            sa.Column("cron", sa.Text),
+            sa.Column("zone", sa.Text),
+            sa.Column("spread", sa.Boolean, nullable=False, server_default=sa.false()),
+            sa.Column("missed", sa.Text, nullable=False, server_default="run-once"),
+            sa.Column("priority", sa.Integer, nullable=False, server_default=sa.text("5")),
+            sa.Column("retries", sa.Integer, nullable=False, server_default=sa.text("0")),
+            sa.Column("time_limit", WIDE),
+            sa.Column("max_silent", WIDE),
+            sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.false()),
+            sa.Column("revision", WIDE, nullable=False, server_default=sa.text("1")),
+            sa.Column("planned_at", WIDE),
+        ],
+        "queue": [
+            sa.Column("due", WIDE),
+            sa.Column("cause", sa.Text, nullable=False, server_default="due"),
+            sa.Column("cause_of", sa.Text),
+            sa.Column("retry", sa.Integer, nullable=False, server_default=sa.text("0")),
+            sa.Column("not_before", WIDE),
+        ],
+        "build": [
+            sa.Column("due", WIDE),
+            sa.Column("cause", sa.Text, nullable=False, server_default="due"),
+            sa.Column("cause_of", sa.Text),
+            sa.Column("retry", sa.Integer, nullable=False, server_default=sa.text("0")),
+            sa.Column("worker", sa.Text),
+            sa.Column("outcome", sa.Text),
+            sa.Column("ended_by", sa.Text),
+            sa.Column("artifacts", WIDE),
+            sa.Column("artifact_bytes", WIDE),
+            sa.Column("main_hash", sa.Text),
+        ],
+    }
+
+
+def upgrade() -> None:
+    for table, columns in _columns().items():
+        for column in columns:
+            op.add_column(table, column)
+    op.drop_index("job_planned", "job")
+    job = sa.table("job", *(sa.column(name) for name in ("planned", "planned_at", "next_run", "period")))
+    for period, length in PERIODS.items():
+        planned = sa.and_(job.c.planned == sa.true(), job.c.period == period)
+        op.execute(sa.update(job).where(planned).values(planned_at=job.c.next_run - length))
+    op.drop_column("job", "planned")
+    op.create_index("job_planned_at", "job", ["planned_at"])
+    op.drop_index("queue_order", "queue")
+    op.create_index("queue_order", "queue", ["platform", "position", "id"])
+    op.create_index("queue_not_before", "queue", ["not_before"])
+    op.drop_index("build_state", "build")
+    op.create_index("build_state", "build", ["state", "job_id"])
+    op.create_index("build_started", "build", ["started"])
+    op.create_index("build_job", "build", ["name", "platform", "started"])
+    op.create_table(
+        "dependency",
+        sa.Column("job_id", WIDE, sa.ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("on_job", sa.Text, nullable=False),
+        sa.Column("on_platform", sa.Text, nullable=False),
+        sa.Column("is_met", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.PrimaryKeyConstraint("job_id", "on_job", "on_platform"),
+    )
+    op.create_index("dependency_on", "dependency", ["on_job"])
+    op.create_table(
+        "artifact",
+        sa.Column("build", sa.Text, sa.ForeignKey("build.uuid", ondelete="CASCADE"), nullable=False),
+        sa.Column("path", sa.LargeBinary, nullable=False),
+        sa.Column("size", WIDE, nullable=False),
+        sa.Column("sha256", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("build", "path"),
+    )
+    op.create_table(
+        "skipped",
+        sa.Column("id", WIDE, primary_key=True),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("platform", sa.Text, nullable=False),
+        sa.Column("due", WIDE, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+    )
+    op.create_index("skipped_due", "skipped", ["due"])
+    op.create_index("skipped_job", "skipped", ["name", "due"])
+
+
+def downgrade() -> None:
+    """What is only known since is forgotten: a job with a cron rule keeps its nearest period."""
+    for table in ("skipped", "artifact", "dependency"):
+        op.drop_table(table)
+    for table, index in (
+        ("build", "build_job"),
+        ("build", "build_started"),
+        ("build", "build_state"),
+        ("queue", "queue_not_before"),
+        ("queue", "queue_order"),
+        ("job", "job_planned_at"),
+    ):
+        op.drop_index(index, table)
+    op.add_column("job", sa.Column("planned", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.execute("update job set planned = planned_at is not null and cron is null")
+    for table, columns in _columns().items():
+        for column in columns:
+            op.drop_column(table, column.name)
+    op.create_index("job_planned", "job", ["planned", "period", "next_run"])
+    op.create_index("queue_order", "queue", ["platform", "position"])
+    op.create_index("build_state", "build", ["state"])

@@ -1,0 +1,270 @@
+"""builder-server: what our own protocol says of the schedule, what comes of it, and what classic peers see of that."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+from farm import LocalServer, eventually, run_server
+from scripted import CLIENT, OURS, ScriptedPeer, ask, build, connect, do, info, queues, schedule, script, take_job
+
+from builder import codec
+from builder.extension import VERSION
+from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
+from builder.framing import frame
+from builder.messages import Execute, Failure, Hello, Message, Role, Success, Unschedule
+from builder.model import Exited, Instant, OrbBuildJob, Period
+from builder.planning import Cron, JobOptions, JobReference, Missed
+
+NOW = Instant(1_795_194_796_123)  # 2026-11-20T17:13:16.123Z
+NIGHTLY = Cron(rule="17 3 * * mon-fri", zone="Europe/Copenhagen")
+
+
+class Clock:
+    """The server's wall clock, which a test sets."""
+
+    now = NOW
+
+
+@pytest.fixture
+async def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def server(tmp_path: Path, clock: Clock) -> AsyncIterator[LocalServer]:
+    async with run_server(tmp_path, now=lambda: clock.now) as running_server:
+        yield running_server
+
+
+@pytest.fixture
+async def client(server: LocalServer) -> AsyncIterator[ScriptedPeer]:
+    async with connect(server, OURS) as peer:
+        yield peer
+
+
+def plan(name: str, platform: str = "p1", *, run_now: bool = True, **options: object) -> PlanJob:
+    return PlanJob(job=script(name, platform), options=JobOptions(**options), run_now=run_now)  # type: ignore[arg-type]
+
+
+async def shown(client: ScriptedPeer, name: str) -> JobShown:
+    reply, end = await client.request(ShowJob(name=name))
+    assert isinstance(reply, JobShown)
+    assert end == Success()
+    return reply
+
+
+async def test_many_requests_on_one_connection(client: ScriptedPeer, server: LocalServer) -> None:
+    assert await client.request(plan("a", cron=NIGHTLY, priority=7)) == [Success()]
+    assert await client.request(plan("a")) == [Failure(message="job name already used")]
+    assert await client.request(Execute(name="a")) == [Success()]
+    assert await shown(client, "a") == JobShown(
+        job=script("a"),
+        options=JobOptions(cron=NIGHTLY, priority=7),
+        revision=1,
+        next_run=Instant(1_795_400_220_000),  # Monday the 23rd, 02:17 UTC
+        queued_on=("p1",),
+        awaited=(),
+    )
+    assert await client.request(Unschedule(name="a")) == [Success()]
+    assert await client.request(ShowJob(name="a")) == [Failure(message="unknown job a")]
+    assert await queues(server) == {"p1": []}
+
+
+async def test_the_next_runs(client: ScriptedPeer) -> None:
+    await client.request(plan("a", cron=NIGHTLY))
+    reply, _ = await client.request(NextRuns(name="a", count=3))
+    assert isinstance(reply, RunsShown)
+    assert [moment.isoformat() for moment in reply.moments] == [
+        "2026-11-23T02:17:00Z",
+        "2026-11-24T02:17:00Z",
+        "2026-11-25T02:17:00Z",
+    ]
+    await client.request(plan("once", period=Period.NEVER))
+    assert await client.request(NextRuns(name="once", count=3)) == [RunsShown(moments=()), Success()]
+    for count in (0, 1001):
+        (failure,) = await client.request(NextRuns(name="a", count=count))
+        assert failure == Failure(message="a number of runs must lie between 1 and 1000")
+
+
+async def test_a_classic_client_sees_the_nearest_period(client: ScriptedPeer, server: LocalServer) -> None:
+    for name, rule in (("a", "*/15 * * * *"), ("b", "0 4 * * *"), ("c", "@monthly")):
+        await client.request(plan(name, cron=Cron(rule=rule)))
+    periods = {item.job.name: item.period for item in (await info(server)).schedule}
+    assert periods == {"a": Period.HOURLY, "b": Period.DAILY, "c": Period.WEEKLY}
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (plan("a", cron=Cron(rule="30 2 30 2 *")), "never matches"),
+        (plan("a", cron=Cron(rule="@daily", zone="Mars/Base")), "unknown time zone"),
+        (plan("../a"), "invalid job name"),
+        (plan("a", platform="p/1"), "invalid platform name"),
+        (plan("a", after=(JobReference(name="a"),)), "can't wait for itself"),
+        (plan("a", after=(JobReference(name="b/c"),)), "invalid job name"),
+        (ShowJob(name="../a"), "unknown job"),
+        (ChangeJob(name="a", revision=1, options=JobOptions()), "unknown job a"),
+    ],
+)
+async def test_what_is_refused_and_changes_nothing(client: ScriptedPeer, request_: Message, reason: str) -> None:
+    (failure,) = await client.request(request_)
+    assert isinstance(failure, Failure)
+    assert reason in failure.message
+    assert await client.request(ShowJob(name="a")) == [Failure(message="unknown job a")]
+
+
+async def test_a_later_client_is_told_which_version_is_spoken(server: LocalServer) -> None:
+    async with connect(server, Hello(role=Role.CLIENT, version=VERSION + 1)) as peer:
+        assert await peer.request(ShowJob(name="a")) == [Failure(message="unknown job a")]
+
+
+async def test_a_classic_client_can_ask_for_nothing_of_ours(server: LocalServer) -> None:
+    async with connect(server, CLIENT) as peer:
+        await peer.send_raw(frame(codec.encode(ShowJob(name="a"))))
+        assert await peer.wait_closed() == b""
+
+
+# --- changes -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_is_changed_as_it_was_seen(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("a", period=Period.DAILY))
+    change = ChangeJob(name="a", revision=1, options=JobOptions(period=Period.HOURLY), job=script("a", script=b"new"))
+    assert await client.request(change) == [Success()]
+    found = await shown(client, "a")
+    assert (found.revision, found.job, found.options.period) == (2, script("a", script=b"new"), Period.HOURLY)
+    assert found.next_run == Instant(NOW.ms + 3_600_000)
+    (failure,) = await client.request(change)
+    assert failure == Failure(message="a was changed meanwhile: look at it again, and repeat what you want of it")
+    # what is not about time leaves the next run where it is
+    await client.request(ChangeJob(name="a", revision=2, options=JobOptions(period=Period.HOURLY, retries=2)))
+    assert (await shown(client, "a")).next_run == found.next_run
+    async with take_job(server) as taken:
+        assert taken.job.script == b"new"
+
+
+async def test_a_job_moves_to_another_platform(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("a"))
+    await client.request(ChangeJob(name="a", revision=1, options=JobOptions(), job=script("a", "p2")))
+    assert await queues(server) == {"p1": [], "p2": []}
+    await do(server, Execute(name="a"))
+    assert (await shown(client, "a")).queued_on == ("p2",)
+
+
+# --- what comes of options -----------------------------------------------------------------------------------------
+
+
+async def test_a_paused_job_waits_until_it_is_resumed(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("a"))
+    await client.request(ChangeJob(name="a", revision=1, options=JobOptions(paused=True)))
+    assert await ask(server, Execute(name="a")) == Failure(message="execute failed: the job is paused; resume it first")
+    async with trio.open_nursery() as nursery:
+        begun = trio.Event()
+
+        async def work() -> None:
+            async with take_job(server):
+                begun.set()
+
+        nursery.start_soon(work)
+        await schedule_and_build_other(server)
+        assert not begun.is_set()
+        await client.request(ChangeJob(name="a", revision=2, options=JobOptions()))
+        await begun.wait()
+
+
+async def schedule_and_build_other(server: LocalServer) -> None:
+    await do(server, schedule("other", platform="p2"))
+    await build(server, platform="p2")
+
+
+async def test_priorities_and_the_order_of_due_times(client: ScriptedPeer, server: LocalServer, clock: Clock) -> None:
+    hour = 3_600_000
+    for name, priority, later in (("a", 5, 0), ("b", 5, 1), ("c", 9, 2 * hour), ("d", 0, 3), ("e", 1, -5 * hour)):
+        clock.now = Instant(NOW.ms + 10 * hour + later)
+        await client.request(plan(name, priority=priority))
+    # c gains 4 hours on a and was 2 late; e has waited for 5 hours, which are worth more than its 4 levels less
+    assert await queues(server) == {"p1": ["c", "e", "a", "b", "d"]}
+    await do(server, Execute(name="d"))
+    assert (await queues(server))["p1"][0] == "d"
+    await client.request(ChangeJob(name="b", revision=1, options=JobOptions(priority=9)))
+    assert await queues(server) == {"p1": ["d", "b", "c", "e", "a"]}
+
+
+async def test_a_job_after_others(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("lib"))
+    await client.request(plan("tool", platform="p2"))
+    after = (JobReference(name="lib", platform="p1"), JobReference(name="tool"))
+    await client.request(plan("app", after=after, run_now=False, period=Period.NEVER))
+    assert (await shown(client, "app")).awaited == after
+    await build(server)
+    assert (await shown(client, "app")).awaited == (JobReference(name="tool"),)
+    await build(server, platform="p2", result=Exited(code=1))
+    assert await queues(server) == {"p1": [], "p2": []}
+    await do(server, Execute(name="tool"))
+    await build(server, platform="p2")
+    assert await queues(server) == {"p1": ["app"], "p2": []}
+    assert (await shown(client, "app")).awaited == after
+
+
+async def test_jobs_that_would_wait_for_each_other(client: ScriptedPeer) -> None:
+    await client.request(plan("a"))
+    await client.request(plan("b", after=(JobReference(name="a"),)))
+    await client.request(plan("c", after=(JobReference(name="b", platform="p1"),)))
+    (failure,) = await client.request(
+        ChangeJob(name="a", revision=1, options=JobOptions(after=(JobReference(name="c"),)))
+    )
+    assert failure == Failure(message="jobs would wait for each other: a after c after b after a")
+    assert (await shown(client, "a")).revision == 1
+
+
+async def test_a_job_that_fails_is_tried_again(client: ScriptedPeer, server: LocalServer, clock: Clock) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    await build(server, result=Exited(code=1))
+    async with trio.open_nursery() as nursery:
+        ended = trio.Event()
+
+        async def work() -> None:
+            await build(server, result=Exited(code=1))
+            ended.set()
+
+        nursery.start_soon(work)
+        assert await queues(server) == {"p1": ["a"]}
+        clock.now = Instant(NOW.ms + 90_000)
+        await schedule_and_build_other(server)
+        await do(server, schedule("nudge", platform="p3", period=Period.HOURLY))
+        await eventually(ended.is_set, what="the second attempt")
+    assert await queues(server) == {"p1": [], "p2": [], "p3": ["nudge"]}
+    assert server.query("select cause, retry, outcome from build where name = 'a' order by started, retry") == [
+        ("first", 0, "failed"),
+        ("retry", 1, "failed"),
+    ]
+
+
+# --- runs that are left out ----------------------------------------------------------------------------------------
+
+
+async def test_runs_missed_while_the_server_was_down(tmp_path: Path, clock: Clock) -> None:
+    async with run_server(tmp_path, now=lambda: clock.now) as server, connect(server, OURS) as client:
+        for name, missed in (("run", Missed.RUN_ONCE), ("skip", Missed.SKIP)):
+            await client.request(plan(name, missed=missed, run_now=False))
+    clock.now = Instant(NOW.ms + 3 * 86_400_000 + 1)
+    async with run_server(tmp_path, now=lambda: clock.now) as server, connect(server, OURS) as client:
+        await eventually(lambda: server.query("select * from queue"), what="what was missed in the queue")
+        assert await queues(server) == {"p1": ["run"]}
+        assert (await shown(client, "skip")).next_run == Instant(NOW.ms + 4 * 86_400_000)
+        assert server.query("select name, platform, due, reason from skipped") == [
+            ("skip", "p1", NOW.ms + 86_400_000, "the server was down")
+        ]
+        assert server.query("select cause from queue") == [("missed",)]
+
+
+async def test_an_orb_build_has_the_same_options(client: ScriptedPeer) -> None:
+    orb = OrbBuildJob(name="orb", opam_package="retreat.1")
+    options = JobOptions(cron=NIGHTLY, retries=2)
+    assert await client.request(PlanJob(job=orb, options=options, run_now=True)) == [Success()]
+    assert (await shown(client, "orb")).job == orb
+    bad = PlanJob(job=OrbBuildJob(name="bad", opam_package="a b"), options=options, run_now=True)
+    (failure,) = await client.request(bad)
+    assert isinstance(failure, Failure)
+    assert "invalid opam package" in failure.message
