@@ -1,5 +1,6 @@
 """The commands that change the schedule, the server's address, and how each kind of failure ends."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -33,6 +34,10 @@ from builder.messages import (
     Unschedule,
 )
 from builder.model import Instant, OrbBuildJob, Period, ScriptJob, text
+from builder_client import commands
+from builder_client.registry import SECTIONS, load
+
+COMMANDS = {name: line for section in SECTIONS.values() for name, line in section.items()}
 
 # --- what is sent ---
 
@@ -262,15 +267,46 @@ def test_help_imports_nothing_slow(arguments: list[str | bytes]) -> None:
     )
     assert done.stdout
     assert "click" in done.stderr.split()
-    assert not {"asn1tools", "rich", "trio", "httpx", "sqlalchemy"} & set(done.stderr.split())
+    modules = set(done.stderr.split())
+    assert not {"asn1tools", "rich", "trio", "httpx", "sqlalchemy", "builder_client.remote"} & modules
+    imported = {module.removeprefix("builder_client.commands.") for module in modules} - modules
+    assert imported <= {arguments[0]}
 
 
-def test_a_command_imports_no_event_loop_and_no_tables() -> None:
-    code = "import sys\nfrom builder_client import commands, report\nprint(*sys.modules)"
+def test_commands_import_no_event_loop_and_no_tables() -> None:
+    code = (
+        "import sys\nfrom builder_client import registry, remote\n"
+        "for section in registry.SECTIONS.values():\n    for name in section:\n        registry.load(name)\n"
+        "print(*sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=30, check=True
     )
     assert not {"rich", "trio", "asyncio", "httpx", "sqlalchemy"} & set(done.stdout.split())
+
+
+# --- the table of commands ---
+
+
+def test_every_command_is_in_the_table_once() -> None:
+    folder = Path(commands.__file__).parent
+    modules = sorted(path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem != "__init__")
+    assert sorted(COMMANDS) == modules
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_table_tells_of_each_command_what_its_help_does(name: str) -> None:
+    command = load(name)
+    assert command.name == name
+    assert command.help
+    assert command.help.startswith(f"{COMMANDS[name]}\n")
+    assert f"builder-client {name} " in command.help, "it has no example"
+
+
+def test_help_lists_every_command_in_one_line() -> None:
+    shown = run_client("--help", env=environment(COLUMNS="80")).stdout.decode()
+    for name, line in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(line)}$", shown, re.MULTILINE), name
 
 
 # --- the Tab key ---

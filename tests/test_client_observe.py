@@ -32,8 +32,8 @@ from builder_client.builds import (
     newest_build,
     wait_for_next,
 )
+from builder_client.errors import Refused
 from builder_client.observation import End, split_result
-from builder_client.remote import Refused
 
 A = "323b2a40-25d1-4f8e-90af-a4e2b9fd7f22"
 B = "323bffff-25d1-4f8e-90af-a4e2b9fd7f22"

@@ -7,7 +7,8 @@ import pytest
 from client_harness import DEADLINE, EMPTY, Answer, Server
 
 from builder.messages import CLIENT_VERSION, Info, Message, Observe, Output, Success
-from builder_client.remote import Remote, Unreachable
+from builder_client.errors import Unreachable
+from builder_client.remote import Remote
 
 U = UUID(int=1)
 

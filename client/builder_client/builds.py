@@ -9,7 +9,7 @@ from builder.errors import BuilderError
 from builder.messages import InfoReply
 from builder.model import Instant, RunningBuild, ScheduleItem, printable
 
-from .remote import Refused
+from .errors import Refused
 
 QUICK_POLL, QUICK_POLLS, SLOW_POLL = 0.05, 600, 1.0
 """Seconds between two looks at what runs for so many looks (30 s), and afterwards: each look transfers the schedule."""

@@ -7,14 +7,13 @@ checked by ``builder.connection``.
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
-from typing import ClassVar
 from uuid import UUID
 
 from attrs import field, frozen
 
 from builder.address import format_address
 from builder.connection import Connection
-from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, ProtocolError
+from builder.errors import ConnectionEnded, LocalProtocolError, ProtocolError
 from builder.extension import VERSION, Request
 from builder.extension.order import ALL
 from builder.framing import StreamedFrame
@@ -24,6 +23,8 @@ from builder.order import Side
 from builder.reasons import reason_of
 from builder.runtime.sockets import tune
 
+from .errors import ConnectionLost, Refused, TooOld, Unreachable
+
 CONNECT_TIMEOUT = 10.0
 """Seconds for each address of the server to accept."""
 
@@ -32,28 +33,6 @@ REPLY_TIMEOUT = 60.0
 
 RECEIVE_SIZE = 256 * 1024
 """Most bytes taken from the socket at once: a few hundred console lines."""
-
-
-class Unreachable(BuilderError):
-    """The server can't be connected to, or the connection to it was lost."""
-
-    exit_code: ClassVar[int] = 5
-
-
-class ConnectionLost(Unreachable):
-    """The connection ended before the exchange was complete."""
-
-
-class Refused(BuilderError):
-    """The server answered that it did not do what it was asked for, or it knows no such build."""
-
-    exit_code: ClassVar[int] = 3
-
-
-class TooOld(BuilderError):
-    """The server speaks the classic protocol only, and what was wanted is not in it."""
-
-    exit_code: ClassVar[int] = 3
 
 
 def _nothing() -> None:

@@ -1,0 +1,27 @@
+"""``drop-platform``: remove a platform, and tell what becomes of its workers, which do not know."""
+
+import click
+
+from builder.messages import DropPlatform
+from builder.model import printable
+from builder_client import options
+from builder_client.output import standard_output
+
+
+@click.command("drop-platform")
+@click.argument("platform", metavar="PLATFORM", shell_complete=options.completes("platforms"))
+@options.server_options
+def command(platform: str) -> None:
+    """Remove PLATFORM with its queue and its script jobs.
+
+    Its workers are given nothing until it is undropped.
+
+    \b
+    Example:
+      builder-client drop-platform debian-11
+    """
+    printer = standard_output()
+    options.remote().ask(DropPlatform(platform=platform))
+    printer.line(
+        f"Platform {printable(platform)} dropped. Its workers may stay: they get no new job until it is undropped."
+    )

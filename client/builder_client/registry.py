@@ -1,0 +1,59 @@
+"""Which commands there are. Their modules are imported when they are needed: the program's help needs none of them."""
+
+import importlib
+
+import click
+
+SECTIONS = {
+    "Schedule": {
+        "schedule": "Run the script FILE on PLATFORM periodically, first now.",
+        "orb-build": "Build the opam package OPAM on every platform periodically.",
+        "reschedule": "Set the next run of the job NAME to the time NEXT.",
+        "execute": "Run the job NAME as soon as a worker is free.",
+        "unschedule": "Remove the job NAME from the schedule and the queues.",
+    },
+    "Builds": {
+        "info": "Show schedule, queues, running builds, dropped platforms.",
+        "observe": "Show the console of the build ID, and follow it to its end.",
+        "observe-latest": "Observe the running build that started last; see observe.",
+    },
+    "Platforms": {
+        "drop-platform": "Remove PLATFORM with its queue and its script jobs.",
+        "undrop-platform": "Let workers of a dropped PLATFORM have jobs again.",
+    },
+    "Shell": {
+        "completion": "Print a script that lets the Tab key complete names.",
+    },
+}
+"""The commands as the help lists them, and the line with which the help of each begins."""
+
+
+def load(name: str) -> click.Command:
+    """Import a command: ``command`` in the module of its name in ``commands``."""
+    module = importlib.import_module(f"{__package__}.commands.{name.replace('-', '_')}")
+    command: click.Command = module.command
+    return command
+
+
+class LazyGroup(click.Group):
+    """A group of all commands that imports the one which is run, or completed."""
+
+    def __init__(self, **attributes: object) -> None:
+        lines = {name: line for section in SECTIONS.values() for name, line in section.items()}
+        stand_ins = {name: click.Command(name, short_help=line) for name, line in lines.items()}
+        super().__init__(commands=stand_ins, **attributes)  # type: ignore[arg-type]  # they are click's own
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command itself in place of its stand-in."""
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        return name, load(stand_in.name) if stand_in and stand_in.name else None, rest
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections."""
+        del ctx
+        width = max(map(len, self.commands))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, line in commands.items()])
