@@ -28,7 +28,15 @@ Answer = Iterable[Message | bytes]
 def environment(**changes: str) -> dict[str, str]:
     """Return the environment of a program under test: this process's search path, and nothing that colours it."""
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")}
-    return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TERM": "xterm"} | changes
+    return (
+        kept
+        | {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "TERM": "xterm",
+            "XDG_CONFIG_HOME": "/nonexistent",
+        }
+        | changes
+    )
 
 
 def client_argv(*arguments: str | bytes) -> list[str | bytes]:
@@ -68,14 +76,31 @@ def run_in_terminal(argv: Sequence[str | bytes], env: dict[str, str]) -> tuple[i
     ours, theirs = pty.openpty()
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE, env=env) as process:
         os.close(theirs)
-        pieces = []
-        deadline = time.monotonic() + DEADLINE
-        with contextlib.suppress(OSError):  # EIO: the program has closed the terminal
-            while select.select([ours], [], [], deadline - time.monotonic())[0]:
-                pieces.append(os.read(ours, 65536))
-        os.close(ours)
+        shown = _read_terminal(ours)
         status = process.wait(DEADLINE)
-    return status, b"".join(pieces).replace(b"\r\n", b"\n")
+    return status, shown
+
+
+def run_on_terminal(argv: Sequence[str | bytes], env: dict[str, str], typed: bytes) -> tuple[int, bytes]:
+    """Run a program whose standard streams are all one terminal; return its exit status and what the terminal shows."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        os.write(ours, typed)  # it waits in the terminal until somebody reads
+        shown = _read_terminal(ours)
+        status = process.wait(DEADLINE)
+    return status, shown
+
+
+def _read_terminal(ours: int) -> bytes:
+    """Return all that a terminal gets until nobody has it open any more."""
+    pieces = []
+    deadline = time.monotonic() + DEADLINE
+    with contextlib.suppress(OSError):  # EIO: the program has closed the terminal
+        while select.select([ours], [], [], deadline - time.monotonic())[0]:
+            pieces.append(os.read(ours, 65536))
+    os.close(ours)
+    return b"".join(pieces).replace(b"\r\n", b"\n")
 
 
 def assert_one_line(stderr: bytes, program: bytes = b"builder-client") -> None:

@@ -121,7 +121,6 @@ def test_an_empty_script_is_not_sent(file: str) -> None:
         ["info", "--nonsense"],
         ["-r", "host:port", "info"],
         ["info", "-r", "::1:x"],
-        [],
     ],
 )
 def test_wrong_usage_is_told_before_connecting(arguments: list[str | bytes]) -> None:
@@ -312,7 +311,7 @@ def test_help_lists_every_command_in_one_line() -> None:
 # --- the Tab key ---
 
 
-def complete(server_address: str, words: str) -> list[str]:
+def complete(server_address: str, words: str, **variables: str) -> list[str]:
     """Return what bash would offer for the last of ``words``."""
     done = run_client(
         env=environment(
@@ -320,6 +319,7 @@ def complete(server_address: str, words: str) -> list[str]:
             _BUILDER_CLIENT_COMPLETE="bash_complete",
             COMP_WORDS=words,
             COMP_CWORD=str(len(words.split(" ")) - 1),
+            **variables,
         )
     )
     assert done.stderr == b""

@@ -45,4 +45,9 @@ def complete(address: tuple[str, int], names: Callable[[InfoReply], Iterable[str
         info = Remote(host=host, port=port, connect_timeout=TIMEOUT, reply_timeout=TIMEOUT).info()
     except BuilderError:
         return []
-    return sorted({name for name in names(info) if name.startswith(begin) and _SAFE.fullmatch(name)})
+    return safe(names(info), begin)
+
+
+def safe(names: Iterable[str], begin: str) -> list[str]:
+    """Return those of the names that begin so and that no shell can misread, sorted."""
+    return sorted({name for name in names if name.startswith(begin) and _SAFE.fullmatch(name)})

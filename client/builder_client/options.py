@@ -1,56 +1,99 @@
 """Options and arguments that commands share, and what they stand for."""
 
 import os
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from builder.address import DEFAULT_PORT, parse_address
-from builder.errors import InvalidAddress
+from builder.errors import BuilderError
 from builder.model import Period, check_name
 
-from . import words
+from . import config, words
 
 if TYPE_CHECKING:  # it takes 30 ms, which no --help should wait for; nor for `completion` below
     from .remote import Remote
 
-_REMOTE = "builder_client.remote"
+_ADDRESS = "builder_client.address"
 _DEFAULT_REMOTE = f"127.0.0.1:{DEFAULT_PORT}"
 
+
+class NotConfirmed(BuilderError):
+    """A person did not want what a command would have destroyed."""
+
+
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., object] | click.Command)
 
 # --- the server ----------------------------------------------------------------------------------------------------
 
 
 def _address(context: click.Context) -> tuple[str, int]:
-    text = context.meta.get(_REMOTE) or os.environ.get("BUILDER_REMOTE") or _DEFAULT_REMOTE
-    return parse_address(text)
+    if chosen := context.meta.get(_ADDRESS):
+        address: tuple[str, int] = chosen()
+        return address
+    if text := os.environ.get("BUILDER_REMOTE"):
+        return parse_address(text)
+    if name := os.environ.get("BUILDER_SERVER") or config.settings().default:
+        return config.address_of(name)
+    return parse_address(_DEFAULT_REMOTE)
 
 
 def remote() -> "Remote":
-    """Return the server that is meant. Raises InvalidAddress."""
+    """Return the server that is meant. Raises InvalidAddress and InvalidSettings."""
     from .remote import Remote
 
     host, port = _address(click.get_current_context())
     return Remote(host=host, port=port)
 
 
-def _keep_remote(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        context.meta[_REMOTE] = value
+def _chooses(find: Callable[[str], tuple[str, int]]) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    """Return the callback of an option by which ``find`` finds the server; of several the last one holds."""
+
+    def callback(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+        if value:  # a variable of a script may be empty
+            context.meta[_ADDRESS] = partial(find, value)
+
+    return callback
 
 
-# They may stand before the subcommand as well as after it, where the original has them.
-server_options = click.option(
+def _complete_server(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from . import completion
+
+    try:
+        names = config.settings().servers
+    except config.InvalidSettings:
+        return []
+    return [CompletionItem(name) for name in completion.safe(names, incomplete)]
+
+
+_remote_option = click.option(
     "-r",
     "--remote",
     metavar="HOST:PORT",
-    callback=_keep_remote,
+    callback=_chooses(parse_address),
     expose_value=False,
     help=f"The server: name or address, [IPv6] in brackets.  [env: BUILDER_REMOTE; default: {_DEFAULT_REMOTE}]",
 )
+_server_option = click.option(
+    "-s",
+    "--server",
+    metavar="NAME",
+    callback=_chooses(config.address_of),
+    expose_value=False,
+    shell_complete=_complete_server,
+    help="The server of that name in client.toml.  [env: BUILDER_SERVER; default: the file's]",
+)
+
+
+def server_options(command: _F) -> _F:
+    """Add the options that choose the server. They may stand before the command as well as after it."""
+    return _remote_option(_server_option(command))
+
 
 # --- values --------------------------------------------------------------------------------------------------------
 
@@ -85,7 +128,7 @@ def completes(source: str) -> Callable[[click.Context, click.Parameter, str], li
 
         try:
             address = _address(context)
-        except InvalidAddress:
+        except BuilderError:
             return []
         return [CompletionItem(name) for name in completion.complete(address, getattr(completion, source), incomplete)]
 
@@ -106,11 +149,36 @@ period_option = click.option(
     metavar="PERIOD",
     help="How often: hourly, daily, weekly or never (only when executed).  [default: daily]",
 )
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is destroyed, where a person is there to answer. Raises NotConfirmed.
+
+    Nobody is asked but on a terminal, nor with ``--yes`` or the file's ``yes``.
+    """
+    is_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    if yes or not is_terminal or config.settings().yes:
+        return
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise NotConfirmed("nothing was changed")
+
+
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask; without a terminal nobody is asked.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, with keys that stay as they are.")
+
+
+def color(given: str | None = None) -> str:
+    """Return when there are colours, by an option or else the environment or else the file."""
+    if given is not None:
+        return given
+    return "auto" if os.environ.get("NO_COLOR") else config.settings().color  # auto heeds it
+
+
 color_option = click.option(
     "--color",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
+    type=click.Choice(config.COLORS),
+    callback=lambda _context, _parameter, value: color(value),
     help="Colours; auto: on a terminal, unless NO_COLOR is set.  [default: auto]",
 )
 exit_status_option = click.option(

@@ -44,7 +44,8 @@ from . import words
 from .output import Column, JsonObject, Printer, json_bytes, json_text
 
 
-def _next_run(item: ScheduleItem) -> tuple[Instant, str]:
+def next_run(item: ScheduleItem) -> tuple[Instant, str]:
+    """Return what the schedule is sorted by."""
     return item.next, item.job.name
 
 
@@ -63,16 +64,18 @@ _SCHEDULE = (
     Column("WHAT"),
 )
 _QUEUES = (Column("PLATFORM"), Column("#", rigid=True), Column("JOB"), Column("WHAT"))
-_RUNNING = (
+RUNNING = (
     Column("FOR", rigid=True),
     Column("JOB"),
     Column("PLATFORM"),
     Column("UUID", rigid=True),  # it is there to be copied
     Column("STARTED", rigid=True, spare=True),
 )
+"""The table of running builds."""
 
 
-def _seconds(moment: Instant) -> str:
+def seconds(moment: Instant) -> str:
+    """Return a time without its fraction of a second."""
     return Instant(moment.ms // 1000 * 1000).isoformat()
 
 
@@ -82,17 +85,31 @@ def _what(job: Job) -> str:
     return f"orb build of {printable(job.opam_package)}"
 
 
+def running_rows(info: InfoReply, *, now: Instant) -> list[tuple[str, ...]]:
+    """Return the rows of the table ``RUNNING``, the newest build first."""
+    return [
+        (
+            words.duration(now.ms - build.started.ms),
+            printable(build.job.name),
+            printable(build.job.platform),
+            str(build.uuid),
+            seconds(build.started),
+        )
+        for build in _newest_first(info)
+    ]
+
+
 def print_info(printer: Printer, info: InfoReply, *, now: Instant) -> None:
     """Print schedule, queues, running builds and dropped platforms."""
     schedule = [
         (
-            "never" if item.next == NEVER else _seconds(item.next),
+            "never" if item.next == NEVER else seconds(item.next),
             "" if item.next == NEVER else words.until(item.next, now),
             item.period.value,
             printable(item.job.name),
             _what(item.job),
         )
-        for item in sorted(info.schedule, key=_next_run)
+        for item in sorted(info.schedule, key=next_run)
     ]
     printer.table("Schedule", _SCHEDULE, schedule, empty="no jobs")
     printer.line("")
@@ -109,17 +126,7 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant) -> None:
     ]
     printer.table("Queues", _QUEUES, queues, empty="no platforms")
     printer.line("")
-    running = [
-        (
-            words.duration(now.ms - build.started.ms),
-            printable(build.job.name),
-            printable(build.job.platform),
-            str(build.uuid),
-            _seconds(build.started),
-        )
-        for build in _newest_first(info)
-    ]
-    printer.table("Running", _RUNNING, running, empty="nothing")
+    printer.table("Running", RUNNING, running_rows(info, now=now), empty="nothing")
     if info.dropped_platforms:
         printer.line("")
         printer.line(f"Dropped platforms: {', '.join(map(printable, info.dropped_platforms))}")
@@ -171,7 +178,7 @@ def build_json(build: RunningBuild) -> JsonObject:
 def info_json(info: InfoReply) -> JsonObject:
     """Return an info reply."""
     return {
-        "schedule": [_schedule_json(item) for item in sorted(info.schedule, key=_next_run)],
+        "schedule": [_schedule_json(item) for item in sorted(info.schedule, key=next_run)],
         "queues": [
             {"platform": json_text(queue.platform), "jobs": [job_json(job) for job in queue.jobs]}
             for queue in sorted(info.queues, key=lambda queue: queue.platform)

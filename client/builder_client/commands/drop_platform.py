@@ -10,18 +10,24 @@ from builder_client.output import standard_output
 
 @click.command("drop-platform")
 @click.argument("platform", metavar="PLATFORM", shell_complete=options.completes("platforms"))
+@options.yes_option
 @options.server_options
-def command(platform: str) -> None:
+def command(platform: str, *, yes: bool) -> None:
     """Remove PLATFORM with its queue and its script jobs.
 
-    Its workers are given nothing until it is undropped.
+    Its workers are given nothing until it is undropped. On a terminal it asks before.
 
     \b
-    Example:
+    Examples:
       builder-client drop-platform debian-11
+      builder-client drop-platform debian-11 --yes
     """
     printer = standard_output()
-    options.remote().ask(DropPlatform(platform=platform))
+    remote = options.remote()
+    options.confirm(
+        f"Remove the platform {printable(platform)} with its queue and its script jobs from {remote}?", yes=yes
+    )
+    remote.ask(DropPlatform(platform=platform))
     printer.line(
         f"Platform {printable(platform)} dropped. Its workers may stay: they get no new job until it is undropped."
     )

@@ -3,17 +3,24 @@
 import click
 
 from builder.messages import Unschedule
+from builder.model import printable
 from builder_client import options
 
 
 @click.command("unschedule")
 @options.job_argument
+@options.yes_option
 @options.server_options
-def command(name: str) -> None:
+def command(name: str, *, yes: bool) -> None:
     """Remove the job NAME from the schedule and the queues.
 
+    On a terminal it asks before.
+
     \b
-    Example:
+    Examples:
       builder-client unschedule hello
+      builder-client unschedule hello --yes
     """
-    options.remote().ask(Unschedule(name=name))
+    remote = options.remote()
+    options.confirm(f"Remove the job {printable(name)} from the schedule and the queues of {remote}?", yes=yes)
+    remote.ask(Unschedule(name=name))

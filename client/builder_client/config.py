@@ -1,0 +1,152 @@
+"""The file of settings, ``client.toml``: servers by name, and what options are where nobody gives them.
+
+Its keys are the fields of ``Settings``, and of ``Server`` below each ``[servers.NAME]``.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from attrs import AttrsInstance, Factory, field, fields, frozen
+
+from builder.address import parse_address
+from builder.errors import BuilderError
+from builder.model import printable
+
+COLORS = ("auto", "always", "never")
+
+
+class InvalidSettings(BuilderError):
+    """The file of settings can't be used, or has no such server; the text names the file, and says what to write."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class _WrongKey(ValueError):
+    """What is wrong with a key, by its path in the file."""
+
+
+def _key(write: str, meaning: str, *, check: Callable[[Any], bool], default: Any) -> Any:
+    """Return the field of a key: what it may be set to, as it is written there, and what that means."""
+    return field(default=default, metadata={"write": write, "meaning": meaning, "check": check})
+
+
+def _is_address(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(parse_address(value))
+    except ValueError:
+        return False
+
+
+@frozen(kw_only=True)
+class Server:
+    """A server that has a name."""
+
+    remote: str = _key('"HOST:PORT"', "Its address; [IPv6] in brackets.", check=_is_address, default=None)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What the file says."""
+
+    default: str | None = _key(
+        '"NAME", one of the servers',
+        "The server that is meant where neither an option nor the environment names one.",
+        check=lambda value: value is None or isinstance(value, str),
+        default=None,
+    )
+    color: str = _key(
+        " or ".join(f'"{color}"' for color in COLORS),
+        "As the option --color; NO_COLOR in the environment wins.",
+        check=lambda value: value in COLORS,
+        default="auto",
+    )
+    yes: bool = _key(
+        "true or false",
+        "As the option --yes: commands that destroy something do not ask.",
+        check=lambda value: isinstance(value, bool),
+        default=False,
+    )
+    servers: Mapping[str, Server] = Factory(dict)
+
+
+def path() -> Path:
+    """Return where the file is, or would be."""
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if not base.is_absolute():  # such a value counts as none, says the specification of base directories
+        base = Path(os.path.expanduser("~/.config"))  # noqa: PTH111  a person without a home is no error
+    return base / "builder" / "client.toml"
+
+
+@functools.cache
+def settings() -> Settings:
+    """Return what the file says; what it does not say, or all if it is not there, is as by default."""
+    where = path()
+    try:
+        text = where.read_text("utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidSettings(f"can't read {where}: {reason}; mend it, or move it away") from error
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise InvalidSettings(f"{where}: {error}") from error
+
+
+def parse(text: str) -> Settings:
+    """Return the settings in a text. Raises ValueError, which names the key, or the place, and what to write."""
+    import tomllib  # 10 ms for those who have a file
+
+    values = tomllib.loads(text)
+    servers = values.pop("servers", {})
+    if not isinstance(servers, dict):
+        raise _WrongKey('servers: write [servers.NAME] and, below it, remote = "HOST:PORT"')
+    named = {name: Server(**_checked(Server, table, f"servers.{name}.")) for name, table in servers.items()}
+    found = Settings(**_checked(Settings, values, ""), servers=named)
+    if found.default is not None and found.default not in named:
+        raise _WrongKey(f"default: {_no_server(found.default, named)}")
+    return found
+
+
+def address_of(name: str) -> tuple[str, int]:
+    """Return host and port of the server of that name. Raises InvalidSettings."""
+    servers = settings().servers
+    if name not in servers:
+        raise InvalidSettings(f"{path()}: {_no_server(name, servers)}")
+    return parse_address(servers[name].remote)
+
+
+def _checked(kind: type[AttrsInstance], values: object, where: str) -> dict[str, Any]:
+    """Return a table whose keys are fields of that class, with values for all of them."""
+    if not isinstance(values, dict):
+        raise _WrongKey(f"{printable(where.rstrip('.'))}: write it as a table, [{printable(where.rstrip('.'))}]")
+    keys = {key.name: key for key in fields(kind) if key.metadata}
+    for name in values:
+        if name not in keys:
+            raise _WrongKey(f"{printable(where + name)}: there is no such key{_hint(name, keys)}")
+    found = {name: values.get(name, key.default) for name, key in keys.items()}
+    for name, value in found.items():
+        if not keys[name].metadata["check"](value):
+            raise _WrongKey(f"{printable(where)}{name}: write {name} = {keys[name].metadata['write']}")
+    return found
+
+
+def _no_server(name: str, known: Iterable[str]) -> str:
+    table = f"[servers.{printable(name)}]"
+    hint = _hint(name, known) or f'; write {table} and, below it, remote = "HOST:PORT"'
+    return f"there is no {table}{hint}"
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    """Return which of the known names may have been meant; nothing where there are none."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {printable(near[0])}?"
+    names = ", ".join(map(printable, sorted(known)))
+    return f"; there are {names}" if names else ""
