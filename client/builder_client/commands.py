@@ -22,7 +22,7 @@ from builder.messages import (
 from builder.model import Instant, OrbBuildJob, Period, Result, RunningBuild, ScriptJob, printable
 
 from . import builds, report, words
-from .observation import End, split_result
+from .observation import Ending, split_result
 from .output import Printer, note
 from .remote import Remote
 
@@ -145,7 +145,7 @@ def _follow(remote: Remote, how: Observing, uuid: UUID) -> int:
                 printer.json(report.output_json(part))
             case Output():
                 report.print_output(printer, part)
-            case End():
+            case Ending():
                 result = part.result
                 if how.as_json:
                     printer.json(report.end_json(uuid, part.output, result))

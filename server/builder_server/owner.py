@@ -35,6 +35,7 @@ from builder_server.attempt import (
     LostTooOften,
     NotRunning,
     OurFault,
+    Phase,
     PutBack,
     PutBackDone,
     Record,
@@ -43,7 +44,6 @@ from builder_server.attempt import (
     Reset,
     ResultRefused,
     SendJob,
-    State,
     TellUploader,
     TimeCame,
 )
@@ -205,7 +205,7 @@ class Owner:
     async def _own(self, event: Event) -> None:
         while True:
             outcome = await self._handle(event)
-            if self.attempt.state is State.ENDED:
+            if self.attempt.phase is Phase.ENDED:
                 return
             event = outcome or await self._next_event()
 
