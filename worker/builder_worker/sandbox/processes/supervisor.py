@@ -375,7 +375,9 @@ class Supervisor:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 self._stop_reading()
-                self._stop(f"the console can't be written: {error.strerror}")
+                is_limit = error.errno == errno.EFBIG
+                why = "the worker's `ulimit -f` allows no larger file" if is_limit else error.strerror
+                self._stop(f"the console can't be written: {why}")
                 return
             self._held = data
             if self._output in self._handlers:
