@@ -77,11 +77,15 @@ class Recorder:
         return recorded
 
     async def put_back(self, build: Build, finished: Instant, reason: Aborted, *, counted: bool) -> AfterLoss:
-        """Put the job of an attempt back to the front of its queue, and throw away what there is of a record."""
-        found = await self.store.lose(build.uuid, finished, reason, count=counted)
-        if found is AfterLoss.PUT_BACK:
-            await self.writer(build).discard()
-        return found
+        """Throw away what there is of a record, and put the job of an attempt back to the front of its queue.
+
+        In this order: after a crash between the two it still runs, and the next start does both.
+        """
+        found = await self.find(build.uuid)
+        if found is None or found.state != "running":
+            return AfterLoss.NOT_RUNNING
+        await self.writer(build).discard()
+        return await self.store.lose(build.uuid, finished, reason, count=counted)
 
     async def find(self, uuid: UUID) -> Build | None:
         """Return an attempt that may have been taken."""

@@ -150,12 +150,15 @@ class ResultWriter:
                 file.close()
 
     async def discard(self) -> None:
-        """Remove what was written, also a ``full`` that was committed and then not recorded."""
+        """Remove what was written, also a ``full`` that was committed and then not recorded. It stays removed."""
 
         def remove() -> None:
             self.close()
-            for name in (_UNFINISHED, FILE_NAME):
-                (self._directory / name).unlink(missing_ok=True)
+            left = [path for name in (_UNFINISHED, FILE_NAME) if (path := self._directory / name).exists()]
+            for path in left:
+                path.unlink()
+            if left:
+                sync_directory(self._directory)
 
         await trio.to_thread.run_sync(remove)
 
