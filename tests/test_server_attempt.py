@@ -64,7 +64,9 @@ MORE = Artifacts(pieces=PIECES)
 ADD = AddArtifacts(pieces=PIECES)
 LOSS = PutBack(reason=LOST, counted=True)
 NO_LOSS = PutBack(reason=LOST, counted=False)
-DISK_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=True)
+DISK_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=False)
+FILLED = DiskFault(reason="No space left on device", counted=True)
+FILL_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=True)
 OUR_LOSS = PutBack(reason=FAULT, counted=True)
 
 Step = tuple[float, Event, list[Action], Phase]
@@ -149,12 +151,21 @@ TRANSCRIPTS: dict[str, list[Step]] = {
         (1, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
         (2, PutBackDone(), [Reset()], Phase.ENDED),
     ],
+    "the job fills the disk": [
+        BEGUN_AT_0,
+        (1, LINES, [APPEND], Phase.RUNNING),
+        (2, FILLED, [ClearConsole(), FILL_LOSS], Phase.RETURNING),
+        (3, LostTooOften(), [RecordAborted(result=FILL_LOSS.reason)], Phase.RECORDING),
+        (4, FILLED, [Reset()], Phase.RETURNING),
+        (4 + RETRY, TimeCame(), [FILL_LOSS], Phase.RETURNING),
+        (20, PutBackDone(), [Reset()], Phase.ENDED),
+    ],
     "the result can't be recorded": [
         BEGUN_AT_0,
         (1, BEGUN, [BEGIN], Phase.RECEIVING),
         (2, ResultEnded(), [Record()], Phase.RECORDING),
         (70, DiskFault(reason="database is locked"),
-         [ClearConsole(), PutBack(reason=could_not_record("database is locked"), counted=True)], Phase.RETURNING),
+         [ClearConsole(), PutBack(reason=could_not_record("database is locked"), counted=False)], Phase.RETURNING),
         (71, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "the disk fails for long": [

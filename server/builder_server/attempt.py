@@ -105,9 +105,10 @@ class Stopping:
 
 @frozen(kw_only=True)
 class DiskFault:
-    """The disk, or the database, did not do an action."""
+    """The disk, or the database, did not do an action. ``counted`` says whether that is the job's own doing."""
 
     reason: str
+    counted: bool = False
 
 
 @frozen
@@ -338,8 +339,8 @@ class Attempt:
                 return self._try_later(now)
             case (Phase.ENDED, _):
                 return ()
-            case (_, DiskFault(reason=why)):
-                return self._return(could_not_record(why), before=(ClearConsole(),))
+            case (_, DiskFault(reason=why, counted=counted)):
+                return self._return(could_not_record(why), counted=counted, before=(ClearConsole(),))
             case (_, OurFault()):
                 return self._return(FAULT)  # counted, or it might happen again and again
             case (

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from builder.execution import ExecutionEnd
 from builder.model import Aborted, Instant
-from builder_server import console
+from builder_server import console, room
 from builder_server.console import ConsoleWriter
 from builder_server.results import ResultWriter, build_dir, make_build_dir
 from builder_server.store import AfterLoss, Build, Store, StoreError
@@ -86,6 +86,13 @@ class Recorder:
             return AfterLoss.NOT_RUNNING
         await self.writer(build).discard()
         return await self.store.lose(build.uuid, finished, reason, count=counted)
+
+    async def is_filled_by(self, build: Build) -> bool:
+        """Return whether the disk is full, and an attempt has written enough to be to blame."""
+        try:
+            return await trio.to_thread.run_sync(room.is_filled_by, build_dir(self.data_dir, build))
+        except OSError:  # then something else is wrong with the disk
+            return False
 
     async def find(self, uuid: UUID) -> Build | None:
         """Return an attempt that may have been taken."""

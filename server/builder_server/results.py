@@ -154,11 +154,11 @@ class ResultWriter:
 
         def remove() -> None:
             self.close()
-            left = [path for name in (_UNFINISHED, FILE_NAME) if (path := self._directory / name).exists()]
-            for path in left:
-                path.unlink()
-            if left:
-                sync_directory(self._directory)
+            if not self._directory.is_dir():
+                return
+            for name in (_UNFINISHED, FILE_NAME):
+                (self._directory / name).unlink(missing_ok=True)
+            sync_directory(self._directory)
 
         await trio.to_thread.run_sync(remove)
 
