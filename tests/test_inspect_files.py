@@ -314,8 +314,11 @@ def test_several_are_shown_as_each_alone_and_named(several: list[str], options: 
     assert b"".join(shown.stderr for shown in alone.values()) == done.stderr
     good = [several[0], several[2], several[4]]
     if "--json" in options:
-        assert done.stdout == b"".join(alone[path].stdout for path in good)
-        assert [json.loads(alone[path].stdout)["file"] for path in good] == good
+        assert done.stdout == b"".join(alone[path].stdout for path in several)
+        values = {path: json.loads(alone[path].stdout) for path in several}
+        assert [value["file"] for value in values.values()] == several
+        errors = {path: f"builder-inspect: {value['error']}" for path, value in values.items() if "error" in value}
+        assert errors == {several[1]: lines[0], several[3]: lines[1]}
     else:
         texts = [f"==> {path} <==\n".encode() + alone[path].stdout for path in good]
         assert done.stdout == b"\n".join(texts)

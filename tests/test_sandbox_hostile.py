@@ -167,7 +167,9 @@ CASES = {
         {"memory": 64 * MIB},
     ),
     "takes all memory by files in /dev/shm": Case(
-        "head -c 2000000000 /dev/zero >/dev/shm/x", lambda outcome: outcome.code != 0 and "space" in outcome.output
+        "head -c 2000000000 /dev/zero >/dev/shm/x",
+        lambda outcome: outcome.code != 0 and "space" in outcome.output,
+        {"shm_size": 64 * MIB},
     ),
     "is a fork bomb": Case(
         "f() { f & f; }; f 2>/dev/null", is_stopped_by("too many processes (limit 50)"), {"pids": 50}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -48,6 +49,7 @@ from builder.messages import (
 )
 from builder.model import Aborted, Artifact, Exited, Instant, Period
 from builder_server import server as server_module
+from builder_server.store import Store
 
 LOST = Aborted(message="worker lost")
 SOME = (Artifact(path="a", content=b"x" * 100_000), Artifact(path="b/c", content=b""))
@@ -138,6 +140,32 @@ async def test_a_recorded_build_survives_a_kill(tmp_path: Path) -> None:
         assert isinstance(outputs, list)
         assert [output.line for output in outputs] == [b"one", b"exited 3"]
         assert "interrupted" not in server.log
+
+
+@pytest.mark.parametrize("left", ["full.part", "full"])
+async def test_what_a_lost_attempt_has_written_is_gone_before_its_job_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """Whenever the server is killed: what is not running any more is never looked for."""
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken:
+            await half_a_result(taken, sent=200_000)
+            part = server.data_dir / "a" / str(taken.uuid) / "full.part"
+            await eventually(part.exists)
+            server.kill()
+    part.rename(part.with_name(left))  # as after a crash between the two steps of recording
+    found: list[list[str]] = []
+    lose = Store.lose
+
+    def noting(store: Store, uuid: UUID, *arguments: Any, **options: Any) -> Any:
+        found.append(sorted(path.name for path in part.parent.iterdir()))
+        return lose(store, uuid, *arguments, **options)
+
+    monkeypatch.setattr(Store, "lose", noting)
+    async with run_server(tmp_path) as again:
+        assert found == [["console"]]
+        assert await queues(again) == {"p1": ["a"]}
 
 
 async def test_a_console_that_a_crash_cut_within_a_line(tmp_path: Path) -> None:

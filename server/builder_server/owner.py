@@ -5,6 +5,7 @@ two meet in an ``Attachment``. A fault of the disk, of a peer or of ours is an e
 build is left out.
 """
 
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from builder_server.attempt import (
     LostTooOften,
     NotRunning,
     OurFault,
+    Phase,
     PutBack,
     PutBackDone,
     Record,
@@ -43,7 +45,6 @@ from builder_server.attempt import (
     Reset,
     ResultRefused,
     SendJob,
-    State,
     TellUploader,
     TimeCame,
 )
@@ -197,7 +198,7 @@ class Owner:
             return None
         except Exception as error:  # noqa: BLE001 - the session ends with it, and tells
             self.attachment.end(failure=error)
-            return _fault(error) if self._may_be_taken else None
+            return await self._fault(error) if self._may_be_taken else None
         if self.build is None:
             return None
         return self._told.popleft() if self._told else Attached()
@@ -205,7 +206,7 @@ class Owner:
     async def _own(self, event: Event) -> None:
         while True:
             outcome = await self._handle(event)
-            if self.attempt.state is State.ENDED:
+            if self.attempt.phase is Phase.ENDED:
                 return
             event = outcome or await self._next_event()
 
@@ -227,11 +228,18 @@ class Owner:
         except (OSError, StoreError) as error:
             trouble = "put back, trying again" if self.attempt.is_lost else "recorded"
             logger.error("%s can't be %s: %s", self, trouble, error)
-            return _fault(error)
+            return await self._fault(error)
         except Exception as error:
             logger.exception("%s: internal error", self)
-            return _fault(error)
+            return await self._fault(error)
         return None
+
+    async def _fault(self, error: Exception) -> Event:
+        if not isinstance(error, OSError | StoreError):
+            return OurFault()
+        is_too_large = getattr(error, "errno", None) == errno.EFBIG  # a file of the job's, whatever the disk has
+        counted = self.build is not None and (is_too_large or await self.recorder.is_filled_by(self.build))
+        return DiskFault(reason=str(getattr(error, "strerror", None) or error), counted=counted)
 
     async def _carry_out(self, action: Action) -> Event | None:
         match action:
@@ -333,9 +341,3 @@ class Owner:
 
     def __str__(self) -> str:
         return describe(self.build) if self.build else f"attempt {self.uuid}"
-
-
-def _fault(error: Exception) -> Event:
-    if isinstance(error, OSError | StoreError):
-        return DiskFault(reason=str(getattr(error, "strerror", None) or error))
-    return OurFault()

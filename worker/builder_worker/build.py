@@ -16,7 +16,7 @@ from attrs import field, frozen
 from builder.model import Aborted, Result, ScriptJob, describe_result, printable
 from builder_worker import directives
 from builder_worker.allowances import not_real, option, tighten, without
-from builder_worker.artifacts import Collection, Rules, TooManyArtifacts, collect
+from builder_worker.artifacts import Collection, Rules, TooMuchLeft, collect
 from builder_worker.console import remark
 from builder_worker.environment import job_environment, job_variables
 from builder_worker.hooks import Hooks, run_hook
@@ -137,7 +137,7 @@ async def _collect(sandbox: Sandbox, result: Result, rules: Rules) -> tuple[Resu
     find = functools.partial(collect, sandbox.work, script_name=sandbox.script_name, owners=sandbox.owners, rules=rules)
     try:
         return result, await trio.to_thread.run_sync(find)
-    except (TooManyArtifacts, TreeChanged) as error:
+    except (TooMuchLeft, TreeChanged) as error:
         reason = str(error)
     except OSError as error:
         reason = f"the work directory can't be read: {error.strerror}"

@@ -48,7 +48,7 @@ STALL_TIMEOUT = 3600.0
 log = logging.getLogger("builder_worker")
 
 
-class Unreachable(BuilderError):
+class NotConnected(BuilderError):
     """There is no connection to the server."""
 
     exit_code = 3
@@ -90,7 +90,7 @@ def load() -> None:
 async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server, run it, deliver its result; return without one if the worker drains.
 
-    Raises Unreachable, NotGreeted, Lost, ProtocolError, and SandboxError after the server was told of it.
+    Raises NotConnected, NotGreeted, Lost, ProtocolError, and SandboxError after the server was told of it.
     """
     stream = None
     with drain.idle():
@@ -115,9 +115,9 @@ async def _connect(settings: WorkerSettings) -> trio.SocketStream:
         with trio.fail_after(CONNECT_TIMEOUT):
             stream = await trio.open_tcp_stream(settings.host, settings.port)
     except trio.TooSlowError as error:
-        raise Unreachable(f"cannot reach {settings.address}: no answer for {CONNECT_TIMEOUT:g} s") from error
+        raise NotConnected(f"cannot reach {settings.address}: no answer for {CONNECT_TIMEOUT:g} s") from error
     except OSError as error:
-        raise Unreachable(f"cannot reach {settings.address}: {reason_of(error)}") from error
+        raise NotConnected(f"cannot reach {settings.address}: {reason_of(error)}") from error
     tune(stream)
     return stream
 

@@ -38,7 +38,7 @@ class SandboxError(BuilderError):
 class Limits:
     """What a job may use. None is no limit. Sizes in bytes, times in seconds.
 
-    A back end enforces memory, pids, cpus and work_size, the supervisor timeout, max_silent and max_console; those of
+    A back end enforces memory, pids, cpus, work_size and shm_size, the supervisor timeout, max_silent and max_console; those of
     artifacts are for whoever collects them.
     """
 
@@ -48,6 +48,7 @@ class Limits:
     pids: int | None = None
     cpus: float | None = None
     work_size: int | None = None
+    shm_size: int | None = None
     max_console: int | None = None
     max_artifact_bytes: int | None = None
     max_artifacts: int | None = None
@@ -78,7 +79,7 @@ class Check:
     """What ``builder-worker check`` tells of a back end.
 
     ``reason`` says why it does not work here and ``remedy`` what to do about it; ``limits`` names the fields of
-    ``Limits`` that are real here, and shm_size; ``notes`` whatever else an operator should know.
+    ``Limits`` that are real here; ``notes`` whatever else an operator should know.
     """
 
     works: bool

@@ -35,7 +35,7 @@ from builder_worker.sandbox.freebsd.clone import HOME, SNAPSHOT, Clone, Run, par
 from builder_worker.sandbox.freebsd.prison import Prison
 from builder_worker.sandbox.linux import etc, view
 from builder_worker.sandbox.linux.cgroups import Cgroups
-from builder_worker.sandbox.options import SHM_SIZE, Options
+from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over, tag
 from builder_worker.sandbox.processes import inside, rlimits, tools
 from builder_worker.sandbox.processes.launch import Launch
@@ -161,8 +161,6 @@ class Jail(Backend):
             return "it takes no root tree", "give a zfs snapshot, --image DATASET@NAME, instead of --root"
         if self.options.devices:
             return "it shows jobs no devices but its own", "leave --device out, or use another machine's sandboxes"
-        if self.options.shm_size != SHM_SIZE:
-            return "FreeBSD has no /dev/shm", "leave --shm-size out"
         if self.options.image is None:
             return "it needs a zfs snapshot", "zfs snapshot DATASET@NAME, and give it as --image DATASET@NAME"
         if SNAPSHOT.fullmatch(self.options.image) is None:

@@ -223,7 +223,7 @@ class Podman(Backend):
             *(*user, f"--workdir={view.BUILD}"),
             f"--network={'host' if self.options.network else 'none'}",
             f"--security-opt=seccomp={profile}",
-            f"--shm-size={self.options.shm_size}b",
+            *([] if task.limits.shm_size is None else [f"--shm-size={task.limits.shm_size}b"]),
             *(f"--device={node.source}:{node.target}" for node in devices.show(self.options.devices, directory)),
             *([] if self._is_ours else _limits(task.limits)),
             *(f"--volume={volume}" for volume in volumes),

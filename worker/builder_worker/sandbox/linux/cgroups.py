@@ -179,17 +179,17 @@ def find(proc: Path = hierarchies.PROC) -> "Cgroups":
     """Return where this process may make groups. It only looks."""
     found: list[Hierarchy] = []
     withheld = False
-    for place in hierarchies.places(proc):
-        if place.version == 2:
-            hierarchy = _version_2(place.directory)
+    for membership in hierarchies.memberships(proc):
+        if membership.version == 2:
+            hierarchy = _version_2(membership.directory)
             if hierarchy is not None:
                 found.append(hierarchy)
             else:
-                withheld = withheld or _may_write(place.directory)
+                withheld = withheld or _may_write(membership.directory)
         else:
-            controllers = place.controllers - {name for other in found for name in other.controllers}
-            if controllers and _may_write(place.directory):
-                found.append(Hierarchy(version=1, parent=place.directory, controllers=controllers))
+            controllers = membership.controllers - {name for other in found for name in other.controllers}
+            if controllers and _may_write(membership.directory):
+                found.append(Hierarchy(version=1, parent=membership.directory, controllers=controllers))
     return Cgroups(hierarchies=tuple(found), withheld=withheld)
 
 

@@ -17,6 +17,7 @@ Rules kept here:
 1. Where it adopts (Linux), a process that loses its parent becomes a child of the supervisor: "no children" means that
    nothing of the job is left, and descent tells whose a process is.
 2. When the command ends, a limit is reached, the worker says so, or is gone for longer than it may, all of it is killed.
+   A command that neither is adopted nor has an end, a hook, has a session: that is killed, unless it ended by itself.
 3. Then, and only then, the status says how the command ended.
 4. What the job writes is read whether a worker is there or not.
 5. If the supervisor is killed the kernel kills the command. What else is left then, its worker finds: see ``supervision``.
@@ -97,9 +98,8 @@ def _prctl(option: int, value: int) -> None:
 # --- processes of the machine --------------------------------------------------------------------------------------------
 
 
-def children() -> dict[int, list[int]]:
-    """Return the children of every process that /proc shows."""
-    found: dict[int, list[int]] = {}
+def _processes() -> Iterable[tuple[int, list[bytes]]]:
+    """Yield every process that /proc shows, with its state, parent, group and session."""
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         if not name.isdigit():
             continue
@@ -108,9 +108,20 @@ def children() -> dict[int, list[int]]:
                 stat = file.read()
         except OSError:
             continue  # it is gone
-        parent = int(stat[stat.rindex(b")") + 2 :].split()[1])  # the name before it may hold anything
-        found.setdefault(parent, []).append(int(name))
+        yield int(name), stat[stat.rindex(b")") + 2 :].split(maxsplit=4)[:4]  # the name before it may hold anything
+
+
+def children() -> dict[int, list[int]]:
+    """Return the children of every process."""
+    found: dict[int, list[int]] = {}
+    for pid, (_, parent, _, _) in _processes():
+        found.setdefault(int(parent), []).append(pid)
     return found
+
+
+def members(session: int) -> list[int]:
+    """Return all processes of a session that have not ended."""
+    return [pid for pid, (state, _, _, found) in _processes() if int(found) == session and state != b"Z"]
 
 
 def below(pid: int, family: dict[int, list[int]]) -> list[int]:
@@ -375,7 +386,9 @@ class Supervisor:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 self._stop_reading()
-                self._stop(f"the console can't be written: {error.strerror}")
+                is_limit = error.errno == errno.EFBIG
+                why = "the worker's `ulimit -f` allows no larger file" if is_limit else error.strerror
+                self._stop(f"the console can't be written: {why}")
                 return
             self._held = data
             if self._output in self._handlers:
@@ -450,10 +463,12 @@ class Supervisor:
 
     def _end(self) -> str | None:
         """Kill what is left and wait until it is gone; return what is not, in words."""
-        if self._adopts or not self._launch["end"]:
+        if self._adopts:
             self._kill()
-        else:
+        elif self._launch["end"]:
             self._end_container()
+        else:
+            self._end_session()
         if not self._launch["end"]:
             return None
         deadline = time.monotonic() + _REMOVE_TIMEOUT
@@ -475,10 +490,19 @@ class Supervisor:
         if self._launch["has_gate"] and not self._was_killed and self._reap():
             self._wait(_RETRY)  # a namespace ends with its command; to look for what is in it takes longer
         while self._reap():
-            own = below(os.getpid(), children()) if self._adopts else []
+            own = below(os.getpid(), children())
             if not kill_all(own or ([self._command] if self._ended is None else [])):
                 self._append(b"builder-worker: processes that became another user's can't be killed, and run on\n")
                 return
+            self._wait(_RETRY)
+
+    def _end_session(self) -> None:
+        """Reap a command that has ended by itself: what it has left runs on. Otherwise kill all of its session."""
+        if self._was_killed:
+            self._kill_group()
+            while kill_all(members(self._command)):
+                self._wait(_RETRY)
+        while self._reap():
             self._wait(_RETRY)
 
     def _end_container(self) -> None:
