@@ -110,6 +110,7 @@ async def test_a_finished_build_ends_the_row_of_losses(store: Store) -> None:
 async def test_losses_that_do_not_count_keep_the_row(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     for number in range(1, 10):
+        await store.queue_due(Instant(NOW.ms + 60_000))
         losses = (await take(store, number)).losses
         assert losses == min(1, number - 1)
         assert await store.lose(uuid(number), NOW, LOST, count=number == 1) is AfterLoss.PUT_BACK
@@ -139,6 +140,19 @@ async def test_a_lost_job_that_was_queued_again_is_queued_once(store: Store) -> 
     assert await queues(store) == {"p1": ["a", "b"]}
     await store.lose(uuid(1), NOW, LOST, count=True)
     assert await queues(store) == {"p1": ["a", "b"]}
+
+
+async def test_a_job_that_is_lost_again_without_being_to_blame_lets_others_go_first(store: Store) -> None:
+    for name in "ab":
+        await store.schedule(script(name), Period.DAILY, NOW)
+    for number in (1, 2):
+        assert (await take(store, number)).job.name == "a"
+        await store.lose(uuid(number), NOW, LOST, count=False)
+    assert (await take(store, 3)).job.name == "b"
+    assert (await store.take("p1", uuid(4), NOW, None)).build is None
+    assert await store.queue_due(Instant(NOW.ms + 59_999)) == Due(next_run=Instant(NOW.ms + 60_000))
+    await store.queue_due(Instant(NOW.ms + 60_000))
+    assert (await take(store, 4)).job.name == "a"
 
 
 @pytest.mark.parametrize("gone", ["unscheduled", "dropped"])

@@ -125,12 +125,12 @@ _MOVE = (
         losses=sa.func.coalesce(_LOST, queue.c.losses),
         cause=_CAUSE,
         cause_of=_CAUSE_OF,
-        not_before=None,
+        not_before=_NOT_BEFORE,
     )
 )
 _ENTER_FIRST = _insert(
     platform.c.name, _MOVED, _first_of(platform.c.name), sa.func.coalesce(_LOST, 0), _DUE, _CAUSE, _CAUSE_OF, _RETRY,
-    sa.null(), where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
+    _NOT_BEFORE, where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
 )  # fmt: skip
 _last = sa.alias(queue)
 _ENTER_LAST = _insert(
@@ -224,9 +224,11 @@ def move_to_front(
     cause_of: str | None = None,
     losses: int | None = None,
     retry: int = 0,
+    not_before: Instant | None = None,
 ) -> None:
     """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given."""
     values = {"names": names, "moved": job_id, "lost": losses, "cause": cause.value, "cause_of": cause_of}
+    values["not_before"] = not_before and not_before.ms
     if connection.execute(_MOVE, values).rowcount < len(names):
         connection.execute(_ENTER_FIRST, values | {"due": due.ms, "retry": retry})
 
