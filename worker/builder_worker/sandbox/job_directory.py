@@ -162,7 +162,7 @@ class JobDirectory:
         """Whether it is where it was made: jobs without a sandbox can move it away, and what tidies up remove it."""
         try:
             return self._held is not None and samestat(os.fstat(self._held), self.path.lstat())
-        except FileNotFoundError:
+        except OSError:
             return False
 
     @property
