@@ -1,7 +1,6 @@
 """Loads asn1tools without what nobody here needs of it: in half the time, for which every start of a program waits.
 
-What it encodes by other rules than BER's, and what writes programs, is loaded if it is used. The library of its parser is
-not loaded at all, nor can this process parse ASN.1 then: ``syntax`` hands over what is parsed.
+What it encodes by other rules than BER's, and what writes programs, is loaded when it is used.
 """
 
 import importlib
@@ -18,14 +17,6 @@ _UNUSED = frozenset(
         *(f"asn1tools.source.{name}" for name in ("c", "rust")),
     )
 )
-_PARSING = "pyparsing"
-
-
-class _Nothing(ModuleType):
-    """A module in which every name is ``object``: classes can be derived from it, and that is all."""
-
-    def __getattr__(self, name: str) -> type[object]:
-        return object
 
 
 class _Lazily(MetaPathFinder):
@@ -42,14 +33,9 @@ class _Lazily(MetaPathFinder):
 
 def load() -> ModuleType:
     """Return asn1tools. Where it is there already, it is as it is."""
-    if "asn1tools" in sys.modules:
-        return importlib.import_module("asn1tools")  # which waits for another thread that loads it
-    finder, nothing = _Lazily(), _Nothing(_PARSING)
+    finder = _Lazily()
     sys.meta_path = [finder, *sys.meta_path]  # a new list: other threads may be walking through the old one
-    sys.modules.setdefault(_PARSING, nothing)
     try:
         return importlib.import_module("asn1tools")
     finally:
         sys.meta_path = [each for each in sys.meta_path if each is not finder]
-        if sys.modules.get(_PARSING) is nothing:
-            del sys.modules[_PARSING]  # whoever wants it gets the real one

@@ -73,7 +73,7 @@ _TYPES: dict[str, Node] = {
 
 @functools.cache
 def _coder(name: str, syntax: Syntax, tag: int | None) -> Any:
-    asn1tools = asn1.load()  # 50 ms, which `--help` and whoever speaks to nobody should not wait for
+    asn1tools = asn1.load()  # 70 ms, which `--help` and whoever speaks to nobody should not wait for
     node = copy.deepcopy(syntax.node if tag is None else syntax.tagged(tag))  # the compiler writes into it
     module = {"types": {**copy.deepcopy(_TYPES), name: node}, "tags": "EXPLICIT", "extensibility-implied": False}
     module |= {"imports": {}, "values": {}, "object-classes": {}, "object-sets": {}}

@@ -1,6 +1,5 @@
 """What all tests share."""
 
-import asn1tools  # noqa: F401  with its parser, which our programs leave out
 from hypothesis import settings
 
 # The same examples each time and no clock: a test says the same thing on every machine, however busy it is.
