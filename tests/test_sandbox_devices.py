@@ -9,7 +9,18 @@ from sandbox_runs import driver
 from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder_worker.choice import choose
-from builder_worker.sandbox import Backend, Check, Console, ExitStatus, Limits, Sandbox, SandboxError, Task, probe
+from builder_worker.sandbox import (
+    Backend,
+    Check,
+    Console,
+    ExitStatus,
+    Limits,
+    Sandbox,
+    SandboxError,
+    Spare,
+    Task,
+    probe,
+)
 from builder_worker.sandbox.backends.jail import Jail
 from builder_worker.sandbox.options import Bind, OptionError, Options, parse_device
 
@@ -83,7 +94,7 @@ class _Closed(Backend):
     def check(self) -> Check:
         return Check(works=True)
 
-    async def open(self, task: Task) -> Sandbox:
+    async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:
         assert b"in /dev/null; do" in task.script
         return _Ended()
 
