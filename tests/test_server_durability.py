@@ -204,19 +204,19 @@ async def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path, d
                 server.kill()
         except* (ConnectionEnded, trio.BrokenResourceError, OSError):
             pass
-    async with run_server(tmp_path) as server:
-        names = {item.job.name for item in (await info(server)).schedule}
+    async with run_server(tmp_path) as following:
+        names = {item.job.name for item in (await info(following)).schedule}
         assert set(scheduled) <= names
         assert len(names - set(scheduled)) <= 3  # done, and the client was not told any more
-        waiting = set((await queues(server))["p1"])
-        done = {name for (name,) in server.query("select name from build where state = 'finished'")}
+        waiting = set((await queues(following))["p1"])
+        done = {name for (name,) in following.query("select name from build where state = 'finished'")}
         assert names == waiting | done
         assert not waiting & done
         for name, uuid in recorded:
-            assert server.execution(name, uuid).artifacts == SOME
-        on_disk = {(path.parts[-3], path.parts[-2]) for path in server.data_dir.glob("*/*/full*")}
+            assert following.execution(name, uuid).artifacts == SOME
+        on_disk = {(path.parts[-3], path.parts[-2]) for path in following.data_dir.glob("*/*/full*")}
         assert on_disk == {
-            (name, uuid) for name, uuid in server.query("select name, uuid from build where state = 'finished'")
+            (name, uuid) for name, uuid in following.query("select name, uuid from build where state = 'finished'")
         }
 
 
