@@ -17,7 +17,7 @@ from worker_sandboxes import need, reachable_directory
 from builder.model import Exited
 from builder_worker.sandbox import ExitStatus, Limits, SandboxError, Task
 from builder_worker.sandbox.backends.none import NoSandbox
-from builder_worker.sandbox.linux.prepared import Place
+from builder_worker.sandbox.linux.prepared import ReadyMade
 from builder_worker.sandbox.options import Options
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there are none elsewhere")
@@ -29,10 +29,10 @@ def backend(tmp_path: Path) -> NoSandbox:
 
 
 @asynccontextmanager
-async def spare(backend: NoSandbox) -> AsyncIterator[Place]:
+async def spare(backend: NoSandbox) -> AsyncIterator[ReadyMade]:
     with trio.fail_after(DEADLINE):
         place = await backend.spare()
-        assert isinstance(place, Place)
+        assert isinstance(place, ReadyMade)
         try:
             yield place
         finally:
@@ -41,20 +41,20 @@ async def spare(backend: NoSandbox) -> AsyncIterator[Place]:
     assert not list(backend.options.work_root.iterdir())
 
 
-def left(place: Place) -> list[object]:
+def left(place: ReadyMade) -> list[object]:
     """What there is of a place."""
     name = place.directory.path.name
     return [*processes_with(name), *control_groups(name)]
 
 
-async def both(place: Place) -> list[int]:
+async def both(place: ReadyMade) -> list[int]:
     """Wait until a supervisor has forked the process that becomes the job's first one, and return both."""
     while len(found := processes_with(place.directory.path.name)) < 2:  # noqa: ASYNC110 - nobody tells
         await trio.sleep(0.001)
     return found
 
 
-async def run(backend: NoSandbox, place: Place, script: bytes, limits: Limits | None = None) -> ExitStatus:
+async def run(backend: NoSandbox, place: ReadyMade, script: bytes, limits: Limits | None = None) -> ExitStatus:
     task = Task(uuid=uuid4(), name="job", platform="p1", script=script, limits=limits or Limits())
     async with await backend.open(task, place) as sandbox:
         sandbox.start()

@@ -13,7 +13,7 @@ from attrs import define, field
 
 from builder_worker.sandbox import Backend, Check, Sandbox, Spare, Task, diagnosis, job_directory, probe
 from builder_worker.sandbox.linux import cgroups
-from builder_worker.sandbox.linux.prepared import Place, Prepared, open_sandbox
+from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, open_sandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.processes import inside
 from builder_worker.sandbox.processes.launch import Launch
@@ -41,7 +41,7 @@ class NoSandbox(Backend):
 
     async def spare(self) -> Spare:
         """Make what the next job needs."""
-        return await Place.make(self.options, self.groups)
+        return await ReadyMade.make(self.options, self.groups)
 
     async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:
         """Return a fresh directory with the script in it."""

@@ -28,7 +28,7 @@ from builder_worker.sandbox import (
 )
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.linux import cgroups, devices, etc, seccomp, view
-from builder_worker.sandbox.linux.prepared import Place, Prepared, open_sandbox
+from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, open_sandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over
 from builder_worker.sandbox.processes import inside, rlimits, tools
@@ -184,7 +184,7 @@ class Podman(Backend):
 
     async def spare(self) -> Spare:
         """Make what the next job needs."""
-        return await Place.make(self.options, self._own_groups)
+        return await ReadyMade.make(self.options, self._own_groups)
 
     async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:
         """Return a fresh sandbox."""

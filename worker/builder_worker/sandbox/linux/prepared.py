@@ -30,7 +30,7 @@ class Prepared:
 
 
 @frozen(kw_only=True)
-class Place(Spare):
+class ReadyMade(Spare):
     """A directory, control groups, and a supervisor with the process in them that becomes the job's first one."""
 
     directory: JobDirectory
@@ -92,8 +92,8 @@ async def open_sandbox(
                 user = users.take(options.job_uids, shared=bool(options.caches))
                 resources.callback(user.release)
                 owner = owner_of(user)
-            if not isinstance(spare, Place) or not spare.is_ready:
-                spare = await Place.make(options, groups)
+            if not isinstance(spare, ReadyMade) or not spare.is_ready:
+                spare = await ReadyMade.make(options, groups)
             resources.push_async_callback(spare.aclose)
             directory = spare.directory
             directory.size, directory.owner, directory.users = task.limits.work_size, owner, user_count
