@@ -33,7 +33,7 @@ from builder_client.builds import (
     wait_for_next,
 )
 from builder_client.errors import Refused
-from builder_client.observation import End, split_result
+from builder_client.observation import Ending, split_result
 
 A = "323b2a40-25d1-4f8e-90af-a4e2b9fd7f22"
 B = "323bffff-25d1-4f8e-90af-a4e2b9fd7f22"
@@ -276,7 +276,7 @@ def test_exit_status_is_the_jobs(last: bytes, shown: bytes, status: int) -> None
 
 def test_a_line_that_reads_like_a_result_is_a_line_unless_it_is_the_last() -> None:
     lines = [output(b"signalled -7", 1), output(b"signalled -7", 2), output(b"x", 3), output(b"exited 3", 4)]
-    assert list(split_result(lines)) == [*lines[:3], End(output=lines[3], result=Exited(code=3))]
+    assert list(split_result(lines)) == [*lines[:3], Ending(output=lines[3], result=Exited(code=3))]
 
 
 def test_a_held_line_is_not_lost_when_the_observation_breaks_off() -> None:
@@ -284,7 +284,7 @@ def test_a_held_line_is_not_lost_when_the_observation_breaks_off() -> None:
         yield output(b"exited 3")
         raise BuilderError("lost")
 
-    parts: list[Output | End] = []
+    parts: list[Output | Ending] = []
     with pytest.raises(BuilderError, match="lost"):
         parts.extend(split_result(outputs()))
     # extend keeps what came before the error

@@ -20,12 +20,18 @@ CPU = "38 25 0:33 {root} {top}/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
 
 
 def make(
-    tmp_path: Path, mounts: str, own: str, files: dict[str, str], *, root: str = "/", place: str = "a/b/builder-worker"
+    tmp_path: Path,
+    mounts: str,
+    own: str,
+    files: dict[str, str],
+    *,
+    root: str = "/",
+    membership: str = "a/b/builder-worker",
 ) -> Path:
     """Trees of groups as plain files; ``files`` are relative to their tops, and the groups are those that have some."""
     top = tmp_path / "cgroup"
     for name in ("unified", "memory", "cpu,cpuacct"):
-        (top / name / place).mkdir(parents=True)
+        (top / name / membership).mkdir(parents=True)
     for name, text in files.items():
         (top / name).write_text(f"{text}\n")
     proc = tmp_path / "proc"
@@ -94,12 +100,12 @@ def test_limits_outside_of_a_container_are_told_by_the_kernel(tmp_path: Path) ->
         "memory/memory.limit_in_bytes": NO_LIMIT,
         "memory/memory.stat": f"cache 4096\nhierarchical_memory_limit {300 * MIB}\nhierarchical_memsw_limit {NO_LIMIT}",
     }
-    proc = make(tmp_path, MEMORY, "4:memory:/docker/4711\n", files, root="/docker/4711", place=".")
+    proc = make(tmp_path, MEMORY, "4:memory:/docker/4711\n", files, root="/docker/4711", membership=".")
     assert hierarchies.ceiling(proc).memory == 300 * MIB
 
 
 def test_there_is_nothing_where_there_is_no_proc(tmp_path: Path) -> None:
-    assert hierarchies.places(tmp_path) == ()
+    assert hierarchies.memberships(tmp_path) == ()
     assert hierarchies.ceiling(tmp_path) == Ceiling()
 
 

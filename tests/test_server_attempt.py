@@ -1,4 +1,4 @@
-"""What becomes of an attempt: transcripts of events and the actions they lead to, and what each event does in each state."""
+"""What becomes of an attempt: transcripts of events and the actions they lead to, and what each event does in each phase."""
 
 import math
 from collections.abc import Iterable
@@ -31,6 +31,7 @@ from builder_server.attempt import (
     LostTooOften,
     NotRunning,
     OurFault,
+    Phase,
     PutBack,
     PutBackDone,
     Record,
@@ -41,7 +42,6 @@ from builder_server.attempt import (
     ResultEnded,
     ResultRefused,
     SendJob,
-    State,
     Stopping,
     TellUploader,
     TimeCame,
@@ -64,166 +64,177 @@ MORE = Artifacts(pieces=PIECES)
 ADD = AddArtifacts(pieces=PIECES)
 LOSS = PutBack(reason=LOST, counted=True)
 NO_LOSS = PutBack(reason=LOST, counted=False)
-DISK_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=True)
+DISK_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=False)
+FILLED = DiskFault(reason="No space left on device", counted=True)
+FILL_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=True)
 OUR_LOSS = PutBack(reason=FAULT, counted=True)
 
-Step = tuple[float, Event, list[Action], State]
+Step = tuple[float, Event, list[Action], Phase]
 
 
 def play(steps: Iterable[Step], *, grace: float = 0.0) -> Attempt:
     """Hand in the events at their times, and compare what they lead to."""
     found = Attempt(time_limit=LIMIT, grace=grace)
-    for number, (now, event, actions, state) in enumerate(steps):
+    for number, (now, event, actions, phase) in enumerate(steps):
         assert [*found.handle(event, now)] == actions, f"step {number}: {event}"
-        assert found.state is state, f"step {number}: {event}"
+        assert found.phase is phase, f"step {number}: {event}"
     return found
 
 
-BEGUN_AT_0: Step = (0, Attached(), [BeginConsole(), SendJob()], State.RUNNING)
+BEGUN_AT_0: Step = (0, Attached(), [BeginConsole(), SendJob()], Phase.RUNNING)
 
 TRANSCRIPTS: dict[str, list[Step]] = {
     "a build": [
         BEGUN_AT_0,
-        (1, LINES, [APPEND], State.RUNNING),
-        (2, LINES, [APPEND], State.RUNNING),
-        (3, BEGUN, [BEGIN], State.RECEIVING),
-        (4, MORE, [ADD], State.RECEIVING),
-        (5, ResultEnded(), [Record()], State.RECORDING),
-        (6, Recorded(), [Acknowledge(), TellUploader()], State.ENDED),
-        (7, Detached(), [], State.ENDED),
+        (1, LINES, [APPEND], Phase.RUNNING),
+        (2, LINES, [APPEND], Phase.RUNNING),
+        (3, BEGUN, [BEGIN], Phase.RECEIVING),
+        (4, MORE, [ADD], Phase.RECEIVING),
+        (5, ResultEnded(), [Record()], Phase.RECORDING),
+        (6, Recorded(), [Acknowledge(), TellUploader()], Phase.ENDED),
+        (7, Detached(), [], Phase.ENDED),
     ],
     "the worker had gone when the job was taken": [
-        (0, Detached(counted=False), [NO_LOSS], State.RETURNING),
-        (0, PutBackDone(), [Reset()], State.ENDED),
+        (0, Detached(counted=False), [NO_LOSS], Phase.RETURNING),
+        (0, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "it was interrupted by a crash of the server": [
-        (0, Detached(), [LOSS], State.RETURNING),
-        (0, PutBackDone(), [Reset()], State.ENDED),
+        (0, Detached(), [LOSS], Phase.RETURNING),
+        (0, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "a worker is lost while its job runs": [
         BEGUN_AT_0,
-        (1, Detached(), [LOSS], State.RETURNING),
-        (2, PutBackDone(), [Reset()], State.ENDED),
+        (1, Detached(), [LOSS], Phase.RETURNING),
+        (2, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "a worker is lost while its result comes": [
         BEGUN_AT_0,
-        (1, BEGUN, [BEGIN], State.RECEIVING),
-        (2, Detached(), [LOSS], State.RETURNING),
-        (3, PutBackDone(), [Reset()], State.ENDED),
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, Detached(), [LOSS], Phase.RETURNING),
+        (3, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "the third worker is lost": [
         BEGUN_AT_0,
-        (1, Detached(), [LOSS], State.RETURNING),
-        (2, LostTooOften(), [RecordAborted(result=LOST)], State.RECORDING),
-        (3, Recorded(), [Reset(), TellUploader()], State.ENDED),
+        (1, Detached(), [LOSS], Phase.RETURNING),
+        (2, LostTooOften(), [RecordAborted(result=LOST)], Phase.RECORDING),
+        (3, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "a job takes too long": [
         BEGUN_AT_0,
-        (99, LINES, [APPEND], State.RUNNING),
-        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], State.RECORDING),
-        (101, Recorded(), [Reset(), TellUploader()], State.ENDED),
-        (102, LINES, [], State.ENDED),  # under way meanwhile
-        (103, Detached(), [], State.ENDED),
+        (99, LINES, [APPEND], Phase.RUNNING),
+        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], Phase.RECORDING),
+        (101, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+        (102, LINES, [], Phase.ENDED),  # under way meanwhile
+        (103, Detached(), [], Phase.ENDED),
     ],
     "somebody ends it": [
         BEGUN_AT_0,
-        (1, EndAsked(result=CANCELLED), [RecordAborted(result=CANCELLED)], State.RECORDING),
-        (2, Recorded(), [Reset(), TellUploader()], State.ENDED),
+        (1, EndAsked(result=CANCELLED), [RecordAborted(result=CANCELLED)], Phase.RECORDING),
+        (2, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "somebody ends it when it has ended by itself": [
         BEGUN_AT_0,
-        (1, BEGUN, [BEGIN], State.RECEIVING),
-        (2, EndAsked(result=CANCELLED), [], State.RECEIVING),
-        (3, ResultEnded(), [Record()], State.RECORDING),
-        (4, Recorded(), [Acknowledge(), TellUploader()], State.ENDED),
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, EndAsked(result=CANCELLED), [], Phase.RECEIVING),
+        (3, ResultEnded(), [Record()], Phase.RECORDING),
+        (4, Recorded(), [Acknowledge(), TellUploader()], Phase.ENDED),
     ],
     "artifacts that must not be stored": [
         BEGUN_AT_0,
-        (1, BEGUN, [BEGIN], State.RECEIVING),
-        (2, MORE, [ADD], State.RECEIVING),
-        (3, ResultRefused(reason="bad"), [RecordAborted(result=Aborted(message="bad"))], State.RECORDING),
-        (4, Recorded(), [Reset(), TellUploader()], State.ENDED),
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, MORE, [ADD], Phase.RECEIVING),
+        (3, ResultRefused(reason="bad"), [RecordAborted(result=Aborted(message="bad"))], Phase.RECORDING),
+        (4, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "the disk fails when it begins": [
         BEGUN_AT_0,
-        (1, NO_SPACE, [ClearConsole(), DISK_LOSS], State.RETURNING),
-        (2, PutBackDone(), [Reset()], State.ENDED),
+        (1, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
+        (2, PutBackDone(), [Reset()], Phase.ENDED),
+    ],
+    "the job fills the disk": [
+        BEGUN_AT_0,
+        (1, LINES, [APPEND], Phase.RUNNING),
+        (2, FILLED, [ClearConsole(), FILL_LOSS], Phase.RETURNING),
+        (3, LostTooOften(), [RecordAborted(result=FILL_LOSS.reason)], Phase.RECORDING),
+        (4, FILLED, [Reset()], Phase.RETURNING),
+        (4 + RETRY, TimeCame(), [FILL_LOSS], Phase.RETURNING),
+        (20, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "the result can't be recorded": [
         BEGUN_AT_0,
-        (1, BEGUN, [BEGIN], State.RECEIVING),
-        (2, ResultEnded(), [Record()], State.RECORDING),
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, ResultEnded(), [Record()], Phase.RECORDING),
         (70, DiskFault(reason="database is locked"),
-         [ClearConsole(), PutBack(reason=could_not_record("database is locked"), counted=True)], State.RETURNING),
-        (71, PutBackDone(), [Reset()], State.ENDED),
+         [ClearConsole(), PutBack(reason=could_not_record("database is locked"), counted=False)], Phase.RETURNING),
+        (71, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "the disk fails for long": [
         BEGUN_AT_0,
-        (1, LINES, [APPEND], State.RUNNING),
-        (2, NO_SPACE, [ClearConsole(), DISK_LOSS], State.RETURNING),
-        (3, NO_SPACE, [Reset()], State.RETURNING),
-        (4, Detached(), [], State.RETURNING),
-        (3 + RETRY, TimeCame(), [DISK_LOSS], State.RETURNING),
-        (20, NO_SPACE, [Reset()], State.RETURNING),
-        (20 + RETRY, TimeCame(), [DISK_LOSS], State.RETURNING),
-        (40, PutBackDone(), [Reset()], State.ENDED),
+        (1, LINES, [APPEND], Phase.RUNNING),
+        (2, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
+        (3, NO_SPACE, [Reset()], Phase.RETURNING),
+        (4, Detached(), [], Phase.RETURNING),
+        (3 + RETRY, TimeCame(), [DISK_LOSS], Phase.RETURNING),
+        (20, NO_SPACE, [Reset()], Phase.RETURNING),
+        (20 + RETRY, TimeCame(), [DISK_LOSS], Phase.RETURNING),
+        (40, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "the disk fails for long, and it was the third loss": [
         BEGUN_AT_0,
-        (1, Detached(), [LOSS], State.RETURNING),
-        (2, LostTooOften(), [RecordAborted(result=LOST)], State.RECORDING),
-        (3, NO_SPACE, [Reset()], State.RETURNING),
-        (3 + RETRY, TimeCame(), [LOSS], State.RETURNING),
-        (20, LostTooOften(), [RecordAborted(result=LOST)], State.RECORDING),
-        (21, Recorded(), [Reset(), TellUploader()], State.ENDED),
+        (1, Detached(), [LOSS], Phase.RETURNING),
+        (2, LostTooOften(), [RecordAborted(result=LOST)], Phase.RECORDING),
+        (3, NO_SPACE, [Reset()], Phase.RETURNING),
+        (3 + RETRY, TimeCame(), [LOSS], Phase.RETURNING),
+        (20, LostTooOften(), [RecordAborted(result=LOST)], Phase.RECORDING),
+        (21, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "a fault of ours": [
         BEGUN_AT_0,
-        (1, LINES, [APPEND], State.RUNNING),
-        (2, OurFault(), [OUR_LOSS], State.RETURNING),
-        (3, PutBackDone(), [Reset()], State.ENDED),
+        (1, LINES, [APPEND], Phase.RUNNING),
+        (2, OurFault(), [OUR_LOSS], Phase.RETURNING),
+        (3, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "a fault of ours while nobody knows whether a job was taken": [
-        (0, OurFault(), [OUR_LOSS], State.RETURNING),
-        (1, NotRunning(), [Reset()], State.ENDED),
+        (0, OurFault(), [OUR_LOSS], Phase.RETURNING),
+        (1, NotRunning(), [Reset()], Phase.ENDED),
     ],
     "faults of ours without end": [
         BEGUN_AT_0,
-        (1, OurFault(), [OUR_LOSS], State.RETURNING),
-        (2, OurFault(), [Reset()], State.RETURNING),
-        (2 + RETRY, TimeCame(), [OUR_LOSS], State.RETURNING),
-        (20, Stopping(), [OUR_LOSS], State.RETURNING),
-        (21, OurFault(), [Reset()], State.ENDED),
+        (1, OurFault(), [OUR_LOSS], Phase.RETURNING),
+        (2, OurFault(), [Reset()], Phase.RETURNING),
+        (2 + RETRY, TimeCame(), [OUR_LOSS], Phase.RETURNING),
+        (20, Stopping(), [OUR_LOSS], Phase.RETURNING),
+        (21, OurFault(), [Reset()], Phase.ENDED),
     ],
     "somebody else has recorded it": [
         BEGUN_AT_0,
-        (1, BEGUN, [BEGIN], State.RECEIVING),
-        (2, ResultEnded(), [Record()], State.RECORDING),
-        (3, NotRunning(), [Reset()], State.ENDED),
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, ResultEnded(), [Record()], Phase.RECORDING),
+        (3, NotRunning(), [Reset()], Phase.ENDED),
     ],
     "a stop while a job is taken": [
-        (0, Stopping(), [NO_LOSS], State.RETURNING),
-        (0, PutBackDone(), [Reset()], State.ENDED),
+        (0, Stopping(), [NO_LOSS], Phase.RETURNING),
+        (0, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "a stop while a job runs": [
         BEGUN_AT_0,
-        (1, Stopping(), [NO_LOSS], State.RETURNING),
-        (2, PutBackDone(), [Reset()], State.ENDED),
+        (1, Stopping(), [NO_LOSS], Phase.RETURNING),
+        (2, PutBackDone(), [Reset()], Phase.ENDED),
     ],
     "a stop waits for a result": [
         BEGUN_AT_0,
-        (1, BEGUN, [BEGIN], State.RECEIVING),
-        (2, Stopping(), [], State.RECEIVING),
-        (3, MORE, [ADD], State.RECEIVING),
-        (4, ResultEnded(), [Record()], State.RECORDING),
-        (5, Recorded(), [Acknowledge(), TellUploader()], State.ENDED),
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, Stopping(), [], Phase.RECEIVING),
+        (3, MORE, [ADD], Phase.RECEIVING),
+        (4, ResultEnded(), [Record()], Phase.RECORDING),
+        (5, Recorded(), [Acknowledge(), TellUploader()], Phase.ENDED),
     ],
     "a stop has waited long enough": [
         BEGUN_AT_0,
-        (1, BEGUN, [BEGIN], State.RECEIVING),
-        (2, Stopping(), [], State.RECEIVING),
-        (10, Detached(counted=False), [NO_LOSS], State.RETURNING),
-        (11, NO_SPACE, [Reset()], State.ENDED),  # the next start finds it
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, Stopping(), [], Phase.RECEIVING),
+        (10, Detached(counted=False), [NO_LOSS], Phase.RETURNING),
+        (11, NO_SPACE, [Reset()], Phase.ENDED),  # the next start finds it
     ],
 }  # fmt: skip
 
@@ -236,40 +247,40 @@ def test_transcripts(what: str) -> None:
 GRACEFUL: dict[str, list[Step]] = {
     "a worker comes back": [
         BEGUN_AT_0,
-        (10, Detached(), [], State.AWAY),
-        (40, Attached(), [], State.RUNNING),
-        (41, LINES, [APPEND], State.RUNNING),
-        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], State.RECORDING),
+        (10, Detached(), [], Phase.AWAY),
+        (40, Attached(), [], Phase.RUNNING),
+        (41, LINES, [APPEND], Phase.RUNNING),
+        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], Phase.RECORDING),
     ],
     "a worker comes back with its result, from the begin": [
         BEGUN_AT_0,
-        (99, BEGUN, [BEGIN], State.RECEIVING),
-        (150, Detached(), [], State.AWAY),
-        (151, Attached(), [], State.RUNNING),
-        (152, BEGUN, [BEGIN], State.RECEIVING),
-        (200, ResultEnded(), [Record()], State.RECORDING),
+        (99, BEGUN, [BEGIN], Phase.RECEIVING),
+        (150, Detached(), [], Phase.AWAY),
+        (151, Attached(), [], Phase.RUNNING),
+        (152, BEGUN, [BEGIN], Phase.RECEIVING),
+        (200, ResultEnded(), [Record()], Phase.RECORDING),
     ],
     "a worker does not come back": [
         BEGUN_AT_0,
-        (10, Detached(), [], State.AWAY),
-        (70, TimeCame(), [LOSS], State.RETURNING),
+        (10, Detached(), [], Phase.AWAY),
+        (70, TimeCame(), [LOSS], Phase.RETURNING),
     ],
     "a job takes too long while its worker is away": [
         BEGUN_AT_0,
-        (90, Detached(), [], State.AWAY),
-        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], State.RECORDING),
-        (101, NO_SPACE, [ClearConsole(), DISK_LOSS], State.RETURNING),
+        (90, Detached(), [], Phase.AWAY),
+        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], Phase.RECORDING),
+        (101, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
     ],
     "a stop does not wait for a worker to come back": [
         BEGUN_AT_0,
-        (10, Detached(), [], State.AWAY),
-        (20, Stopping(), [NO_LOSS], State.RETURNING),
+        (10, Detached(), [], Phase.AWAY),
+        (20, Stopping(), [NO_LOSS], Phase.RETURNING),
     ],
     "a worker that is lost during a stop is not waited for": [
         BEGUN_AT_0,
-        (10, BEGUN, [BEGIN], State.RECEIVING),
-        (20, Stopping(), [], State.RECEIVING),
-        (21, Detached(), [LOSS], State.RETURNING),
+        (10, BEGUN, [BEGIN], Phase.RECEIVING),
+        (20, Stopping(), [], Phase.RECEIVING),
+        (21, Detached(), [LOSS], Phase.RETURNING),
     ],
 }
 
@@ -300,39 +311,39 @@ def test_when_it_wants_to_be_woken(grace: float, steps: list[tuple[float, Event]
     assert found.wake_at == wake_at
 
 
-# --- every event in every state ------------------------------------------------------------------------------------
+# --- every event in every phase ------------------------------------------------------------------------------------
 
-ARRIVED: dict[State, list[Event]] = {
-    State.TAKEN: [],
-    State.RUNNING: [Attached()],
-    State.AWAY: [Attached(), Detached()],
-    State.RECEIVING: [Attached(), BEGUN],
-    State.RECORDING: [Attached(), BEGUN, ResultEnded()],
-    State.RETURNING: [Attached(), BEGUN, Detached(counted=False), NO_SPACE],
-    State.ENDED: [Attached(), BEGUN, ResultEnded(), Recorded()],
+ARRIVED: dict[Phase, list[Event]] = {
+    Phase.TAKEN: [],
+    Phase.RUNNING: [Attached()],
+    Phase.AWAY: [Attached(), Detached()],
+    Phase.RECEIVING: [Attached(), BEGUN],
+    Phase.RECORDING: [Attached(), BEGUN, ResultEnded()],
+    Phase.RETURNING: [Attached(), BEGUN, Detached(counted=False), NO_SPACE],
+    Phase.ENDED: [Attached(), BEGUN, ResultEnded(), Recorded()],
 }
-"""How each state is come to."""
+"""How each phase is come to."""
 
-Outcome = tuple[list[Action], State | None] | None
+Outcome = tuple[list[Action], Phase | None] | None
 
 NEVER: Outcome = None
 IGNORED: Outcome = ([], None)
-ABORTS: Outcome = ([RecordAborted(result=CANCELLED)], State.RECORDING)
-DISK: Outcome = ([ClearConsole(), DISK_LOSS], State.RETURNING)
-OURS: Outcome = ([OUR_LOSS], State.RETURNING)
+ABORTS: Outcome = ([RecordAborted(result=CANCELLED)], Phase.RECORDING)
+DISK: Outcome = ([ClearConsole(), DISK_LOSS], Phase.RETURNING)
+OURS: Outcome = ([OUR_LOSS], Phase.RETURNING)
 
-TABLE: dict[State, dict[Event, Outcome]] = {
-    State.TAKEN: {
-        Attached(): ([BeginConsole(), SendJob()], State.RUNNING),
+TABLE: dict[Phase, dict[Event, Outcome]] = {
+    Phase.TAKEN: {
+        Attached(): ([BeginConsole(), SendJob()], Phase.RUNNING),
         LINES: NEVER,
         BEGUN: NEVER,
         MORE: NEVER,
         ResultEnded(): NEVER,
         ResultRefused(reason="bad"): NEVER,
-        Detached(): ([LOSS], State.RETURNING),
+        Detached(): ([LOSS], Phase.RETURNING),
         EndAsked(result=CANCELLED): ABORTS,
         TimeCame(): NEVER,
-        Stopping(): ([NO_LOSS], State.RETURNING),
+        Stopping(): ([NO_LOSS], Phase.RETURNING),
         NO_SPACE: DISK,
         OurFault(): OURS,
         Recorded(): NEVER,
@@ -340,17 +351,17 @@ TABLE: dict[State, dict[Event, Outcome]] = {
         LostTooOften(): NEVER,
         NotRunning(): NEVER,
     },
-    State.RUNNING: {
+    Phase.RUNNING: {
         Attached(): NEVER,
         LINES: ([APPEND], None),
-        BEGUN: ([BEGIN], State.RECEIVING),
+        BEGUN: ([BEGIN], Phase.RECEIVING),
         MORE: NEVER,
         ResultEnded(): NEVER,
         ResultRefused(reason="bad"): NEVER,
-        Detached(): ([LOSS], State.RETURNING),
+        Detached(): ([LOSS], Phase.RETURNING),
         EndAsked(result=CANCELLED): ABORTS,
-        TimeCame(): ([RecordAborted(result=TIMEOUT)], State.RECORDING),
-        Stopping(): ([NO_LOSS], State.RETURNING),
+        TimeCame(): ([RecordAborted(result=TIMEOUT)], Phase.RECORDING),
+        Stopping(): ([NO_LOSS], Phase.RETURNING),
         NO_SPACE: DISK,
         OurFault(): OURS,
         Recorded(): NEVER,
@@ -358,8 +369,8 @@ TABLE: dict[State, dict[Event, Outcome]] = {
         LostTooOften(): NEVER,
         NotRunning(): NEVER,
     },
-    State.AWAY: {
-        Attached(): ([], State.RUNNING),
+    Phase.AWAY: {
+        Attached(): ([], Phase.RUNNING),
         LINES: NEVER,
         BEGUN: NEVER,
         MORE: NEVER,
@@ -367,8 +378,8 @@ TABLE: dict[State, dict[Event, Outcome]] = {
         ResultRefused(reason="bad"): NEVER,
         Detached(): NEVER,
         EndAsked(result=CANCELLED): ABORTS,
-        TimeCame(): ([LOSS], State.RETURNING),
-        Stopping(): ([NO_LOSS], State.RETURNING),
+        TimeCame(): ([LOSS], Phase.RETURNING),
+        Stopping(): ([NO_LOSS], Phase.RETURNING),
         NO_SPACE: DISK,
         OurFault(): OURS,
         Recorded(): NEVER,
@@ -376,14 +387,14 @@ TABLE: dict[State, dict[Event, Outcome]] = {
         LostTooOften(): NEVER,
         NotRunning(): NEVER,
     },
-    State.RECEIVING: {
+    Phase.RECEIVING: {
         Attached(): NEVER,
         LINES: NEVER,
         BEGUN: NEVER,
         MORE: ([ADD], None),
-        ResultEnded(): ([Record()], State.RECORDING),
-        ResultRefused(reason="bad"): ([RecordAborted(result=Aborted(message="bad"))], State.RECORDING),
-        Detached(): ([LOSS], State.RETURNING),
+        ResultEnded(): ([Record()], Phase.RECORDING),
+        ResultRefused(reason="bad"): ([RecordAborted(result=Aborted(message="bad"))], Phase.RECORDING),
+        Detached(): ([LOSS], Phase.RETURNING),
         EndAsked(result=CANCELLED): IGNORED,
         TimeCame(): NEVER,
         Stopping(): IGNORED,
@@ -394,7 +405,7 @@ TABLE: dict[State, dict[Event, Outcome]] = {
         LostTooOften(): NEVER,
         NotRunning(): NEVER,
     },
-    State.RECORDING: {
+    Phase.RECORDING: {
         Attached(): NEVER,
         LINES: IGNORED,
         BEGUN: IGNORED,
@@ -407,12 +418,12 @@ TABLE: dict[State, dict[Event, Outcome]] = {
         Stopping(): IGNORED,
         NO_SPACE: DISK,
         OurFault(): OURS,
-        Recorded(): ([Acknowledge(), TellUploader()], State.ENDED),
+        Recorded(): ([Acknowledge(), TellUploader()], Phase.ENDED),
         PutBackDone(): NEVER,
         LostTooOften(): NEVER,
-        NotRunning(): ([Reset()], State.ENDED),
+        NotRunning(): ([Reset()], Phase.ENDED),
     },
-    State.RETURNING: {
+    Phase.RETURNING: {
         Attached(): NEVER,
         LINES: IGNORED,
         BEGUN: IGNORED,
@@ -426,36 +437,36 @@ TABLE: dict[State, dict[Event, Outcome]] = {
         NO_SPACE: ([Reset()], None),
         OurFault(): ([Reset()], None),
         Recorded(): NEVER,
-        PutBackDone(): ([Reset()], State.ENDED),
-        LostTooOften(): ([RecordAborted(result=LOST)], State.RECORDING),
-        NotRunning(): ([Reset()], State.ENDED),
+        PutBackDone(): ([Reset()], Phase.ENDED),
+        LostTooOften(): ([RecordAborted(result=LOST)], Phase.RECORDING),
+        NotRunning(): ([Reset()], Phase.ENDED),
     },
 }
 
-EVENTS = tuple(TABLE[State.TAKEN])
-TABLE[State.ENDED] = dict.fromkeys(EVENTS, IGNORED)
+EVENTS = tuple(TABLE[Phase.TAKEN])
+TABLE[Phase.ENDED] = dict.fromkeys(EVENTS, IGNORED)
 
 
 def test_the_table_has_every_kind_of_event_in_every_state() -> None:
     kinds = set(attempt.Event.__args__)
-    for state in State:
-        assert {type(event) for event in TABLE[state]} == kinds, state
+    for phase in Phase:
+        assert {type(event) for event in TABLE[phase]} == kinds, phase
 
 
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("phase", Phase)
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_every_event_in_every_state(state: State, event: Event) -> None:
-    found = Attempt(time_limit=LIMIT, grace=GRACE if state is State.AWAY else 0.0)
-    for number, before in enumerate(ARRIVED[state]):
+def test_every_event_in_every_phase(phase: Phase, event: Event) -> None:
+    found = Attempt(time_limit=LIMIT, grace=GRACE if phase is Phase.AWAY else 0.0)
+    for number, before in enumerate(ARRIVED[phase]):
         found.handle(before, number)
-    assert found.state is state
+    assert found.phase is phase
     now = GRACE + 10
-    outcome = TABLE[state][event]
+    outcome = TABLE[phase][event]
     if outcome is None:
         with pytest.raises(UnexpectedEvent):
             found.handle(event, now)
-        assert found.state is state
+        assert found.phase is phase
     else:
         actions, following = outcome
         assert [*found.handle(event, now)] == actions
-        assert found.state is (following or state)
+        assert found.phase is (following or phase)

@@ -293,6 +293,14 @@ async def test_a_bad_artifact_path_fails_the_build_alone(server: LocalServer, wh
     assert sorted(path.name for path in server.data_dir.iterdir() if path.is_dir()) == ["a"]
 
 
+async def test_a_path_within_another_is_kept_like_any(server: LocalServer) -> None:
+    """They are no tree on the server, nor in the original or in builder-web."""
+    await do(server, schedule("a"))
+    artifacts = tuple(Artifact(path=path, content=path.encode()) for path in ("a/b", "a", "a/b/c"))
+    uuid, _ = await build(server, artifacts=artifacts)
+    assert server.execution("a", uuid).artifacts == artifacts
+
+
 async def test_too_many_artifacts_are_the_fault_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "MAX_ARTIFACTS", 2)
     async with run_server(tmp_path) as server:

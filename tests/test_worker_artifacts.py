@@ -14,7 +14,7 @@ from worker_program import UUID_1
 from builder.execution import ArtifactData, ArtifactStart, FinishedHead, FinishedReader, finished_head
 from builder.model import MAX_PATH_BYTES, Exited, text
 from builder_worker import artifacts
-from builder_worker.artifacts import Collection, Rules, TooManyArtifacts, collect
+from builder_worker.artifacts import Collection, Rules, TooMuchLeft, collect
 from builder_worker.trees import TreeChanged, remove_tree
 
 SCRIPT = ".builder-script"
@@ -199,9 +199,9 @@ def test_3000_nested_directories_are_walked_up_to_the_longest_path(tmp_path: Pat
 def test_a_sparse_file_is_stopped_by_the_limit(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(TooManyArtifacts, match=r"more than the 953\.7 MiB allowed"):
+    with pytest.raises(TooMuchLeft, match=r"more than the 953\.7 MiB allowed"):
         _collect(tmp_path, max_bytes=10**9)
-    with pytest.raises(TooManyArtifacts, match=r"more than the 1 TiB allowed"):
+    with pytest.raises(TooMuchLeft, match=r"more than the 1 TiB allowed"):
         _collect(tmp_path)
 
 
@@ -209,7 +209,7 @@ def test_too_many_artifacts_are_an_error(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / str(number)).touch()
     assert len(_collect(tmp_path, max_artifacts=4).files) == 4
-    with pytest.raises(TooManyArtifacts, match="more than the 3 artifacts allowed"):
+    with pytest.raises(TooMuchLeft, match="more than the 3 artifacts allowed"):
         _collect(tmp_path, max_artifacts=3)
 
 
@@ -217,7 +217,7 @@ def test_too_many_entries_are_an_error(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(artifacts, "MAX_ENTRIES", 10)
     for number in range(11):
         (tmp_path / f".{number}").mkdir()
-    with pytest.raises(TooManyArtifacts, match="more than 10 files and directories"):
+    with pytest.raises(TooMuchLeft, match="more than 10 files and directories"):
         _collect(tmp_path)
 
 
@@ -225,7 +225,7 @@ def test_too_many_bytes_of_names_are_an_error(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(artifacts, "MAX_NAMES", 1000)
     for number in range(5):
         (tmp_path / f"{number:0250}").mkdir()
-    with pytest.raises(TooManyArtifacts, match="names of the files"):
+    with pytest.raises(TooMuchLeft, match="names of the files"):
         _collect(tmp_path)
 
 

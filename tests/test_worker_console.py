@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from builder_worker.console import MAX_LINE, End, LineCutter, Part, as_bytes, only_lines
 from builder_worker.job import PART_AGE, _send_console
 
+EURO = "\N{EURO SIGN}".encode()
+
 
 def _cut(data: bytes, sizes: list[int]) -> list[bytes]:
     cutter = LineCutter()
@@ -37,7 +39,10 @@ def test_lines_end_at_newlines_and_at_the_limit(data: bytes, lines: list[bytes])
     assert _cut(data, []) == lines
 
 
-@given(st.lists(st.sampled_from([b"\n", b"ab", b"\xff\0", b"x" * 40_000]), max_size=12).map(b"".join), st.data())
+@given(
+    st.lists(st.sampled_from([b"\n", b"ab", b"\xff\0", EURO, b"x" * 40_000, EURO * 15_000]), max_size=12).map(b"".join),
+    st.data(),
+)
 def test_how_the_bytes_arrive_makes_no_difference(data: bytes, draw: st.DataObject) -> None:
     sizes = draw.draw(st.lists(st.integers(0, len(data)), max_size=20))
     lines = _cut(data, sizes)
@@ -105,6 +110,9 @@ async def _sent(*writes: tuple[float, bytes]) -> list[tuple[float, bytes]]:
         ([(0, b"."), (0.9, b"."), (0.9, b".\n")], [(1.8, b"...")]),
         ([(0, b"."), (1.5, b"."), (1.5, b"")], [(1, Part(b".")), (2.5, Part(b".")), (3, End())]),
         ([(0, b"1%\r"), (2, b"2%\r"), (0.5, b"ok\n")], [(1, Part(b"1%\r")), (2.5, b"2%\rok")]),
+        ([(0, b"5 " + EURO[:2]), (1.5, EURO[2:] + b"\n")], [(1, Part(b"5 ")), (1.5, EURO)]),
+        ([(0, b"5 " + EURO[:2]), (9, b"\n")], [(1, Part(b"5 ")), (2, Part(EURO[:2])), (9, End())]),
+        ([(0, b"\xff\x80" + EURO[:1]), (9, b"")], [(1, Part(b"\xff\x80")), (2, Part(EURO[:1])), (9, End())]),
         ([(0.5, b".")] * 30, [(PART_AGE + 0.5, Part(b"." * 20)), (15.0, b"." * 10)]),
     ],
 )
@@ -116,7 +124,12 @@ async def test_a_part_of_a_line_is_sent_after_a_second_of_silence_and_goes_on(
     assert [type(line) for _, line in found] == [type(line) for _, line in sent]
 
 
-@given(st.lists(st.one_of(st.none(), st.sampled_from([b"\n", b"a", b"ab\n", b"x" * 70_000])), max_size=12))
+@given(
+    st.lists(
+        st.one_of(st.none(), st.sampled_from([b"\n", b"a", b"ab\n", EURO[:1], EURO[1:], b"\xff", b"x" * 70_000])),
+        max_size=12,
+    )
+)
 def test_whoever_reads_bytes_gets_them_as_they_came(writes: list[bytes | None]) -> None:
     cutter = LineCutter()
     lines = [line for data in writes for line in (cutter.part() if data is None else cutter.feed(data))]
@@ -125,3 +138,21 @@ def test_whoever_reads_bytes_gets_them_as_they_came(writes: list[bytes | None]) 
     assert as_bytes(lines) == (data if not data or data.endswith(b"\n") else data + b"\n")
     assert all(type(line) is not End for line in only_lines(lines))
     assert b"".join(only_lines(lines)) == data.replace(b"\n", b"")
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(1, 9), st.integers(60_000, 70_000))), st.text(min_size=1, max_size=9))
+def test_no_part_of_text_ends_within_a_character(sizes: list[int | None], characters: str) -> None:
+    """Unless that is all there is after a second of silence: here every part has more."""
+    cutter = LineCutter()
+    text = characters.replace("\n", "-").encode()
+    for size in sizes:
+        lines = cutter.feed(text * size) if size else cutter.part()
+        for line in lines:
+            line.decode()
+
+
+def test_a_part_of_the_longest_line_ends_before_a_character() -> None:
+    longest = MAX_LINE // len(EURO) * len(EURO)
+    assert MAX_LINE - longest == 1
+    assert _cut(EURO * 30_000, []) == [EURO * (longest // 3), EURO * (30_000 - longest // 3)]
+    assert _cut(b"\x80" * 70_000, []) == [b"\x80" * MAX_LINE, b"\x80" * (70_000 - MAX_LINE)]

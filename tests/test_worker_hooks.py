@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from farm import eventually
 from sandbox_runs import processes_with
 from worker_program import UUID_1, Finished, interrupt, open_server, run_script, run_worker, wait_gone
 from worker_sandboxes import need, reachable_directory
@@ -84,24 +85,23 @@ async def test_the_failure_of_the_last_is_the_result_and_the_files_are_delivered
     assert list(finished.artifacts) == [b"file"]
 
 
-async def test_what_a_hook_leaves_behind_delays_nothing_and_is_killed(tmp_path: Path) -> None:
-    finished = await _run(tmp_path, b"true", "--prepare", "sleep 1000 & echo $!")
-    assert finished.result == Exited(code=0)
-    pid = int(finished.remarks[0].removeprefix("prepare: "))
-    await wait_gone(pid)
+@pytest.mark.parametrize("daemon", ["sleep 1000 MOMENT &", "setsid sleep 1000 MOMENT &", "sleep 1000 MOMENT & exit 3"])
+async def test_what_a_hook_leaves_behind_delays_nothing_and_stays(tmp_path: Path, moment: str, daemon: str) -> None:
+    """Though it had no time to leave the hook's session."""
+    finished = await _run(tmp_path, b"true", "--finish", daemon.replace("MOMENT", moment))
+    assert (finished.result == Exited(code=0)) is ("exit" not in daemon)
+    await eventually(lambda: processes_with(moment))
 
 
-async def test_what_a_hook_moves_to_a_session_of_its_own_stays(tmp_path: Path, moment: str) -> None:
-    moved = f"setsid sh -c 'echo >{tmp_path}/moved; exec sleep 1000 {moment}' &"
-    prepare = f"{moved} until [ -e {tmp_path}/moved ]; do sleep 0.01; done"
-    finished = await _run(tmp_path, b"true", "--prepare", prepare)
-    assert finished.result == Exited(code=0)
-    assert len(processes_with(moment)) == 1
+async def test_a_hook_that_is_ended_is_killed_with_its_session(tmp_path: Path, moment: str) -> None:
+    own_group = f"perl -e 'setpgrp; open F, q(>{tmp_path}/begun); exec qw(sleep 1000 {moment})' &"
+    hook = f"sleep 1000 {moment} & {own_group} until [ -e {tmp_path}/begun ]; do :; done; exec yes"
+    finished = await _run(tmp_path, b"true", "--prepare", hook)
+    assert finished.result == Aborted(message="the prepare hook failed: more than 65536 bytes of console output")
+    assert not processes_with(moment)
 
 
-async def test_what_a_hook_moves_to_a_session_of_its_own_is_not_taken_for_the_job_s(
-    tmp_path: Path, moment: str
-) -> None:
+async def test_what_a_hook_leaves_behind_is_not_taken_for_the_job_s(tmp_path: Path, moment: str) -> None:
     """Not even when the worker looks for what is left of a job that has killed its supervisor."""
     moved = f"setsid sh -c 'echo >{tmp_path}/moved; exec sleep 1000 {moment}' &"
     prepare = f"{moved} until [ -e {tmp_path}/moved ]; do sleep 0.01; done"

@@ -17,6 +17,7 @@ from builder_worker.allowances import (
     DEFAULT_MAX_ARTIFACT_BYTES,
     DEFAULT_MAX_CONSOLE,
     DEFAULT_PIDS,
+    DEFAULT_SHM_SIZE,
     PARSERS,
     Machine,
     allot,
@@ -33,7 +34,7 @@ from builder_worker.quantities import (
 )
 from builder_worker.sandbox import Limits, SandboxError
 
-ALL = frozenset({"memory", "pids", "cpus", "work_size"})
+ALL = frozenset({"memory", "pids", "cpus", "work_size", "shm_size"})
 MIB, GIB = 1024**2, 1024**3
 MACHINE = Machine(memory=10 * GIB, cpus=4)
 OUTPUT: dict[str, Any] = {"max_console": DEFAULT_MAX_CONSOLE, "max_artifact_bytes": DEFAULT_MAX_ARTIFACT_BYTES}
@@ -163,8 +164,8 @@ def test_limits_only_get_tighter(one: Limits, other: Limits) -> None:
 @pytest.mark.parametrize(
     ("asked", "slots", "real", "expected"),
     [
-        (Limits(), 1, ALL, Limits(memory=9 * GIB, pids=DEFAULT_PIDS, **OUTPUT)),
-        (Limits(), 3, ALL, Limits(memory=3 * GIB, pids=DEFAULT_PIDS, cpus=4 / 3, **OUTPUT)),
+        (Limits(), 1, ALL, Limits(memory=9 * GIB, pids=DEFAULT_PIDS, shm_size=DEFAULT_SHM_SIZE, **OUTPUT)),
+        (Limits(), 3, ALL, Limits(memory=3 * GIB, pids=DEFAULT_PIDS, cpus=4 / 3, shm_size=DEFAULT_SHM_SIZE, **OUTPUT)),
         (Limits(), 3, frozenset(), Limits(**OUTPUT)),
         (
             Limits(work_size=70),
@@ -173,10 +174,10 @@ def test_limits_only_get_tighter(one: Limits, other: Limits) -> None:
             Limits(work_size=70, max_artifact_bytes=70, max_console=DEFAULT_MAX_CONSOLE),
         ),
         (
-            Limits(memory=800, cpus=4, pids=5, timeout=9, max_console=1, max_artifact_bytes=2**50),
+            Limits(memory=800, cpus=4, pids=5, shm_size=6, timeout=9, max_console=1, max_artifact_bytes=2**50),
             3,
             ALL,
-            Limits(memory=800, cpus=4, pids=5, timeout=9, max_console=1, max_artifact_bytes=2**50),
+            Limits(memory=800, cpus=4, pids=5, shm_size=6, timeout=9, max_console=1, max_artifact_bytes=2**50),
         ),
     ],
 )
@@ -211,9 +212,9 @@ def test_no_job_gets_more_cpus_than_its_worker(asked: float | None, there_are: f
 def test_a_limit_that_can_not_be_enforced_is_not_promised() -> None:
     with pytest.raises(SandboxError, match=r"--memory, --work-size here.*builder-worker check"):
         allot(Limits(memory=1, work_size=1, pids=1), slots=1, real=frozenset({"pids"}), machine=MACHINE)
-    done = builder_worker("p1", "--sandbox=none", "--memory=1G", prefix=WITHOUT_GROUPS)
+    done = builder_worker("p1", "--sandbox=none", "--memory=1G", "--shm-size=1M", prefix=WITHOUT_GROUPS)
     assert done.returncode == 7
-    assert "can't enforce --memory" in done.stderr
+    assert "can't enforce --memory, --shm-size here" in done.stderr
 
 
 # --- limits that end jobs -----------------------------------------------------------------------------------------------
@@ -241,6 +242,15 @@ async def test_the_result_says_which_limit_of_the_sandbox_ended_the_job(
     job = f"#!/bin/sh\n# builder: {directive}\n{script}\n"
     finished = await run_script(place, job.encode(), f"--sandbox={sandbox}")
     assert finished.result == Aborted(message=message)
+
+
+async def test_a_job_takes_less_shared_memory_than_its_worker_gives(place: Path) -> None:
+    need("bubblewrap")
+    look = b"df -k /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2"
+    for allowed, wish, size in (("64M", b"3M", b"3072"), ("3M", b"64M", b"3072")):
+        script = b"# builder: shm-size=%s\n%s" % (wish, look)
+        finished = await run_script(place, script, "--sandbox=bubblewrap", f"--shm-size={allowed}")
+        assert finished.own_lines == [size]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,19 +81,45 @@ def test_what_a_worker_may_not_give_is_told_at_its_start(monkeypatch: pytest.Mon
     assert rlimits.of_job(processes=5)[resource.RLIMIT_NPROC] == (5, 5)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up the right")
-async def test_a_worker_that_may_not_raise_its_limits_says_so(tmp_path: Path) -> None:
-    less = (
-        "setpriv",
-        "--bounding-set=-sys_resource",
-        "--inh-caps=-sys_resource",
-        "sh",
-        "-c",
-        'ulimit -t 1000; exec "$@"',
-        "sh",
-    )
-    script = tmp_path / "job.sh"
-    script.write_text("ulimit -Ht")
-    done = builder_worker("run", script, "--sandbox=none", "--work-dir", tmp_path / "work", prefix=less)
+def _less(limit: str) -> tuple[str, ...]:
+    """Return what starts a program with a limit that it may not raise."""
+    ours = ("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource")
+    return (*ours, "sh", "-c", f'ulimit {limit}; exec "$@"', "sh")
+
+
+ONLY_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up the right")
+
+
+def _run(place: Path, limit: str, script: str) -> subprocess.CompletedProcess[str]:
+    (place / "job.sh").write_text(script)
+    return builder_worker("run", place / "job.sh", "--sandbox=none", "--work-dir", place / "work", prefix=_less(limit))
+
+
+@ONLY_ROOT
+def test_a_worker_that_may_not_raise_its_limits_says_so(tmp_path: Path) -> None:
+    done = _run(tmp_path, "-t 1000", "ulimit -Ht")
     assert "jobs have the hard limit 1000 of `ulimit -t`" in done.stderr
     assert done.stdout.startswith("1000\n")
+
+
+@ONLY_ROOT
+def test_a_worker_that_may_write_no_file_for_a_job_says_so_in_one_line(tmp_path: Path) -> None:
+    done = _run(tmp_path, "-f 3", "true")
+    assert done.returncode == 7
+    assert done.stderr == (
+        "builder-worker: this worker may write no file of more than 1536 bytes (`ulimit -f`), and a job needs one of "
+        "16 MiB: start it with a larger limit\n"
+    )
+
+
+@ONLY_ROOT
+def test_a_console_that_its_worker_may_not_write_is_told_with_the_limit(tmp_path: Path) -> None:
+    done = _run(tmp_path, "-f 40000", "head -c 21000000 /dev/zero; sleep 1000")
+    assert "jobs have the hard limit 20480000 of `ulimit -f`" in done.stderr
+    assert "the console can't be written: the worker's `ulimit -f` allows no larger file" in done.stdout
+
+
+@ONLY_ROOT
+def test_what_a_worker_may_raise_it_raises_for_itself_too(tmp_path: Path) -> None:
+    done = _run(tmp_path, "-S -f 3", "seq 1000; ulimit -f")
+    assert "\n1000\nunlimited\n" in done.stdout, done.stderr

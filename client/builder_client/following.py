@@ -9,7 +9,7 @@ from builder.messages import Output
 from builder.model import Result, RunningBuild, printable
 
 from . import builds, clock, report, words
-from .observation import End, split_result
+from .observation import Ending, split_result
 from .output import Printer, note
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Following:
                     printer.json(report.output_json(part))
                 case Output():
                     report.print_output(printer, part)
-                case End():
+                case Ending():
                     result = part.result
                     if self.as_json:
                         printer.json(report.end_json(uuid, part.output, result))

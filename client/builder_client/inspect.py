@@ -51,6 +51,7 @@ def cli(
       script: with --script, console: [{line, timestamp_ns}] with --console,
       artifacts: [{path, size, sha256, and with --output not_written: null or why}]}
       result as of builder-client observe; KEY_base64 beside what is not UTF-8
+    {file, error} for one that can't be shown
 
     \b
     Exit status:

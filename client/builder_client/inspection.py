@@ -88,6 +88,10 @@ class _Source:
         """How a sentence about a part of it begins."""
         return f"{self}: " if self.several else ""
 
+    def json(self) -> JsonObject:
+        """How an object for it begins."""
+        return json_bytes("file", os.fsencode(self.path))
+
     def open(self) -> contextlib.AbstractContextManager[BinaryIO]:
         """Open it. Raises Unreadable."""
         if self.path == "-":
@@ -122,7 +126,7 @@ def inspect(
     """Show the executions in files, write their artifacts below ``output`` where that is given, return an exit status.
 
     The artifacts of one of several go to a folder that is named as its uuid. A file that can't be shown goes to ``tell``
-    and does not hide the others; the status is the highest of all.
+    and does not hide the others; in JSON it has an object of its own. The status is the highest of all.
     """
     status = shown = 0
     for path in files:
@@ -133,6 +137,8 @@ def inspect(
         except NobodyReads:
             raise
         except BuilderError as error:
+            if wanted.as_json and not isinstance(error, SomeNotWritten):
+                printer.json(source.json() | {"error": json_text(str(error))})
             printer.flush()  # where both end in one place, what is said stays in order
             tell(str(error))
             status = max(status, error.exit_code)
@@ -306,8 +312,7 @@ class _JsonForm:
 
 def _print_json(printer: Printer, source: _Source, contents: Contents, wanted: Wanted) -> None:
     head, end = contents.head, contents.end
-    value: JsonObject = json_bytes("file", os.fsencode(source.path))
-    value |= {
+    value: JsonObject = source.json() | {
         "job": json_text(head.job.name),
         "platform": json_text(head.job.platform),
         "uuid": str(head.uuid),

@@ -10,21 +10,21 @@ from builder.model import Result, parse_result, text
 
 
 @frozen(kw_only=True)
-class End:
+class Ending:
     """The last output of an observation and the result that it tells."""
 
     output: Output
     result: Result
 
 
-def split_result(outputs: Iterable[Output]) -> Iterator[Output | End]:
-    """Return the console lines and then the End.
+def split_result(outputs: Iterable[Output]) -> Iterator[Output | Ending]:
+    """Return the console lines and then the Ending.
 
     Only that nothing follows tells the result from a line of the job that reads the same, so a line that could be a
     result is held back until the next one; every other line is passed on at once. Where the last line is no result,
-    there is no End.
+    there is no Ending.
     """
-    held: End | None = None
+    held: Ending | None = None
     try:
         for output in outputs:
             if held is not None:
@@ -34,7 +34,7 @@ def split_result(outputs: Iterable[Output]) -> Iterator[Output | End]:
             if result is None:
                 yield output
             else:
-                held = End(output=output, result=result)
+                held = Ending(output=output, result=result)
     except BuilderError:
         # the observation broke off, so that line was none of the server's
         if held is not None:

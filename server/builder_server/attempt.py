@@ -23,7 +23,7 @@ RETRY = 10.0
 """Seconds until what the disk did not take is tried again."""
 
 
-class State(enum.Enum):
+class Phase(enum.Enum):
     """How far an attempt is."""
 
     TAKEN = "nobody has it yet"
@@ -105,9 +105,10 @@ class Stopping:
 
 @frozen(kw_only=True)
 class DiskFault:
-    """The disk, or the database, did not do an action."""
+    """The disk, or the database, did not do an action. ``counted`` says whether that is the job's own doing."""
 
     reason: str
+    counted: bool = False
 
 
 @frozen
@@ -247,7 +248,7 @@ Action = (
 
 
 class UnexpectedEvent(Exception):
-    """An event that can't happen in this state: a fault of ours."""
+    """An event that can't happen in this phase: a fault of ours."""
 
 
 @define(eq=False, kw_only=True)
@@ -260,7 +261,7 @@ class Attempt:
 
     time_limit: float
     grace: float = 0.0
-    state: State = State.TAKEN
+    phase: Phase = Phase.TAKEN
     wake_at: float = math.inf
     _job_ends: float = math.inf
     _put_back: PutBack | None = None
@@ -270,103 +271,103 @@ class Attempt:
     @property
     def is_lost(self) -> bool:
         """True once its job is to go back to the queue, or can't any more."""
-        return self._put_back is not None and self.state in (State.RECORDING, State.RETURNING)
+        return self._put_back is not None and self.phase in (Phase.RECORDING, Phase.RETURNING)
 
     def handle(self, event: Event, now: float) -> tuple[Action, ...]:
         """Return what is to be done. Raises UnexpectedEvent."""
-        match self.state, event:
-            case (State.TAKEN, Attached()):
+        match self.phase, event:
+            case (Phase.TAKEN, Attached()):
                 self._job_ends = now + self.time_limit
-                return self._to(State.RUNNING, BeginConsole(), SendJob(), wake_at=self._job_ends)
-            case (State.TAKEN, Detached(reason=reason, counted=counted)):
+                return self._to(Phase.RUNNING, BeginConsole(), SendJob(), wake_at=self._job_ends)
+            case (Phase.TAKEN, Detached(reason=reason, counted=counted)):
                 return self._return(reason, counted=counted)
 
-            case (State.RUNNING, Lines(lines=lines, timestamp=timestamp)):
+            case (Phase.RUNNING, Lines(lines=lines, timestamp=timestamp)):
                 return (AppendLines(lines=lines, timestamp=timestamp),)
-            case (State.RUNNING, ResultBegun(result=result, length=length)):
+            case (Phase.RUNNING, ResultBegun(result=result, length=length)):
                 self._job_ends = math.inf  # the job has ended, and what comes now has all the time it needs
-                return self._to(State.RECEIVING, BeginRecord(result=result, length=length))
-            case (State.RUNNING, TimeCame()):
+                return self._to(Phase.RECEIVING, BeginRecord(result=result, length=length))
+            case (Phase.RUNNING, TimeCame()):
                 return self._abort(TIMEOUT)
 
-            case (State.RECEIVING, Artifacts(pieces=pieces)):
+            case (Phase.RECEIVING, Artifacts(pieces=pieces)):
                 return (AddArtifacts(pieces=pieces),)
-            case (State.RECEIVING, ResultRefused(reason=why)):
+            case (Phase.RECEIVING, ResultRefused(reason=why)):
                 return self._abort(Aborted(message=why))
-            case (State.RECEIVING, ResultEnded()):
+            case (Phase.RECEIVING, ResultEnded()):
                 self._acknowledges = True
-                return self._to(State.RECORDING, Record())
-            case (State.RECEIVING, EndAsked()):
+                return self._to(Phase.RECORDING, Record())
+            case (Phase.RECEIVING, EndAsked()):
                 return ()  # it has ended by itself
 
-            case (State.RUNNING | State.RECEIVING, Detached(reason=reason, counted=counted)):
+            case (Phase.RUNNING | Phase.RECEIVING, Detached(reason=reason, counted=counted)):
                 if not self.grace or self._stops:
                     return self._return(reason, counted=counted)
                 self._put_back = PutBack(reason=reason, counted=counted)
-                return self._to(State.AWAY, wake_at=min(now + self.grace, self._job_ends))
-            case (State.AWAY, Attached()):
-                return self._to(State.RUNNING, wake_at=self._job_ends)
-            case (State.AWAY, TimeCame()) if now >= self._job_ends:
+                return self._to(Phase.AWAY, wake_at=min(now + self.grace, self._job_ends))
+            case (Phase.AWAY, Attached()):
+                return self._to(Phase.RUNNING, wake_at=self._job_ends)
+            case (Phase.AWAY, TimeCame()) if now >= self._job_ends:
                 return self._abort(TIMEOUT)
-            case (State.AWAY, TimeCame()):
-                return self._to(State.RETURNING, self._what_to_put_back())
+            case (Phase.AWAY, TimeCame()):
+                return self._to(Phase.RETURNING, self._what_to_put_back())
 
-            case (State.TAKEN | State.RUNNING | State.AWAY, EndAsked(result=why)):
+            case (Phase.TAKEN | Phase.RUNNING | Phase.AWAY, EndAsked(result=why)):
                 return self._abort(why)
-            case (State.TAKEN | State.RUNNING | State.AWAY, Stopping()):
+            case (Phase.TAKEN | Phase.RUNNING | Phase.AWAY, Stopping()):
                 self._stops = True
                 return self._return(LOST, counted=False)
-            case (State.RECEIVING | State.RECORDING, Stopping()):
+            case (Phase.RECEIVING | Phase.RECORDING, Stopping()):
                 self._stops = True
                 return ()  # what is being written may finish
-            case (State.RETURNING, Stopping()):
+            case (Phase.RETURNING, Stopping()):
                 self._stops = True
-                return self._to(State.RETURNING, self._what_to_put_back())  # once more, and then the next start's task
+                return self._to(Phase.RETURNING, self._what_to_put_back())  # once more, and then the next start's task
 
-            case (State.RECORDING, Recorded()):
-                return self._to(State.ENDED, Acknowledge() if self._acknowledges else Reset(), TellUploader())
-            case (State.RETURNING, PutBackDone()):
-                return self._to(State.ENDED, Reset())
-            case (State.RETURNING, LostTooOften()):
-                return self._to(State.RECORDING, RecordAborted(result=self._what_to_put_back().reason))
-            case (State.RETURNING, TimeCame()):
-                return self._to(State.RETURNING, self._what_to_put_back())
-            case (State.RECORDING | State.RETURNING, NotRunning()):
-                return self._to(State.ENDED, Reset())
+            case (Phase.RECORDING, Recorded()):
+                return self._to(Phase.ENDED, Acknowledge() if self._acknowledges else Reset(), TellUploader())
+            case (Phase.RETURNING, PutBackDone()):
+                return self._to(Phase.ENDED, Reset())
+            case (Phase.RETURNING, LostTooOften()):
+                return self._to(Phase.RECORDING, RecordAborted(result=self._what_to_put_back().reason))
+            case (Phase.RETURNING, TimeCame()):
+                return self._to(Phase.RETURNING, self._what_to_put_back())
+            case (Phase.RECORDING | Phase.RETURNING, NotRunning()):
+                return self._to(Phase.ENDED, Reset())
 
             case (_, DiskFault() | OurFault()) if self.is_lost:
                 return self._try_later(now)
-            case (State.ENDED, _):
+            case (Phase.ENDED, _):
                 return ()
-            case (_, DiskFault(reason=why)):
-                return self._return(could_not_record(why), before=(ClearConsole(),))
+            case (_, DiskFault(reason=why, counted=counted)):
+                return self._return(could_not_record(why), counted=counted, before=(ClearConsole(),))
             case (_, OurFault()):
                 return self._return(FAULT)  # counted, or it might happen again and again
             case (
-                State.RECORDING | State.RETURNING,
+                Phase.RECORDING | Phase.RETURNING,
                 Lines() | ResultBegun() | Artifacts() | ResultEnded() | ResultRefused() | Detached() | EndAsked(),
             ):
                 return ()  # it was under way when the attempt had come to its end
             case _:
-                raise UnexpectedEvent(f"{type(event).__name__} in state {self.state.name}")
+                raise UnexpectedEvent(f"{type(event).__name__} in phase {self.phase.name}")
 
-    def _to(self, state: State, *actions: Action, wake_at: float = math.inf) -> tuple[Action, ...]:
-        self.state = state
+    def _to(self, phase: Phase, *actions: Action, wake_at: float = math.inf) -> tuple[Action, ...]:
+        self.phase = phase
         self.wake_at = wake_at
         return actions
 
     def _abort(self, result: Aborted) -> tuple[Action, ...]:
         self._put_back = None
-        return self._to(State.RECORDING, RecordAborted(result=result))
+        return self._to(Phase.RECORDING, RecordAborted(result=result))
 
     def _return(self, reason: Aborted, *, counted: bool = True, before: tuple[Action, ...] = ()) -> tuple[Action, ...]:
         self._put_back = PutBack(reason=reason, counted=counted)
-        return self._to(State.RETURNING, *before, self._put_back)
+        return self._to(Phase.RETURNING, *before, self._put_back)
 
     def _try_later(self, now: float) -> tuple[Action, ...]:
         if self._stops:
-            return self._to(State.ENDED, Reset())  # it still runs, as far as the database knows: the next start sees it
-        return self._to(State.RETURNING, Reset(), wake_at=now + RETRY)
+            return self._to(Phase.ENDED, Reset())  # it still runs, as far as the database knows: the next start sees it
+        return self._to(Phase.RETURNING, Reset(), wake_at=now + RETRY)
 
     def _what_to_put_back(self) -> PutBack:
         assert self._put_back, "it was lost"

@@ -71,7 +71,7 @@ class Dispatcher:
                 del self._lines[platform]  # a peer may name any platform: none is kept for ever
 
     async def _wait_for_room(self) -> None:
-        """Wait while what comes of a job could not be recorded: it would be run three times, and lost."""
+        """Wait while what comes of a job could not be recorded: it would be run again and again."""
         while await trio.to_thread.run_sync(room, self.data_dir) < 0:
             if not self._is_full:
                 self._is_full = True

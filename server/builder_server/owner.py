@@ -5,6 +5,7 @@ two meet in an ``Attachment``. A fault of the disk, of a peer or of ours is an e
 build is left out.
 """
 
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from builder_server.attempt import (
     LostTooOften,
     NotRunning,
     OurFault,
+    Phase,
     PutBack,
     PutBackDone,
     Record,
@@ -43,7 +45,6 @@ from builder_server.attempt import (
     Reset,
     ResultRefused,
     SendJob,
-    State,
     TellUploader,
     TimeCame,
 )
@@ -69,7 +70,7 @@ class Attachment:
     ``acknowledged`` says whether the worker's result is durable.
     """
 
-    _events: trio.MemorySendChannel[Event]
+    _events: trio.MemorySendChannel[Event | None]
     _tell: Callable[[Event], None]
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     failure: Exception | None = None
@@ -98,6 +99,10 @@ class Attachment:
     async def hand_in(self, event: Event) -> None:
         """Hand in what the worker sent. It waits until what was handed in before is dealt with, and on the disk."""
         await self._events.send(event)
+
+    async def settle(self) -> None:
+        """Wait until all that was handed in is dealt with, and on the disk."""
+        await self._events.send(None)
 
     def detach(self, event: Detached) -> None:
         """Say that the worker has gone."""
@@ -142,7 +147,7 @@ class Owner:
     asked: trio.Event = field(factory=trio.Event)
     """It was tried, once, to put it back."""
 
-    _receive: trio.MemoryReceiveChannel[Event] = field(init=False)
+    _receive: trio.MemoryReceiveChannel[Event | None] = field(init=False)
     _told: deque[Event] = field(factory=deque)
     _waiting: trio.CancelScope = field(factory=trio.CancelScope)
     _may_be_taken: bool = False
@@ -151,7 +156,7 @@ class Owner:
     _writer: ResultWriter | None = None
 
     def __attrs_post_init__(self) -> None:
-        send, self._receive = trio.open_memory_channel[Event](0)
+        send, self._receive = trio.open_memory_channel[Event | None](0)
         self.attachment = Attachment(send, self.tell)
 
     def tell(self, event: Event) -> None:
@@ -197,7 +202,7 @@ class Owner:
             return None
         except Exception as error:  # noqa: BLE001 - the session ends with it, and tells
             self.attachment.end(failure=error)
-            return _fault(error) if self._may_be_taken else None
+            return await self._fault(error) if self._may_be_taken else None
         if self.build is None:
             return None
         return self._told.popleft() if self._told else Attached()
@@ -205,8 +210,9 @@ class Owner:
     async def _own(self, event: Event) -> None:
         while True:
             outcome = await self._handle(event)
-            if self.attempt.state is State.ENDED:
+            if self.attempt.phase is Phase.ENDED:
                 return
+            del event  # which may be a line of 16 MiB, and the next one may take an hour
             event = outcome or await self._next_event()
 
     async def _next_event(self) -> Event:
@@ -215,7 +221,9 @@ class Owner:
         # looked at, since a worker that sends without end leaves no time for a deadline
         if trio.current_time() < self.attempt.wake_at:
             with trio.CancelScope(deadline=self.attempt.wake_at) as self._waiting:
-                return await self._receive.receive()
+                while (event := await self._receive.receive()) is None:
+                    pass  # whoever sent it knows now that all before it is dealt with
+                return event
         return self._told.popleft() if self._told else TimeCame()
 
     async def _handle(self, event: Event) -> Event | None:
@@ -227,11 +235,18 @@ class Owner:
         except (OSError, StoreError) as error:
             trouble = "put back, trying again" if self.attempt.is_lost else "recorded"
             logger.error("%s can't be %s: %s", self, trouble, error)
-            return _fault(error)
+            return await self._fault(error)
         except Exception as error:
             logger.exception("%s: internal error", self)
-            return _fault(error)
+            return await self._fault(error)
         return None
+
+    async def _fault(self, error: Exception) -> Event:
+        if not isinstance(error, OSError | StoreError):
+            return OurFault()
+        is_too_large = getattr(error, "errno", None) == errno.EFBIG  # a file of the job's, whatever the disk has
+        counted = self.build is not None and (is_too_large or await self.recorder.is_filled_by(self.build))
+        return DiskFault(reason=str(getattr(error, "strerror", None) or error), counted=counted)
 
     async def _carry_out(self, action: Action) -> Event | None:
         match action:
@@ -333,9 +348,3 @@ class Owner:
 
     def __str__(self) -> str:
         return describe(self.build) if self.build else f"attempt {self.uuid}"
-
-
-def _fault(error: Exception) -> Event:
-    if isinstance(error, OSError | StoreError):
-        return DiskFault(reason=str(getattr(error, "strerror", None) or error))
-    return OurFault()

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from builder.execution import ExecutionEnd
 from builder.model import Aborted, Instant
-from builder_server import console
+from builder_server import console, room
 from builder_server.console import ConsoleWriter
 from builder_server.results import ResultWriter, build_dir, make_build_dir
 from builder_server.store import AfterLoss, Build, Store, StoreError
@@ -77,11 +77,22 @@ class Recorder:
         return recorded
 
     async def put_back(self, build: Build, finished: Instant, reason: Aborted, *, counted: bool) -> AfterLoss:
-        """Put the job of an attempt back to the front of its queue, and throw away what there is of a record."""
-        found = await self.store.lose(build.uuid, finished, reason, count=counted)
-        if found is AfterLoss.PUT_BACK:
-            await self.writer(build).discard()
-        return found
+        """Throw away what there is of a record, and put the job of an attempt back to the front of its queue.
+
+        In this order: after a crash between the two it still runs, and the next start does both.
+        """
+        found = await self.find(build.uuid)
+        if found is None or found.state != "running":
+            return AfterLoss.NOT_RUNNING
+        await self.writer(build).discard()
+        return await self.store.lose(build.uuid, finished, reason, count=counted)
+
+    async def is_filled_by(self, build: Build) -> bool:
+        """Return whether the disk is full, and an attempt has written enough to be to blame."""
+        try:
+            return await trio.to_thread.run_sync(room.is_filled_by, build_dir(self.data_dir, build))
+        except OSError:  # then something else is wrong with the disk
+            return False
 
     async def find(self, uuid: UUID) -> Build | None:
         """Return an attempt that may have been taken."""

@@ -150,12 +150,15 @@ class ResultWriter:
                 file.close()
 
     async def discard(self) -> None:
-        """Remove what was written, also a ``full`` that was committed and then not recorded."""
+        """Remove what was written, also a ``full`` that was committed and then not recorded. It stays removed."""
 
         def remove() -> None:
             self.close()
+            if not self._directory.is_dir():
+                return
             for name in (_UNFINISHED, FILE_NAME):
                 (self._directory / name).unlink(missing_ok=True)
+            sync_directory(self._directory)
 
         await trio.to_thread.run_sync(remove)
 

@@ -20,4 +20,17 @@ def room(path: Path) -> int:
     now = os.statvfs(path)
     if now.f_files and now.f_favail < _MIN_FILES:
         return -1
-    return now.f_bavail * now.f_frsize - min(MIN_ROOM, now.f_blocks * now.f_frsize // _SMALL_DISK_PART)
+    return now.f_bavail * now.f_frsize - _reserve(now)
+
+
+def is_filled_by(directory: Path) -> bool:
+    """Return whether what is in a directory takes more than is left, and more than was there at least when a job began.
+
+    Some room may be left, where a piece was too large for it. Raises OSError.
+    """
+    written = sum(path.stat().st_size for path in directory.iterdir())
+    return written >= max(room(directory), _reserve(os.statvfs(directory)))
+
+
+def _reserve(disk: os.statvfs_result) -> int:
+    return min(MIN_ROOM, disk.f_blocks * disk.f_frsize // _SMALL_DISK_PART)

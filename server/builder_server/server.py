@@ -28,7 +28,7 @@ from builder_server.connections import Connections, Place, connections_for_descr
 from builder_server.dispatch import Dispatcher
 from builder_server.importer import import_state
 from builder_server.informer import Informer
-from builder_server.memory import Memory, SharingChannel
+from builder_server.memory import Memory, SharingChannel, return_large_blocks
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import STEP_TIMEOUT
 from builder_server.receiver import Receiver
@@ -80,6 +80,7 @@ async def serve(
     """Run the server until SIGTERM or SIGINT. ``announce`` is told the addresses once they accept connections."""
     connections = Connections(connections_for_descriptors())
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
+    return_large_blocks()
     with _locked(settings.data_dir):
         store = Store.open(settings.data_dir / DATABASE)
         try:

@@ -22,16 +22,20 @@ PARSERS: Mapping[str, Callable[[str], float]] = {
     "pids": parse_count,
     "cpus": parse_cpus,
     "work_size": parse_size,
+    "shm_size": parse_size,
     "max_console": parse_size,
     "max_artifact_bytes": parse_size,
     "max_artifacts": parse_count,
 }
 """How each field of Limits is written, on the command line and in a job's script."""
 
-OF_THE_SANDBOX = ("memory", "pids", "cpus", "work_size")
+OF_THE_SANDBOX = ("memory", "pids", "cpus", "work_size", "shm_size")
 
 DEFAULT_PIDS = 4096
 """Processes and threads: more than any build has, and an eighth of what a small machine can run."""
+
+DEFAULT_SHM_SIZE = 64 * 1024**2
+"""Bytes of /dev/shm, Docker's default; they count as memory of the job."""
 
 DEFAULT_MAX_CONSOLE = 2 * 1024**3
 """Bytes: what a job that only prints would write in a minute goes to the server's disk."""
@@ -105,6 +109,7 @@ def allot(asked: Limits, *, slots: int, real: frozenset[str], machine: Machine) 
         memory=machine.memory_for_jobs // slots,
         pids=DEFAULT_PIDS,
         cpus=machine.cpus / slots if slots > 1 else None,
+        shm_size=DEFAULT_SHM_SIZE,
         max_console=DEFAULT_MAX_CONSOLE,
         max_artifact_bytes=_smaller(asked.work_size, DEFAULT_MAX_ARTIFACT_BYTES),
     )

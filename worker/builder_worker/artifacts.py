@@ -43,7 +43,7 @@ CHUNK = 256 * 1024
 """Bytes read and sent at once."""
 
 
-class TooManyArtifacts(BuilderError):
+class TooMuchLeft(BuilderError):
     """What a job left is more than its limits allow."""
 
 
@@ -138,7 +138,7 @@ def collect(work: Path, *, script_name: str, rules: Rules, owners: range | None 
 
     ``owners`` are the users who are the job's alone; None is the one who owns the directory.
 
-    Raises TooManyArtifacts, and OSError or TreeChanged where the directory itself is not what it was.
+    Raises TooMuchLeft, and OSError or TreeChanged where the directory itself is not what it was.
     """
     with Cursor(work) as cursor:
         own = range(cursor.root.st_uid, cursor.root.st_uid + 1) if owners is None else owners
@@ -233,29 +233,29 @@ class _Found:
     _more_left_out: int = 0
 
     def is_silent(self, path: bytes, name: bytes) -> bool:
-        """Count an entry, and return whether it is left out without a word. Raises TooManyArtifacts."""
+        """Count an entry, and return whether it is left out without a word. Raises TooMuchLeft."""
         self._entries += 1
         if self._entries > MAX_ENTRIES:
-            raise TooManyArtifacts(f"more than {MAX_ENTRIES} files and directories are left in the work directory")
+            raise TooMuchLeft(f"more than {MAX_ENTRIES} files and directories are left in the work directory")
         return path == self.script or (not self.rules.dotfiles and name.startswith(b"."))
 
     def hold(self, name: bytes) -> None:
-        """Count a name that is kept. Raises TooManyArtifacts."""
+        """Count a name that is kept. Raises TooMuchLeft."""
         self._names += len(name)
         if self._names > MAX_NAMES:
-            raise TooManyArtifacts(f"the names of the files take more than {format_size(MAX_NAMES)}")
+            raise TooMuchLeft(f"the names of the files take more than {format_size(MAX_NAMES)}")
 
     def add(self, file: File) -> None:
-        """Note an artifact. Raises TooManyArtifacts."""
+        """Note an artifact. Raises TooMuchLeft."""
         self.hold(file.path)
         self.files.append(file)
         self._size += file.size
         max_artifacts = self.rules.max_artifacts if self.rules.max_artifacts is not None else MAX_ARTIFACTS
         if len(self.files) > max_artifacts:
-            raise TooManyArtifacts(f"more than the {max_artifacts} artifacts allowed")
+            raise TooMuchLeft(f"more than the {max_artifacts} artifacts allowed")
         max_bytes = min(self.rules.max_bytes if self.rules.max_bytes is not None else MAX_TOTAL, MAX_TOTAL)
         if self._size > max_bytes:
-            raise TooManyArtifacts(f"the artifacts take more than the {format_size(max_bytes)} allowed")
+            raise TooMuchLeft(f"the artifacts take more than the {format_size(max_bytes)} allowed")
 
     def leave_out(self, path: bytes, reason: str) -> None:
         """Note something that is no artifact."""

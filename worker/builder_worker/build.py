@@ -16,12 +16,12 @@ from attrs import field, frozen
 from builder.model import Aborted, Result, ScriptJob, describe_result, printable
 from builder_worker import directives
 from builder_worker.allowances import not_real, option, tighten, without
-from builder_worker.artifacts import Collection, Rules, TooManyArtifacts, collect
+from builder_worker.artifacts import Collection, Rules, TooMuchLeft, collect
 from builder_worker.console import remark
 from builder_worker.environment import job_environment, job_variables
 from builder_worker.hooks import Hooks, run_hook
 from builder_worker.job import SendLines, run_job
-from builder_worker.sandbox import Backend, Limits, Sandbox, Task
+from builder_worker.sandbox import Backend, Limits, Sandbox, Spare, Task
 from builder_worker.trees import TreeChanged
 
 log = logging.getLogger("builder_worker")
@@ -58,7 +58,9 @@ class Outcome:
 
 
 @asynccontextmanager
-async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines) -> AsyncIterator[Outcome]:
+async def run_build(
+    job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines, spare: Spare | None = None
+) -> AsyncIterator[Outcome]:
     """Run a job and give its outcome; afterwards everything of it is removed.
 
     Raises SandboxError, before it gives the outcome or after, and what ``send_lines`` raises.
@@ -77,7 +79,7 @@ async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLi
         ),
         limits=limits,
     )
-    async with await setup.backend.open(task) as sandbox:
+    async with await setup.backend.open(task, spare) as sandbox:
         if remarks:
             await send_lines([remark(line) for line in remarks])
         environment = {**job_variables(job, uuid), "BUILDER_WORK": str(sandbox.work)}
@@ -137,7 +139,7 @@ async def _collect(sandbox: Sandbox, result: Result, rules: Rules) -> tuple[Resu
     find = functools.partial(collect, sandbox.work, script_name=sandbox.script_name, owners=sandbox.owners, rules=rules)
     try:
         return result, await trio.to_thread.run_sync(find)
-    except (TooManyArtifacts, TreeChanged) as error:
+    except (TooMuchLeft, TreeChanged) as error:
         reason = str(error)
     except OSError as error:
         reason = f"the work directory can't be read: {error.strerror}"

@@ -23,7 +23,7 @@ from builder_worker.build import Setup
 from builder_worker.sandbox import Backend, Check, SandboxError, probe, registry, roots
 from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.backends.podman import Podman
-from builder_worker.sandbox.options import SHM_SIZE, OptionError, Options
+from builder_worker.sandbox.options import OptionError, Options
 
 PROOF_TIMEOUT = 60.0
 """Seconds for a job that does nothing, on a machine that is very busy."""
@@ -84,10 +84,10 @@ def _accepted(backend: Backend, check: Check, reason: str, options: Options) -> 
     choice = Choice(backend=backend, real=check.limits, reason=reason)
     if options.image and choice.is_sandbox and backend.name not in registry.WITH_IMAGE:
         raise OptionError("--image is for --sandbox podman and --sandbox jail; the others take a --root")
-    shows = options.root or options.image or options.binds or options.caches or options.shm_size != SHM_SIZE
+    shows = options.root or options.image or options.binds or options.caches
     if not choice.is_sandbox and shows:
         raise SandboxError(
-            "without a sandbox there is no --root, --image, --bind, --cache or --shm-size: jobs see what the worker sees"
+            "without a sandbox there is no --root, --image, --bind or --cache: jobs see what the worker sees"
         )
     for note in check.notes if choice.is_sandbox else ():
         log.info("%s", note)

@@ -1,5 +1,6 @@
 """The console of a job, cut into the lines that travel. Bytes in, lines out, no I/O."""
 
+import codecs
 from collections.abc import Sequence
 
 from builder.model import raw
@@ -24,7 +25,10 @@ class End(bytes):
 
 
 class LineCutter:
-    """Cuts bytes at newlines, as they come. The bytes are not altered; a longer line comes in parts of MAX_LINE."""
+    """Cuts bytes at newlines, as they come. The bytes are not altered; a longer line comes in parts of MAX_LINE.
+
+    No part ends within a character of UTF-8.
+    """
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -50,8 +54,15 @@ class LineCutter:
         return lines + list(map(Part, cut))
 
     def part(self) -> list[bytes]:
-        """Return the beginning of the line that is not complete, as far as it came: at most one."""
+        """Return the beginning of the line that is not complete, as far as it came: at most one.
+
+        A character that is not complete stays, unless it is all there is: it may be none.
+        """
         rest = self._take()
+        whole = _whole(rest)
+        if whole:
+            self._rest += rest[whole:]
+            rest = rest[:whole]
         self._is_begun = self._is_begun or bool(rest)
         return [Part(rest)] if rest else []
 
@@ -66,10 +77,21 @@ class LineCutter:
 
 
 def _pieces(line: bytes) -> list[bytes]:
-    if len(line) <= MAX_LINE:
-        return [line]
-    *parts, last = (line[start : start + MAX_LINE] for start in range(0, len(line), MAX_LINE))
-    return [*map(Part, parts), last]
+    pieces: list[bytes] = []
+    start = 0
+    while len(line) - start > MAX_LINE:
+        part = line[start : start + MAX_LINE]
+        pieces.append(Part(part[: _whole(part)]))
+        start += len(pieces[-1])
+    return [*pieces, line[start:]]
+
+
+def _whole(data: bytes) -> int:
+    """Return the length up to a character of UTF-8 at the end that is not complete: at most 3 bytes less than all."""
+    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    decoder.decode(data[-3:])
+    incomplete, _ = decoder.getstate()
+    return len(data) - len(incomplete)
 
 
 def only_lines(lines: Sequence[bytes]) -> list[bytes]:

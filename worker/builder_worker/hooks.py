@@ -7,8 +7,9 @@ A hook is run by /bin/sh as the worker's own user, with the worker's environment
     BUILDER_RESULT                                 how the job ended, only for the one after it
 
 Names of jobs come from outside: a hook has to quote them. What it prints goes into the job's console. It is run like
-a job, with the same code around it, in a session of its own: what it leaves in that session is killed when it has
-ended. What it moves to another session stays, on purpose: a hook may mount a file system of FUSE or start a container.
+a job, with the same code around it, in a session of its own. What it leaves behind when it ends by itself stays, on
+purpose: a hook may mount a file system of FUSE or start a container. Where it is ended, for its time or its output, all
+of its session is killed.
 """
 
 import os

@@ -106,7 +106,7 @@ def _print(report: "Report") -> None:
         if check.remedy:
             click.echo(f"{'':<18} to mend it: {check.remedy}")
         return
-    limits = ", ".join(option(name) for name in (*OF_THE_SANDBOX, "shm_size") if name in check.limits) or "none"
+    limits = ", ".join(option(name) for name in OF_THE_SANDBOX if name in check.limits) or "none"
     cost = "" if report.milliseconds is None else f"{report.milliseconds:.1f} ms a job"
     click.echo(f"{report.name:<11} works  {cost}, limits: {limits}")
     for note in check.notes:

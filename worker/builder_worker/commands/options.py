@@ -57,7 +57,6 @@ class Arguments:
     bind: tuple[str, ...]
     cache: tuple[str, ...]
     device: tuple[str, ...]
-    shm_size: int
     env: tuple[str, ...]
     work_dir: Path | None
     dotfiles: bool
@@ -70,6 +69,7 @@ class Arguments:
     pids: int | None
     cpus: float | None
     work_size: int | None
+    shm_size: int | None
     max_console: int | None
     max_artifact_bytes: int | None
     max_artifacts: int | None
@@ -86,7 +86,6 @@ class Arguments:
                 binds=tuple(map(Bind.parse, self.bind)),
                 caches=tuple(map(Cache.parse, self.cache)),
                 devices=tuple(map(parse_device, self.device)),
-                shm_size=self.shm_size,
             ),
             self.work_dir,
         )
@@ -219,7 +218,6 @@ _SANDBOX_OPTIONS = (
         "--shm-size",
         metavar="SIZE",
         type=SIZE,
-        default="64M",
         help="Size of a job's /dev/shm; what is in it counts as memory.  [default: 64M]",
     ),
     click.option(

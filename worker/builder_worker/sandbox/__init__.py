@@ -38,7 +38,7 @@ class SandboxError(BuilderError):
 class Limits:
     """What a job may use. None is no limit. Sizes in bytes, times in seconds.
 
-    A back end enforces memory, pids, cpus and work_size, the supervisor timeout, max_silent and max_console; those of
+    A back end enforces memory, pids, cpus, work_size and shm_size, the supervisor timeout, max_silent and max_console; those of
     artifacts are for whoever collects them.
     """
 
@@ -48,6 +48,7 @@ class Limits:
     pids: int | None = None
     cpus: float | None = None
     work_size: int | None = None
+    shm_size: int | None = None
     max_console: int | None = None
     max_artifact_bytes: int | None = None
     max_artifacts: int | None = None
@@ -78,7 +79,7 @@ class Check:
     """What ``builder-worker check`` tells of a back end.
 
     ``reason`` says why it does not work here and ``remedy`` what to do about it; ``limits`` names the fields of
-    ``Limits`` that are real here, and shm_size; ``notes`` whatever else an operator should know.
+    ``Limits`` that are real here; ``notes`` whatever else an operator should know.
     """
 
     works: bool
@@ -144,6 +145,14 @@ class Sandbox(abc.ABC):
         """Kill what still runs, wait for it, remove the work directory. Works when the caller is cancelled too."""
 
 
+class Spare(abc.ABC):
+    """What a job needs whichever it is, made for one that is not known yet."""
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Remove it. Harmless when a sandbox was made of it and is gone; works when the caller is cancelled too."""
+
+
 class Backend(abc.ABC):
     """A way to make sandboxes."""
 
@@ -154,9 +163,19 @@ class Backend(abc.ABC):
     def check(self) -> Check:
         """Return whether it works on this machine, by trying, in well under a second."""
 
+    async def spare(self) -> Spare | None:
+        """Make what the next job needs, if there is anything, while the worker waits. Raises SandboxError.
+
+        Who asks for it removes it in the end.
+        """
+        return None
+
     @abc.abstractmethod
-    async def open(self, task: Task) -> Sandbox:
-        """Return a fresh sandbox with the script in its work directory. Raises SandboxError."""
+    async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:
+        """Return a fresh sandbox with the script in its work directory. Raises SandboxError.
+
+        A spare one makes it faster, and serves once.
+        """
 
     async def clean_up(self) -> tuple[str, ...]:
         """Remove what a worker that was killed left behind; return a line for each thing removed."""

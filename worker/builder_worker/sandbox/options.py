@@ -16,9 +16,6 @@ class OptionError(BuilderError):
     exit_code = 2
 
 
-SHM_SIZE = 64 * 1024 * 1024
-"""Bytes of /dev/shm, Docker's default; they count as memory of the job."""
-
 JOB_UIDS = range(1_900_000_000, 1_900_001_024)
 """Host users that jobs run as when the worker is root: in a range that neither Debian nor systemd assigns.
 With the 65536 of each that ``overlay`` adds behind them they end below 2^31."""
@@ -102,9 +99,6 @@ class Options:
     binds: tuple[Bind, ...] = ()
     caches: tuple[Cache, ...] = ()
     devices: tuple[Path, ...] = ()
-
-    shm_size: int = SHM_SIZE
-    """Bytes of /dev/shm."""
 
     work_root: Path = field(factory=_default_work_root)
     """Where the directories of jobs are made: on a disk, not in memory."""

@@ -54,7 +54,7 @@ class Bubblewrap(bwrap.BwrapBackend):
             *_ISOLATION,
             *([] if self.options.network else ["--unshare-net"]),
             *shown.arguments,
-            *view.kernel(self.options, devices.show(self.options.devices, directory)),
+            *view.kernel(task.limits.shm_size, devices.show(self.options.devices, directory)),
             *("--bind", str(directory.disk / "tmp"), "/tmp"),  # noqa: S108 - the job's own
             *("--perms", "0755", "--dir", "/home", "--bind", str(directory.disk / "home"), view.HOME),
             *("--bind", str(directory.build), view.BUILD),

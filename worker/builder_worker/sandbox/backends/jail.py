@@ -29,13 +29,13 @@ from typing import ClassVar
 from attrs import define, field
 
 from builder.model import printable
-from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Task, job_directory
+from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Spare, Task, job_directory
 from builder_worker.sandbox.diagnosis import Problem
 from builder_worker.sandbox.freebsd.clone import HOME, SNAPSHOT, Clone, Run, parent_of
 from builder_worker.sandbox.freebsd.prison import Prison
 from builder_worker.sandbox.linux import etc, view
 from builder_worker.sandbox.linux.cgroups import Cgroups
-from builder_worker.sandbox.options import SHM_SIZE, Options
+from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over, tag
 from builder_worker.sandbox.processes import inside, rlimits, tools
 from builder_worker.sandbox.processes.launch import Launch
@@ -161,8 +161,6 @@ class Jail(Backend):
             return "it takes no root tree", "give a zfs snapshot, --image DATASET@NAME, instead of --root"
         if self.options.devices:
             return "it shows jobs no devices but its own", "leave --device out, or use another machine's sandboxes"
-        if self.options.shm_size != SHM_SIZE:
-            return "FreeBSD has no /dev/shm", "leave --shm-size out"
         if self.options.image is None:
             return "it needs a zfs snapshot", "zfs snapshot DATASET@NAME, and give it as --image DATASET@NAME"
         if SNAPSHOT.fullmatch(self.options.image) is None:
@@ -171,7 +169,7 @@ class Jail(Backend):
             return f"there is no snapshot {self.options.image}", "`zfs list -t snapshot` tells which there are"
         return None
 
-    async def open(self, task: Task) -> Sandbox:
+    async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:  # noqa: ARG002 - there are none
         """Return a fresh jail on a fresh clone."""
         job_directory.prepare_root(self.options.work_root)
         async with AsyncExitStack() as resources:

@@ -112,7 +112,7 @@ class Overlay(bwrap.BwrapBackend):
             *_ISOLATION,
             *([] if self.options.network else ["--unshare-net"]),
             *("--bind", str(directory.path / "root"), "/"),
-            *view.kernel(self.options, devices.show(self.options.devices, directory)),
+            *view.kernel(task.limits.shm_size, devices.show(self.options.devices, directory)),
             *("--size", str(RUN_SIZE), "--perms", "0755", "--tmpfs", "/run"),
             *("--bind", str(directory.disk / "tmp"), "/tmp"),  # noqa: S108 - the job's own
             *("--bind", str(directory.build), view.BUILD),

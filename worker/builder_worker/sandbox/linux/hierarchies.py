@@ -15,7 +15,7 @@ PROC = Path("/proc/self")
 
 
 @frozen(kw_only=True)
-class Place:
+class Membership:
     """The group of this process in one tree, and the top of what it sees of that tree."""
 
     version: int
@@ -33,13 +33,15 @@ class Ceiling:
     cpus: float | None = None
 
 
-def places(proc: Path = PROC) -> tuple[Place, ...]:
+def memberships(proc: Path = PROC) -> tuple[Membership, ...]:
     """Return where this process is, version 2 first; nothing where there are no control groups."""
     if not (proc / "cgroup").exists():
         return ()  # no Linux
     own = _read_own((proc / "cgroup").read_text())
-    found = [place for line in (proc / "mountinfo").read_text().splitlines() if (place := _read_mount(line, own))]
-    return tuple(sorted(found, key=lambda place: -place.version))
+    found = [
+        membership for line in (proc / "mountinfo").read_text().splitlines() if (membership := _read_mount(line, own))
+    ]
+    return tuple(sorted(found, key=lambda membership: -membership.version))
 
 
 def _read_own(text: str) -> dict[str, str]:
@@ -51,7 +53,7 @@ def _read_own(text: str) -> dict[str, str]:
     return own
 
 
-def _read_mount(line: str, own: dict[str, str]) -> Place | None:
+def _read_mount(line: str, own: dict[str, str]) -> Membership | None:
     before, _, after = line.partition(" - ")
     kind, _, options = after.split(" ", 2)
     if kind not in ("cgroup", "cgroup2"):
@@ -66,24 +68,24 @@ def _read_mount(line: str, own: dict[str, str]) -> Place | None:
     directory = top / (os.path.relpath(path, root) if path.startswith(root) else ".")
     if not directory.is_dir():
         return None
-    return Place(version=1 if kind == "cgroup" else 2, top=top, directory=directory, controllers=controllers)
+    return Membership(version=1 if kind == "cgroup" else 2, top=top, directory=directory, controllers=controllers)
 
 
 def ceiling(proc: Path = PROC) -> Ceiling:
     """Return the smallest limits of all groups around this process, as far up as it can see."""
     memory, cpus = [], []
-    for place in places(proc):
-        for directory in _upwards(place):
+    for membership in memberships(proc):
+        for directory in _upwards(membership):
             memory += _memory_limits(directory)
             cpus += _cpu_limits(directory)
     return Ceiling(memory=min(memory, default=None), cpus=min(cpus, default=None))
 
 
-def _upwards(place: Place) -> Iterator[Path]:
-    directory = place.directory
-    while directory.is_relative_to(place.top):
+def _upwards(membership: Membership) -> Iterator[Path]:
+    directory = membership.directory
+    while directory.is_relative_to(membership.top):
         yield directory
-        if directory == place.top:
+        if directory == membership.top:
             return
         directory = directory.parent
 

@@ -102,12 +102,16 @@ def system(options: Options) -> View:
     )
 
 
-def kernel(options: Options, shown: Sequence[devices.Node] = ()) -> tuple[str, ...]:
-    """Return the arguments for /proc and a /dev that cannot be filled, with what an operator shows of the machine's."""
+def kernel(shm_size: int | None, shown: Sequence[devices.Node] = ()) -> tuple[str, ...]:
+    """Return the arguments for /proc and a /dev that cannot be filled, with what an operator shows of the machine's.
+
+    /dev/shm has ``shm_size`` bytes, without that half of the machine's memory.
+    """
     return (
         *("--proc", "/proc", "--dev", "/dev"),
         *(part for node in shown for part in ("--perms", "0755", "--dir", str(node.target.parent))),
         *(part for node in shown for part in ("--dev-bind", str(node.source), str(node.target))),
         *("--remount-ro", "/dev"),
-        *("--size", str(options.shm_size), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108 - the job's own
+        *(() if shm_size is None else ("--size", str(shm_size))),
+        *("--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108 - the job's own
     )

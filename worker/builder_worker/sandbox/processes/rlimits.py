@@ -6,12 +6,18 @@ from pathlib import Path
 
 from attrs import frozen
 
+from builder.sizes import format_size
+from builder_worker.sandbox import SandboxError
+
 _NONE = resource.RLIM_INFINITY
 _MIB = 1024 * 1024
 
 PROCESSES = 2048
 """Processes of a job's user, where no control group counts those of the job. All that this user runs counts, other
 jobs too if they are the same user's: no limit of a job, but fork bombs leave the machine alive."""
+
+LEAST_FILE = 16 * _MIB
+"""Bytes of a file that a worker must be able to write: a script of the largest size, and what starts a job."""
 
 _OWN_SCORE = Path("/proc/self/oom_score_adj")
 
@@ -87,8 +93,12 @@ def oom_score() -> int:
 
 
 def settle() -> tuple[str, ...]:
-    """Let jobs have what the table says, and return a line for what they will have of this worker's starter instead."""
+    """Let jobs have what the table says, and return a line for what they will have of this worker's starter instead.
+
+    Raises SandboxError where no job could be started.
+    """
     said = [line for row in _TABLE if (line := _raise(row)) is not None]
+    _allow_files()
     if os.geteuid() and (nice := os.getpriority(os.PRIO_PROCESS, 0)) > 0:
         said.append(f"jobs have the niceness {nice}, as this worker has, which may not give less")
     if oom_score() > OOM_SCORE:
@@ -116,3 +126,15 @@ def _raise(row: _Limit) -> str | None:
                     f"jobs have the hard limit {hard} of `ulimit {row.option}`, as this worker has, and no larger one"
                 )
     return None
+
+
+def _allow_files() -> None:
+    """Let this process write files, such as consoles, as large as it may. Raises SandboxError where they are too small."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if _smaller(hard, LEAST_FILE) != LEAST_FILE:
+        raise SandboxError(
+            f"this worker may write no file of more than {hard} bytes (`ulimit -f`), and a job needs one of "
+            f"{format_size(LEAST_FILE)}: start it with a larger limit"
+        )
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
