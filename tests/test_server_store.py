@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,31 @@ async def test_many_queues_cost_no_more_statements(store: Store) -> None:
         assert (await queues(store)) == {name: ["a"] for name in await queues(store)}
         await store.unschedule("a")
     assert counts[0] == counts[1]
+
+
+async def test_what_is_due_is_found_without_reading_all_jobs_and_queues(store: Store) -> None:
+    seen: list[tuple[str, object]] = []
+    await store.schedule(script("a"), Period.HOURLY, NOW)
+    writer = database(store)._writer
+    sa.event.listen(writer, "before_cursor_execute", lambda *found: seen.append((found[2], found[3])))
+    await store.queue_due(Instant(NOW.ms + HOUR))
+    plans = [
+        row[3]
+        for statement, values in seen
+        if statement.startswith(("SELECT", "INSERT", "UPDATE"))
+        for row in await store.database.read(
+            partial(
+                sa.Connection.exec_driver_sql, statement=f"explain query plan {statement}", parameters=first(values)
+            )
+        )
+    ]
+    assert [plan for plan in plans if plan.startswith("SCAN")] == []
+    assert any("SEARCH platform USING INDEX sqlite_autoindex_platform_1 (name=?)" in plan for plan in plans)
+
+
+def first(values: object) -> object:
+    """Return the values of a statement, or the first ones of several."""
+    return values[0] if isinstance(values, list) else values
 
 
 async def test_a_job_leaves_all_queues_without_reading_them(store: Store) -> None:
