@@ -3,7 +3,7 @@
 import itertools
 
 from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
-from builder.model import NEVER, Instant, Job, ScriptJob
+from builder.model import Job, ScriptJob
 from builder.planning import JobOptions
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.requests import Asked, Handlers
@@ -62,18 +62,8 @@ async def tell_runs(asked: Asked, request: NextRuns) -> None:
     """Tell when a job will run."""
     request.check()
     found = await _find(asked, request.name)
-    await asked.channel.send(RunsShown(moments=next_runs(found, request.count)))
-
-
-def next_runs(found: PlannedJob, count: int) -> tuple[Instant, ...]:
-    """Return the next runs of a job, the one that is planned first."""
-    runs = [found.next_run] if found.next_run < NEVER else []
-    while runs and len(runs) < count:
-        following = found.options.next_after(found.job.name, found.next_run, runs[-1])
-        if following == NEVER:
-            break
-        runs.append(following)
-    return tuple(itertools.islice(runs, count))
+    runs = found.options.runs(found.job.name, found.next_run)
+    await asked.channel.send(RunsShown(moments=tuple(itertools.islice(runs, request.count))))
 
 
 async def _find(asked: Asked, name: str) -> PlannedJob:
