@@ -141,14 +141,6 @@ PERIODS = click.Choice([period.value for period in Period])
 
 job_argument = click.argument("name", metavar="NAME", shell_complete=completes("jobs"))
 new_name_argument = click.argument("name", metavar="NAME", callback=by(name("job name")))
-period_option = click.option(
-    "--period",
-    type=PERIODS,
-    callback=by(Period),
-    default=Period.DAILY.value,
-    metavar="PERIOD",
-    help="How often: hourly, daily, weekly or never (only when executed).  [default: daily]",
-)
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -8,6 +8,11 @@ SECTIONS = {
     "Schedule": {
         "schedule": "Run the script FILE on PLATFORM periodically, first now.",
         "orb-build": "Build the opam package OPAM on every platform periodically.",
+        "show": "Show all that the job NAME has.",
+        "next": "Show when the job NAME will run.",
+        "edit": "Change how the job NAME is run, or what it runs.",
+        "pause": "Have the job NAME run no more until it is resumed.",
+        "resume": "Let the paused job NAME run again.",
         "reschedule": "Set the next run of the job NAME to the time NEXT.",
         "execute": "Run the job NAME as soon as a worker is free.",
         "unschedule": "Remove the job NAME from the schedule and the queues.",
