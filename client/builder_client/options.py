@@ -151,6 +151,11 @@ period_option = click.option(
 )
 
 
+platform_option = click.option(
+    "--platform", metavar="PLATFORM", shell_complete=completes("platforms"), help="Only there.  [default: everywhere]"
+)
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is destroyed, where a person is there to answer. Raises NotConfirmed.
 
