@@ -143,6 +143,11 @@ job_argument = click.argument("name", metavar="NAME", shell_complete=completes("
 new_name_argument = click.argument("name", metavar="NAME", callback=by(name("job name")))
 
 
+platform_option = click.option(
+    "--platform", metavar="PLATFORM", shell_complete=completes("platforms"), help="Only there.  [default: everywhere]"
+)
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is destroyed, where a person is there to answer. Raises NotConfirmed.
 

@@ -15,11 +15,13 @@ SECTIONS = {
         "resume": "Let the paused job NAME run again.",
         "reschedule": "Set the next run of the job NAME to the time NEXT.",
         "execute": "Run the job NAME as soon as a worker is free.",
+        "dequeue": "Take the job NAME from the queues; it stays scheduled.",
         "unschedule": "Remove the job NAME from the schedule and the queues.",
     },
     "Builds": {
         "info": "Show schedule, queues, running builds, dropped platforms.",
         "observe": "Show the console of the build ID, and follow it to its end.",
+        "cancel": "End a running build, or all of a job.",
         "observe-latest": "Observe the running build that started last; see observe.",
     },
     "Platforms": {
