@@ -124,6 +124,8 @@ build = Table(
     Index("build_upload", "upload", "finished"),
     Index("build_started", "started"),
     Index("build_job", "name", "platform", "started"),
+    Index("build_outcome", "name", "platform", "outcome", "started"),  # the newest that succeeded
+    Index("build_finished", "finished"),
 )
 
 artifact = Table(
