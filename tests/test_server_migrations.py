@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 from stores import LOST, NOW, opened, script, take, uuid
 
+from builder.extension.watching import Look
 from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
 from builder.planning import Cron, JobOptions, JobReference
 from builder_server.store import AfterLoss, Build, Store, StoredArtifact
@@ -167,6 +168,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("running", (), {}),
         ("find_build", (uuid(1),), {}),
         ("info", (), {}),
+        ("standing", (Look(entries=9, results=9),), {}),
         ("info_within", (10**6,), {}),
         ("oldest_pending", ([uuid(7)],), {}),
         ("set_upload", (uuid(2), "uploaded"), {}),

@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -252,7 +253,7 @@ async def test_many_queues_cost_no_more_statements(store: Store) -> None:
 
 
 async def test_what_is_due_is_found_without_reading_all_jobs_and_queues(store: Store) -> None:
-    seen: list[tuple[str, object]] = []
+    seen: list[tuple[str, Any]] = []
     await store.schedule(script("a"), Period.HOURLY, NOW)
     writer = database(store)._writer
     sa.event.listen(writer, "before_cursor_execute", lambda *found: seen.append((found[2], found[3])))
@@ -271,7 +272,7 @@ async def test_what_is_due_is_found_without_reading_all_jobs_and_queues(store: S
     assert any("SEARCH platform USING INDEX sqlite_autoindex_platform_1 (name=?)" in plan for plan in plans)
 
 
-def first(values: object) -> object:
+def first(values: Any) -> Any:
     """Return the values of a statement, or the first ones of several."""
     return values[0] if isinstance(values, list) else values
 

@@ -10,6 +10,7 @@ from attrs import define
 
 from builder.errors import InvalidName, InvalidOptions, ProtocolError
 from builder.extension import Request
+from builder.extension.watching import Watch
 from builder.framing import StreamedFrame
 from builder.messages import (
     DropPlatform,
@@ -37,7 +38,7 @@ from builder_server.informer import Informer
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
-from builder_server.requests import Asked, Handlers, builds, schedule
+from builder_server.requests import Asked, Handlers, builds, schedule, watching
 from builder_server.shutdown import Shutdown
 from builder_server.store import Store, StoreError
 
@@ -53,7 +54,7 @@ MAX_FAILURE = 1000
 """Characters of a failure's text; it may repeat a name of any length that the client sent."""
 
 
-_HANDLERS: Handlers = {**schedule.HANDLERS, **builds.HANDLERS}
+_HANDLERS: Handlers = {**schedule.HANDLERS, **builds.HANDLERS, **watching.HANDLERS}
 
 
 @define(eq=False)
@@ -90,17 +91,20 @@ class ClientSession:
             case Observe(uuid=uuid):
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._observe(uuid))
+            case Watch():
+                with self.connections.staying(), self.shutdown.interruptible():
+                    await while_connected(self.channel, lambda: watching.watch(self._asked(), command))
             case Request():
-                asked = Asked(
-                    channel=self.channel, peer=self.peer, store=self.store, attempts=self.attempts, now=self.now
-                )
                 with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
-                    await _HANDLERS[type(command)](asked, command)
+                    await _HANDLERS[type(command)](self._asked(), command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))
             case _:
                 await self._change(command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))
         return [Success()]
+
+    def _asked(self) -> Asked:
+        return Asked(channel=self.channel, peer=self.peer, store=self.store, attempts=self.attempts, now=self.now)
 
     async def _change(self, command: Message | StreamedFrame) -> None:
         """Do what a command asks for, durably. Raises CommandRefused and InvalidName."""

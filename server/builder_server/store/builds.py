@@ -1,11 +1,13 @@
 """Builds from a queue to the history. Each function is a step."""
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from builder import codec
+from builder.extension.watching import What
 from builder.history import Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result, ScriptJob
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
@@ -30,7 +32,6 @@ _FIRST = (
 _after = sa.bindparam("after", type_=queue.c.position.type)
 _NEXT = _FIRST.where(queue.c.position >= _after, sa.or_(queue.c.position > _after, queue.c.id > sa.bindparam("entry")))
 _NEXT_SCRIPT = _NEXT.where(job.c.platform.is_not(None))
-_WHAT = sa.select(build.c.name, build.c.platform).where(build.c.uuid == sa.bindparam("wanted"))
 _RETRIES = (
     sa.select(build.c.job_id, build.c.platform, build.c.retry, job.c.retries)
     .join(job, job.c.id == build.c.job_id)
@@ -38,11 +39,16 @@ _RETRIES = (
 )
 _FIND = sa.select(build).where(build.c.uuid == sa.bindparam("wanted"))
 
-_END = sa.update(build).where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running")
+_END = (
+    sa.update(build)
+    .where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running")
+    .returning(build.c.name, build.c.platform)
+)
 
 
 def take(
     connection: sa.Connection,
+    woken: Woken,
     owner: str,
     platform: str,
     uuid: UUID,
@@ -55,7 +61,7 @@ def take(
         case True:
             return Taken()
         case None:
-            queues.add_platform(connection, platform, now)
+            queues.add_platform(connection, woken, platform, now)
     row = connection.execute(_FIRST, {"wanted": platform}).one_or_none()
     blocked: str | None = None
     while row is not None:
@@ -68,6 +74,7 @@ def take(
             connection.execute(
                 sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner, "worker": worker}
             )
+            woken.note(What.BEGUN, job=row.name, platform=platform, uuid=uuid)
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
         row = connection.execute(
@@ -104,21 +111,23 @@ def finish(
     Return False, and change nothing, if it does not run any more.
     """
     outcome = Outcome.LOST if is_lost else outcome_of(result)
-    state = "pending" if upload else None
-    if not _end(connection, uuid, now, result, outcome, state="finished", upload=state, ended_by=ended_by):
+    upload_state = "pending" if upload else None
+    ended = _end(
+        connection, woken, uuid, now, result, outcome, state="finished", upload=upload_state, ended_by=ended_by
+    )
+    if ended is None:
         return False
     artifacts.conclude(connection, uuid)
     if outcome is Outcome.SUCCEEDED:
-        _queue_dependants(connection, woken, uuid, now)
+        _queue_dependants(connection, woken, ended, now)
     elif outcome is Outcome.FAILED:
         _queue_retry(connection, woken, uuid, now)
     return True
 
 
-def _queue_dependants(connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant) -> None:
-    name, platform = connection.execute(_WHAT, {"wanted": str(uuid)}).one()
-    for job_id, wanted in dependencies.meet(connection, name, platform).items():
-        queues.enqueue_job(connection, job_id, due=now, cause=Cause.AFTER, cause_of=name)
+def _queue_dependants(connection: sa.Connection, woken: Woken, ended: Any, now: Instant) -> None:
+    for job_id, wanted in dependencies.meet(connection, ended.name, ended.platform).items():
+        queues.enqueue_job(connection, woken, job_id, due=now, cause=Cause.AFTER, cause_of=ended.name)
         woken.platforms |= {wanted} if wanted is not None else {*queues.platforms(connection)}
 
 
@@ -129,6 +138,7 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
     not_before = now.plus(backoff(found.retry))
     queues.enqueue_retry(
         connection,
+        woken,
         found.job_id,
         found.platform,
         due=now,
@@ -164,13 +174,13 @@ def lose(
     losses = found.losses + (1 if count else 0)
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
-    _end(connection, uuid, now, result, Outcome.LOST, state="lost")
+    _end(connection, woken, uuid, now, result, Outcome.LOST, state="lost")
     artifacts.forget(connection, uuid)
     if found.scheduled is not None and queues.is_dropped(connection, found.platform) is False:
         due = now if found.due is None else Instant(found.due)
         is_again = not count and found.cause == Cause.LOST.value
         queues.move_to_front(
-            connection, [found.platform], found.job_id,
+            connection, woken, [found.platform], found.job_id,
             due=due, cause=Cause.LOST, cause_of=str(uuid), losses=losses, retry=found.retry,
             not_before=now.plus(PAUSE) if is_again else None,
         )  # fmt: skip
@@ -181,6 +191,7 @@ def lose(
 
 def _end(
     connection: sa.Connection,
+    woken: Woken,
     uuid: UUID,
     now: Instant,
     result: Result,
@@ -189,7 +200,8 @@ def _end(
     state: str,
     upload: str | None = None,
     ended_by: str | None = None,
-) -> bool:
+) -> Any:
+    """Record how a running build ended; return its name and platform, None if it does not run."""
     values = {
         "ended": str(uuid),
         "state": state,
@@ -199,7 +211,10 @@ def _end(
         "upload": upload,
         "ended_by": ended_by,
     }
-    return connection.execute(_END, values).rowcount == 1
+    ended = connection.execute(_END, values).one_or_none()
+    if ended is not None:
+        woken.note(What.FINISHED, job=ended.name, platform=ended.platform, uuid=uuid, outcome=outcome)
+    return ended
 
 
 def running(connection: sa.Connection, owner: str) -> tuple[UUID, ...]:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.dml import ReturningInsert
 
+from builder.extension.watching import What
 from builder.history import Cause, Skipped
 from builder.model import Instant
 from builder.planning import Missed
@@ -43,28 +45,30 @@ def insert_platform(connection: sa.Connection, name: str, *, dropped: bool) -> b
     return True
 
 
-def ensure_platform(connection: sa.Connection, name: str, now: Instant) -> bool:
+def ensure_platform(connection: sa.Connection, woken: Woken, name: str, now: Instant) -> bool:
     """Create the queue of a platform that is new, with every job that can run there; return whether it was."""
     created = insert_platform(connection, name, dropped=False)
     if created:
         values = {"name": name, "due": now.ms, "cause": Cause.FIRST.value, "cause_of": None}
-        connection.execute(_ENQUEUE_ALL, values)
+        woken.note(What.SCHEDULED, platform=name)
+        woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_ALL, values))
     return created
 
 
-def add_platform(connection: sa.Connection, name: str, now: Instant) -> None:
+def add_platform(connection: sa.Connection, woken: Woken, name: str, now: Instant) -> None:
     """Create the queue of a platform that is new, with every job that can run there. Raises CommandRefused for too many."""
-    if ensure_platform(connection, name, now) and len(platforms(connection)) > MAX_PLATFORMS:
+    if ensure_platform(connection, woken, name, now) and len(platforms(connection)) > MAX_PLATFORMS:
         raise CommandRefused(f"there are {MAX_PLATFORMS} platforms already; drop one that is not in use")
 
 
-def drop_platform(connection: sa.Connection, name: str) -> None:
+def drop_platform(connection: sa.Connection, woken: Woken, name: str) -> None:
     """Ban a platform: its queue goes, and its script jobs leave the schedule. Raises CommandRefused."""
     if is_dropped(connection, name) is not False:
         raise CommandRefused(f"unknown platform {name}")
     connection.execute(sa.delete(queue).where(queue.c.platform == name))
     connection.execute(sa.delete(job).where(job.c.platform == name))
     connection.execute(sa.update(platform).where(platform.c.name == name).values(dropped=True))
+    woken.note(What.REMOVED, platform=name)
 
 
 def undrop_platform(connection: sa.Connection, woken: Woken, name: str) -> None:
@@ -73,6 +77,7 @@ def undrop_platform(connection: sa.Connection, woken: Woken, name: str) -> None:
     if connection.execute(lifted).rowcount == 0:
         raise CommandRefused(f"unknown platform {name}")
     woken.platforms.add(name)
+    woken.note(What.SCHEDULED, platform=name)
 
 
 def _is_queued(job_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
@@ -86,12 +91,17 @@ def _is_running(job_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     return sa.exists().where(build.c.state == "running", build.c.job_id == job_id, build.c.platform == platform.c.name)
 
 
+# as text: SQLAlchemy leaves out the names of tables within RETURNING, and there are two ids
+_NAME = sa.literal_column("(SELECT job.name FROM job WHERE job.id = queue.job_id)", sa.Text)
+_ENTRY = (_NAME.label("name"), queue.c.platform)
+"""What a change of entries returns for those who watch."""
+
 _COLUMNS = ("platform", "job_id", "position", "losses", "due", "cause", "cause_of", "retry", "not_before")
 
 
-def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> sa.Insert:
+def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> ReturningInsert[tuple[str, str]]:
     """Return an insert of queue entries; ``entry`` has the columns above."""
-    return sa.insert(queue).from_select(_COLUMNS, sa.select(*entry).where(*where))
+    return sa.insert(queue).from_select(_COLUMNS, sa.select(*entry).where(*where)).returning(*_ENTRY)
 
 
 _FRONT = -(2**60)
@@ -127,6 +137,7 @@ _MOVE = (
         cause_of=_CAUSE_OF,
         not_before=_NOT_BEFORE,
     )
+    .returning(*_ENTRY)
 )
 _ENTER_FIRST = _insert(
     platform.c.name, _MOVED, _first_of(platform.c.name), sa.func.coalesce(_LOST, 0), _DUE, _CAUSE, _CAUSE_OF, _RETRY,
@@ -156,7 +167,7 @@ def _enqueue(
     cause: Any = _CAUSE,
     not_before: Any = None,
     can_run: sa.ColumnElement[bool] = _CAN_RUN,
-) -> sa.Insert:
+) -> ReturningInsert[tuple[str, str]]:
     """Return what puts jobs into the queues of the platforms that can run them, unless they are there already."""
     position = due - job.c.priority * AGING
     retry = _RETRY if not_before is not None else sa.literal(0)
@@ -166,7 +177,7 @@ def _enqueue(
         sa.null() if not_before is None else not_before,
     )  # fmt: skip
     found = entry.join_from(job, platform, can_run).where(~_is_queued(job.c.id), which)
-    return sa.insert(queue).from_select(_COLUMNS, found)
+    return sa.insert(queue).from_select(_COLUMNS, found).returning(*_ENTRY)
 
 
 _ENQUEUE_JOB = _enqueue(job.c.id == _MOVED, due=_DUE)
@@ -206,26 +217,37 @@ _SKIP_DUE = [
 
 
 def enqueue_job(
-    connection: sa.Connection, job_id: int, *, due: Instant, cause: Cause, cause_of: str | None = None
+    connection: sa.Connection, woken: Woken, job_id: int, *, due: Instant, cause: Cause, cause_of: str | None = None
 ) -> None:
     """Put a job into the queue of its platform, an orb-build job into every queue, unless it is there already."""
     values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of}
-    connection.execute(_ENQUEUE_JOB, values)
+    woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_JOB, values))
 
 
 def enqueue_retry(
-    connection: sa.Connection, job_id: int, name: str, *, due: Instant, retry: int, failed: str, not_before: Instant
+    connection: sa.Connection,
+    woken: Woken,
+    job_id: int,
+    name: str,
+    *,
+    due: Instant,
+    retry: int,
+    failed: str,
+    not_before: Instant,
 ) -> None:
     """Put a job that has failed into the queue of a platform again; ``failed`` is the uuid of the attempt."""
     values = {"moved": job_id, "name": name, "due": due.ms, "retry": retry, "not_before": not_before.ms}
-    connection.execute(_ENQUEUE_RETRY, values | {"cause": Cause.RETRY.value, "cause_of": failed})
+    values |= {"cause": Cause.RETRY.value, "cause_of": failed}
+    woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_RETRY, values))
 
 
-def enqueue_due(connection: sa.Connection, now: Instant, missed_before: Instant | None) -> None:
+def enqueue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_before: Instant | None) -> None:
     """The same for all jobs that are due, each with the time at which it was; note the runs that are left out."""
     values = {"now": now.ms, "missed_before": missed_before and missed_before.ms}
-    for statement in (*_SKIP_DUE, *_ENQUEUE_DUE):
+    for statement in _SKIP_DUE:
         connection.execute(statement, values)
+    for statement in _ENQUEUE_DUE:
+        woken.note_entries(What.QUEUED, connection.execute(statement, values))
 
 
 def append_to_queue(connection: sa.Connection, name: str, job_id: int) -> None:
@@ -235,6 +257,7 @@ def append_to_queue(connection: sa.Connection, name: str, job_id: int) -> None:
 
 def move_to_front(
     connection: sa.Connection,
+    woken: Woken,
     names: Sequence[str],
     job_id: int,
     *,
@@ -248,8 +271,10 @@ def move_to_front(
     """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given."""
     values = {"names": names, "moved": job_id, "lost": losses, "cause": cause.value, "cause_of": cause_of}
     values["not_before"] = not_before and not_before.ms
-    if connection.execute(_MOVE, values).rowcount < len(names):
-        connection.execute(_ENTER_FIRST, values | {"due": due.ms, "retry": retry})
+    moved = connection.execute(_MOVE, values).all()
+    if len(moved) < len(names):
+        moved = [*moved, *connection.execute(_ENTER_FIRST, values | {"due": due.ms, "retry": retry})]
+    woken.note_entries(What.QUEUED, moved)
 
 
 _RANK_AGAIN = (
@@ -264,37 +289,36 @@ def rank_again(connection: sa.Connection, job_id: int, priority: int) -> None:
     connection.execute(_RANK_AGAIN, {"moved": job_id, "priority": priority})
 
 
-_ENTRIES_OF = sa.select(queue.c.platform).where(queue.c.job_id == _MOVED).order_by(queue.c.platform)
 _ID_OF = sa.select(job.c.id).where(job.c.name == sa.bindparam("wanted"))
 
 
-def remove_job(connection: sa.Connection, name: str, on_platform: str | None) -> tuple[str, ...]:
+def remove_job(connection: sa.Connection, woken: Woken, name: str, on_platform: str | None) -> tuple[str, ...]:
     """Take a job from the queues, or from one; return the platforms that had it there. Raises CommandRefused."""
     job_id = connection.scalar(_ID_OF, {"wanted": name})
     if job_id is None:
         raise CommandRefused(f"unknown job {name}")
     wanted = sa.true() if on_platform is None else queue.c.platform == on_platform
-    found = tuple(connection.scalars(_ENTRIES_OF.where(wanted), {"moved": job_id}))
-    if not found:
+    removed = connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, wanted).returning(*_ENTRY)).all()
+    if not removed:
         raise CommandRefused(f"{name} is in {'no queue' if on_platform is None else f'no queue of {on_platform}'}")
-    connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, wanted))
-    return found
+    woken.note_entries(What.REMOVED, removed)
+    return tuple(sorted(row.platform for row in removed))
 
 
-def leave_others(connection: sa.Connection, job_id: int, name: str) -> None:
+def leave_others(connection: sa.Connection, woken: Woken, job_id: int, name: str) -> None:
     """Take a job from the queues of all platforms but one."""
-    connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, queue.c.platform != name))
+    others = sa.delete(queue).where(queue.c.job_id == job_id, queue.c.platform != name)
+    woken.note_entries(What.REMOVED, connection.execute(others.returning(*_ENTRY)))
 
 
-_RIPE = sa.select(queue.c.platform).where(queue.c.not_before <= _NOW)  # DISTINCT would have SQLite read all queues
-_RIPEN = sa.update(queue).where(queue.c.not_before <= _NOW).values(not_before=None)
+_RIPEN = sa.update(queue).where(queue.c.not_before <= _NOW).values(not_before=None).returning(*_ENTRY)
 _NEXT_RIPE = sa.select(sa.func.min(queue.c.not_before))
 
 
 def ripen(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | None:
     """Let entries run whose time has come; return when the next one's does."""
-    if ripe := {*connection.scalars(_RIPE, {"now": now.ms})}:
-        connection.execute(_RIPEN, {"now": now.ms})
-        woken.platforms |= ripe
+    ripe = connection.execute(_RIPEN, {"now": now.ms}).all()
+    woken.platforms.update(name for _, name in ripe)
+    woken.note_entries(What.QUEUED, ripe)
     found = connection.scalar(_NEXT_RIPE)
     return None if found is None else Instant(found)

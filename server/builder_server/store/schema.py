@@ -126,6 +126,8 @@ build = Table(
     Index("build_started", "started"),
     Index("build_size", "state", "size"),
     Index("build_job", "name", "platform", "started"),
+    Index("build_outcome", "name", "platform", "outcome", "started"),  # the newest that succeeded
+    Index("build_finished", "finished"),
 )
 
 artifact = Table(

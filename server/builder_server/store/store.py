@@ -9,14 +9,16 @@ from uuid import UUID
 import sqlalchemy as sa
 from attrs import define, field
 
+from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
-from builder_server.store import artifacts, builds, info, keeping, legacy, queues, schedule, uploads
+from builder_server.store import artifacts, builds, info, keeping, legacy, queues, schedule, standing, uploads
 from builder_server.store.builds import Expand
 from builder_server.store.records import AfterLoss, Build, Due, Kept, PlannedJob, StoredArtifact, Taken
+from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
 T = TypeVar("T")
@@ -76,7 +78,7 @@ class Store:
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
-        await self.database.write(partial(schedule.remove, name=name))
+        await self._wake(schedule.remove, name)
 
     async def reschedule(self, name: str, next_run: Instant, period: Period | None) -> None:
         """Set a job's next run, and its period if given. Raises CommandRefused."""
@@ -97,7 +99,7 @@ class Store:
 
     async def drop_platform(self, name: str) -> None:
         """Ban a platform: its queue goes, and its script jobs leave the schedule. Raises CommandRefused."""
-        await self.database.write(partial(queues.drop_platform, name=name))
+        await self._wake(queues.drop_platform, name)
 
     async def undrop_platform(self, name: str) -> None:
         """Lift a ban. The platform is known again once a worker or a job asks for it. Raises CommandRefused."""
@@ -113,9 +115,7 @@ class Store:
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
         does one for which it returns None. It may be called again for the same job.
         """
-        return await self.database.write(
-            partial(builds.take, owner=self.owner, platform=platform, uuid=uuid, now=now, expand=expand, worker=worker)
-        )
+        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, worker)
 
     async def finish(
         self,
@@ -156,7 +156,7 @@ class Store:
 
     async def dequeue(self, name: str, on_platform: str | None) -> tuple[str, ...]:
         """Take a job from the queues, or from one; return the platforms that had it there. Raises CommandRefused."""
-        return await self.database.write(partial(queues.remove_job, name=name, on_platform=on_platform))
+        return await self._wake(queues.remove_job, name, on_platform)
 
     async def find_build(self, uuid: UUID) -> Build | None:
         """Return a build of any state."""
@@ -174,6 +174,10 @@ class Store:
         Most of it are scripts, which the reply repeats.
         """
         return await self.database.read(partial(info.reply_within, limit=limit))
+
+    async def standing(self, look: Look) -> Standing:
+        """Return how things stand, as far as somebody wants to know."""
+        return await self.database.read(partial(standing.read, look=look))
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 
@@ -238,6 +242,5 @@ class Store:
             woken = Woken()  # a new one each time: the step may be run again
             return step(connection, woken, *arguments, **options), woken
 
-        value, woken = await self.database.write(noting)
-        self.waking.announce(woken)
+        value, _ = await self.database.write(noting, lambda noted: self.waking.announce(noted[1]))
         return value

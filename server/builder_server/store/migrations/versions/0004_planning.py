@@ -72,6 +72,8 @@ def upgrade() -> None:
     op.create_index("build_started", "build", ["started"])
     op.create_index("build_size", "build", ["state", "size"])
     op.create_index("build_job", "build", ["name", "platform", "started"])
+    op.create_index("build_outcome", "build", ["name", "platform", "outcome", "started"])
+    op.create_index("build_finished", "build", ["finished"])
     op.create_table(
         "dependency",
         sa.Column("job_id", WIDE, sa.ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
@@ -106,6 +108,8 @@ def downgrade() -> None:
     for table in ("skipped", "artifact", "dependency"):
         op.drop_table(table)
     for table, index in (
+        ("build", "build_finished"),
+        ("build", "build_outcome"),
         ("build", "build_job"),
         ("build", "build_size"),
         ("build", "build_started"),
