@@ -251,6 +251,25 @@ async def test_a_job_after_others(client: ScriptedPeer, server: LocalServer) -> 
     assert (await shown(client, "app")).awaited == after
 
 
+@pytest.mark.parametrize("left", [("lib",), ("lib", "tool")])
+async def test_what_a_paused_job_waited_for_is_not_forgotten(
+    client: ScriptedPeer, server: LocalServer, left: tuple[str, ...]
+) -> None:
+    after = (JobReference(name="lib"), JobReference(name="tool"))
+    await client.request(plan("lib"))
+    await client.request(plan("app", "p2", after=after, run_now=False, paused=True))
+    await build(server)
+    assert (await shown(client, "app")).awaited == after[1:]
+    still = tuple(JobReference(name=name) for name in left)
+    assert await client.request(ChangeJob(name="app", revision=1, options=JobOptions(after=still))) == [Success()]
+    found = await shown(client, "app")
+    if left == ("lib",):
+        assert (found.queued_on, found.awaited) == (("p2",), still)
+        assert server.query("select cause, cause_of from queue") == [("after", "lib")]
+    else:
+        assert (found.queued_on, found.awaited) == ((), after[1:])
+
+
 async def test_jobs_that_would_wait_for_each_other(client: ScriptedPeer) -> None:
     await client.request(plan("a"))
     await client.request(plan("b", after=(JobReference(name="a"),)))
