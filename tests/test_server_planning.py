@@ -304,6 +304,16 @@ async def test_a_job_that_fails_is_tried_again(client: ScriptedPeer, server: Loc
     ]
 
 
+async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    await build(server, result=Exited(code=1))
+    assert server.query("select cause, retry, not_before is null from queue") == [("retry", 1, 0)]
+    await do(server, Execute(name="a"))
+    assert server.query("select cause, retry, not_before is null from queue") == [("executed", 0, 1)]
+    await build(server, result=Exited(code=1))
+    assert server.query("select cause, retry from queue") == [("retry", 1)]
+
+
 # --- runs that are left out ----------------------------------------------------------------------------------------
 
 

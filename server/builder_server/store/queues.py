@@ -125,6 +125,7 @@ _MOVE = (
         losses=sa.func.coalesce(_LOST, queue.c.losses),
         cause=_CAUSE,
         cause_of=_CAUSE_OF,
+        retry=_RETRY,
         not_before=_NOT_BEFORE,
     )
 )
@@ -247,9 +248,9 @@ def move_to_front(
 ) -> None:
     """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given."""
     values = {"names": names, "moved": job_id, "lost": losses, "cause": cause.value, "cause_of": cause_of}
-    values["not_before"] = not_before and not_before.ms
+    values |= {"retry": retry, "not_before": not_before and not_before.ms}
     if connection.execute(_MOVE, values).rowcount < len(names):
-        connection.execute(_ENTER_FIRST, values | {"due": due.ms, "retry": retry})
+        connection.execute(_ENTER_FIRST, values | {"due": due.ms})
 
 
 _RANK_AGAIN = (
