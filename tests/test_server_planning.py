@@ -304,6 +304,21 @@ async def test_a_job_that_fails_is_tried_again(client: ScriptedPeer, server: Loc
     ]
 
 
+async def test_a_retry_that_a_clock_ahead_has_planned_does_not_wait_for_it(
+    client: ScriptedPeer, server: LocalServer, clock: Clock
+) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    clock.now = Instant(NOW.ms + 365 * 86_400_000)
+    await build(server, result=Exited(code=1))
+    clock.now = NOW
+    await do(server, schedule("nudge", platform="p3", period=Period.HOURLY))
+    await build(server)
+    assert server.query("select cause, retry from build where name = 'a' order by retry") == [
+        ("first", 0),
+        ("retry", 1),
+    ]
+
+
 async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: ScriptedPeer, server: LocalServer) -> None:
     await client.request(plan("a", retries=1, period=Period.NEVER))
     await build(server, result=Exited(code=1))

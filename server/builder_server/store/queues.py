@@ -13,7 +13,7 @@ from builder.history import Cause, Skipped
 from builder.model import Instant
 from builder.planning import Missed
 from builder_server.errors import CommandRefused
-from builder_server.scheduler import AGING
+from builder_server.scheduler import AGING, latest_retry
 from builder_server.store.schema import build, dependency, job, platform, queue, skipped
 from builder_server.store.waking import Woken
 
@@ -270,15 +270,19 @@ def leave_others(connection: sa.Connection, job_id: int, name: str) -> None:
     connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, queue.c.platform != name))
 
 
-_RIPE = sa.select(queue.c.platform).where(queue.c.not_before <= _NOW)  # DISTINCT would have SQLite read all queues
-_RIPEN = sa.update(queue).where(queue.c.not_before <= _NOW).values(not_before=None)
+_is_ripe = sa.or_(
+    queue.c.not_before <= _NOW, queue.c.not_before > sa.bindparam("latest", type_=queue.c.not_before.type)
+)
+_RIPE = sa.select(queue.c.platform).where(_is_ripe)  # DISTINCT would have SQLite read all queues
+_RIPEN = sa.update(queue).where(_is_ripe).values(not_before=None)
 _NEXT_RIPE = sa.select(sa.func.min(queue.c.not_before))
 
 
 def ripen(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | None:
-    """Let entries run whose time has come; return when the next one's does."""
-    if ripe := {*connection.scalars(_RIPE, {"now": now.ms})}:
-        connection.execute(_RIPEN, {"now": now.ms})
+    """Let entries run whose time has come, or was set by a clock that was ahead; return when the next one's does."""
+    values = {"now": now.ms, "latest": latest_retry(now).ms}
+    if ripe := {*connection.scalars(_RIPE, values)}:
+        connection.execute(_RIPEN, values)
         woken.platforms |= ripe
     found = connection.scalar(_NEXT_RIPE)
     return None if found is None else Instant(found)
