@@ -4,6 +4,7 @@ import enum
 import functools
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import field, frozen
@@ -51,8 +52,15 @@ class JobReference:
     name: str
     platform: str | None = None
 
+    @classmethod
+    def parse(cls, text: str) -> "JobReference":
+        """Read JOB or JOB@PLATFORM: what stands behind the last @ is the platform, and nothing there is any platform."""
+        name, at, platform = text.rpartition("@")
+        return cls(name=name, platform=platform or None) if at else cls(name=text)
+
     def __str__(self) -> str:
-        return self.name if self.platform is None else f"{self.name}@{self.platform}"
+        """Return what ``parse`` reads; a platform with an @ in its name can't be told so."""
+        return f"{self.name}@{self.platform or ''}" if self.platform or "@" in self.name else self.name
 
 
 @frozen(kw_only=True)
@@ -82,8 +90,9 @@ def _between(low: int, high: int, what: str) -> Any:
 class JobOptions:
     """How a job is run.
 
-    ``period`` counts where there is no ``cron``; beside one it is what the job shows to those who know no rules. With ``spread`` a period's runs lie at a place in it that the job's name
-    fixes. ``time_limit`` and ``max_silent`` are in milliseconds; None is the server's own limit, or none.
+    ``period`` counts where there is no ``cron``; beside one it is what the job shows to those who know no rules. With
+    ``spread`` a period's runs lie at a place in it that the job's name fixes. ``time_limit`` and ``max_silent`` are in
+    milliseconds; None is the server's own limit, or none.
     """
 
     numbered: ClassVar[bool] = True
@@ -130,6 +139,12 @@ class JobOptions:
         step = int(self.period.duration.total_seconds()) * 1000
         begin = spread_offset(name, step) if self.spread else start.ms
         return Instant(min(now.ms + step - (now.ms - begin) % step, NEVER.ms))
+
+    def runs(self, name: str, first: Instant, now: Instant) -> Iterator[Instant]:
+        """Yield the run that is planned first, which may be overdue, and those that come after it and after ``now``."""
+        while first < NEVER:
+            yield first
+            first = self.next_after(name, first, max(first, now))
 
     def classic_period(self, name: str, now: Instant) -> Period:
         """Return the period that a classic peer is shown."""

@@ -129,7 +129,7 @@ TRANSCRIPTS: dict[str, list[Step]] = {
     ],
     "somebody ends it": [
         BEGUN_AT_0,
-        (1, EndAsked(result=CANCELLED), [RecordAborted(result=CANCELLED)], Phase.RECORDING),
+        (1, EndAsked(result=CANCELLED, by="a:1"), [Reset(), RecordAborted(result=CANCELLED, by="a:1")], Phase.RECORDING),
         (2, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "somebody ends it when it has ended by itself": [
@@ -328,7 +328,7 @@ Outcome = tuple[list[Action], Phase | None] | None
 
 NEVER: Outcome = None
 IGNORED: Outcome = ([], None)
-ABORTS: Outcome = ([RecordAborted(result=CANCELLED)], Phase.RECORDING)
+ABORTS: Outcome = ([Reset(), RecordAborted(result=CANCELLED)], Phase.RECORDING)
 DISK: Outcome = ([ClearConsole(), DISK_LOSS], Phase.RETURNING)
 OURS: Outcome = ([OUR_LOSS], Phase.RETURNING)
 

@@ -141,13 +141,10 @@ PERIODS = click.Choice([period.value for period in Period])
 
 job_argument = click.argument("name", metavar="NAME", shell_complete=completes("jobs"))
 new_name_argument = click.argument("name", metavar="NAME", callback=by(name("job name")))
-period_option = click.option(
-    "--period",
-    type=PERIODS,
-    callback=by(Period),
-    default=Period.DAILY.value,
-    metavar="PERIOD",
-    help="How often: hourly, daily, weekly or never (only when executed).  [default: daily]",
+
+
+platform_option = click.option(
+    "--platform", metavar="PLATFORM", shell_complete=completes("platforms"), help="Only there.  [default: everywhere]"
 )
 
 
@@ -160,7 +157,10 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes or not is_terminal or config.settings().yes:
         return
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    answer = sys.stdin.buffer.readline()
+    if not answer.endswith(b"\n"):  # as after Ctrl-D
+        print(file=sys.stderr)
+    if answer.strip().lower() not in (b"y", b"yes"):
         raise NotConfirmed("nothing was changed")
 
 

@@ -88,9 +88,10 @@ class Detached:
 
 @frozen(kw_only=True)
 class EndAsked:
-    """It is to be ended: a limit was reached, or somebody wants it."""
+    """It is to be ended: a limit was reached, or somebody wants it; ``by`` says who."""
 
     result: Aborted
+    by: str | None = None
 
 
 @frozen
@@ -203,9 +204,10 @@ class Record:
 
 @frozen(kw_only=True)
 class RecordAborted:
-    """Write a record without artifacts, and make it durable: Recorded, or NotRunning."""
+    """Write a record without artifacts, and make it durable: Recorded, or NotRunning. ``by`` says who ended it."""
 
     result: Aborted
+    by: str | None = None
 
 
 @frozen(kw_only=True)
@@ -312,8 +314,9 @@ class Attempt:
             case (Phase.AWAY, TimeCame()):
                 return self._to(Phase.RETURNING, self._what_to_put_back())
 
-            case (Phase.TAKEN | Phase.RUNNING | Phase.AWAY, EndAsked(result=why)):
-                return self._abort(why)
+            case (Phase.TAKEN | Phase.RUNNING | Phase.AWAY, EndAsked(result=why, by=by)):
+                # the job is to be dead at once, and a long console takes a minute to be recorded
+                return (Reset(), *self._abort(why, by))
             case (Phase.TAKEN | Phase.RUNNING | Phase.AWAY, Stopping()):
                 self._stops = True
                 return self._return(LOST, counted=False)
@@ -356,9 +359,9 @@ class Attempt:
         self.wake_at = wake_at
         return actions
 
-    def _abort(self, result: Aborted) -> tuple[Action, ...]:
+    def _abort(self, result: Aborted, by: str | None = None) -> tuple[Action, ...]:
         self._put_back = None
-        return self._to(Phase.RECORDING, RecordAborted(result=result))
+        return self._to(Phase.RECORDING, RecordAborted(result=result, by=by))
 
     def _return(self, reason: Aborted, *, counted: bool = True, before: tuple[Action, ...] = ()) -> tuple[Action, ...]:
         self._put_back = PutBack(reason=reason, counted=counted)

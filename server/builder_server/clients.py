@@ -37,7 +37,7 @@ from builder_server.informer import Informer
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
-from builder_server.requests import Asked, Handlers, schedule
+from builder_server.requests import Asked, Handlers, builds, schedule
 from builder_server.shutdown import Shutdown
 from builder_server.store import Store, StoreError
 
@@ -53,7 +53,7 @@ MAX_FAILURE = 1000
 """Characters of a failure's text; it may repeat a name of any length that the client sent."""
 
 
-_HANDLERS: Handlers = {**schedule.HANDLERS}
+_HANDLERS: Handlers = {**schedule.HANDLERS, **builds.HANDLERS}
 
 
 @define(eq=False)
@@ -91,7 +91,9 @@ class ClientSession:
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._observe(uuid))
             case Request():
-                asked = Asked(channel=self.channel, peer=self.peer, store=self.store, now=self.now)
+                asked = Asked(
+                    channel=self.channel, peer=self.peer, store=self.store, attempts=self.attempts, now=self.now
+                )
                 with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
                     await _HANDLERS[type(command)](asked, command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))

@@ -63,13 +63,20 @@ class Recorder:
     def _repair(self, build: Build) -> console.Extent:
         return console.repair(make_build_dir(self.data_dir, build) / console.FILE_NAME, build.uuid)
 
-    async def finish(self, writer: ResultWriter, build: Build, end: ExecutionEnd, *, is_lost: bool) -> bool:
-        """Make a record durable, on the disk and then in the database; return False if it does not run any more."""
+    async def finish(
+        self, writer: ResultWriter, build: Build, end: ExecutionEnd, *, is_lost: bool, ended_by: str | None
+    ) -> bool:
+        """Make a record durable, on the disk and then in the database; return False if it does not run any more.
+
+        What the database keeps of the artifacts is put in before, since there may be a million of them.
+        """
         with trio.CancelScope(shield=True):  # bounded by the disk; half of it is of no use to anybody
             try:
                 await writer.commit()
+                for batch in writer.hashes.batches():
+                    await self.store.add_artifacts(build.uuid, batch)
                 recorded = await self.store.finish(
-                    build.uuid, end.finished, end.result, upload=self.upload, is_lost=is_lost
+                    build.uuid, end.finished, end.result, upload=self.upload, is_lost=is_lost, ended_by=ended_by
                 )
             except (OSError, StoreError):
                 await writer.discard()  # after a fault of ours it stays, since nobody knows what was recorded

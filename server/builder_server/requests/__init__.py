@@ -11,6 +11,7 @@ from attrs import frozen
 
 from builder.messages import Kind
 from builder.model import Instant
+from builder_server.attempts import Attempts
 from builder_server.memory import SharingChannel
 from builder_server.store import Store
 
@@ -22,6 +23,7 @@ class Asked:
     channel: SharingChannel
     peer: str
     store: Store
+    attempts: Attempts
     now: Callable[[], Instant]
 
 

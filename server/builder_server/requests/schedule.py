@@ -5,7 +5,7 @@ import itertools
 import trio
 
 from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
-from builder.model import NEVER, Instant, Job, ScriptJob
+from builder.model import Instant, Job, ScriptJob
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused
 from builder_server.names import check_job_name, check_package, check_platform_name, known
@@ -73,14 +73,8 @@ async def tell_runs(asked: Asked, request: NextRuns) -> None:
 
 
 def next_runs(found: PlannedJob, count: int, now: Instant) -> tuple[Instant, ...]:
-    """Return the next runs of a job, the one that is planned first; it may be overdue, the others come after ``now``."""
-    runs = [found.next_run] if found.next_run < NEVER else []
-    while runs and len(runs) < count:
-        following = found.options.next_after(found.job.name, found.next_run, max(runs[-1], now))
-        if following == NEVER:
-            break
-        runs.append(following)
-    return tuple(itertools.islice(runs, count))
+    """Return the next runs of a job, the one that is planned first."""
+    return tuple(itertools.islice(found.options.runs(found.job.name, found.next_run, now), count))
 
 
 async def _find(asked: Asked, name: str) -> PlannedJob:

@@ -9,7 +9,7 @@ from builder import codec
 from builder.history import Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result, ScriptJob
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
-from builder_server.store import dependencies, queues
+from builder_server.store import artifacts, dependencies, queues
 from builder_server.store.records import AfterLoss, Build, Taken, to_build, to_job
 from builder_server.store.schema import build, job, queue
 from builder_server.store.waking import Woken
@@ -42,7 +42,13 @@ _END = sa.update(build).where(build.c.uuid == sa.bindparam("ended"), build.c.sta
 
 
 def take(
-    connection: sa.Connection, owner: str, platform: str, uuid: UUID, now: Instant, expand: Expand | None
+    connection: sa.Connection,
+    owner: str,
+    platform: str,
+    uuid: UUID,
+    now: Instant,
+    expand: Expand | None,
+    worker: str | None,
 ) -> Taken:
     """Turn the first job of a queue that can run into a running build, creating the queue of a new platform."""
     match queues.is_dropped(connection, platform):
@@ -59,7 +65,9 @@ def take(
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(uuid=uuid, job=script_job, started=now, losses=row.losses)
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
-            connection.execute(sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner})
+            connection.execute(
+                sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner, "worker": worker}
+            )
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
         row = connection.execute(
@@ -81,15 +89,25 @@ def _values(taken: Build) -> dict[str, object]:
 
 
 def finish(
-    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, upload: bool, is_lost: bool
+    connection: sa.Connection,
+    woken: Woken,
+    uuid: UUID,
+    now: Instant,
+    result: Result,
+    *,
+    upload: bool,
+    is_lost: bool,
+    ended_by: str | None,
 ) -> bool:
     """Record the result of a running build, and queue what follows from it: those that wait for it, or itself again.
 
     Return False, and change nothing, if it does not run any more.
     """
     outcome = Outcome.LOST if is_lost else outcome_of(result)
-    if not _end(connection, uuid, now, result, outcome, state="finished", upload="pending" if upload else None):
+    state = "pending" if upload else None
+    if not _end(connection, uuid, now, result, outcome, state="finished", upload=state, ended_by=ended_by):
         return False
+    artifacts.conclude(connection, uuid)
     if outcome is Outcome.SUCCEEDED:
         _queue_dependants(connection, woken, uuid, now)
     elif outcome is Outcome.FAILED:
@@ -148,6 +166,7 @@ def lose(
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
     _end(connection, uuid, now, result, Outcome.LOST, state="lost")
+    artifacts.forget(connection, uuid)
     there = found.its_platform or found.platform  # the job may have been changed meanwhile
     if found.scheduled is not None and queues.is_dropped(connection, there) is False:
         due = now if found.due is None else Instant(found.due)
@@ -171,6 +190,7 @@ def _end(
     *,
     state: str,
     upload: str | None = None,
+    ended_by: str | None = None,
 ) -> bool:
     values = {
         "ended": str(uuid),
@@ -179,6 +199,7 @@ def _end(
         "result": codec.encode_result(result),
         "outcome": outcome.value,
         "upload": upload,
+        "ended_by": ended_by,
     }
     return connection.execute(_END, values).rowcount == 1
 
@@ -188,6 +209,16 @@ def running(connection: sa.Connection, owner: str) -> tuple[UUID, ...]:
     theirs = sa.or_(build.c.owner == owner, build.c.owner.is_(None))
     found = sa.select(build.c.uuid).where(build.c.state == "running", theirs).order_by(build.c.started)
     return tuple(UUID(uuid) for uuid in connection.scalars(found))
+
+
+_RUNNING = sa.select(build).where(build.c.state == "running").order_by(build.c.started)
+
+
+def find_running(connection: sa.Connection, name: str | None, begin: str, on_platform: str | None) -> tuple[Build, ...]:
+    """Return the running builds of a job, or else those whose uuid has that ``begin``; of one platform if that is named."""
+    running = _RUNNING if on_platform is None else _RUNNING.where(build.c.platform == on_platform)
+    wanted = build.c.name == name if name is not None else build.c.uuid.startswith(begin, autoescape=True)
+    return tuple(map(to_build, connection.execute(running.where(wanted))))
 
 
 def find(connection: sa.Connection, uuid: UUID) -> Build | None:

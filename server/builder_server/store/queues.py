@@ -265,6 +265,23 @@ def rank_again(connection: sa.Connection, job_id: int, priority: int) -> None:
     connection.execute(_RANK_AGAIN, {"moved": job_id, "priority": priority})
 
 
+_ENTRIES_OF = sa.select(queue.c.platform).where(queue.c.job_id == _MOVED).order_by(queue.c.platform)
+_ID_OF = sa.select(job.c.id).where(job.c.name == sa.bindparam("wanted"))
+
+
+def remove_job(connection: sa.Connection, name: str, on_platform: str | None) -> tuple[str, ...]:
+    """Take a job from the queues, or from one; return the platforms that had it there. Raises CommandRefused."""
+    job_id = connection.scalar(_ID_OF, {"wanted": name})
+    if job_id is None:
+        raise CommandRefused(f"unknown job {name}")
+    wanted = sa.true() if on_platform is None else queue.c.platform == on_platform
+    found = tuple(connection.scalars(_ENTRIES_OF.where(wanted), {"moved": job_id}))
+    if not found:
+        raise CommandRefused(f"{name} is in {'no queue' if on_platform is None else f'no queue of {on_platform}'}")
+    connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, wanted))
+    return found
+
+
 def leave_others(connection: sa.Connection, job_id: int, name: str) -> None:
     """Take a job from the queues of all platforms but one."""
     connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, queue.c.platform != name))

@@ -22,6 +22,16 @@ class Build:
     state: str = "running"
     finished: Instant | None = None
     result: Result | None = None
+    ended_by: str | None = None
+
+
+@frozen(kw_only=True)
+class StoredArtifact:
+    """What is kept of an artifact; ``sha256`` are the 32 bytes of its hash."""
+
+    path: str
+    size: int
+    sha256: bytes
 
 
 @frozen(kw_only=True)
@@ -132,4 +142,5 @@ def to_build(row: Any) -> Build:
         state=row.state,
         finished=None if row.finished is None else Instant(row.finished),
         result=None if row.result is None else codec.decode_result(row.result),
+        ended_by=row.ended_by,
     )

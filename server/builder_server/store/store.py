@@ -14,9 +14,9 @@ from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
-from builder_server.store import builds, info, keeping, legacy, queues, schedule, uploads
+from builder_server.store import artifacts, builds, info, keeping, legacy, queues, schedule, uploads
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, Kept, PlannedJob, Taken
+from builder_server.store.records import AfterLoss, Build, Due, Kept, PlannedJob, StoredArtifact, Taken
 from builder_server.store.waking import Waking, Woken
 
 T = TypeVar("T")
@@ -105,22 +105,37 @@ class Store:
 
     # --- builds ----------------------------------------------------------------------------------------------------
 
-    async def take(self, platform: str, uuid: UUID, now: Instant, expand: Expand | None) -> Taken:
+    async def take(
+        self, platform: str, uuid: UUID, now: Instant, expand: Expand | None, worker: str | None = None
+    ) -> Taken:
         """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
         does one for which it returns None. It may be called again for the same job.
         """
         return await self.database.write(
-            partial(builds.take, owner=self.owner, platform=platform, uuid=uuid, now=now, expand=expand)
+            partial(builds.take, owner=self.owner, platform=platform, uuid=uuid, now=now, expand=expand, worker=worker)
         )
 
-    async def finish(self, uuid: UUID, now: Instant, result: Result, *, upload: bool, is_lost: bool = False) -> bool:
+    async def finish(
+        self,
+        uuid: UUID,
+        now: Instant,
+        result: Result,
+        *,
+        upload: bool,
+        is_lost: bool = False,
+        ended_by: str | None = None,
+    ) -> bool:
         """Record the result of a running build, and queue what follows from it; False if it does not run any more.
 
-        ``is_lost``: the result is not the job's, but what the farm has to say of it.
+        ``is_lost``: the result is not the job's, but what the farm has to say of it. ``ended_by`` is who wanted its end.
         """
-        return await self._wake(builds.finish, uuid, now, result, upload=upload, is_lost=is_lost)
+        return await self._wake(builds.finish, uuid, now, result, upload=upload, is_lost=is_lost, ended_by=ended_by)
+
+    async def add_artifacts(self, uuid: UUID, found: Sequence[StoredArtifact]) -> None:
+        """Keep some more artifacts of a running build; once it is finished they are all."""
+        await self.database.write(partial(artifacts.add, uuid=uuid, found=found))
 
     async def lose(self, uuid: UUID, now: Instant, result: Result, *, count: bool) -> AfterLoss:
         """Take a running build from its worker: the job returns to the front of its queue.
@@ -132,6 +147,16 @@ class Store:
     async def running(self) -> tuple[UUID, ...]:
         """Return the builds of this server that are recorded as running, the oldest first."""
         return await self.database.read(partial(builds.running, owner=self.owner))
+
+    async def find_running(self, name: str | None, begin: str | None, on_platform: str | None) -> tuple[Build, ...]:
+        """Return the running builds of a job, or those whose uuid begins so; of one platform if that is named."""
+        return await self.database.read(
+            partial(builds.find_running, name=name, begin=begin or "", on_platform=on_platform)
+        )
+
+    async def dequeue(self, name: str, on_platform: str | None) -> tuple[str, ...]:
+        """Take a job from the queues, or from one; return the platforms that had it there. Raises CommandRefused."""
+        return await self.database.write(partial(queues.remove_job, name=name, on_platform=on_platform))
 
     async def find_build(self, uuid: UUID) -> Build | None:
         """Return a build of any state."""
