@@ -3,6 +3,7 @@
 import enum
 import functools
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +32,9 @@ MAX_LIMIT = 30 * 24 * 3600 * 1000
 _SPREAD_CYCLE = 2**32
 
 _RULES_KEPT = 1000
+
+_HAS_H = re.compile(r"\bh\b", re.IGNORECASE)
+"""Without it a rule means the same for all jobs."""
 
 
 class Missed(enum.Enum):
@@ -121,7 +125,7 @@ class JobOptions:
 
     def rule(self, name: str) -> "Rule | None":
         """Return the cron rule of a job of that name, or None if it has a period. Raises InvalidRule."""
-        return None if self.cron is None else _rule(self.cron, name)
+        return None if self.cron is None else _rule(self.cron, name if _HAS_H.search(self.cron.rule) else "")
 
     def next_after(self, name: str, start: Instant, now: Instant) -> Instant:
         """Return the first run later than ``now``: on the grid that ``start`` and the period make, or by its rule.
@@ -129,7 +133,7 @@ class JobOptions:
         Runs that were missed are not made up for one by one. NEVER where there is none.
         """
         if (rule := self.rule(name)) is not None:
-            return rule.next_after(now)
+            return _next_run(rule, now)
         if self.period.duration is None:
             return self.period.first_after(now)
         step = int(self.period.duration.total_seconds()) * 1000
@@ -153,6 +157,11 @@ def _rule(cron: Cron, name: str) -> "Rule":
     from builder.cron import Rule  # croniter, which whoever only passes options on need not wait for
 
     return Rule(text=cron.rule, zone=cron.zone, name=name)
+
+
+@functools.lru_cache(maxsize=_RULES_KEPT)
+def _next_run(rule: "Rule", now: Instant) -> Instant:
+    return rule.next_after(now)  # many jobs with the same rule are due together
 
 
 def spread_offset(name: str, step: int) -> int:

@@ -251,6 +251,25 @@ async def test_a_job_after_others(client: ScriptedPeer, server: LocalServer) -> 
     assert (await shown(client, "app")).awaited == after
 
 
+@pytest.mark.parametrize("left", [("lib",), ("lib", "tool")])
+async def test_what_a_paused_job_waited_for_is_not_forgotten(
+    client: ScriptedPeer, server: LocalServer, left: tuple[str, ...]
+) -> None:
+    after = (JobReference(name="lib"), JobReference(name="tool"))
+    await client.request(plan("lib"))
+    await client.request(plan("app", "p2", after=after, run_now=False, paused=True))
+    await build(server)
+    assert (await shown(client, "app")).awaited == after[1:]
+    still = tuple(JobReference(name=name) for name in left)
+    assert await client.request(ChangeJob(name="app", revision=1, options=JobOptions(after=still))) == [Success()]
+    found = await shown(client, "app")
+    if left == ("lib",):
+        assert (found.queued_on, found.awaited) == (("p2",), still)
+        assert server.query("select cause, cause_of from queue") == [("after", "lib")]
+    else:
+        assert (found.queued_on, found.awaited) == ((), after[1:])
+
+
 async def test_jobs_that_would_wait_for_each_other(client: ScriptedPeer) -> None:
     await client.request(plan("a"))
     await client.request(plan("b", after=(JobReference(name="a"),)))
@@ -283,6 +302,31 @@ async def test_a_job_that_fails_is_tried_again(client: ScriptedPeer, server: Loc
         ("first", 0, "failed"),
         ("retry", 1, "failed"),
     ]
+
+
+async def test_a_retry_that_a_clock_ahead_has_planned_does_not_wait_for_it(
+    client: ScriptedPeer, server: LocalServer, clock: Clock
+) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    clock.now = Instant(NOW.ms + 365 * 86_400_000)
+    await build(server, result=Exited(code=1))
+    clock.now = NOW
+    await do(server, schedule("nudge", platform="p3", period=Period.HOURLY))
+    await build(server)
+    assert server.query("select cause, retry from build where name = 'a' order by retry") == [
+        ("first", 0),
+        ("retry", 1),
+    ]
+
+
+async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    await build(server, result=Exited(code=1))
+    assert server.query("select cause, retry, not_before is null from queue") == [("retry", 1, 0)]
+    await do(server, Execute(name="a"))
+    assert server.query("select cause, retry, not_before is null from queue") == [("executed", 0, 1)]
+    await build(server, result=Exited(code=1))
+    assert server.query("select cause, retry from queue") == [("retry", 1)]
 
 
 # --- runs that are left out ----------------------------------------------------------------------------------------

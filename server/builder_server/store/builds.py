@@ -165,6 +165,7 @@ def lose(
             build.c.retry,
             build.c.cause,
             job.c.id.label("scheduled"),
+            job.c.platform.label("its_platform"),
         )
         .outerjoin(job, job.c.id == build.c.job_id)
         .where(build.c.uuid == str(uuid), build.c.state == "running")
@@ -176,15 +177,16 @@ def lose(
         return AfterLoss.TOO_MANY
     _end(connection, woken, uuid, now, result, Outcome.LOST, state="lost")
     artifacts.forget(connection, uuid)
-    if found.scheduled is not None and queues.is_dropped(connection, found.platform) is False:
+    there = found.its_platform or found.platform  # the job may have been changed meanwhile
+    if found.scheduled is not None and queues.is_dropped(connection, there) is False:
         due = now if found.due is None else Instant(found.due)
         is_again = not count and found.cause == Cause.LOST.value
         queues.move_to_front(
-            connection, woken, [found.platform], found.job_id,
+            connection, woken, [there], found.job_id,
             due=due, cause=Cause.LOST, cause_of=str(uuid), losses=losses, retry=found.retry,
             not_before=now.plus(PAUSE) if is_again else None,
         )  # fmt: skip
-        woken.platforms.add(found.platform)
+        woken.platforms.add(there)
         woken.schedule = is_again
     return AfterLoss.PUT_BACK
 

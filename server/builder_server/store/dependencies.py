@@ -28,6 +28,8 @@ _WAITED_FOR = (
     .where(job.c.name == sa.bindparam("waiting"))
 )
 
+_IS_WAITED_FOR = sa.select(dependency.c.job_id).where(dependency.c.on_job == sa.bindparam("name")).limit(1)
+
 _MEET = (
     sa.update(dependency)
     .where(
@@ -87,6 +89,8 @@ def replace(connection: sa.Connection, job_id: int, name: str, after: tuple[JobR
 
 
 def _check_cycles(connection: sa.Connection, name: str, after: Iterable[JobReference]) -> None:
+    if connection.scalar(_IS_WAITED_FOR, {"name": name}) is None:
+        return  # nobody can lead back to it: most jobs are new, and those before them may be many
     came_from = {each.name: name for each in after}
     left = deque(came_from)
     while left:
@@ -100,6 +104,14 @@ def _check_cycles(connection: sa.Connection, name: str, after: Iterable[JobRefer
             if on_job not in came_from:
                 came_from[on_job] = waiting
                 left.append(on_job)
+
+
+def take_met(connection: sa.Connection, job_id: int) -> bool:
+    """Return whether all that a job waits for has succeeded, as it may have while it was paused; it begins to wait again."""
+    if not all_of(connection, job_id) or unmet_of(connection, job_id):
+        return False
+    connection.execute(_BEGIN_AGAIN, {"ready": job_id})
+    return True
 
 
 def meet(connection: sa.Connection, name: str, platform: str) -> dict[int, str | None]:

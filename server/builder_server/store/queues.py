@@ -15,7 +15,7 @@ from builder.history import Cause, Skipped
 from builder.model import Instant
 from builder.planning import Missed
 from builder_server.errors import CommandRefused
-from builder_server.scheduler import AGING
+from builder_server.scheduler import AGING, latest_retry
 from builder_server.store.schema import build, dependency, job, platform, queue, skipped
 from builder_server.store.waking import Woken
 
@@ -135,6 +135,7 @@ _MOVE = (
         losses=sa.func.coalesce(_LOST, queue.c.losses),
         cause=_CAUSE,
         cause_of=_CAUSE_OF,
+        retry=_RETRY,
         not_before=_NOT_BEFORE,
     )
     .returning(*_ENTRY)
@@ -270,10 +271,10 @@ def move_to_front(
 ) -> None:
     """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given."""
     values = {"names": names, "moved": job_id, "lost": losses, "cause": cause.value, "cause_of": cause_of}
-    values["not_before"] = not_before and not_before.ms
+    values |= {"retry": retry, "not_before": not_before and not_before.ms}
     moved = connection.execute(_MOVE, values).all()
     if len(moved) < len(names):
-        moved = [*moved, *connection.execute(_ENTER_FIRST, values | {"due": due.ms, "retry": retry})]
+        moved = [*moved, *connection.execute(_ENTER_FIRST, values | {"due": due.ms})]
     woken.note_entries(What.QUEUED, moved)
 
 
@@ -311,13 +312,16 @@ def leave_others(connection: sa.Connection, woken: Woken, job_id: int, name: str
     woken.note_entries(What.REMOVED, connection.execute(others.returning(*_ENTRY)))
 
 
-_RIPEN = sa.update(queue).where(queue.c.not_before <= _NOW).values(not_before=None).returning(*_ENTRY)
+_is_ripe = sa.or_(
+    queue.c.not_before <= _NOW, queue.c.not_before > sa.bindparam("latest", type_=queue.c.not_before.type)
+)
+_RIPEN = sa.update(queue).where(_is_ripe).values(not_before=None).returning(*_ENTRY)
 _NEXT_RIPE = sa.select(sa.func.min(queue.c.not_before))
 
 
 def ripen(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | None:
-    """Let entries run whose time has come; return when the next one's does."""
-    ripe = connection.execute(_RIPEN, {"now": now.ms}).all()
+    """Let entries run whose time has come, or was set by a clock that was ahead; return when the next one's does."""
+    ripe = connection.execute(_RIPEN, {"now": now.ms, "latest": latest_retry(now).ms}).all()
     woken.platforms.update(name for _, name in ripe)
     woken.note_entries(What.QUEUED, ripe)
     found = connection.scalar(_NEXT_RIPE)

@@ -101,7 +101,10 @@ def change(
     dependencies.replace(connection, found.id, name, options.after)
     queues.rank_again(connection, found.id, options.priority)
     woken.note(What.SCHEDULED, job=name)
-    if before.paused and not options.paused:
+    is_ready = not options.paused and dependencies.take_met(connection, found.id)
+    if is_ready:
+        queues.enqueue_job(connection, woken, found.id, due=now, cause=Cause.AFTER, cause_of=options.after[0].name)
+    if is_ready or (before.paused and not options.paused):
         woken.platforms |= _platforms(connection, new or to_job(found))
 
 

@@ -17,7 +17,7 @@ from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
 from builder_server.store import artifacts, builds, info, keeping, legacy, queues, schedule, standing, uploads
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, Kept, PlannedJob, StoredArtifact, Taken
+from builder_server.store.records import AfterLoss, Build, Due, OldBuild, PlannedJob, StoredArtifact, Taken
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
@@ -195,7 +195,7 @@ class Store:
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 
-    async def unmeasured(self) -> list[Kept]:
+    async def unmeasured(self) -> list[OldBuild]:
         """Return builds that may go, and of which it is not known how many bytes their files take."""
         return await self.database.read(keeping.unmeasured)
 
@@ -203,15 +203,15 @@ class Store:
         """Note how many bytes the files of builds take."""
         await self.database.write(partial(keeping.measure, sizes=sizes))
 
-    async def older_than(self, before: Instant) -> list[Kept]:
+    async def older_than(self, before: Instant) -> list[OldBuild]:
         """Return builds that ended before a moment and may go, the oldest first; those that are to be uploaded may not."""
         return await self.database.read(partial(keeping.older_than, before=before))
 
-    async def beyond_count(self, most: int) -> list[Kept]:
+    async def beyond_count(self, most: int) -> list[OldBuild]:
         """Return builds that may go, of the jobs that have more than so many."""
         return await self.database.read(partial(keeping.beyond_count, most=most))
 
-    async def beyond_bytes(self, most: int) -> list[Kept]:
+    async def beyond_bytes(self, most: int) -> list[OldBuild]:
         """Return builds that may go, while all of them take more than so many bytes."""
         return await self.database.read(partial(keeping.beyond_bytes, most=most))
 
