@@ -4,7 +4,7 @@ import itertools
 
 import trio
 
-from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
+from builder.extension.schedule import ChangeJob, CheckJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.model import Instant, Job, ScriptJob
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused
@@ -63,6 +63,13 @@ async def show(asked: Asked, request: ShowJob) -> None:
     )
 
 
+async def check(asked: Asked, request: CheckJob) -> None:
+    """Have a job run twice."""
+    known(request.platform or "any", "execute failed: no such platform")
+    name = known(request.name, "execute failed: job not found")
+    await asked.store.execute(name, request.platform, asked.now(), asked.peer, is_check=True)
+
+
 async def tell_runs(asked: Asked, request: NextRuns) -> None:
     """Tell when a job will run."""
     request.check()
@@ -81,4 +88,4 @@ async def _find(asked: Asked, name: str) -> PlannedJob:
     return await asked.store.show(known(name, f"unknown job {name}"))
 
 
-HANDLERS: Handlers = {PlanJob: plan, ChangeJob: change, ShowJob: show, NextRuns: tell_runs}
+HANDLERS: Handlers = {PlanJob: plan, CheckJob: check, ChangeJob: change, ShowJob: show, NextRuns: tell_runs}

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from builder import codec
 from builder.extension.watching import What
-from builder.history import Cause, Outcome, outcome_of
+from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result, ScriptJob
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, queues
@@ -22,7 +22,7 @@ Expand = Callable[[OrbBuildJob], ScriptJob | None]
 _FIRST = (
     sa.select(
         queue.c.id.label("entry"), queue.c.position, queue.c.losses, queue.c.due, queue.c.cause, queue.c.cause_of,
-        queue.c.retry, job,
+        queue.c.retry, queue.c.check_of, job,
     )
     .join(job, job.c.id == queue.c.job_id)
     .where(queue.c.platform == sa.bindparam("wanted"), queue.c.not_before.is_(None), ~job.c.paused)
@@ -37,12 +37,14 @@ _RETRIES = (
     .join(job, job.c.id == build.c.job_id)
     .where(build.c.uuid == sa.bindparam("wanted"))
 )
+_EXISTS = sa.select(sa.literal(1)).select_from(job).where(job.c.id == sa.bindparam("wanted"))
+_JUDGE = sa.update(build).where(build.c.uuid == sa.bindparam("judged")).values(verdict=sa.bindparam("said"))
 _FIND = sa.select(build).where(build.c.uuid == sa.bindparam("wanted"))
 
 _END = (
     sa.update(build)
     .where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running")
-    .returning(build.c.name, build.c.platform)
+    .returning(build.c.name, build.c.platform, build.c.job_id, build.c.check_of)
 )
 
 
@@ -71,6 +73,7 @@ def take(
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(uuid=uuid, job=script_job, started=now, losses=row.losses)
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
+            why["check_of"] = row.check_of
             connection.execute(
                 sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner, "worker": worker}
             )
@@ -118,11 +121,32 @@ def finish(
     if ended is None:
         return False
     artifacts.conclude(connection, uuid)
-    if outcome is Outcome.SUCCEEDED:
+    if ended.check_of is not None:
+        _check(connection, woken, uuid, ended, outcome, now)
+    if outcome is Outcome.SUCCEEDED and not ended.check_of:  # the run before has woken them
         _queue_dependants(connection, woken, ended, now)
     elif outcome is Outcome.FAILED:
         _queue_retry(connection, woken, uuid, now)
     return True
+
+
+def _check(connection: sa.Connection, woken: Woken, uuid: UUID, ended: Any, outcome: Outcome, now: Instant) -> None:
+    """Queue the second run of a check, or compare it with the first. A run that did not succeed ends the check."""
+    if outcome is not Outcome.SUCCEEDED:
+        return
+    if not ended.check_of:
+        if queues.is_dropped(connection, ended.platform) is False and connection.scalar(
+            _EXISTS, {"wanted": ended.job_id}
+        ):
+            queues.move_to_front(
+                connection, woken, [ended.platform], ended.job_id,
+                due=now, cause=Cause.CHECK, cause_of=str(uuid), check_of=str(uuid),
+            )  # fmt: skip
+            woken.platforms.add(ended.platform)
+        return
+    differing = artifacts.first_difference(connection, UUID(ended.check_of), uuid)
+    verdict = REPRODUCIBLE if differing is None else f"{DIFFERS}{differing}"
+    connection.execute(_JUDGE, [{"judged": each, "said": verdict} for each in (ended.check_of, str(uuid))])
 
 
 def _queue_dependants(connection: sa.Connection, woken: Woken, ended: Any, now: Instant) -> None:
@@ -164,6 +188,7 @@ def lose(
             build.c.due,
             build.c.retry,
             build.c.cause,
+            build.c.check_of,
             job.c.id.label("scheduled"),
             job.c.platform.label("its_platform"),
         )
@@ -184,7 +209,7 @@ def lose(
         queues.move_to_front(
             connection, woken, [there], found.job_id,
             due=due, cause=Cause.LOST, cause_of=str(uuid), losses=losses, retry=found.retry,
-            not_before=now.plus(PAUSE) if is_again else None,
+            not_before=now.plus(PAUSE) if is_again else None, check_of=found.check_of,
         )  # fmt: skip
         woken.platforms.add(there)
         woken.schedule = is_again

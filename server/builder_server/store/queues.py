@@ -96,7 +96,7 @@ _NAME = sa.literal_column("(SELECT job.name FROM job WHERE job.id = queue.job_id
 _ENTRY = (_NAME.label("name"), queue.c.platform)
 """What a change of entries returns for those who watch."""
 
-_COLUMNS = ("platform", "job_id", "position", "losses", "due", "cause", "cause_of", "retry", "not_before")
+_COLUMNS = ("platform", "job_id", "position", "losses", "due", "cause", "cause_of", "retry", "not_before", "check_of")
 
 
 def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> ReturningInsert[tuple[str, str]]:
@@ -116,6 +116,7 @@ _CAUSE = sa.bindparam("cause", type_=queue.c.cause.type)
 _CAUSE_OF = sa.bindparam("cause_of", type_=queue.c.cause_of.type)
 _RETRY = sa.bindparam("retry", type_=queue.c.retry.type)
 _NOT_BEFORE = sa.bindparam("not_before", type_=queue.c.not_before.type)
+_CHECK_OF = sa.bindparam("check_of", type_=queue.c.check_of.type)
 _NOW = sa.bindparam("now", type_=job.c.next_run.type)
 _MISSED_BEFORE = sa.bindparam("missed_before", type_=job.c.next_run.type)
 
@@ -137,19 +138,20 @@ _MOVE = (
         cause_of=_CAUSE_OF,
         retry=_RETRY,
         not_before=_NOT_BEFORE,
+        check_of=_CHECK_OF,
     )
     .returning(*_ENTRY)
 )
 _ENTER_FIRST = _insert(
     platform.c.name, _MOVED, _first_of(platform.c.name), sa.func.coalesce(_LOST, 0), _DUE, _CAUSE, _CAUSE_OF, _RETRY,
-    _NOT_BEFORE, where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
+    _NOT_BEFORE, _CHECK_OF, where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
 )  # fmt: skip
 _last = sa.alias(queue)
 _ENTER_LAST = _insert(
     platform.c.name, _MOVED,
     sa.select(sa.func.coalesce(sa.func.max(_last.c.position), 0) + 1)
     .where(_last.c.platform == platform.c.name).scalar_subquery(),
-    sa.literal(0), sa.null(), sa.literal(Cause.DUE.value), sa.null(), sa.literal(0), sa.null(),
+    sa.literal(0), sa.null(), sa.literal(Cause.DUE.value), sa.null(), sa.literal(0), sa.null(), sa.null(),
     where=(platform.c.name == sa.bindparam("name"), ~_is_queued(_MOVED)),
 )  # fmt: skip
 
@@ -175,7 +177,7 @@ def _enqueue(
     cause_of = _CAUSE_OF if cause is _CAUSE else sa.null()
     entry = sa.select(
         platform.c.name, job.c.id, position, sa.literal(0), due, cause, cause_of, retry,
-        sa.null() if not_before is None else not_before,
+        sa.null() if not_before is None else not_before, sa.null(),
     )  # fmt: skip
     found = entry.join_from(job, platform, can_run).where(~_is_queued(job.c.id), which)
     return sa.insert(queue).from_select(_COLUMNS, found).returning(*_ENTRY)
@@ -268,10 +270,14 @@ def move_to_front(
     losses: int | None = None,
     retry: int = 0,
     not_before: Instant | None = None,
+    check_of: str | None = None,
 ) -> None:
-    """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given."""
+    """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given.
+
+    ``check_of`` is the build that the run is compared with, empty for one that is run to be compared.
+    """
     values = {"names": names, "moved": job_id, "lost": losses, "cause": cause.value, "cause_of": cause_of}
-    values |= {"retry": retry, "not_before": not_before and not_before.ms}
+    values |= {"retry": retry, "not_before": not_before and not_before.ms, "check_of": check_of}
     moved = connection.execute(_MOVE, values).all()
     if len(moved) < len(names):
         moved = [*moved, *connection.execute(_ENTER_FIRST, values | {"due": due.ms})]

@@ -84,9 +84,14 @@ class Store:
         """Set a job's next run, and its period if given. Raises CommandRefused."""
         await self._wake(schedule.reschedule, name, next_run, period)
 
-    async def execute(self, name: str, on_platform: str | None, now: Instant, by: str) -> None:
-        """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
-        await self._wake(schedule.execute, name, on_platform, now, by)
+    async def execute(
+        self, name: str, on_platform: str | None, now: Instant, by: str, *, is_check: bool = False
+    ) -> None:
+        """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused.
+
+        ``is_check``: it runs twice, and the artifacts are compared.
+        """
+        await self._wake(schedule.execute, name, on_platform, now, by, is_check=is_check)
 
     async def queue_due(self, now: Instant, missed_before: Instant | None = None) -> Due:
         """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.

@@ -36,6 +36,7 @@ def _columns() -> dict[str, list[sa.Column[object]]]:
             sa.Column("cause_of", sa.Text),
             sa.Column("retry", sa.Integer, nullable=False, server_default=sa.text("0")),
             sa.Column("not_before", WIDE),
+            sa.Column("check_of", sa.Text),
         ],
         "build": [
             sa.Column("due", WIDE),
@@ -48,6 +49,8 @@ def _columns() -> dict[str, list[sa.Column[object]]]:
             sa.Column("artifacts", WIDE),
             sa.Column("artifact_bytes", WIDE),
             sa.Column("main_hash", sa.Text),
+            sa.Column("check_of", sa.Text),
+            sa.Column("verdict", sa.Text),
             sa.Column("size", WIDE),
         ],
     }
