@@ -174,11 +174,11 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
 
 
 def lose(
-    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool
+    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool
 ) -> AfterLoss:
     """Take a running build from its worker: the job returns to the front of its queue.
 
-    Where nobody is to blame it may return for ever; from the second time on it lets others go first.
+    With ``may_pause``, where nobody is to blame, it may return for ever: from the second time on it lets others go first.
     """
     found = connection.execute(
         sa.select(
@@ -205,7 +205,7 @@ def lose(
     there = found.its_platform or found.platform  # the job may have been changed meanwhile
     if found.scheduled is not None and queues.is_dropped(connection, there) is False:
         due = now if found.due is None else Instant(found.due)
-        is_again = not count and found.cause == Cause.LOST.value
+        is_again = may_pause and found.cause == Cause.LOST.value
         queues.move_to_front(
             connection, woken, [there], found.job_id,
             due=due, cause=Cause.LOST, cause_of=str(uuid), losses=losses, retry=found.retry,

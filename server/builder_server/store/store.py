@@ -142,12 +142,16 @@ class Store:
         """Keep some more artifacts of a running build; once it is finished they are all."""
         await self.database.write(partial(artifacts.add, uuid=uuid, found=found))
 
-    async def lose(self, uuid: UUID, now: Instant, result: Result, *, count: bool) -> AfterLoss:
+    async def lose(
+        self, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool = False
+    ) -> AfterLoss:
         """Take a running build from its worker: the job returns to the front of its queue.
+
+        With ``may_pause`` it waits there for a moment, if the attempt before was lost as well.
 
         ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt.
         """
-        return await self._wake(builds.lose, uuid, now, result, count=count)
+        return await self._wake(builds.lose, uuid, now, result, count=count, may_pause=may_pause)
 
     async def running(self) -> tuple[UUID, ...]:
         """Return the builds of this server that are recorded as running, the oldest first."""
