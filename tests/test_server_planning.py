@@ -270,6 +270,30 @@ async def test_what_a_paused_job_waited_for_is_not_forgotten(
         assert (found.queued_on, found.awaited) == ((), after[1:])
 
 
+@pytest.mark.parametrize("others", [False, True])
+async def test_an_orb_build_after_another_is_built_where_that_succeeded(
+    client: ScriptedPeer, server: LocalServer, *, others: bool
+) -> None:
+    for platform in ("p1", "p2"):
+        await do(server, schedule(f"script-{platform}", platform))
+        await build(server, platform)
+        (server.config_dir / f"orb-build.template.{platform}").write_text("%%OPAM_PACKAGE%%")
+    lib, app = (OrbBuildJob(name=name, opam_package=name) for name in ("lib", "app"))
+    await client.request(PlanJob(job=lib, options=JobOptions(), run_now=True))
+    after = (JobReference(name="lib"), *((JobReference(name="script-p1"),) if others else ()))
+    await client.request(PlanJob(job=app, options=JobOptions(after=after), run_now=False))
+    await build(server, "p2")
+    if others:
+        assert await queues(server) == {"p1": ["lib"], "p2": []}
+        await do(server, Execute(name="script-p1"))
+        await build(server)
+        assert await queues(server) == {"p1": ["lib", "app"], "p2": ["app"]}
+    else:
+        assert await queues(server) == {"p1": ["lib"], "p2": ["app"]}
+        await build(server, "p1")
+        assert await queues(server) == {"p1": ["app"], "p2": ["app"]}
+
+
 async def test_jobs_that_would_wait_for_each_other(client: ScriptedPeer) -> None:
     await client.request(plan("a"))
     await client.request(plan("b", after=(JobReference(name="a"),)))

@@ -151,7 +151,9 @@ def _check(connection: sa.Connection, woken: Woken, uuid: UUID, ended: Any, outc
 
 def _queue_dependants(connection: sa.Connection, woken: Woken, ended: Any, now: Instant) -> None:
     for job_id, wanted in dependencies.meet(connection, ended.name, ended.platform).items():
-        queues.enqueue_job(connection, woken, job_id, due=now, cause=Cause.AFTER, cause_of=ended.name)
+        queues.enqueue_job(
+            connection, woken, job_id, on_platform=wanted, due=now, cause=Cause.AFTER, cause_of=ended.name
+        )
         woken.platforms |= {wanted} if wanted is not None else {*queues.platforms(connection)}
 
 

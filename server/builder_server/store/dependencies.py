@@ -38,8 +38,18 @@ _MEET = (
     .values(is_met=True)
 )
 _others = sa.alias(dependency)
+_first = sa.alias(job)
+_count = sa.select(sa.func.count()).where(_others.c.job_id == job.c.id).scalar_subquery()
+# An orb build after another one alone is built where that has succeeded, and not everywhere for each success.
+_goes_along = sa.and_(
+    _count == 1,
+    dependency.c.on_platform == _ANY,
+    sa.exists().where(_first.c.name == dependency.c.on_job, _first.c.platform.is_(None)),
+)
 _READY = (
-    sa.select(job.c.id, job.c.platform)
+    sa.select(
+        job.c.id, sa.case((sa.and_(job.c.platform.is_(None), _goes_along), sa.bindparam("there")), else_=job.c.platform)
+    )
     .join(dependency, dependency.c.job_id == job.c.id)
     .where(
         dependency.c.on_job == sa.bindparam("succeeded"),
@@ -115,12 +125,13 @@ def take_met(connection: sa.Connection, job_id: int) -> bool:
 
 
 def meet(connection: sa.Connection, name: str, platform: str) -> dict[int, str | None]:
-    """Note that a job has succeeded on a platform; return the jobs that have waited for that last, with their platforms.
+    """Note that a job has succeeded on a platform; return the jobs that have waited for that last, which begin to wait again.
 
-    Those begin to wait again.
+    With each is the platform where it is to run; None: everywhere.
     """
-    connection.execute(_MEET, {"succeeded": name, "there": platform})
-    ready = {row.id: row.platform for row in connection.execute(_READY, {"succeeded": name})}
+    succeeded = {"succeeded": name, "there": platform}
+    connection.execute(_MEET, succeeded)
+    ready: dict[int, str | None] = dict(connection.execute(_READY, succeeded).all())
     if ready:
         connection.execute(_BEGIN_AGAIN, [{"ready": job_id} for job_id in ready])
     return ready

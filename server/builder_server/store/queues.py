@@ -183,7 +183,8 @@ def _enqueue(
     return sa.insert(queue).from_select(_COLUMNS, found).returning(*_ENTRY)
 
 
-_ENQUEUE_JOB = _enqueue(job.c.id == _MOVED, due=_DUE)
+_there = sa.bindparam("there", type_=platform.c.name.type)
+_ENQUEUE_JOB = _enqueue(sa.and_(job.c.id == _MOVED, sa.or_(_there.is_(None), platform.c.name == _there)), due=_DUE)
 _ENQUEUE_ALL = _enqueue(
     sa.and_(platform.c.name == sa.bindparam("name"), ~sa.exists().where(dependency.c.job_id == job.c.id)), due=_DUE
 )
@@ -220,10 +221,17 @@ _SKIP_DUE = [
 
 
 def enqueue_job(
-    connection: sa.Connection, woken: Woken, job_id: int, *, due: Instant, cause: Cause, cause_of: str | None = None
+    connection: sa.Connection,
+    woken: Woken,
+    job_id: int,
+    *,
+    due: Instant,
+    cause: Cause,
+    cause_of: str | None = None,
+    on_platform: str | None = None,
 ) -> None:
-    """Put a job into the queue of its platform, an orb-build job into every queue, unless it is there already."""
-    values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of}
+    """Put a job into the queue of its platform, an orb-build job into every queue or one, unless it is there already."""
+    values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of, "there": on_platform}
     woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_JOB, values))
 
 
