@@ -151,6 +151,7 @@ period_option = click.option(
 )
 
 
+build_argument = click.argument("build", metavar="ID", callback=by(words.parse_id), shell_complete=completes("running"))
 platform_option = click.option(
     "--platform", metavar="PLATFORM", shell_complete=completes("platforms"), help="Only there.  [default: everywhere]"
 )

@@ -80,15 +80,17 @@ class Remote:
         """
         return list(self.stream(request, what=what))
 
-    def stream(self, request: Request, *, what: str, on_wait: Callable[[], None] = _nothing) -> Iterator[Message]:
-        """Yield the replies as they come."""
+    def stream(
+        self, request: Request, *, what: str, on_wait: Callable[[], None] = _nothing, is_endless: bool = False
+    ) -> Iterator[Message]:
+        """Yield the replies as they come. ``on_wait`` as in ``observe``; ``is_endless``: without its deadline, too."""
         with contextlib.closing(self._connect()) as link:
             link.send(Hello(role=Role.CLIENT, version=VERSION))
             try:
                 link.receive()
             except ConnectionLost as error:
                 raise TooOld(f"{self} speaks only the classic protocol, which has no {what}") from error
-            yield from link.ask(request, self.reply_timeout, on_wait)
+            yield from link.ask(request, None if is_endless else self.reply_timeout, on_wait)
 
     def _exchange(
         self, command: Message, *, reply_timeout: float | None, on_wait: Callable[[], None] = _nothing
