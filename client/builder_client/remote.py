@@ -80,10 +80,12 @@ class Remote:
         """
         return list(self.stream(request, what=what))
 
-    def stream(self, request: Request, *, what: str, on_wait: Callable[[], None] = _nothing) -> Iterator[Message]:
-        """Yield the replies as they come."""
+    def stream(
+        self, request: Request, *, what: str, on_wait: Callable[[], None] = _nothing, is_endless: bool = False
+    ) -> Iterator[Message]:
+        """Yield the replies as they come. ``on_wait`` as in ``observe``; ``is_endless``: without its deadline, too."""
         with self._link(what) as link:
-            yield from link.ask(request, self.reply_timeout, on_wait)
+            yield from link.ask(request, None if is_endless else self.reply_timeout, on_wait)
 
     @contextlib.contextmanager
     def requests(self, *, what: str) -> Iterator[Callable[[Request], list[Message]]]:

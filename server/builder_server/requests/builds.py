@@ -4,12 +4,41 @@ import itertools
 import re
 from uuid import UUID
 
-from builder.extension.builds import BuildCancelled, CancelBuilds, Dequeue, Dequeued
+import trio
+
+from builder import execution
+from builder.extension.builds import (
+    ArtifactEntry,
+    ArtifactsListed,
+    ArtifactsPiece,
+    BuildCancelled,
+    BuildShown,
+    CancelBuilds,
+    Dequeue,
+    Dequeued,
+    FetchArtifacts,
+    HistoryEntry,
+    HistoryShown,
+    ListArtifacts,
+    ShowBuild,
+    ShowHistory,
+)
 from builder.model import printable
+from builder_server import console
 from builder_server.errors import CommandRefused
 from builder_server.names import known
 from builder_server.requests import Asked, Handlers
+from builder_server.results import FILE_NAME, build_dir, directory_of
 from builder_server.store import Build
+
+PIECE = 256 * 1024
+"""Bytes of artifacts that are sent at once."""
+
+PIECE_TIMEOUT = 300.0
+"""Seconds in which a client takes such a piece."""
+
+MAX_TEXTS = 1024 * 1024
+"""Characters of the results of a page: each may have 64 KiB."""
 
 MAX_NAMED = 5
 """Most builds that an error names."""
@@ -64,4 +93,70 @@ async def dequeue(asked: Asked, request: Dequeue) -> None:
     await asked.channel.send(Dequeued(platforms=await asked.store.dequeue(name, request.platform)))
 
 
-HANDLERS: Handlers = {CancelBuilds: cancel, Dequeue: dequeue}
+async def show_history(asked: Asked, request: ShowHistory) -> None:
+    """Tell a page of the history."""
+    request.check()
+    entries: list[HistoryEntry] = []
+    size = 0
+    for entry in await asked.store.history(request):
+        size += len(str(entry.result))
+        if entries and size > MAX_TEXTS:
+            break
+        entries.append(entry)
+    await asked.channel.send(HistoryShown(entries=tuple(entries)))
+
+
+async def show(asked: Asked, request: ShowBuild) -> None:
+    """Tell of a build."""
+    begin = begin_of(request.target)
+    found = () if begin is None else await asked.store.find_builds(begin, MAX_NAMED + 1)
+    if not found:
+        raise CommandRefused(f"no build has a uuid that begins with {request.target}")
+    if len(found) > 1:
+        raise ambiguous(request.target, [entry.uuid for entry in found if entry.uuid])
+    (entry,) = found
+    assert entry.uuid, "it is a build"
+    directory = directory_of(asked.attempts.recorder.data_dir, entry.name, entry.uuid)
+
+    def look() -> BuildShown:
+        path = directory / console.FILE_NAME
+        size = path.stat().st_size if path.exists() else None
+        return BuildShown(entry=entry, has_record=(directory / FILE_NAME).exists(), console_size=size)
+
+    await asked.channel.send(await trio.to_thread.run_sync(look))
+
+
+async def list_artifacts(asked: Asked, request: ListArtifacts) -> None:
+    """Tell a page of the artifacts of a build."""
+    request.check()
+    found = await asked.store.list_artifacts(request.uuid, request.behind, request.count)
+    artifacts = tuple(ArtifactEntry(path=each.path, size=each.size, sha256=each.sha256) for each in found)
+    await asked.channel.send(ArtifactsListed(artifacts=artifacts))
+
+
+async def fetch(asked: Asked, request: FetchArtifacts) -> None:
+    """Send the artifacts of a build."""
+    build = await asked.store.find_build(request.uuid)
+    if build is None:
+        raise CommandRefused(f"there is no build {request.uuid}")
+    path = build_dir(asked.attempts.recorder.data_dir, build) / FILE_NAME
+    try:
+        file = await trio.to_thread.run_sync(path.open, "rb")
+    except FileNotFoundError as error:
+        why = "it runs" if build.state == "running" else "they were uploaded or removed, or it has none"
+        raise CommandRefused(f"the server has no artifacts of {request.uuid}: {why}") from error
+    with file:
+        file.seek(await trio.to_thread.run_sync(execution.artifacts_offset, file))
+        while data := await trio.to_thread.run_sync(file.read, PIECE):
+            with trio.fail_after(PIECE_TIMEOUT):
+                await asked.channel.send(ArtifactsPiece(data=data))
+
+
+HANDLERS: Handlers = {
+    CancelBuilds: cancel,
+    Dequeue: dequeue,
+    ShowHistory: show_history,
+    ShowBuild: show,
+    ListArtifacts: list_artifacts,
+    FetchArtifacts: fetch,
+}

@@ -130,7 +130,10 @@ build = Table(
     Index("build_started", "started"),
     Index("build_size", "state", "size"),
     Index("build_job", "name", "platform", "started"),
-    Index("build_outcome", "name", "platform", "outcome", "started"),  # the newest that succeeded
+    Index("build_name", "name", "started"),
+    Index("build_platform", "platform", "started"),
+    Index("build_outcome", "outcome", "started"),
+    Index("build_success", "name", "platform", "outcome", "started"),  # the newest that succeeded
     Index("build_finished", "finished"),
 )
 

@@ -9,13 +9,25 @@ from uuid import UUID
 import sqlalchemy as sa
 from attrs import define, field
 
+from builder.extension.builds import HistoryEntry, ShowHistory
 from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
-from builder_server.store import artifacts, builds, info, keeping, legacy, queues, schedule, standing, uploads
+from builder_server.store import (
+    artifacts,
+    builds,
+    history,
+    info,
+    keeping,
+    legacy,
+    queues,
+    schedule,
+    standing,
+    uploads,
+)
 from builder_server.store.builds import Expand
 from builder_server.store.records import AfterLoss, Build, Due, OldBuild, PlannedJob, StoredArtifact, Taken
 from builder_server.store.standing import Standing
@@ -170,6 +182,18 @@ class Store:
     async def find_build(self, uuid: UUID) -> Build | None:
         """Return a build of any state."""
         return await self.database.read(partial(builds.find, uuid=uuid))
+
+    async def history(self, asked: ShowHistory) -> tuple[HistoryEntry, ...]:
+        """Return builds and runs that were left out, the newest first."""
+        return await self.database.read(partial(history.page, asked=asked))
+
+    async def find_builds(self, begin: str, most: int) -> tuple[HistoryEntry, ...]:
+        """Return builds of any state whose uuid begins so, at most so many."""
+        return await self.database.read(partial(history.find, begin=begin, most=most))
+
+    async def list_artifacts(self, uuid: UUID, behind: str, count: int) -> tuple[StoredArtifact, ...]:
+        """Return the next artifacts of a build behind a path, in the order of the bytes of their paths."""
+        return await self.database.read(partial(artifacts.page, uuid=uuid, after=behind, count=count))
 
     # --- everything ------------------------------------------------------------------------------------------------
 
