@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,7 +14,7 @@ from builder.extension import VERSION
 from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.framing import frame
 from builder.messages import Execute, Failure, Hello, Message, Role, Success, Unschedule
-from builder.model import Exited, Instant, OrbBuildJob, Period
+from builder.model import Aborted, Exited, Instant, OrbBuildJob, Period
 from builder.planning import Cron, JobOptions, JobReference, Missed
 
 NOW = Instant(1_795_194_796_123)  # 2026-11-20T17:13:16.123Z
@@ -239,6 +240,20 @@ async def test_a_job_that_fails_is_tried_again(client: ScriptedPeer, server: Loc
         ("first", 0, "failed"),
         ("retry", 1, "failed"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"), [({"time_limit": 50}, "timeout"), ({"max_silent": 50}, "silent for 0.05 s")]
+)
+async def test_limits_of_a_job_hold_for_classic_workers(
+    client: ScriptedPeer, server: LocalServer, limits: dict[str, Any], reason: str
+) -> None:
+    await client.request(plan("a", **limits))
+    async with take_job(server) as taken:
+        assert await taken.peer.wait_end() == "reset"
+    assert server.execution("a", taken.uuid).result == Aborted(message=reason)
+    assert server.query("select outcome from build") == [("aborted",)]
+    assert await queues(server) == {"p1": []}
 
 
 # --- runs that are left out ----------------------------------------------------------------------------------------
