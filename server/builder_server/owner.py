@@ -7,6 +7,7 @@ build is left out.
 
 import errno
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from uuid import UUID
@@ -60,6 +61,11 @@ logger = logging.getLogger(__name__)
 
 MAX_CONSOLE = 4 * GIB
 """Most bytes of a console on the disk: a job in a loop could otherwise fill it. Our worker's own limit is lower."""
+
+
+def _seconds(limit: int | None) -> float:
+    """Return a limit in milliseconds in seconds; endless is what has none."""
+    return math.inf if limit is None else limit / 1000
 
 
 @define(eq=False)
@@ -193,6 +199,8 @@ class Owner:
             taken = await self.recorder.store.take(platform, self.uuid, started, expand, worker=self.worker)
             self.build = taken.build
             self._may_be_taken = taken.build is not None
+            if taken.build:
+                self.attempt.tighten(_seconds(taken.build.time_limit), _seconds(taken.build.max_silent))
             return taken
 
         try:
