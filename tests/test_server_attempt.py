@@ -501,10 +501,8 @@ def test_a_job_that_says_nothing() -> None:
 
 
 def test_a_job_that_speaks_has_its_time_limit() -> None:
-    steps: list[Step] = [BEGUN_AT_0]
-    for now in range(9, 100, 9):
-        steps.append((now, LINES, [APPEND], Phase.RUNNING))
-    found = with_limits(1000, 10, steps)
+    speaking: list[Step] = [(now, LINES, [APPEND], Phase.RUNNING) for now in range(9, 100, 9)]
+    found = with_limits(1000, 10, [BEGUN_AT_0, *speaking])
     assert found.wake_at == LIMIT
     assert found.is_overdue(LIMIT)
     assert found.handle(TimeCame(), LIMIT) == (RecordAborted(result=TIMEOUT),)
