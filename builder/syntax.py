@@ -27,7 +27,7 @@ from uuid import UUID
 import attrs
 from attrs import frozen
 
-from builder import der
+from builder import asn1, der
 from builder.errors import ProtocolError
 from builder.model import NO_PLATFORM, Artifact, Instant, ScriptJob, raw, text
 from builder.times import decode_time, encode_time
@@ -75,8 +75,7 @@ _TYPES: dict[str, Node] = {
 
 @functools.cache
 def _coder(name: str, syntax: Syntax, tag: int | None) -> Any:
-    import asn1tools  # 100 ms, which `--help` and whoever speaks to nobody should not wait for
-
+    asn1tools = asn1.load()  # 70 ms, which `--help` and whoever speaks to nobody should not wait for
     node = copy.deepcopy(syntax.node if tag is None else syntax.tagged(tag))  # the compiler writes into it
     module = {"types": {**copy.deepcopy(_TYPES), name: node}, "tags": "EXPLICIT", "extensibility-implied": False}
     module |= {"imports": {}, "values": {}, "object-classes": {}, "object-sets": {}}
@@ -95,12 +94,10 @@ def decode(name: str, syntax: Syntax, data: bytes, *, max_elements: int, tag: in
     """Return the value of exactly these bytes. Raises ProtocolError for any others; ``name`` is what it calls them."""
     der.check(data, max_elements=max_elements)
     coder = _coder(name, syntax, tag)
-    import asn1tools
-
     try:
         value = coder.decode(name, data)
         canonical = coder.encode(name, value)
-    except asn1tools.Error as error:
+    except asn1.load().Error as error:
         # its message names the path of types and the offset: of use in a log, on one line
         raise ProtocolError(f"malformed {name}: {' '.join(str(error).split())[:200]}") from error
     if canonical != data:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from attrs import define, field
-from farm import DEADLINE, Server, eventually
+from farm import DEADLINE, Reachable, eventually
 from scripted import build, do, schedule
 
 from builder import execution
@@ -161,13 +161,13 @@ def _in_thread(listener: socketserver.BaseServer) -> Iterator[None]:
         thread.join(DEADLINE)
 
 
-async def one_build(server: Server, name: str = "a") -> UUID:
+async def one_build(server: Reachable, name: str = "a") -> UUID:
     """Let a server have a finished build with a console and artifacts, and return its uuid."""
     await do(server, schedule(name))
     return (await build(server, lines=[b"one"], artifacts=SOME))[0]
 
 
-async def wait_state(server: Server, uuid: UUID, state: str) -> None:
+async def wait_state(server: Reachable, uuid: UUID, state: str) -> None:
     """Wait until the upload of a build is "done", "failed", and so on."""
     sql = f"select upload from build where uuid = '{uuid}'"
     await eventually(lambda: server.query(sql) == [(state,)], what=f"upload {state}")

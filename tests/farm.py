@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 from uuid import UUID
 
 import trio
@@ -374,11 +375,12 @@ def _signals_kept() -> Iterator[None]:
 async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     """Run the server in this process until the block ends, and stop it as SIGTERM does.
 
-    ``options`` are those of Settings (``upload``, ``job_timeout``) and ``now``.
+    ``options`` are those of Settings (``upload``, ``job_timeout``), ``now``, and ``env`` as for a process.
     """
     from builder_server.server import Settings, serve, wall_clock
 
     now = options.pop("now", wall_clock)
+    env = environment(**options.pop("env", {}))
     data_dir = root / "data"
     config_dir = root / "etc"
     data_dir.mkdir(exist_ok=True)
@@ -386,7 +388,7 @@ async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     defaults: dict[str, Any] = {"addresses": ("127.0.0.1",), "port": 0, "upload": None, "job_timeout": 3600.0}
     settings = Settings(**defaults | options, data_dir=data_dir, config_dir=config_dir)
     addresses: list[str] = []
-    with _signals_kept():
+    with _signals_kept(), mock.patch.object(os, "environ", env):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(serve, settings, addresses.extend, now=now))
             await eventually(lambda: addresses, what="the announcement")

@@ -1,5 +1,6 @@
 """What the tests of sandboxes share: back ends as root and as a plain user, a root tree, and who is left alive."""
 
+import atexit
 import fcntl
 import fnmatch
 import json
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +28,7 @@ from worker_copy import copy_worker, python
 from builder_worker.sandbox import roots
 
 LONG = "podman"
-"""The slowest back end, for which each job takes a second: its turn at all hostile jobs comes in `make test-long`."""
+"""The slowest back end, for which each job takes a second: its turn at what all can do comes in `make test-long`."""
 
 REQUIRED = frozenset(filter(None, os.environ.get("BUILDER_TEST_REQUIRE", "").split(",")))
 """Back ends that must work here: a test that would skip them fails instead."""
@@ -166,8 +168,17 @@ def plain_user() -> int:
 
 
 def in_turn(subjects: Iterable[tuple[str, str]]) -> list[Any]:
-    """Return back ends with who runs them as parameters of tests, of which the slowest is left to the long ones."""
-    return [pytest.param(each, marks=pytest.mark.long if each[0] == LONG else ()) for each in subjects]
+    """Return back ends with who runs them as parameters of a fixture, of which the slowest is left to the long tests."""
+    return [pytest.param(each, marks=_marks(each[0])) for each in subjects]
+
+
+def cases_in_turn(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """The same for the parameters of a test, the first of which is the back end."""
+    return [pytest.param(*each, marks=_marks(each[0])) for each in cases]
+
+
+def _marks(backend: str) -> Any:
+    return pytest.mark.long if backend == LONG else ()
 
 
 @contextmanager
@@ -203,6 +214,16 @@ def driver(backend: str, privilege: str, *, secret: str = "", **options: Any) ->
         assert not left, "control groups are removed"
 
 
+@cache
+def worker_copy() -> Path:
+    """Return a copy of the worker and its driver that anybody may read, made once and removed when the tests end."""
+    place = Path(tempfile.mkdtemp(prefix="builder-tests-", dir="/var/tmp"))
+    atexit.register(shutil.rmtree, place)
+    place.chmod(0o755)
+    copy_worker(place / "worker", DRIVER)
+    return place / "worker"
+
+
 def start(
     backend: str,
     privilege: str,
@@ -229,9 +250,7 @@ def start(
     program, path = [sys.executable, str(DRIVER)], os.pathsep.join(sys.path)
     if uid is not None:
         os.chown(home, uid, uid)
-        copy = home / "worker"
-        if not copy.exists():
-            copy_worker(copy, DRIVER)
+        copy = worker_copy()
         program, path = [python(), str(copy / DRIVER.name)], str(copy)
     process = subprocess.Popen(
         [*program, json.dumps(given)],

@@ -114,6 +114,13 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert done.stderr.endswith(b"client.toml: Is a directory; mend it, or move it away\n")
 
 
+def test_no_file_is_no_error() -> None:
+    for base in ("/nonexistent", "/dev/null"):
+        with Server(answer) as server:
+            done = server.run("info", env=environment(XDG_CONFIG_HOME=base))
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_the_file_is_below_the_home_directory_where_nothing_else_is_said(tmp_path: Path) -> None:
     (tmp_path / ".config").mkdir()
     write(tmp_path / ".config", "sound = 1")

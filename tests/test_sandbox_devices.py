@@ -5,11 +5,22 @@ import stat
 from pathlib import Path
 
 import pytest
-from sandbox_runs import driver
+from sandbox_runs import cases_in_turn, driver
 from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder_worker.choice import choose
-from builder_worker.sandbox import Backend, Check, Console, ExitStatus, Limits, Sandbox, SandboxError, Task, probe
+from builder_worker.sandbox import (
+    Backend,
+    Check,
+    Console,
+    ExitStatus,
+    Limits,
+    Sandbox,
+    SandboxError,
+    Spare,
+    Task,
+    probe,
+)
 from builder_worker.sandbox.backends.jail import Jail
 from builder_worker.sandbox.options import Bind, OptionError, Options, parse_device
 
@@ -21,7 +32,7 @@ CLOSED = next(
 """A device that is for root, and perhaps for a group."""
 
 
-@pytest.mark.parametrize(("backend", "privilege"), SUBJECTS)
+@pytest.mark.parametrize(("backend", "privilege"), cases_in_turn(SUBJECTS))
 def test_a_job_of_root_opens_a_device_that_is_for_root_alone(backend: str, privilege: str) -> None:
     if CLOSED is None:
         pytest.skip("no such device here")
@@ -35,7 +46,7 @@ def test_a_job_of_root_opens_a_device_that_is_for_root_alone(backend: str, privi
 
 
 @pytest.mark.parametrize(
-    ("backend", "privilege"), [*SUBJECTS, ("bubblewrap", "user"), ("podman", "user")], ids="-".join
+    ("backend", "privilege"), cases_in_turn([*SUBJECTS, ("bubblewrap", "user"), ("podman", "user")])
 )
 def test_a_job_sees_no_other_device_and_as_much_shared_memory_as_it_may(backend: str, privilege: str) -> None:
     with driver(backend, privilege, devices=["/dev/zero"]) as worker:
@@ -83,7 +94,7 @@ class _Closed(Backend):
     def check(self) -> Check:
         return Check(works=True)
 
-    async def open(self, task: Task) -> Sandbox:
+    async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:
         assert b"in /dev/null; do" in task.script
         return _Ended()
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sandbox_runs import driver, small_tree, start, stop, work_directory
+from sandbox_runs import cases_in_turn, driver, small_tree, start, stop, work_directory
 
 from builder_worker.sandbox import diagnosis
 from builder_worker.sandbox.linux import etc
@@ -60,7 +60,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("backend", "privilege", "tree"), CASES)
+@pytest.mark.parametrize(("backend", "privilege", "tree"), cases_in_turn(CASES))
 def test_a_job_finds_itself_and_the_resolver_of_the_host(backend: str, privilege: str, tree: str) -> None:
     with tree_with(TREES[tree]) as root, driver(backend, privilege, root=str(root), network=True) as worker:
         outcome = worker.run(LOOK)
@@ -72,7 +72,7 @@ def test_a_job_finds_itself_and_the_resolver_of_the_host(backend: str, privilege
     ]
 
 
-@pytest.mark.parametrize(("backend", "privilege"), SUBJECTS)
+@pytest.mark.parametrize(("backend", "privilege"), cases_in_turn(SUBJECTS))
 def test_without_a_network_there_is_no_resolver_of_anywhere(backend: str, privilege: str) -> None:
     with tree_with(TREES["files"]) as root, driver(backend, privilege, root=str(root)) as worker:
         assert worker.run("cat /etc/resolv.conf; getent hosts builder | tr -s ' '").output == "::1 builder\n"
@@ -91,7 +91,7 @@ def test_rootless_podman_names_what_a_tree_of_another_user_lacks() -> None:
         assert "put empty files there: /etc/hosts, /etc/resolv.conf)" in check["reason"]
 
 
-@pytest.mark.parametrize(("backend", "privilege"), SUBJECTS)
+@pytest.mark.parametrize(("backend", "privilege"), cases_in_turn(SUBJECTS))
 def test_the_names_of_users_may_be_any_bytes(backend: str, privilege: str) -> None:
     with tree_with(f"{FILES}; touch resolv.conf; printf 'ren\\351:x:5:5:Ren\\351\\205:/:/bin/sh\\n' >>passwd") as root:
         (root / "etc/nsswitch.conf").write_text("passwd: files\n")

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from sandbox_runs import give_up, root_tree
+from sandbox_runs import cases_in_turn, give_up, root_tree
 from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder_worker.sandbox.job_directory import make_directory
@@ -31,7 +31,7 @@ def arguments(backend: str) -> tuple[str, ...]:
     return (f"--sandbox={backend}",)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", cases_in_turn((each,) for each in BACKENDS))
 def test_a_directory_that_executes_nothing_is_refused_before_any_job(backend: str) -> None:
     own = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--mount", "--map-root-user")
     if os.geteuid() != 0 and backend != "none":
@@ -61,11 +61,13 @@ def test_check_tells_of_a_directory_that_executes_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("backend", "more"),
-    [
-        ("none", ()),
-        ("bubblewrap", ()),
-        *((backend, ("--work-size=20M", "--cache=c:/cache")) for backend in ("bubblewrap", "overlay", "podman")),
-    ],
+    cases_in_turn(
+        (
+            ("none", ()),
+            ("bubblewrap", ()),
+            *((backend, ("--work-size=20M", "--cache=c:/cache")) for backend in ("bubblewrap", "overlay", "podman")),
+        )
+    ),
 )
 def test_a_worker_that_keeps_its_files_to_itself_runs_jobs_as_ever(backend: str, more: tuple[str, ...]) -> None:
     given = arguments(backend)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 import trio
-from farm import Server, eventually, run_server, start_server
+from farm import Reachable, Server, eventually, run_server, start_server
 from scripted import (
     CLIENT,
     WORKER,
@@ -75,7 +75,7 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
             found = await info(server)
             seen = (found.schedule, found.queues, found.dropped_platforms)
             server.kill()
-    async with start_server(tmp_path) as server:
+    async with run_server(tmp_path) as server:
         found = await info(server)
         assert [(item.job.name, item.period, item.next == later) for item in found.schedule] == [
             ("b", Period.DAILY, False),
@@ -85,16 +85,35 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         assert found.dropped_platforms == ("p2",)
 
 
-async def half_a_result(taken: Taken, *, sent: int) -> None:
-    """Send a job finished of 300 kB up to so many bytes of it."""
+def a_result(uuid: UUID) -> bytes:
+    """Return a job finished with an artifact of 300 kB, as it is sent."""
     size = 300_000
     head = artifact_head("big", size)
-    body = finished_head(FinishedHead(uuid=taken.uuid, result=Exited(code=0)), len(head) + size) + head + bytes(size)
-    await taken.peer.channel.send_bytes(JobFinished, (frame_header(len(body)) + body)[:sent])
+    body = finished_head(FinishedHead(uuid=uuid, result=Exited(code=0)), len(head) + size) + head + bytes(size)
+    return frame_header(len(body)) + body
+
+
+async def half_a_result(taken: Taken, *, sent: int) -> None:
+    """Send a job finished up to so many bytes of it."""
+    await taken.peer.channel.send_bytes(JobFinished, a_result(taken.uuid)[:sent])
+
+
+@asynccontextmanager
+async def stopping_within_a_result(server: Server) -> AsyncIterator[Taken]:
+    """Stop a server that has 200 kB of a job finished of 300 kB."""
+    await do(server, schedule("a"))
+    async with take_job(server) as taken:
+        await half_a_result(taken, sent=200_000)
+        await eventually((server.data_dir / "a" / str(taken.uuid) / "full.part").exists)
+        server.process.terminate()
+        await server.wait_for_log("stopping on SIGTERM")
+        yield taken
 
 
 @pytest.mark.parametrize("point", ["begun", "console", "head", "artifacts"])
-async def test_a_build_that_runs_when_the_server_is_killed_runs_again(tmp_path: Path, point: str) -> None:
+async def test_a_build_that_runs_when_the_server_is_killed_runs_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, point: str
+) -> None:
     async with start_server(tmp_path) as server:
         await do(server, schedule("a"), schedule("b"))
         async with take_job(server) as taken:
@@ -109,8 +128,8 @@ async def test_a_build_that_runs_when_the_server_is_killed_runs_again(tmp_path: 
                 part = server.data_dir / "a" / str(taken.uuid) / "full.part"
                 await eventually(part.exists)
             server.kill()
-    async with start_server(tmp_path) as server:
-        await server.wait_for_log(f"build {taken.uuid} of a on p1 was interrupted")
+    async with run_server(tmp_path) as server:
+        await eventually(lambda: f"build {taken.uuid} of a on p1 was interrupted" in caplog.text)
         found = await info(server)
         assert found.running == ()
         assert await queues(server) == {"p1": ["a", "b"]}
@@ -126,12 +145,12 @@ async def test_a_build_that_runs_when_the_server_is_killed_runs_again(tmp_path: 
         assert server.execution("a", uuid).artifacts == SOME
 
 
-async def test_a_recorded_build_survives_a_kill(tmp_path: Path) -> None:
+async def test_a_recorded_build_survives_a_kill(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with start_server(tmp_path) as server:
         await do(server, schedule("a"))
         uuid, job = await build(server, lines=[b"one"], result=Exited(code=3), artifacts=SOME)
         server.kill()
-    async with start_server(tmp_path) as server:
+    async with run_server(tmp_path) as server:
         found = await info(server)
         assert (found.running, await queues(server)) == ((), {"p1": []})
         record = server.execution("a", uuid)
@@ -139,7 +158,7 @@ async def test_a_recorded_build_survives_a_kill(tmp_path: Path) -> None:
         outputs = await observe(server, uuid)
         assert isinstance(outputs, list)
         assert [output.line for output in outputs] == [b"one", b"exited 3"]
-        assert "interrupted" not in server.log
+        assert "interrupted" not in caplog.text
 
 
 @pytest.mark.parametrize("left", ["full.part", "full"])
@@ -178,7 +197,7 @@ async def test_a_console_that_a_crash_cut_within_a_line(tmp_path: Path) -> None:
             server.kill()
     with console.open("ab") as file:
         file.write(frame(codec.encode(Output(uuid=taken.uuid, line=b"cut", timestamp=9**15)))[:-12] + b"\0" * 5000)
-    async with start_server(tmp_path) as server:
+    async with run_server(tmp_path) as server:
         outputs = await observe(server, taken.uuid)
         assert isinstance(outputs, list)
         assert [output.line for output in outputs] == [b"whole", b"execution aborted: worker lost"]
@@ -213,27 +232,27 @@ async def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path, d
                 server.kill()
         except* (ConnectionEnded, trio.BrokenResourceError, OSError):
             pass
-    async with start_server(tmp_path) as server:
-        names = {item.job.name for item in (await info(server)).schedule}
+    async with run_server(tmp_path) as following:
+        names = {item.job.name for item in (await info(following)).schedule}
         assert set(scheduled) <= names
         assert len(names - set(scheduled)) <= 3  # done, and the client was not told any more
-        waiting = set((await queues(server))["p1"])
-        done = {name for (name,) in server.query("select name from build where state = 'finished'")}
+        waiting = set((await queues(following))["p1"])
+        done = {name for (name,) in following.query("select name from build where state = 'finished'")}
         assert names == waiting | done
         assert not waiting & done
         for name, uuid in recorded:
-            assert server.execution(name, uuid).artifacts == SOME
-        on_disk = {(path.parts[-3], path.parts[-2]) for path in server.data_dir.glob("*/*/full*")}
+            assert following.execution(name, uuid).artifacts == SOME
+        on_disk = {(path.parts[-3], path.parts[-2]) for path in following.data_dir.glob("*/*/full*")}
         assert on_disk == {
-            (name, uuid) for name, uuid in server.query("select name, uuid from build where state = 'finished'")
+            (name, uuid) for name, uuid in following.query("select name, uuid from build where state = 'finished'")
         }
 
 
 # --- losses --------------------------------------------------------------------------------------------------------
 
 
-async def test_three_lost_workers(tmp_path: Path) -> None:
-    async with start_server(tmp_path) as server:
+async def test_three_lost_workers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with run_server(tmp_path) as server:
         await do(server, schedule("a"), schedule("b"))
         uuids = [await lose_worker(server) for _ in range(3)]
         assert len(set(uuids)) == 3
@@ -243,7 +262,7 @@ async def test_three_lost_workers(tmp_path: Path) -> None:
         assert not server.full("a", uuids[0]).exists()
         assert not server.full("a", uuids[1]).exists()
         assert server.query("select state from build order by started, losses") == [("lost",), ("lost",), ("finished",)]
-        await server.wait_for_log("was lost too often: recorded as failed")
+        await eventually(lambda: "was lost too often: recorded as failed" in caplog.text)
 
 
 def _has(path: Path, data: bytes) -> bool:
@@ -262,7 +281,7 @@ async def test_three_killed_servers(tmp_path: Path) -> None:
                 console = server.data_dir / "a" / str(taken.uuid) / "console"
                 await eventually(partial(_has, console, b"here"))
                 server.kill()
-    async with start_server(tmp_path) as server:
+    async with run_server(tmp_path) as server:
         assert await queues(server) == {"p1": []}
         await eventually(server.full("a", uuids[2]).exists)  # the server listens before it is recorded
         record = server.execution("a", uuids[2])
@@ -316,8 +335,8 @@ async def test_a_workers_wrong_message_is_a_loss(tmp_path: Path, what: str) -> N
 # --- the limit of time ---------------------------------------------------------------------------------------------
 
 
-async def test_a_job_that_takes_too_long(tmp_path: Path) -> None:
-    async with start_server(tmp_path, "--job-timeout=0.2") as server:
+async def test_a_job_that_takes_too_long(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with run_server(tmp_path, job_timeout=0.2) as server:
         await do(server, schedule("a"))
         async with take_job(server) as taken:
             await taken.say(b"slow")
@@ -328,7 +347,7 @@ async def test_a_job_that_takes_too_long(tmp_path: Path) -> None:
         found = await info(server)
         assert (found.running, await queues(server)) == ((), {"p1": []})  # it waits for its next period
         assert len(found.schedule) == 1
-        assert "is ended: timeout" in server.log
+        assert "is ended: timeout" in caplog.text
 
 
 # --- SIGTERM -------------------------------------------------------------------------------------------------------
@@ -344,12 +363,7 @@ async def test_a_stop_ends_well(tmp_path: Path, number: int) -> None:
 
 async def test_more_signals_change_nothing(tmp_path: Path) -> None:
     async with start_server(tmp_path) as server:
-        await do(server, schedule("a"))
-        async with take_job(server) as taken:
-            await half_a_result(taken, sent=200_000)
-            await eventually((server.data_dir / "a" / str(taken.uuid) / "full.part").exists)
-            server.process.terminate()
-            await server.wait_for_log("stopping on SIGTERM")
+        async with stopping_within_a_result(server):
             for number in (signal.SIGTERM, signal.SIGINT):
                 server.process.send_signal(number)
                 await server.wait_for_log(f"{number.name}: stopping already")
@@ -394,7 +408,7 @@ async def test_a_stop_is_not_a_loss(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def in_every_state(server: Server) -> AsyncIterator[dict[str, Taken]]:
+async def in_every_state(server: Reachable) -> AsyncIterator[dict[str, Taken]]:
     """Keep connections open in every state in which a peer can be."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -422,13 +436,17 @@ async def in_every_state(server: Server) -> AsyncIterator[dict[str, Taken]]:
         yield {"sending": sending, "building": building}
 
 
-async def test_a_stop_with_connections_in_every_state(tmp_path: Path) -> None:
-    async with start_server(tmp_path) as server, in_every_state(server):
-        began = time.monotonic()
-        server.process.terminate()
-        assert await server.wait_async(10) == 0
-        assert time.monotonic() - began < 10
-        assert "Traceback" not in server.log
+async def test_a_stop_with_connections_in_every_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rest = 10 - server_module.SHUTDOWN_TIMEOUT
+    monkeypatch.setattr(server_module, "SHUTDOWN_TIMEOUT", 0.5)
+    async with AsyncExitStack() as peers:
+        async with run_server(tmp_path) as server:
+            await peers.enter_async_context(in_every_state(server))
+            began = time.monotonic()
+        assert time.monotonic() - began < 0.5 + rest
+        assert "Traceback" not in caplog.text
         assert server.query("select count(*) from build where state = 'running'") == [(0,)]
         assert sorted(server.query("select losses from queue where platform = 'p1'")) == [(0,)] * 4
         assert not list(server.data_dir.glob("*/*/full*"))
@@ -436,19 +454,11 @@ async def test_a_stop_with_connections_in_every_state(tmp_path: Path) -> None:
 
 async def test_a_stop_finishes_what_is_being_written(tmp_path: Path) -> None:
     async with start_server(tmp_path) as server:
-        await do(server, schedule("a"))
-        async with take_job(server) as taken:
-            await half_a_result(taken, sent=200_000)
-            await eventually((server.data_dir / "a" / str(taken.uuid) / "full.part").exists)
-            server.process.terminate()
-            await server.wait_for_log("stopping on SIGTERM")
+        async with stopping_within_a_result(server) as taken:
             with pytest.raises(OSError, match="all attempts to connect"):
                 async with connect(server):
                     pass
-            size = 300_000
-            head = artifact_head("big", size)
-            start = finished_head(FinishedHead(uuid=taken.uuid, result=Exited(code=0)), len(head) + size) + head
-            await taken.peer.send_raw((frame_header(len(start) + size) + start + bytes(size))[200_000:])
+            await taken.peer.send_raw(a_result(taken.uuid)[200_000:])
             assert await taken.peer.wait_closed() == b""
         assert await server.wait_async(10) == 0
     (artifact,) = server.execution("a", taken.uuid).artifacts

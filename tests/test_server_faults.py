@@ -5,6 +5,7 @@ really full, and the kernel's limit of a file's size.
 """
 
 import contextlib
+import datetime as dt
 import errno
 import os
 import resource
@@ -41,11 +42,18 @@ from builder.messages import Failure, Observe, Output, Success
 from builder.model import Aborted, Artifact, Exited
 from builder_server import attempt, console, recorder
 from builder_server.scheduler import MAX_LOSSES
+from builder_server.store import builds
 
 SOME = (Artifact(path="a", content=b"x" * 100_000), Artifact(path="b/c", content=b""))
 
 
 ALWAYS = 10**9
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a job that was lost again run at once: a test would wait for a minute."""
+    monkeypatch.setattr(builds, "PAUSE", dt.timedelta())
 
 
 def no_space(*_: object, **__: object) -> None:

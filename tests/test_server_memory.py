@@ -1,21 +1,26 @@
 """builder-server and many large messages at once: memory for all of them together, and nobody shut out by halves."""
 
+import contextlib
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
-from farm import DEADLINE, LocalServer, Reachable, eventually, log_lines, run_server, start_server
+from farm import DEADLINE, LocalServer, Reachable, eventually, eventually_async, log_lines, run_server, start_server
 from scripted import CLIENT, ScriptedPeer, Taken, connect, do, info, queues, schedule, take_job
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from builder import codec
+from builder.errors import ConnectionEnded
 from builder.framing import frame
 from builder.messages import KIB, MAX_SCRIPT, MIB, Info, JobFinished, Output, Schedule
 from builder.model import Artifact, Exited
-from builder_server import memory
+from builder_server import console, memory
 from builder_server.server import SHUTDOWN_TIMEOUT
+from builder_server.workers import SLOWEST_RESULT
 
 STALLERS = 100
 
@@ -77,6 +82,7 @@ async def test_who_stalls_is_cut_off_when_another_needs_the_memory(
 ) -> None:
     async with AsyncExitStack() as guests, trio.open_nursery() as nursery:
         stalled = [await begin(server, guests, large(f"never{number}")) for number in range(2)]
+        mock_clock.rate = 0  # however long the machine takes, nobody is slow until it jumps
         mock_clock.jump(2 * memory.GRACE)
         await do(server, schedule("small"))
         assert "too slow" not in caplog.text  # nobody needs it yet
@@ -178,6 +184,88 @@ async def test_who_stops_waiting_takes_nothing() -> None:
     assert shared.free == 1000 * KIB
 
 
+async def test_the_memory_of_a_line_is_held_until_it_is_on_the_disk(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, writes = threading.Event(), threading.Event()
+    write_all = console._write_all
+
+    def wait_and_write(*arguments: Any) -> None:
+        writes.set()
+        may_write.wait(DEADLINE)
+        write_all(*arguments)
+
+    monkeypatch.setattr(console, "_write_all", wait_and_write)
+    await do(server, schedule("a"))
+    async with take_job(server) as taken, trio.open_nursery() as nursery:
+        await taken.say(bytes(900 * KIB))
+        await eventually(writes.is_set)
+        nursery.start_soon(do, server, large("b"))
+        await wait_all_tasks_blocked(0.1)
+        waiting = await queues(server)
+        may_write.set()
+        await eventually_async(lambda: is_queued(server, "b"))
+        await taken.finish()
+    assert waiting == {"p1": []}
+
+
+async def is_queued(server: Reachable, name: str) -> bool:
+    return name in (await queues(server))["p1"]
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(512 * KIB, 8.0), (4 * MIB, 15.0), (16 * MIB, 15.0)])
+async def test_the_largest_have_to_be_the_fastest(mock_clock: MockClock, size: int, seconds: float) -> None:
+    grant = await memory.Memory(16 * MIB).grant(size)
+    mock_clock.jump(60)
+    grant.note(size // 2)
+    assert grant.deadline == pytest.approx(trio.current_time() - 60 + seconds / 2 + memory.GRACE)
+
+
+@pytest.mark.long
+async def test_long_lines_of_many_workers_take_bounded_memory(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server, AsyncExitStack() as guests:
+        workers = []
+        for number in range(12):
+            await do(server, schedule(f"job{number}", f"p{number}"))
+            workers.append(await guests.enter_async_context(take_job(server, f"p{number}")))
+        await workers[0].say(b"warm")
+        before = server.memory()
+        async with trio.open_nursery() as nursery:
+            for taken in workers:
+                nursery.start_soon(say_long_lines, taken)
+        # twice, since a line is received and written, and what makes one message of one; without a bound it were 5 times
+        assert server.memory("VmHWM") < before + 3.5 * memory.TOTAL
+        assert server.memory() < before + memory.TOTAL / 4  # it goes back to the system
+
+
+async def say_long_lines(taken: Taken) -> None:
+    with contextlib.suppress(trio.BrokenResourceError, ConnectionEnded):  # on a slow machine some are cut off
+        for _ in range(2):
+            await taken.say(bytes(16 * MIB - KIB))
+        await taken.finish()
+
+
+@pytest.mark.parametrize(("size", "is_taken"), [(1, False), (SLOWEST_RESULT * 100, True)])
+async def test_a_result_that_drips_is_cut_off(
+    server: LocalServer, mock_clock: MockClock, size: int, *, is_taken: bool
+) -> None:
+    """A byte now and then is not enough; what is slow, but comes on, may take any time."""
+    await do(server, schedule("a"))
+    steps = 8
+    async with take_job(server) as taken:
+        artifacts = (Artifact(path="a", content=bytes(size * steps)),)
+        data = frame(codec.encode(JobFinished(uuid=taken.uuid, result=Exited(code=0), artifacts=artifacts)))
+        with contextlib.suppress(trio.BrokenResourceError):
+            await taken.peer.stream.send_all(data[: -size * steps])
+            for step in range(steps, 0, -1):
+                await wait_all_tasks_blocked(0.05)
+                mock_clock.jump(100)
+                await taken.peer.stream.send_all(data[-size * step : -size * (step - 1) or None])
+        await taken.peer.wait_end()
+    assert server.full("a", taken.uuid).exists() is is_taken
+    assert await queues(server) == {"p1": [] if is_taken else ["a"]}
+
+
 async def ask_info(server: Reachable, guests: AsyncExitStack) -> None:
     """Have a client ask for a reply that it never reads."""
     peer = await guests.enter_async_context(connect(server, CLIENT))
@@ -201,6 +289,7 @@ async def test_a_reply_that_is_not_read_makes_room_for_another(
     server: LocalServer, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     await do(server, large("a", 4 * MIB))
+    mock_clock.rate = 0  # however long the machine takes, nobody is slow until it jumps
     async with AsyncExitStack() as guests, trio.open_nursery() as nursery:
         for _ in range(3):
             await ask_info(server, guests)

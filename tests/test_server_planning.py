@@ -1,5 +1,6 @@
 """builder-server: what our own protocol says of the schedule, what comes of it, and what classic peers see of that."""
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from builder.framing import frame
 from builder.messages import Execute, Failure, Hello, Message, Role, Success, Unschedule
 from builder.model import Exited, Instant, OrbBuildJob, Period
 from builder.planning import Cron, JobOptions, JobReference, Missed
+from builder_server.requests import schedule as requests_schedule
+from builder_server.requests.schedule import next_runs
+from builder_server.store import PlannedJob
 
 NOW = Instant(1_795_194_796_123)  # 2026-11-20T17:13:16.123Z
 NIGHTLY = Cron(rule="17 3 * * mon-fri", zone="Europe/Copenhagen")
@@ -87,6 +91,39 @@ async def test_the_next_runs(client: ScriptedPeer) -> None:
         assert failure == Failure(message="a number of runs must lie between 1 and 1000")
 
 
+def test_what_is_overdue_runs_now_and_not_for_each_time_that_has_passed() -> None:
+    found = PlannedJob(
+        job=script("a"),
+        options=JobOptions(cron=NIGHTLY),
+        revision=1,
+        next_run=Instant(-62_167_219_200_000),  # year 0, which datetime does not know
+        queued_on=(),
+        awaited=(),
+    )
+    assert [run.isoformat() for run in next_runs(found, 3, NOW)] == [
+        "0000-01-01T00:00:00Z",
+        "2026-11-23T02:17:00Z",
+        "2026-11-24T02:17:00Z",
+    ]
+
+
+async def test_many_runs_are_foretold_while_others_are_served(
+    client: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def noting(found: PlannedJob, count: int, now: Instant) -> tuple[Instant, ...]:
+        threads.append(threading.current_thread())
+        return next_runs(found, count, now)
+
+    monkeypatch.setattr(requests_schedule, "next_runs", noting)
+    await client.request(plan("a", cron=Cron(rule="0 0 29 2 *")))
+    reply, _ = await client.request(NextRuns(name="a", count=1000))
+    assert isinstance(reply, RunsShown)
+    assert len(reply.moments) == 1000
+    assert threading.current_thread() not in threads
+
+
 async def test_a_classic_client_sees_the_nearest_period(client: ScriptedPeer, server: LocalServer) -> None:
     for name, rule in (("a", "*/15 * * * *"), ("b", "0 4 * * *"), ("c", "@monthly")):
         await client.request(plan(name, cron=Cron(rule=rule)))
@@ -142,6 +179,13 @@ async def test_a_job_is_changed_as_it_was_seen(client: ScriptedPeer, server: Loc
     assert (await shown(client, "a")).next_run == found.next_run
     async with take_job(server) as taken:
         assert taken.job.script == b"new"
+
+
+async def test_a_job_keeps_its_name(client: ScriptedPeer) -> None:
+    await client.request(plan("a"))
+    (failure,) = await client.request(ChangeJob(name="a", revision=1, options=JobOptions(), job=script("b")))
+    assert failure == Failure(message="a job keeps its name: add b as a new one, and unschedule a")
+    assert (await shown(client, "a")).revision == 1
 
 
 async def test_a_job_moves_to_another_platform(client: ScriptedPeer, server: LocalServer) -> None:

@@ -12,10 +12,12 @@ import pytest
 import trustme
 from attrs import frozen
 from endpoints import CREDENTIALS, Endpoint, one_build, serving, socks_proxy, wait_state
-from farm import DEADLINE, environment, free_port, launch_server, log_lines, start_server
+from farm import DEADLINE, environment, free_port, launch_server, log_lines, run_server
 from operators import need
+from scripted import info
 
-from builder_server.receiver import keeps_password
+from builder.errors import InvalidEnvironment
+from builder_server.receiver import Receiver, keeps_password
 
 NAME = "builds.invalid"
 """A host that only a proxy finds."""
@@ -80,9 +82,18 @@ def endpoint() -> Iterator[Endpoint]:
     ],
 )
 async def test_what_does_not_concern_it(tmp_path: Path, endpoint: Endpoint, environ: dict[str, str]) -> None:
-    async with start_server(tmp_path, f"--upload={endpoint.url()}", env=environ) as server:
+    async with run_server(tmp_path, upload=endpoint.url(), env=environ) as server:
         await wait_state(server, await one_build(server), "done")
         assert len(endpoint.requests) == 1
+
+
+def test_what_can_not_be_used_is_named_before_it_listens(tmp_path: Path) -> None:
+    server = launch_server(tmp_path, "--upload=http://127.0.0.1:9/u", env={"HTTP_PROXY": "http://secret@[::1"})
+    output, _ = server.process.communicate(timeout=DEADLINE)
+    assert (server.process.returncode, output) == (2, b"")
+    assert server.log.startswith("builder-server: HTTP_PROXY")
+    assert server.log.count("\n") == 1
+    assert "secret" not in server.log
 
 
 @pytest.mark.parametrize(
@@ -99,23 +110,22 @@ async def test_what_does_not_concern_it(tmp_path: Path, endpoint: Endpoint, envi
         ("SSL_CERT_DIR", "/etc/passwd"),
     ],
 )
-def test_what_can_not_be_used_is_named_before_it_listens(tmp_path: Path, variable: str, value: str) -> None:
-    server = launch_server(tmp_path, "--upload=http://127.0.0.1:9/u", env={variable: value})
-    output, _ = server.process.communicate(timeout=DEADLINE)
-    assert (server.process.returncode, output) == (2, b"")
-    assert server.log.startswith(f"builder-server: {variable}")
-    assert server.log.count("\n") == 1
-    assert "secret" not in server.log
+def test_what_is_wrong_is_named_without_its_secrets(variable: str, value: str) -> None:
+    with pytest.raises(InvalidEnvironment) as refused:
+        Receiver.at("http://127.0.0.1:9/u", {variable: value})
+    assert str(refused.value).startswith(variable)
+    assert "\n" not in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 async def test_a_server_that_uploads_nothing_does_not_look_at_it(tmp_path: Path) -> None:
-    async with start_server(tmp_path, env={"SSL_CERT_FILE": "/nonexistent", "ALL_PROXY": "://"}) as server:
-        assert server.terminate() == 0
+    async with run_server(tmp_path, env={"SSL_CERT_FILE": "/nonexistent", "ALL_PROXY": "://"}) as server:
+        assert (await info(server)).running == ()
 
 
 async def test_a_proxy_of_http_is_used(tmp_path: Path, endpoint: Endpoint) -> None:
     env = {"http_proxy": f"http://pro:xy@127.0.0.1:{endpoint.port}"}
-    async with start_server(tmp_path, f"--upload=http://a:b@{NAME}/upload", env=env) as server:
+    async with run_server(tmp_path, upload=f"http://a:b@{NAME}/upload", env=env) as server:
         await wait_state(server, await one_build(server), "done")
         (request,) = endpoint.requests
         assert request.path == f"http://{NAME}/upload"
@@ -127,7 +137,7 @@ async def test_a_proxy_of_http_is_used(tmp_path: Path, endpoint: Endpoint) -> No
 async def test_a_socks_proxy_is_used(tmp_path: Path, authority: Authority, scheme: str) -> None:
     with serving(authority.context(NAME)) as endpoint, socks_proxy() as (port, asked):
         env = {"ALL_PROXY": f"{scheme}://127.0.0.1:{port}", "SSL_CERT_FILE": str(authority.file)}
-        async with start_server(tmp_path, f"--upload=https://{NAME}:{endpoint.port}/upload", env=env) as server:
+        async with run_server(tmp_path, upload=f"https://{NAME}:{endpoint.port}/upload", env=env) as server:
             await wait_state(server, await one_build(server), "done")
             assert asked == [f"{NAME}:{endpoint.port}"]
             assert len(endpoint.requests) == 1
@@ -142,7 +152,7 @@ async def test_an_authority_that_the_operator_names_is_trusted(
 ) -> None:
     env = {variable: str(authority.file if variable == "SSL_CERT_FILE" else authority.directory)}
     with serving(authority.context()) as endpoint:
-        async with start_server(tmp_path, f"--upload={endpoint.url()}", env=env) as server:
+        async with run_server(tmp_path, upload=endpoint.url(), env=env) as server:
             await wait_state(server, await one_build(server), "done")
             assert endpoint.requests[0].headers["Authorization"] == CREDENTIALS
 
@@ -202,7 +212,9 @@ def test_an_authority_that_the_system_trusts_is_trusted(tmp_path: Path, authorit
         ("http://builds.invalid/u?token", "Name or service not known"),
     ],
 )
-async def test_the_first_cause_is_told(tmp_path: Path, authority: Authority, url: str, reason: str) -> None:
+async def test_the_first_cause_is_told(
+    tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture, url: str, reason: str
+) -> None:
     (tmp_path / "unknown").mkdir()
     unknown = make_authority(tmp_path / "unknown")
     with (
@@ -213,21 +225,21 @@ async def test_the_first_cause_is_told(tmp_path: Path, authority: Authority, url
     ):
         url = url.format(unknown=one.port, expired=two.port, other=three.port, plain=plain.port, closed=free_port())
         env = {"SSL_CERT_FILE": str(authority.file)}
-        async with start_server(tmp_path, f"--upload={url}", env=env) as server:
+        async with run_server(tmp_path, upload=url, env=env) as server:
             uuid = await one_build(server)
             await wait_state(server, uuid, "failed")
-            (line,) = log_lines(server.log, "was not uploaded")
+            (line,) = log_lines(caplog.text, "was not uploaded")
             assert f"it stays at {server.full('a', uuid)}: {url.partition('?')[0]}: {reason}" in line
-            assert "Traceback" not in server.log
+            assert "Traceback" not in caplog.text
 
 
-async def test_a_proxy_that_is_not_there_is_named(tmp_path: Path) -> None:
+async def test_a_proxy_that_is_not_there_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     env = {"ALL_PROXY": f"socks5://user:secret@127.0.0.1:{port}"}
-    async with start_server(tmp_path, f"--upload=http://{NAME}/u", env=env) as server:
+    async with run_server(tmp_path, upload=f"http://{NAME}/u", env=env) as server:
         await wait_state(server, await one_build(server), "failed")
-        assert f"http://{NAME}/u, through the proxy socks5://127.0.0.1:{port}: Connection refused" in server.log
-        assert "secret" not in server.log
+        assert f"http://{NAME}/u, through the proxy socks5://127.0.0.1:{port}: Connection refused" in caplog.text
+        assert "secret" not in caplog.text
 
 
 # --- passwords -----------------------------------------------------------------------------------------------------
@@ -266,7 +278,7 @@ async def test_a_redirect_to_https_keeps_the_password_and_one_back_does_not(
     with serving(authority.context()) as safe, serving() as plain:
         endpoint.status, endpoint.location = 308, f"https://127.0.0.1:{safe.port}/upload"
         safe.status, safe.location = 307, f"http://127.0.0.1:{plain.port}/upload"
-        async with start_server(tmp_path, f"--upload={endpoint.url()}", env=env) as server:
+        async with run_server(tmp_path, upload=endpoint.url(), env=env) as server:
             await wait_state(server, await one_build(server), "done")
             assert safe.requests[0].headers["Authorization"] == CREDENTIALS
             assert "Authorization" not in plain.requests[0].headers

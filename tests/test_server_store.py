@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,7 @@ async def test_a_finished_build_ends_the_row_of_losses(store: Store) -> None:
 async def test_losses_that_do_not_count_keep_the_row(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     for number in range(1, 10):
+        await store.queue_due(Instant(NOW.ms + 60_000))
         losses = (await take(store, number)).losses
         assert losses == min(1, number - 1)
         assert await store.lose(uuid(number), NOW, LOST, count=number == 1) is AfterLoss.PUT_BACK
@@ -139,6 +141,19 @@ async def test_a_lost_job_that_was_queued_again_is_queued_once(store: Store) -> 
     assert await queues(store) == {"p1": ["a", "b"]}
     await store.lose(uuid(1), NOW, LOST, count=True)
     assert await queues(store) == {"p1": ["a", "b"]}
+
+
+async def test_a_job_that_is_lost_again_without_being_to_blame_lets_others_go_first(store: Store) -> None:
+    for name in "ab":
+        await store.schedule(script(name), Period.DAILY, NOW)
+    for number in (1, 2):
+        assert (await take(store, number)).job.name == "a"
+        await store.lose(uuid(number), NOW, LOST, count=False)
+    assert (await take(store, 3)).job.name == "b"
+    assert (await store.take("p1", uuid(4), NOW, None)).build is None
+    assert await store.queue_due(Instant(NOW.ms + 59_999)) == Due(next_run=Instant(NOW.ms + 60_000))
+    await store.queue_due(Instant(NOW.ms + 60_000))
+    assert (await take(store, 4)).job.name == "a"
 
 
 @pytest.mark.parametrize("gone", ["unscheduled", "dropped"])
@@ -234,6 +249,31 @@ async def test_many_queues_cost_no_more_statements(store: Store) -> None:
         assert (await queues(store)) == {name: ["a"] for name in await queues(store)}
         await store.unschedule("a")
     assert counts[0] == counts[1]
+
+
+async def test_what_is_due_is_found_without_reading_all_jobs_and_queues(store: Store) -> None:
+    seen: list[tuple[str, object]] = []
+    await store.schedule(script("a"), Period.HOURLY, NOW)
+    writer = database(store)._writer
+    sa.event.listen(writer, "before_cursor_execute", lambda *found: seen.append((found[2], found[3])))
+    await store.queue_due(Instant(NOW.ms + HOUR))
+    plans = [
+        row[3]
+        for statement, values in seen
+        if statement.startswith(("SELECT", "INSERT", "UPDATE"))
+        for row in await store.database.read(
+            partial(
+                sa.Connection.exec_driver_sql, statement=f"explain query plan {statement}", parameters=first(values)
+            )
+        )
+    ]
+    assert [plan for plan in plans if plan.startswith("SCAN")] == []
+    assert any("SEARCH platform USING INDEX sqlite_autoindex_platform_1 (name=?)" in plan for plan in plans)
+
+
+def first(values: object) -> object:
+    """Return the values of a statement, or the first ones of several."""
+    return values[0] if isinstance(values, list) else values
 
 
 async def test_a_job_leaves_all_queues_without_reading_them(store: Store) -> None:

@@ -1,5 +1,6 @@
 """builder-server's uploads to a real HTTP endpoint, which takes them, refuses them, is slow, or drops them."""
 
+import logging
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,13 @@ import pytest
 import sqlalchemy as sa
 import trio
 from endpoints import CREDENTIALS, SOME, USER, Endpoint, one_build, serving, wait_state
-from farm import DEADLINE, Server, eventually, free_port, launch_server, log_lines, start_server
+from farm import DEADLINE, eventually, free_port, launch_server, log_lines, run_server, start_server
 from scripted import info
 from stores import NOW, database, opened, script, take, uuid
 
 from builder.model import Exited, Instant, Period
 from builder_server import upload
-from builder_server.receiver import Receiver
+from builder_server.receiver import InvalidUploadURL, Receiver
 from builder_server.store import schema
 from builder_server.upload import Uploader
 
@@ -34,10 +35,17 @@ def other_endpoint() -> Iterator[Endpoint]:
         yield endpoint
 
 
-def check_log(server: Server) -> None:
-    """The log, in its wordiest form, has no secret and no traceback."""
-    assert not [secret for secret in SECRETS if secret in server.log], server.log
-    assert "Traceback" not in server.log
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log of a server in this process, in its wordiest form."""
+    caplog.set_level(logging.DEBUG, "builder_server")
+    return caplog
+
+
+def check_log(log: str) -> None:
+    """It has no secret and no traceback."""
+    assert not [secret for secret in SECRETS if secret in log], log
+    assert "Traceback" not in log
 
 
 async def test_what_was_taken_is_not_kept(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -58,7 +66,7 @@ async def test_what_was_taken_is_not_kept(tmp_path: Path, endpoint: Endpoint) ->
             assert [line.line for line in request.execution.console] == [b"one"]
             await server.wait_for_log(f"uploaded (HTTP {status})")
         assert len(endpoint.requests) == 4
-        check_log(server)
+        check_log(server.log)
 
 
 async def test_what_was_refused_is_kept_and_said_so(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -73,19 +81,19 @@ async def test_what_was_refused_is_kept_and_said_so(tmp_path: Path, endpoint: En
             full = server.full(name, uuids[-1])
             assert f"it stays at {full}: http://127.0.0.1:{endpoint.port}/upload answered" in line
             assert full.read_bytes() == endpoint.requests[-1].body
-        check_log(server)
+        check_log(server.log)
         assert [request.execution.uuid for request in endpoint.requests] == uuids  # none is tried again
 
 
 async def test_without_a_password_there_is_no_authorization(tmp_path: Path, endpoint: Endpoint) -> None:
-    async with start_server(tmp_path, f"--upload={endpoint.url('')}") as server:
+    async with run_server(tmp_path, upload=endpoint.url("")) as server:
         await wait_state(server, await one_build(server), "done")
         assert "Authorization" not in endpoint.requests[0].headers
 
 
 async def test_nobody_waits_for_a_slow_endpoint(tmp_path: Path, endpoint: Endpoint) -> None:
     endpoint.go_on.clear()
-    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+    async with run_server(tmp_path, upload=endpoint.url()) as server:
         uuids = [await one_build(server, name) for name in "abcde"]
         await eventually(lambda: [request for request in endpoint.requests if request.body])
         assert (await info(server)).running == ()
@@ -158,30 +166,32 @@ async def test_an_upload_is_noted_once_the_database_takes_it(
 
 
 @pytest.mark.parametrize("after", [0, 100_000])
-async def test_an_endpoint_that_drops_the_connection(tmp_path: Path, endpoint: Endpoint, after: int) -> None:
+async def test_an_endpoint_that_drops_the_connection(
+    tmp_path: Path, endpoint: Endpoint, log: pytest.LogCaptureFixture, after: int
+) -> None:
     endpoint.drop_after = after
-    async with start_server(tmp_path, "-vv", f"--upload={endpoint.url()}") as server:
+    async with run_server(tmp_path, upload=endpoint.url()) as server:
         uuid = await one_build(server)
         await wait_state(server, uuid, "failed")
         assert server.execution("a", uuid).artifacts == SOME
-        assert server.log.count("was not uploaded, it stays at ") == 1
-        check_log(server)
+        assert log.text.count("was not uploaded, it stays at ") == 1
+        check_log(log.text)
 
 
-async def test_nobody_listens(tmp_path: Path) -> None:
+async def test_nobody_listens(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     url = f"http://{USER}127.0.0.1:{free_port()}/upload?token=1"
-    async with start_server(tmp_path, "-vv", f"--upload={url}") as server:
+    async with run_server(tmp_path, upload=url) as server:
         uuid = await one_build(server)
         await wait_state(server, uuid, "failed")
         assert server.full("a", uuid).exists()
-        check_log(server)
+        check_log(log.text)
 
 
 async def test_a_redirect_is_posted_again_without_the_password(
-    tmp_path: Path, endpoint: Endpoint, other_endpoint: Endpoint
+    tmp_path: Path, endpoint: Endpoint, other_endpoint: Endpoint, log: pytest.LogCaptureFixture
 ) -> None:
     endpoint.location = f"http://x:y@127.0.0.1:{other_endpoint.port}/elsewhere?token=2"
-    async with start_server(tmp_path, "-vv", f"--upload={endpoint.url()}") as server:
+    async with run_server(tmp_path, upload=endpoint.url()) as server:
         for status in (301, 302, 303, 307, 308):
             endpoint.status = status
             uuid = await one_build(server, str(status))
@@ -190,31 +200,33 @@ async def test_a_redirect_is_posted_again_without_the_password(
             assert request.path == "/elsewhere?token=2"
             assert (request.body, request.execution.uuid) == (endpoint.requests[-1].body, uuid)
             assert "Authorization" not in request.headers
-        check_log(server)
+        check_log(log.text)
 
 
-async def test_a_redirect_on_the_same_host_keeps_the_password(tmp_path: Path, endpoint: Endpoint) -> None:
+async def test_a_redirect_on_the_same_host_keeps_the_password(
+    tmp_path: Path, endpoint: Endpoint, log: pytest.LogCaptureFixture
+) -> None:
     endpoint.status = 307
     endpoint.location = "/upload?again"
-    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+    async with run_server(tmp_path, upload=endpoint.url()) as server:
         uuid = await one_build(server)
         await wait_state(server, uuid, "failed")
         assert [request.headers["Authorization"] for request in endpoint.requests] == [CREDENTIALS] * 6
-        assert "redirects more than 5 times" in server.log
+        assert "redirects more than 5 times" in log.text
         assert server.full("a", uuid).exists()
-        check_log(server)
+        check_log(log.text)
 
 
-async def test_a_redirect_to_nowhere(tmp_path: Path, endpoint: Endpoint) -> None:
+async def test_a_redirect_to_nowhere(tmp_path: Path, endpoint: Endpoint, log: pytest.LogCaptureFixture) -> None:
     endpoint.status = 307
-    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+    async with run_server(tmp_path, upload=endpoint.url()) as server:
         for name, location in enumerate(("http://[::1", "ftp://example.org/", "http://x:99999999/", "http:///")):
             endpoint.location = location
             uuid = await one_build(server, str(name))
             await wait_state(server, uuid, "failed")
             assert server.full(str(name), uuid).exists()
-        assert server.log.count("was not uploaded, it stays at ") == 4
-        check_log(server)
+        assert log.text.count("was not uploaded, it stays at ") == 4
+        check_log(log.text)
 
 
 async def test_an_upload_that_a_kill_interrupted_begins_again(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -262,14 +274,21 @@ async def test_a_copy_that_can_not_be_removed_harms_nobody(tmp_path: Path, endpo
 
 
 async def test_a_file_that_is_gone(tmp_path: Path, endpoint: Endpoint) -> None:
-    async with start_server(tmp_path) as server:
+    async with run_server(tmp_path) as server:
         uuid = await one_build(server)
         server.full("a", uuid).unlink()
-        server.query("select 1")
-        server.kill()
-    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+    async with run_server(tmp_path, upload=endpoint.url()) as server:
         await wait_state(server, await one_build(server, "b"), "done")
     assert len(endpoint.requests) == 1  # what was finished before there was an endpoint stays where it is
+
+
+def test_a_wrong_url_stops_the_start_without_being_told(tmp_path: Path) -> None:
+    server = launch_server(tmp_path, "--upload=http://us%20er:se%2Fcret@h:x/")
+    output, _ = server.process.communicate(timeout=DEADLINE)
+    assert (server.process.returncode, output) == (2, b"")
+    assert server.log.startswith("builder-server: the upload URL ")
+    assert server.log.count("\n") == 1
+    check_log(server.log)
 
 
 @pytest.mark.parametrize(
@@ -282,10 +301,7 @@ async def test_a_file_that_is_gone(tmp_path: Path, endpoint: Endpoint) -> None:
         "http://us%20er:se%2Fcret@h/\udcff",
     ],
 )
-def test_a_wrong_url_stops_the_start_without_being_told(tmp_path: Path, url: str) -> None:
-    server = launch_server(tmp_path, f"--upload={url}")
-    output, _ = server.process.communicate(timeout=DEADLINE)
-    assert (server.process.returncode, output) == (2, b"")
-    assert server.log.startswith("builder-server: the upload URL ")
-    assert server.log.count("\n") == 1
-    assert not [secret for secret in SECRETS if secret in server.log]
+def test_a_wrong_url_is_refused_without_being_told(url: str) -> None:
+    with pytest.raises(InvalidUploadURL, match=r"^the upload URL .*$") as refused:
+        Receiver.at(url, {})
+    check_log(str(refused.value))

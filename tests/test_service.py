@@ -81,6 +81,7 @@ def test_a_manager_that_does_not_read_is_not_waited_for(
     assert "timed out" in caplog.text
 
 
+@pytest.mark.parametrize("manager", ["path"], indirect=True)
 async def test_a_server_is_ready_once_it_listens(tmp_path: Path, manager: Manager) -> None:
     async with start_server(tmp_path, env=manager.env) as server:
         assert manager.told() == b"READY=1"
@@ -93,6 +94,7 @@ async def test_a_server_is_ready_once_it_listens(tmp_path: Path, manager: Manage
         manager.told()
 
 
+@pytest.mark.parametrize("manager", ["path"], indirect=True)
 def test_a_server_that_can_not_listen_is_never_ready(tmp_path: Path, manager: Manager) -> None:
     with running_server(tmp_path, env=manager.env) as server:
         assert manager.told() == b"READY=1"
@@ -108,6 +110,7 @@ def test_a_server_that_can_not_listen_is_never_ready(tmp_path: Path, manager: Ma
         manager.told()
 
 
+@pytest.mark.parametrize("manager", ["path"], indirect=True)
 def test_a_worker_is_ready_before_it_connects(tmp_path: Path, manager: Manager) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(DEADLINE)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from builder.quantities import parse_size
 from builder.sizes import format_size
-from builder_worker.quantities import parse_size
 
 
 @pytest.mark.parametrize(

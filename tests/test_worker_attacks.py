@@ -100,7 +100,7 @@ async def test_a_flood_of_newlines_is_sent_in_small_parts(tmp_path: Path) -> Non
 async def test_a_job_that_makes_away_with_its_directory_is_told_so(
     attack: str, limit: tuple[str, ...], tmp_path: Path
 ) -> None:
-    script = f'set -- "$(dirname "$PWD")" "$(dirname "$(dirname "$PWD")")"; cd /; {attack}; exec sleep 1.5'
+    script = f'set -- "$(dirname "$PWD")" "$(dirname "$(dirname "$PWD")")"; cd /; {attack}; {"exec sleep 1000" if limit else "exit 0"}'
     async with open_server() as server, run_worker(tmp_path, "-r", server.address, *limit) as worker:
         async with server.accept() as connection:
             await connection.hand_out(script.encode())

@@ -12,6 +12,14 @@ from worker_program import WITHOUT_GROUPS, Finished, run_script
 from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder.model import Aborted, Exited
+from builder.quantities import (
+    InvalidQuantity,
+    parse_count,
+    parse_cpus,
+    parse_duration,
+    parse_pause,
+    parse_size,
+)
 from builder_worker import directives
 from builder_worker.allowances import (
     DEFAULT_MAX_ARTIFACT_BYTES,
@@ -24,14 +32,6 @@ from builder_worker.allowances import (
     tighten,
 )
 from builder_worker.choice import DEFAULT_DATE
-from builder_worker.quantities import (
-    InvalidQuantity,
-    parse_count,
-    parse_cpus,
-    parse_duration,
-    parse_pause,
-    parse_size,
-)
 from builder_worker.sandbox import Limits, SandboxError
 
 ALL = frozenset({"memory", "pids", "cpus", "work_size", "shm_size"})

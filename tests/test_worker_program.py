@@ -268,7 +268,7 @@ async def test_a_directory_that_can_not_be_made_is_the_jobs_result_and_the_worke
     async with open_server() as server, run_worker(tmp_path, "-r", server.address) as worker:
         async with server.accept() as connection:
             await connection.greet()
-            (tmp_path / "work").rmdir()
+            (tmp_path / "work").rename(tmp_path / "before")  # what is ready for the job is in it
             (tmp_path / "work").touch()
             await connection.hand_out(b"echo never run")
             finished = await connection.finish()

@@ -6,7 +6,7 @@ import trio.testing
 from builder_worker.build import Setup
 from builder_worker.drain import Drain
 from builder_worker.loop import get_ready
-from builder_worker.sandbox import Backend, Check, Sandbox, SandboxError, Task
+from builder_worker.sandbox import Backend, Check, Sandbox, SandboxError, Spare, Task
 from builder_worker.sandbox.options import Options
 from builder_worker.session import WorkerSettings
 
@@ -24,7 +24,7 @@ class Busy(Backend):
     def check(self) -> Check:
         return Check(works=True)
 
-    async def open(self, task: Task) -> Sandbox:
+    async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:
         raise SandboxError("no sandbox today")
 
     async def clean_up(self) -> tuple[str, ...]:

@@ -208,7 +208,8 @@ def test_a_signal_ends_the_job_too(script: Path, number: signal.Signals, status:
         process.send_signal(number)
         _, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == status
-    assert said.decode() == f"builder-worker: ended by {number.name}; the job was killed\n"
+    lines = [line for line in said.decode().splitlines() if "removed the control group" not in line]  # of other tests
+    assert lines == [f"builder-worker: ended by {number.name}; the job was killed"]
     wait_gone(processes_with(mark))
     assert not list((script.parent / "work").iterdir())
 

@@ -32,6 +32,7 @@ from builder_worker.artifacts import Collection
 from builder_worker.build import Outcome, Setup
 from builder_worker.drain import Drain
 from builder_worker.loop import LONGEST_PAUSE, Backoff
+from builder_worker.sandbox import Spare
 from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.options import Options
 
@@ -313,7 +314,11 @@ async def test_the_result_comes_well_after_the_last_line(
 
     @asynccontextmanager
     async def run_build(
-        _job: ScriptJob, _uuid: UUID, _setup: Setup, send_lines: Callable[[Sequence[bytes]], Awaitable[None]]
+        _job: ScriptJob,
+        _uuid: UUID,
+        _setup: Setup,
+        send_lines: Callable[[Sequence[bytes]], Awaitable[None]],
+        _spare: Spare | None,
     ) -> AsyncIterator[Outcome]:
         for line in lines:
             await send_lines([line])

@@ -35,7 +35,7 @@ def copy_worker(target: Path, *others: Path) -> None:
         for file in library.files or ():
             if ".." not in file.parts:
                 (target / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(str(library.locate_file(file)), target / file)
+                shutil.copy2(str(library.locate_file(file)), target / file)  # as old as its bytecode says it is
     for path in others:
         shutil.copyfile(path, target / path.name)
     for path in (target, *target.rglob("*")):  # whatever the umask was that the clone was made with

@@ -86,7 +86,7 @@ def settings() -> Settings:
     where = path()
     try:
         text = where.read_text("utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # as below XDG_CONFIG_HOME=/dev/null
         return Settings()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -160,7 +160,10 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes or not is_terminal or config.settings().yes:
         return
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    answer = sys.stdin.buffer.readline()
+    if not answer.endswith(b"\n"):  # as after Ctrl-D
+        print(file=sys.stderr)
+    if answer.strip().lower() not in (b"y", b"yes"):
         raise NotConfirmed("nothing was changed")
 
 

@@ -47,8 +47,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command itself in place of its stand-in."""
-        name, stand_in, rest = super().resolve_command(ctx, args)
-        return name, load(stand_in.name) if stand_in and stand_in.name else None, rest
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else None, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""

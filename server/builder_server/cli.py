@@ -21,6 +21,9 @@ GARBAGE = 50_000
 """Objects that are made before garbage is looked for. Every look goes over much of what is held, which is more the more
 workers wait: with Python's own 700, a command took a third longer beside 900 of them."""
 
+_SEVERAL = {"ip": "addresses", "keep": "what is kept"}
+"""Options that may be given several times, and what their values are."""
+
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
 
@@ -39,13 +42,14 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
     if unknown := sorted(set(defaults) - known):
         options = ", ".join(sorted(str(name).replace("_", "-") for name in known))
         raise click.BadParameter(f"{path}: unknown option {unknown[0]!r}; there are {options}", context)
-    if "ip" in defaults:
-        addresses = defaults["ip"] if isinstance(defaults["ip"], list) else [defaults["ip"]]
-        if not all(isinstance(address, str) for address in addresses):
-            raise click.BadParameter(f"{path}: --ip takes addresses in quotes", context)
-        defaults["ip"] = addresses
+    for key, what in _SEVERAL.items():
+        if key in defaults:
+            given = defaults[key] if isinstance(defaults[key], list) else [defaults[key]]
+            if not all(isinstance(value, str) for value in given):
+                raise click.BadParameter(f"{path}: --{key} takes {what} in quotes", context)
+            defaults[key] = given
     for key, value in defaults.items():
-        if key != "ip" and not isinstance(value, str | int | float):
+        if key not in _SEVERAL and not isinstance(value, str | int | float):
             raise click.BadParameter(f"{path}: {key.replace('_', '-')} must have one value", context)
     context.default_map = defaults
     return path
@@ -131,6 +135,14 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     metavar="SECONDS",
     help="Longest time that a job may take.",
 )
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="WHAT",
+    help="How long finished builds are kept, and how many: age=90d,count=20,bytes=500G, any of the three. Whatever is "
+    "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
+    "uploaded, stays.  [default: all]",
+)
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
 @click.option(
@@ -149,6 +161,7 @@ def command(
     config_dir: Path,
     upload: str | None,
     job_timeout: float,
+    keep: tuple[str, ...],
     verbose: int,
     quiet: int,
     log_format: str,
@@ -163,11 +176,18 @@ def command(
     import trio
 
     from builder_server import logs
+    from builder_server.retention import parse_retention
     from builder_server.server import Settings, serve
 
     logs.set_up(verbosity=verbose - quiet, form=log_format)
     settings = Settings(
-        addresses=ip, port=port, data_dir=dir, config_dir=config_dir, upload=upload, job_timeout=job_timeout
+        addresses=ip,
+        port=port,
+        data_dir=dir,
+        config_dir=config_dir,
+        upload=upload,
+        job_timeout=job_timeout,
+        keep=parse_retention(keep),
     )
     gc.freeze()  # what was imported is no garbage
     gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])

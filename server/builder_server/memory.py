@@ -6,6 +6,7 @@ the newest first: so a crowd that has waited for long shuts nobody out. While an
 sends or takes too slowly is cut off.
 """
 
+import ctypes
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -30,11 +31,28 @@ TOTAL = 128 * MIB
 SLOWEST = 64 * KIB
 """Bytes a second that a message must have on the whole, while others wait for its memory."""
 
+LONGEST = 15.0
+"""Seconds that the largest ones may take meanwhile, which must be the faster for it: who waits has 30."""
+
 GRACE = 3.0
 """Seconds for which it may be slower, or may stand still."""
 
 PIECE = 64 * KIB
 """Bytes of a reply that are sent before its progress is noted."""
+
+
+_LARGE_BLOCK = 2 * MIB
+_M_MMAP_THRESHOLD = -3
+
+
+def return_large_blocks() -> None:
+    """Have large blocks of memory go back to the system when they are freed.
+
+    By default glibc keeps those of the size of a large line for later, in holes that hardly ever fit: a few workers with
+    such lines made a server of several times the memory that they may have. Other systems need nothing of that.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 class Crowded(BuilderError):
@@ -58,7 +76,8 @@ class Grant:
 
     def note(self, size: int) -> None:
         """Note that so many bytes of the message have come or gone."""
-        self.deadline = GRACE + min(trio.current_time(), self._began + size / SLOWEST)
+        rate = max(SLOWEST, self.size / LONGEST)
+        self.deadline = GRACE + min(trio.current_time(), self._began + size / rate)
 
     @contextmanager
     def at_peer(self) -> Iterator[None]:
@@ -150,6 +169,11 @@ class SharingChannel(Channel):
     def bound_unsent(self, seconds: float) -> None:
         """Have the kernel end the connection when the peer reads nothing for so long."""
         bound_unsent(self._socket, seconds)
+
+    @property
+    def has_grant(self) -> bool:
+        """Whether the message that was received last has memory that others may wait for, until the next is asked for."""
+        return self._grant is not None and self._grant.size > 0
 
     async def receive(self) -> Message | StreamedFrame:
         """Wait for the next message; the one before it is dealt with."""

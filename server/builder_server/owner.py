@@ -70,7 +70,7 @@ class Attachment:
     ``acknowledged`` says whether the worker's result is durable.
     """
 
-    _events: trio.MemorySendChannel[Event]
+    _events: trio.MemorySendChannel[Event | None]
     _tell: Callable[[Event], None]
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     failure: Exception | None = None
@@ -99,6 +99,10 @@ class Attachment:
     async def hand_in(self, event: Event) -> None:
         """Hand in what the worker sent. It waits until what was handed in before is dealt with, and on the disk."""
         await self._events.send(event)
+
+    async def settle(self) -> None:
+        """Wait until all that was handed in is dealt with, and on the disk."""
+        await self._events.send(None)
 
     def detach(self, event: Detached) -> None:
         """Say that the worker has gone."""
@@ -143,7 +147,7 @@ class Owner:
     asked: trio.Event = field(factory=trio.Event)
     """It was tried, once, to put it back."""
 
-    _receive: trio.MemoryReceiveChannel[Event] = field(init=False)
+    _receive: trio.MemoryReceiveChannel[Event | None] = field(init=False)
     _told: deque[Event] = field(factory=deque)
     _waiting: trio.CancelScope = field(factory=trio.CancelScope)
     _may_be_taken: bool = False
@@ -152,7 +156,7 @@ class Owner:
     _writer: ResultWriter | None = None
 
     def __attrs_post_init__(self) -> None:
-        send, self._receive = trio.open_memory_channel[Event](0)
+        send, self._receive = trio.open_memory_channel[Event | None](0)
         self.attachment = Attachment(send, self.tell)
 
     def tell(self, event: Event) -> None:
@@ -208,6 +212,7 @@ class Owner:
             outcome = await self._handle(event)
             if self.attempt.phase is Phase.ENDED:
                 return
+            del event  # which may be a line of 16 MiB, and the next one may take an hour
             event = outcome or await self._next_event()
 
     async def _next_event(self) -> Event:
@@ -216,7 +221,9 @@ class Owner:
         # looked at, since a worker that sends without end leaves no time for a deadline
         if trio.current_time() < self.attempt.wake_at:
             with trio.CancelScope(deadline=self.attempt.wake_at) as self._waiting:
-                return await self._receive.receive()
+                while (event := await self._receive.receive()) is None:
+                    pass  # whoever sent it knows now that all before it is dealt with
+                return event
         return self._told.popleft() if self._told else TimeCame()
 
     async def _handle(self, event: Event) -> Event | None:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
+from uuid import UUID
 
 import trio
 
@@ -40,7 +41,12 @@ DIGEST_SIZE = 12
 
 def build_dir(data_dir: Path, build: Build) -> Path:
     """Return the directory of a build; the name of its job was checked when it was scheduled."""
-    return data_dir / directory_name(build.job.name) / str(build.uuid)
+    return directory_of(data_dir, build.job.name, build.uuid)
+
+
+def directory_of(data_dir: Path, job: str, uuid: UUID) -> Path:
+    """Return the directory of a build of the job with that name."""
+    return data_dir / directory_name(job) / str(uuid)
 
 
 def make_build_dir(data_dir: Path, build: Build) -> Path:

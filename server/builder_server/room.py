@@ -24,12 +24,12 @@ def room(path: Path) -> int:
 
 
 def is_filled_by(directory: Path) -> bool:
-    """Return whether there is no room, and what is in a directory takes more than was there at least when a job began.
+    """Return whether what is in a directory takes more than is left, and more than was there at least when a job began.
 
-    Raises OSError.
+    Some room may be left, where a piece was too large for it. Raises OSError.
     """
     written = sum(path.stat().st_size for path in directory.iterdir())
-    return room(directory) < 0 and written >= _reserve(os.statvfs(directory))
+    return written >= max(room(directory), _reserve(os.statvfs(directory)))
 
 
 def _reserve(disk: os.statvfs_result) -> int:

@@ -7,6 +7,9 @@ from builder.model import Instant
 MAX_LOSSES = 3
 """Workers lost in a row with the same job before it is recorded as failed: a job that kills its workers must end."""
 
+PAUSE = dt.timedelta(minutes=1)
+"""How long a job waits that was lost again and again without being to blame, as for a part of the disk that is broken."""
+
 LONGEST_SLEEP = dt.timedelta(seconds=60)
 """Longest wait for the next due job, so that a clock that was set is noticed; the original ticks as often."""
 

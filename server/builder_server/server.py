@@ -29,11 +29,13 @@ from builder_server.connections import Connections, Place, connections_for_descr
 from builder_server.dispatch import Dispatcher
 from builder_server.importer import import_state
 from builder_server.informer import Informer
-from builder_server.memory import Memory, SharingChannel
+from builder_server.keeper import Keeper
+from builder_server.memory import Memory, SharingChannel, return_large_blocks
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.receiver import Receiver
 from builder_server.recorder import Recorder
+from builder_server.retention import Retention
 from builder_server.shutdown import Shutdown, ShuttingDown
 from builder_server.store import Store
 from builder_server.ticker import Ticker
@@ -68,6 +70,7 @@ class Settings:
     config_dir: Path
     upload: str | None
     job_timeout: float
+    keep: Retention = field(factory=Retention)
 
 
 def wall_clock() -> Instant:
@@ -81,6 +84,7 @@ async def serve(
     """Run the server until SIGTERM or SIGINT. ``announce`` is told the addresses once they accept connections."""
     connections = Connections(connections_for_descriptors())
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
+    return_large_blocks()
     with _locked(settings.data_dir):
         store = Store.open(settings.data_dir / DATABASE)
         try:
@@ -129,6 +133,7 @@ class _Server:
     _attempts: Attempts
     _ticker: Ticker
     _uploader: Uploader | None
+    _keeper: Keeper
     _connections: Connections
     _shutdown: Shutdown = field(factory=Shutdown)
     _memory: Memory = field(factory=Memory)
@@ -147,7 +152,8 @@ class _Server:
         )
         attempts = Attempts(dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout)
         ticker = Ticker(store, now)
-        return cls(settings, store, Informer(store), now, attempts, ticker, uploader, connections)
+        keeper = Keeper(store, settings.data_dir, now, settings.keep)
+        return cls(settings, store, Informer(store), now, attempts, ticker, uploader, keeper, connections)
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
@@ -155,6 +161,7 @@ class _Server:
             background.start_soon(self._ticker.run)
             if self._uploader:
                 background.start_soon(self._uploader.run)
+            background.start_soon(self._keeper.run)
             async with self._attempts.running():
                 await self._attempts.recover()
                 await self._serve_peers(await _listen(self._settings), announce)
@@ -223,6 +230,7 @@ class _Server:
         await session.serve(request)
         while is_ours:
             with place.until_asked(), self._shutdown.interruptible(), trio.fail_after(IDLE_TIMEOUT):
+                place.greet()  # it said hello long ago
                 try:
                     request = await channel.receive()
                 except ConnectionEnded:

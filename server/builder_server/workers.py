@@ -11,7 +11,7 @@ from builder import execution
 from builder.errors import ProtocolError, RemoteProtocolError, TooManyArtifacts
 from builder.execution import ArtifactData, ArtifactsStart, ArtifactStart, FinishedHead, FinishedReader
 from builder.framing import StreamedFrame
-from builder.messages import JobSchedule, Message, Output
+from builder.messages import KIB, JobSchedule, Message, Output
 from builder.model import Result, printable
 from builder.outputs import Outputs
 from builder_server.attempt import FAULT, Artifacts, Detached, Event, Lines, ResultBegun, ResultEnded, ResultRefused
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 ARTIFACT_TIMEOUT = 300.0
 """Seconds without a byte while artifacts arrive, after which the worker counts as gone."""
+
+SLOWEST_RESULT = 8 * KIB
+"""Bytes a second that a worker must send on the whole, beyond those seconds: else a byte now and then would keep a job."""
 
 MAX_PIECES = 1000
 """Pieces of artifacts that are handed on together: half a megabyte of input can unfold to 50 000."""
@@ -53,7 +56,7 @@ class WorkerSession:
             attachment.detach(self._detached(error))
             if not self._has_job or not isinstance(error, CONNECTION_ERRORS):
                 raise
-            logger.warning("%s: worker lost: %s", describe(attachment.build), error or type(error).__name__)
+            logger.warning("%s: worker lost: %s", describe(attachment.build), str(error) or "it was too slow")
             await attachment.wait_ended()
         if attachment.failure:
             raise attachment.failure
@@ -90,14 +93,20 @@ class WorkerSession:
             if (longest := max(map(len, lines))) > MAX_LINE:
                 raise RemoteProtocolError(f"a console line of {longest} bytes")
             await attachment.hand_in(Lines(lines=lines, timestamp=attachment.elapsed()))
+            if self.channel.has_grant:
+                del received, lines
+                await attachment.settle()  # the memory is needed until then
 
     async def _receive_result(self, attachment: Attachment) -> None:
         """Hand in the job finished as it arrives."""
         reader = FinishedReader()
         unfolding = Unfolding(attachment.build.uuid)
+        credit = 0.0  # seconds by which it is late, if they are negative; those that our disk takes do not count
         while True:
-            with trio.fail_after(ARTIFACT_TIMEOUT):
+            begun = trio.current_time()
+            with trio.fail_after(max(0.0, ARTIFACT_TIMEOUT + credit)):
                 data = await self.channel.receive_body()
+            credit = min(0.0, credit - (trio.current_time() - begun) + len(data) / SLOWEST_RESULT)
             if not data:
                 break
             try:

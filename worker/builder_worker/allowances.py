@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from builder_worker.quantities import parse_count, parse_cpus, parse_duration, parse_size
+from builder.quantities import parse_count, parse_cpus, parse_duration, parse_size
 from builder_worker.sandbox import Limits, SandboxError
 from builder_worker.sandbox.linux import hierarchies
 

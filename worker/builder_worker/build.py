@@ -21,7 +21,7 @@ from builder_worker.console import remark
 from builder_worker.environment import job_environment, job_variables
 from builder_worker.hooks import Hooks, run_hook
 from builder_worker.job import SendLines, run_job
-from builder_worker.sandbox import Backend, Limits, Sandbox, Task
+from builder_worker.sandbox import Backend, Limits, Sandbox, Spare, Task
 from builder_worker.trees import TreeChanged
 
 log = logging.getLogger("builder_worker")
@@ -58,7 +58,9 @@ class Outcome:
 
 
 @asynccontextmanager
-async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines) -> AsyncIterator[Outcome]:
+async def run_build(
+    job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines, spare: Spare | None = None
+) -> AsyncIterator[Outcome]:
     """Run a job and give its outcome; afterwards everything of it is removed.
 
     Raises SandboxError, before it gives the outcome or after, and what ``send_lines`` raises.
@@ -77,7 +79,7 @@ async def run_build(job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLi
         ),
         limits=limits,
     )
-    async with await setup.backend.open(task) as sandbox:
+    async with await setup.backend.open(task, spare) as sandbox:
         if remarks:
             await send_lines([remark(line) for line in remarks])
         environment = {**job_variables(job, uuid), "BUILDER_WORK": str(sandbox.work)}

@@ -13,8 +13,8 @@ import re
 from attrs import field, frozen
 
 from builder.model import printable, text
+from builder.quantities import InvalidQuantity
 from builder_worker.allowances import PARSERS, option
-from builder_worker.quantities import InvalidQuantity
 from builder_worker.sandbox import Limits
 
 MAX_HEAD = 16 * 1024

@@ -5,8 +5,8 @@ then closed the connection properly; a server that closes earlier, or resets, ha
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from math import inf
 from uuid import UUID
 
@@ -30,7 +30,7 @@ from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
 from builder_worker.console import only_lines, remark
 from builder_worker.drain import Drain
-from builder_worker.sandbox import SandboxError
+from builder_worker.sandbox import Backend, SandboxError, Spare
 from builder_worker.trees import TreeChanged
 
 CONNECT_TIMEOUT = 30.0
@@ -97,7 +97,7 @@ async def work_once(settings: WorkerSettings, drain: Drain) -> None:
         stream = await _connect(settings)
     if stream is None:
         return
-    async with stream:
+    async with stream, _spare(settings.setup.backend) as spare:
         channel = Channel(stream, Side.PEER)
         try:
             schedule = None
@@ -105,9 +105,23 @@ async def work_once(settings: WorkerSettings, drain: Drain) -> None:
                 await _greet(channel, settings)
                 schedule = await _wait_job(channel, settings)
             if schedule is not None:
-                await _Delivery(channel, schedule, settings.setup).run()
+                await _Delivery(channel, schedule, settings.setup, spare).run()
         except trio.BrokenResourceError as error:
             raise Lost(f"the connection to {settings.address} broke: {reason_of(error)}") from error
+
+
+@asynccontextmanager
+async def _spare(backend: Backend) -> AsyncIterator[Spare | None]:
+    """Have what the next job needs, from before it is known."""
+    try:
+        spare = await backend.spare()
+    except SandboxError:
+        spare = None  # what is wrong is said when there is a job
+    try:
+        yield spare
+    finally:
+        if spare is not None:
+            await spare.aclose()
 
 
 async def _connect(settings: WorkerSettings) -> trio.SocketStream:
@@ -154,9 +168,10 @@ async def _wait_job(channel: Channel, settings: WorkerSettings) -> JobSchedule:
 class _Delivery:
     """Runs one job and delivers its result while the server is there."""
 
-    def __init__(self, channel: Channel, schedule: JobSchedule, setup: Setup) -> None:
+    def __init__(self, channel: Channel, schedule: JobSchedule, setup: Setup, spare: Spare | None) -> None:
         self._channel = channel
         self._setup = setup
+        self._spare = spare
         self._uuid: UUID = schedule.uuid
         self._outputs = Outputs(schedule.uuid)
         self._job = schedule.job
@@ -195,7 +210,7 @@ class _Delivery:
     async def _work(self) -> None:
         """Run the job and send all there is to send."""
         try:
-            async with run_build(self._job, self._uuid, self._setup, self._send_lines) as outcome:
+            async with run_build(self._job, self._uuid, self._setup, self._send_lines, self._spare) as outcome:
                 await self._finish(outcome.result, outcome.artifacts)
         except SandboxError as error:
             log.error("%s", error)

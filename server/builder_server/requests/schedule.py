@@ -2,9 +2,12 @@
 
 import itertools
 
+import trio
+
 from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.model import NEVER, Instant, Job, ScriptJob
 from builder.planning import JobOptions
+from builder_server.errors import CommandRefused
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.requests import Asked, Handlers
 from builder_server.store import PlannedJob
@@ -39,6 +42,8 @@ async def change(asked: Asked, request: ChangeJob) -> None:
     name = known(request.name, f"unknown job {request.name}")
     if request.job is not None:
         check_job(request.job)
+        if request.job.name != name:
+            raise CommandRefused(f"a job keeps its name: add {request.job.name} as a new one, and unschedule {name}")
     _check_options(name, request.options)
     await asked.store.change(name, request.revision, request.options, request.job, asked.now())
 
@@ -62,14 +67,16 @@ async def tell_runs(asked: Asked, request: NextRuns) -> None:
     """Tell when a job will run."""
     request.check()
     found = await _find(asked, request.name)
-    await asked.channel.send(RunsShown(moments=next_runs(found, request.count)))
+    # as long as half a second, in which nobody else would be served
+    moments = await trio.to_thread.run_sync(next_runs, found, request.count, asked.now())
+    await asked.channel.send(RunsShown(moments=moments))
 
 
-def next_runs(found: PlannedJob, count: int) -> tuple[Instant, ...]:
-    """Return the next runs of a job, the one that is planned first."""
+def next_runs(found: PlannedJob, count: int, now: Instant) -> tuple[Instant, ...]:
+    """Return the next runs of a job, the one that is planned first; it may be overdue, the others come after ``now``."""
     runs = [found.next_run] if found.next_run < NEVER else []
     while runs and len(runs) < count:
-        following = found.options.next_after(found.job.name, found.next_run, runs[-1])
+        following = found.options.next_after(found.job.name, found.next_run, max(runs[-1], now))
         if following == NEVER:
             break
         runs.append(following)

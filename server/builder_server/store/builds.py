@@ -10,7 +10,7 @@ from builder import codec
 from builder.extension.watching import What
 from builder.history import Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result, ScriptJob
-from builder_server.scheduler import MAX_LOSSES, backoff
+from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import dependencies, queues
 from builder_server.store.records import AfterLoss, Build, Taken, to_build, to_job
 from builder_server.store.schema import build, job, queue
@@ -138,10 +138,19 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
 def lose(
     connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool
 ) -> AfterLoss:
-    """Take a running build from its worker: the job returns to the front of its queue."""
+    """Take a running build from its worker: the job returns to the front of its queue.
+
+    Where nobody is to blame it may return for ever; from the second time on it lets others go first.
+    """
     found = connection.execute(
         sa.select(
-            build.c.job_id, build.c.platform, build.c.losses, build.c.due, build.c.retry, job.c.id.label("scheduled")
+            build.c.job_id,
+            build.c.platform,
+            build.c.losses,
+            build.c.due,
+            build.c.retry,
+            build.c.cause,
+            job.c.id.label("scheduled"),
         )
         .outerjoin(job, job.c.id == build.c.job_id)
         .where(build.c.uuid == str(uuid), build.c.state == "running")
@@ -154,11 +163,14 @@ def lose(
     _end(connection, woken, uuid, now, result, Outcome.LOST, state="lost")
     if found.scheduled is not None and queues.is_dropped(connection, found.platform) is False:
         due = now if found.due is None else Instant(found.due)
+        is_again = not count and found.cause == Cause.LOST.value
         queues.move_to_front(
             connection, woken, [found.platform], found.job_id,
             due=due, cause=Cause.LOST, cause_of=str(uuid), losses=losses, retry=found.retry,
+            not_before=now.plus(PAUSE) if is_again else None,
         )  # fmt: skip
         woken.platforms.add(found.platform)
+        woken.schedule = is_again
     return AfterLoss.PUT_BACK
 
 

@@ -135,13 +135,13 @@ _MOVE = (
         losses=sa.func.coalesce(_LOST, queue.c.losses),
         cause=_CAUSE,
         cause_of=_CAUSE_OF,
-        not_before=None,
+        not_before=_NOT_BEFORE,
     )
     .returning(*_ENTRY)
 )
 _ENTER_FIRST = _insert(
     platform.c.name, _MOVED, _first_of(platform.c.name), sa.func.coalesce(_LOST, 0), _DUE, _CAUSE, _CAUSE_OF, _RETRY,
-    sa.null(), where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
+    _NOT_BEFORE, where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
 )  # fmt: skip
 _last = sa.alias(queue)
 _ENTER_LAST = _insert(
@@ -152,22 +152,32 @@ _ENTER_LAST = _insert(
     where=(platform.c.name == sa.bindparam("name"), ~_is_queued(_MOVED)),
 )  # fmt: skip
 
-_CAN_RUN = sa.and_(
-    sa.or_(job.c.platform == platform.c.name, job.c.platform.is_(None)), ~platform.c.dropped, ~job.c.paused
-)
+_THERE = job.c.platform == platform.c.name
+_ANYWHERE = job.c.platform.is_(None)
+_IN_USE = sa.and_(~platform.c.dropped, ~job.c.paused)
+_CAN_RUN = sa.and_(sa.or_(_THERE, _ANYWHERE), _IN_USE)
+_EACH_WAY = (sa.and_(_THERE, _IN_USE), sa.and_(_ANYWHERE, _IN_USE))
+"""The two halves of it. For many jobs one statement each: joined by OR, every job would be held against every platform."""
 
 
 def _enqueue(
-    which: sa.ColumnElement[bool], *, due: Any, cause: Any = _CAUSE, not_before: Any = None
+    which: sa.ColumnElement[bool],
+    *,
+    due: Any,
+    cause: Any = _CAUSE,
+    not_before: Any = None,
+    can_run: sa.ColumnElement[bool] = _CAN_RUN,
 ) -> ReturningInsert[tuple[str, str]]:
     """Return what puts jobs into the queues of the platforms that can run them, unless they are there already."""
     position = due - job.c.priority * AGING
     retry = _RETRY if not_before is not None else sa.literal(0)
     cause_of = _CAUSE_OF if cause is _CAUSE else sa.null()
-    return _insert(
+    entry = sa.select(
         platform.c.name, job.c.id, position, sa.literal(0), due, cause, cause_of, retry,
-        sa.null() if not_before is None else not_before, where=(_CAN_RUN, ~_is_queued(job.c.id), which),
+        sa.null() if not_before is None else not_before,
     )  # fmt: skip
+    found = entry.join_from(job, platform, can_run).where(~_is_queued(job.c.id), which)
+    return sa.insert(queue).from_select(_COLUMNS, found).returning(*_ENTRY)
 
 
 _ENQUEUE_JOB = _enqueue(job.c.id == _MOVED, due=_DUE)
@@ -181,22 +191,29 @@ _ENQUEUE_RETRY = _enqueue(
 _is_due = job.c.next_run <= _NOW
 _is_missed = job.c.next_run <= _MISSED_BEFORE
 _is_left_out = sa.and_(_is_missed, job.c.missed == Missed.SKIP.value)
-_ENQUEUE_DUE = _enqueue(
-    sa.and_(_is_due, ~_is_left_out, ~_is_running(job.c.id)),
-    due=job.c.next_run,
-    cause=sa.case((_is_missed, Cause.MISSED.value), else_=Cause.DUE.value),
-)
+_ENQUEUE_DUE = [
+    _enqueue(
+        sa.and_(_is_due, ~_is_left_out, ~_is_running(job.c.id)),
+        due=job.c.next_run,
+        cause=sa.case((_is_missed, Cause.MISSED.value), else_=Cause.DUE.value),
+        can_run=can_run,
+    )
+    for can_run in _EACH_WAY
+]
 _why_skipped = sa.case(
     (_is_left_out, Skipped.SERVER_DOWN.value),
     (_is_running(job.c.id), Skipped.RUNNING.value),
     (_is_queued(job.c.id), Skipped.QUEUED.value),
 )
-_SKIP_DUE = sa.insert(skipped).from_select(
-    ("name", "platform", "due", "reason"),
-    sa.select(job.c.name, platform.c.name, job.c.next_run, _why_skipped).where(
-        _CAN_RUN, _is_due, _why_skipped.is_not(None)
-    ),
-)
+_SKIP_DUE = [
+    sa.insert(skipped).from_select(
+        ("name", "platform", "due", "reason"),
+        sa.select(job.c.name, platform.c.name, job.c.next_run, _why_skipped)
+        .join_from(job, platform, can_run)
+        .where(_is_due, _why_skipped.is_not(None)),
+    )
+    for can_run in _EACH_WAY
+]
 
 
 def enqueue_job(
@@ -227,8 +244,10 @@ def enqueue_retry(
 def enqueue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_before: Instant | None) -> None:
     """The same for all jobs that are due, each with the time at which it was; note the runs that are left out."""
     values = {"now": now.ms, "missed_before": missed_before and missed_before.ms}
-    connection.execute(_SKIP_DUE, values)
-    woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_DUE, values))
+    for statement in _SKIP_DUE:
+        connection.execute(statement, values)
+    for statement in _ENQUEUE_DUE:
+        woken.note_entries(What.QUEUED, connection.execute(statement, values))
 
 
 def append_to_queue(connection: sa.Connection, name: str, job_id: int) -> None:
@@ -247,9 +266,11 @@ def move_to_front(
     cause_of: str | None = None,
     losses: int | None = None,
     retry: int = 0,
+    not_before: Instant | None = None,
 ) -> None:
     """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given."""
     values = {"names": names, "moved": job_id, "lost": losses, "cause": cause.value, "cause_of": cause_of}
+    values["not_before"] = not_before and not_before.ms
     moved = connection.execute(_MOVE, values).all()
     if len(moved) < len(names):
         moved = [*moved, *connection.execute(_ENTER_FIRST, values | {"due": due.ms, "retry": retry})]

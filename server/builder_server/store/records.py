@@ -25,6 +25,15 @@ class Build:
 
 
 @frozen(kw_only=True)
+class Kept:
+    """A build that need not be kept: the name of its job, and the bytes of its files."""
+
+    uuid: UUID
+    name: str
+    size: int
+
+
+@frozen(kw_only=True)
 class Taken:
     """What a worker that asks gets: a build, or none; ``blocked`` names a job that lacks only a template."""
 

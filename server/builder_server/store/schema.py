@@ -118,11 +118,13 @@ build = Table(
     Column("artifacts", _WIDE),  # how many; null: not counted
     Column("artifact_bytes", _WIDE),
     Column("main_hash", Text),
+    Column("size", _WIDE),  # bytes of its files; null: to be looked at
     CheckConstraint("state in ('running', 'finished', 'lost')", name="known_state"),
     CheckConstraint("upload in ('pending', 'uploaded', 'done', 'failed')", name="known_upload"),
     Index("build_state", "state", "job_id"),
     Index("build_upload", "upload", "finished"),
     Index("build_started", "started"),
+    Index("build_size", "state", "size"),
     Index("build_job", "name", "platform", "started"),
     Index("build_outcome", "name", "platform", "outcome", "started"),  # the newest that succeeded
     Index("build_finished", "finished"),

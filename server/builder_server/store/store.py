@@ -1,6 +1,6 @@
 """The store: what the rest of the server asks of the database, a transaction each."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -15,9 +15,9 @@ from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
-from builder_server.store import builds, info, legacy, queues, schedule, standing, uploads
+from builder_server.store import builds, info, keeping, legacy, queues, schedule, standing, uploads
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, PlannedJob, Taken
+from builder_server.store.records import AfterLoss, Build, Due, Kept, PlannedJob, Taken
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
@@ -167,6 +167,36 @@ class Store:
     async def set_upload(self, uuid: UUID, state: str) -> None:
         """Record how far the upload of a build is."""
         await self.database.write(partial(uploads.set_state, uuid=uuid, state=state))
+
+    # --- what is kept ----------------------------------------------------------------------------------------------
+
+    async def unmeasured(self) -> list[Kept]:
+        """Return builds that may go, and of which it is not known how many bytes their files take."""
+        return await self.database.read(keeping.unmeasured)
+
+    async def measure(self, sizes: Mapping[UUID, int]) -> None:
+        """Note how many bytes the files of builds take."""
+        await self.database.write(partial(keeping.measure, sizes=sizes))
+
+    async def older_than(self, before: Instant) -> list[Kept]:
+        """Return builds that ended before a moment and may go, the oldest first; those that are to be uploaded may not."""
+        return await self.database.read(partial(keeping.older_than, before=before))
+
+    async def beyond_count(self, most: int) -> list[Kept]:
+        """Return builds that may go, of the jobs that have more than so many."""
+        return await self.database.read(partial(keeping.beyond_count, most=most))
+
+    async def beyond_bytes(self, most: int) -> list[Kept]:
+        """Return builds that may go, while all of them take more than so many bytes."""
+        return await self.database.read(partial(keeping.beyond_bytes, most=most))
+
+    async def forget(self, uuids: Collection[UUID]) -> None:
+        """Remove builds from the history whose files are gone."""
+        await self.database.write(partial(keeping.forget, uuids=uuids))
+
+    async def forget_skipped(self, before: Instant) -> None:
+        """Forget runs that were left out before a moment."""
+        await self.database.write(partial(keeping.forget_skipped, before=before))
 
     # --- the original's state --------------------------------------------------------------------------------------
 

@@ -34,5 +34,5 @@ def uploaded(connection: sa.Connection, after: UUID | None) -> tuple[UUID, ...]:
 
 
 def set_state(connection: sa.Connection, uuid: UUID, state: str) -> None:
-    """Record how far the upload of a build is."""
-    connection.execute(sa.update(build).where(build.c.uuid == str(uuid)).values(upload=state))
+    """Record how far the upload of a build is; what it takes on the disk is another then."""
+    connection.execute(sa.update(build).where(build.c.uuid == str(uuid)).values(upload=state, size=None))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from attrs import evolve, frozen
 
+from builder import quantities
 from builder.errors import InvalidName
+from builder.quantities import InvalidQuantity
 from builder.sizes import format_size
-from builder_worker import quantities
-from builder_worker.quantities import InvalidQuantity
 
 if TYPE_CHECKING:  # imports trio and more
     from builder_worker.build import Setup

@@ -145,6 +145,14 @@ class Sandbox(abc.ABC):
         """Kill what still runs, wait for it, remove the work directory. Works when the caller is cancelled too."""
 
 
+class Spare(abc.ABC):
+    """What a job needs whichever it is, made for one that is not known yet."""
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Remove it. Harmless when a sandbox was made of it and is gone; works when the caller is cancelled too."""
+
+
 class Backend(abc.ABC):
     """A way to make sandboxes."""
 
@@ -155,9 +163,19 @@ class Backend(abc.ABC):
     def check(self) -> Check:
         """Return whether it works on this machine, by trying, in well under a second."""
 
+    async def spare(self) -> Spare | None:
+        """Make what the next job needs, if there is anything, while the worker waits. Raises SandboxError.
+
+        Who asks for it removes it in the end.
+        """
+        return None
+
     @abc.abstractmethod
-    async def open(self, task: Task) -> Sandbox:
-        """Return a fresh sandbox with the script in its work directory. Raises SandboxError."""
+    async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:
+        """Return a fresh sandbox with the script in its work directory. Raises SandboxError.
+
+        A spare one makes it faster, and serves once.
+        """
 
     async def clean_up(self) -> tuple[str, ...]:
         """Remove what a worker that was killed left behind; return a line for each thing removed."""

@@ -20,6 +20,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
+from os.path import samestat
 from pathlib import Path
 from typing import Self
 
@@ -124,13 +125,26 @@ class JobDirectory:
 
     async def create(self) -> None:
         """Make it. Raises SandboxError, and then nothing is left."""
+        self.reserve()
+        await self.furnish()
+
+    def reserve(self) -> None:
+        """Make it for a job of which nothing is known. Raises SandboxError, and then nothing is left."""
         try:
             # nobody passes but the worker and the job's own group: what jobs write may be open to all
             self.path.mkdir(mode=0o700)
         except OSError as error:  # whatever is there is not ours to remove
             raise SandboxError(f"cannot make the work directory: {error}") from error
         try:
-            self._hold()
+            self._held = os.open(self.path, _DIRECTORY)
+            lock(self._held, shared=True, wait=True)  # for as long as somebody looks whether it is held
+        except OSError as error:
+            self.path.rmdir()
+            raise SandboxError(f"cannot make the work directory: {error}") from error
+
+    async def furnish(self) -> None:
+        """Make what is in it. Raises SandboxError, and then nothing is left."""
+        try:
             if self.owner is not None:
                 os.chown(self.path, -1, self.owner)
                 self.path.chmod(0o710)
@@ -143,9 +157,13 @@ class JobDirectory:
                 await self.remove()
             raise
 
-    def _hold(self) -> None:
-        self._held = os.open(self.path, _DIRECTORY)
-        lock(self._held, shared=True, wait=True)  # for as long as somebody looks whether it is held
+    @property
+    def is_there(self) -> bool:
+        """Whether it is where it was made: jobs without a sandbox can move it away, and what tidies up remove it."""
+        try:
+            return self._held is not None and samestat(os.fstat(self._held), self.path.lstat())
+        except OSError:
+            return False
 
     @property
     def owners(self) -> range | None:

@@ -7,11 +7,6 @@ import trio
 from attrs import frozen
 
 from builder_worker.sandbox import Backend, Check, Limits, SandboxError, probe
-from builder_worker.sandbox.backends.bubblewrap import Bubblewrap
-from builder_worker.sandbox.backends.jail import Jail
-from builder_worker.sandbox.backends.none import NoSandbox
-from builder_worker.sandbox.backends.overlay import Overlay
-from builder_worker.sandbox.backends.podman import Podman
 from builder_worker.sandbox.options import OptionError, Options
 
 AUTO = "auto"
@@ -23,12 +18,45 @@ _COST_TIMEOUT = 60.0
 """Seconds for one of them, on a machine that is very busy."""
 
 
+# Each is loaded when it is wanted: a worker wants one, and its start waits for that.
+
+
+def _bubblewrap(options: Options) -> Backend:
+    from builder_worker.sandbox.backends.bubblewrap import Bubblewrap
+
+    return Bubblewrap(options=options)
+
+
+def _overlay(options: Options) -> Backend:
+    from builder_worker.sandbox.backends.overlay import Overlay
+
+    return Overlay(options=options)
+
+
+def _podman(options: Options) -> Backend:
+    from builder_worker.sandbox.backends.podman import Podman
+
+    return Podman(options=options)
+
+
+def _jail(options: Options) -> Backend:
+    from builder_worker.sandbox.backends.jail import Jail
+
+    return Jail(options=options)
+
+
+def _none(options: Options) -> Backend:
+    from builder_worker.sandbox.backends.none import NoSandbox
+
+    return NoSandbox(options=options)
+
+
 _MAKERS: dict[str, Callable[[Options], Backend]] = {
-    "bubblewrap": lambda options: Bubblewrap(options=options),
-    "overlay": lambda options: Overlay(options=options),
-    "podman": lambda options: Podman(options=options),
-    "jail": lambda options: Jail(options=options),
-    "none": lambda options: NoSandbox(options=options),
+    "bubblewrap": _bubblewrap,
+    "overlay": _overlay,
+    "podman": _podman,
+    "jail": _jail,
+    "none": _none,
 }
 
 _BY_ISOLATION = ("bubblewrap", "podman")

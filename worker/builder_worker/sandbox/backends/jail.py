@@ -29,7 +29,7 @@ from typing import ClassVar
 from attrs import define, field
 
 from builder.model import printable
-from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Task, job_directory
+from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Spare, Task, job_directory
 from builder_worker.sandbox.diagnosis import Problem
 from builder_worker.sandbox.freebsd.clone import HOME, SNAPSHOT, Clone, Run, parent_of
 from builder_worker.sandbox.freebsd.prison import Prison
@@ -169,7 +169,7 @@ class Jail(Backend):
             return f"there is no snapshot {self.options.image}", "`zfs list -t snapshot` tells which there are"
         return None
 
-    async def open(self, task: Task) -> Sandbox:
+    async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:  # noqa: ARG002 - there are none
         """Return a fresh jail on a fresh clone."""
         job_directory.prepare_root(self.options.work_root)
         async with AsyncExitStack() as resources:

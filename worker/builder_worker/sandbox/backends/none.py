@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from attrs import define, field
 
-from builder_worker.sandbox import Backend, Check, Sandbox, Task, diagnosis, job_directory, probe
+from builder_worker.sandbox import Backend, Check, Sandbox, Spare, Task, diagnosis, job_directory, probe
 from builder_worker.sandbox.linux import cgroups
-from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
+from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, open_sandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.processes import inside
 from builder_worker.sandbox.processes.launch import Launch
@@ -39,7 +39,11 @@ class NoSandbox(Backend):
         notes = ("the job has all of the worker's rights", *diagnosis.notes(self.groups))
         return Check(works=True, limits=self.groups.limits | measured, notes=notes)
 
-    async def open(self, task: Task) -> Sandbox:
+    async def spare(self) -> Spare:
+        """Make what the next job needs."""
+        return await ReadyMade.make(self.options, self.groups)
+
+    async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:
         """Return a fresh directory with the script in it."""
 
         def describe(prepared: Prepared) -> Launch:
@@ -48,10 +52,11 @@ class NoSandbox(Backend):
                 command=interpreter(task.script, str(work / SCRIPT)),
                 environment=inside.variables(task, str(work), os.defpath),
                 directory=work,
-                entries=prepared.group.entries,
             )
 
-        return await open_sandbox(task, self.options, self.groups, describe, limits=task.limits, owner_of=None)
+        return await open_sandbox(
+            task, self.options, self.groups, describe, limits=task.limits, owner_of=None, spare=spare
+        )
 
     async def clean_up(self) -> tuple[str, ...]:
         """Kill what workers that were killed have left of their jobs, and remove the directories."""

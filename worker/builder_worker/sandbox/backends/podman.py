@@ -14,10 +14,21 @@ from uuid import uuid4
 
 from attrs import define, field
 
-from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Task, diagnosis, job_directory, roots
+from builder_worker.sandbox import (
+    Backend,
+    Check,
+    Limits,
+    Sandbox,
+    SandboxError,
+    Spare,
+    Task,
+    diagnosis,
+    job_directory,
+    roots,
+)
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.linux import cgroups, devices, etc, seccomp, view
-from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
+from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, open_sandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over
 from builder_worker.sandbox.processes import inside, rlimits, tools
@@ -171,7 +182,11 @@ class Podman(Backend):
     def _what(self) -> tuple[str, ...]:
         return (self.options.image,) if self.options.image is not None else ("--rootfs", f"{self.options.root}:O")
 
-    async def open(self, task: Task) -> Sandbox:
+    async def spare(self) -> Spare:
+        """Make what the next job needs."""
+        return await ReadyMade.make(self.options, self._own_groups)
+
+    async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:
         """Return a fresh sandbox."""
         if not self._podman and (problem := self._choose()) is not None:
             raise SandboxError(f"podman does not work: {problem[0]}; {problem[1]}")
@@ -192,6 +207,7 @@ class Podman(Backend):
             limits=task.limits if self._is_ours else Limits(),
             owner_of=lambda user: user.uid,
             look=look,
+            spare=spare,
         )
 
     def _describe(self, task: Task, prepared: Prepared) -> Launch:
@@ -233,7 +249,6 @@ class Podman(Backend):
         return Launch(
             command=run,
             environment=_environment(),
-            entries=prepared.group.entries,
             owner=owner,
             has_notes=True,
             adopts=False,

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from attrs import define, field
 
-from builder_worker.sandbox import Backend, Check, Sandbox, Task, diagnosis, job_directory
+from builder_worker.sandbox import Backend, Check, Sandbox, Spare, Task, diagnosis, job_directory
 from builder_worker.sandbox.diagnosis import Problem
 from builder_worker.sandbox.linux import cgroups, seccomp, view
-from builder_worker.sandbox.linux.prepared import Prepared, open_sandbox
+from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, open_sandbox
 from builder_worker.sandbox.linux.users import JobUser
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.processes import inside, rlimits
@@ -65,7 +65,11 @@ class BwrapBackend(Backend):
         notes = diagnosis.notes(self.groups, network=self.options.network)
         return Check(works=True, limits=self.groups.limits | diagnosis.ALWAYS_LIMITED, notes=notes)
 
-    async def open(self, task: Task) -> Sandbox:
+    async def spare(self) -> Spare:
+        """Make what the next job needs."""
+        return await ReadyMade.make(self.options, self.groups)
+
+    async def open(self, task: Task, spare: Spare | None = None) -> Sandbox:
         """Return a fresh sandbox."""
 
         def describe(prepared: Prepared) -> Launch:
@@ -79,6 +83,7 @@ class BwrapBackend(Backend):
             limits=task.limits,
             owner_of=self.owner_of,
             user_count=self.users,
+            spare=spare,
         )
 
     def launch(
@@ -108,7 +113,6 @@ class BwrapBackend(Backend):
         bounded = "pids" in self.groups.limits
         return Launch(
             command=(*command, *inside.run(interpreter(task.script, f"{view.BUILD}/{SCRIPT}"))),
-            entries=prepared.group.entries,
             rlimits=rlimits.of_job(
                 processes=None if bounded else rlimits.PROCESSES,
                 file_size=prepared.directory.size if prepared.directory.is_measured else None,

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from builder_worker.sandbox import Limits, SandboxError
 from builder_worker.sandbox.linux import hierarchies
@@ -230,24 +230,42 @@ class Cgroups:
 
     def create(self, name: str, limits: Limits) -> "Group":
         """Make the groups of one job. Raises SandboxError if a limit is asked for that cannot be enforced."""
-        asked = {limit for limit in LIMITS if getattr(limits, limit) is not None}
-        if asked - self.limits:
-            missing = ", ".join(sorted(asked - self.limits))
-            raise SandboxError(f"no control group to limit {missing}: {self.remedy}")
+        group = self.make(name)
+        try:
+            return self.limit(group, limits)
+        except SandboxError:
+            group.discard()
+            raise
+
+    def make(self, name: str) -> "Group":
+        """Make groups without limits. Raises SandboxError."""
         group = Group(
             hierarchies=self.hierarchies,
             directories=tuple(hierarchy.parent / tag(name) for hierarchy in self.hierarchies),
-            limits=limits,
+            limits=Limits(),
         )
-        controllers = frozenset(name for name, limit in _LIMIT_OF.items() if limit in asked)
         try:
-            for hierarchy in self.hierarchies:
-                hierarchy.enable(controllers)
             group.make()
         except OSError as error:
             group.discard()
             raise SandboxError(f"cannot make a control group: {error}") from error
         return group
+
+    def limit(self, group: "Group", limits: Limits) -> "Group":
+        """Return groups with the limits of a job. Raises SandboxError if one is asked for that cannot be enforced."""
+        asked = {limit for limit in LIMITS if getattr(limits, limit) is not None}
+        if asked - self.limits:
+            missing = ", ".join(sorted(asked - self.limits))
+            raise SandboxError(f"no control group to limit {missing}: {self.remedy}")
+        limited = evolve(group, limits=limits)
+        controllers = frozenset(name for name, limit in _LIMIT_OF.items() if limit in asked)
+        try:
+            for hierarchy in self.hierarchies:
+                hierarchy.enable(controllers)
+            limited.apply()
+        except OSError as error:
+            raise SandboxError(f"cannot limit a job by its control group: {error}") from error
+        return limited
 
     async def clean_up(self) -> tuple[str, ...]:
         """Kill and remove the groups of workers that are gone; return a line for each."""
@@ -280,9 +298,13 @@ class Group:
         return tuple(directory / "cgroup.procs" for directory in self.directories)
 
     def make(self) -> None:
-        """Make the directories and set the limits. Raises OSError."""
-        for hierarchy, directory in zip(self.hierarchies, self.directories, strict=True):
+        """Make the directories. Raises OSError."""
+        for directory in self.directories:
             directory.mkdir()
+
+    def apply(self) -> None:
+        """Set the limits. Raises OSError."""
+        for hierarchy, directory in zip(self.hierarchies, self.directories, strict=True):
             for name in sorted(hierarchy.controllers):
                 controller = _CONTROLLERS[hierarchy.version, name]
                 if getattr(self.limits, _LIMIT_OF[name]) is None:

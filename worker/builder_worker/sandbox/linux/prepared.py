@@ -1,17 +1,20 @@
 """What every job on Linux needs before it starts: a user, a directory with the script in it, and control groups."""
 
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Self
 
 from attrs import frozen
 
-from builder_worker.sandbox import Limits, Sandbox, SandboxError, Task, job_directory
+from builder_worker.sandbox import Limits, Sandbox, SandboxError, Spare, Task, job_directory
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.linux import users
 from builder_worker.sandbox.linux.cgroups import Cgroups, Group
 from builder_worker.sandbox.linux.users import JobUser
 from builder_worker.sandbox.options import Options
+from builder_worker.sandbox.owner import tag
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Supervision
 from builder_worker.sandbox.supervised import SCRIPT, Look, SupervisedSandbox, look_at_nothing, shielded
@@ -26,6 +29,43 @@ class Prepared:
     group: Group
 
 
+@frozen(kw_only=True)
+class ReadyMade(Spare):
+    """A directory, control groups, and a supervisor with the process in them that becomes the job's first one."""
+
+    directory: JobDirectory
+    group: Group
+    supervision: Supervision
+    _resources: AsyncExitStack
+
+    @classmethod
+    async def make(cls, options: Options, groups: Cgroups) -> Self:
+        """Make a place for a job. Raises SandboxError, and then nothing is left."""
+        job_directory.prepare_root(options.work_root)
+        name = secrets.token_hex(8)
+        async with AsyncExitStack() as resources:
+            directory = JobDirectory(path=options.work_root / tag(name), size=None, owner=None)
+            directory.reserve()
+            resources.push_async_callback(shielded, directory.remove)
+            group = groups.make(name)
+            resources.push_async_callback(shielded, group.remove)
+            try:
+                supervision = Supervision(directory.path, group.entries)
+            except OSError as error:
+                raise SandboxError(f"cannot prepare the sandbox: {error}") from error
+            resources.push_async_callback(shielded, supervision.aclose)
+            return cls(directory=directory, group=group, supervision=supervision, resources=resources.pop_all())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is as it was made: it may have waited for long, and jobs without a sandbox can destroy it."""
+        return self.directory.is_there and self.supervision.is_ready
+
+    async def aclose(self) -> None:
+        """End what runs in it and remove it."""
+        await self._resources.aclose()
+
+
 async def open_sandbox(
     task: Task,
     options: Options,
@@ -36,15 +76,15 @@ async def open_sandbox(
     owner_of: Callable[[JobUser], int] | None,
     user_count: int = 1,
     look: Look = look_at_nothing,
+    spare: Spare | None = None,
 ) -> Sandbox:
     """Prepare a job that is started as ``describe`` says; ``limits`` are those of the control groups.
 
     ``owner_of`` tells who of the host owns the files of a job whose worker is root, None that it is the worker itself;
-    ``user_count`` users from that one on are the job's.
+    ``user_count`` users from that one on are the job's. A ``spare`` place is used if it still is as it was made.
 
     Raises SandboxError, and then nothing is left.
     """
-    job_directory.prepare_root(options.work_root)
     async with AsyncExitStack() as resources:
         try:
             owner = None
@@ -52,15 +92,13 @@ async def open_sandbox(
                 user = users.take(options.job_uids, shared=bool(options.caches))
                 resources.callback(user.release)
                 owner = owner_of(user)
-            name = str(task.uuid)
-            directory = await JobDirectory.make(
-                options.work_root, name, size=task.limits.work_size, owner=owner, users=user_count
-            )
-            resources.push_async_callback(shielded, directory.remove)
-            supervision = Supervision(directory.path)
-            resources.push_async_callback(shielded, supervision.aclose)
-            group = groups.create(name, limits)
-            resources.push_async_callback(shielded, group.remove)
+            if not isinstance(spare, ReadyMade) or not spare.is_ready:
+                spare = await ReadyMade.make(options, groups)
+            resources.push_async_callback(spare.aclose)
+            directory = spare.directory
+            directory.size, directory.owner, directory.users = task.limits.work_size, owner, user_count
+            await directory.furnish()
+            group = groups.limit(spare.group, limits)
             directory.write_script(SCRIPT, task.script)
             launch = describe(Prepared(owner=owner, directory=directory, group=group))
         except OSError as error:
@@ -69,7 +107,7 @@ async def open_sandbox(
             directory=directory,
             group=group,
             limits=task.limits,
-            supervision=supervision,
+            supervision=spare.supervision,
             launch=launch,
             look=look,
             resources=resources.pop_all(),

@@ -18,9 +18,6 @@ class Launch:
     environment: Mapping[str, str] = tools.ENVIRONMENT
     directory: Path = Path("/")
 
-    entries: Sequence[Path] = ()
-    """Files of control groups to write "0" to."""
-
     rlimits: Mapping[int, tuple[int, int]] = field(factory=of_job)
     """By the number of the resource: its soft and hard limit."""
 

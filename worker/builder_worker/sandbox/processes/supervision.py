@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,13 @@ class Spool:
 
 @define(eq=False)
 class Supervision:
-    """A supervisor and its job. The supervisor starts at once, for that takes most of the time; the job by ``start``."""
+    """A supervisor and its job. The supervisor starts at once, for that takes most of the time; the job by ``start``.
+
+    ``entries`` are the files of control groups that the job enters, also at once.
+    """
 
     _directory: Path
+    _entries: Sequence[Path] = ()
     console: Spool = field(init=False)
     status: Status | None = field(init=False, default=None)
     _launch: Launch | None = field(init=False, default=None)
@@ -124,7 +129,7 @@ class Supervision:
             self._link = made.enter_context(_connect(self._directory))
             with listener.accept()[0] as theirs:
                 self._process = subprocess.Popen(
-                    (*tools.python(supervisor), self.mark),  # which tells people whose it is
+                    (*tools.python(supervisor), self.mark, *self._entries),  # the mark tells people whose it is
                     stdin=theirs.fileno(),
                     stdout=listener.fileno(),
                     cwd=self._directory,
@@ -137,6 +142,11 @@ class Supervision:
     def mark(self) -> str:
         """The value of MARK."""
         return self._directory.name
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there can be a job: a job without a sandbox can kill what is there for the next one."""
+        return self._process.poll() is None
 
     @property
     def was_lost(self) -> bool:

@@ -1,6 +1,7 @@
 """The supervisor: a small process between a worker and one job, which owns all of the job that runs and leaves nothing of it.
 
-It is run as ``python -I -S supervisor.py NAME`` by ``supervision``, in a directory that the job can't come to:
+It is run as ``python -I -S supervisor.py NAME ENTRY...`` by ``supervision``, where each ENTRY is a file of a control group
+that the job enters, in a directory that the job can't come to:
 
     launch     what to start, what to look at, what to remove; see ``launch``. In the format of marshal, since to import
                json takes as long as to start this program
@@ -21,6 +22,7 @@ Rules kept here:
 3. Then, and only then, the status says how the command ended.
 4. What the job writes is read whether a worker is there or not.
 5. If the supervisor is killed the kernel kills the command. What else is left then, its worker finds: see ``supervision``.
+6. Before ``start``, the end of the worker is the end of the supervisor, and that the end of the process it has forked.
 
 Nothing of the worker is imported, and little of the standard library: this start is what a job costs.
 """
@@ -37,6 +39,7 @@ import resource
 import select
 import sys
 import time
+from _json import encode_basestring_ascii as _quote  # what json is made of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ START, END, OUTPUT = b"start", b"end", b"output"
 
 _LINK, _LISTENER = 0, 1
 
-FIRST_FILE = 10
+FIRST_FILE = 4
 """The descriptor of the first of a launch's files; the others follow."""
 
 READY, OVER = b"+", b"\4"
@@ -84,6 +87,9 @@ _TOOL_TIMEOUT = 60.0
 
 _POLITE_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 """What a service manager or a terminal sends to everyone: the supervisor must be the last to go."""
+
+_MAX_OPEN = 64
+"""More than the largest number of a descriptor of the supervisor."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -149,22 +155,99 @@ def kill_all(pids: Iterable[int]) -> bool:
     return killed
 
 
+# --- the first process of a job -------------------------------------------------------------------------------------------
+
+
+class _First:
+    """The process that becomes the command. It is forked before there is a job, and enters its control groups: that takes up
+    to 20 ms, in which the kernel waits for all CPUs, and none of them works.
+    """
+
+    def __init__(self, entries: list[str]) -> None:
+        self._entries = entries
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # first here: as the job's user, the child may not read what this loads
+        stdin, self.input = os.pipe()
+        self.output, stdout = os.pipe()
+        self.notes, stderr = os.pipe()
+        self.pid, self._told = _fork([stdin, stdout, stderr], self._become_job)
+        for descriptor in (stdin, stdout, stderr):
+            os.close(descriptor)
+
+    def start(self, *, has_gate: bool) -> None:
+        """Let it go on, with the launch that is there now. Raises OSError, with what was tried as its file name."""
+        try:
+            os.write(self.input, b"+")
+        except BrokenPipeError:
+            pass  # it could not enter, and has told why
+        if not has_gate:
+            os.close(self.input)
+        _wait_exec(self.pid, self._told)
+
+    def discard(self) -> None:
+        """End it, when there will be no job."""
+        kill_all([self.pid])
+        os.waitpid(self.pid, 0)
+
+    def _become_job(self) -> None:
+        """Be in the child what the job is to be, once it is known. Raises OSError."""
+        supervisor = os.getppid()
+        for entry in self._entries:  # what follows counts as the job's
+            _write(entry, b"0")
+        if not os.read(0, 1):  # no deadline: there may be no job for days, and the supervisor's end is the end of this
+            os._exit(1)
+        launch = _read_launch()
+        program = _find(launch["command"][0], launch["environment"].get("PATH", os.defpath))
+        for number, data in enumerate(launch["files"], FIRST_FILE):
+            _put_at(number, data)
+        if not launch["has_gate"]:
+            os.read(0, 1)  # until it is closed: the job must not find it in the supervisor
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if not launch["has_notes"]:
+            os.dup2(1, 2)
+        os.umask(0o022)
+        try:
+            if launch["oom_score"] is not None:
+                _write("/proc/self/oom_score_adj", b"%d" % launch["oom_score"])
+        except OSError:
+            pass  # there is none, or it may not be changed
+        try:
+            if launch["niceness"] is not None:
+                if hasattr(os, "sched_setscheduler"):
+                    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+                os.setpriority(os.PRIO_PROCESS, 0, launch["niceness"])
+        except OSError:
+            pass  # the worker may not give a better one than its own
+        for number, limit in launch["rlimits"].items():
+            resource.setrlimit(number, limit)
+        if launch["user"] is not None:
+            os.setgroups([])
+            os.setresgid(*[launch["user"]] * 3)
+            os.setresuid(*[launch["user"]] * 3)
+        os.chdir(launch["directory"])
+        if launch["adopts"]:
+            _prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL)
+            if os.getppid() != supervisor:  # it is gone already
+                os._exit(1)
+        os.execve(program, launch["command"], launch["environment"])  # noqa: S606 - no shell is wanted
+
+
 # --- the job --------------------------------------------------------------------------------------------------------------
 
 
 class Supervisor:
     """One job, from its start until nothing of it is left. The fields of ``launch`` are those of ``launch.Launch``."""
 
-    def __init__(self, launch: dict[str, Any]) -> None:
+    def __init__(self, launch: dict[str, Any], first: _First) -> None:
         self._launch = launch
+        self._first = first
         self._adopts: bool = launch["adopts"]
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], object]] = {}
-        self._command = 0
+        self._command = first.pid
         self._ended: int | None = None  # how the command did, as waitpid says it
         self._remover: int | None = None
         self._removed: int | None = None  # how the last run of what removes the sandbox ended
-        self._output = self._notes = self._gate = -1
+        self._output, self._notes, self._gate = first.output, first.notes, first.input
         self._said = b""
         self._size = 0
         self._reads = True  # whether there may be more output
@@ -287,56 +370,19 @@ class Supervisor:
 
     def _start(self) -> None:
         """Start the command. Raises OSError, with what was tried as its file name."""
-        if self._adopts:
-            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        for number, data in enumerate(self._launch["files"], FIRST_FILE):
-            _put_at(number, data)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        self._output, output = os.pipe()
+        if not self._adopts:
+            _prctl(_PR_SET_CHILD_SUBREAPER, 0)
         if self._launch["owner"] is not None and sys.platform == "linux":
-            os.fchown(output, self._launch["owner"], -1)  # so that the job can open /dev/stderr
-        streams = [nothing, output, output]
-        if self._launch["has_notes"]:
-            self._notes, streams[2] = os.pipe()
-            self._register(self._notes, self._read_notes)
-        if self._launch["has_gate"]:
-            streams[0], self._gate = os.pipe()
+            os.fchown(self._output, self._launch["owner"], -1)  # so that the job can open /dev/stderr
         self._register(self._output, self._read_output)
-        self._command = _fork(self._launch["command"], self._launch["environment"], streams, self._become_job)
-        for descriptor in {nothing, *streams}:
-            os.close(descriptor)
-        for number in range(FIRST_FILE, FIRST_FILE + len(self._launch["files"])):
-            os.close(number)
-
-    def _become_job(self) -> None:
-        """Be in the child what the job is to be. Raises OSError."""
-        launch, supervisor = self._launch, os.getppid()
-        os.umask(0o022)
-        try:
-            if launch["oom_score"] is not None:
-                _write("/proc/self/oom_score_adj", b"%d" % launch["oom_score"])
-        except OSError:
-            pass  # there is none, or it may not be changed
-        try:
-            if launch["niceness"] is not None:
-                if hasattr(os, "sched_setscheduler"):
-                    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-                os.setpriority(os.PRIO_PROCESS, 0, launch["niceness"])
-        except OSError:
-            pass  # the worker may not give a better one than its own
-        for number, limit in launch["rlimits"].items():
-            resource.setrlimit(number, limit)
-        for entry in launch["entries"]:  # what follows counts as the job's
-            _write(entry, b"0")
-        if launch["user"] is not None:
-            os.setgroups([])
-            os.setresgid(*[launch["user"]] * 3)
-            os.setresuid(*[launch["user"]] * 3)
-        os.chdir(launch["directory"])
-        if launch["adopts"]:
-            _prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL)
-            if os.getppid() != supervisor:  # it is gone already
-                os._exit(1)
+        if self._launch["has_notes"]:
+            self._register(self._notes, self._read_notes)
+        else:
+            os.close(self._notes)
+            self._notes = -1
+        self._first.start(has_gate=self._launch["has_gate"])
+        if not self._launch["has_gate"]:
+            self._gate = -1
 
     # --- what it writes
 
@@ -521,8 +567,11 @@ class Supervisor:
         nothing = os.open(os.devnull, os.O_RDWR)
         command: list[str] = self._launch["end"]
         self._removed = None
-        self._remover = _fork(command, self._launch["end_environment"], [nothing] * 3)
+        environment: dict[str, str] = self._launch["end_environment"]
+        program = _find(command[0], environment.get("PATH", os.defpath))
+        self._remover, told = _fork([nothing] * 3, lambda: os.execve(program, command, environment))  # noqa: S606
         os.close(nothing)
+        _wait_exec(self._remover, told)
 
     def _run_remover(self) -> int | None:
         """Run what removes the sandbox and return its status."""
@@ -572,11 +621,10 @@ def _find(program: str, path: str) -> str:
     return program
 
 
-def _fork(
-    command: list[str], environment: dict[str, str], streams: list[int], prepare: Callable[[], None] | None = None
-) -> int:
-    """Start a program in a session of its own and return its number. Raises OSError."""
-    program = _find(command[0], environment.get("PATH", os.defpath))
+def _fork(streams: list[int], become: Callable[[], None]) -> tuple[int, int]:
+    """Fork a process that becomes a program, in a session of its own and with nothing open but three descriptors. Return
+    its number, and the descriptor by which it tells what kept it from that.
+    """
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -584,35 +632,42 @@ def _fork(
             os.setsid()
             for number in (*_POLITE_SIGNALS, _signal.SIGPIPE, _signal.SIGXFSZ):
                 _signal.signal(number, _signal.SIG_DFL)
-            for number, descriptor in enumerate(streams):
-                os.dup2(descriptor, number)
-            if prepare is not None:
-                prepare()
-            os.execve(program, command, environment)  # noqa: S606 - no shell is wanted
+            for number, descriptor in enumerate((*streams, tell)):
+                os.dup2(descriptor, number, inheritable=number < 3)
+            os.closerange(4, _MAX_OPEN)
+            tell = 3
+            become()
         except OSError as error:
-            os.write(tell, f"{error.errno} {error.filename or command[0]}".encode())
+            os.write(tell, f"{error.errno} {error.filename or ''}".encode())
         except ValueError as error:
             os.write(tell, f"{errno.EINVAL} {error}".encode())
         finally:
             os._exit(1)
     os.close(tell)
-    said = os.read(told, 4096)
+    return pid, told
+
+
+def _wait_exec(pid: int, told: int) -> None:
+    """Wait until a process that was forked has become a program. Raises OSError, with what was tried as its file name.
+
+    Without a sandbox a job can write here too, once it runs: what is no error of ours is no error.
+    """
+    number, _, name = os.read(told, 4096).decode(errors="replace").partition(" ")
     os.close(told)
-    if said:
+    if number.isdecimal():
         os.waitpid(pid, 0)
-        number_, _, name = said.decode(errors="replace").partition(" ")
-        raise OSError(int(number_), os.strerror(int(number_)), name)
-    return pid
+        raise OSError(int(number), os.strerror(int(number)), name)
 
 
 def _put_at(number: int, data: bytes) -> None:
     """Make a file in memory, to be read from its start at a descriptor that the command inherits."""
-    descriptor = os.memfd_create("builder")
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(data)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.dup2(descriptor, number)
-    os.close(descriptor)
+    descriptor = os.memfd_create("builder", 0)
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], written)
+    if descriptor != number:
+        os.dup2(descriptor, number)
+        os.close(descriptor)
 
 
 def _write(path: str, data: bytes) -> None:
@@ -634,12 +689,17 @@ def _read(descriptor: int, size: int) -> bytes | None:
         return None
 
 
+def _read_launch() -> dict[str, Any]:
+    """Return what is to be started. Raises OSError."""
+    with open(LAUNCH, "rb") as file:
+        launch: dict[str, Any] = marshal.load(file)  # noqa: S302 - the worker's own
+    return launch
+
+
 def _say(**status: int | str | None) -> None:
     """Write down how the job ended, and tell it. A crash of the machine takes the job with its status: nothing is synced."""
-    from _json import encode_basestring_ascii as quote  # which json is made of
-
     texts = (
-        f'"{name}": {"null" if value is None else quote(value) if isinstance(value, str) else value}'
+        f'"{name}": {"null" if value is None else _quote(value) if isinstance(value, str) else value}'
         for name, value in status.items()
     )
     message = f"{{{', '.join(texts)}}}\n".encode()
@@ -661,11 +721,12 @@ def main() -> None:
     os.umask(0o077)
     for number in _POLITE_SIGNALS:
         _signal.signal(number, _signal.SIG_IGN)
-    # no deadline: it starts early, and the worker's end is the end of its input
+    first = _First(sys.argv[2:])
+    # no deadline: there may be no job for days, and the worker's end is the end of its input
     if os.read(_LINK, MAX_MESSAGE) == START:
-        with open(LAUNCH, "rb") as file:
-            launch = marshal.load(file)  # noqa: S302 - the worker's own
-        Supervisor(launch).run()
+        Supervisor(_read_launch(), first).run()
+    else:
+        first.discard()
     os._exit(0)
 
 

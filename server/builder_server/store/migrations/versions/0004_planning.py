@@ -48,6 +48,7 @@ def _columns() -> dict[str, list[sa.Column[object]]]:
             sa.Column("artifacts", WIDE),
             sa.Column("artifact_bytes", WIDE),
             sa.Column("main_hash", sa.Text),
+            sa.Column("size", WIDE),
         ],
     }
 
@@ -69,6 +70,7 @@ def upgrade() -> None:
     op.drop_index("build_state", "build")
     op.create_index("build_state", "build", ["state", "job_id"])
     op.create_index("build_started", "build", ["started"])
+    op.create_index("build_size", "build", ["state", "size"])
     op.create_index("build_job", "build", ["name", "platform", "started"])
     op.create_index("build_outcome", "build", ["name", "platform", "outcome", "started"])
     op.create_index("build_finished", "build", ["finished"])
@@ -109,6 +111,7 @@ def downgrade() -> None:
         ("build", "build_finished"),
         ("build", "build_outcome"),
         ("build", "build_job"),
+        ("build", "build_size"),
         ("build", "build_started"),
         ("build", "build_state"),
         ("queue", "queue_not_before"),

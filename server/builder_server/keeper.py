@@ -1,0 +1,109 @@
+"""Removes builds that are not kept any longer: their files first, so that nothing is left of what the history forgets."""
+
+import datetime as dt
+import logging
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import trio
+from attrs import define
+
+from builder.model import Instant
+from builder.sizes import format_size
+from builder_server.results import directory_of
+from builder_server.retention import Retention
+from builder_server.store import Kept, Store, StoreError
+
+logger = logging.getLogger(__name__)
+
+INTERVAL = dt.timedelta(hours=1)
+"""Time between two looks for what may go."""
+
+SKIPPED_AGE = dt.timedelta(days=365)
+"""How long it is known which runs were left out, if builds are kept for longer."""
+
+
+@define(eq=False)
+class Keeper:
+    """Looks for what may go, at the start and each hour."""
+
+    store: Store
+    data_dir: Path
+    now: Callable[[], Instant]
+    retention: Retention
+
+    async def run(self) -> None:
+        """Remove what may go, for ever."""
+        while True:
+            try:
+                await self.look()
+            except StoreError as error:
+                logger.error("builds that need not be kept can't be removed, trying again: %s", error)
+            await trio.sleep(INTERVAL.total_seconds())
+
+    async def look(self) -> None:
+        """Remove what may go, and say so. Raises StoreError."""
+        kept, now = self.retention, self.now()
+        if kept.age is not None:
+            before = now.plus(-kept.age)
+            await self._remove_all(lambda: self.store.older_than(before), f"older than {_days(kept.age)}")
+        if kept.count is not None:
+            most = kept.count
+            await self._remove_all(lambda: self.store.beyond_count(most), f"beyond {most} of their job")
+        if kept.bytes is not None:
+            await self._measure_all()
+            size = kept.bytes
+            await self._remove_all(lambda: self.store.beyond_bytes(size), f"the oldest beyond {format_size(size)}")
+        await self.store.forget_skipped(now.plus(-min(kept.age or SKIPPED_AGE, SKIPPED_AGE)))
+
+    async def _measure_all(self) -> None:
+        while page := await self.store.unmeasured():
+            sizes = {each.uuid: await trio.to_thread.run_sync(_size, self._directory(each)) for each in page}
+            await self.store.measure(sizes)
+
+    def _directory(self, build: Kept) -> Path:
+        return directory_of(self.data_dir, build.name, build.uuid)
+
+    async def _remove_all(self, find: Callable[[], Awaitable[Sequence[Kept]]], why: str) -> None:
+        count = size = 0
+        while page := await find():
+            removed = [each for each in page if await self._remove_files(each)]
+            if removed:
+                await self.store.forget([each.uuid for each in removed])
+            count += len(removed)
+            size += sum(each.size for each in removed)
+            if len(removed) < len(page):
+                break  # the disk does not do it: not before the next look
+        if count:
+            logger.info("removed %d builds, %s: %s", count, format_size(size), why)
+
+    async def _remove_files(self, build: Kept) -> bool:
+        directory = self._directory(build)
+        try:
+            await trio.to_thread.run_sync(_remove, directory)
+        except OSError as error:
+            logger.error("%s can't be removed: %s", directory, error.strerror)
+            return False
+        return True
+
+
+def _remove(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+    if not any(directory.parent.iterdir()):
+        directory.parent.rmdir()
+
+
+def _size(directory: Path) -> int:
+    """Return the bytes of the files of a build."""
+    try:
+        return sum(file.stat().st_size for file in directory.iterdir())
+    except OSError:
+        return 0  # it is gone, or can't be looked at: what is not known is not counted
+
+
+def _days(age: dt.timedelta) -> str:
+    return f"{age.total_seconds() / 86400:g} days"
