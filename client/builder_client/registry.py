@@ -14,6 +14,8 @@ SECTIONS = {
     },
     "Builds": {
         "info": "Show schedule, queues, running builds, dropped platforms.",
+        "queue": "Show what waits on each platform, why, and when it is likely to start.",
+        "watch": "Watch queues, running builds and results as they change.",
         "observe": "Show the console of the build ID, and follow it to its end.",
         "observe-latest": "Observe the running build that started last; see observe.",
     },
