@@ -20,6 +20,8 @@ SECTIONS = {
     },
     "Builds": {
         "info": "Show schedule, queues, running builds, dropped platforms.",
+        "queue": "Show what waits on each platform, why, and when it is likely to start.",
+        "watch": "Watch queues, running builds and results as they change.",
         "observe": "Show the console of the build ID, and follow it to its end.",
         "history": "Show what became of builds, and why they ran.",
         "result": "Show what became of the build ID, and its artifacts.",
