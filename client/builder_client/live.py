@@ -26,7 +26,7 @@ from builder.model import printable, text
 
 from . import clock
 from .looking import look
-from .screen import View, draw
+from .screen import Watched, draw
 from .subscription import changes
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class _Feed:
     """Keeps a view up to date, in threads. ``lock`` is held by whoever reads or changes the view."""
 
     remote: "Remote"
-    view: View
+    view: Watched
     lock: threading.Lock = field(factory=threading.Lock)
     error: BuilderError | None = None
     _dirty: threading.Event = field(factory=threading.Event)
@@ -135,7 +135,7 @@ class _Feed:
 
 def show(remote: "Remote") -> None:
     """Show a server until the person quits. Raises Unreachable and TooOld."""
-    feed = _Feed(remote, View(server=str(remote)))
+    feed = _Feed(remote, Watched(server=str(remote)))
     console = Console()
     with (
         _signals() as (awake, wake),

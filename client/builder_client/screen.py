@@ -24,7 +24,7 @@ _COLOURS = {Outcome.SUCCEEDED: "green", Outcome.FAILED: "red", Outcome.ABORTED: 
 
 
 @define
-class View:
+class Watched:
     """What is known, and what is selected."""
 
     server: str
@@ -54,7 +54,7 @@ class View:
             self.selected = looked.running[0].uuid
 
 
-def draw(view: View, now: Instant, *, height: int) -> Layout:
+def draw(view: Watched, now: Instant, *, height: int) -> Layout:
     """Return the screen."""
     layout = Layout()
     console_height = max(4, height // 3)
@@ -69,7 +69,7 @@ def draw(view: View, now: Instant, *, height: int) -> Layout:
     return layout
 
 
-def _heading(view: View) -> Text:
+def _heading(view: Watched) -> Text:
     if view.trouble:
         return Text(printable(view.trouble), style="bold red", no_wrap=True)
     if view.looked is None:
@@ -90,7 +90,7 @@ def _table(*ratios: int | None) -> Table:
     return table
 
 
-def _running(view: View, now: Instant) -> Panel:
+def _running(view: Watched, now: Instant) -> Panel:
     table = _table(None, 2, 1, None, None)
     uuids = [build.uuid for build in view.running]
     at = uuids.index(view.selected) if view.selected in uuids else 0
@@ -107,7 +107,7 @@ def _running(view: View, now: Instant) -> Panel:
     return Panel(table, title="Running", title_align="left")
 
 
-def _queues(view: View, now: Instant) -> Panel:
+def _queues(view: Watched, now: Instant) -> Panel:
     parts: list[Text | Table] = []
     for platform in view.looked.platforms if view.looked else ():
         entries = [entry for entry in view.looked.queued if entry.platform == platform.name] if view.looked else []
@@ -119,7 +119,7 @@ def _queues(view: View, now: Instant) -> Panel:
     return Panel(Group(*parts), title="Queues", title_align="left")
 
 
-def _results(view: View, now: Instant) -> Panel:
+def _results(view: Watched, now: Instant) -> Panel:
     table = _table(1, None, None, None)
     for result in view.looked.results if view.looked else ():
         outcome = result.outcome
@@ -132,7 +132,7 @@ def _results(view: View, now: Instant) -> Panel:
     return Panel(table, title="Results", title_align="left")
 
 
-def _console(view: View, height: int) -> Panel:
+def _console(view: Watched, height: int) -> Panel:
     lines = list(view.lines)[-height:] if height > 0 else []
     text = Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
     name = next((f" of {printable(build.job)}" for build in view.running if build.uuid == view.following), "")
