@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Where the demo uploads its results; empty: they stay on disk. make demo UPLOAD=http://user:password@host/upload
 export UPLOAD ?=
 
-.PHONY: demo test lint unit test-long test-interop test-vm bench wheel deb clean help
+.PHONY: demo test lint unit test-long test-interop test-vm bench man wheel deb clean help
 
 help:
 	@echo "make demo          run a server and a worker, build this project twice, compare (UPLOAD=URL to upload)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-interop  the same programs against the original's (BUILDER_PEER_BIN=folder with its programs)"
 	@echo "make test-vm       the packages and sandboxes in a virtual machine with systemd and control groups of version 2"
 	@echo "make bench         benchmarks, medians"
+	@echo "make man           write the manual pages below build/man"
 	@echo "make wheel         build the wheel"
 	@echo "make deb           build Debian packages for this release into dist/"
 	@echo "make clean         remove what the others made"
@@ -55,6 +56,9 @@ test-vm: deb
 
 bench: $(VENV)/.installed
 	@for script in bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+man: $(VENV)/.installed
+	$(BIN)/python man/pages.py build/man
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m hatchling build -t wheel

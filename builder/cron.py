@@ -12,6 +12,7 @@ a wall does jump, for summer time or by decree, is decided here:
 """
 
 import datetime as dt
+import re
 import zoneinfo
 from collections.abc import Iterator
 
@@ -185,6 +186,10 @@ def _normal(text: str) -> str:
         raise _invalid(text, f"it has {len(words)} fields instead of {_FIELDS}")
     if any("r" in word.lower().split("(")[0].split("/")[0].split(",") for word in words):
         raise _invalid(text, "R would be another time at each look")
+    _, _, of_month, _, of_week = (word.lower() for word in words)
+    if {"*", "?"}.isdisjoint([of_month, of_week]) and (re.search("[lw]", of_month) or re.search("[l#]", of_week)):
+        # croniter drops such days, or gives up at the first month without one; others take a day that matches either
+        raise _invalid(text, "L, W and # can't stand beside a day of the other kind")
     expression = " ".join(words)
     try:
         croniter.expand(expression, hash_id=b"")

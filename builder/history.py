@@ -38,8 +38,18 @@ class Cause(enum.Enum):
     RETRY = "retry"
     """It failed before; the uuid of that attempt is with it."""
 
+    CHECK = "check"
+    """Its artifacts are compared with those of the run before, whose uuid is with it."""
+
     LOST = "lost"
     """The attempt before was lost: the uuid of that is with it."""
+
+
+REPRODUCIBLE = "reproducible"
+"""The verdict of a check whose two runs have left the same artifacts."""
+
+DIFFERS = "differs: "
+"""Begins the verdict of any other; the path of the first artifact that differs, or is in one of them alone, follows."""
 
 
 class Skipped(enum.Enum):

@@ -145,7 +145,6 @@ NEGOTIATED = 100
 
 
 def spoken(role: Role, version: int, protocols: Protocols) -> int:
-    """Return the version that is spoken after a hello."""
-    if version < NEGOTIATED:
-        return version
-    return min(version, max(known for known_role, known in protocols if known_role is role))
+    """Return the version that is spoken after a hello, if there is a protocol for it."""
+    ours = [known for known_role, known in protocols if known_role is role and known >= NEGOTIATED]
+    return min(version, max(ours)) if ours and version >= NEGOTIATED else version

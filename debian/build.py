@@ -144,16 +144,23 @@ def _run(*command: str, capture: bool = False, **environment: str) -> str:
 
 
 def bundle(release: Release, target: Path, work: Path) -> None:
-    """Install the project and its libraries below ``target``, without anything that tells where that was done."""
+    """Install the project and its libraries below ``target``, without anything that tells where that was done.
+
+    The manual pages are left in ``work / "man"``.
+    """
     # pip takes wheels for the Python that it runs on, and judges by it what a library needs.
     _run(str(release.python), "-m", "venv", str(work / "venv"))
     pip = (str(work / "venv/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check")
-    _run(*pip, "wheel", "--no-deps", "--wheel-dir", str(work), str(ROOT), SOURCE_DATE_EPOCH=str(release.epoch))
-    wheel = next(work.glob("builder-*.whl"))
     constraints = str(HERE / "constraints.txt")
+    command = (*pip, "wheel", "--no-deps", "--wheel-dir", str(work), str(ROOT))
+    # the wheel holds manual pages, whose words are partly those of click: its version counts as well
+    _run(*command, SOURCE_DATE_EPOCH=str(release.epoch), PIP_CONSTRAINT=constraints)
+    wheel = next(work.glob("builder-*.whl"))
     options = ("--target", str(target), "--only-binary", ":all:", "--no-compile", "--constraint", constraints)
     _run(*pip, "install", *options, str(wheel))
     shutil.rmtree(target / "bin")
+    shutil.move(target / "share/man", work / "man")
+    (target / "share").rmdir()  # no library has anything there
     for name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json"):
         for path in target.glob(f"*.dist-info/{name}"):
             path.unlink()
@@ -180,11 +187,13 @@ def licences(target: Path) -> Iterator[str]:
         )
 
 
-def lay_out(package: Package, tree: Path) -> None:
-    """Put a package's programs and files in their places."""
+def lay_out(package: Package, tree: Path, manual: Path) -> None:
+    """Put a package's programs, their pages and its files in their places."""
     template = string.Template((HERE / "program.in").read_text("utf-8"))
     for name, module in package.programs.items():
         _write(tree / "usr/bin" / name, template.substitute(module=module), mode=0o755)
+        for page in manual.glob(f"*/{name}.*"):
+            _compress(page, tree / "usr/share/man" / page.parent.name / f"{page.name}.gz")
     for pattern, target in package.files.items():
         for source in sorted(ROOT.glob(pattern)):
             path = tree / target / source.name if target.endswith("/") else tree / target
@@ -192,12 +201,16 @@ def lay_out(package: Package, tree: Path) -> None:
             shutil.copyfile(source, path)
     documents = tree / "usr/share/doc" / package.name
     documents.mkdir(parents=True, exist_ok=True)
-    with (documents / "changelog.gz").open("wb") as file:
-        file.write(gzip.compress((HERE / "changelog").read_bytes(), mtime=0))
+    _compress(HERE / "changelog", documents / "changelog.gz")
     shutil.copyfile(HERE / "copyright", documents / "copyright")
     overrides = HERE / package.name / "lintian-overrides"
     if overrides.exists():
         _write(tree / "usr/share/lintian/overrides" / package.name, overrides.read_text("utf-8"))
+
+
+def _compress(source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(source.read_bytes(), mtime=0))
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
@@ -252,7 +265,7 @@ def build(output: Path, python: Path, compression: int) -> list[Path]:
         work = Path(directory)
         for package in PACKAGES:
             tree = work / package.name
-            lay_out(package, tree)
+            lay_out(package, tree, work / "man")
             if package.name == "builder-common":
                 bundle(release, tree / BUNDLE, work)
                 with (tree / "usr/share/doc" / package.name / "copyright").open("a", encoding="utf-8") as file:

@@ -21,15 +21,15 @@ from test_client_info import answer
 
 from builder.messages import Execute
 from builder_client import config
-from builder_client.config import Settings, parse
+from builder_client.config import ClientSettings, parse
 
 
 def test_all_keys() -> None:
-    assert parse("") == Settings()
+    assert parse("") == ClientSettings()
     assert parse(
         'default = "test"\ncolor = "never"\nyes = true\n'
         '[servers.prod]\nremote = "build.example.org:1234"\n[servers.test]\nremote = "[::1]:5"\n'
-    ) == Settings(
+    ) == ClientSettings(
         default="test",
         color="never",
         yes=True,
@@ -112,6 +112,13 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     done = run_client("info", env=environment(XDG_CONFIG_HOME=str(tmp_path)))
     assert done.returncode == 2
     assert done.stderr.endswith(b"client.toml: Is a directory; mend it, or move it away\n")
+
+
+def test_no_file_is_no_error() -> None:
+    for base in ("/nonexistent", "/dev/null"):
+        with Server(answer) as server:
+            done = server.run("info", env=environment(XDG_CONFIG_HOME=base))
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_the_file_is_below_the_home_directory_where_nothing_else_is_said(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ COMMANDS: list[tuple[list[str], Message]] = [
 
 @pytest.mark.parametrize(("arguments", "sent"), COMMANDS)
 @pytest.mark.parametrize(
-    ("typed", "wanted"), [(b"y\n", True), (b"Yes\n", True), (b"n\n", False), (b"\n", False), (b"\x04", False)]
+    ("typed", "wanted"),
+    [(b"y\n", True), (b"Yes\n", True), (b"n\n", False), (b"\n", False), (b"\x04", False), (b"\xff\n", False)],
 )
 def test_a_person_is_asked(arguments: list[str], sent: Message, typed: bytes, *, wanted: bool) -> None:
     with Server(succeed) as server:
@@ -25,7 +26,10 @@ def test_a_person_is_asked(arguments: list[str], sent: Message, typed: bytes, *,
     assert status == (0 if wanted else 1)
     assert f"{server.address}? [y/N] ".encode() in shown
     assert b"\x1b" not in shown
-    assert (b"builder-client: nothing was changed\n" in shown) is not wanted
+    line = b"builder-client: nothing was changed\n"
+    assert shown.endswith(line) is not wanted
+    if not typed.endswith(b"\n"):
+        assert shown.endswith(b"\n" + line)
 
 
 @pytest.mark.parametrize(("arguments", "sent"), COMMANDS)

@@ -1,14 +1,21 @@
+import io
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from client_harness import EMPTY, Answer, Server, client_argv, environment, run_in_terminal
+from client_harness import DEADLINE, EMPTY, Answer, Server, client_argv, environment, run_in_terminal
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from builder.messages import InfoReply, Message, Success
 from builder.model import NEVER, Instant, OrbBuildJob, Period, Queue, RunningBuild, ScheduleItem, ScriptJob
-from builder_client.output import Printer
+from builder_client.output import Column, Printer
 from builder_client.report import info_json, print_info
 
 NOW = Instant(1_900_000_000_000)  # 2030-03-17T17:46:40Z
@@ -191,3 +198,34 @@ def test_colours_in_a_pipe_only_when_asked_for() -> None:
         plain = server.run("info", env=environment(FORCE_COLOR="1"))
     assert b"\x1b[" in done.stdout
     assert b"\x1b" not in plain.stdout
+
+
+CELL = st.text(st.sampled_from("ab \u65e5\u0301-"), max_size=12).map(str.strip)
+
+
+@given(rows=st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=5), styled=st.booleans())
+def test_a_table_that_fits_is_the_one_that_is_folded(rows: list[tuple[str, str, str]], *, styled: bool) -> None:
+    """The short way of writing a table gives what rich gives where nothing has to be folded."""
+    columns = (Column("NAME"), Column("NUMBER", rigid=True), Column("TEXT"))
+    written = []
+    for short in (True, False):
+        stream = io.BytesIO()
+        printer = Printer(stream, color="always" if styled else "never", environ={})
+        if short:
+            printer.table("Title", columns, rows, empty="")
+        else:
+            cells = [(column, [column.title, *(row[n] for row in rows)]) for n, column in enumerate(columns)]
+            widths = {column: max(map(cell_len, texts)) for column, texts in cells}
+            printer._folded(cells, widths, 1000)
+        written.append(re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue().decode()))
+    assert written[0] == "Title\n" + re.sub(r" +$", "", written[1], flags=re.MULTILINE)
+
+
+def test_a_table_that_fits_needs_no_library_for_it() -> None:
+    code = "import sys, atexit\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+    code += "from builder_client.cli import main\nmain()\n"
+    with Server(answer) as server:
+        argv = [sys.executable, "-c", code, "-r", server.address, "info"]
+        done = subprocess.run(argv, capture_output=True, env=environment(), timeout=DEADLINE, check=True)
+    assert b"asn1tools" in done.stderr.split()
+    assert not {b"rich.console", b"rich.table"} & set(done.stderr.split())

@@ -12,6 +12,7 @@ from builder import codec, framing
 from builder.connection import Connection
 from builder.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from builder.extension import Welcome
+from builder.extension.order import ALL
 from builder.framing import StreamedFrame
 from builder.messages import (
     KINDS,
@@ -200,6 +201,13 @@ def test_a_version_that_nobody_speaks(hello: Hello) -> None:
         server.next_message()
     with pytest.raises(LocalProtocolError, match="unknown version"):
         Connection(PEER).send(hello)
+
+
+def test_a_worker_has_no_later_version_yet() -> None:
+    server = Connection(SERVER, ALL)
+    server.receive_data(framing.frame(codec.encode(Hello(role=Role.WORKER, version=100))))
+    with pytest.raises(RemoteProtocolError, match="worker of unknown version 100"):
+        server.next_message()
 
 
 def test_a_wrong_turn_is_refused_before_the_body_arrives() -> None:

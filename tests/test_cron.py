@@ -188,6 +188,10 @@ def test_short_names(alias: str) -> None:
         ("@", "there are only"),
         ("R * * * *", "another time at each look"),
         ("r(0-5) 3 * * *", "another time at each look"),
+        ("0 0 1,15 * fri#2", "beside a day of the other kind"),
+        ("0 0 31 7 L5", "beside a day of the other kind"),
+        ("0 0 L * mon", "beside a day of the other kind"),
+        ("0 0 15W * mon", "beside a day of the other kind"),
         ("30 2 30 2 *", "never matches"),
         ("0 0 31 4,6,9,11 *", "never matches"),
         ("1," * 200 + " * * * *", "more than 200 characters"),
@@ -207,6 +211,20 @@ def test_whatever_is_written_the_error_says_so(text: str) -> None:
     except InvalidRule:
         return
     assert rule.next_after(Instant(0)) > Instant(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "days"),
+    [
+        ("0 0 L * *", ["01-31", "02-28", "03-31"]),
+        ("0 0 * * fri#5", ["01-29", "04-30", "07-30"]),
+        ("0 0 * * L5", ["01-29", "02-26", "03-26"]),
+        ("0 0 31 * mon", ["01-04", "01-11", "01-18", "01-25", "01-31", "02-01"]),
+    ],
+)
+def test_days_of_the_month_and_of_the_week(text: str, days: list[str]) -> None:
+    found = runs(Rule(text=text), "2027-01-01T00:00Z", len(days))
+    assert [run[5:10] for run in found] == days
 
 
 @pytest.mark.parametrize(

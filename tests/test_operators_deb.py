@@ -68,6 +68,14 @@ def test_overrides_have_reasons() -> None:
         assert all(lines[index - 1].startswith("#") for index, line in enumerate(lines) if not line.startswith("#"))
 
 
+def test_every_program_has_its_pages(packages: list[Path]) -> None:
+    listed = "".join(run("dpkg-deb", "--contents", package) for package in packages)
+    programs = set(re.findall(r"\./usr/bin/(\S+)", listed))
+    assert set(re.findall(r"\./usr/share/man/man1/(\S+)\.1\.gz", listed)) == programs
+    pages = set(re.findall(r"\./usr/share/man/man5/(\S+)\.5\.gz", listed))
+    assert pages == {"builder-client.toml", "builder-server.toml"}
+
+
 def test_secrets_are_for_root_only(packages: list[Path]) -> None:
     listed = "".join(run("dpkg-deb", "--contents", package) for package in packages)
     modes = {line.split()[-1]: line.split()[0] for line in listed.splitlines()}
@@ -185,6 +193,7 @@ def test_packages_live_in_a_fresh_system(packages: list[Path], system: System) -
     paths = [f"/var/tmp/{package.name}" for package in packages]
     system.run("dpkg", "--install", *paths)
     assert (system.root / "usr/lib/builder/builder/__pycache__").is_dir()
+    assert (system.root / "usr/share/man/man1/builder-client.1.gz").is_file()
     assert system.owner("/var/lib/builder") == "builder:builder 750"
     assert system.owner("/var/lib/builder-worker/jobs") == "builder-worker:builder-worker 711"
     (system.root / "etc/builder/server.env").write_text("BUILDER_SERVER_IP=127.0.0.1\n")

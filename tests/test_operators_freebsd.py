@@ -442,11 +442,12 @@ def test_odd_platforms_and_slots_start_nothing(service: Service) -> None:
 def test_the_package_is_made_of_what_is_installed(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     fakes = {
-        # A Python whose venv has a pip that installs one module.
+        # A Python whose venv has a pip that installs one module, and a page.
         "python": f"""#!/bin/sh
 case "$1 $2" in
 "-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-"-m pip") while [ "$1" != --target ]; do shift; done; mkdir -p "$2/bin"; echo 'main = 1' >"$2/module.py" ;;
+"-m pip") while [ "$1" != --target ]; do shift; done
+  mkdir -p "$2/bin" "$2/share/man/man1"; echo page >"$2/share/man/man1/page.1"; echo 'main = 1' >"$2/module.py" ;;
 *) exec {shlex.quote(sys.executable)} "$@" ;;
 esac
 """,
@@ -478,6 +479,7 @@ echo "$@" >"$FAKE/call"; cp "$3/+MANIFEST" "$5" "$FAKE"; cp -R "$7" "$FAKE/stage
         "etc/rc.d/builder_worker",
         "libexec/builder_worker.sh",
         "lib/builder/module.py",
+        "share/man/man1/page.1.gz",
     } <= listed
     assert "@sample(root,wheel,600) etc/builder/server.env.sample" in (tmp_path / "plist").read_text()
     program = (stage / "bin/builder-server").read_text()

@@ -11,9 +11,23 @@ from pathlib import Path
 import pytest
 import trio
 from farm import LocalServer, Server, environment, eventually, log_lines, run_server, start_server, wait_until_announced
-from scripted import CLIENT, WORKER, ScriptedPeer, ask, connect, do, given_job, info, schedule, take_job, waiting_worker
+from scripted import (
+    CLIENT,
+    OURS,
+    WORKER,
+    ScriptedPeer,
+    ask,
+    connect,
+    do,
+    given_job,
+    info,
+    schedule,
+    take_job,
+    waiting_worker,
+)
 from trio.testing import wait_all_tasks_blocked
 
+from builder.extension.schedule import ShowJob
 from builder.messages import Failure, Hello, Info, InfoReply, Observe, Success
 from builder_server import connections
 
@@ -67,6 +81,18 @@ async def test_who_has_said_hello_goes_last(server: LocalServer, guests: AsyncEx
     assert [await is_open(peer) for peer in greeted] == [False] + [True] * (LIMIT - 2)
     await newcomer.send(Info())
     await newcomer.receive(InfoReply)
+
+
+async def test_who_thinks_between_two_requests_goes_after_those_without_hello(
+    server: LocalServer, guests: AsyncExitStack
+) -> None:
+    client = await enter(server, guests, OURS)
+    assert isinstance((await client.request(ShowJob(name="a")))[-1], Failure)
+    silent = [await enter(server, guests) for _ in range(LIMIT - 1)]
+    for _ in silent:
+        await enter(server, guests, CLIENT)
+    assert [await is_open(peer) for peer in silent] == [False] * (LIMIT - 1)
+    assert await is_open(client)
 
 
 async def test_who_has_asked_for_something_never_goes(

@@ -16,7 +16,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 from stores import LOST, NOW, opened, script, take, uuid
 
-from builder.extension.builds import Place, ShowHistory
+from builder.extension.builds import HistoryPlace, ShowHistory
+from builder.extension.watching import Look
 from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
 from builder.planning import Cron, JobOptions, JobReference
 from builder_server.store import AfterLoss, Build, Store, StoredArtifact
@@ -170,13 +171,18 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("history", (ShowHistory(count=5),), {}),
         (
             "history",
-            (ShowHistory(count=5, name="a", platform="p1", failed=True, since=NOW, behind=Place(at=NOW, key="5")),),
+            (
+                ShowHistory(
+                    count=5, name="a", platform="p1", failed=True, since=NOW, behind=HistoryPlace(at=NOW, key="5")
+                ),
+            ),
             {},
         ),
-        ("history", (ShowHistory(count=5, behind=Place(at=NOW, key=f" {7:019}")),), {}),
+        ("history", (ShowHistory(count=5, behind=HistoryPlace(at=NOW, key=f" {7:019}")),), {}),
         ("find_builds", ("0000", 2), {}),
         ("list_artifacts", (uuid(2), "", 9), {}),
         ("info", (), {}),
+        ("standing", (Look(entries=9, results=9),), {}),
         ("info_within", (10**6,), {}),
         ("oldest_pending", ([uuid(7)],), {}),
         ("set_upload", (uuid(2), "uploaded"), {}),

@@ -1,5 +1,6 @@
 """builder-server: what our own protocol says of the schedule, what comes of it, and what classic peers see of that."""
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from builder.framing import frame
 from builder.messages import Execute, Failure, Hello, Message, Role, Success, Unschedule
 from builder.model import Exited, Instant, OrbBuildJob, Period
 from builder.planning import Cron, JobOptions, JobReference, Missed
+from builder_server.requests import schedule as requests_schedule
+from builder_server.requests.schedule import next_runs
+from builder_server.store import PlannedJob
 
 NOW = Instant(1_795_194_796_123)  # 2026-11-20T17:13:16.123Z
 NIGHTLY = Cron(rule="17 3 * * mon-fri", zone="Europe/Copenhagen")
@@ -87,6 +91,39 @@ async def test_the_next_runs(client: ScriptedPeer) -> None:
         assert failure == Failure(message="a number of runs must lie between 1 and 1000")
 
 
+def test_what_is_overdue_runs_now_and_not_for_each_time_that_has_passed() -> None:
+    found = PlannedJob(
+        job=script("a"),
+        options=JobOptions(cron=NIGHTLY),
+        revision=1,
+        next_run=Instant(-62_167_219_200_000),  # year 0, which datetime does not know
+        queued_on=(),
+        awaited=(),
+    )
+    assert [run.isoformat() for run in next_runs(found, 3, NOW)] == [
+        "0000-01-01T00:00:00Z",
+        "2026-11-23T02:17:00Z",
+        "2026-11-24T02:17:00Z",
+    ]
+
+
+async def test_many_runs_are_foretold_while_others_are_served(
+    client: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def noting(found: PlannedJob, count: int, now: Instant) -> tuple[Instant, ...]:
+        threads.append(threading.current_thread())
+        return next_runs(found, count, now)
+
+    monkeypatch.setattr(requests_schedule, "next_runs", noting)
+    await client.request(plan("a", cron=Cron(rule="0 0 29 2 *")))
+    reply, _ = await client.request(NextRuns(name="a", count=1000))
+    assert isinstance(reply, RunsShown)
+    assert len(reply.moments) == 1000
+    assert threading.current_thread() not in threads
+
+
 async def test_a_classic_client_sees_the_nearest_period(client: ScriptedPeer, server: LocalServer) -> None:
     for name, rule in (("a", "*/15 * * * *"), ("b", "0 4 * * *"), ("c", "@monthly")):
         await client.request(plan(name, cron=Cron(rule=rule)))
@@ -142,6 +179,13 @@ async def test_a_job_is_changed_as_it_was_seen(client: ScriptedPeer, server: Loc
     assert (await shown(client, "a")).next_run == found.next_run
     async with take_job(server) as taken:
         assert taken.job.script == b"new"
+
+
+async def test_a_job_keeps_its_name(client: ScriptedPeer) -> None:
+    await client.request(plan("a"))
+    (failure,) = await client.request(ChangeJob(name="a", revision=1, options=JobOptions(), job=script("b")))
+    assert failure == Failure(message="a job keeps its name: add b as a new one, and unschedule a")
+    assert (await shown(client, "a")).revision == 1
 
 
 async def test_a_job_moves_to_another_platform(client: ScriptedPeer, server: LocalServer) -> None:
@@ -207,6 +251,49 @@ async def test_a_job_after_others(client: ScriptedPeer, server: LocalServer) -> 
     assert (await shown(client, "app")).awaited == after
 
 
+@pytest.mark.parametrize("left", [("lib",), ("lib", "tool")])
+async def test_what_a_paused_job_waited_for_is_not_forgotten(
+    client: ScriptedPeer, server: LocalServer, left: tuple[str, ...]
+) -> None:
+    after = (JobReference(name="lib"), JobReference(name="tool"))
+    await client.request(plan("lib"))
+    await client.request(plan("app", "p2", after=after, run_now=False, paused=True))
+    await build(server)
+    assert (await shown(client, "app")).awaited == after[1:]
+    still = tuple(JobReference(name=name) for name in left)
+    assert await client.request(ChangeJob(name="app", revision=1, options=JobOptions(after=still))) == [Success()]
+    found = await shown(client, "app")
+    if left == ("lib",):
+        assert (found.queued_on, found.awaited) == (("p2",), still)
+        assert server.query("select cause, cause_of from queue") == [("after", "lib")]
+    else:
+        assert (found.queued_on, found.awaited) == ((), after[1:])
+
+
+@pytest.mark.parametrize("others", [False, True])
+async def test_an_orb_build_after_another_is_built_where_that_succeeded(
+    client: ScriptedPeer, server: LocalServer, *, others: bool
+) -> None:
+    for platform in ("p1", "p2"):
+        await do(server, schedule(f"script-{platform}", platform))
+        await build(server, platform)
+        (server.config_dir / f"orb-build.template.{platform}").write_text("%%OPAM_PACKAGE%%")
+    lib, app = (OrbBuildJob(name=name, opam_package=name) for name in ("lib", "app"))
+    await client.request(PlanJob(job=lib, options=JobOptions(), run_now=True))
+    after = (JobReference(name="lib"), *((JobReference(name="script-p1"),) if others else ()))
+    await client.request(PlanJob(job=app, options=JobOptions(after=after), run_now=False))
+    await build(server, "p2")
+    if others:
+        assert await queues(server) == {"p1": ["lib"], "p2": []}
+        await do(server, Execute(name="script-p1"))
+        await build(server)
+        assert await queues(server) == {"p1": ["lib", "app"], "p2": ["app"]}
+    else:
+        assert await queues(server) == {"p1": ["lib"], "p2": ["app"]}
+        await build(server, "p1")
+        assert await queues(server) == {"p1": ["app"], "p2": ["app"]}
+
+
 async def test_jobs_that_would_wait_for_each_other(client: ScriptedPeer) -> None:
     await client.request(plan("a"))
     await client.request(plan("b", after=(JobReference(name="a"),)))
@@ -239,6 +326,31 @@ async def test_a_job_that_fails_is_tried_again(client: ScriptedPeer, server: Loc
         ("first", 0, "failed"),
         ("retry", 1, "failed"),
     ]
+
+
+async def test_a_retry_that_a_clock_ahead_has_planned_does_not_wait_for_it(
+    client: ScriptedPeer, server: LocalServer, clock: Clock
+) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    clock.now = Instant(NOW.ms + 365 * 86_400_000)
+    await build(server, result=Exited(code=1))
+    clock.now = NOW
+    await do(server, schedule("nudge", platform="p3", period=Period.HOURLY))
+    await build(server)
+    assert server.query("select cause, retry from build where name = 'a' order by retry") == [
+        ("first", 0),
+        ("retry", 1),
+    ]
+
+
+async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    await build(server, result=Exited(code=1))
+    assert server.query("select cause, retry, not_before is null from queue") == [("retry", 1, 0)]
+    await do(server, Execute(name="a"))
+    assert server.query("select cause, retry, not_before is null from queue") == [("executed", 0, 1)]
+    await build(server, result=Exited(code=1))
+    assert server.query("select cause, retry from queue") == [("retry", 1)]
 
 
 # --- runs that are left out ----------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -26,6 +28,7 @@ from builder.model import (
     ScheduleItem,
     ScriptJob,
 )
+from builder.planning import JobOptions, JobReference
 from builder.runtime import sqlite
 from builder_server.errors import CommandRefused
 from builder_server.store import AfterLoss, Build, Due, Store, StoreError, Taken
@@ -110,7 +113,6 @@ async def test_a_finished_build_ends_the_row_of_losses(store: Store) -> None:
 async def test_losses_that_do_not_count_keep_the_row(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     for number in range(1, 10):
-        await store.queue_due(Instant(NOW.ms + 60_000))
         losses = (await take(store, number)).losses
         assert losses == min(1, number - 1)
         assert await store.lose(uuid(number), NOW, LOST, count=number == 1) is AfterLoss.PUT_BACK
@@ -147,7 +149,7 @@ async def test_a_job_that_is_lost_again_without_being_to_blame_lets_others_go_fi
         await store.schedule(script(name), Period.DAILY, NOW)
     for number in (1, 2):
         assert (await take(store, number)).job.name == "a"
-        await store.lose(uuid(number), NOW, LOST, count=False)
+        await store.lose(uuid(number), NOW, LOST, count=False, may_pause=True)
     assert (await take(store, 3)).job.name == "b"
     assert (await store.take("p1", uuid(4), NOW, None)).build is None
     assert await store.queue_due(Instant(NOW.ms + 59_999)) == Due(next_run=Instant(NOW.ms + 60_000))
@@ -163,6 +165,14 @@ async def test_a_lost_job_that_left_the_schedule_does_not_come_back(store: Store
     assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
     assert await store.running() == ()
     assert all(not names for names in (await queues(store)).values())
+
+
+async def test_a_lost_job_returns_to_the_platform_that_it_has_moved_to(store: Store) -> None:
+    await store.schedule(script("a"), Period.NEVER, NOW)
+    await take(store, 1)
+    await store.change("a", 1, JobOptions(), script("a", "p2"), NOW)
+    assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
+    assert await queues(store) == {"p1": [], "p2": ["a"]}
 
 
 async def test_a_new_job_of_the_same_name_is_not_the_lost_one(store: Store) -> None:
@@ -248,6 +258,44 @@ async def test_many_queues_cost_no_more_statements(store: Store) -> None:
         assert (await queues(store)) == {name: ["a"] for name in await queues(store)}
         await store.unschedule("a")
     assert counts[0] == counts[1]
+
+
+async def test_what_is_due_is_found_without_reading_all_jobs_and_queues(store: Store) -> None:
+    seen: list[tuple[str, Any]] = []
+    await store.schedule(script("a"), Period.HOURLY, NOW)
+    writer = database(store)._writer
+    sa.event.listen(writer, "before_cursor_execute", lambda *found: seen.append((found[2], found[3])))
+    await store.queue_due(Instant(NOW.ms + HOUR))
+    plans = [
+        row[3]
+        for statement, values in seen
+        if statement.startswith(("SELECT", "INSERT", "UPDATE"))
+        for row in await store.database.read(
+            partial(
+                sa.Connection.exec_driver_sql, statement=f"explain query plan {statement}", parameters=first(values)
+            )
+        )
+    ]
+    assert [plan for plan in plans if plan.startswith("SCAN")] == []
+    assert any("SEARCH platform USING INDEX sqlite_autoindex_platform_1 (name=?)" in plan for plan in plans)
+
+
+def first(values: Any) -> Any:
+    """Return the values of a statement, or the first ones of several."""
+    return values[0] if isinstance(values, list) else values
+
+
+async def test_a_new_job_is_added_without_a_look_at_all_that_it_waits_for(store: Store) -> None:
+    seen: list[str] = []
+    sa.event.listen(database(store)._writer, "before_cursor_execute", lambda *found: seen.append(found[2]))
+    counts = set()
+    for number in range(1, 20):
+        seen.clear()
+        await store.plan(script(f"job-{number}"), JobOptions(after=(JobReference(name=f"job-{number - 1}"),)), NOW)
+        counts.add(len(seen))
+    assert len(counts) <= 2  # the first one makes the platform, too
+    with pytest.raises(CommandRefused, match="jobs would wait for each other: job-0 after job-19 after job-18"):
+        await store.plan(script("job-0"), JobOptions(after=(JobReference(name="job-19"),)), NOW)
 
 
 async def test_a_job_leaves_all_queues_without_reading_them(store: Store) -> None:

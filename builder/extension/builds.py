@@ -53,7 +53,7 @@ class Dequeued(Reply):
 
 
 @frozen(kw_only=True)
-class Place:
+class HistoryPlace:
     """A place in the history: behind the entry of that time with that ``key``."""
 
     numbered: ClassVar[bool] = True
@@ -70,7 +70,7 @@ class HistoryEntry:
     """
 
     numbered: ClassVar[bool] = True
-    place: Place
+    place: HistoryPlace
     name: str
     platform: str
     cause: Cause
@@ -93,6 +93,7 @@ class HistoryEntry:
     previous: UUID | None = None
     script_changed: bool | None = None
     artifacts_changed: bool | None = None
+    verdict: str | None = None
 
 
 @message
@@ -106,7 +107,7 @@ class ShowHistory(Request):
     platform: str | None = None
     failed: bool = False
     since: Instant | None = None
-    behind: Place | None = None
+    behind: HistoryPlace | None = None
 
     def check(self) -> None:
         """Raise InvalidOptions for a number of entries that is not told."""

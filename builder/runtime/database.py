@@ -16,6 +16,10 @@ from builder.errors import BuilderError
 T = TypeVar("T")
 
 
+def nothing(_value: object) -> None:
+    """Do nothing with what a step returned."""
+
+
 class StoreError(BuilderError):
     """The database could not be read or written; what was asked for has not happened."""
 
@@ -36,10 +40,10 @@ class Database(abc.ABC):
         """Write what is asked for, until cancelled."""
 
     @abc.abstractmethod
-    async def write(self, step: Callable[[sa.Connection], T]) -> T:
+    async def write(self, step: Callable[[sa.Connection], T], then: Callable[[T], None] = nothing) -> T:
         """Return what a step returns once its change is on the disk. Raises what the step raises, and StoreError.
 
-        A step that raises changes nothing.
+        A step that raises changes nothing. ``then`` is called with what it returned, in the order of the changes.
         """
 
     @abc.abstractmethod

@@ -20,7 +20,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from attrs import define, field
 
-from builder.runtime.database import Database, StoreError
+from builder.runtime.database import Database, StoreError, nothing
 
 T = TypeVar("T")
 
@@ -39,6 +39,7 @@ class _Request(Generic[T]):
     """A step that waits for the writer."""
 
     step: Callable[[sa.Connection], T]
+    then: Callable[[T], None]
     done: trio.Event = field(factory=trio.Event)
     value: T | None = None
     error: BaseException | None = None
@@ -93,6 +94,8 @@ class SQLite(Database):
                 await trio.to_thread.run_sync(self._commit, batch, time.monotonic() + LOCK_TIMEOUT)
                 self.version += 1
                 for request in batch:
+                    if request.error is None:
+                        request.then(request.value)
                     request.done.set()
         finally:
             # whoever waits, or asks from now on, would otherwise do so for ever
@@ -134,11 +137,11 @@ class SQLite(Database):
                     yield connection
                 return
 
-    async def write(self, step: Callable[[sa.Connection], T]) -> T:
+    async def write(self, step: Callable[[sa.Connection], T], then: Callable[[T], None] = nothing) -> T:
         """Return what a step returns once its change is on the disk. Raises what the step raises, and StoreError."""
         if self._closed:
             raise StoreError(_STOPPED)
-        request = _Request(step)
+        request = _Request(step, then)
         self._pending.append(request)
         self._work.set()
         # shielded: a caller that went away in the middle would not know whether its change was made

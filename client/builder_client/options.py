@@ -141,14 +141,6 @@ PERIODS = click.Choice([period.value for period in Period])
 
 job_argument = click.argument("name", metavar="NAME", shell_complete=completes("jobs"))
 new_name_argument = click.argument("name", metavar="NAME", callback=by(name("job name")))
-period_option = click.option(
-    "--period",
-    type=PERIODS,
-    callback=by(Period),
-    default=Period.DAILY.value,
-    metavar="PERIOD",
-    help="How often: hourly, daily, weekly or never (only when executed).  [default: daily]",
-)
 
 
 build_argument = click.argument("build", metavar="ID", callback=by(words.parse_id), shell_complete=completes("running"))
@@ -166,7 +158,10 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes or not is_terminal or config.settings().yes:
         return
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    answer = sys.stdin.buffer.readline()
+    if not answer.endswith(b"\n"):  # as after Ctrl-D
+        print(file=sys.stderr)
+    if answer.strip().lower() not in (b"y", b"yes"):
         raise NotConfirmed("nothing was changed")
 
 

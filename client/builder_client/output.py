@@ -26,6 +26,9 @@ _NARROWEST = 8
 _GAP = 2
 """Spaces between two columns of a table."""
 
+_TITLE, _HEADING = "1", "1;36"
+"""Codes of bold, and bold and cyan, which are "bold cyan" below."""
+
 
 @frozen
 class Column:
@@ -107,17 +110,33 @@ class Printer:
         if not rows:
             self.line(f"{title}: {empty}")
             return
-        # 20 ms that only tables need
-        from rich.cells import cell_len
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+        from rich.cells import cell_len, set_cell_size
 
         width = shutil.get_terminal_size().columns if self.is_terminal else _NO_WRAP
         cells = [(column, [column.title, *(row[index] for row in rows)]) for index, column in enumerate(columns)]
         widths = {column: max(map(cell_len, texts)) for column, texts in cells}
         if sum(widths.values()) + _GAP * (len(columns) - 1) > width:
             cells = [(column, texts) for column, texts in cells if not column.spare]
+        self.line(self._style(title, _TITLE))
+        if sum(widths[column] for column, _ in cells) + _GAP * (len(cells) - 1) > width:
+            self._folded(cells, widths, width)
+            return
+        padded = [[set_cell_size(text, widths[column]) for text in texts] for column, texts in cells]
+        heading, *lines = ((" " * _GAP).join(row).rstrip() for row in zip(*padded, strict=True))
+        self.line(self._style(heading, _HEADING))
+        for line in lines:
+            self.line(line)
+
+    def _style(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._styled else text
+
+    def _folded(self, cells: Sequence[tuple[Column, list[str]]], widths: Mapping[Column, int], width: int) -> None:
+        """Write a table that is too wide as it is."""
+        # 40 ms that only such tables need
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
         text = io.StringIO()
         console = Console(
             file=text,
@@ -141,7 +160,6 @@ class Printer:
             )
         for row in list(zip(*(texts for _, texts in cells), strict=True))[1:]:
             table.add_row(*map(Text, row))
-        console.print(Text(title, style="bold"))
         console.print(table, crop=False)
         for line in text.getvalue().removesuffix("\n").split("\n"):
             self.line(line.rstrip())

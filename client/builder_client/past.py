@@ -88,6 +88,8 @@ def why(entry: HistoryEntry) -> str:
             return f"after {of}"
         case Cause.RETRY:
             return f"retry {entry.retry}" + (f" of {entry.retries}" if entry.retries is not None else "")
+        case Cause.CHECK:
+            return f"check of {of}"
         case Cause.LOST:
             return "worker lost"
 
@@ -150,7 +152,7 @@ def row(entry: HistoryEntry) -> tuple[str, ...]:
         _duration(took(entry)),
         _duration(waited(entry)),
         _artifacts(entry),
-        changed(entry),
+        printable(entry.verdict) if entry.verdict is not None else changed(entry),
         entry.upload or "",
         entry.worker or "",
         "" if entry.uuid is None else str(entry.uuid),
@@ -171,6 +173,7 @@ def lines(entry: HistoryEntry) -> Iterator[tuple[str, str]]:
         "worker": printable(entry.worker or ""),
         "ended by": printable(entry.ended_by or ""),
         "changed": changed(entry),
+        "check": printable(entry.verdict or ""),
         "upload": entry.upload or "",
         "artifacts": _artifacts(entry),
         "main hash": entry.main_hash or "",
@@ -205,6 +208,7 @@ def json(entry: HistoryEntry) -> JsonObject:
         "previous": None if entry.previous is None else str(entry.previous),
         "script_changed": entry.script_changed,
         "artifacts_changed": entry.artifacts_changed,
+        "verdict": None if entry.verdict is None else json_text(entry.verdict),
     }
 
 

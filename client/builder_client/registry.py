@@ -8,6 +8,11 @@ SECTIONS = {
     "Schedule": {
         "schedule": "Run the script FILE on PLATFORM periodically, first now.",
         "orb-build": "Build the opam package OPAM on every platform periodically.",
+        "show": "Show all that the job NAME has.",
+        "next": "Show when the job NAME will run.",
+        "edit": "Change how the job NAME is run, or what it runs.",
+        "pause": "Have the job NAME run no more until it is resumed.",
+        "resume": "Let the paused job NAME run again.",
         "reschedule": "Set the next run of the job NAME to the time NEXT.",
         "execute": "Run the job NAME as soon as a worker is free.",
         "dequeue": "Take the job NAME from the queues; it stays scheduled.",
@@ -53,8 +58,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command itself in place of its stand-in."""
-        name, stand_in, rest = super().resolve_command(ctx, args)
-        return name, load(stand_in.name) if stand_in and stand_in.name else None, rest
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else None, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""

@@ -39,6 +39,9 @@ mkdir -p "$output" "$work/meta" "$prefix/bin" "$prefix/etc/rc.d" "$prefix/etc/bu
 "$work/venv/bin/python" -m pip --quiet install --no-compile --target "$prefix/lib/builder" \
     --constraint "$root/debian/constraints.txt" "$root"
 rm -rf "$prefix/lib/builder/bin"
+mv "$prefix/lib/builder/share/man" "$prefix/share/"
+rmdir "$prefix/lib/builder/share"
+find "$prefix/share/man" -type f -exec gzip -n9 {} +
 # Compiled here: nobody may write there later.
 "$work/venv/bin/python" -m compileall -q -s "$stage" "$prefix/lib/builder"
 

@@ -11,6 +11,7 @@ from builder.errors import InvalidName, InvalidOptions, ProtocolError
 from builder.extension import Request
 from builder.extension.builds import FetchArtifacts
 from builder.extension.logs import ReadConsole
+from builder.extension.watching import Watch
 from builder.framing import StreamedFrame
 from builder.messages import (
     DropPlatform,
@@ -36,7 +37,7 @@ from builder_server.informer import Informer
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
-from builder_server.requests import Asked, Handlers, builds, logs, schedule
+from builder_server.requests import Asked, Handlers, builds, logs, schedule, watching
 from builder_server.shutdown import Shutdown
 from builder_server.store import Store, StoreError
 
@@ -49,7 +50,7 @@ MAX_FAILURE = 1000
 """Characters of a failure's text; it may repeat a name of any length that the client sent."""
 
 
-_HANDLERS: Handlers = {**schedule.HANDLERS, **builds.HANDLERS, **logs.HANDLERS}
+_HANDLERS: Handlers = {**schedule.HANDLERS, **builds.HANDLERS, **logs.HANDLERS, **watching.HANDLERS}
 
 
 @define(eq=False)
@@ -86,6 +87,9 @@ class ClientSession:
             case Observe(uuid=uuid):
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._observe(uuid))
+            case Watch():
+                with self.connections.staying(), self.shutdown.interruptible():
+                    await while_connected(self.channel, lambda: watching.watch(self._asked(), command))
             case ReadConsole() | FetchArtifacts():
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._handle(command))
@@ -100,8 +104,10 @@ class ClientSession:
         return [Success()]
 
     async def _handle(self, request: Request) -> None:
-        asked = Asked(channel=self.channel, peer=self.peer, store=self.store, attempts=self.attempts, now=self.now)
-        await _HANDLERS[type(request)](asked, request)
+        await _HANDLERS[type(request)](self._asked(), request)
+
+    def _asked(self) -> Asked:
+        return Asked(channel=self.channel, peer=self.peer, store=self.store, attempts=self.attempts, now=self.now)
 
     async def _change(self, command: Message | StreamedFrame) -> None:
         """Do what a command asks for, durably. Raises CommandRefused and InvalidName."""

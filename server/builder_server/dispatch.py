@@ -5,13 +5,14 @@ behind it, so that a new job costs one transaction and not one per worker.
 """
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
 from attrs import define, field
 
+from builder.extension.watching import Changed, What
 from builder.messages import MAX_SCRIPT
 from builder.model import OrbBuildJob, ScriptJob, printable
 from builder_server import templates
@@ -39,6 +40,9 @@ class Dispatcher:
     data_dir: Path
     config_dir: Path
     _lines: defaultdict[str, trio.Lock] = field(factory=lambda: defaultdict(trio.Lock))
+    waiting: Counter[str] = field(factory=Counter)
+    """How many workers of each platform wait for a job."""
+
     _warned: set[str] = field(factory=set)
     _is_full: bool = False
 
@@ -49,6 +53,10 @@ class Dispatcher:
         its end, and nothing but its own note of it says whose the job is.
         """
         work = self.store.waking.platform(platform)
+        changes = self.store.waking.changes
+        self.waiting[platform] += 1
+        changes.add([Changed(point=0, what=What.WORKER_CAME, platform=platform)])
+        has_job = False
         try:
             async with self._lines[platform]:
                 while True:
@@ -60,19 +68,33 @@ class Dispatcher:
                     if taken.blocked is not None:
                         self._warn(platform, taken.blocked)
                     if taken.build is not None:
+                        has_job = True
                         return
                     if taken.blocked is None:
                         await changed.wait()
                     else:
                         await self._wait_for_template(platform, template, changed)
         finally:
+            self.waiting[platform] -= 1
+            if not self.waiting[platform]:
+                del self.waiting[platform]
+            if not has_job:
+                changes.add([Changed(point=0, what=What.WORKER_WENT, platform=platform)])
             line = self._lines[platform].statistics()
             if line.owner is None and not line.tasks_waiting:
                 del self._lines[platform]  # a peer may name any platform: none is kept for ever
 
+    async def is_full(self) -> bool:
+        """Return whether the disk has no room for what a job leaves: then none is handed out. Raises OSError."""
+        return await trio.to_thread.run_sync(room, self.data_dir) < 0
+
+    async def has_template(self, platform: str) -> bool:
+        """Return whether orb-build jobs can run on a platform."""
+        return await self._template(platform) is not None
+
     async def _wait_for_room(self) -> None:
         """Wait while what comes of a job could not be recorded: it would be run again and again."""
-        while await trio.to_thread.run_sync(room, self.data_dir) < 0:
+        while await self.is_full():
             if not self._is_full:
                 self._is_full = True
                 logger.error("%s is almost full: no job is handed out until there is room", self.data_dir)

@@ -10,6 +10,7 @@ from attrs import field, frozen
 from builder.execution import ExecutionEnd
 from builder.model import Aborted, Instant
 from builder_server import console, room
+from builder_server.attempt import LOST
 from builder_server.console import ConsoleWriter
 from builder_server.results import ResultWriter, build_dir, make_build_dir
 from builder_server.store import AfterLoss, Build, Store, StoreError
@@ -94,7 +95,9 @@ class Recorder:
         if found is None or found.state != "running":
             return AfterLoss.NOT_RUNNING
         await self.writer(build).discard()
-        return await self.store.lose(build.uuid, finished, reason, count=counted)
+        return await self.store.lose(
+            build.uuid, finished, reason, count=counted, may_pause=not counted and reason != LOST
+        )
 
     async def is_filled_by(self, build: Build) -> bool:
         """Return whether the disk is full, and an attempt has written enough to be to blame."""

@@ -91,7 +91,8 @@ class _Hashes:
     """Paths, sizes and hashes of the artifacts of a build, in a temporary file once they are many."""
 
     def __init__(self, directory: Path) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(directory))  # noqa: SIM115  close() ends it
+        self._directory = directory
+        self._file: tempfile.SpooledTemporaryFile[bytes] | None = None
         self._current: tuple[bytes, int] | None = None
         self._sha256 = hashlib.sha256()
         self.count = self.size = 0
@@ -111,6 +112,8 @@ class _Hashes:
         if self._current is None:
             return
         path, size = self._current
+        if self._file is None:
+            self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(self._directory))  # noqa: SIM115
         self._file.write(_HASHED.pack(len(path), size, self._sha256.digest()) + path)
         self._current = None
         self.count += 1
@@ -119,6 +122,8 @@ class _Hashes:
     def batches(self) -> Iterator[list[StoredArtifact]]:
         """Yield the artifacts in their order, ``BATCH`` at a time."""
         self.finish()
+        if self._file is None:
+            return
         self._file.seek(0)
         batch: list[StoredArtifact] = []
         while head := self._file.read(_HASHED.size):
@@ -132,7 +137,8 @@ class _Hashes:
 
     def close(self) -> None:
         """Give the file up."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class ResultWriter:

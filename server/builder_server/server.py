@@ -230,6 +230,7 @@ class _Server:
         await session.serve(request)
         while is_ours:
             with place.until_asked(), self._shutdown.interruptible(), trio.fail_after(IDLE_TIMEOUT):
+                place.greet()  # it said hello long ago
                 try:
                     request = await channel.receive()
                 except ConnectionEnded:

@@ -26,7 +26,10 @@ class _DefaultGroup(click.Group):
 @click.group(cls=_DefaultGroup, context_settings=CONTEXT)
 @click.version_option(__version__, "-V", "--version", prog_name="builder-worker")
 def cli() -> None:
-    """Take jobs from a builder-server and run them."""
+    """Take jobs from a builder-server and run them.
+
+    Without the name of a command it is work: builder-worker PLATFORM.
+    """
     if click.get_current_context().invoked_subcommand != _DefaultGroup.default:
         entry.release()
 

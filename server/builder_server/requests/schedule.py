@@ -2,9 +2,12 @@
 
 import itertools
 
-from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
-from builder.model import NEVER, Instant, Job, ScriptJob
+import trio
+
+from builder.extension.schedule import ChangeJob, CheckJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
+from builder.model import Instant, Job, ScriptJob
 from builder.planning import JobOptions
+from builder_server.errors import CommandRefused
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.requests import Asked, Handlers
 from builder_server.store import PlannedJob
@@ -39,6 +42,8 @@ async def change(asked: Asked, request: ChangeJob) -> None:
     name = known(request.name, f"unknown job {request.name}")
     if request.job is not None:
         check_job(request.job)
+        if request.job.name != name:
+            raise CommandRefused(f"a job keeps its name: add {request.job.name} as a new one, and unschedule {name}")
     _check_options(name, request.options)
     await asked.store.change(name, request.revision, request.options, request.job, asked.now())
 
@@ -58,26 +63,29 @@ async def show(asked: Asked, request: ShowJob) -> None:
     )
 
 
+async def check(asked: Asked, request: CheckJob) -> None:
+    """Have a job run twice."""
+    known(request.platform or "any", "execute failed: no such platform")
+    name = known(request.name, "execute failed: job not found")
+    await asked.store.execute(name, request.platform, asked.now(), asked.peer, is_check=True)
+
+
 async def tell_runs(asked: Asked, request: NextRuns) -> None:
     """Tell when a job will run."""
     request.check()
     found = await _find(asked, request.name)
-    await asked.channel.send(RunsShown(moments=next_runs(found, request.count)))
+    # as long as half a second, in which nobody else would be served
+    moments = await trio.to_thread.run_sync(next_runs, found, request.count, asked.now())
+    await asked.channel.send(RunsShown(moments=moments))
 
 
-def next_runs(found: PlannedJob, count: int) -> tuple[Instant, ...]:
+def next_runs(found: PlannedJob, count: int, now: Instant) -> tuple[Instant, ...]:
     """Return the next runs of a job, the one that is planned first."""
-    runs = [found.next_run] if found.next_run < NEVER else []
-    while runs and len(runs) < count:
-        following = found.options.next_after(found.job.name, found.next_run, runs[-1])
-        if following == NEVER:
-            break
-        runs.append(following)
-    return tuple(itertools.islice(runs, count))
+    return tuple(itertools.islice(found.options.runs(found.job.name, found.next_run, now), count))
 
 
 async def _find(asked: Asked, name: str) -> PlannedJob:
     return await asked.store.show(known(name, f"unknown job {name}"))
 
 
-HANDLERS: Handlers = {PlanJob: plan, ChangeJob: change, ShowJob: show, NextRuns: tell_runs}
+HANDLERS: Handlers = {PlanJob: plan, CheckJob: check, ChangeJob: change, ShowJob: show, NextRuns: tell_runs}

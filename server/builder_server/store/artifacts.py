@@ -15,6 +15,16 @@ _IN_ORDER = sa.select(artifact.c.path, artifact.c.size, artifact.c.sha256).where
 _PAGE = _IN_ORDER.where(artifact.c.path > sa.bindparam("after", type_=artifact.c.path.type)).limit(
     sa.bindparam("count")
 )
+_twin = sa.alias(artifact)
+_DIFFERENT = (
+    sa.select(artifact.c.path)
+    .outerjoin(_twin, sa.and_(_twin.c.build == sa.bindparam("there"), _twin.c.path == artifact.c.path))
+    .where(
+        artifact.c.build == sa.bindparam("here"), sa.or_(_twin.c.sha256.is_(None), _twin.c.sha256 != artifact.c.sha256)
+    )
+    .order_by(artifact.c.path)
+    .limit(1)
+)
 _FORGET = sa.delete(artifact).where(_OF)
 _CONCLUDE = sa.update(build).where(build.c.uuid == sa.bindparam("of"))
 
@@ -43,6 +53,16 @@ def conclude(connection: sa.Connection, uuid: UUID) -> None:
 def forget(connection: sa.Connection, uuid: UUID) -> None:
     """Forget the artifacts of a build whose result did not become durable."""
     connection.execute(_FORGET, {"of": str(uuid)})
+
+
+def first_difference(connection: sa.Connection, one: UUID, other: UUID) -> str | None:
+    """Return the first path at which the artifacts of two builds differ, or which one of them alone has; None for none."""
+    found = [
+        path
+        for here, there in ((one, other), (other, one))
+        if (path := connection.scalar(_DIFFERENT, {"here": str(here), "there": str(there)})) is not None
+    ]
+    return text(min(found)) if found else None
 
 
 def page(connection: sa.Connection, uuid: UUID, after: str, count: int) -> tuple[StoredArtifact, ...]:

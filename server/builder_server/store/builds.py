@@ -1,12 +1,14 @@
 """Builds from a queue to the history. Each function is a step."""
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from builder import codec
-from builder.history import Cause, Outcome, outcome_of
+from builder.extension.watching import What
+from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result, ScriptJob
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, queues
@@ -20,7 +22,7 @@ Expand = Callable[[OrbBuildJob], ScriptJob | None]
 _FIRST = (
     sa.select(
         queue.c.id.label("entry"), queue.c.position, queue.c.losses, queue.c.due, queue.c.cause, queue.c.cause_of,
-        queue.c.retry, job,
+        queue.c.retry, queue.c.check_of, job,
     )
     .join(job, job.c.id == queue.c.job_id)
     .where(queue.c.platform == sa.bindparam("wanted"), queue.c.not_before.is_(None), ~job.c.paused)
@@ -30,19 +32,25 @@ _FIRST = (
 _after = sa.bindparam("after", type_=queue.c.position.type)
 _NEXT = _FIRST.where(queue.c.position >= _after, sa.or_(queue.c.position > _after, queue.c.id > sa.bindparam("entry")))
 _NEXT_SCRIPT = _NEXT.where(job.c.platform.is_not(None))
-_WHAT = sa.select(build.c.name, build.c.platform).where(build.c.uuid == sa.bindparam("wanted"))
 _RETRIES = (
     sa.select(build.c.job_id, build.c.platform, build.c.retry, job.c.retries)
     .join(job, job.c.id == build.c.job_id)
     .where(build.c.uuid == sa.bindparam("wanted"))
 )
+_EXISTS = sa.select(sa.literal(1)).select_from(job).where(job.c.id == sa.bindparam("wanted"))
+_JUDGE = sa.update(build).where(build.c.uuid == sa.bindparam("judged")).values(verdict=sa.bindparam("said"))
 _FIND = sa.select(build).where(build.c.uuid == sa.bindparam("wanted"))
 
-_END = sa.update(build).where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running")
+_END = (
+    sa.update(build)
+    .where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running")
+    .returning(build.c.name, build.c.platform, build.c.job_id, build.c.check_of)
+)
 
 
 def take(
     connection: sa.Connection,
+    woken: Woken,
     owner: str,
     platform: str,
     uuid: UUID,
@@ -55,7 +63,7 @@ def take(
         case True:
             return Taken()
         case None:
-            queues.add_platform(connection, platform, now)
+            queues.add_platform(connection, woken, platform, now)
     row = connection.execute(_FIRST, {"wanted": platform}).one_or_none()
     blocked: str | None = None
     while row is not None:
@@ -65,9 +73,11 @@ def take(
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(uuid=uuid, job=script_job, started=now, losses=row.losses)
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
+            why["check_of"] = row.check_of
             connection.execute(
                 sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner, "worker": worker}
             )
+            woken.note(What.BEGUN, job=row.name, platform=platform, uuid=uuid)
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
         row = connection.execute(
@@ -104,21 +114,46 @@ def finish(
     Return False, and change nothing, if it does not run any more.
     """
     outcome = Outcome.LOST if is_lost else outcome_of(result)
-    state = "pending" if upload else None
-    if not _end(connection, uuid, now, result, outcome, state="finished", upload=state, ended_by=ended_by):
+    upload_state = "pending" if upload else None
+    ended = _end(
+        connection, woken, uuid, now, result, outcome, state="finished", upload=upload_state, ended_by=ended_by
+    )
+    if ended is None:
         return False
     artifacts.conclude(connection, uuid)
-    if outcome is Outcome.SUCCEEDED:
-        _queue_dependants(connection, woken, uuid, now)
+    if ended.check_of is not None:
+        _check(connection, woken, uuid, ended, outcome, now)
+    if outcome is Outcome.SUCCEEDED and not ended.check_of:  # the run before has woken them
+        _queue_dependants(connection, woken, ended, now)
     elif outcome is Outcome.FAILED:
         _queue_retry(connection, woken, uuid, now)
     return True
 
 
-def _queue_dependants(connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant) -> None:
-    name, platform = connection.execute(_WHAT, {"wanted": str(uuid)}).one()
-    for job_id, wanted in dependencies.meet(connection, name, platform).items():
-        queues.enqueue_job(connection, job_id, due=now, cause=Cause.AFTER, cause_of=name)
+def _check(connection: sa.Connection, woken: Woken, uuid: UUID, ended: Any, outcome: Outcome, now: Instant) -> None:
+    """Queue the second run of a check, or compare it with the first. A run that did not succeed ends the check."""
+    if outcome is not Outcome.SUCCEEDED:
+        return
+    if not ended.check_of:
+        if queues.is_dropped(connection, ended.platform) is False and connection.scalar(
+            _EXISTS, {"wanted": ended.job_id}
+        ):
+            queues.move_to_front(
+                connection, woken, [ended.platform], ended.job_id,
+                due=now, cause=Cause.CHECK, cause_of=str(uuid), check_of=str(uuid),
+            )  # fmt: skip
+            woken.platforms.add(ended.platform)
+        return
+    differing = artifacts.first_difference(connection, UUID(ended.check_of), uuid)
+    verdict = REPRODUCIBLE if differing is None else f"{DIFFERS}{differing}"
+    connection.execute(_JUDGE, [{"judged": each, "said": verdict} for each in (ended.check_of, str(uuid))])
+
+
+def _queue_dependants(connection: sa.Connection, woken: Woken, ended: Any, now: Instant) -> None:
+    for job_id, wanted in dependencies.meet(connection, ended.name, ended.platform).items():
+        queues.enqueue_job(
+            connection, woken, job_id, on_platform=wanted, due=now, cause=Cause.AFTER, cause_of=ended.name
+        )
         woken.platforms |= {wanted} if wanted is not None else {*queues.platforms(connection)}
 
 
@@ -129,6 +164,7 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
     not_before = now.plus(backoff(found.retry))
     queues.enqueue_retry(
         connection,
+        woken,
         found.job_id,
         found.platform,
         due=now,
@@ -140,11 +176,11 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
 
 
 def lose(
-    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool
+    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool
 ) -> AfterLoss:
     """Take a running build from its worker: the job returns to the front of its queue.
 
-    Where nobody is to blame it may return for ever; from the second time on it lets others go first.
+    With ``may_pause``, where nobody is to blame, it may return for ever: from the second time on it lets others go first.
     """
     found = connection.execute(
         sa.select(
@@ -154,7 +190,9 @@ def lose(
             build.c.due,
             build.c.retry,
             build.c.cause,
+            build.c.check_of,
             job.c.id.label("scheduled"),
+            job.c.platform.label("its_platform"),
         )
         .outerjoin(job, job.c.id == build.c.job_id)
         .where(build.c.uuid == str(uuid), build.c.state == "running")
@@ -164,23 +202,25 @@ def lose(
     losses = found.losses + (1 if count else 0)
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
-    _end(connection, uuid, now, result, Outcome.LOST, state="lost")
+    _end(connection, woken, uuid, now, result, Outcome.LOST, state="lost")
     artifacts.forget(connection, uuid)
-    if found.scheduled is not None and queues.is_dropped(connection, found.platform) is False:
+    there = found.its_platform or found.platform  # the job may have been changed meanwhile
+    if found.scheduled is not None and queues.is_dropped(connection, there) is False:
         due = now if found.due is None else Instant(found.due)
-        is_again = not count and found.cause == Cause.LOST.value
+        is_again = may_pause and found.cause == Cause.LOST.value
         queues.move_to_front(
-            connection, [found.platform], found.job_id,
+            connection, woken, [there], found.job_id,
             due=due, cause=Cause.LOST, cause_of=str(uuid), losses=losses, retry=found.retry,
-            not_before=now.plus(PAUSE) if is_again else None,
+            not_before=now.plus(PAUSE) if is_again else None, check_of=found.check_of,
         )  # fmt: skip
-        woken.platforms.add(found.platform)
+        woken.platforms.add(there)
         woken.schedule = is_again
     return AfterLoss.PUT_BACK
 
 
 def _end(
     connection: sa.Connection,
+    woken: Woken,
     uuid: UUID,
     now: Instant,
     result: Result,
@@ -189,7 +229,8 @@ def _end(
     state: str,
     upload: str | None = None,
     ended_by: str | None = None,
-) -> bool:
+) -> Any:
+    """Record how a running build ended; return its name and platform, None if it does not run."""
     values = {
         "ended": str(uuid),
         "state": state,
@@ -199,7 +240,10 @@ def _end(
         "upload": upload,
         "ended_by": ended_by,
     }
-    return connection.execute(_END, values).rowcount == 1
+    ended = connection.execute(_END, values).one_or_none()
+    if ended is not None:
+        woken.note(What.FINISHED, job=ended.name, platform=ended.platform, uuid=uuid, outcome=outcome)
+    return ended
 
 
 def running(connection: sa.Connection, owner: str) -> tuple[UUID, ...]:

@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from builder import codec
-from builder.extension.builds import HistoryEntry, Place, ShowHistory
+from builder.extension.builds import HistoryEntry, HistoryPlace, ShowHistory
 from builder.history import Cause, Outcome
 from builder.model import Instant, Result
 from builder_server.store.schema import build, job, skipped
@@ -18,7 +18,7 @@ from builder_server.store.schema import build, job, skipped
 _SHOWN = (
     build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.finished, build.c.result, build.c.upload,
     build.c.due, build.c.cause, build.c.cause_of, build.c.retry, build.c.worker, build.c.outcome, build.c.ended_by,
-    build.c.artifacts, build.c.artifact_bytes, build.c.main_hash,
+    build.c.artifacts, build.c.artifact_bytes, build.c.main_hash, build.c.verdict,
 )  # fmt: skip
 _before = sa.alias(build)
 _PREVIOUS = (
@@ -97,7 +97,7 @@ def _skipped(connection: sa.Connection, asked: ShowHistory) -> list[HistoryEntry
     statement = sa.select(skipped).order_by(skipped.c.due.desc(), skipped.c.id.desc())
     return [
         HistoryEntry(
-            place=Place(at=Instant(row.due), key=f"{_SKIPPED}{row.id:019}"),
+            place=HistoryPlace(at=Instant(row.due), key=f"{_SKIPPED}{row.id:019}"),
             name=row.name,
             platform=row.platform,
             cause=Cause.DUE,
@@ -116,7 +116,7 @@ def _instant(value: int | None) -> Instant | None:
 def _to_entry(row: Any) -> HistoryEntry:
     result: Result | None = None if row.result is None else codec.decode_result(row.result)
     return HistoryEntry(
-        place=Place(at=Instant(row.started), key=row.uuid),
+        place=HistoryPlace(at=Instant(row.started), key=row.uuid),
         name=row.name,
         platform=row.platform,
         cause=Cause(row.cause),
@@ -134,6 +134,7 @@ def _to_entry(row: Any) -> HistoryEntry:
         artifacts=row.artifacts,
         artifact_bytes=row.artifact_bytes,
         main_hash=row.main_hash,
+        verdict=row.verdict,
         upload=row.upload,
         previous=None if row.previous is None else UUID(row.previous),
         script_changed=row.script_changed,

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.dml import ReturningInsert
 
+from builder.extension.watching import What
 from builder.history import Cause, Skipped
 from builder.model import Instant
 from builder.planning import Missed
 from builder_server.errors import CommandRefused
-from builder_server.scheduler import AGING
+from builder_server.scheduler import AGING, latest_retry
 from builder_server.store.schema import build, dependency, job, platform, queue, skipped
 from builder_server.store.waking import Woken
 
@@ -43,28 +45,30 @@ def insert_platform(connection: sa.Connection, name: str, *, dropped: bool) -> b
     return True
 
 
-def ensure_platform(connection: sa.Connection, name: str, now: Instant) -> bool:
+def ensure_platform(connection: sa.Connection, woken: Woken, name: str, now: Instant) -> bool:
     """Create the queue of a platform that is new, with every job that can run there; return whether it was."""
     created = insert_platform(connection, name, dropped=False)
     if created:
         values = {"name": name, "due": now.ms, "cause": Cause.FIRST.value, "cause_of": None}
-        connection.execute(_ENQUEUE_ALL, values)
+        woken.note(What.SCHEDULED, platform=name)
+        woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_ALL, values))
     return created
 
 
-def add_platform(connection: sa.Connection, name: str, now: Instant) -> None:
+def add_platform(connection: sa.Connection, woken: Woken, name: str, now: Instant) -> None:
     """Create the queue of a platform that is new, with every job that can run there. Raises CommandRefused for too many."""
-    if ensure_platform(connection, name, now) and len(platforms(connection)) > MAX_PLATFORMS:
+    if ensure_platform(connection, woken, name, now) and len(platforms(connection)) > MAX_PLATFORMS:
         raise CommandRefused(f"there are {MAX_PLATFORMS} platforms already; drop one that is not in use")
 
 
-def drop_platform(connection: sa.Connection, name: str) -> None:
+def drop_platform(connection: sa.Connection, woken: Woken, name: str) -> None:
     """Ban a platform: its queue goes, and its script jobs leave the schedule. Raises CommandRefused."""
     if is_dropped(connection, name) is not False:
         raise CommandRefused(f"unknown platform {name}")
     connection.execute(sa.delete(queue).where(queue.c.platform == name))
     connection.execute(sa.delete(job).where(job.c.platform == name))
     connection.execute(sa.update(platform).where(platform.c.name == name).values(dropped=True))
+    woken.note(What.REMOVED, platform=name)
 
 
 def undrop_platform(connection: sa.Connection, woken: Woken, name: str) -> None:
@@ -73,6 +77,7 @@ def undrop_platform(connection: sa.Connection, woken: Woken, name: str) -> None:
     if connection.execute(lifted).rowcount == 0:
         raise CommandRefused(f"unknown platform {name}")
     woken.platforms.add(name)
+    woken.note(What.SCHEDULED, platform=name)
 
 
 def _is_queued(job_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
@@ -86,12 +91,17 @@ def _is_running(job_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     return sa.exists().where(build.c.state == "running", build.c.job_id == job_id, build.c.platform == platform.c.name)
 
 
-_COLUMNS = ("platform", "job_id", "position", "losses", "due", "cause", "cause_of", "retry", "not_before")
+# as text: SQLAlchemy leaves out the names of tables within RETURNING, and there are two ids
+_NAME = sa.literal_column("(SELECT job.name FROM job WHERE job.id = queue.job_id)", sa.Text)
+_ENTRY = (_NAME.label("name"), queue.c.platform)
+"""What a change of entries returns for those who watch."""
+
+_COLUMNS = ("platform", "job_id", "position", "losses", "due", "cause", "cause_of", "retry", "not_before", "check_of")
 
 
-def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> sa.Insert:
+def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> ReturningInsert[tuple[str, str]]:
     """Return an insert of queue entries; ``entry`` has the columns above."""
-    return sa.insert(queue).from_select(_COLUMNS, sa.select(*entry).where(*where))
+    return sa.insert(queue).from_select(_COLUMNS, sa.select(*entry).where(*where)).returning(*_ENTRY)
 
 
 _FRONT = -(2**60)
@@ -106,6 +116,7 @@ _CAUSE = sa.bindparam("cause", type_=queue.c.cause.type)
 _CAUSE_OF = sa.bindparam("cause_of", type_=queue.c.cause_of.type)
 _RETRY = sa.bindparam("retry", type_=queue.c.retry.type)
 _NOT_BEFORE = sa.bindparam("not_before", type_=queue.c.not_before.type)
+_CHECK_OF = sa.bindparam("check_of", type_=queue.c.check_of.type)
 _NOW = sa.bindparam("now", type_=job.c.next_run.type)
 _MISSED_BEFORE = sa.bindparam("missed_before", type_=job.c.next_run.type)
 
@@ -125,39 +136,55 @@ _MOVE = (
         losses=sa.func.coalesce(_LOST, queue.c.losses),
         cause=_CAUSE,
         cause_of=_CAUSE_OF,
+        retry=_RETRY,
         not_before=_NOT_BEFORE,
+        check_of=_CHECK_OF,
     )
+    .returning(*_ENTRY)
 )
 _ENTER_FIRST = _insert(
     platform.c.name, _MOVED, _first_of(platform.c.name), sa.func.coalesce(_LOST, 0), _DUE, _CAUSE, _CAUSE_OF, _RETRY,
-    _NOT_BEFORE, where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
+    _NOT_BEFORE, _CHECK_OF, where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
 )  # fmt: skip
 _last = sa.alias(queue)
 _ENTER_LAST = _insert(
     platform.c.name, _MOVED,
     sa.select(sa.func.coalesce(sa.func.max(_last.c.position), 0) + 1)
     .where(_last.c.platform == platform.c.name).scalar_subquery(),
-    sa.literal(0), sa.null(), sa.literal(Cause.DUE.value), sa.null(), sa.literal(0), sa.null(),
+    sa.literal(0), sa.null(), sa.literal(Cause.DUE.value), sa.null(), sa.literal(0), sa.null(), sa.null(),
     where=(platform.c.name == sa.bindparam("name"), ~_is_queued(_MOVED)),
 )  # fmt: skip
 
-_CAN_RUN = sa.and_(
-    sa.or_(job.c.platform == platform.c.name, job.c.platform.is_(None)), ~platform.c.dropped, ~job.c.paused
-)
+_THERE = job.c.platform == platform.c.name
+_ANYWHERE = job.c.platform.is_(None)
+_IN_USE = sa.and_(~platform.c.dropped, ~job.c.paused)
+_CAN_RUN = sa.and_(sa.or_(_THERE, _ANYWHERE), _IN_USE)
+_EACH_WAY = (sa.and_(_THERE, _IN_USE), sa.and_(_ANYWHERE, _IN_USE))
+"""The two halves of it. For many jobs one statement each: joined by OR, every job would be held against every platform."""
 
 
-def _enqueue(which: sa.ColumnElement[bool], *, due: Any, cause: Any = _CAUSE, not_before: Any = None) -> sa.Insert:
+def _enqueue(
+    which: sa.ColumnElement[bool],
+    *,
+    due: Any,
+    cause: Any = _CAUSE,
+    not_before: Any = None,
+    can_run: sa.ColumnElement[bool] = _CAN_RUN,
+) -> ReturningInsert[tuple[str, str]]:
     """Return what puts jobs into the queues of the platforms that can run them, unless they are there already."""
     position = due - job.c.priority * AGING
     retry = _RETRY if not_before is not None else sa.literal(0)
     cause_of = _CAUSE_OF if cause is _CAUSE else sa.null()
-    return _insert(
+    entry = sa.select(
         platform.c.name, job.c.id, position, sa.literal(0), due, cause, cause_of, retry,
-        sa.null() if not_before is None else not_before, where=(_CAN_RUN, ~_is_queued(job.c.id), which),
+        sa.null() if not_before is None else not_before, sa.null(),
     )  # fmt: skip
+    found = entry.join_from(job, platform, can_run).where(~_is_queued(job.c.id), which)
+    return sa.insert(queue).from_select(_COLUMNS, found).returning(*_ENTRY)
 
 
-_ENQUEUE_JOB = _enqueue(job.c.id == _MOVED, due=_DUE)
+_there = sa.bindparam("there", type_=platform.c.name.type)
+_ENQUEUE_JOB = _enqueue(sa.and_(job.c.id == _MOVED, sa.or_(_there.is_(None), platform.c.name == _there)), due=_DUE)
 _ENQUEUE_ALL = _enqueue(
     sa.and_(platform.c.name == sa.bindparam("name"), ~sa.exists().where(dependency.c.job_id == job.c.id)), due=_DUE
 )
@@ -168,45 +195,70 @@ _ENQUEUE_RETRY = _enqueue(
 _is_due = job.c.next_run <= _NOW
 _is_missed = job.c.next_run <= _MISSED_BEFORE
 _is_left_out = sa.and_(_is_missed, job.c.missed == Missed.SKIP.value)
-_ENQUEUE_DUE = _enqueue(
-    sa.and_(_is_due, ~_is_left_out, ~_is_running(job.c.id)),
-    due=job.c.next_run,
-    cause=sa.case((_is_missed, Cause.MISSED.value), else_=Cause.DUE.value),
-)
+_ENQUEUE_DUE = [
+    _enqueue(
+        sa.and_(_is_due, ~_is_left_out, ~_is_running(job.c.id)),
+        due=job.c.next_run,
+        cause=sa.case((_is_missed, Cause.MISSED.value), else_=Cause.DUE.value),
+        can_run=can_run,
+    )
+    for can_run in _EACH_WAY
+]
 _why_skipped = sa.case(
     (_is_left_out, Skipped.SERVER_DOWN.value),
     (_is_running(job.c.id), Skipped.RUNNING.value),
     (_is_queued(job.c.id), Skipped.QUEUED.value),
 )
-_SKIP_DUE = sa.insert(skipped).from_select(
-    ("name", "platform", "due", "reason"),
-    sa.select(job.c.name, platform.c.name, job.c.next_run, _why_skipped).where(
-        _CAN_RUN, _is_due, _why_skipped.is_not(None)
-    ),
-)
+_SKIP_DUE = [
+    sa.insert(skipped).from_select(
+        ("name", "platform", "due", "reason"),
+        sa.select(job.c.name, platform.c.name, job.c.next_run, _why_skipped)
+        .join_from(job, platform, can_run)
+        .where(_is_due, _why_skipped.is_not(None)),
+    )
+    for can_run in _EACH_WAY
+]
 
 
 def enqueue_job(
-    connection: sa.Connection, job_id: int, *, due: Instant, cause: Cause, cause_of: str | None = None
+    connection: sa.Connection,
+    woken: Woken,
+    job_id: int,
+    *,
+    due: Instant,
+    cause: Cause,
+    cause_of: str | None = None,
+    on_platform: str | None = None,
 ) -> None:
-    """Put a job into the queue of its platform, an orb-build job into every queue, unless it is there already."""
-    values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of}
-    connection.execute(_ENQUEUE_JOB, values)
+    """Put a job into the queue of its platform, an orb-build job into every queue or one, unless it is there already."""
+    values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of, "there": on_platform}
+    woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_JOB, values))
 
 
 def enqueue_retry(
-    connection: sa.Connection, job_id: int, name: str, *, due: Instant, retry: int, failed: str, not_before: Instant
+    connection: sa.Connection,
+    woken: Woken,
+    job_id: int,
+    name: str,
+    *,
+    due: Instant,
+    retry: int,
+    failed: str,
+    not_before: Instant,
 ) -> None:
     """Put a job that has failed into the queue of a platform again; ``failed`` is the uuid of the attempt."""
     values = {"moved": job_id, "name": name, "due": due.ms, "retry": retry, "not_before": not_before.ms}
-    connection.execute(_ENQUEUE_RETRY, values | {"cause": Cause.RETRY.value, "cause_of": failed})
+    values |= {"cause": Cause.RETRY.value, "cause_of": failed}
+    woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_RETRY, values))
 
 
-def enqueue_due(connection: sa.Connection, now: Instant, missed_before: Instant | None) -> None:
+def enqueue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_before: Instant | None) -> None:
     """The same for all jobs that are due, each with the time at which it was; note the runs that are left out."""
     values = {"now": now.ms, "missed_before": missed_before and missed_before.ms}
-    connection.execute(_SKIP_DUE, values)
-    connection.execute(_ENQUEUE_DUE, values)
+    for statement in _SKIP_DUE:
+        connection.execute(statement, values)
+    for statement in _ENQUEUE_DUE:
+        woken.note_entries(What.QUEUED, connection.execute(statement, values))
 
 
 def append_to_queue(connection: sa.Connection, name: str, job_id: int) -> None:
@@ -216,6 +268,7 @@ def append_to_queue(connection: sa.Connection, name: str, job_id: int) -> None:
 
 def move_to_front(
     connection: sa.Connection,
+    woken: Woken,
     names: Sequence[str],
     job_id: int,
     *,
@@ -225,12 +278,18 @@ def move_to_front(
     losses: int | None = None,
     retry: int = 0,
     not_before: Instant | None = None,
+    check_of: str | None = None,
 ) -> None:
-    """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given."""
+    """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given.
+
+    ``check_of`` is the build that the run is compared with, empty for one that is run to be compared.
+    """
     values = {"names": names, "moved": job_id, "lost": losses, "cause": cause.value, "cause_of": cause_of}
-    values["not_before"] = not_before and not_before.ms
-    if connection.execute(_MOVE, values).rowcount < len(names):
-        connection.execute(_ENTER_FIRST, values | {"due": due.ms, "retry": retry})
+    values |= {"retry": retry, "not_before": not_before and not_before.ms, "check_of": check_of}
+    moved = connection.execute(_MOVE, values).all()
+    if len(moved) < len(names):
+        moved = [*moved, *connection.execute(_ENTER_FIRST, values | {"due": due.ms})]
+    woken.note_entries(What.QUEUED, moved)
 
 
 _RANK_AGAIN = (
@@ -245,37 +304,39 @@ def rank_again(connection: sa.Connection, job_id: int, priority: int) -> None:
     connection.execute(_RANK_AGAIN, {"moved": job_id, "priority": priority})
 
 
-_ENTRIES_OF = sa.select(queue.c.platform).where(queue.c.job_id == _MOVED).order_by(queue.c.platform)
 _ID_OF = sa.select(job.c.id).where(job.c.name == sa.bindparam("wanted"))
 
 
-def remove_job(connection: sa.Connection, name: str, on_platform: str | None) -> tuple[str, ...]:
+def remove_job(connection: sa.Connection, woken: Woken, name: str, on_platform: str | None) -> tuple[str, ...]:
     """Take a job from the queues, or from one; return the platforms that had it there. Raises CommandRefused."""
     job_id = connection.scalar(_ID_OF, {"wanted": name})
     if job_id is None:
         raise CommandRefused(f"unknown job {name}")
     wanted = sa.true() if on_platform is None else queue.c.platform == on_platform
-    found = tuple(connection.scalars(_ENTRIES_OF.where(wanted), {"moved": job_id}))
-    if not found:
+    removed = connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, wanted).returning(*_ENTRY)).all()
+    if not removed:
         raise CommandRefused(f"{name} is in {'no queue' if on_platform is None else f'no queue of {on_platform}'}")
-    connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, wanted))
-    return found
+    woken.note_entries(What.REMOVED, removed)
+    return tuple(sorted(row.platform for row in removed))
 
 
-def leave_others(connection: sa.Connection, job_id: int, name: str) -> None:
+def leave_others(connection: sa.Connection, woken: Woken, job_id: int, name: str) -> None:
     """Take a job from the queues of all platforms but one."""
-    connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, queue.c.platform != name))
+    others = sa.delete(queue).where(queue.c.job_id == job_id, queue.c.platform != name)
+    woken.note_entries(What.REMOVED, connection.execute(others.returning(*_ENTRY)))
 
 
-_RIPE = sa.select(queue.c.platform).where(queue.c.not_before <= _NOW).distinct()
-_RIPEN = sa.update(queue).where(queue.c.not_before <= _NOW).values(not_before=None)
+_is_ripe = sa.or_(
+    queue.c.not_before <= _NOW, queue.c.not_before > sa.bindparam("latest", type_=queue.c.not_before.type)
+)
+_RIPEN = sa.update(queue).where(_is_ripe).values(not_before=None).returning(*_ENTRY)
 _NEXT_RIPE = sa.select(sa.func.min(queue.c.not_before))
 
 
 def ripen(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | None:
-    """Let entries run whose time has come; return when the next one's does."""
-    if ripe := {*connection.scalars(_RIPE, {"now": now.ms})}:
-        connection.execute(_RIPEN, {"now": now.ms})
-        woken.platforms |= ripe
+    """Let entries run whose time has come, or was set by a clock that was ahead; return when the next one's does."""
+    ripe = connection.execute(_RIPEN, {"now": now.ms, "latest": latest_retry(now).ms}).all()
+    woken.platforms.update(name for _, name in ripe)
+    woken.note_entries(What.QUEUED, ripe)
     found = connection.scalar(_NEXT_RIPE)
     return None if found is None else Instant(found)

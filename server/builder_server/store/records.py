@@ -35,7 +35,7 @@ class StoredArtifact:
 
 
 @frozen(kw_only=True)
-class Kept:
+class OldBuild:
     """A build that need not be kept: the name of its job, and the bytes of its files."""
 
     uuid: UUID

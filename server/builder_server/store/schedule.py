@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from builder.extension.watching import What
 from builder.history import Cause
 from builder.model import Instant, Job, Period, ScheduleItem, ScriptJob
 from builder.planning import JobOptions
@@ -47,24 +48,25 @@ def _what(new: Job) -> dict[str, object]:
 
 def add(connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, now: Instant, *, run_now: bool) -> None:
     """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
-    _add_platform(connection, new, now)
+    _add_platform(connection, woken, new, now)
     item = ScheduleItem(next=options.next_after(new.name, now, now), period=options.period, job=new)
     _note_earlier(connection, woken, item.next)
     job_id = insert(connection, item, options_values(options, new.name, now) | {"planned_at": now.ms})
     if job_id is None:
         raise CommandRefused("job name already used")
     dependencies.replace(connection, job_id, new.name, options.after)
+    woken.note(What.SCHEDULED, job=new.name)
     if run_now:
-        queues.enqueue_job(connection, job_id, due=now, cause=Cause.FIRST)
+        queues.enqueue_job(connection, woken, job_id, due=now, cause=Cause.FIRST)
         woken.platforms |= _platforms(connection, new)
 
 
-def _add_platform(connection: sa.Connection, new: Job, now: Instant) -> None:
+def _add_platform(connection: sa.Connection, woken: Woken, new: Job, now: Instant) -> None:
     """Make the platform of a job known, before the job: what is known then is queued there. Raises CommandRefused."""
     if isinstance(new, ScriptJob):
         if queues.is_dropped(connection, new.platform):
             raise CommandRefused("platform dropped; can't schedule jobs")
-        queues.add_platform(connection, new.platform, now)
+        queues.add_platform(connection, woken, new.platform, now)
 
 
 def _platforms(connection: sa.Connection, of: Job) -> set[str]:
@@ -86,10 +88,10 @@ def change(
         raise CommandRefused(f"{name} was changed meanwhile: look at it again, and repeat what you want of it")
     values = options_values(options, name, now) | {"revision": revision + 1}
     if new is not None:
-        _add_platform(connection, new, now)
+        _add_platform(connection, woken, new, now)
         values |= _what(new)
         if isinstance(new, ScriptJob):
-            queues.leave_others(connection, found.id, new.platform)
+            queues.leave_others(connection, woken, found.id, new.platform)
     before = to_options(found)
     if _rule_of(options) != _rule_of(before):
         next_run = options.next_after(name, now, now)
@@ -98,7 +100,11 @@ def change(
     connection.execute(sa.update(job).where(job.c.id == found.id).values(values))
     dependencies.replace(connection, found.id, name, options.after)
     queues.rank_again(connection, found.id, options.priority)
-    if before.paused and not options.paused:
+    woken.note(What.SCHEDULED, job=name)
+    is_ready = not options.paused and dependencies.take_met(connection, found.id)
+    if is_ready:
+        queues.enqueue_job(connection, woken, found.id, due=now, cause=Cause.AFTER, cause_of=options.after[0].name)
+    if is_ready or (before.paused and not options.paused):
         woken.platforms |= _platforms(connection, new or to_job(found))
 
 
@@ -128,10 +134,11 @@ def _find(connection: sa.Connection, name: str) -> Any:
     return found
 
 
-def remove(connection: sa.Connection, name: str) -> None:
+def remove(connection: sa.Connection, woken: Woken, name: str) -> None:
     """Remove a job from the schedule and all queues. Raises CommandRefused."""
     if connection.execute(sa.delete(job).where(job.c.name == name)).rowcount == 0:
         raise CommandRefused(f"unknown job {name}")
+    woken.note(What.REMOVED, job=name)
 
 
 def reschedule(connection: sa.Connection, woken: Woken, name: str, next_run: Instant, period: Period | None) -> None:
@@ -142,10 +149,23 @@ def reschedule(connection: sa.Connection, woken: Woken, name: str, next_run: Ins
         values |= {"period": period.value, "cron": None, "zone": None}
     if connection.execute(sa.update(job).where(job.c.name == name).values(values)).rowcount == 0:
         raise CommandRefused(f"unknown job {name}")
+    woken.note(What.SCHEDULED, job=name)
 
 
-def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str | None, now: Instant, by: str) -> None:
-    """Move a job to the front of its queue, or of one platform's, or of all; ``by`` is who wants it. Raises CommandRefused."""
+def execute(
+    connection: sa.Connection,
+    woken: Woken,
+    name: str,
+    on_platform: str | None,
+    now: Instant,
+    by: str,
+    *,
+    is_check: bool,
+) -> None:
+    """Move a job to the front of its queue, or of one platform's, or of all; ``by`` is who wants it. Raises CommandRefused.
+
+    ``is_check``: it runs twice, and the artifacts are compared.
+    """
     found = connection.execute(_FIND, {"job_name": name}).one_or_none()
     if found is None:
         raise CommandRefused("execute failed: job not found")
@@ -157,7 +177,10 @@ def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str
     if wanted is not None and queues.is_dropped(connection, wanted) is not False:
         raise CommandRefused("execute failed: no such platform")
     names = queues.platforms(connection) if wanted is None else [wanted]
-    queues.move_to_front(connection, names, found.id, due=now, cause=Cause.EXECUTED, cause_of=by)
+    check_of = "" if is_check else None
+    queues.move_to_front(
+        connection, woken, names, found.id, due=now, cause=Cause.EXECUTED, cause_of=by, check_of=check_of
+    )
     woken.platforms.update(names)
 
 
@@ -171,8 +194,8 @@ def queue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_befo
     if due:
         names = {row.platform for row in due if row.platform is not None}
         for name in names:
-            queues.ensure_platform(connection, name, now)  # an imported job may have come without its queue
-        queues.enqueue_due(connection, now, missed_before)
+            queues.ensure_platform(connection, woken, name, now)  # an imported job may have come without its queue
+        queues.enqueue_due(connection, woken, now, missed_before)
         _set_next_runs(connection, due, now)
         woken.platforms |= {*queues.platforms(connection)} if any(row.platform is None for row in due) else names
     ripe = queues.ripen(connection, woken, now)

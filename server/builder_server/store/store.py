@@ -10,14 +10,27 @@ import sqlalchemy as sa
 from attrs import define, field
 
 from builder.extension.builds import HistoryEntry, ShowHistory
+from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
-from builder_server.store import artifacts, builds, history, info, keeping, legacy, queues, schedule, uploads
+from builder_server.store import (
+    artifacts,
+    builds,
+    history,
+    info,
+    keeping,
+    legacy,
+    queues,
+    schedule,
+    standing,
+    uploads,
+)
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, Kept, PlannedJob, StoredArtifact, Taken
+from builder_server.store.records import AfterLoss, Build, Due, OldBuild, PlannedJob, StoredArtifact, Taken
+from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
 T = TypeVar("T")
@@ -77,15 +90,20 @@ class Store:
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
-        await self.database.write(partial(schedule.remove, name=name))
+        await self._wake(schedule.remove, name)
 
     async def reschedule(self, name: str, next_run: Instant, period: Period | None) -> None:
         """Set a job's next run, and its period if given. Raises CommandRefused."""
         await self._wake(schedule.reschedule, name, next_run, period)
 
-    async def execute(self, name: str, on_platform: str | None, now: Instant, by: str) -> None:
-        """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
-        await self._wake(schedule.execute, name, on_platform, now, by)
+    async def execute(
+        self, name: str, on_platform: str | None, now: Instant, by: str, *, is_check: bool = False
+    ) -> None:
+        """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused.
+
+        ``is_check``: it runs twice, and the artifacts are compared.
+        """
+        await self._wake(schedule.execute, name, on_platform, now, by, is_check=is_check)
 
     async def queue_due(self, now: Instant, missed_before: Instant | None = None) -> Due:
         """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
@@ -98,7 +116,7 @@ class Store:
 
     async def drop_platform(self, name: str) -> None:
         """Ban a platform: its queue goes, and its script jobs leave the schedule. Raises CommandRefused."""
-        await self.database.write(partial(queues.drop_platform, name=name))
+        await self._wake(queues.drop_platform, name)
 
     async def undrop_platform(self, name: str) -> None:
         """Lift a ban. The platform is known again once a worker or a job asks for it. Raises CommandRefused."""
@@ -114,9 +132,7 @@ class Store:
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
         does one for which it returns None. It may be called again for the same job.
         """
-        return await self.database.write(
-            partial(builds.take, owner=self.owner, platform=platform, uuid=uuid, now=now, expand=expand, worker=worker)
-        )
+        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, worker)
 
     async def finish(
         self,
@@ -138,12 +154,16 @@ class Store:
         """Keep some more artifacts of a running build; once it is finished they are all."""
         await self.database.write(partial(artifacts.add, uuid=uuid, found=found))
 
-    async def lose(self, uuid: UUID, now: Instant, result: Result, *, count: bool) -> AfterLoss:
+    async def lose(
+        self, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool = False
+    ) -> AfterLoss:
         """Take a running build from its worker: the job returns to the front of its queue.
+
+        With ``may_pause`` it waits there for a moment, if the attempt before was lost as well.
 
         ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt.
         """
-        return await self._wake(builds.lose, uuid, now, result, count=count)
+        return await self._wake(builds.lose, uuid, now, result, count=count, may_pause=may_pause)
 
     async def running(self) -> tuple[UUID, ...]:
         """Return the builds of this server that are recorded as running, the oldest first."""
@@ -157,7 +177,7 @@ class Store:
 
     async def dequeue(self, name: str, on_platform: str | None) -> tuple[str, ...]:
         """Take a job from the queues, or from one; return the platforms that had it there. Raises CommandRefused."""
-        return await self.database.write(partial(queues.remove_job, name=name, on_platform=on_platform))
+        return await self._wake(queues.remove_job, name, on_platform)
 
     async def find_build(self, uuid: UUID) -> Build | None:
         """Return a build of any state."""
@@ -188,6 +208,10 @@ class Store:
         """
         return await self.database.read(partial(info.reply_within, limit=limit))
 
+    async def standing(self, look: Look) -> Standing:
+        """Return how things stand, as far as somebody wants to know."""
+        return await self.database.read(partial(standing.read, look=look))
+
     # --- uploads ---------------------------------------------------------------------------------------------------
 
     async def oldest_pending(self, under_way: Collection[UUID]) -> Build | None:
@@ -204,7 +228,7 @@ class Store:
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 
-    async def unmeasured(self) -> list[Kept]:
+    async def unmeasured(self) -> list[OldBuild]:
         """Return builds that may go, and of which it is not known how many bytes their files take."""
         return await self.database.read(keeping.unmeasured)
 
@@ -212,15 +236,15 @@ class Store:
         """Note how many bytes the files of builds take."""
         await self.database.write(partial(keeping.measure, sizes=sizes))
 
-    async def older_than(self, before: Instant) -> list[Kept]:
+    async def older_than(self, before: Instant) -> list[OldBuild]:
         """Return builds that ended before a moment and may go, the oldest first; those that are to be uploaded may not."""
         return await self.database.read(partial(keeping.older_than, before=before))
 
-    async def beyond_count(self, most: int) -> list[Kept]:
+    async def beyond_count(self, most: int) -> list[OldBuild]:
         """Return builds that may go, of the jobs that have more than so many."""
         return await self.database.read(partial(keeping.beyond_count, most=most))
 
-    async def beyond_bytes(self, most: int) -> list[Kept]:
+    async def beyond_bytes(self, most: int) -> list[OldBuild]:
         """Return builds that may go, while all of them take more than so many bytes."""
         return await self.database.read(partial(keeping.beyond_bytes, most=most))
 
@@ -251,6 +275,5 @@ class Store:
             woken = Woken()  # a new one each time: the step may be run again
             return step(connection, woken, *arguments, **options), woken
 
-        value, woken = await self.database.write(noting)
-        self.waking.announce(woken)
+        value, _ = await self.database.write(noting, lambda noted: self.waking.announce(noted[1]))
         return value

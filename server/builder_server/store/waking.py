@@ -1,21 +1,42 @@
-"""Whom a change wakes: those who wait for a job of a platform, and who waits for the next run of any job.
+"""Whom a change wakes: those who wait for a job of a platform, who waits for the next run of any job, and who watches.
 
 A step notes it in its Woken; what is noted is announced once the step's change is on the disk, and not before.
 """
 
+import itertools
+from collections.abc import Iterable
+from typing import Any
 from weakref import WeakValueDictionary
 
 from attrs import define, field
 
+from builder.extension.watching import Changed, What
 from builder.runtime.changes import Change
+from builder_server.store.changes import Changes
+
+MAX_NOTED = 200
+"""Changes of one step that are told one by one. More, such as a thousand jobs that are due together, are told as such."""
 
 
 @define
 class Woken:
-    """What a step has changed for those who wait: platforms that got work, or came back; an earlier next run."""
+    """What a step has changed for those who wait: platforms that got work, or came back; an earlier next run.
+
+    ``changes`` are for those who watch; they have no points yet.
+    """
 
     platforms: set[str] = field(factory=set)
     schedule: bool = False
+    changes: list[Changed] = field(factory=list)
+
+    def note(self, what: What, **of: Any) -> None:
+        """Note a change, and of what it is."""
+        self.changes.append(Changed(point=0, what=what, **of))
+
+    def note_entries(self, what: What, entries: Iterable[Any]) -> None:
+        """Note a change of entries of queues: their jobs and platforms."""
+        for job, platform in itertools.islice(entries, MAX_NOTED + 1):
+            self.note(what, job=job, platform=platform)
 
 
 @define(eq=False)
@@ -24,6 +45,9 @@ class Waking:
 
     schedule: Change = field(factory=Change)
     """The next run of any job is earlier than it was. One that became later wakes nobody."""
+
+    changes: Changes = field(factory=Changes)
+    """What those see who watch."""
 
     _platforms: WeakValueDictionary[str, Change] = field(factory=WeakValueDictionary)
 
@@ -38,3 +62,7 @@ class Waking:
         for name in woken.platforms:
             if (change := self._platforms.get(name)) is not None:
                 change.announce()
+        if len(woken.changes) > MAX_NOTED:
+            self.changes.skip()
+        elif woken.changes:
+            self.changes.add(woken.changes)

@@ -36,6 +36,7 @@ def _columns() -> dict[str, list[sa.Column[object]]]:
             sa.Column("cause_of", sa.Text),
             sa.Column("retry", sa.Integer, nullable=False, server_default=sa.text("0")),
             sa.Column("not_before", WIDE),
+            sa.Column("check_of", sa.Text),
         ],
         "build": [
             sa.Column("due", WIDE),
@@ -48,6 +49,8 @@ def _columns() -> dict[str, list[sa.Column[object]]]:
             sa.Column("artifacts", WIDE),
             sa.Column("artifact_bytes", WIDE),
             sa.Column("main_hash", sa.Text),
+            sa.Column("check_of", sa.Text),
+            sa.Column("verdict", sa.Text),
             sa.Column("size", WIDE),
         ],
     }
@@ -76,6 +79,7 @@ def upgrade() -> None:
     op.create_index("build_platform", "build", ["platform", "started"])
     op.create_index("build_outcome", "build", ["outcome", "started"])
     op.create_index("build_success", "build", ["name", "platform", "outcome", "started"])
+    op.create_index("build_finished", "build", ["finished"])
     op.create_table(
         "dependency",
         sa.Column("job_id", WIDE, sa.ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
@@ -110,6 +114,7 @@ def downgrade() -> None:
     for table in ("skipped", "artifact", "dependency"):
         op.drop_table(table)
     for table, index in (
+        ("build", "build_finished"),
         ("build", "build_success"),
         ("build", "build_outcome"),
         ("build", "build_platform"),

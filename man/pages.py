@@ -1,0 +1,117 @@
+"""The manual pages of all programs and files: ``python man/pages.py DIRECTORY``, or ``make man``."""
+
+import sys
+from pathlib import Path
+
+import click
+from attrs import fields
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / name) for name in (".", "server", "worker", "client", "man")]
+
+import builder_client.cli
+import builder_client.inspect
+import builder_server.cli
+import builder_worker.cli
+import roff
+from builder import __version__
+from builder_client import config
+from roff import FilePage, Key
+
+PROGRAMS: dict[str, click.Command] = {
+    "builder-client": builder_client.cli.cli,
+    "builder-inspect": builder_client.inspect.cli,
+    "builder-server": builder_server.cli.command,
+    "builder-worker": builder_worker.cli.cli,
+}
+
+
+def client_file() -> FilePage:
+    """Return the page of the client's settings."""
+    keys = [(key, "") for key in fields(config.ClientSettings)] + [
+        (key, "servers.NAME.") for key in fields(config.Server)
+    ]
+    return FilePage(
+        name="builder-client.toml",
+        summary="servers by name, and what options of builder-client are by default",
+        paths=["~/.config/builder/client.toml", "$XDG_CONFIG_HOME/builder/client.toml"],
+        description="""
+            The file is TOML, and need not be there. An option of the command line wins over the environment, and that
+            over the file.
+
+            Each table [servers.NAME] is a server, which the option --server NAME or the variable BUILDER_SERVER chooses.
+            """,
+        keys=[
+            Key(name=where + key.name, value=key.metadata["write"], meaning=key.metadata["meaning"])
+            for key, where in keys
+            if key.metadata
+        ],
+        example="""
+            default = "prod"
+            color = "never"
+
+            [servers.prod]
+            remote = "build.example.org:1234"
+            """,
+    )
+
+
+def server_file() -> FilePage:
+    """Return the page of the server's options in a file."""
+    context = builder_server.cli.command.make_context("builder-server", [], resilient_parsing=True)
+    options = [option for option in context.command.params if isinstance(option, click.Option) and option.expose_value]
+    keys = [
+        Key(name=max(option.opts, key=len).removeprefix("--"), value=_value(option), meaning=record[1])
+        for option in options
+        if option.name != "config" and (record := option.get_help_record(context))
+    ]
+    return FilePage(
+        name="builder-server.toml",
+        summary="options of builder-server",
+        paths=["the file of builder-server --config"],
+        description="""
+            The file is TOML; its keys are the server's options by their long names without the dashes. The command line
+            wins over the environment, and that over the file. It is read at the start.
+
+            An option that may be given several times takes one value, or a list.
+            """,
+        keys=keys,
+        example="""
+            ip = ["0.0.0.0", "::"]
+            upload = "https://user:password@builds.example.org/upload"
+            job-timeout = 7200
+            """,
+    )
+
+
+def _value(option: click.Option) -> str:
+    """Return what stands for the value of an option in a file."""
+    if isinstance(option.type, click.Choice):
+        return " or ".join(f'"{choice}"' for choice in option.type.choices)
+    if isinstance(option.type, click.FloatRange | click.IntRange):
+        return option.metavar or "NUMBER"
+    return f'"{option.metavar or option.type.name.upper()}"'
+
+
+FILES = (client_file(), server_file())
+SECTION = {**dict.fromkeys(PROGRAMS, 1), **{page.name: 5 for page in FILES}}
+
+
+def pages() -> dict[str, str]:
+    """Return all pages by their paths below share/man."""
+    made = {
+        f"man1/{name}.1": roff.program_page(command, name=name, version=__version__, others=SECTION)
+        for name, command in PROGRAMS.items()
+    }
+    return made | {f"man5/{page.name}.5": page.roff(version=__version__, others=SECTION) for page in FILES}
+
+
+def write(directory: Path) -> None:
+    """Write all pages below a directory."""
+    for path, text in pages().items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_text(text, "ascii")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

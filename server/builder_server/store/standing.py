@@ -1,0 +1,120 @@
+"""How things stand, for those who watch: without scripts, and only the begin of long lists. Each function is a step that reads."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from attrs import frozen
+
+from builder.extension.watching import Look, ResultState, RunningState
+from builder.history import Cause, Outcome
+from builder.model import Instant
+from builder_server.estimates import SAMPLES, Waiting, median
+from builder_server.store import queues
+from builder_server.store.schema import build, job, queue
+
+_DURATIONS = (
+    sa.select(build.c.finished - build.c.started)
+    .where(
+        build.c.name == sa.bindparam("wanted"),
+        build.c.platform == sa.bindparam("on"),
+        build.c.outcome == Outcome.SUCCEEDED.value,
+    )
+    .order_by(build.c.started.desc())
+    .limit(SAMPLES)
+)
+_SCHEDULED = sa.select(sa.func.count()).select_from(job)
+_RUNNING = (
+    sa.select(build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.cause)
+    .where(build.c.state == "running")
+    .order_by(build.c.started.desc())
+)
+_COUNTS = sa.select(queue.c.platform, sa.func.count().label("entries")).group_by(queue.c.platform)
+_ENTRIES = (
+    sa.select(job.c.name, job.c.opam_package, job.c.paused, queue.c.cause, queue.c.due, queue.c.not_before)
+    .join(job, job.c.id == queue.c.job_id)
+    .where(queue.c.platform == sa.bindparam("wanted"))
+    .order_by(queue.c.position, queue.c.id)
+    .limit(sa.bindparam("most"))
+)
+_RESULTS = (
+    sa.select(build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.finished, build.c.outcome)
+    .where(build.c.finished.is_not(None))
+    .order_by(build.c.finished.desc())
+    .limit(sa.bindparam("most"))
+)
+
+MAX_ENTRIES = 10_000
+"""Entries of all queues that are told at once."""
+
+
+@frozen(kw_only=True)
+class Standing:
+    """How things stand. ``queued`` has for each platform the number of its entries, and the first ones."""
+
+    scheduled: int
+    running: tuple[RunningState, ...]
+    queued: dict[str, tuple[int, tuple[Waiting, ...]]]
+    results: tuple[ResultState, ...]
+
+
+def read(connection: sa.Connection, look: Look) -> Standing:
+    """Return how things stand, as far as somebody wants to know."""
+    expected: dict[tuple[str, str], int | None] = {}
+
+    def expect(name: str, platform: str) -> int | None:
+        if (name, platform) not in expected:
+            durations = connection.scalars(_DURATIONS, {"wanted": name, "on": platform}).all()
+            expected[name, platform] = median([*map(int, durations)])
+        return expected[name, platform]
+
+    def waiting(platform: str, most: int) -> Iterator[Waiting]:
+        for row in connection.execute(_ENTRIES, {"wanted": platform, "most": most}):
+            yield Waiting(
+                job=row.name,
+                cause=Cause(row.cause),
+                is_orb=row.opam_package is not None,
+                is_paused=row.paused,
+                due=_instant(row.due),
+                not_before=_instant(row.not_before),
+                expected=expect(row.name, platform),
+            )
+
+    running = tuple(
+        RunningState(
+            uuid=UUID(row.uuid),
+            job=row.name,
+            platform=row.platform,
+            started=Instant(row.started),
+            cause=Cause(row.cause),
+            expected=expect(row.name, row.platform),
+        )
+        for row in connection.execute(_RUNNING)
+        if look.platform in (None, row.platform)
+    )
+    counts = {row.platform: row.entries for row in connection.execute(_COUNTS)}
+    queued = {}
+    left = MAX_ENTRIES
+    for name in queues.platforms(connection):
+        if look.platform in (None, name):
+            entries = tuple(waiting(name, min(look.entries, left)))
+            left -= len(entries)
+            queued[name] = counts.get(name, 0), entries
+    results = tuple(map(_result, connection.execute(_RESULTS, {"most": look.results})))
+    return Standing(scheduled=connection.scalar(_SCHEDULED) or 0, running=running, queued=queued, results=results)
+
+
+def _instant(ms: int | None) -> Instant | None:
+    return None if ms is None else Instant(ms)
+
+
+def _result(row: Any) -> ResultState:
+    return ResultState(
+        uuid=UUID(row.uuid),
+        job=row.name,
+        platform=row.platform,
+        started=Instant(row.started),
+        finished=Instant(row.finished),
+        outcome=None if row.outcome is None else Outcome(row.outcome),
+    )

@@ -1,0 +1,88 @@
+"""When what waits is likely to start, and why it waits."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.extension.watching import QueuedState, RunningState, Why
+from builder.history import Cause
+from builder.model import Instant
+from builder_server.estimates import Circumstances, Waiting, foresee, median
+
+NOW = Instant(1_795_194_796_123)
+
+
+def waits(
+    name: str = "a", expected: int | None = 60, *, orb: bool = False, paused: bool = False, before: int | None = None
+) -> Waiting:
+    not_before = None if before is None else Instant(NOW.ms + before)
+    return Waiting(job=name, cause=Cause.DUE, is_orb=orb, is_paused=paused, not_before=not_before, expected=expected)
+
+
+def runs(since: int, expected: int | None) -> RunningState:
+    return RunningState(
+        uuid=UUID(int=since),
+        job="r",
+        platform="p1",
+        started=Instant(NOW.ms - since),
+        cause=Cause.DUE,
+        expected=expected,
+    )
+
+
+def place(waiting: int = 0, *running: RunningState, template: bool = True, full: bool = False) -> Circumstances:
+    return Circumstances(platform="p1", waiting=waiting, running=running, has_template=template, is_full=full)
+
+
+def told(found: QueuedState) -> tuple[Why, int, int | None]:
+    return found.why, found.ahead, None if found.start is None else found.start.ms - NOW.ms
+
+
+@pytest.mark.parametrize(
+    ("where", "entries", "expected"),
+    [
+        (place(), [waits(), waits()], [(Why.NO_WORKER, 0, None), (Why.NO_WORKER, 1, None)]),
+        (place(1), [waits(), waits()], [(Why.NEXT, 0, 0), (Why.BEHIND, 1, 60)]),
+        (place(2), [waits(expected=50), waits(), waits()], [(Why.NEXT, 0, 0), (Why.NEXT, 1, 0), (Why.BEHIND, 2, 50)]),
+        (place(0, runs(10, 100)), [waits(), waits()], [(Why.BUSY, 0, 90), (Why.BEHIND, 1, 150)]),
+        # longer than expected: at any moment
+        (place(0, runs(300, 100)), [waits()], [(Why.BUSY, 0, 0)]),
+        # nobody knows when that worker is free again
+        (place(0, runs(10, None)), [waits()], [(Why.BUSY, 0, None)]),
+        (place(0, runs(10, None), runs(10, 30)), [waits(expected=None), waits()], [(Why.BUSY, 0, 20), (Why.BEHIND, 1, None)]),
+        (place(1, full=True), [waits(), waits(paused=True)], [(Why.DISK_FULL, 0, None), (Why.PAUSED, 1, None)]),
+        # what can't run is passed by
+        (place(1, template=False), [waits(orb=True), waits()], [(Why.NO_TEMPLATE, 0, None), (Why.NEXT, 0, 0)]),
+        (place(1), [waits(paused=True), waits(orb=True)], [(Why.PAUSED, 0, None), (Why.NEXT, 0, 0)]),
+        (place(1), [waits(before=500)], [(Why.NOT_BEFORE, 0, 500)]),
+        (place(1), [waits(before=-500)], [(Why.NEXT, 0, 0)]),
+    ],
+)  # fmt: skip
+def test_why_entries_wait(
+    where: Circumstances, entries: list[Waiting], expected: list[tuple[Why, int, int | None]]
+) -> None:
+    assert [told(found) for found in foresee(where, entries, NOW)] == expected
+
+
+@given(
+    st.lists(st.builds(waits, expected=st.none() | st.integers(0, 1000)), max_size=8),
+    st.lists(st.builds(runs, st.integers(0, 1000), st.integers(0, 1000)), max_size=3),
+    st.integers(0, 3),
+)
+def test_nothing_starts_before_what_goes_before_it(
+    entries: list[Waiting], running: list[RunningState], idle: int
+) -> None:
+    found = list(foresee(place(idle, *running), entries, NOW))
+    starts = [each.start.ms for each in found if each.start]
+    assert starts == sorted(starts)
+    assert all(start >= NOW.ms for start in starts)
+    assert [each.ahead for each in found] == list(range(len(entries)))
+    # who is unknown takes a worker away: what is told is what comes first
+    assert [each.start is None for each in found] == sorted(each.start is None for each in found)
+
+
+@pytest.mark.parametrize(("durations", "expected"), [((), None), ((7,), 7), ((9, 1, 5), 5), ((4, 1, 2, 3), 2)])
+def test_the_median(durations: tuple[int, ...], expected: int | None) -> None:
+    assert median(durations) == expected
