@@ -23,7 +23,7 @@ from figures import show  # noqa: E402
 from scripted import OURS, ScriptedPeer, build, connect, do, schedule  # noqa: E402
 
 from builder import codec  # noqa: E402
-from builder.extension.builds import HistoryShown, Place, ShowBuild, ShowHistory  # noqa: E402
+from builder.extension.builds import HistoryPlace, HistoryShown, ShowBuild, ShowHistory  # noqa: E402
 from builder.extension.logs import ReadConsole  # noqa: E402
 from builder.messages import Message, Output  # noqa: E402
 from builder.model import Exited, Instant  # noqa: E402
@@ -79,7 +79,7 @@ async def pages(server: Server, count: int) -> None:
         "20 of a job": ShowHistory(count=20, name="job7"),
         "20 of a job on a platform": ShowHistory(count=20, name="job7", platform="p1"),
         "the last failed ones": ShowHistory(count=20, failed=True),
-        "20 in the middle": ShowHistory(count=20, behind=Place(at=Instant(START + count * 500), key="z")),
+        "20 in the middle": ShowHistory(count=20, behind=HistoryPlace(at=Instant(START + count * 500), key="z")),
         "a build by its begin": ShowBuild(target=f"{500:016x}"),
     }
     async with connect(server, OURS) as client:
