@@ -26,7 +26,7 @@ SECTIONS = {
         "history": "Show what became of builds, and why they ran.",
         "result": "Show what became of the build ID, and its artifacts.",
         "log": "Show the console of the build ID, finished or running.",
-        "fetch": "Write the artifacts of the build ID below the directory DIR.",
+        "fetch": "Write the artifacts of the build ID below DIR.",
         "cancel": "End a running build, or all of a job.",
         "observe-latest": "Observe the running build that started last; see observe.",
     },

@@ -20,7 +20,7 @@ from builder_client.output import note, standard_output
 @options.json_option
 @options.server_options
 def command(build: str, directory: str, *, force: bool, as_json: bool) -> None:
-    """Write the artifacts of the build ID below the directory DIR.
+    """Write the artifacts of the build ID below DIR.
 
     ID is a uuid, or the begin of one that only one build has. The server has them until they are uploaded or removed.
     Nothing is written outside of DIR, whatever the paths of the artifacts and what lies there say. What could not be
