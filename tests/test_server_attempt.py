@@ -501,7 +501,9 @@ def test_a_job_that_says_nothing() -> None:
 
 
 def test_a_job_that_speaks_has_its_time_limit() -> None:
-    steps: list[Step] = [BEGUN_AT_0, *((now, LINES, [APPEND], Phase.RUNNING) for now in range(9, 100, 9))]
+    steps = [BEGUN_AT_0]
+    for now in range(9, 100, 9):
+        steps.append((now, LINES, [APPEND], Phase.RUNNING))  # noqa: PERF401  mypy needs the type
     found = with_limits(1000, 10, steps)
     assert found.wake_at == LIMIT
     assert found.is_overdue(LIMIT)

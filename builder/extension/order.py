@@ -1,9 +1,10 @@
 """Whose turn it is in our own protocol; see ``builder.order``."""
 
-from builder.extension import VERSION, Reply, Request, Welcome, schedule
+from builder.extension import VERSION, Reply, Request, Welcome, applying, schedule
 from builder.messages import Command, Failure, Kind, Role, Success
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of, kinds_of
 
+assert applying, "its import makes its messages known"
 assert schedule, "its import makes its messages known"
 
 _REPLIES: list[Kind] = kinds_of(Reply)
