@@ -7,8 +7,10 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+import sqlalchemy as sa
 import trio
 
 from builder.extension.applying import Apply
@@ -16,6 +18,7 @@ from builder.extension.schedule import PlanJob
 from builder.model import Instant, ScriptJob
 from builder.planning import Cron, JobOptions
 from builder_server.store import Store
+from builder_server.store.schema import job
 
 JOBS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 BATCH = 1000
@@ -24,9 +27,11 @@ NOW = Instant(1_795_194_796_000)
 MINUTE = 60_000
 
 
-def plan(number: int, rule: str = "H H * * *") -> PlanJob:
-    job = ScriptJob(name=f"job-{number}", platform="p1", script=b"#!/bin/sh\n")
-    return PlanJob(job=job, options=JobOptions(cron=Cron(rule=rule, zone="Europe/Copenhagen")), run_now=False)
+def plan(number: int) -> PlanJob:
+    """Return a daily job; together they are spread over the minutes of the day."""
+    rule = f"{number % 60} {number // 60 % 24} * * *"
+    what = ScriptJob(name=f"job-{number}", platform="p1", script=b"#!/bin/sh\n")
+    return PlanJob(job=what, options=JobOptions(cron=Cron(rule=rule, zone="Europe/Copenhagen")), run_now=False)
 
 
 async def measure_adding(store: Store, first: int) -> float:
@@ -40,21 +45,22 @@ async def measure_adding(store: Store, first: int) -> float:
     return statistics.median(took)
 
 
+def count_due(connection: sa.Connection, moment: Instant) -> int:
+    """Return how many jobs are due."""
+    return connection.scalar(sa.select(sa.func.count()).where(job.c.next_run <= moment.ms)) or 0
+
+
 async def measure_ticks(store: Store, start: Instant) -> tuple[float, float, float]:
     """Return the medians of the seconds of a tick with nothing due, of one minute later, and of the jobs due in that."""
     idle, busy, due = [], [], []
     moment = start
     for _ in range(SAMPLES):
         moment = Instant(moment.ms + MINUTE)
-        before = await store.database.read(
-            lambda connection: connection.exec_driver_sql(
-                "select count(*) from job where next_run <= ?", (moment.ms,)
-            ).scalar()
-        )
+        before = await store.database.read(partial(count_due, moment=moment))
         began = time.perf_counter()
         await store.queue_due(moment)
         busy.append(time.perf_counter() - began)
-        due.append(before or 0)
+        due.append(before)
         began = time.perf_counter()
         await store.queue_due(moment)
         idle.append(time.perf_counter() - began)
