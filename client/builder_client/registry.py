@@ -13,6 +13,8 @@ SECTIONS = {
         "edit": "Change how the job NAME is run, or what it runs.",
         "pause": "Have the job NAME run no more until it is resumed.",
         "resume": "Let the paused job NAME run again.",
+        "apply": "Make the schedule equal to the file FILE.",
+        "export": "Write the schedule to the folder DIR, as apply reads it.",
         "reschedule": "Set the next run of the job NAME to the time NEXT.",
         "execute": "Run the job NAME as soon as a worker is free.",
         "dequeue": "Take the job NAME from the queues; it stays scheduled.",

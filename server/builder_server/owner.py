@@ -5,6 +5,7 @@ two meet in an ``Attachment``. A fault of the disk, of a peer or of ours is an e
 build is left out.
 """
 
+import contextlib
 import errno
 import logging
 import math
@@ -234,6 +235,11 @@ class Owner:
             with trio.CancelScope(deadline=self.attempt.wake_at) as self._waiting:
                 while (event := await self._receive.receive()) is None:
                     pass  # whoever sent it knows now that all before it is dealt with
+                return event
+        elif not self.attempt.is_overdue(trio.current_time()):
+            with contextlib.suppress(trio.WouldBlock):  # what has waited for a slow disk breaks the silence
+                while (event := self._receive.receive_nowait()) is None:
+                    pass
                 return event
         return self._told.popleft() if self._told else TimeCame()
 
