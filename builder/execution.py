@@ -226,6 +226,27 @@ class ExecutionReader(_Reader):
         yield from self._artifacts(end)
 
 
+class ArtifactsReader(_Reader):
+    """Reads artifacts alone, as they end a job finished or an execution."""
+
+    def _value(self) -> _Steps:
+        _, length, start = yield from self._peek_header(None)
+        yield from self._artifacts(start + length)
+
+
+def artifacts_offset(file: BinaryIO) -> int:
+    """Return where the artifacts of a ``full`` file begin, of which nothing else is read. Raises ProtocolError."""
+    offset = 0
+    for is_entered in (True, True, False, False, False, False, False):  # job, uuid, console, times, result are passed
+        file.seek(offset)
+        found = der.read_header(file.read(16), 0)
+        if found is None:
+            raise ProtocolError("the value is cut off")
+        _, length, start = found
+        offset += start if is_entered else start + length
+    return offset
+
+
 def read_execution(file: BinaryIO) -> Iterator[Event]:
     """Return the events of a ``full`` file, read in pieces. Raises ProtocolError where it is damaged."""
     reader = ExecutionReader()

@@ -38,8 +38,18 @@ class Cause(enum.Enum):
     RETRY = "retry"
     """It failed before; the uuid of that attempt is with it."""
 
+    CHECK = "check"
+    """Its artifacts are compared with those of the run before, whose uuid is with it."""
+
     LOST = "lost"
     """The attempt before was lost: the uuid of that is with it."""
+
+
+REPRODUCIBLE = "reproducible"
+"""The verdict of a check whose two runs have left the same artifacts."""
+
+DIFFERS = "differs: "
+"""Begins the verdict of any other; the path of the first artifact that differs, or is in one of them alone, follows."""
 
 
 class Skipped(enum.Enum):
@@ -50,11 +60,31 @@ class Skipped(enum.Enum):
     SERVER_DOWN = "the server was down"
 
 
+WORKER_FAULT = "the worker failed: "
+"""Begins what a worker of ours says of a job that it could not run, or not to its end, by a fault of its own."""
+
+_LOSSES = (
+    WORKER_FAULT,
+    "worker lost",
+    "the server failed",
+    "the server could not record it",
+    "interrupted",
+    "the worker's disk stayed full",
+    "the process that watched over the job was killed",
+    "the console can't be written",
+    "the job's directory can't be looked at",
+    "the work directory can't be read",
+    "the prepare hook failed",
+    "the finish hook failed",
+)
+"""How messages begin that tell of a fault of the farm. All others tell of a limit, or that somebody ended it."""
+
+
 def outcome_of(result: Result) -> Outcome:
-    """Return what a result that a worker sent means."""
+    """Return what a result means."""
     match result:
         case Exited(code=0):
             return Outcome.SUCCEEDED
-        case Aborted():
-            return Outcome.ABORTED
+        case Aborted(message=message):
+            return Outcome.LOST if message.startswith(_LOSSES) else Outcome.ABORTED
     return Outcome.FAILED

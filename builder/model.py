@@ -31,6 +31,7 @@ _MS_PER_DAY = 24 * 60 * 60 * 1000
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _GREGORIAN_CYCLE_YEARS = 400
 _GREGORIAN_CYCLE_MS = 146_097 * _MS_PER_DAY  # days in 400 years, after which the calendar repeats
+_FIRST_MS = -62_167_219_200_000  # 0000-01-01T00:00:00Z
 _FIRST_DATETIME_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z, the first that datetime can hold
 
 
@@ -71,7 +72,7 @@ class Instant:
 
     @ms.validator
     def _in_range(self, _attribute: object, value: int) -> None:
-        if not -62_167_219_200_000 <= value <= 253_402_300_799_999:
+        if not _FIRST_MS <= value <= 253_402_300_799_999:
             raise ValueError("a time must lie between the years 0 and 9999")
 
     @classmethod
@@ -98,8 +99,8 @@ class Instant:
         return f"{year:04}-{moment:%m-%dT%H:%M:%S}{fraction}Z"
 
     def plus(self, duration: dt.timedelta) -> "Instant":
-        """Return the instant that much later, or ``NEVER`` where that would lie beyond the last one."""
-        return Instant(min(self.ms + duration // dt.timedelta(milliseconds=1), NEVER.ms))
+        """Return the instant that much later, or earlier; the first or the last one where it would lie beyond."""
+        return Instant(max(_FIRST_MS, min(self.ms + duration // dt.timedelta(milliseconds=1), NEVER.ms)))
 
 
 NEVER = Instant(253_402_300_799_999)

@@ -3,6 +3,8 @@
 import enum
 import functools
 import hashlib
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import field, frozen
@@ -31,6 +33,9 @@ _SPREAD_CYCLE = 2**32
 
 _RULES_KEPT = 1000
 
+_HAS_H = re.compile(r"\bh\b", re.IGNORECASE)
+"""Without it a rule means the same for all jobs."""
+
 
 class Missed(enum.Enum):
     """What becomes of runs whose time came while the server was down."""
@@ -47,8 +52,15 @@ class JobReference:
     name: str
     platform: str | None = None
 
+    @classmethod
+    def parse(cls, text: str) -> "JobReference":
+        """Read JOB or JOB@PLATFORM: what stands behind the last @ is the platform, and nothing there is any platform."""
+        name, at, platform = text.rpartition("@")
+        return cls(name=name, platform=platform or None) if at else cls(name=text)
+
     def __str__(self) -> str:
-        return self.name if self.platform is None else f"{self.name}@{self.platform}"
+        """Return what ``parse`` reads; a platform with an @ in its name can't be told so."""
+        return f"{self.name}@{self.platform or ''}" if self.platform or "@" in self.name else self.name
 
 
 @frozen(kw_only=True)
@@ -78,8 +90,9 @@ def _between(low: int, high: int, what: str) -> Any:
 class JobOptions:
     """How a job is run.
 
-    ``period`` counts where there is no ``cron``; beside one it is what the job shows to those who know no rules. With ``spread`` a period's runs lie at a place in it that the job's name
-    fixes. ``time_limit`` and ``max_silent`` are in milliseconds; None is the server's own limit, or none.
+    ``period`` counts where there is no ``cron``; beside one it is what the job shows to those who know no rules. With
+    ``spread`` a period's runs lie at a place in it that the job's name fixes. ``time_limit`` and ``max_silent`` are in
+    milliseconds; None is the server's own limit, or none.
     """
 
     numbered: ClassVar[bool] = True
@@ -112,7 +125,7 @@ class JobOptions:
 
     def rule(self, name: str) -> "Rule | None":
         """Return the cron rule of a job of that name, or None if it has a period. Raises InvalidRule."""
-        return None if self.cron is None else _rule(self.cron, name)
+        return None if self.cron is None else _rule(self.cron, name if _HAS_H.search(self.cron.rule) else "")
 
     def next_after(self, name: str, start: Instant, now: Instant) -> Instant:
         """Return the first run later than ``now``: on the grid that ``start`` and the period make, or by its rule.
@@ -120,12 +133,18 @@ class JobOptions:
         Runs that were missed are not made up for one by one. NEVER where there is none.
         """
         if (rule := self.rule(name)) is not None:
-            return rule.next_after(now)
+            return _next_run(rule, now)
         if self.period.duration is None:
             return self.period.first_after(now)
         step = int(self.period.duration.total_seconds()) * 1000
         begin = spread_offset(name, step) if self.spread else start.ms
         return Instant(min(now.ms + step - (now.ms - begin) % step, NEVER.ms))
+
+    def runs(self, name: str, first: Instant, now: Instant) -> Iterator[Instant]:
+        """Yield the run that is planned first, which may be overdue, and those that come after it and after ``now``."""
+        while first < NEVER:
+            yield first
+            first = self.next_after(name, first, max(first, now))
 
     def classic_period(self, name: str, now: Instant) -> Period:
         """Return the period that a classic peer is shown."""
@@ -138,6 +157,11 @@ def _rule(cron: Cron, name: str) -> "Rule":
     from builder.cron import Rule  # croniter, which whoever only passes options on need not wait for
 
     return Rule(text=cron.rule, zone=cron.zone, name=name)
+
+
+@functools.lru_cache(maxsize=_RULES_KEPT)
+def _next_run(rule: "Rule", now: Instant) -> Instant:
+    return rule.next_after(now)  # many jobs with the same rule are due together
 
 
 def spread_offset(name: str, step: int) -> int:

@@ -52,6 +52,18 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def format_duration(ms: int) -> str:
+    """Return milliseconds in a form that ``parse_duration`` reads: "1h", "1m30s", "1.5s"."""
+    seconds, fraction = divmod(ms, 1000)
+    parts = []
+    for unit in ("d", "h", "m"):
+        count, seconds = divmod(seconds, _SECONDS[unit])
+        parts.append(f"{count}{unit}" if count else "")
+    if seconds or fraction or not any(parts):
+        parts.append(f"{seconds}.{fraction:03}".rstrip("0").rstrip(".") + "s" if fraction else f"{seconds}s")
+    return "".join(parts)
+
+
 def parse_pause(text: str) -> float:
     """Read a duration that may be 0. Raises InvalidQuantity."""
     return 0.0 if text in ("0", "0s") else parse_duration(text)

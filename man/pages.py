@@ -28,7 +28,9 @@ PROGRAMS: dict[str, click.Command] = {
 
 def client_file() -> FilePage:
     """Return the page of the client's settings."""
-    keys = [(key, "") for key in fields(config.Settings)] + [(key, "servers.NAME.") for key in fields(config.Server)]
+    keys = [(key, "") for key in fields(config.ClientSettings)] + [
+        (key, "servers.NAME.") for key in fields(config.Server)
+    ]
     return FilePage(
         name="builder-client.toml",
         summary="servers by name, and what options of builder-client are by default",

@@ -15,7 +15,7 @@ from uuid import UUID
 from builder.connection import Connection
 from builder.errors import ProtocolError
 from builder.framing import StreamedFrame
-from builder.messages import InfoReply, Message, ServerHello, Success
+from builder.messages import CLIENT_VERSION, Hello, InfoReply, Message, Role, ServerHello, Success
 from builder.model import Instant, RunningBuild, ScriptJob
 from builder.order import Side
 
@@ -149,7 +149,8 @@ class Server:
 
     def _exchange(self, sock: socket.socket) -> None:
         connection = Connection(Side.SERVER)
-        _receive(sock, connection)
+        if _receive(sock, connection) != Hello(role=Role.CLIENT, version=CLIENT_VERSION):
+            return  # it speaks the classic protocol alone
         sock.sendall(connection.send(ServerHello()))
         command = _receive(sock, connection)
         self.seen.append(command)

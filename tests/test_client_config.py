@@ -21,15 +21,15 @@ from test_client_info import answer
 
 from builder.messages import Execute
 from builder_client import config
-from builder_client.config import Settings, parse
+from builder_client.config import ClientSettings, parse
 
 
 def test_all_keys() -> None:
-    assert parse("") == Settings()
+    assert parse("") == ClientSettings()
     assert parse(
         'default = "test"\ncolor = "never"\nyes = true\n'
         '[servers.prod]\nremote = "build.example.org:1234"\n[servers.test]\nremote = "[::1]:5"\n'
-    ) == Settings(
+    ) == ClientSettings(
         default="test",
         color="never",
         yes=True,

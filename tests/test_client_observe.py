@@ -27,7 +27,7 @@ from builder_client.builds import (
     QUICK_POLL,
     QUICK_POLLS,
     SLOW_POLL,
-    Missed,
+    MissedBuild,
     find_build,
     newest_build,
     wait_for_next,
@@ -185,7 +185,7 @@ def test_follow_next_leaves_a_server_most_of_its_time() -> None:
     ids=["left the queue", "queued later", "left one queue", "was due", "was due by the server's clock"],
 )
 def test_a_build_too_short_to_be_seen_is_told(infos: list[InfoReply]) -> None:
-    with pytest.raises(Missed, match=r"^a build of hello ended before it could be observed; "):
+    with pytest.raises(MissedBuild, match=r"^a build of hello ended before it could be observed; "):
         looks(*infos)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from builder.extension.watching import QueuedState, RunningState, Why
 from builder.history import Cause
 from builder.model import Instant
-from builder_server.estimates import Place, Waiting, foresee, median
+from builder_server.estimates import Circumstances, Waiting, foresee, median
 
 NOW = Instant(1_795_194_796_123)
 
@@ -32,8 +32,8 @@ def runs(since: int, expected: int | None) -> RunningState:
     )
 
 
-def place(waiting: int = 0, *running: RunningState, template: bool = True, full: bool = False) -> Place:
-    return Place(platform="p1", waiting=waiting, running=running, has_template=template, is_full=full)
+def place(waiting: int = 0, *running: RunningState, template: bool = True, full: bool = False) -> Circumstances:
+    return Circumstances(platform="p1", waiting=waiting, running=running, has_template=template, is_full=full)
 
 
 def told(found: QueuedState) -> tuple[Why, int, int | None]:
@@ -60,7 +60,9 @@ def told(found: QueuedState) -> tuple[Why, int, int | None]:
         (place(1), [waits(before=-500)], [(Why.NEXT, 0, 0)]),
     ],
 )  # fmt: skip
-def test_why_entries_wait(where: Place, entries: list[Waiting], expected: list[tuple[Why, int, int | None]]) -> None:
+def test_why_entries_wait(
+    where: Circumstances, entries: list[Waiting], expected: list[tuple[Why, int, int | None]]
+) -> None:
     assert [told(found) for found in foresee(where, entries, NOW)] == expected
 
 

@@ -28,9 +28,11 @@ def _only_here() -> Iterator[None]:
     before = dict(KINDS)
     for kind in (Ask, Answer, Cancel, Work):
         message(kind)
+    codec._form.cache_clear()
     yield
     KINDS.clear()
     KINDS.update(before)
+    codec._form.cache_clear()
 
 
 @frozen(kw_only=True)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.cron import Rule
 from builder.errors import InvalidOptions
 from builder.model import NEVER, Instant, Period
 from builder.planning import Cron, JobOptions, JobReference
@@ -117,6 +118,24 @@ def test_a_rule_counts_before_the_period() -> None:
     assert options.next_after("job", Instant(START), Instant(START)).isoformat() == "2027-01-01T00:00:00Z"
     assert options.classic_period("job", Instant(START)) is Period.WEEKLY
     assert JobOptions(period=Period.HOURLY).classic_period("job", Instant(START)) is Period.HOURLY
+
+
+@pytest.mark.parametrize(("rule", "looks"), [("0 3 * mar thu", 1), ("@hourly", 1), ("0 h(0-5) * * *", 3)])
+def test_jobs_share_a_rule_that_does_not_depend_on_their_names(
+    rule: str, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Rule] = []
+    next_after = Rule.next_after
+
+    def noting(rule: Rule, now: Instant) -> Instant:
+        looked.append(rule)
+        return next_after(rule, now)
+
+    monkeypatch.setattr(Rule, "next_after", noting)
+    options = JobOptions(cron=Cron(rule=rule, zone="Asia/Tokyo"))
+    for name in ("a", "b", "c"):
+        assert options.next_after(name, Instant(START), Instant(START)) > Instant(START)
+    assert len(looked) == looks
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ async def test_what_can_not_be_made_is_undone_and_told(
     uuid = uuid4()
     freebsd.order(fails)
     finished = await freebsd.run(b"echo never", limits=Limits(pids=9), uuid=uuid)
-    assert finished.result == Aborted(message=message)
+    assert finished.result == Aborted(message=f"the worker failed: {message}")
     assert finished.own_lines == []
     assert freebsd.calls(uuid) == calls
     assert freebsd.left == []
@@ -236,11 +236,15 @@ async def test_a_link_in_the_snapshot_leads_nothing_out_of_the_clone(freebsd: Fr
     uuid = uuid4()
     jail = freebsd.jail(binds=(Bind(source=tmp_path, target="/linked/x"),))
     finished = await freebsd.run(b"echo never", jail=jail, uuid=uuid)
-    assert finished.result == Aborted(message="/linked/x leads through a link in the snapshot: take another place")
+    assert finished.result == Aborted(
+        message="the worker failed: /linked/x leads through a link in the snapshot: take another place"
+    )
     assert freebsd.calls(uuid) == [CLONE, DEVICES, *REMOVE]
     freebsd.order("linked-etc")
     finished = await freebsd.run(b"echo never", jail=freebsd.jail(network=True), uuid=uuid4())
-    assert finished.result == Aborted(message="/etc leads through a link in the snapshot: take another place")
+    assert finished.result == Aborted(
+        message="the worker failed: /etc leads through a link in the snapshot: take another place"
+    )
     assert not list((tmp_path / "outside").iterdir())
     assert freebsd.left == []
 

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import pytest
 import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from builder.messages import MIB
 from builder.outputs import Outputs
@@ -140,3 +142,28 @@ async def test_a_cancelled_reader_ends_after_a_block(
     assert scope.cancelled_caught
     assert len(starts) == 2
     assert (tmp_path / "console").stat().st_size == writer.size
+
+
+# --- the end of a console ------------------------------------------------------------------------------------------
+
+
+@given(
+    texts=st.lists(st.binary(max_size=300), max_size=40),
+    forged=st.lists(st.integers(0, 39), max_size=3),
+    block=st.sampled_from([64, 200, 1024, 1024 * 1024]),
+    count=st.integers(0, 45),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_last_lines_are_found_from_the_end(
+    tmp_path: Path, texts: list[bytes], forged: list[int], block: int, count: int
+) -> None:
+    for index in forged:  # a job that knows how its console is kept
+        if index < len(texts):
+            texts[index] = b"x" + OUTPUTS.join([b"forged"], 1)
+    frames = [OUTPUTS.join([line], number) for number, line in enumerate(texts)]
+    path = tmp_path / "some"
+    path.write_bytes(b"".join(frames))
+    with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
+        patch.setattr(console, "BLOCK_SIZE", block)
+        found = console.last_lines(file.fileno(), UUID_, path.stat().st_size, count)
+    assert found == sum(map(len, frames[: max(0, len(frames) - count)]))

@@ -392,6 +392,7 @@ async def test_a_console_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
             with contextlib.suppress(trio.BrokenResourceError):
                 while not server.full("a", taken.uuid).exists():
                     await taken.say(b"x" * 1000)
+        await eventually(server.full("a", taken.uuid).exists, what="the record")
         found = server.execution("a", taken.uuid)
         assert found.result == Aborted(message="more than 97.7 KiB of console")
         assert {line.line for line in found.console} == {b"x" * 1000}

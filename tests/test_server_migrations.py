@@ -16,10 +16,11 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 from stores import LOST, NOW, opened, script, take, uuid
 
+from builder.extension.builds import HistoryPlace, ShowHistory
 from builder.extension.watching import Look
 from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
 from builder.planning import Cron, JobOptions, JobReference
-from builder_server.store import AfterLoss, Build, Store
+from builder_server.store import AfterLoss, Build, Store, StoredArtifact
 from builder_server.store.schema import metadata
 
 
@@ -151,15 +152,35 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("execute", ("a", "p1", NOW, "client"), {}),
         ("reschedule", ("a", NOW, Period.WEEKLY), {}),
         ("queue_due", (Instant(NOW.ms + 10**10),), {}),
+        ("dequeue", ("old", None), {}),
+        ("execute", ("old", None, NOW, "client"), {}),
+        ("dequeue", ("old", "p1"), {}),
+        ("execute", ("old", None, NOW, "client"), {}),
         ("queue_due", (NOW,), {}),  # puts back
         ("queue_due", (NOW, NOW), {}),
         *(("take", ("p1", uuid(number), NOW, None), {}) for number in (1, 2, 3)),
         ("lose", (uuid(1), NOW, LOST), {"count": True}),
+        ("find_running", ("a", None, None), {}),
+        ("find_running", (None, "00", "p1"), {}),
+        ("add_artifacts", (uuid(2), [StoredArtifact(path="a", size=1, sha256=bytes(32))]), {}),
         ("finish", (uuid(2), NOW, Exited(code=0)), {"upload": True}),
         ("finish", (uuid(3), NOW, Exited(code=1)), {"upload": False}),
         ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again
         ("running", (), {}),
         ("find_build", (uuid(1),), {}),
+        ("history", (ShowHistory(count=5),), {}),
+        (
+            "history",
+            (
+                ShowHistory(
+                    count=5, name="a", platform="p1", failed=True, since=NOW, behind=HistoryPlace(at=NOW, key="5")
+                ),
+            ),
+            {},
+        ),
+        ("history", (ShowHistory(count=5, behind=HistoryPlace(at=NOW, key=f" {7:019}")),), {}),
+        ("find_builds", ("0000", 2), {}),
+        ("list_artifacts", (uuid(2), "", 9), {}),
         ("info", (), {}),
         ("standing", (Look(entries=9, results=9),), {}),
         ("info_within", (10**6,), {}),

@@ -14,9 +14,9 @@ from builder.framing import frame
 from builder.messages import Failure, Observe, Output, Success
 from builder.model import Aborted, Exited, Result, Signalled, Stopped
 from builder_server import memory
-from builder_server.clients import OBSERVER_TIMEOUT
 from builder_server.console import ConsoleWriter
 from builder_server.recorder import Recorder
+from builder_server.requests.logs import OBSERVER_TIMEOUT
 from builder_server.store import Build
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from builder.extension import VERSION
 from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.framing import frame
 from builder.messages import Execute, Failure, Hello, Message, Role, Success, Unschedule
-from builder.model import Exited, Instant, OrbBuildJob, Period
+from builder.model import Aborted, Exited, Instant, OrbBuildJob, Period
 from builder.planning import Cron, JobOptions, JobReference, Missed
 from builder_server.requests import schedule as requests_schedule
 from builder_server.requests.schedule import next_runs
@@ -251,6 +252,49 @@ async def test_a_job_after_others(client: ScriptedPeer, server: LocalServer) -> 
     assert (await shown(client, "app")).awaited == after
 
 
+@pytest.mark.parametrize("left", [("lib",), ("lib", "tool")])
+async def test_what_a_paused_job_waited_for_is_not_forgotten(
+    client: ScriptedPeer, server: LocalServer, left: tuple[str, ...]
+) -> None:
+    after = (JobReference(name="lib"), JobReference(name="tool"))
+    await client.request(plan("lib"))
+    await client.request(plan("app", "p2", after=after, run_now=False, paused=True))
+    await build(server)
+    assert (await shown(client, "app")).awaited == after[1:]
+    still = tuple(JobReference(name=name) for name in left)
+    assert await client.request(ChangeJob(name="app", revision=1, options=JobOptions(after=still))) == [Success()]
+    found = await shown(client, "app")
+    if left == ("lib",):
+        assert (found.queued_on, found.awaited) == (("p2",), still)
+        assert server.query("select cause, cause_of from queue") == [("after", "lib")]
+    else:
+        assert (found.queued_on, found.awaited) == ((), after[1:])
+
+
+@pytest.mark.parametrize("others", [False, True])
+async def test_an_orb_build_after_another_is_built_where_that_succeeded(
+    client: ScriptedPeer, server: LocalServer, *, others: bool
+) -> None:
+    for platform in ("p1", "p2"):
+        await do(server, schedule(f"script-{platform}", platform))
+        await build(server, platform)
+        (server.config_dir / f"orb-build.template.{platform}").write_text("%%OPAM_PACKAGE%%")
+    lib, app = (OrbBuildJob(name=name, opam_package=name) for name in ("lib", "app"))
+    await client.request(PlanJob(job=lib, options=JobOptions(), run_now=True))
+    after = (JobReference(name="lib"), *((JobReference(name="script-p1"),) if others else ()))
+    await client.request(PlanJob(job=app, options=JobOptions(after=after), run_now=False))
+    await build(server, "p2")
+    if others:
+        assert await queues(server) == {"p1": ["lib"], "p2": []}
+        await do(server, Execute(name="script-p1"))
+        await build(server)
+        assert await queues(server) == {"p1": ["lib", "app"], "p2": ["app"]}
+    else:
+        assert await queues(server) == {"p1": ["lib"], "p2": ["app"]}
+        await build(server, "p1")
+        assert await queues(server) == {"p1": ["app"], "p2": ["app"]}
+
+
 async def test_jobs_that_would_wait_for_each_other(client: ScriptedPeer) -> None:
     await client.request(plan("a"))
     await client.request(plan("b", after=(JobReference(name="a"),)))
@@ -283,6 +327,45 @@ async def test_a_job_that_fails_is_tried_again(client: ScriptedPeer, server: Loc
         ("first", 0, "failed"),
         ("retry", 1, "failed"),
     ]
+
+
+async def test_a_retry_that_a_clock_ahead_has_planned_does_not_wait_for_it(
+    client: ScriptedPeer, server: LocalServer, clock: Clock
+) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    clock.now = Instant(NOW.ms + 365 * 86_400_000)
+    await build(server, result=Exited(code=1))
+    clock.now = NOW
+    await do(server, schedule("nudge", platform="p3", period=Period.HOURLY))
+    await build(server)
+    assert server.query("select cause, retry from build where name = 'a' order by retry") == [
+        ("first", 0),
+        ("retry", 1),
+    ]
+
+
+async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    await build(server, result=Exited(code=1))
+    assert server.query("select cause, retry, not_before is null from queue") == [("retry", 1, 0)]
+    await do(server, Execute(name="a"))
+    assert server.query("select cause, retry, not_before is null from queue") == [("executed", 0, 1)]
+    await build(server, result=Exited(code=1))
+    assert server.query("select cause, retry from queue") == [("retry", 1)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"), [({"time_limit": 50}, "timeout"), ({"max_silent": 50}, "silent for 0.05 s")]
+)
+async def test_limits_of_a_job_hold_for_classic_workers(
+    client: ScriptedPeer, server: LocalServer, limits: dict[str, Any], reason: str
+) -> None:
+    await client.request(plan("a", **limits))
+    async with take_job(server) as taken:
+        assert await taken.peer.wait_end() == "reset"
+    assert server.execution("a", taken.uuid).result == Aborted(message=reason)
+    assert server.query("select outcome from build") == [("aborted",)]
+    assert await queues(server) == {"p1": []}
 
 
 # --- runs that are left out ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -165,9 +166,9 @@ async def test_commands_do_not_wake_workers_of_other_platforms(tmp_path: Path, m
     taken: list[str] = []
     original = Store.take
 
-    async def take_and_note(store: Store, platform: str, number: UUID, *arguments: object) -> object:
+    async def take_and_note(store: Store, platform: str, number: UUID, *arguments: Any, **options: Any) -> object:
         taken.append(platform)
-        return await original(store, platform, number, *arguments)  # type: ignore[arg-type]
+        return await original(store, platform, number, *arguments, **options)
 
     monkeypatch.setattr(Store, "take", take_and_note)
     commands: list[Message] = [

@@ -29,7 +29,7 @@ from builder.messages import Hello, Message
 from builder.model import Exited, ScriptJob, Signalled
 from builder_worker import session
 from builder_worker.artifacts import Collection
-from builder_worker.build import Outcome, Setup
+from builder_worker.build import BuildEnd, Setup
 from builder_worker.drain import Drain
 from builder_worker.loop import LONGEST_PAUSE, Backoff
 from builder_worker.sandbox import Spare
@@ -319,10 +319,10 @@ async def test_the_result_comes_well_after_the_last_line(
         _setup: Setup,
         send_lines: Callable[[Sequence[bytes]], Awaitable[None]],
         _spare: Spare | None,
-    ) -> AsyncIterator[Outcome]:
+    ) -> AsyncIterator[BuildEnd]:
         for line in lines:
             await send_lines([line])
-        yield Outcome(result=Exited(code=0), artifacts=Collection())
+        yield BuildEnd(result=Exited(code=0), artifacts=Collection())
 
     async def connect(_: session.WorkerSettings) -> trio.abc.HalfCloseableStream:
         return stream

@@ -1,11 +1,10 @@
 """Whose turn it is in our own protocol; see ``builder.order``."""
 
-from builder.extension import VERSION, Reply, Request, Welcome, schedule, watching
-from builder.messages import Command, Failure, Kind, Role, Success
+from builder.extension import VERSION, Reply, Request, Welcome, builds, logs, schedule, watching
+from builder.messages import Command, Failure, Kind, Output, Role, Success
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of, kinds_of
 
-assert schedule, "its import makes its messages known"
-assert watching, "likewise"
+assert all((builds, logs, schedule, watching)), "their import makes their messages known"
 
 _REPLIES: list[Kind] = kinds_of(Reply)
 
@@ -14,7 +13,7 @@ CLIENT = Protocol(
     server={
         State.GREETING: {Welcome: Turn(State.QUIET, State.ASKING)},
         State.ANSWERING: {
-            **any_of(_REPLIES, Turn(State.ANSWERING)),
+            **any_of([*_REPLIES, Output], Turn(State.ANSWERING)),
             Success: Turn(State.QUIET, State.ASKING),
             Failure: Turn(State.QUIET, State.ASKING),
         },

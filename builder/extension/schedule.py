@@ -66,6 +66,16 @@ class JobShown(Reply):
 
 @message
 @frozen(kw_only=True)
+class CheckJob(Request):
+    """Run a job twice as soon as workers are free, and compare the artifacts; on one platform, or on all that it is for."""
+
+    tag: ClassVar[int] = 72
+    name: str
+    platform: str | None = None
+
+
+@message
+@frozen(kw_only=True)
 class NextRuns(Request):
     """Ask when a job will run, for ``count`` runs from now on."""
 

@@ -24,7 +24,7 @@ MAX_CANDIDATES = 10
 """Most builds that an error names."""
 
 
-class Missed(BuilderError):
+class MissedBuild(BuilderError):
     """A build that was waited for began and ended between two looks; no message of the protocol tells its uuid."""
 
     exit_code: ClassVar[int] = 3
@@ -85,7 +85,7 @@ def wait_for_next(
 ) -> RunningBuild:
     """Wait until a build of that job starts that was not running at the ``first`` look.
 
-    It has no deadline: the next run may be a week ahead. Raises Refused once the server has no such job, and Missed.
+    It has no deadline: the next run may be a week ahead. Raises Refused once the server has no such job, and MissedBuild.
     """
     known = {build.uuid for build in first.running}
     before = first
@@ -100,7 +100,7 @@ def wait_for_next(
             if build.uuid not in known:
                 return build
         if _build_passed(before, info, job=job, now=now()):
-            raise Missed(
+            raise MissedBuild(
                 f"a build of {printable(job)} ended before it could be observed; the server's log tells its uuid: "
                 "observe that"
             )

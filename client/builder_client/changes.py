@@ -1,63 +1,103 @@
-"""A server's changes as they come, through breaks of the connection."""
+"""Changes of a job that is in the schedule: as it was seen, and once more where somebody else was quicker."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from builder.extension.watching import Changed, LookAgain, Watch
-from builder.model import printable
+from attrs import evolve, frozen
 
-from .errors import TooOld, Unreachable
-from .output import JsonObject, Printer, json_text, note
+from builder.extension.schedule import ChangeJob, JobShown
+from builder.model import Job, printable
+from builder.planning import JobOptions
+
+from . import jobs, planning, words
+from .errors import Refused
 
 if TYPE_CHECKING:
     from .remote import Remote
 
-RETRY = 1.0
-"""Seconds before a server that has gone is tried again."""
+Made = tuple[Job, JobOptions]
+"""What a job is after a change."""
+
+Change = Callable[[JobShown], Made]
+"""What is to be made of a job as it was seen."""
 
 
-def _nothing() -> None:
-    pass
+@frozen
+class Difference:
+    """A key whose value was changed, in words."""
+
+    key: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.before} -> {self.after}"
 
 
-def changes(
-    remote: "Remote", *, on_break: Callable[[str], None], on_wait: Callable[[], None] = _nothing
-) -> Iterator[Changed | LookAgain]:
-    """Yield changes for ever. ``on_break`` is told why there are none for a while.
+def differences(before: Made, after: Made) -> list[Difference]:
+    """Return what two states of a job do not have in common."""
+    old, new = _words(*before), _words(*after)
+    none = jobs.in_words(None)
+    return [
+        Difference(key, old.get(key, none), new.get(key, none))
+        for key in {**old, **new}
+        if old.get(key, none) != new.get(key, none)
+    ]
 
-    Raises Unreachable where not even the first connection is made, and TooOld.
+
+def _words(job: Job, plan: JobOptions) -> Mapping[str, str]:
+    said = {key: jobs.in_words(value) for key, value in jobs.said(job, plan).items()}
+    script = getattr(job, "script", None)
+    return said if script is None else said | {"script": describe_script(script)}
+
+
+def describe_script(script: bytes) -> str:
+    """Return what a script is called where it is not shown."""
+    import hashlib
+
+    return f"{words.count(len(script), 'byte')}, SHA-256 {hashlib.sha256(script).hexdigest()[:12]}"
+
+
+def change(remote: "Remote", name: str, make: Change, *, what: str) -> list[Difference]:
+    """Change a job, and return what is another now; nothing is sent where nothing is.
+
+    A change that another one has overtaken is made once more, unless both were about the same. Raises Refused.
     """
-    since: int | None = None
-    has_begun = False
-    while True:
-        try:
-            for message in remote.stream(Watch(since=since), what="watching", on_wait=on_wait, reply_timeout=None):
-                if isinstance(message, Changed | LookAgain):
-                    has_begun = True
-                    since = message.point
-                    yield message
-        except (Unreachable, TooOld) as error:  # one that is stopping closes at once
-            if not has_begun:
-                raise
-            on_break(f"{error}; trying again")
-        time.sleep(RETRY)
+    seen = planning.find(remote, name, what=what)
+    wanted = differences(_state(seen), make(seen))
+    try:
+        return _send(remote, seen, make, what=what)
+    except Refused:
+        now = planning.find(remote, name, what=what)
+        if now.revision == seen.revision:
+            raise
+        mine = {each.key for each in wanted}
+        theirs = [each for each in differences(_state(seen), _state(now)) if each.key in mine]
+        if theirs:
+            raise Refused(
+                f"{printable(name)} was changed meanwhile ({', '.join(map(str, theirs))}): give the command again if you "
+                f"still want it"
+            ) from None
+        return _send(remote, now, make, what=what)
 
 
-def change_json(change: Changed | LookAgain) -> JsonObject:
-    """Return a change as ``watch --json`` prints it."""
-    if isinstance(change, LookAgain):
-        return {"type": "look-again"}
-    return {
-        "type": change.what.value,
-        "job": None if change.job is None else json_text(change.job),
-        "platform": None if change.platform is None else json_text(change.platform),
-        "uuid": change.uuid and str(change.uuid),
-        "outcome": change.outcome and change.outcome.value,
-    }
+def _state(shown: JobShown) -> Made:
+    return shown.job, shown.options
 
 
-def print_changes(remote: "Remote", printer: Printer) -> None:
-    """Print all changes, an object a line."""
-    for change in changes(remote, on_break=lambda why: note(printable(why)), on_wait=printer.flush):
-        printer.json(change_json(change))
+def _send(remote: "Remote", seen: JobShown, make: Change, *, what: str) -> list[Difference]:
+    job, plan = make(seen)
+    found = differences(_state(seen), (job, plan))
+    if found:
+        new = None if job == seen.job else job
+        request = ChangeJob(name=seen.job.name, revision=seen.revision, options=plan, job=new)
+        remote.request(request, what=what)
+    return found
+
+
+def set_paused(remote: "Remote", name: str, *, paused: bool) -> bool:
+    """Pause or resume a job; return whether it was not so before. Raises Refused, and TooOld."""
+    found = change(
+        remote, name, lambda seen: (seen.job, evolve(seen.options, paused=paused)), what="jobs that are paused"
+    )
+    return bool(found)

@@ -1,6 +1,6 @@
 """The file of settings, ``client.toml``: servers by name, and what options are where nobody gives them.
 
-Its keys are the fields of ``Settings``, and of ``Server`` below each ``[servers.NAME]``.
+Its keys are the fields of ``ClientSettings``, and of ``Server`` below each ``[servers.NAME]``.
 """
 
 import functools
@@ -48,7 +48,7 @@ class Server:
 
 
 @frozen(kw_only=True)
-class Settings:
+class ClientSettings:
     """What the file says."""
 
     default: str | None = _key(
@@ -81,13 +81,13 @@ def path() -> Path:
 
 
 @functools.cache
-def settings() -> Settings:
+def settings() -> ClientSettings:
     """Return what the file says; what it does not say, or all if it is not there, is as by default."""
     where = path()
     try:
         text = where.read_text("utf-8")
     except (FileNotFoundError, NotADirectoryError):  # as below XDG_CONFIG_HOME=/dev/null
-        return Settings()
+        return ClientSettings()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidSettings(f"can't read {where}: {reason}; mend it, or move it away") from error
@@ -97,7 +97,7 @@ def settings() -> Settings:
         raise InvalidSettings(f"{where}: {error}") from error
 
 
-def parse(text: str) -> Settings:
+def parse(text: str) -> ClientSettings:
     """Return the settings in a text. Raises ValueError, which names the key, or the place, and what to write."""
     import tomllib  # 10 ms for those who have a file
 
@@ -106,7 +106,7 @@ def parse(text: str) -> Settings:
     if not isinstance(servers, dict):
         raise _WrongKey('servers: write [servers.NAME] and, below it, remote = "HOST:PORT"')
     named = {name: Server(**_checked(Server, table, f"servers.{name}.")) for name, table in servers.items()}
-    found = Settings(**_checked(Settings, values, ""), servers=named)
+    found = ClientSettings(**_checked(ClientSettings, values, ""), servers=named)
     if found.default is not None and found.default not in named:
         raise _WrongKey(f"default: {_no_server(found.default, named)}")
     return found

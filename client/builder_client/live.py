@@ -25,9 +25,9 @@ from builder.errors import BuilderError
 from builder.model import printable, text
 
 from . import clock
-from .changes import changes
 from .looking import look
 from .screen import View, draw
+from .subscription import changes
 
 if TYPE_CHECKING:
     from .remote import Link, Remote

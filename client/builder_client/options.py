@@ -141,13 +141,11 @@ PERIODS = click.Choice([period.value for period in Period])
 
 job_argument = click.argument("name", metavar="NAME", shell_complete=completes("jobs"))
 new_name_argument = click.argument("name", metavar="NAME", callback=by(name("job name")))
-period_option = click.option(
-    "--period",
-    type=PERIODS,
-    callback=by(Period),
-    default=Period.DAILY.value,
-    metavar="PERIOD",
-    help="How often: hourly, daily, weekly or never (only when executed).  [default: daily]",
+
+
+build_argument = click.argument("build", metavar="ID", callback=by(words.parse_id), shell_complete=completes("running"))
+platform_option = click.option(
+    "--platform", metavar="PLATFORM", shell_complete=completes("platforms"), help="Only there.  [default: everywhere]"
 )
 
 

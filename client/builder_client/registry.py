@@ -8,8 +8,14 @@ SECTIONS = {
     "Schedule": {
         "schedule": "Run the script FILE on PLATFORM periodically, first now.",
         "orb-build": "Build the opam package OPAM on every platform periodically.",
+        "show": "Show all that the job NAME has.",
+        "next": "Show when the job NAME will run.",
+        "edit": "Change how the job NAME is run, or what it runs.",
+        "pause": "Have the job NAME run no more until it is resumed.",
+        "resume": "Let the paused job NAME run again.",
         "reschedule": "Set the next run of the job NAME to the time NEXT.",
         "execute": "Run the job NAME as soon as a worker is free.",
+        "dequeue": "Take the job NAME from the queues; it stays scheduled.",
         "unschedule": "Remove the job NAME from the schedule and the queues.",
     },
     "Builds": {
@@ -17,6 +23,11 @@ SECTIONS = {
         "queue": "Show what waits on each platform, why, and when it is likely to start.",
         "watch": "Watch queues, running builds and results as they change.",
         "observe": "Show the console of the build ID, and follow it to its end.",
+        "history": "Show what became of builds, and why they ran.",
+        "result": "Show what became of the build ID, and its artifacts.",
+        "log": "Show the console of the build ID, finished or running.",
+        "fetch": "Write the artifacts of the build ID below the directory DIR.",
+        "cancel": "End a running build, or all of a job.",
         "observe-latest": "Observe the running build that started last; see observe.",
     },
     "Platforms": {

@@ -84,24 +84,31 @@ class Remote:
 
         Raises TooOld where the server speaks the classic one alone; ``what`` is how the error calls what that has not.
         """
-        return list(self.stream(request, what=what, reply_timeout=self.reply_timeout))
+        return list(self.stream(request, what=what))
 
     def stream(
-        self,
-        request: Request,
-        *,
-        what: str,
-        on_wait: Callable[[], None] = _nothing,
-        reply_timeout: float | None = REPLY_TIMEOUT,
+        self, request: Request, *, what: str, on_wait: Callable[[], None] = _nothing, is_endless: bool = False
     ) -> Iterator[Message]:
-        """Yield the replies as they come; without a timeout the server may be silent for as long as nothing happens."""
+        """Yield the replies as they come. ``on_wait`` as in ``observe``; ``is_endless``: without its deadline, too."""
+        with self._link(what) as link:
+            yield from link.ask(request, None if is_endless else self.reply_timeout, on_wait)
+
+    @contextlib.contextmanager
+    def requests(self, *, what: str) -> Iterator[Callable[[Request], list[Message]]]:
+        """Have a connection in a block, and what makes requests on it as ``request`` does."""
+        with self._link(what) as link:
+            yield lambda request: list(link.ask(request, self.reply_timeout, _nothing))
+
+    @contextlib.contextmanager
+    def _link(self, what: str) -> Iterator["Link"]:
+        """Have a connection that speaks our own protocol. Raises TooOld."""
         with contextlib.closing(self._connect()) as link:
             link.send(Hello(role=Role.CLIENT, version=VERSION))
             try:
                 link.receive()
             except ConnectionLost as error:
                 raise TooOld(f"{self} speaks only the classic protocol, which has no {what}") from error
-            yield from link.ask(request, reply_timeout, on_wait)
+            yield link
 
     def _exchange(
         self, command: Message, *, reply_timeout: float | None, on_wait: Callable[[], None] = _nothing

@@ -1,7 +1,7 @@
 """All attempts of a server: each has an owner here, and whoever observes finds them."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -9,10 +9,11 @@ from uuid import UUID, uuid4
 import trio
 from attrs import define, field, frozen
 
+from builder.model import Aborted
 from builder.runtime.changes import Change
 from builder.runtime.nurseries import plain_nursery
 from builder_server import console
-from builder_server.attempt import Attempt, Stopping
+from builder_server.attempt import Attempt, EndAsked, Stopping
 from builder_server.console import ConsoleWriter
 from builder_server.dispatch import Dispatcher
 from builder_server.owner import Attachment, Owner
@@ -67,9 +68,9 @@ class Attempts:
         for owner in self._owners.values():
             owner.tell(Stopping())
 
-    def attach(self, platform: str) -> Attachment:
-        """Have a worker wait for a job of a platform."""
-        owner = self._owner(uuid4())
+    def attach(self, platform: str, worker: str) -> Attachment:
+        """Have a worker, known by its address, wait for a job of a platform."""
+        owner = self._owner(uuid4(), worker)
         self._start(owner, lambda: owner.run(self.dispatcher, platform))
         if self._stopping:
             owner.tell(Stopping())
@@ -86,9 +87,9 @@ class Attempts:
         for owner in left:
             await owner.asked.wait()
 
-    def _owner(self, uuid: UUID) -> Owner:
+    def _owner(self, uuid: UUID, worker: str | None = None) -> Owner:
         attempt = Attempt(time_limit=self.time_limit)
-        return Owner(uuid=uuid, recorder=self.recorder, attempt=attempt, on_begun=self._changed.announce)
+        return Owner(uuid=uuid, recorder=self.recorder, attempt=attempt, on_begun=self._changed.announce, worker=worker)
 
     def _start(self, owner: Owner, task: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
@@ -102,6 +103,16 @@ class Attempts:
 
         self._owners[owner.uuid] = owner
         self._nursery.start_soon(run)
+
+    async def cancel(self, uuids: Collection[UUID], by: str) -> None:
+        """Have attempts end for somebody, and wait until they are recorded. One that has just ended stays as it is."""
+        for owner in (self._owners[uuid] for uuid in uuids if uuid in self._owners):
+            owner.tell(EndAsked(result=Aborted(message=f"cancelled by {by}"), by=by))
+        while True:
+            changed = self._changed.next
+            if not any(uuid in self._owners for uuid in uuids):
+                return
+            await changed.wait()
 
     async def find(self, uuid: UUID) -> Observed | None:
         """Return an attempt. Raises StoreError.

@@ -1,7 +1,6 @@
 """A client's connection: one command, its replies, success or failure."""
 
 import logging
-import os
 from collections.abc import Callable
 from uuid import UUID
 
@@ -10,6 +9,8 @@ from attrs import define
 
 from builder.errors import InvalidName, InvalidOptions, ProtocolError
 from builder.extension import Request
+from builder.extension.builds import FetchArtifacts
+from builder.extension.logs import ReadConsole
 from builder.extension.watching import Watch
 from builder.framing import StreamedFrame
 from builder.messages import (
@@ -28,17 +29,15 @@ from builder.messages import (
     Unschedule,
 )
 from builder.model import Instant, printable
-from builder_server import console
 from builder_server.attempt import LOST
-from builder_server.attempts import Attempts, Observed
+from builder_server.attempts import Attempts
 from builder_server.connections import Connections
-from builder_server.console import ConsoleWriter
 from builder_server.errors import CommandRefused
 from builder_server.informer import Informer
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
-from builder_server.requests import Asked, Handlers, schedule, watching
+from builder_server.requests import Asked, Handlers, builds, logs, schedule, watching
 from builder_server.shutdown import Shutdown
 from builder_server.store import Store, StoreError
 
@@ -47,14 +46,11 @@ logger = logging.getLogger(__name__)
 REPLY_TIMEOUT = 300.0
 """Seconds that sending a reply may take; the one to info can have many megabytes."""
 
-OBSERVER_TIMEOUT = 3600.0
-"""Seconds without progress after which an observer is given up: people stop their terminals and go to lunch."""
-
 MAX_FAILURE = 1000
 """Characters of a failure's text; it may repeat a name of any length that the client sent."""
 
 
-_HANDLERS: Handlers = {**schedule.HANDLERS, **watching.HANDLERS}
+_HANDLERS: Handlers = {**schedule.HANDLERS, **builds.HANDLERS, **logs.HANDLERS, **watching.HANDLERS}
 
 
 @define(eq=False)
@@ -94,14 +90,21 @@ class ClientSession:
             case Watch():
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: watching.watch(self._asked(), command))
+            case ReadConsole() | FetchArtifacts():
+                with self.connections.staying(), self.shutdown.interruptible():
+                    await while_connected(self.channel, lambda: self._handle(command))
+                logger.info("%s: %s", self.peer, printable(str(_brief(command))))
             case Request():
                 with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
-                    await _HANDLERS[type(command)](self._asked(), command)
+                    await self._handle(command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))
             case _:
                 await self._change(command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))
         return [Success()]
+
+    async def _handle(self, request: Request) -> None:
+        await _HANDLERS[type(request)](self._asked(), request)
 
     def _asked(self) -> Asked:
         return Asked(channel=self.channel, peer=self.peer, store=self.store, attempts=self.attempts, now=self.now)
@@ -137,8 +140,7 @@ class ClientSession:
         if found is None:
             raise CommandRefused("uuid not found")
         build = found.build
-        self.channel.bound_unsent(OBSERVER_TIMEOUT)
-        await self._send_console(found)
+        await logs.send_console(self.channel, found)
         ended = await self.store.find_build(build.uuid)
         result = (ended and ended.result) or LOST
         finished = (ended and ended.finished) or self.now()
@@ -148,41 +150,6 @@ class ClientSession:
             await self.channel.send(
                 Output(uuid=build.uuid, line=str(result).encode("utf-8", "surrogateescape"), timestamp=took)
             )
-
-    async def _send_console(self, found: Observed) -> None:
-        try:
-            file = await trio.open_file(found.console, "rb", buffering=0)
-        except FileNotFoundError:
-            return  # the build ended before its console began
-        async with file:
-            descriptor = file.wrapped.fileno()
-            if found.live:
-                await self._follow(descriptor, found.live)
-                return
-            old = console.OldConsole(descriptor, os.fstat(descriptor).st_size)
-            while data := await trio.to_thread.run_sync(old.read):
-                await self._send_lines(data)
-
-    async def _follow(self, descriptor: int, live: ConsoleWriter) -> None:
-        offset = 0
-        while True:
-            # in this order: what is written after a look at the size is seen at the next turn
-            changed = None if live.closed else live.changed
-            size = live.size
-            while offset < size:
-                count = min(console.READ_SIZE, size - offset)
-                data = await trio.to_thread.run_sync(os.pread, descriptor, count, offset)
-                if not data:
-                    return
-                offset += len(data)
-                await self._send_lines(data)
-            if changed is None:
-                return
-            await changed.wait()  # for as long as the job is silent, and that is bounded by its time limit
-
-    async def _send_lines(self, data: bytes) -> None:
-        with trio.fail_after(OBSERVER_TIMEOUT):
-            await self.channel.send_bytes(Output, data)
 
 
 def _brief(command: object) -> str:

@@ -228,6 +228,66 @@ class OldConsole:
         return found if len(found) == size else os.pread(self._descriptor, size, start)
 
 
+def last_lines(descriptor: int, uuid: UUID, size: int, count: int) -> int:
+    """Return where the last lines of a console begin that is whole up to ``size``. Raises OSError.
+
+    It reads the file backwards as far as it must. Where messages begin there is told by the uuid in each; a line that has
+    it too deceives nobody for more than itself, since what begins there must lead to the end, message by message.
+    """
+    end, left, window = size, count, BLOCK_SIZE
+    while left > 0 and end > 0:
+        start = max(0, end - window)
+        begins = _begins(os.pread(descriptor, end - start, start), uuid, is_first=start == 0)
+        if not begins:
+            if start == 0:
+                return 0  # it is damaged: all of it is shown
+            window *= 2  # a line longer than a block
+            continue
+        if len(begins) >= left:
+            return start + begins[-left]
+        left -= len(begins)
+        end, window = start + begins[0], BLOCK_SIZE
+    return end
+
+
+def _begins(data: bytes, uuid: UUID, *, is_first: bool) -> list[int]:
+    """Return where the messages begin that lead to the end of the data; ``is_first``: one begins with the data."""
+    marker = der.header(der.TEXT, 16) + uuid.bytes
+    passed: set[int] = set()  # they do not lead there, so that none is looked at twice
+    found = 0 if is_first else data.find(marker)
+    while found >= 0:
+        for begin in [0] if is_first else range(max(0, found - _BEFORE_UUID), found - _LEAST_BEFORE_UUID + 1):
+            begins: list[int] = []
+            offset = begin
+            while offset < len(data) and offset not in passed and (end := _framed(data, offset, marker)) is not None:
+                begins.append(offset)
+                offset = end
+            if begins and offset == len(data):
+                return begins
+            passed.update(begins)
+        is_first, found = False, data.find(marker, found + 1)
+    return []
+
+
+_BEFORE_UUID = 8 + 2 * 5
+"""Most bytes of a message before its uuid: the length of the frame, and two headers."""
+
+_LEAST_BEFORE_UUID = 8 + 2 * 2
+
+
+def _framed(data: bytes, start: int, marker: bytes) -> int | None:
+    """Return where a message with that begin of its content ends, None if none begins there."""
+    if len(data) - start < _LEAST_BEFORE_UUID or data[start + 8] != _TAG:
+        return None
+    length, body = read_length(data, start)
+    try:
+        inner = _content(data[body : body + _LONGEST_BEGIN], 0, _TAG, length)
+        content = _content(data[body : body + _LONGEST_BEGIN], inner, der.SEQUENCE, length)
+    except ProtocolError:
+        return None
+    return body + length if data.startswith(marker, body + content) and body + length <= len(data) else None
+
+
 def _header(data: bytes, offset: int) -> tuple[int, int, int]:
     found = der.read_header(data, offset)
     if found is None:

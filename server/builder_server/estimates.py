@@ -32,7 +32,7 @@ class Waiting:
 
 
 @frozen(kw_only=True)
-class Place:
+class Circumstances:
     """Where entries wait: a platform, the builds that run there, and how many workers wait."""
 
     platform: str
@@ -42,7 +42,7 @@ class Place:
     is_full: bool = False
 
 
-def foresee(place: Place, entries: Iterable[Waiting], now: Instant) -> Iterator[QueuedState]:
+def foresee(place: Circumstances, entries: Iterable[Waiting], now: Instant) -> Iterator[QueuedState]:
     """Say of each entry of a queue, in their order, why it waits, and when it is likely to start.
 
     Each worker takes the first entry that it can run, for as long as that is expected to take. A worker of which nobody
@@ -84,7 +84,7 @@ _STUCK = frozenset({Why.PAUSED, Why.NO_TEMPLATE, Why.DISK_FULL, Why.NO_WORKER})
 """What ends nobody knows when."""
 
 
-def _obstacle(place: Place, entry: Waiting, now: Instant) -> Why | None:
+def _obstacle(place: Circumstances, entry: Waiting, now: Instant) -> Why | None:
     if entry.is_paused:
         return Why.PAUSED
     if entry.is_orb and not place.has_template:

@@ -13,7 +13,7 @@ from builder.model import Instant
 from builder.sizes import format_size
 from builder_server.results import directory_of
 from builder_server.retention import Retention
-from builder_server.store import Kept, Store, StoreError
+from builder_server.store import OldBuild, Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +62,10 @@ class Keeper:
             sizes = {each.uuid: await trio.to_thread.run_sync(_size, self._directory(each)) for each in page}
             await self.store.measure(sizes)
 
-    def _directory(self, build: Kept) -> Path:
+    def _directory(self, build: OldBuild) -> Path:
         return directory_of(self.data_dir, build.name, build.uuid)
 
-    async def _remove_all(self, find: Callable[[], Awaitable[Sequence[Kept]]], why: str) -> None:
+    async def _remove_all(self, find: Callable[[], Awaitable[Sequence[OldBuild]]], why: str) -> None:
         count = size = 0
         while page := await find():
             removed = [each for each in page if await self._remove_files(each)]
@@ -78,7 +78,7 @@ class Keeper:
         if count:
             logger.info("removed %d builds, %s: %s", count, format_size(size), why)
 
-    async def _remove_files(self, build: Kept) -> bool:
+    async def _remove_files(self, build: OldBuild) -> bool:
         directory = self._directory(build)
         try:
             await trio.to_thread.run_sync(_remove, directory)

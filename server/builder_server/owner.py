@@ -7,6 +7,7 @@ build is left out.
 
 import errno
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from uuid import UUID
@@ -60,6 +61,11 @@ logger = logging.getLogger(__name__)
 
 MAX_CONSOLE = 4 * GIB
 """Most bytes of a console on the disk: a job in a loop could otherwise fill it. Our worker's own limit is lower."""
+
+
+def _seconds(limit: int | None) -> float:
+    """Return a limit in milliseconds in seconds; endless is what has none."""
+    return math.inf if limit is None else limit / 1000
 
 
 @define(eq=False)
@@ -140,6 +146,8 @@ class Owner:
     recorder: Recorder
     attempt: Attempt
     on_begun: Callable[[], None]
+    worker: str | None = None
+    """The address of the worker that it is for."""
     build: Build | None = None
     console: ConsoleWriter | None = None
     """Lines come; None before the first ones and for an attempt of an earlier server."""
@@ -153,6 +161,7 @@ class Owner:
     _may_be_taken: bool = False
     _began: float | None = None  # None for an attempt of an earlier server
     _end: ExecutionEnd | None = None
+    _ended_by: str | None = None
     _writer: ResultWriter | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -187,9 +196,11 @@ class Owner:
         async def take(expand: Expand | None) -> Taken:
             started, self._began = self.recorder.now(), trio.current_time()
             self._may_be_taken = True
-            taken = await self.recorder.store.take(platform, self.uuid, started, expand)
+            taken = await self.recorder.store.take(platform, self.uuid, started, expand, worker=self.worker)
             self.build = taken.build
             self._may_be_taken = taken.build is not None
+            if taken.build:
+                self.attempt.tighten(_seconds(taken.build.time_limit), _seconds(taken.build.max_silent))
             return taken
 
         try:
@@ -274,8 +285,9 @@ class Owner:
                     return ResultRefused(reason=str(error))
             case Record():
                 return await self._record()
-            case RecordAborted(result=why):
+            case RecordAborted(result=why, by=by):
                 logger.warning("%s is ended: %s", self, why.message)
+                self._ended_by = by
                 await self._begin_record(why, 0)
                 return await self._record()
             case PutBack(reason=reason, counted=counted):
@@ -298,7 +310,9 @@ class Owner:
     async def _record(self) -> Event:
         assert self._writer, "it was begun"
         assert self._end, "it was begun"
-        if not await self.recorder.finish(self._writer, self._taken, self._end, is_lost=self.attempt.is_lost):
+        if not await self.recorder.finish(
+            self._writer, self._taken, self._end, is_lost=self.attempt.is_lost, ended_by=self._ended_by
+        ):
             logger.error("%s does not run any more: its result was not recorded", self)
             return NotRunning()
         logger.info("%s finished: %s", self, printable(str(self._end.result)))

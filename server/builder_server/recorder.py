@@ -10,6 +10,7 @@ from attrs import field, frozen
 from builder.execution import ExecutionEnd
 from builder.model import Aborted, Instant
 from builder_server import console, room
+from builder_server.attempt import LOST
 from builder_server.console import ConsoleWriter
 from builder_server.results import ResultWriter, build_dir, make_build_dir
 from builder_server.store import AfterLoss, Build, Store, StoreError
@@ -63,13 +64,20 @@ class Recorder:
     def _repair(self, build: Build) -> console.Extent:
         return console.repair(make_build_dir(self.data_dir, build) / console.FILE_NAME, build.uuid)
 
-    async def finish(self, writer: ResultWriter, build: Build, end: ExecutionEnd, *, is_lost: bool) -> bool:
-        """Make a record durable, on the disk and then in the database; return False if it does not run any more."""
+    async def finish(
+        self, writer: ResultWriter, build: Build, end: ExecutionEnd, *, is_lost: bool, ended_by: str | None
+    ) -> bool:
+        """Make a record durable, on the disk and then in the database; return False if it does not run any more.
+
+        What the database keeps of the artifacts is put in before, since there may be a million of them.
+        """
         with trio.CancelScope(shield=True):  # bounded by the disk; half of it is of no use to anybody
             try:
                 await writer.commit()
+                for batch in writer.hashes.batches():
+                    await self.store.add_artifacts(build.uuid, batch)
                 recorded = await self.store.finish(
-                    build.uuid, end.finished, end.result, upload=self.upload, is_lost=is_lost
+                    build.uuid, end.finished, end.result, upload=self.upload, is_lost=is_lost, ended_by=ended_by
                 )
             except (OSError, StoreError):
                 await writer.discard()  # after a fault of ours it stays, since nobody knows what was recorded
@@ -87,7 +95,9 @@ class Recorder:
         if found is None or found.state != "running":
             return AfterLoss.NOT_RUNNING
         await self.writer(build).discard()
-        return await self.store.lose(build.uuid, finished, reason, count=counted)
+        return await self.store.lose(
+            build.uuid, finished, reason, count=counted, may_pause=not counted and reason != LOST
+        )
 
     async def is_filled_by(self, build: Build) -> bool:
         """Return whether the disk is full, and an attempt has written enough to be to blame."""

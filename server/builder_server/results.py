@@ -7,8 +7,10 @@ file called ``full`` is always complete, whenever the machine stopped.
 import contextlib
 import hashlib
 import os
+import struct
+import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import UUID
@@ -24,13 +26,22 @@ from builder.execution import (
     artifact_head,
     execution_head,
 )
-from builder.model import check_artifact_path, printable, raw
+from builder.model import check_artifact_path, printable, raw, text
 from builder.runtime.files import sync_directory
 from builder_server import console
 from builder_server.names import directory_name
-from builder_server.store import Build
+from builder_server.store import Build, StoredArtifact
 
 T = TypeVar("T")
+
+BATCH = 10_000
+"""Artifacts that are put into the database at once, some 30 ms, so that others may write in between."""
+
+_IN_MEMORY = 256 * 1024
+"""Bytes of hashes up to which there is no temporary file."""
+
+_HASHED = struct.Struct(">HQ32s")
+"""How long a path is, the size of the file and its hash; the path follows."""
 
 FILE_NAME = "full"
 _UNFINISHED = "full.part"
@@ -76,6 +87,60 @@ class _Digests:
         return True
 
 
+class _Hashes:
+    """Paths, sizes and hashes of the artifacts of a build, in a temporary file once they are many."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file: tempfile.SpooledTemporaryFile[bytes] | None = None
+        self._current: tuple[bytes, int] | None = None
+        self._sha256 = hashlib.sha256()
+        self.count = self.size = 0
+
+    def start(self, path: bytes, size: int) -> None:
+        """Begin an artifact; the one before it is complete."""
+        self.finish()
+        self._current = path, size
+        self._sha256 = hashlib.sha256()
+
+    def data(self, data: bytes) -> None:
+        """Take the next bytes of the artifact."""
+        self._sha256.update(data)
+
+    def finish(self) -> None:
+        """End the artifact, if there is one."""
+        if self._current is None:
+            return
+        path, size = self._current
+        if self._file is None:
+            self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(self._directory))  # noqa: SIM115
+        self._file.write(_HASHED.pack(len(path), size, self._sha256.digest()) + path)
+        self._current = None
+        self.count += 1
+        self.size += size
+
+    def batches(self) -> Iterator[list[StoredArtifact]]:
+        """Yield the artifacts in their order, ``BATCH`` at a time."""
+        self.finish()
+        if self._file is None:
+            return
+        self._file.seek(0)
+        batch: list[StoredArtifact] = []
+        while head := self._file.read(_HASHED.size):
+            length, size, sha256 = _HASHED.unpack(head)
+            batch.append(StoredArtifact(path=text(self._file.read(length)), size=size, sha256=sha256))
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def close(self) -> None:
+        """Give the file up."""
+        if self._file is not None:
+            self._file.close()
+
+
 class ResultWriter:
     """Writes the ``full`` of one build. Every method may raise OSError; the caller then calls ``discard``."""
 
@@ -83,6 +148,7 @@ class ResultWriter:
         self._directory = directory
         self._file: BinaryIO | None = None
         self._paths = _Digests()
+        self.hashes = _Hashes(directory)
         self.committed = False
 
     async def begin(
@@ -121,8 +187,10 @@ class ResultWriter:
                 match piece:
                     case ArtifactStart(path=path, size=size):
                         self._check_path(path)
+                        self.hashes.start(raw(path), size)
                         file.write(artifact_head(path, size))
                     case ArtifactData(data=data):
+                        self.hashes.data(data)
                         file.write(data)
 
         await self._in_thread(write)
@@ -150,6 +218,7 @@ class ResultWriter:
 
     def close(self) -> None:
         """Close what is open, whatever becomes of it."""
+        self.hashes.close()
         file, self._file = self._file, None
         if file is not None:
             with contextlib.suppress(OSError):  # what could not be written is thrown away

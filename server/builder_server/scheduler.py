@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from builder.model import Instant
+from builder.model import NEVER, Instant
 
 MAX_LOSSES = 3
 """Workers lost in a row with the same job before it is recorded as failed: a job that kills its workers must end."""
@@ -33,12 +33,21 @@ def latest_plan(now: Instant) -> Instant | None:
     return None if now < NEVER_SET else now.plus(CORRECTION)
 
 
+LONGEST_BACKOFF = dt.timedelta(hours=4)
+
+
+def latest_retry(now: Instant) -> Instant:
+    """Return the last moment until which a job can have to wait, if the clock was right when that was decided."""
+    latest = latest_plan(now)
+    return NEVER if latest is None else latest.plus(LONGEST_BACKOFF)
+
+
 def backoff(retry: int) -> dt.timedelta:
     """Return how long a job that has failed waits before it runs again; ``retry`` is 0 for the run itself.
 
-    A minute, then four times as long each time, up to four hours.
+    A minute, then four times as long each time, up to LONGEST_BACKOFF.
     """
-    return min(dt.timedelta(minutes=4**retry), dt.timedelta(hours=4))
+    return min(dt.timedelta(minutes=4**retry), LONGEST_BACKOFF)
 
 
 def missed_before(looked: Instant | None, now: Instant) -> Instant | None:

@@ -48,7 +48,7 @@ class WorkerSession:
         """Raises one of CONNECTION_ERRORS, Crowded, and what kept the worker from getting a job."""
         check_platform_name(platform)
         logger.debug("%s waits for a job on %s", self.peer, printable(platform))
-        attachment = self.attempts.attach(platform)
+        attachment = self.attempts.attach(platform, self.peer)
         try:
             with attachment.scope:
                 await self._serve(attachment)

@@ -50,7 +50,7 @@ class Setup:
 
 
 @frozen(kw_only=True)
-class Outcome:
+class BuildEnd:
     """How a job ended and what it left; the artifacts can be read while its sandbox is there."""
 
     result: Result
@@ -60,7 +60,7 @@ class Outcome:
 @asynccontextmanager
 async def run_build(
     job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines, spare: Spare | None = None
-) -> AsyncIterator[Outcome]:
+) -> AsyncIterator[BuildEnd]:
     """Run a job and give its outcome; afterwards everything of it is removed.
 
     Raises SandboxError, before it gives the outcome or after, and what ``send_lines`` raises.
@@ -87,7 +87,7 @@ async def run_build(
         rules = Rules(dotfiles=setup.dotfiles, max_bytes=limits.max_artifact_bytes, max_artifacts=limits.max_artifacts)
         result, artifacts = await _collect(sandbox, result, rules)
         await send_lines([remark(line) for line in (*artifacts.remarks, artifacts.summary())])
-        yield Outcome(result=result, artifacts=artifacts)
+        yield BuildEnd(result=result, artifacts=artifacts)
 
 
 async def _run(sandbox: Sandbox, hooks: Hooks, environment: Mapping[str, str], send_lines: SendLines) -> Result:

@@ -18,6 +18,7 @@ from builder.address import format_address
 from builder.errors import BuilderError, ConnectionEnded, ProtocolError
 from builder.execution import FinishedHead, finished_head
 from builder.framing import frame_header
+from builder.history import WORKER_FAULT
 from builder.messages import WORKER_VERSION, Hello, JobFinished, JobRequested, JobSchedule, Output, Role, ServerHello
 from builder.model import Aborted, Result, describe_result, printable
 from builder.order import Side
@@ -218,7 +219,7 @@ class _Delivery:
         if self._fault and not self._last_piece:
             nothing = Collection()
             await self._send_lines([remark(nothing.summary())])
-            await self._finish(Aborted(message=str(self._fault)), nothing)
+            await self._finish(Aborted(message=f"{WORKER_FAULT}{self._fault}"), nothing)
 
     async def _send_lines(self, lines: Sequence[bytes]) -> None:
         with _taking():

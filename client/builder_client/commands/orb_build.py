@@ -2,24 +2,24 @@
 
 import click
 
-from builder.messages import ScheduleOrbBuild
-from builder.model import OrbBuildJob, Period
-from builder_client import options
+from builder.model import OrbBuildJob
+from builder_client import options, planning
 
 
 @click.command("orb-build")
 @options.new_name_argument
 @click.argument("opam_package", metavar="OPAM")
-@options.period_option
+@planning.planning_options
+@planning.not_now_option
 @options.server_options
-def command(name: str, opam_package: str, period: Period) -> None:
+def command(name: str, opam_package: str, *, not_now: bool, **found: object) -> None:
     """Build the opam package OPAM on every platform periodically.
 
     On each platform it is a script that the server makes of that platform's template.
 
     \b
-    Example:
+    Examples:
       builder-client orb-build retreat retreat --period weekly
+      builder-client orb-build retreat retreat --cron 'H H(0-5) * * *' --retries 2
     """
-    job = OrbBuildJob(name=name, opam_package=opam_package)
-    options.remote().ask(ScheduleOrbBuild(period=period, job=job))
+    planning.add(OrbBuildJob(name=name, opam_package=opam_package), found, not_now=not_now)

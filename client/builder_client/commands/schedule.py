@@ -4,22 +4,9 @@ from typing import BinaryIO
 
 import click
 
-from builder.errors import BuilderError
-from builder.messages import MAX_SCRIPT, MIB, Schedule
-from builder.model import Period, ScriptJob
-from builder_client import options
-
-
-class ScriptTooLarge(BuilderError):
-    """A script of more bytes than a server takes."""
-
-    exit_code = 2
-
-
-class ScriptEmpty(BuilderError):
-    """A script of no bytes, such as of a program that failed to make one: a job of it would always succeed."""
-
-    exit_code = 2
+from builder.model import ScriptJob
+from builder_client import options, planning
+from builder_client.scripts import read_script
 
 
 @click.command("schedule")
@@ -31,27 +18,20 @@ class ScriptEmpty(BuilderError):
     shell_complete=options.completes("platforms"),
 )
 @click.argument("script", metavar="FILE", type=click.File("rb"))
-@options.period_option
+@planning.planning_options
+@planning.not_now_option
 @options.server_options
-def command(name: str, platform: str, script: BinaryIO, period: Period) -> None:
+def command(name: str, platform: str, script: BinaryIO, *, not_now: bool, **found: object) -> None:
     """Run the script FILE on PLATFORM periodically, first now.
 
     FILE may be - for standard input. The script is run by its #! line, or by /bin/sh.
+    'next' shows what a rule means.
 
     \b
     Examples:
       builder-client schedule hello debian-12 hello.sh
-      make-script | builder-client schedule hello debian-12 - --period weekly
+      builder-client schedule hello debian-12 hello.sh --cron '17 3 * * mon-fri' --time-zone Europe/Copenhagen
+      builder-client schedule app debian-12 app.sh --period never --after lib@debian-12 --after tool
+      make-script | builder-client schedule hello debian-12 - --period weekly --not-now
     """
-    job = ScriptJob(name=name, platform=platform, script=read_script(script))
-    options.remote().ask(Schedule(period=period, job=job))
-
-
-def read_script(file: BinaryIO) -> bytes:
-    """Return the script in a file. Raises ScriptTooLarge and ScriptEmpty."""
-    content = file.read(MAX_SCRIPT + 1)
-    if len(content) > MAX_SCRIPT:
-        raise ScriptTooLarge(f"the script has more than {MAX_SCRIPT // MIB} MiB; let it fetch what it needs")
-    if not content:
-        raise ScriptEmpty("the script is empty")
-    return content
+    planning.add(ScriptJob(name=name, platform=platform, script=read_script(script)), found, not_now=not_now)

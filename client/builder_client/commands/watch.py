@@ -41,7 +41,7 @@ def command(*, as_json: bool) -> None:
     """
     remote = options.remote()
     if as_json:
-        from builder_client.changes import print_changes
+        from builder_client.subscription import print_changes
 
         print_changes(remote, standard_output())
         return

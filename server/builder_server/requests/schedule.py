@@ -4,8 +4,8 @@ import itertools
 
 import trio
 
-from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
-from builder.model import NEVER, Instant, Job, ScriptJob
+from builder.extension.schedule import ChangeJob, CheckJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
+from builder.model import Instant, Job, ScriptJob
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused
 from builder_server.names import check_job_name, check_package, check_platform_name, known
@@ -63,6 +63,13 @@ async def show(asked: Asked, request: ShowJob) -> None:
     )
 
 
+async def check(asked: Asked, request: CheckJob) -> None:
+    """Have a job run twice."""
+    known(request.platform or "any", "execute failed: no such platform")
+    name = known(request.name, "execute failed: job not found")
+    await asked.store.execute(name, request.platform, asked.now(), asked.peer, is_check=True)
+
+
 async def tell_runs(asked: Asked, request: NextRuns) -> None:
     """Tell when a job will run."""
     request.check()
@@ -73,18 +80,12 @@ async def tell_runs(asked: Asked, request: NextRuns) -> None:
 
 
 def next_runs(found: PlannedJob, count: int, now: Instant) -> tuple[Instant, ...]:
-    """Return the next runs of a job, the one that is planned first; it may be overdue, the others come after ``now``."""
-    runs = [found.next_run] if found.next_run < NEVER else []
-    while runs and len(runs) < count:
-        following = found.options.next_after(found.job.name, found.next_run, max(runs[-1], now))
-        if following == NEVER:
-            break
-        runs.append(following)
-    return tuple(itertools.islice(runs, count))
+    """Return the next runs of a job, the one that is planned first."""
+    return tuple(itertools.islice(found.options.runs(found.job.name, found.next_run, now), count))
 
 
 async def _find(asked: Asked, name: str) -> PlannedJob:
     return await asked.store.show(known(name, f"unknown job {name}"))
 
 
-HANDLERS: Handlers = {PlanJob: plan, ChangeJob: change, ShowJob: show, NextRuns: tell_runs}
+HANDLERS: Handlers = {PlanJob: plan, CheckJob: check, ChangeJob: change, ShowJob: show, NextRuns: tell_runs}

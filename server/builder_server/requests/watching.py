@@ -20,7 +20,7 @@ from builder.extension.watching import (
 )
 from builder.framing import frame
 from builder.model import Instant
-from builder_server.estimates import Place, foresee
+from builder_server.estimates import Circumstances, foresee
 from builder_server.names import known
 from builder_server.requests import Asked, Handlers
 from builder_server.store.changes import MAX_KEPT
@@ -88,7 +88,7 @@ def _queues(
     for name, (count, entries) in standing.queued.items():
         running = builds[name]
         workers = waiting.get(name, 0)
-        place = Place(
+        place = Circumstances(
             platform=name, waiting=workers, running=running, has_template=templates.get(name, True), is_full=is_full
         )
         queued += foresee(place, entries, now)

@@ -7,7 +7,18 @@ for the client; what the disk does, as StoreError.
 
 from builder.runtime.database import StoreError
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, Kept, PlannedJob, Taken
+from builder_server.store.records import AfterLoss, Build, Due, OldBuild, PlannedJob, StoredArtifact, Taken
 from builder_server.store.store import Store
 
-__all__ = ["AfterLoss", "Build", "Due", "Expand", "Kept", "PlannedJob", "Store", "StoreError", "Taken"]
+__all__ = [
+    "AfterLoss",
+    "Build",
+    "Due",
+    "Expand",
+    "OldBuild",
+    "PlannedJob",
+    "Store",
+    "StoreError",
+    "StoredArtifact",
+    "Taken",
+]

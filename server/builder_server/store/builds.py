@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from builder import codec
 from builder.extension.watching import What
-from builder.history import Cause, Outcome, outcome_of
+from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result, ScriptJob
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
-from builder_server.store import dependencies, queues
+from builder_server.store import artifacts, dependencies, queues
 from builder_server.store.records import AfterLoss, Build, Taken, to_build, to_job
 from builder_server.store.schema import build, job, queue
 from builder_server.store.waking import Woken
@@ -22,7 +22,7 @@ Expand = Callable[[OrbBuildJob], ScriptJob | None]
 _FIRST = (
     sa.select(
         queue.c.id.label("entry"), queue.c.position, queue.c.losses, queue.c.due, queue.c.cause, queue.c.cause_of,
-        queue.c.retry, job,
+        queue.c.retry, queue.c.check_of, job,
     )
     .join(job, job.c.id == queue.c.job_id)
     .where(queue.c.platform == sa.bindparam("wanted"), queue.c.not_before.is_(None), ~job.c.paused)
@@ -37,12 +37,14 @@ _RETRIES = (
     .join(job, job.c.id == build.c.job_id)
     .where(build.c.uuid == sa.bindparam("wanted"))
 )
+_EXISTS = sa.select(sa.literal(1)).select_from(job).where(job.c.id == sa.bindparam("wanted"))
+_JUDGE = sa.update(build).where(build.c.uuid == sa.bindparam("judged")).values(verdict=sa.bindparam("said"))
 _FIND = sa.select(build).where(build.c.uuid == sa.bindparam("wanted"))
 
 _END = (
     sa.update(build)
     .where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running")
-    .returning(build.c.name, build.c.platform)
+    .returning(build.c.name, build.c.platform, build.c.job_id, build.c.check_of)
 )
 
 
@@ -54,6 +56,7 @@ def take(
     uuid: UUID,
     now: Instant,
     expand: Expand | None,
+    worker: str | None,
 ) -> Taken:
     """Turn the first job of a queue that can run into a running build, creating the queue of a new platform."""
     match queues.is_dropped(connection, platform):
@@ -68,9 +71,19 @@ def take(
         script_job = queued if isinstance(queued, ScriptJob) else expand(queued) if expand else None
         if script_job is not None:
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
-            taken = Build(uuid=uuid, job=script_job, started=now, losses=row.losses)
+            taken = Build(
+                uuid=uuid,
+                job=script_job,
+                started=now,
+                losses=row.losses,
+                time_limit=row.time_limit,
+                max_silent=row.max_silent,
+            )
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
-            connection.execute(sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner})
+            why["check_of"] = row.check_of
+            connection.execute(
+                sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner, "worker": worker}
+            )
             woken.note(What.BEGUN, job=row.name, platform=platform, uuid=uuid)
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
@@ -93,7 +106,15 @@ def _values(taken: Build) -> dict[str, object]:
 
 
 def finish(
-    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, upload: bool, is_lost: bool
+    connection: sa.Connection,
+    woken: Woken,
+    uuid: UUID,
+    now: Instant,
+    result: Result,
+    *,
+    upload: bool,
+    is_lost: bool,
+    ended_by: str | None,
 ) -> bool:
     """Record the result of a running build, and queue what follows from it: those that wait for it, or itself again.
 
@@ -101,19 +122,45 @@ def finish(
     """
     outcome = Outcome.LOST if is_lost else outcome_of(result)
     upload_state = "pending" if upload else None
-    ended = _end(connection, woken, uuid, now, result, outcome, state="finished", upload=upload_state)
+    ended = _end(
+        connection, woken, uuid, now, result, outcome, state="finished", upload=upload_state, ended_by=ended_by
+    )
     if ended is None:
         return False
-    if outcome is Outcome.SUCCEEDED:
+    artifacts.conclude(connection, uuid)
+    if ended.check_of is not None:
+        _check(connection, woken, uuid, ended, outcome, now)
+    if outcome is Outcome.SUCCEEDED and not ended.check_of:  # the run before has woken them
         _queue_dependants(connection, woken, ended, now)
     elif outcome is Outcome.FAILED:
         _queue_retry(connection, woken, uuid, now)
     return True
 
 
+def _check(connection: sa.Connection, woken: Woken, uuid: UUID, ended: Any, outcome: Outcome, now: Instant) -> None:
+    """Queue the second run of a check, or compare it with the first. A run that did not succeed ends the check."""
+    if outcome is not Outcome.SUCCEEDED:
+        return
+    if not ended.check_of:
+        if queues.is_dropped(connection, ended.platform) is False and connection.scalar(
+            _EXISTS, {"wanted": ended.job_id}
+        ):
+            queues.move_to_front(
+                connection, woken, [ended.platform], ended.job_id,
+                due=now, cause=Cause.CHECK, cause_of=str(uuid), check_of=str(uuid),
+            )  # fmt: skip
+            woken.platforms.add(ended.platform)
+        return
+    differing = artifacts.first_difference(connection, UUID(ended.check_of), uuid)
+    verdict = REPRODUCIBLE if differing is None else f"{DIFFERS}{differing}"
+    connection.execute(_JUDGE, [{"judged": each, "said": verdict} for each in (ended.check_of, str(uuid))])
+
+
 def _queue_dependants(connection: sa.Connection, woken: Woken, ended: Any, now: Instant) -> None:
     for job_id, wanted in dependencies.meet(connection, ended.name, ended.platform).items():
-        queues.enqueue_job(connection, woken, job_id, due=now, cause=Cause.AFTER, cause_of=ended.name)
+        queues.enqueue_job(
+            connection, woken, job_id, on_platform=wanted, due=now, cause=Cause.AFTER, cause_of=ended.name
+        )
         woken.platforms |= {wanted} if wanted is not None else {*queues.platforms(connection)}
 
 
@@ -136,11 +183,11 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
 
 
 def lose(
-    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool
+    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool
 ) -> AfterLoss:
     """Take a running build from its worker: the job returns to the front of its queue.
 
-    Where nobody is to blame it may return for ever; from the second time on it lets others go first.
+    With ``may_pause``, where nobody is to blame, it may return for ever: from the second time on it lets others go first.
     """
     found = connection.execute(
         sa.select(
@@ -150,7 +197,9 @@ def lose(
             build.c.due,
             build.c.retry,
             build.c.cause,
+            build.c.check_of,
             job.c.id.label("scheduled"),
+            job.c.platform.label("its_platform"),
         )
         .outerjoin(job, job.c.id == build.c.job_id)
         .where(build.c.uuid == str(uuid), build.c.state == "running")
@@ -161,15 +210,17 @@ def lose(
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
     _end(connection, woken, uuid, now, result, Outcome.LOST, state="lost")
-    if found.scheduled is not None and queues.is_dropped(connection, found.platform) is False:
+    artifacts.forget(connection, uuid)
+    there = found.its_platform or found.platform  # the job may have been changed meanwhile
+    if found.scheduled is not None and queues.is_dropped(connection, there) is False:
         due = now if found.due is None else Instant(found.due)
-        is_again = not count and found.cause == Cause.LOST.value
+        is_again = may_pause and found.cause == Cause.LOST.value
         queues.move_to_front(
-            connection, woken, [found.platform], found.job_id,
+            connection, woken, [there], found.job_id,
             due=due, cause=Cause.LOST, cause_of=str(uuid), losses=losses, retry=found.retry,
-            not_before=now.plus(PAUSE) if is_again else None,
+            not_before=now.plus(PAUSE) if is_again else None, check_of=found.check_of,
         )  # fmt: skip
-        woken.platforms.add(found.platform)
+        woken.platforms.add(there)
         woken.schedule = is_again
     return AfterLoss.PUT_BACK
 
@@ -184,6 +235,7 @@ def _end(
     *,
     state: str,
     upload: str | None = None,
+    ended_by: str | None = None,
 ) -> Any:
     """Record how a running build ended; return its name and platform, None if it does not run."""
     values = {
@@ -193,6 +245,7 @@ def _end(
         "result": codec.encode_result(result),
         "outcome": outcome.value,
         "upload": upload,
+        "ended_by": ended_by,
     }
     ended = connection.execute(_END, values).one_or_none()
     if ended is not None:
@@ -205,6 +258,16 @@ def running(connection: sa.Connection, owner: str) -> tuple[UUID, ...]:
     theirs = sa.or_(build.c.owner == owner, build.c.owner.is_(None))
     found = sa.select(build.c.uuid).where(build.c.state == "running", theirs).order_by(build.c.started)
     return tuple(UUID(uuid) for uuid in connection.scalars(found))
+
+
+_RUNNING = sa.select(build).where(build.c.state == "running").order_by(build.c.started)
+
+
+def find_running(connection: sa.Connection, name: str | None, begin: str, on_platform: str | None) -> tuple[Build, ...]:
+    """Return the running builds of a job, or else those whose uuid has that ``begin``; of one platform if that is named."""
+    running = _RUNNING if on_platform is None else _RUNNING.where(build.c.platform == on_platform)
+    wanted = build.c.name == name if name is not None else build.c.uuid.startswith(begin, autoescape=True)
+    return tuple(map(to_build, connection.execute(running.where(wanted))))
 
 
 def find(connection: sa.Connection, uuid: UUID) -> Build | None:

@@ -28,6 +28,8 @@ _WAITED_FOR = (
     .where(job.c.name == sa.bindparam("waiting"))
 )
 
+_IS_WAITED_FOR = sa.select(dependency.c.job_id).where(dependency.c.on_job == sa.bindparam("name")).limit(1)
+
 _MEET = (
     sa.update(dependency)
     .where(
@@ -36,8 +38,18 @@ _MEET = (
     .values(is_met=True)
 )
 _others = sa.alias(dependency)
+_first = sa.alias(job)
+_count = sa.select(sa.func.count()).where(_others.c.job_id == job.c.id).scalar_subquery()
+# An orb build after another one alone is built where that has succeeded, and not everywhere for each success.
+_goes_along = sa.and_(
+    _count == 1,
+    dependency.c.on_platform == _ANY,
+    sa.exists().where(_first.c.name == dependency.c.on_job, _first.c.platform.is_(None)),
+)
 _READY = (
-    sa.select(job.c.id, job.c.platform)
+    sa.select(
+        job.c.id, sa.case((sa.and_(job.c.platform.is_(None), _goes_along), sa.bindparam("there")), else_=job.c.platform)
+    )
     .join(dependency, dependency.c.job_id == job.c.id)
     .where(
         dependency.c.on_job == sa.bindparam("succeeded"),
@@ -87,6 +99,8 @@ def replace(connection: sa.Connection, job_id: int, name: str, after: tuple[JobR
 
 
 def _check_cycles(connection: sa.Connection, name: str, after: Iterable[JobReference]) -> None:
+    if connection.scalar(_IS_WAITED_FOR, {"name": name}) is None:
+        return  # nobody can lead back to it: most jobs are new, and those before them may be many
     came_from = {each.name: name for each in after}
     left = deque(came_from)
     while left:
@@ -102,13 +116,22 @@ def _check_cycles(connection: sa.Connection, name: str, after: Iterable[JobRefer
                 left.append(on_job)
 
 
-def meet(connection: sa.Connection, name: str, platform: str) -> dict[int, str | None]:
-    """Note that a job has succeeded on a platform; return the jobs that have waited for that last, with their platforms.
+def take_met(connection: sa.Connection, job_id: int) -> bool:
+    """Return whether all that a job waits for has succeeded, as it may have while it was paused; it begins to wait again."""
+    if not all_of(connection, job_id) or unmet_of(connection, job_id):
+        return False
+    connection.execute(_BEGIN_AGAIN, {"ready": job_id})
+    return True
 
-    Those begin to wait again.
+
+def meet(connection: sa.Connection, name: str, platform: str) -> dict[int, str | None]:
+    """Note that a job has succeeded on a platform; return the jobs that have waited for that last, which begin to wait again.
+
+    With each is the platform where it is to run; None: everywhere.
     """
-    connection.execute(_MEET, {"succeeded": name, "there": platform})
-    ready = {row.id: row.platform for row in connection.execute(_READY, {"succeeded": name})}
+    succeeded = {"succeeded": name, "there": platform}
+    connection.execute(_MEET, succeeded)
+    ready: dict[int, str | None] = dict(connection.execute(_READY, succeeded).all())
     if ready:
         connection.execute(_BEGIN_AGAIN, [{"ready": job_id} for job_id in ready])
     return ready

@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from builder.model import Instant
-from builder_server.store.records import Kept
+from builder_server.store.records import OldBuild
 from builder_server.store.schema import build, skipped
 
 PAGE = 100
@@ -33,13 +33,14 @@ _MEASURE = sa.update(build).where(build.c.uuid == sa.bindparam("measured")).valu
 _TOTAL = sa.select(sa.func.coalesce(sa.func.sum(build.c.size), 0)).where(_HAS_ENDED)
 
 
-def _page(connection: sa.Connection, statement: sa.Select[Any], **values: object) -> list[Kept]:
+def _page(connection: sa.Connection, statement: sa.Select[Any], **values: object) -> list[OldBuild]:
     return [
-        Kept(uuid=UUID(uuid), name=name, size=size or 0) for uuid, name, size in connection.execute(statement, values)
+        OldBuild(uuid=UUID(uuid), name=name, size=size or 0)
+        for uuid, name, size in connection.execute(statement, values)
     ]
 
 
-def unmeasured(connection: sa.Connection) -> list[Kept]:
+def unmeasured(connection: sa.Connection) -> list[OldBuild]:
     """Return builds of which it is not known how many bytes their files take."""
     return _page(connection, _UNMEASURED)
 
@@ -49,14 +50,14 @@ def measure(connection: sa.Connection, sizes: Mapping[UUID, int]) -> None:
     connection.execute(_MEASURE, [{"measured": str(uuid), "bytes": size} for uuid, size in sizes.items()])
 
 
-def older_than(connection: sa.Connection, before: Instant) -> list[Kept]:
+def older_than(connection: sa.Connection, before: Instant) -> list[OldBuild]:
     """Return builds that ended before a moment."""
     return _page(connection, _OLDER, before=before.ms)
 
 
-def beyond_count(connection: sa.Connection, most: int) -> list[Kept]:
+def beyond_count(connection: sa.Connection, most: int) -> list[OldBuild]:
     """Return builds of the jobs that have more than so many."""
-    found: list[Kept] = []
+    found: list[OldBuild] = []
     for name, count in connection.execute(_NUMEROUS, {"most": most}).all():
         found += _page(connection, _OF_JOB, wanted=name)[: count - most]
         if len(found) >= PAGE:
@@ -64,10 +65,10 @@ def beyond_count(connection: sa.Connection, most: int) -> list[Kept]:
     return found
 
 
-def beyond_bytes(connection: sa.Connection, most: int) -> list[Kept]:
+def beyond_bytes(connection: sa.Connection, most: int) -> list[OldBuild]:
     """Return builds without which the others take no more than so many bytes, or some of these."""
     excess = int(connection.execute(_TOTAL).scalar_one()) - most
-    found: list[Kept] = []
+    found: list[OldBuild] = []
     for oldest in _page(connection, _OLDEST) if excess > 0 else ():
         if excess <= 0:
             break

@@ -15,7 +15,7 @@ from builder.history import Cause, Skipped
 from builder.model import Instant
 from builder.planning import Missed
 from builder_server.errors import CommandRefused
-from builder_server.scheduler import AGING
+from builder_server.scheduler import AGING, latest_retry
 from builder_server.store.schema import build, dependency, job, platform, queue, skipped
 from builder_server.store.waking import Woken
 
@@ -96,7 +96,7 @@ _NAME = sa.literal_column("(SELECT job.name FROM job WHERE job.id = queue.job_id
 _ENTRY = (_NAME.label("name"), queue.c.platform)
 """What a change of entries returns for those who watch."""
 
-_COLUMNS = ("platform", "job_id", "position", "losses", "due", "cause", "cause_of", "retry", "not_before")
+_COLUMNS = ("platform", "job_id", "position", "losses", "due", "cause", "cause_of", "retry", "not_before", "check_of")
 
 
 def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> ReturningInsert[tuple[str, str]]:
@@ -116,6 +116,7 @@ _CAUSE = sa.bindparam("cause", type_=queue.c.cause.type)
 _CAUSE_OF = sa.bindparam("cause_of", type_=queue.c.cause_of.type)
 _RETRY = sa.bindparam("retry", type_=queue.c.retry.type)
 _NOT_BEFORE = sa.bindparam("not_before", type_=queue.c.not_before.type)
+_CHECK_OF = sa.bindparam("check_of", type_=queue.c.check_of.type)
 _NOW = sa.bindparam("now", type_=job.c.next_run.type)
 _MISSED_BEFORE = sa.bindparam("missed_before", type_=job.c.next_run.type)
 
@@ -135,20 +136,22 @@ _MOVE = (
         losses=sa.func.coalesce(_LOST, queue.c.losses),
         cause=_CAUSE,
         cause_of=_CAUSE_OF,
+        retry=_RETRY,
         not_before=_NOT_BEFORE,
+        check_of=_CHECK_OF,
     )
     .returning(*_ENTRY)
 )
 _ENTER_FIRST = _insert(
     platform.c.name, _MOVED, _first_of(platform.c.name), sa.func.coalesce(_LOST, 0), _DUE, _CAUSE, _CAUSE_OF, _RETRY,
-    _NOT_BEFORE, where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
+    _NOT_BEFORE, _CHECK_OF, where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
 )  # fmt: skip
 _last = sa.alias(queue)
 _ENTER_LAST = _insert(
     platform.c.name, _MOVED,
     sa.select(sa.func.coalesce(sa.func.max(_last.c.position), 0) + 1)
     .where(_last.c.platform == platform.c.name).scalar_subquery(),
-    sa.literal(0), sa.null(), sa.literal(Cause.DUE.value), sa.null(), sa.literal(0), sa.null(),
+    sa.literal(0), sa.null(), sa.literal(Cause.DUE.value), sa.null(), sa.literal(0), sa.null(), sa.null(),
     where=(platform.c.name == sa.bindparam("name"), ~_is_queued(_MOVED)),
 )  # fmt: skip
 
@@ -174,13 +177,14 @@ def _enqueue(
     cause_of = _CAUSE_OF if cause is _CAUSE else sa.null()
     entry = sa.select(
         platform.c.name, job.c.id, position, sa.literal(0), due, cause, cause_of, retry,
-        sa.null() if not_before is None else not_before,
+        sa.null() if not_before is None else not_before, sa.null(),
     )  # fmt: skip
     found = entry.join_from(job, platform, can_run).where(~_is_queued(job.c.id), which)
     return sa.insert(queue).from_select(_COLUMNS, found).returning(*_ENTRY)
 
 
-_ENQUEUE_JOB = _enqueue(job.c.id == _MOVED, due=_DUE)
+_there = sa.bindparam("there", type_=platform.c.name.type)
+_ENQUEUE_JOB = _enqueue(sa.and_(job.c.id == _MOVED, sa.or_(_there.is_(None), platform.c.name == _there)), due=_DUE)
 _ENQUEUE_ALL = _enqueue(
     sa.and_(platform.c.name == sa.bindparam("name"), ~sa.exists().where(dependency.c.job_id == job.c.id)), due=_DUE
 )
@@ -217,10 +221,17 @@ _SKIP_DUE = [
 
 
 def enqueue_job(
-    connection: sa.Connection, woken: Woken, job_id: int, *, due: Instant, cause: Cause, cause_of: str | None = None
+    connection: sa.Connection,
+    woken: Woken,
+    job_id: int,
+    *,
+    due: Instant,
+    cause: Cause,
+    cause_of: str | None = None,
+    on_platform: str | None = None,
 ) -> None:
-    """Put a job into the queue of its platform, an orb-build job into every queue, unless it is there already."""
-    values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of}
+    """Put a job into the queue of its platform, an orb-build job into every queue or one, unless it is there already."""
+    values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of, "there": on_platform}
     woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_JOB, values))
 
 
@@ -267,13 +278,17 @@ def move_to_front(
     losses: int | None = None,
     retry: int = 0,
     not_before: Instant | None = None,
+    check_of: str | None = None,
 ) -> None:
-    """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given."""
+    """Put a job at the front of queues, wherever it was; ``losses`` are set where they are given.
+
+    ``check_of`` is the build that the run is compared with, empty for one that is run to be compared.
+    """
     values = {"names": names, "moved": job_id, "lost": losses, "cause": cause.value, "cause_of": cause_of}
-    values["not_before"] = not_before and not_before.ms
+    values |= {"retry": retry, "not_before": not_before and not_before.ms, "check_of": check_of}
     moved = connection.execute(_MOVE, values).all()
     if len(moved) < len(names):
-        moved = [*moved, *connection.execute(_ENTER_FIRST, values | {"due": due.ms, "retry": retry})]
+        moved = [*moved, *connection.execute(_ENTER_FIRST, values | {"due": due.ms})]
     woken.note_entries(What.QUEUED, moved)
 
 
@@ -289,19 +304,38 @@ def rank_again(connection: sa.Connection, job_id: int, priority: int) -> None:
     connection.execute(_RANK_AGAIN, {"moved": job_id, "priority": priority})
 
 
+_ID_OF = sa.select(job.c.id).where(job.c.name == sa.bindparam("wanted"))
+
+
+def remove_job(connection: sa.Connection, woken: Woken, name: str, on_platform: str | None) -> tuple[str, ...]:
+    """Take a job from the queues, or from one; return the platforms that had it there. Raises CommandRefused."""
+    job_id = connection.scalar(_ID_OF, {"wanted": name})
+    if job_id is None:
+        raise CommandRefused(f"unknown job {name}")
+    wanted = sa.true() if on_platform is None else queue.c.platform == on_platform
+    removed = connection.execute(sa.delete(queue).where(queue.c.job_id == job_id, wanted).returning(*_ENTRY)).all()
+    if not removed:
+        raise CommandRefused(f"{name} is in {'no queue' if on_platform is None else f'no queue of {on_platform}'}")
+    woken.note_entries(What.REMOVED, removed)
+    return tuple(sorted(row.platform for row in removed))
+
+
 def leave_others(connection: sa.Connection, woken: Woken, job_id: int, name: str) -> None:
     """Take a job from the queues of all platforms but one."""
     others = sa.delete(queue).where(queue.c.job_id == job_id, queue.c.platform != name)
     woken.note_entries(What.REMOVED, connection.execute(others.returning(*_ENTRY)))
 
 
-_RIPEN = sa.update(queue).where(queue.c.not_before <= _NOW).values(not_before=None).returning(*_ENTRY)
+_is_ripe = sa.or_(
+    queue.c.not_before <= _NOW, queue.c.not_before > sa.bindparam("latest", type_=queue.c.not_before.type)
+)
+_RIPEN = sa.update(queue).where(_is_ripe).values(not_before=None).returning(*_ENTRY)
 _NEXT_RIPE = sa.select(sa.func.min(queue.c.not_before))
 
 
 def ripen(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | None:
-    """Let entries run whose time has come; return when the next one's does."""
-    ripe = connection.execute(_RIPEN, {"now": now.ms}).all()
+    """Let entries run whose time has come, or was set by a clock that was ahead; return when the next one's does."""
+    ripe = connection.execute(_RIPEN, {"now": now.ms, "latest": latest_retry(now).ms}).all()
     woken.platforms.update(name for _, name in ripe)
     woken.note_entries(What.QUEUED, ripe)
     found = connection.scalar(_NEXT_RIPE)

@@ -13,7 +13,10 @@ from builder.planning import Cron, JobOptions, JobReference, Missed
 
 @frozen(kw_only=True)
 class Build:
-    """An attempt at a job, as the store keeps it. ``losses`` are those before this attempt."""
+    """An attempt at a job, as the store keeps it. ``losses`` are those before this attempt.
+
+    ``time_limit`` and ``max_silent`` are those of the job when it was taken, in milliseconds; they are not kept.
+    """
 
     uuid: UUID
     job: ScriptJob
@@ -22,10 +25,22 @@ class Build:
     state: str = "running"
     finished: Instant | None = None
     result: Result | None = None
+    ended_by: str | None = None
+    time_limit: int | None = None
+    max_silent: int | None = None
 
 
 @frozen(kw_only=True)
-class Kept:
+class StoredArtifact:
+    """What is kept of an artifact; ``sha256`` are the 32 bytes of its hash."""
+
+    path: str
+    size: int
+    sha256: bytes
+
+
+@frozen(kw_only=True)
+class OldBuild:
     """A build that need not be kept: the name of its job, and the bytes of its files."""
 
     uuid: UUID
@@ -132,4 +147,5 @@ def to_build(row: Any) -> Build:
         state=row.state,
         finished=None if row.finished is None else Instant(row.finished),
         result=None if row.result is None else codec.decode_result(row.result),
+        ended_by=row.ended_by,
     )

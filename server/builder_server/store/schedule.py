@@ -101,7 +101,10 @@ def change(
     dependencies.replace(connection, found.id, name, options.after)
     queues.rank_again(connection, found.id, options.priority)
     woken.note(What.SCHEDULED, job=name)
-    if before.paused and not options.paused:
+    is_ready = not options.paused and dependencies.take_met(connection, found.id)
+    if is_ready:
+        queues.enqueue_job(connection, woken, found.id, due=now, cause=Cause.AFTER, cause_of=options.after[0].name)
+    if is_ready or (before.paused and not options.paused):
         woken.platforms |= _platforms(connection, new or to_job(found))
 
 
@@ -149,8 +152,20 @@ def reschedule(connection: sa.Connection, woken: Woken, name: str, next_run: Ins
     woken.note(What.SCHEDULED, job=name)
 
 
-def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str | None, now: Instant, by: str) -> None:
-    """Move a job to the front of its queue, or of one platform's, or of all; ``by`` is who wants it. Raises CommandRefused."""
+def execute(
+    connection: sa.Connection,
+    woken: Woken,
+    name: str,
+    on_platform: str | None,
+    now: Instant,
+    by: str,
+    *,
+    is_check: bool,
+) -> None:
+    """Move a job to the front of its queue, or of one platform's, or of all; ``by`` is who wants it. Raises CommandRefused.
+
+    ``is_check``: it runs twice, and the artifacts are compared.
+    """
     found = connection.execute(_FIND, {"job_name": name}).one_or_none()
     if found is None:
         raise CommandRefused("execute failed: job not found")
@@ -162,7 +177,10 @@ def execute(connection: sa.Connection, woken: Woken, name: str, on_platform: str
     if wanted is not None and queues.is_dropped(connection, wanted) is not False:
         raise CommandRefused("execute failed: no such platform")
     names = queues.platforms(connection) if wanted is None else [wanted]
-    queues.move_to_front(connection, woken, names, found.id, due=now, cause=Cause.EXECUTED, cause_of=by)
+    check_of = "" if is_check else None
+    queues.move_to_front(
+        connection, woken, names, found.id, due=now, cause=Cause.EXECUTED, cause_of=by, check_of=check_of
+    )
     woken.platforms.update(names)
 
 

@@ -87,6 +87,8 @@ queue = Table(
     Column("cause_of", Text),  # who or what that was
     Column("retry", Integer, nullable=False, server_default=text("0")),  # which one; 0: the run itself
     Column("not_before", _WIDE),
+    # the build that this run is compared with; empty: it is run to be compared; null: neither
+    Column("check_of", Text),
     UniqueConstraint("platform", "job_id"),
     Index("queue_order", "platform", "position", "id"),
     Index("queue_not_before", "not_before"),
@@ -118,6 +120,8 @@ build = Table(
     Column("artifacts", _WIDE),  # how many; null: not counted
     Column("artifact_bytes", _WIDE),
     Column("main_hash", Text),
+    Column("check_of", Text),  # as in a queue
+    Column("verdict", Text),  # "reproducible", or the path of the first artifact that differs
     Column("size", _WIDE),  # bytes of its files; null: to be looked at
     CheckConstraint("state in ('running', 'finished', 'lost')", name="known_state"),
     CheckConstraint("upload in ('pending', 'uploaded', 'done', 'failed')", name="known_upload"),
@@ -126,7 +130,10 @@ build = Table(
     Index("build_started", "started"),
     Index("build_size", "state", "size"),
     Index("build_job", "name", "platform", "started"),
-    Index("build_outcome", "name", "platform", "outcome", "started"),  # the newest that succeeded
+    Index("build_name", "name", "started"),
+    Index("build_platform", "platform", "started"),
+    Index("build_outcome", "outcome", "started"),
+    Index("build_success", "name", "platform", "outcome", "started"),  # the newest that succeeded
     Index("build_finished", "finished"),
 )
 

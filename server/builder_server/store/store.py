@@ -9,15 +9,27 @@ from uuid import UUID
 import sqlalchemy as sa
 from attrs import define, field
 
+from builder.extension.builds import HistoryEntry, ShowHistory
 from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.sqlite import SQLite
-from builder_server.store import builds, info, keeping, legacy, queues, schedule, standing, uploads
+from builder_server.store import (
+    artifacts,
+    builds,
+    history,
+    info,
+    keeping,
+    legacy,
+    queues,
+    schedule,
+    standing,
+    uploads,
+)
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, Kept, PlannedJob, Taken
+from builder_server.store.records import AfterLoss, Build, Due, OldBuild, PlannedJob, StoredArtifact, Taken
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
@@ -84,9 +96,14 @@ class Store:
         """Set a job's next run, and its period if given. Raises CommandRefused."""
         await self._wake(schedule.reschedule, name, next_run, period)
 
-    async def execute(self, name: str, on_platform: str | None, now: Instant, by: str) -> None:
-        """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused."""
-        await self._wake(schedule.execute, name, on_platform, now, by)
+    async def execute(
+        self, name: str, on_platform: str | None, now: Instant, by: str, *, is_check: bool = False
+    ) -> None:
+        """Move a job to the front of its queue, or of one platform's, or of all. Raises CommandRefused.
+
+        ``is_check``: it runs twice, and the artifacts are compared.
+        """
+        await self._wake(schedule.execute, name, on_platform, now, by, is_check=is_check)
 
     async def queue_due(self, now: Instant, missed_before: Instant | None = None) -> Due:
         """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
@@ -107,35 +124,76 @@ class Store:
 
     # --- builds ----------------------------------------------------------------------------------------------------
 
-    async def take(self, platform: str, uuid: UUID, now: Instant, expand: Expand | None) -> Taken:
+    async def take(
+        self, platform: str, uuid: UUID, now: Instant, expand: Expand | None, worker: str | None = None
+    ) -> Taken:
         """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
         does one for which it returns None. It may be called again for the same job.
         """
-        return await self._wake(builds.take, self.owner, platform, uuid, now, expand)
+        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, worker)
 
-    async def finish(self, uuid: UUID, now: Instant, result: Result, *, upload: bool, is_lost: bool = False) -> bool:
+    async def finish(
+        self,
+        uuid: UUID,
+        now: Instant,
+        result: Result,
+        *,
+        upload: bool,
+        is_lost: bool = False,
+        ended_by: str | None = None,
+    ) -> bool:
         """Record the result of a running build, and queue what follows from it; False if it does not run any more.
 
-        ``is_lost``: the result is not the job's, but what the farm has to say of it.
+        ``is_lost``: the result is not the job's, but what the farm has to say of it. ``ended_by`` is who wanted its end.
         """
-        return await self._wake(builds.finish, uuid, now, result, upload=upload, is_lost=is_lost)
+        return await self._wake(builds.finish, uuid, now, result, upload=upload, is_lost=is_lost, ended_by=ended_by)
 
-    async def lose(self, uuid: UUID, now: Instant, result: Result, *, count: bool) -> AfterLoss:
+    async def add_artifacts(self, uuid: UUID, found: Sequence[StoredArtifact]) -> None:
+        """Keep some more artifacts of a running build; once it is finished they are all."""
+        await self.database.write(partial(artifacts.add, uuid=uuid, found=found))
+
+    async def lose(
+        self, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool = False
+    ) -> AfterLoss:
         """Take a running build from its worker: the job returns to the front of its queue.
+
+        With ``may_pause`` it waits there for a moment, if the attempt before was lost as well.
 
         ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt.
         """
-        return await self._wake(builds.lose, uuid, now, result, count=count)
+        return await self._wake(builds.lose, uuid, now, result, count=count, may_pause=may_pause)
 
     async def running(self) -> tuple[UUID, ...]:
         """Return the builds of this server that are recorded as running, the oldest first."""
         return await self.database.read(partial(builds.running, owner=self.owner))
 
+    async def find_running(self, name: str | None, begin: str | None, on_platform: str | None) -> tuple[Build, ...]:
+        """Return the running builds of a job, or those whose uuid begins so; of one platform if that is named."""
+        return await self.database.read(
+            partial(builds.find_running, name=name, begin=begin or "", on_platform=on_platform)
+        )
+
+    async def dequeue(self, name: str, on_platform: str | None) -> tuple[str, ...]:
+        """Take a job from the queues, or from one; return the platforms that had it there. Raises CommandRefused."""
+        return await self._wake(queues.remove_job, name, on_platform)
+
     async def find_build(self, uuid: UUID) -> Build | None:
         """Return a build of any state."""
         return await self.database.read(partial(builds.find, uuid=uuid))
+
+    async def history(self, asked: ShowHistory) -> tuple[HistoryEntry, ...]:
+        """Return builds and runs that were left out, the newest first."""
+        return await self.database.read(partial(history.page, asked=asked))
+
+    async def find_builds(self, begin: str, most: int) -> tuple[HistoryEntry, ...]:
+        """Return builds of any state whose uuid begins so, at most so many."""
+        return await self.database.read(partial(history.find, begin=begin, most=most))
+
+    async def list_artifacts(self, uuid: UUID, behind: str, count: int) -> tuple[StoredArtifact, ...]:
+        """Return the next artifacts of a build behind a path, in the order of the bytes of their paths."""
+        return await self.database.read(partial(artifacts.page, uuid=uuid, after=behind, count=count))
 
     # --- everything ------------------------------------------------------------------------------------------------
 
@@ -170,7 +228,7 @@ class Store:
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 
-    async def unmeasured(self) -> list[Kept]:
+    async def unmeasured(self) -> list[OldBuild]:
         """Return builds that may go, and of which it is not known how many bytes their files take."""
         return await self.database.read(keeping.unmeasured)
 
@@ -178,15 +236,15 @@ class Store:
         """Note how many bytes the files of builds take."""
         await self.database.write(partial(keeping.measure, sizes=sizes))
 
-    async def older_than(self, before: Instant) -> list[Kept]:
+    async def older_than(self, before: Instant) -> list[OldBuild]:
         """Return builds that ended before a moment and may go, the oldest first; those that are to be uploaded may not."""
         return await self.database.read(partial(keeping.older_than, before=before))
 
-    async def beyond_count(self, most: int) -> list[Kept]:
+    async def beyond_count(self, most: int) -> list[OldBuild]:
         """Return builds that may go, of the jobs that have more than so many."""
         return await self.database.read(partial(keeping.beyond_count, most=most))
 
-    async def beyond_bytes(self, most: int) -> list[Kept]:
+    async def beyond_bytes(self, most: int) -> list[OldBuild]:
         """Return builds that may go, while all of them take more than so many bytes."""
         return await self.database.read(partial(keeping.beyond_bytes, most=most))
 

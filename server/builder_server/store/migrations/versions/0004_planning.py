@@ -36,6 +36,7 @@ def _columns() -> dict[str, list[sa.Column[object]]]:
             sa.Column("cause_of", sa.Text),
             sa.Column("retry", sa.Integer, nullable=False, server_default=sa.text("0")),
             sa.Column("not_before", WIDE),
+            sa.Column("check_of", sa.Text),
         ],
         "build": [
             sa.Column("due", WIDE),
@@ -48,6 +49,8 @@ def _columns() -> dict[str, list[sa.Column[object]]]:
             sa.Column("artifacts", WIDE),
             sa.Column("artifact_bytes", WIDE),
             sa.Column("main_hash", sa.Text),
+            sa.Column("check_of", sa.Text),
+            sa.Column("verdict", sa.Text),
             sa.Column("size", WIDE),
         ],
     }
@@ -72,7 +75,10 @@ def upgrade() -> None:
     op.create_index("build_started", "build", ["started"])
     op.create_index("build_size", "build", ["state", "size"])
     op.create_index("build_job", "build", ["name", "platform", "started"])
-    op.create_index("build_outcome", "build", ["name", "platform", "outcome", "started"])
+    op.create_index("build_name", "build", ["name", "started"])
+    op.create_index("build_platform", "build", ["platform", "started"])
+    op.create_index("build_outcome", "build", ["outcome", "started"])
+    op.create_index("build_success", "build", ["name", "platform", "outcome", "started"])
     op.create_index("build_finished", "build", ["finished"])
     op.create_table(
         "dependency",
@@ -109,7 +115,10 @@ def downgrade() -> None:
         op.drop_table(table)
     for table, index in (
         ("build", "build_finished"),
+        ("build", "build_success"),
         ("build", "build_outcome"),
+        ("build", "build_platform"),
+        ("build", "build_name"),
         ("build", "build_job"),
         ("build", "build_size"),
         ("build", "build_started"),

@@ -1,0 +1,69 @@
+"""``edit``: change a job of the schedule."""
+
+from typing import BinaryIO
+
+import click
+from attrs import evolve
+
+from builder.errors import InvalidOptions
+from builder.extension.schedule import JobShown
+from builder.model import Job, OrbBuildJob, printable
+from builder_client import changes, options, planning
+from builder_client.output import standard_output
+from builder_client.scripts import read_script
+
+
+@click.command("edit")
+@options.job_argument
+@click.option("--script", metavar="FILE", type=click.File("rb"), help="Another script; - is standard input.")
+@click.option(
+    "--platform",
+    metavar="PLATFORM",
+    callback=options.by(options.name("platform name")),
+    shell_complete=options.completes("platforms"),
+    help="Another platform.",
+)
+@click.option("--opam-package", metavar="OPAM", help="Another package, of an orb build.")
+@planning.editing_options
+@options.server_options
+def command(
+    name: str, script: BinaryIO | None, platform: str | None, opam_package: str | None, **found: object
+) -> None:
+    """Change how the job NAME is run, or what it runs.
+
+    What is not given stays. It prints what has changed. Builds keep the script that they ran; the history stays.
+    --period takes the place of a rule, --after of all jobs that it waited for. If somebody else has changed the job
+    meanwhile, it is tried once more, unless both changed the same.
+
+    \b
+    Examples:
+      builder-client edit hello --cron '0 4 * * *' --priority 7
+      builder-client edit hello --script hello.sh --no-timeout
+    """
+    values = planning.given(found)
+    new = {
+        "script": None if script is None else read_script(script),
+        "platform": platform,
+        "opam_package": opam_package,
+    }
+    what = {key: value for key, value in new.items() if value is not None}
+    if not values and not what:
+        raise click.UsageError("Say what to change.", click.get_current_context())
+
+    def make(seen: JobShown) -> changes.Made:
+        return _job(seen.job, what), planning.options_of(name, values, seen.options)
+
+    done = changes.change(options.remote(), name, make, what="job that can be edited: see 'reschedule'")
+    printer = standard_output()
+    for difference in done:
+        printer.line(str(difference))
+    if not done:
+        printer.line(f"{printable(name)} is so already: nothing was changed")
+
+
+def _job(job: Job, what: dict[str, bytes | str]) -> Job:
+    keys = {"opam_package"} if isinstance(job, OrbBuildJob) else {"script", "platform"}
+    if wrong := sorted(what.keys() - keys):
+        kind = "orb build" if isinstance(job, OrbBuildJob) else "script job"
+        raise InvalidOptions(f"{printable(job.name)} is a {kind}: it has no --{wrong[0].replace('_', '-')}")
+    return evolve(job, **what)  # type: ignore[arg-type]  # the keys are those of this job

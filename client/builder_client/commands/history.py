@@ -1,0 +1,56 @@
+"""``history``: finished and running builds, and runs that were left out."""
+
+import click
+
+from builder.model import Instant
+from builder_client import options, past, words
+from builder_client.output import standard_output
+
+
+@click.command("history")
+@click.argument("name", metavar="[JOB]", required=False, shell_complete=options.completes("jobs"))
+@options.platform_option
+@click.option("--failed", is_flag=True, help="Only builds that failed by the job's own doing.")
+@click.option(
+    "--since", metavar="TIME", callback=options.by(words.parse_time), help="Only builds that started from TIME on."
+)
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")
+@options.json_option
+@options.color_option
+@options.server_options
+def command(
+    name: str | None,
+    platform: str | None,
+    since: Instant | None,
+    limit: int,
+    *,
+    failed: bool,
+    as_json: bool,
+    color: str,
+) -> None:
+    """Show what became of builds, and why they ran.
+
+    The newest comes first. Runs that were left out, since the one before was still running or queued, are among
+    them. CHANGED compares with the last success of the job on that platform: its script and its artifacts, "unchanged"
+    where all hashes are the same; of a run that was compared with another it is the verdict of that.
+
+    \b
+    JSON, one object per line:
+      {uuid, job, platform, outcome, result, skipped, ended_by, cause, cause_of, retry, retries, due, started,
+       finished, took_ms, waited_ms, worker, artifacts, artifact_bytes, main_hash, upload, previous,
+       script_changed, artifacts_changed, verdict}; what is not known is null, and so is the outcome of a running build.
+      outcome: succeeded, failed (by the job), aborted (by a limit or somebody), lost (by the farm), skipped
+      cause: first, due, missed, executed, after, retry, check, lost; result as in observe
+
+    \b
+    Examples:
+      builder-client history hello --failed
+      builder-client history --since 2030-01-31 --limit 1000 --json | jq -r .outcome | sort | uniq -c
+    """
+    printer = standard_output(color)
+    found = past.entries(options.remote(), name=name, platform=platform, failed=failed, since=since, limit=limit)
+    if as_json:
+        for entry in found:
+            printer.json(past.json(entry))
+    else:
+        printer.table("History", past.COLUMNS, [past.row(entry) for entry in found], empty="no builds")

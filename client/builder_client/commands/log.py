@@ -1,0 +1,99 @@
+"""``log``: the console of a build."""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import click
+
+from builder.errors import InvalidOptions
+from builder.extension.logs import ReadConsole
+from builder.messages import Message, Output
+from builder_client import options, past, report
+from builder_client.output import standard_output
+
+_UNITS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)")
+
+
+def _since(text: str) -> int:
+    """Return the nanoseconds of a time since the start of a build. Raises ValueError."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError("write a time since the start of the build, such as 90s, 10m or 1.5h")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _pattern(text: str) -> re.Pattern[bytes]:
+    try:
+        return re.compile(text.encode("utf-8", "surrogateescape"))
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+
+
+@click.command("log")
+@options.build_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on while the build runs.")
+@click.option("-n", "--tail", metavar="N", type=click.IntRange(0), help="Only the last N lines, and what follows.")
+@click.option("--raw", is_flag=True, help="The lines alone, byte for byte, also on a terminal.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=options.by(_since),
+    help="Only lines from TIME after the start on: 90s, 10m, 1.5h.",
+)
+@click.option(
+    "--grep",
+    metavar="PATTERN",
+    callback=options.by(_pattern),
+    help="Only lines in which this regular expression is found; with --tail the last N of these.",
+)
+@options.json_option
+@options.server_options
+def command(
+    build: str,
+    tail: int | None,
+    since: int | None,
+    grep: re.Pattern[bytes] | None,
+    *,
+    follow: bool,
+    raw: bool,
+    as_json: bool,
+) -> None:
+    """Show the console of the build ID, finished or running.
+
+    ID is a uuid, or the begin of one that only one build has. Each line begins with the time since the start. A terminal
+    gets control characters escaped, without --raw; a pipe or a file gets the bytes of the job. With --tail the server
+    reads the end of the console alone, however long it is.
+
+    \b
+    JSON, one object per line: {type: "line", uuid, line, timestamp_ns}, with line_base64 where a line is not UTF-8
+
+    \b
+    Examples:
+      builder-client log 323b --tail 20
+      builder-client log 323b --follow --grep 'error|warning'
+    """
+    if follow and grep is not None and tail is not None:
+        raise InvalidOptions("--follow with both --tail and --grep: leave one of them out")
+    remote = options.remote()
+    printer = standard_output()
+    shown = past.find(remote, build, what="log")
+    asked = ReadConsole(uuid=past.uuid_of(shown), follow=follow, last=tail if grep is None else None)
+    found = _wanted(
+        remote.stream(asked, what="log", on_wait=printer.flush, is_endless=follow), since=since or 0, grep=grep
+    )
+    for output in found if grep is None or tail is None else deque(found, maxlen=tail):
+        if as_json:
+            printer.json(report.output_json(output))
+        elif raw:
+            printer.write(output.line + b"\n")
+        else:
+            report.print_output(printer, output)
+
+
+def _wanted(replies: Iterable[Message], *, since: int, grep: re.Pattern[bytes] | None) -> Iterator[Output]:
+    for reply in replies:
+        assert isinstance(reply, Output), "the order of messages sees to it"
+        if (reply.timestamp or 0) >= since and (grep is None or grep.search(reply.line)):
+            yield reply

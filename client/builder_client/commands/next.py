@@ -1,0 +1,68 @@
+"""``next``: when a job will run, or a rule would have one run."""
+
+import itertools
+
+import click
+
+from builder.extension.schedule import MAX_RUNS, NextRuns, RunsShown
+from builder.model import Instant
+from builder.planning import Cron
+from builder_client import clock, options, planning
+from builder_client.errors import TooOld
+from builder_client.output import standard_output
+
+
+@click.command("next")
+@click.argument("name", metavar="NAME", required=False, shell_complete=options.completes("jobs"))
+@click.option("--count", type=click.IntRange(1, MAX_RUNS), default=10, metavar="N", help="So many runs.  [default: 10]")
+@click.option("--cron", metavar="RULE", help="Of this rule instead, without a server; NAME fixes what its H is.")
+@click.option("--time-zone", metavar="ZONE", help="The rule's time zone.  [default: UTC]")
+@options.json_option
+@options.server_options
+def command(name: str | None, count: int, cron: str | None, time_zone: str | None, *, as_json: bool) -> None:
+    """Show when the job NAME will run.
+
+    They are less where it has no more. A paused job does not run then.
+
+    \b
+    JSON: {next: [time]}, in UTC
+
+    \b
+    Examples:
+      builder-client next hello --count 3
+      builder-client next --cron '30 2 * * *' --time-zone Europe/Copenhagen
+    """
+    printer = standard_output()
+    zone = Cron(rule=cron or "", zone=time_zone or "UTC")
+    if cron is not None:
+        runs = _of_rule(zone, name or "", count)
+    elif name is None or time_zone is not None:
+        raise click.UsageError("Give NAME, or --cron RULE.", click.get_current_context())
+    else:
+        zone, runs = _of_job(name, count)
+    if as_json:
+        printer.json({"next": [run.isoformat() for run in runs]})
+        return
+    for run in runs:
+        printer.line(planning.at(run, zone, clock.now()))
+    if not runs:
+        printer.line("never")
+
+
+def _of_rule(cron: Cron, name: str, count: int) -> list[Instant]:
+    from builder.cron import Rule
+
+    rule = Rule(text=cron.rule, zone=cron.zone, name=name)
+    return [*itertools.islice(rule.runs(clock.now()), count)]
+
+
+def _of_job(name: str, count: int) -> tuple[Cron, list[Instant]]:
+    remote = options.remote()
+    found = planning.find_anywhere(remote, name)
+    try:
+        (reply,) = remote.request(NextRuns(name=name, count=count), what="NextRuns")
+        assert isinstance(reply, RunsShown), "a server answers so"
+        runs = [*reply.moments]
+    except TooOld:
+        runs = [*itertools.islice(found.options.runs(name, found.next_run, clock.now()), count)]
+    return found.options.cron or Cron(rule=""), runs

@@ -1,0 +1,150 @@
+"""What people say of a job: the keys that its options have on the command line and in a schedule file, and their values.
+
+Values are those of TOML: text, numbers, true and false, lists. A key that is not there has its default.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from builder.errors import InvalidOptions
+from builder.model import Job, Period, ScriptJob, check_name, printable
+from builder.planning import Cron, JobOptions, JobReference, Missed
+from builder.quantities import format_duration, parse_duration
+
+Value = str | int | bool | list[Any]
+
+
+def _duration(value: str) -> int:
+    return round(parse_duration(value) * 1000)
+
+
+def _reference(value: object) -> JobReference:
+    match value:
+        case str():
+            found = JobReference.parse(value)
+        case {"job": str(name), "platform": str(platform), **rest} if not rest:
+            found = JobReference(name=name, platform=platform)
+        case _:
+            raise ValueError("write JOB or JOB@PLATFORM")
+    check_name(found.name, what="job name")
+    if found.platform is not None:
+        check_name(found.platform, what="platform name")
+    return found
+
+
+def _say_reference(reference: JobReference) -> object:
+    said = str(reference)
+    if JobReference.parse(said) == reference:
+        return said
+    return {"job": reference.name, "platform": reference.platform}  # a platform with an @
+
+
+_READ: dict[str, tuple[type, str, str, Callable[[Any], object]]] = {
+    "period": (str, "hourly, daily, weekly or never", "period", Period),
+    "spread": (bool, "true or false", "spread", bool),
+    "missed": (str, "run-once or skip", "missed", Missed),
+    "priority": (int, "a number from 0 to 9", "priority", int),
+    "retries": (int, "a number from 0 to 10", "retries", int),
+    "timeout": (str, 'a duration such as "10m" or "1h30m"', "time_limit", _duration),
+    "max-silent": (str, 'a duration such as "10m" or "1h30m"', "max_silent", _duration),
+    "after": (list, 'a list such as ["lib", "tool@debian-12"]', "after", lambda value: tuple(map(_reference, value))),
+    "paused": (bool, "true or false", "paused", bool),
+}
+"""Of each key its type, what to write, the attribute of JobOptions, and what makes that of the value."""
+
+
+def options_with(given: Mapping[str, Value | None], before: JobOptions, name: str) -> JobOptions:
+    """Return the options of a job of that name with what is given; None takes away what was there before.
+
+    A period, or a spread, takes the place of a cron rule. Raises InvalidOptions, which says the key and what to write.
+    """
+    values = {attribute: getattr(before, attribute) for _, _, attribute, _ in _READ.values()}
+    defaults = JobOptions()
+    for key in given.keys() & _READ.keys():
+        kind, what, attribute, read = _READ[key]
+        value = given[key]
+        if value is None:
+            values[attribute] = getattr(defaults, attribute)
+            continue
+        if type(value) is not kind:
+            raise InvalidOptions(f"{key}: write {what}")
+        try:
+            values[attribute] = read(value)
+        except ValueError as error:
+            reason = f"write {what}" if key in ("period", "missed") else str(error)
+            raise InvalidOptions(f"{key}: {reason}") from error
+    cron = _cron(given, before)
+    if cron is not None and "spread" not in given:
+        values["spread"] = False
+    options = JobOptions(**values, cron=cron)
+    options.check(name)
+    return options
+
+
+def _cron(given: Mapping[str, Value | None], before: JobOptions) -> Cron | None:
+    rule, zone = given.get("cron"), given.get("time-zone")
+    for key in ("cron", "time-zone"):
+        if not isinstance(given.get(key), str | None):
+            raise InvalidOptions(f"{key}: write text")
+    if rule is not None and given.get("period") is not None:
+        raise InvalidOptions("cron and period exclude each other: give one of them")
+    replaced = given.get("period") is not None or given.get("spread") or ("cron" in given and rule is None)
+    kept = None if replaced else before.cron
+    if rule is None and kept is None:
+        if zone is not None:
+            raise InvalidOptions("time-zone is for cron rules: give a rule too, or leave it out")
+        return None
+    return Cron(
+        rule=str(rule) if rule is not None else (kept.rule if kept else ""),
+        zone=str(zone)
+        if zone is not None
+        else (kept.zone if kept and "time-zone" not in given else Cron(rule="").zone),
+    )
+
+
+def said(job: Job, options: JobOptions) -> dict[str, Value | None]:
+    """Return all keys of a job with their values, but for the script; None is a limit that it does not have."""
+    what: dict[str, Value | None] = (
+        {"platform": job.platform} if isinstance(job, ScriptJob) else {"opam-package": job.opam_package}
+    )
+    return what | said_options(options)
+
+
+def said_options(options: JobOptions) -> dict[str, Value | None]:
+    """Return the keys of options with their values."""
+    when: dict[str, Value | None] = (
+        {"cron": options.cron.rule, "time-zone": options.cron.zone}
+        if options.cron
+        else {"period": options.period.value, "spread": options.spread}
+    )
+    return when | {
+        "missed": options.missed.value,
+        "priority": options.priority,
+        "retries": options.retries,
+        "timeout": None if options.time_limit is None else format_duration(options.time_limit),
+        "max-silent": None if options.max_silent is None else format_duration(options.max_silent),
+        "after": [*map(_say_reference, options.after)],
+        "paused": options.paused,
+    }
+
+
+DEFAULTS = {**said_options(JobOptions()), "time-zone": Cron(rule="").zone}
+"""What keys have that are not given."""
+
+
+def in_words(value: Value | None) -> str:
+    """Return a value as a person reads it."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return (
+                ", ".join(
+                    printable(each if isinstance(each, str) else f"{each['job']} on {each['platform']}")
+                    for each in value
+                )
+                or "none"
+            )
+    return printable(str(value))

@@ -1,0 +1,172 @@
+"""The options by which people plan jobs, and what a job of the schedule has, also where the server is an older one."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from builder.errors import InvalidOptions
+from builder.extension.schedule import JobShown, PlanJob, ShowJob
+from builder.messages import Schedule, ScheduleOrbBuild
+from builder.model import NEVER, Instant, Job, ScriptJob, printable
+from builder.planning import MAX_PRIORITY, MAX_RETRIES, Cron, JobOptions, JobReference, Missed
+
+from . import clock, jobs, options, words
+from .errors import Refused, TooOld
+from .output import standard_output
+
+if TYPE_CHECKING:
+    from .remote import Remote
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+_CLASSIC_KEYS = {"period"}
+"""What the classic protocol has."""
+
+_OPTIONS = (
+    click.option("--period", type=options.PERIODS, metavar="PERIOD", help="How often: hourly, daily, weekly or never (only when executed).  [default: daily]"),
+    click.option("--cron", metavar="RULE", help="When, by a cron rule such as '17 3 * * mon-fri', @daily, or 'H H(0-5) * * *'; H is fixed by the job's name."),
+    click.option("--time-zone", metavar="ZONE", help="Whose clocks the rule follows, such as Europe/Copenhagen.  [default: UTC]"),
+    click.option("--spread/--no-spread", default=None, help="Run at a place in the period that the job's name fixes, so that not all start at once."),
+    click.option("--missed", type=click.Choice([each.value for each in Missed]), help="What becomes of runs that were due while the server was down.  [default: run-once]"),
+    click.option("--priority", type=click.IntRange(0, MAX_PRIORITY), help=f"{MAX_PRIORITY} goes first.  [default: {JobOptions().priority}]"),
+    click.option("--retries", type=click.IntRange(0, MAX_RETRIES), metavar="N", help="Run again up to N times when it fails, a minute later, then four, ….  [default: 0]"),
+    click.option("--timeout", metavar="DURATION", help="End it after so long, as 90s, 10m or 1h30m; the server's own limit holds too."),
+    click.option("--max-silent", metavar="DURATION", help="End it when it says nothing for so long."),
+    click.option("--after", multiple=True, metavar="JOB[@PLATFORM]", help="Run when that job has succeeded; several: when all have. What is behind the last @ is the platform."),
+)  # fmt: skip
+_REMOVALS = tuple(
+    click.option(f"--no-{key}", f"no_{key.replace('-', '_')}", is_flag=True, help=f"Take the {key} away.")
+    for key in ("cron", "timeout", "max-silent", "after")
+)
+
+
+def planning_options(command: _F) -> _F:
+    """Add the options of a job; ``given`` finds them."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def editing_options(command: _F) -> _F:
+    """Add the options of a job, and those that take them away."""
+    for option in reversed(_REMOVALS):
+        command = option(command)
+    return planning_options(command)
+
+
+not_now_option = click.option(
+    "--not-now", is_flag=True, help="Do not run it at once, as also none is that is --after others."
+)
+
+
+def given(found: dict[str, Any]) -> dict[str, jobs.Value | None]:
+    """Return what was given of these options, by its keys. Raises UsageError."""
+    values: dict[str, jobs.Value | None] = {}
+    for name, value in found.items():
+        key = name.removeprefix("no_").replace("_", "-")
+        if value in (None, False, ()) and not (key == "spread" and value is False):
+            continue
+        if key in values or (name.startswith("no_") and found.get(name.removeprefix("no_"))):
+            raise click.UsageError(f"--{key} and --no-{key} exclude each other.", click.get_current_context())
+        values[key] = None if name.startswith("no_") else [*value] if isinstance(value, tuple) else value
+    return values
+
+
+def options_of(name: str, values: dict[str, jobs.Value | None], before: JobOptions | None = None) -> JobOptions:
+    """Return the options of a job with what was given. Raises InvalidOptions, which names the option."""
+    try:
+        return jobs.options_with(values, before or JobOptions(), name)
+    except InvalidOptions as error:
+        first = str(error).partition(":")[0]
+        raise InvalidOptions(f"--{error}" if first in values else str(error)) from error
+
+
+def add(job: Job, found: dict[str, Any], *, not_now: bool) -> None:
+    """Add a job to the schedule, in the classic way where that has all that is given."""
+    values = given(found)
+    plan = options_of(job.name, values)
+    remote = options.remote()
+    if values.keys() <= _CLASSIC_KEYS and not not_now:
+        remote.ask(
+            Schedule(period=plan.period, job=job)
+            if isinstance(job, ScriptJob)
+            else ScheduleOrbBuild(period=plan.period, job=job)
+        )
+        return
+    run_now = not not_now and not plan.after
+    asked = [f"--{key}" for key in values] + ["--not-now"] * not_now
+    remote.request(PlanJob(job=job, options=plan, run_now=run_now), what=" and no ".join(asked))
+    if plan.cron is not None:
+        now = clock.now()
+        following = at(plan.next_after(job.name, now, now), plan.cron, now)
+        standard_output().line(f"{printable(job.name)} runs {'now, and then' if run_now else 'next'} {following}")
+
+
+def at(moment: Instant, cron: Cron | None, now: Instant) -> str:
+    """Return a time on the clocks of a rule's time zone, or of UTC."""
+    if cron is None or cron.zone == "UTC":
+        shown = f"{moment.to_datetime():%Y-%m-%d %H:%M:%S} UTC"
+    else:
+        from builder.cron import time_zone
+
+        shown = f"{moment.to_datetime().astimezone(time_zone(cron.zone)):%Y-%m-%d %H:%M:%S %z} {printable(cron.zone)}"
+    return f"{shown} ({words.until(moment, now)})"
+
+
+def find(remote: "Remote", name: str, *, what: str) -> JobShown:
+    """Return a job of the schedule. Raises Refused, and TooOld, as ``what`` calls what is missing."""
+    (shown,) = remote.request(ShowJob(name=name), what=what)
+    assert isinstance(shown, JobShown), "a server answers so"
+    return shown
+
+
+def find_anywhere(remote: "Remote", name: str) -> JobShown:
+    """The same of an older server, whose jobs have a period alone."""
+    try:
+        return find(remote, name, what="ShowJob")
+    except TooOld:
+        info = remote.info()
+    item = next((item for item in info.schedule if item.job.name == name), None)
+    if item is None:
+        raise Refused(f"unknown job {printable(name)}")
+    return JobShown(
+        job=item.job,
+        options=JobOptions(period=item.period),
+        revision=0,
+        next_run=item.next,
+        queued_on=tuple(queue.platform for queue in info.queues if any(job.name == name for job in queue.jobs)),
+        awaited=(),
+    )
+
+
+def as_json(shown: JobShown) -> dict[str, Any]:
+    """Return all of a job for JSON."""
+    from . import report
+    from .output import json_bytes, json_text
+
+    plan = shown.options
+    script = json_bytes("script", shown.job.script) if isinstance(shown.job, ScriptJob) else {}
+    return {
+        **report.job_json(shown.job),
+        **script,
+        "period": plan.period.value,
+        "cron": plan.cron and plan.cron.rule,
+        "time_zone": plan.cron and plan.cron.zone,
+        "spread": plan.spread,
+        "missed": plan.missed.value,
+        "priority": plan.priority,
+        "retries": plan.retries,
+        "timeout_ms": plan.time_limit,
+        "max_silent_ms": plan.max_silent,
+        "after": [_reference_json(each) for each in plan.after],
+        "awaited": [_reference_json(each) for each in shown.awaited],
+        "paused": plan.paused,
+        "next": None if shown.next_run == NEVER else shown.next_run.isoformat(),
+        "queued_on": [json_text(name) for name in shown.queued_on],
+        "revision": shown.revision,
+    }
+
+
+def _reference_json(reference: JobReference) -> dict[str, Any]:
+    return {"job": reference.name, "platform": reference.platform}

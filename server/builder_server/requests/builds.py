@@ -1,0 +1,162 @@
+"""Requests about builds."""
+
+import itertools
+import re
+from uuid import UUID
+
+import trio
+
+from builder import execution
+from builder.extension.builds import (
+    ArtifactEntry,
+    ArtifactsListed,
+    ArtifactsPiece,
+    BuildCancelled,
+    BuildShown,
+    CancelBuilds,
+    Dequeue,
+    Dequeued,
+    FetchArtifacts,
+    HistoryEntry,
+    HistoryShown,
+    ListArtifacts,
+    ShowBuild,
+    ShowHistory,
+)
+from builder.model import printable
+from builder_server import console
+from builder_server.errors import CommandRefused
+from builder_server.names import known
+from builder_server.requests import Asked, Handlers
+from builder_server.results import FILE_NAME, build_dir, directory_of
+from builder_server.store import Build
+
+PIECE = 256 * 1024
+"""Bytes of artifacts that are sent at once."""
+
+PIECE_TIMEOUT = 300.0
+"""Seconds in which a client takes such a piece."""
+
+MAX_TEXTS = 1024 * 1024
+"""Characters of the results of a page: each may have 64 KiB."""
+
+MAX_NAMED = 5
+"""Most builds that an error names."""
+
+_HEX = re.compile(r"[0-9a-f]{1,32}")
+
+
+def begin_of(text: str) -> str | None:
+    """Return the begin of a uuid as the database has it, with its dashes; None if the text can be none."""
+    digits = text.lower().replace("-", "")
+    if not _HEX.fullmatch(digits):
+        return None
+    cuts = (0, 8, 12, 16, 20, 32)
+    return "-".join(part for start, end in itertools.pairwise(cuts) if (part := digits[start:end]))
+
+
+def ambiguous(text: str, uuids: list[UUID]) -> CommandRefused:
+    """Return what is said of a begin that several builds have."""
+    names = ", ".join(map(str, uuids[:MAX_NAMED]))
+    return CommandRefused(f"{text} is ambiguous: {names}{' and others' if len(uuids) > MAX_NAMED else ''}")
+
+
+async def cancel(asked: Asked, request: CancelBuilds) -> None:
+    """End running builds."""
+    builds = await _running(asked, request)
+    await asked.attempts.cancel([build.uuid for build in builds], asked.peer)
+    ended = [await asked.store.find_build(build.uuid) for build in builds]
+    cancelled = [build for build in ended if build is not None and build.ended_by == asked.peer]
+    if not cancelled:
+        raise CommandRefused(f"{builds[0].uuid} had ended before: {ended[0].result if ended[0] else 'it is forgotten'}")
+    for build in cancelled:
+        await asked.channel.send(BuildCancelled(uuid=build.uuid, name=build.job.name, platform=build.job.platform))
+
+
+async def _running(asked: Asked, request: CancelBuilds) -> tuple[Build, ...]:
+    name = known(request.target, "no running build of that name")
+    found = await asked.store.find_running(name, None, request.platform)
+    begin = begin_of(name)
+    if not found and begin is not None:
+        found = await asked.store.find_running(None, begin, request.platform)
+        if len(found) > 1:
+            raise ambiguous(name, [build.uuid for build in found])
+    if not found:
+        where = "" if request.platform is None else f" on {request.platform}"
+        raise CommandRefused(f"nothing runs{where} that is called {printable(name)} or has a uuid that begins so")
+    return found
+
+
+async def dequeue(asked: Asked, request: Dequeue) -> None:
+    """Take a job from queues."""
+    name = known(request.name, f"unknown job {request.name}")
+    await asked.channel.send(Dequeued(platforms=await asked.store.dequeue(name, request.platform)))
+
+
+async def show_history(asked: Asked, request: ShowHistory) -> None:
+    """Tell a page of the history."""
+    request.check()
+    entries: list[HistoryEntry] = []
+    size = 0
+    for entry in await asked.store.history(request):
+        size += len(str(entry.result))
+        if entries and size > MAX_TEXTS:
+            break
+        entries.append(entry)
+    await asked.channel.send(HistoryShown(entries=tuple(entries)))
+
+
+async def show(asked: Asked, request: ShowBuild) -> None:
+    """Tell of a build."""
+    begin = begin_of(request.target)
+    found = () if begin is None else await asked.store.find_builds(begin, MAX_NAMED + 1)
+    if not found:
+        raise CommandRefused(f"no build has a uuid that begins with {request.target}")
+    if len(found) > 1:
+        raise ambiguous(request.target, [entry.uuid for entry in found if entry.uuid])
+    (entry,) = found
+    assert entry.uuid, "it is a build"
+    directory = directory_of(asked.attempts.recorder.data_dir, entry.name, entry.uuid)
+
+    def look() -> BuildShown:
+        path = directory / console.FILE_NAME
+        size = path.stat().st_size if path.exists() else None
+        return BuildShown(entry=entry, has_record=(directory / FILE_NAME).exists(), console_size=size)
+
+    await asked.channel.send(await trio.to_thread.run_sync(look))
+
+
+async def list_artifacts(asked: Asked, request: ListArtifacts) -> None:
+    """Tell a page of the artifacts of a build."""
+    request.check()
+    found = await asked.store.list_artifacts(request.uuid, request.behind, request.count)
+    artifacts = tuple(ArtifactEntry(path=each.path, size=each.size, sha256=each.sha256) for each in found)
+    await asked.channel.send(ArtifactsListed(artifacts=artifacts))
+
+
+async def fetch(asked: Asked, request: FetchArtifacts) -> None:
+    """Send the artifacts of a build."""
+    build = await asked.store.find_build(request.uuid)
+    if build is None:
+        raise CommandRefused(f"there is no build {request.uuid}")
+    path = build_dir(asked.attempts.recorder.data_dir, build) / FILE_NAME
+    try:
+        file = await trio.to_thread.run_sync(path.open, "rb")
+    except FileNotFoundError as error:
+        why = "it runs" if build.state == "running" else "they were uploaded or removed, or it has none"
+        raise CommandRefused(f"the server has no artifacts of {request.uuid}: {why}") from error
+    with file:
+        file.seek(await trio.to_thread.run_sync(execution.artifacts_offset, file))
+        while data := await trio.to_thread.run_sync(file.read, PIECE):
+            with trio.fail_after(PIECE_TIMEOUT):
+                await asked.channel.send(ArtifactsPiece(data=data))
+
+
+HANDLERS: Handlers = {
+    CancelBuilds: cancel,
+    Dequeue: dequeue,
+    ShowHistory: show_history,
+    ShowBuild: show,
+    ListArtifacts: list_artifacts,
+    FetchArtifacts: fetch,
+}

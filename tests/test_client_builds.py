@@ -1,0 +1,227 @@
+"""builder-client about builds, against a real server: history, log, result, fetch, cancel and dequeue."""
+
+import hashlib
+import json
+import socket
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import client_harness
+import pytest
+import trio
+from client_harness import assert_one_line
+from farm import Server, query, run_client, start_server
+from scripted import Taken, build, do, lose_worker, schedule, take_job
+
+from builder.messages import Execute
+from builder.model import Aborted, Artifact, Exited
+
+FILES = (Artifact(path="bin/tool", content=b"\x7fELF" * 100_000), Artifact(path="empty", content=b""))
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with start_server(tmp_path) as running_server:
+        yield running_server
+
+
+def client(server: Server, *arguments: str, status: int = 0) -> str:
+    done = run_client(server, *arguments)
+    assert done.returncode == status, (done.stdout, done.stderr)
+    if status:
+        assert_one_line(done.stderr)
+        return done.stderr.decode()
+    return done.stdout.decode()
+
+
+def rows(server: Server, *arguments: str) -> list[Any]:
+    return [json.loads(line) for line in client(server, *arguments, "--json").splitlines()]
+
+
+async def test_the_history(server: Server) -> None:
+    await do(server, schedule("a"))
+    first, _ = await build(server, artifacts=FILES)
+    for artifacts, result in ((FILES, None), ((), Exited(code=1)), ((), Aborted(message="timeout (limit 5 s)"))):
+        await do(server, Execute(name="a"))
+        await build(server, artifacts=artifacts, result=result)
+    await do(server, Execute(name="a"))
+    lost = await lose_worker(server)
+    await do(server, schedule("b", platform="p2"))
+    async with take_job(server, "p2") as taken:
+        found = rows(server, "history")
+        assert [(each["job"], each["outcome"], each["cause"]) for each in found] == [
+            ("b", None, "first"),
+            ("a", "lost", "executed"),
+            ("a", "aborted", "executed"),
+            ("a", "failed", "executed"),
+            ("a", "succeeded", "executed"),
+            ("a", "succeeded", "first"),
+        ]
+        assert [each["artifacts_changed"] for each in found] == [None, None, True, True, False, None]
+        assert [each["script_changed"] for each in found] == [None, False, False, False, False, None]
+        assert (found[0]["uuid"], found[1]["uuid"], found[-1]["uuid"]) == (str(taken.uuid), str(lost), str(first))
+        assert found[-2]["previous"] == str(first)
+        assert found[-1]["artifacts"] == 2
+        assert all(each["waited_ms"] >= 0 for each in found)
+        assert [each["outcome"] for each in rows(server, "history", "a", "--failed")] == ["failed"]
+        assert [each["job"] for each in rows(server, "history", "--platform", "p2")] == ["b"]
+        assert rows(server, "history", "--limit", "2") == found[:2]
+        assert rows(server, "history", "--since", "2999-01-01") == []
+        assert rows(server, "history", "--since", found[2]["started"]) == found[:3]
+        table = client(server, "history")
+        assert "lost: worker lost" in table
+        assert "unchanged" in table
+        assert "aborted: timeout (limit 5 s)" in table
+        assert "executed by 127.0.0.1:" in table
+
+
+async def test_pages_of_the_history(server: Server) -> None:
+    """Builds of the same millisecond, and runs that were left out then, each come once."""
+    with sqlite3.connect(server.data_dir / "builder.sqlite3") as connection:
+        for number in range(250):
+            connection.execute(
+                "insert into build (uuid, job_id, name, platform, script, state, losses, started, outcome) "
+                "values (?, 1, 'a', 'p1', '', 'finished', 0, 7, 'failed')",
+                [f"{number:08x}-0000-0000-0000-000000000000"],
+            )
+            connection.execute(
+                "insert into skipped (name, platform, due, reason) values ('a', 'p1', 7, 'still running')"
+            )
+    found = rows(server, "history", "--limit", "1000")
+    assert len({each["uuid"] for each in found}) == 251
+    assert [each["outcome"] for each in found] == ["failed"] * 250 + ["skipped"] * 250
+    assert "skipped, still running" in client(server, "history", "--limit", "300")
+
+
+async def test_a_log_and_its_end(server: Server) -> None:
+    await do(server, schedule("a"))
+    lines = [b"line %d" % number for number in range(100)] + [b"\xff\x1b[2J", b""]
+    uuid, _ = await build(server, lines=lines)
+    begin = uuid.hex[:12]
+    assert run_client(server, "log", begin, "--raw").stdout == b"".join(line + b"\n" for line in lines)
+    assert run_client(server, "log", begin, "--raw", "--tail", "2").stdout == b"\xff\x1b[2J\n\n"
+    assert run_client(server, "log", begin, "--raw", "-n", "0").stdout == b""
+    assert run_client(server, "log", begin, "--raw", "--grep", "e 9[89]$").stdout == b"line 98\nline 99\n"
+    assert run_client(server, "log", begin, "--raw", "--grep", "line", "-n", "1").stdout == b"line 99\n"
+    assert run_client(server, "log", begin, "--since", "1h").stdout == b""
+    (last,) = rows(server, "log", begin, "--grep", "^line 7$")
+    assert (last["line"], last["uuid"]) == ("line 7", str(uuid))
+    assert "is no uuid" in run_client(server, "log", "xyz").stderr.decode()
+    assert "no build has a uuid that begins with" in client(server, "log", "0" * 32, status=3)
+
+
+async def test_a_running_build_is_followed(server: Server) -> None:
+    await do(server, schedule("a"))
+    found: list[bytes] = []
+    async with take_job(server) as taken, trio.open_nursery() as nursery:
+        await taken.say(b"one", b"two")
+        uuid = str(taken.uuid)
+        while b"two" not in (found := run_client(server, "log", uuid, "--raw").stdout.splitlines()):
+            pass
+        assert found == [b"one", b"two"]
+
+        async def follow(taken: Taken) -> None:
+            done = await trio.to_thread.run_sync(
+                lambda: run_client(server, "log", str(taken.uuid), "--raw", "-f", "-n", "1")
+            )
+            found[:] = done.stdout.splitlines()
+
+        nursery.start_soon(follow, taken)
+        await taken.say(b"three")
+        await trio.lowlevel.checkpoint()
+        await taken.finish()
+    assert found[-1] == b"three"
+
+
+async def test_the_result_and_its_artifacts(server: Server, tmp_path: Path) -> None:
+    await do(server, schedule("a"))
+    uuid, _ = await build(server, artifacts=FILES)
+    head, *artifacts = rows(server, "result", uuid.hex[:8])
+    assert (head["type"], head["has_artifacts"], head["outcome"], head["artifacts"]) == ("build", True, "succeeded", 2)
+    assert artifacts == [
+        {
+            "type": "artifact",
+            "path": file.path,
+            "size": len(file.content),
+            "sha256": hashlib.sha256(file.content).hexdigest(),
+        }
+        for file in FILES
+    ]
+    text = client(server, "result", str(uuid), "--limit", "1")
+    assert "succeeded" in text
+    assert "bin/tool" in text
+    assert "empty" not in text
+
+    target = tmp_path / "fetched"
+    assert client(server, "fetch", str(uuid), str(target)) == f"Wrote 2 of 2 artifacts to {target}\n"
+    assert {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()} == {
+        file.path: file.content for file in FILES
+    }
+    done = run_client(server, "fetch", str(uuid), str(target))
+    assert done.returncode == 1
+    assert b"a file of that name exists" in done.stderr
+    assert rows(server, "fetch", str(uuid), str(target), "--force") == [
+        {"uuid": str(uuid), "written": 2, "not_written": 0}
+    ]
+    server.full("a", uuid).unlink()
+    assert "has no artifacts" in client(server, "fetch", str(uuid), str(target), status=3)
+
+
+async def test_a_fetch_leads_nowhere_else(server: Server, tmp_path: Path) -> None:
+    await do(server, schedule("a"))
+    uuid, _ = await build(server, artifacts=[Artifact(path="way/out", content=b"x")])
+    target = tmp_path / "fetched"
+    target.mkdir()
+    (target / "way").symlink_to(tmp_path)
+    done = run_client(server, "fetch", str(uuid), str(target))
+    assert done.returncode == 1
+    assert not (tmp_path / "out").exists()
+
+
+async def test_cancel_and_dequeue(server: Server) -> None:
+    await do(server, schedule("a"), schedule("b"))
+    async with take_job(server) as taken:
+        (cancelled,) = rows(server, "cancel", "a")
+        assert cancelled == {"uuid": str(taken.uuid), "job": "a", "platform": "p1"}
+    assert "nothing runs that is called a" in client(server, "cancel", "a", status=3)
+    assert client(server, "dequeue", "b") == "No longer queued on p1\n"
+    assert client(server, "dequeue", "b", status=3) == "builder-client: b is in no queue\n"
+    (ended,) = rows(server, "history")
+    assert ended["outcome"] == "aborted"
+    assert ended["ended_by"].startswith("127.0.0.1:")
+
+
+async def test_a_begin_that_several_builds_have(server: Server) -> None:
+    await do(server, schedule("a"))
+    uuids = []
+    for _ in range(17):  # two of them begin alike
+        uuids.append((await build(server))[0].hex)
+        await do(server, Execute(name="a"))
+    digit = max("0123456789abcdef", key=lambda digit: sum(uuid.startswith(digit) for uuid in uuids))
+    assert f"{digit} is ambiguous: " in client(server, "result", digit, status=3)
+    assert query(server.data_dir, "select count(*) from build") == [(17,)]
+
+
+COMMANDS = (["history"], ["log", "a1"], ["result", "a1"], ["fetch", "a1", "x"], ["cancel", "a"], ["dequeue", "a"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_an_old_server_has_not(command: list[str]) -> None:
+    """It closes the connection on a version that it does not know."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        done = client_harness.run_client("-r", f"127.0.0.1:{listener.getsockname()[1]}", *command)
+        thread.join()
+    assert done.returncode == 3
+    assert_one_line(done.stderr)
+    assert b"speaks only the classic protocol, which has no " + command[0].encode() in done.stderr

@@ -1,0 +1,328 @@
+"""The commands that plan jobs, through a real server: what they send, print and refuse."""
+
+import json
+import subprocess
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from client_harness import Server, assert_one_line, succeed
+from client_harness import run_client as run_alone
+from farm import LocalServer, run_client, run_server
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import build, queues, script
+
+from builder.errors import InvalidOptions
+from builder.extension.schedule import ChangeJob, JobShown, ShowJob
+from builder.messages import Info, InfoReply, Message, Schedule, Success
+from builder.model import Instant, Period, ScheduleItem, ScriptJob
+from builder.planning import MAX_LIMIT, Cron, JobOptions, JobReference
+from builder_client import changes, jobs
+from builder_client.errors import Refused
+
+Run = Callable[..., Coroutine[Any, Any, subprocess.CompletedProcess[bytes]]]
+
+NIGHTLY = ("--cron", "17 3 * * mon-fri", "--time-zone", "Europe/Copenhagen")
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[LocalServer]:
+    async with run_server(tmp_path) as running_server:
+        yield running_server
+
+
+@pytest.fixture
+def run(server: LocalServer) -> Run:
+    async def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return await trio.to_thread.run_sync(lambda: run_client(server, *arguments))  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "job.sh"
+    path.write_bytes(b"#!/bin/sh\n")
+    return str(path)
+
+
+async def ok(run: Run, *arguments: str) -> str:
+    done = await run(*arguments)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout.decode()
+
+
+async def shown(run: Run, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(await ok(run, "show", name, "--json"))
+    return found
+
+
+async def test_schedule_with_a_rule(run: Run, server: LocalServer, file: str) -> None:
+    told = await ok(run, "schedule", "a", "p1", file, *NIGHTLY)
+    assert told.startswith("a runs now, and then 20")
+    assert " 03:17:00 +0" in told
+    assert await queues(server) == {"p1": ["a"]}
+    told = await ok(run, "schedule", "b", "p1", file, "--cron", "@daily", "--not-now")
+    assert told.startswith("b runs next 20")
+    assert await queues(server) == {"p1": ["a"]}
+
+
+async def test_schedule_with_every_option(run: Run, server: LocalServer, file: str) -> None:
+    await ok(run, "schedule", "lib", "p1", file)
+    told = await ok(
+        run, "schedule", "app", "p1", file, "--period", "never", "--missed", "skip", "--priority", "9",
+        "--retries", "2", "--timeout", "1h30m", "--max-silent", "90s", "--after", "lib@p1", "--after", "x@y@",
+    )  # fmt: skip
+    assert told == ""
+    assert await queues(server) == {"p1": ["lib"]}
+    assert await shown(run, "app") == {
+        "job": "app", "kind": "script", "platform": "p1", "script": "#!/bin/sh\n",
+        "period": "never", "cron": None, "time_zone": None, "spread": False, "missed": "skip",
+        "priority": 9, "retries": 2, "timeout_ms": 5_400_000, "max_silent_ms": 90_000,
+        "after": [{"job": "lib", "platform": "p1"}, {"job": "x@y", "platform": None}],
+        "awaited": [{"job": "lib", "platform": "p1"}, {"job": "x@y", "platform": None}],
+        "paused": False, "next": None, "queued_on": [], "revision": 1,
+    }  # fmt: skip
+    text = await ok(run, "show", "app")
+    for line in ("priority    9", "timeout     1h30m", "after       lib@p1, x@y@", "waits for   lib@p1, x@y@"):
+        assert f"{line}\n" in text
+    assert text.endswith("script:\n  #!/bin/sh\n")
+
+
+async def test_an_orb_build_has_the_same_options(run: Run) -> None:
+    await ok(run, "orb-build", "orb", "retreat", "--spread", "--priority", "1")
+    found = await shown(run, "orb")
+    assert (found["kind"], found["opam_package"], found["spread"], found["priority"]) == (
+        "orb-build",
+        "retreat",
+        True,
+        1,
+    )
+    assert "script" not in found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--cron", "30 2 30 2 *"], "invalid cron rule '30 2 30 2 *': it never matches"),
+        (["--cron", "@daily", "--time-zone", "Mars/Base"], "unknown time zone 'Mars/Base'"),
+        (["--time-zone", "UTC"], "time-zone is for cron rules"),
+        (["--cron", "@daily", "--period", "daily"], "exclude each other"),
+        (["--cron", "@daily", "--spread"], "in a cron rule, H spreads"),
+        (["--timeout", "soon"], "--timeout: 'soon' is not a duration"),
+        (["--timeout", "31d"], "a time limit must lie between"),
+        (["--after", "a"], "can't wait for itself"),
+        (["--after", "b/c"], "invalid job name: it contains a slash"),
+        (["--after", "b@p/c"], "invalid platform name: it contains a slash"),
+        (["--priority", "10"], "10 is not in the range"),
+    ],
+)
+def test_wrong_options_are_told_before_connecting(arguments: list[str], reason: str, file: str) -> None:
+    done = run_alone("-r", "127.0.0.1:1", "schedule", "a", "p1", file, *arguments)
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+    assert reason in done.stderr.decode()
+
+
+def test_an_older_server_is_asked_in_the_classic_way_where_that_suffices(file: str) -> None:
+    with Server(succeed) as server:
+        assert server.run("schedule", "a", "p1", file, "--period", "weekly").returncode == 0
+    assert server.seen == [
+        Schedule(period=Period.WEEKLY, job=ScriptJob(name="a", platform="p1", script=b"#!/bin/sh\n"))
+    ]
+
+
+# --- next ----------------------------------------------------------------------------------------------------------
+
+
+async def test_next(run: Run, file: str) -> None:
+    await ok(run, "schedule", "a", "p1", file, *NIGHTLY)
+    found = json.loads(await ok(run, "next", "a", "--count", "3", "--json"))
+    assert [*found] == ["next"]
+    assert len(found["next"]) == 3
+    assert all(moment.endswith(":17:00Z") for moment in found["next"])
+    lines = (await ok(run, "next", "a", "--count", "2")).splitlines()
+    assert len(lines) == 2
+    assert all(" 03:17:00 +0" in line and "Europe/Copenhagen (in " in line for line in lines)
+    await ok(run, "schedule", "never", "p1", file, "--period", "never")
+    assert await ok(run, "next", "never") == "never\n"
+
+
+def test_next_of_a_rule_without_a_server() -> None:
+    arguments = ("-r", "127.0.0.1:1", "next", "--cron", "0 1 28 3 *", "--time-zone", "Europe/Copenhagen")
+    done = run_alone(*arguments, "--count", "2", "--json")
+    runs = json.loads(done.stdout)["next"]
+    assert len(runs) == 2
+    assert all(run[4:] in ("-03-28T00:00:00Z", "-03-27T23:00:00Z") for run in runs)  # summer time has begun, or not
+    for wrong in ((), ("a", "--time-zone", "UTC")):
+        assert run_alone("next", *wrong).returncode == 2
+
+
+# --- edit, pause, resume -------------------------------------------------------------------------------------------
+
+
+async def test_edit(run: Run, server: LocalServer, file: str, tmp_path: Path) -> None:
+    await ok(run, "schedule", "a", "p1", file, *NIGHTLY, "--timeout", "10m")
+    assert await ok(run, "edit", "a", "--priority", "7", "--no-timeout") == "priority: 5 -> 7\ntimeout: 10m -> none\n"
+    assert await ok(run, "edit", "a", "--priority", "7") == "a is so already: nothing was changed\n"
+    (tmp_path / "new.sh").write_bytes(b"new\n")
+    told = await ok(run, "edit", "a", "--script", str(tmp_path / "new.sh"), "--platform", "p2")
+    assert told.startswith("platform: p1 -> p2\nscript: 10 bytes, SHA-256 ")
+    assert (await ok(run, "edit", "a", "--time-zone", "UTC")) == "time-zone: Europe/Copenhagen -> UTC\n"
+    assert "cron: 17 3 * * mon-fri -> none\n" in await ok(run, "edit", "a", "--spread")
+    found = await shown(run, "a")
+    assert (found["platform"], found["script"], found["cron"], found["period"]) == ("p2", "new\n", None, "daily")
+    assert (found["spread"], found["priority"], found["timeout_ms"], found["revision"]) == (True, 7, None, 5)
+    assert "spread: yes -> none\n" in await ok(run, "edit", "a", "--cron", "@hourly")
+    assert "cron: @hourly -> none\n" in await ok(run, "edit", "a", "--no-cron")
+    assert (await shown(run, "a"))["period"] == "hourly"
+    assert await queues(server) == {"p1": [], "p2": []}
+
+
+async def test_edit_refuses_what_it_can_not_do(run: Run, file: str) -> None:
+    await ok(run, "schedule", "a", "p1", file)
+    await ok(run, "orb-build", "orb", "retreat")
+    for status, arguments, reason in (
+        (2, ["a"], b"Say what to change"),
+        (2, ["a", "--cron", "@daily", "--no-cron"], b"exclude each other"),
+        (2, ["a", "--cron", "61 * * * *"], b"invalid cron rule"),
+        (2, ["a", "--opam-package", "b"], b"a is a script job: it has no --opam-package"),
+        (2, ["orb", "--script", file], b"orb is a orb build: it has no --script"),
+        (3, ["b", "--priority", "1"], b"unknown job b"),
+    ):
+        done = await run("edit", *arguments)
+        assert done.returncode == status, done
+        assert reason in done.stderr
+        assert done.stdout == b""
+
+
+async def test_pause_and_resume(run: Run, server: LocalServer, file: str) -> None:
+    await ok(run, "schedule", "a", "p1", file)
+    assert await ok(run, "resume", "a") == "a is not paused\n"
+    assert await ok(run, "pause", "a") == ""
+    assert await ok(run, "pause", "a") == "a is paused already\n"
+    assert (await shown(run, "a"))["paused"] is True
+    assert await ok(run, "resume", "a") == ""
+    await build(server)
+
+
+# --- a change that another one has overtaken -----------------------------------------------------------------------
+
+
+class Overtaken:
+    """A remote of a schedule with one job, which somebody else changes after it was looked at first."""
+
+    def __init__(self, theirs: JobOptions) -> None:
+        self._states = [(1, JobOptions()), (2, theirs)]
+        self.sent: list[ChangeJob] = []
+
+    def request(self, request: Message, *, what: str) -> list[Message]:
+        del what
+        if isinstance(request, ShowJob):
+            revision, plan = self._states[0]
+            self._states = self._states[1:] or self._states
+            return [
+                JobShown(
+                    job=script("a"), options=plan, revision=revision, next_run=Instant(0), queued_on=(), awaited=()
+                )
+            ]
+        assert isinstance(request, ChangeJob)
+        self.sent.append(request)
+        if request.revision == 1:
+            raise Refused("a was changed meanwhile")
+        return []
+
+
+def prioritize(seen: JobShown) -> changes.Made:
+    return seen.job, jobs.options_with({"priority": 9}, seen.options, "a")
+
+
+def test_a_change_that_was_overtaken_is_made_once_more() -> None:
+    remote = Overtaken(JobOptions(retries=2))
+    changes.change(remote, "a", prioritize, what="edit")  # type: ignore[arg-type]
+    assert [(each.revision, each.options) for each in remote.sent] == [
+        (1, JobOptions(priority=9)),
+        (2, JobOptions(priority=9, retries=2)),
+    ]
+
+
+def test_a_change_of_the_same_is_told() -> None:
+    remote = Overtaken(JobOptions(priority=1))
+    with pytest.raises(Refused, match=r"changed meanwhile \(priority: 5 -> 1\)"):
+        changes.change(remote, "a", prioritize, what="edit")  # type: ignore[arg-type]
+    assert len(remote.sent) == 1
+
+
+# --- older servers -------------------------------------------------------------------------------------------------
+
+
+def old_server(command: Message) -> list[Message]:
+    assert isinstance(command, Info)
+    item = ScheduleItem(next=Instant(1_795_194_796_000), period=Period.WEEKLY, job=script("a"))
+    return [InfoReply(schedule=(item,), queues=(), running=()), Success()]
+
+
+def test_show_and_next_of_an_older_server() -> None:
+    with Server(old_server) as server:
+        found = json.loads(server.run("show", "a", "--json").stdout)
+        assert (found["period"], found["next"], found["priority"]) == ("weekly", "2026-11-20T17:13:16Z", 5)
+        runs = json.loads(server.run("next", "a", "--count", "2", "--json").stdout)["next"]
+        assert runs == ["2026-11-20T17:13:16Z", "2026-11-27T17:13:16Z"]
+        assert server.run("show", "b").returncode == 3
+
+
+def test_what_an_older_server_has_not_is_told(file: str) -> None:
+    with Server(old_server) as server:
+        for arguments, what in (
+            (("schedule", "a", "p1", file, "--cron", "@daily", "--not-now"), b"no --cron and no --not-now"),
+            (("edit", "a", "--priority", "1"), b"no job that can be edited: see 'reschedule'"),
+            (("pause", "a"), b"no jobs that are paused"),
+        ):
+            done = server.run(*arguments)
+            assert done.returncode == 3
+            assert_one_line(done.stderr)
+            assert b"speaks only the classic protocol, which has " + what in done.stderr
+    assert server.seen == []
+
+
+# --- values --------------------------------------------------------------------------------------------------------
+
+NAMES = st.text(st.characters(min_codepoint=0x20, exclude_characters="/", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=9).filter(lambda name: name not in (".", ".."))  # fmt: skip
+PLANS = st.builds(
+    JobOptions,
+    period=st.sampled_from(Period),
+    cron=st.none() | st.just(Cron(rule="@daily", zone="Europe/Copenhagen")) | st.just(Cron(rule="0 H * * *")),
+    priority=st.integers(0, 9),
+    retries=st.integers(0, 10),
+    time_limit=st.none() | st.integers(1, MAX_LIMIT),
+    max_silent=st.none() | st.integers(1, MAX_LIMIT),
+    after=st.lists(st.builds(JobReference, name=NAMES, platform=st.none() | NAMES), max_size=3, unique=True).map(tuple),
+    paused=st.booleans(),
+)
+
+
+@given(PLANS)
+def test_what_is_said_of_options_is_read_as_them(plan: JobOptions) -> None:
+    again = jobs.options_with(jobs.said_options(plan), JobOptions(), "no such name/")
+    assert jobs.said_options(again) == jobs.said_options(plan)
+    assert (again.after, again.time_limit, again.cron) == (plan.after, plan.time_limit, plan.cron)
+
+
+@pytest.mark.parametrize(
+    ("given_", "reason"),
+    [
+        ({"priority": "high"}, "priority: write a number from 0 to 9"),
+        ({"priority": True}, "priority: write a number from 0 to 9"),
+        ({"period": "monthly"}, "period: write hourly, daily, weekly or never"),
+        ({"after": [1]}, "after: write JOB or JOB@PLATFORM"),
+        ({"after": [{"job": "a"}]}, "after: write JOB or JOB@PLATFORM"),
+        ({"cron": 5}, "cron: write text"),
+        ({"spread": "yes"}, "spread: write true or false"),
+    ],
+)
+def test_values_of_a_file_that_are_wrong(given_: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidOptions, match=reason):
+        jobs.options_with(given_, JobOptions(), "a")
