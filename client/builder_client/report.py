@@ -150,9 +150,10 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant, expected: Exp
     printer.line("")
     rows = running_rows(info, now=now)
     if expected is not None:
+        # in place of the start, which "for" tells: both are too wide for most terminals
         more = [_progress(build, expected, now) for build in _newest_first(info)]
-        rows = [(*row[:3], *progress, *row[3:]) for row, progress in zip(rows, more, strict=True)]
-    columns = RUNNING if expected is None else (*RUNNING[:3], *_EXPECTED, *RUNNING[3:])
+        rows = [(row[0], *progress, *row[1:-1]) for row, progress in zip(rows, more, strict=True)]
+    columns = RUNNING if expected is None else (RUNNING[0], *_EXPECTED, *RUNNING[1:-1])
     printer.table("Running", columns, rows, empty="nothing")
     if info.dropped_platforms:
         printer.line("")

@@ -13,7 +13,7 @@ _SECOND, _MINUTE, _HOUR, _DAY = 1, 60, 3600, 86400
 _NS_PER_US, _NS_PER_MS, _NS_PER_S = 10**3, 10**6, 10**9
 _MAX_SIGNAL = 127  # 128 + signal must fit the eight bits of an exit status
 
-_BAR = 16
+_BAR = 10
 """Characters of a progress bar."""
 
 UUID_DIGITS = 32
