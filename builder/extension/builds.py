@@ -7,7 +7,7 @@ from attrs import frozen
 
 from builder.extension import MAX_PAGE, Reply, Request
 from builder.history import Cause, Outcome
-from builder.messages import KIB, MIB, InfoReply, message
+from builder.messages import KIB, MAX_SCRIPT, MIB, InfoReply, message
 from builder.model import Instant, Result
 from builder.planning import check_count
 
@@ -201,3 +201,22 @@ class ArtifactsPiece(Reply):
     tag: ClassVar[int] = 91
     max_size: ClassVar[int] = MIB
     data: bytes
+
+
+@message
+@frozen(kw_only=True)
+class ShowScript(Request):
+    """Ask for the script that a build ran."""
+
+    tag: ClassVar[int] = 92
+    uuid: UUID
+
+
+@message
+@frozen(kw_only=True)
+class ScriptShown(Reply):
+    """The script of a build."""
+
+    tag: ClassVar[int] = 93
+    max_size: ClassVar[int] = MAX_SCRIPT + 64 * KIB
+    script: bytes

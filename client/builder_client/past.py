@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from builder.extension import MAX_PAGE
-from builder.extension.builds import BuildShown, HistoryEntry, HistoryShown, ShowBuild, ShowHistory
+from builder.extension.builds import (
+    ArtifactEntry,
+    ArtifactsListed,
+    BuildShown,
+    HistoryEntry,
+    HistoryShown,
+    ListArtifacts,
+    ShowBuild,
+    ShowHistory,
+)
 from builder.history import Cause, Outcome
 from builder.model import Instant, printable
 from builder.sizes import format_size
@@ -67,6 +76,18 @@ def entries(
         yield from page.entries
         limit -= len(page.entries)
         behind = page.entries[-1].place
+
+
+def artifacts(remote: Remote, uuid: UUID, *, what: str) -> Iterator[ArtifactEntry]:
+    """Yield the artifacts of a build in the order of the bytes of their paths; pages are asked for as they are needed."""
+    behind = ""
+    while True:
+        (page,) = remote.request(ListArtifacts(uuid=uuid, count=MAX_PAGE, behind=behind), what=what)
+        assert isinstance(page, ArtifactsListed), "the order of messages sees to it"
+        if not page.artifacts:
+            return
+        yield from page.artifacts
+        behind = page.artifacts[-1].path
 
 
 # --- words ---------------------------------------------------------------------------------------------------------

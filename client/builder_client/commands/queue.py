@@ -23,7 +23,7 @@ _COLUMNS = (
 @options.color_option
 @options.server_options
 def command(*, platform: str | None, as_json: bool, color: str) -> None:
-    """Show what waits on each platform, why, and when it is likely to start.
+    """Show what waits on each platform, why, and for how long.
 
     Up to 1000 jobs of each queue are shown. Likely starts follow from how long the last five successful builds of each
     job took; where nobody knows, nothing is said. A server of the classic protocol tells the order alone.

@@ -1,17 +1,12 @@
 """``result``: what became of a build, and its artifacts."""
 
 import itertools
-from collections.abc import Iterator
-from uuid import UUID
 
 import click
 
-from builder.extension import MAX_PAGE
-from builder.extension.builds import ArtifactEntry, ArtifactsListed, ListArtifacts
 from builder.model import printable
 from builder_client import options, past
 from builder_client.output import json_text, standard_output
-from builder_client.remote import Remote
 
 
 @click.command("result")
@@ -43,20 +38,9 @@ def command(build: str, limit: int | None, *, as_json: bool) -> None:
     else:
         for name, value in past.lines(shown.entry):
             printer.line(f"{name + ':':<11} {value}")
-    for artifact in itertools.islice(_artifacts(remote, past.uuid_of(shown)), limit):
+    for artifact in itertools.islice(past.artifacts(remote, past.uuid_of(shown), what="result"), limit):
         if as_json:
             found = {"path": json_text(artifact.path), "size": artifact.size, "sha256": artifact.sha256.hex()}
             printer.json({"type": "artifact"} | found)
         else:
             printer.line(f"{artifact.sha256.hex()} {artifact.size:>10} {printable(artifact.path)}")
-
-
-def _artifacts(remote: Remote, uuid: UUID) -> Iterator[ArtifactEntry]:
-    behind = ""
-    while True:
-        (page,) = remote.request(ListArtifacts(uuid=uuid, count=MAX_PAGE, behind=behind), what="result")
-        assert isinstance(page, ArtifactsListed), "the order of messages sees to it"
-        if not page.artifacts:
-            return
-        yield from page.artifacts
-        behind = page.artifacts[-1].path

@@ -20,8 +20,10 @@ from builder.extension.builds import (
     HistoryEntry,
     HistoryShown,
     ListArtifacts,
+    ScriptShown,
     ShowBuild,
     ShowHistory,
+    ShowScript,
 )
 from builder.model import printable
 from builder_server import console
@@ -134,11 +136,22 @@ async def list_artifacts(asked: Asked, request: ListArtifacts) -> None:
     await asked.channel.send(ArtifactsListed(artifacts=artifacts))
 
 
+async def show_script(asked: Asked, request: ShowScript) -> None:
+    """Send the script that a build ran."""
+    build = await _find(asked, request.uuid)
+    await asked.channel.send(ScriptShown(script=build.job.script))
+
+
+async def _find(asked: Asked, uuid: UUID) -> Build:
+    build = await asked.store.find_build(uuid)
+    if build is None:
+        raise CommandRefused(f"there is no build {uuid}")
+    return build
+
+
 async def fetch(asked: Asked, request: FetchArtifacts) -> None:
     """Send the artifacts of a build."""
-    build = await asked.store.find_build(request.uuid)
-    if build is None:
-        raise CommandRefused(f"there is no build {request.uuid}")
+    build = await _find(asked, request.uuid)
     path = build_dir(asked.attempts.recorder.data_dir, build) / FILE_NAME
     try:
         file = await trio.to_thread.run_sync(path.open, "rb")
@@ -159,4 +172,5 @@ HANDLERS: Handlers = {
     ShowBuild: show,
     ListArtifacts: list_artifacts,
     FetchArtifacts: fetch,
+    ShowScript: show_script,
 }

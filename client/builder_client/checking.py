@@ -1,0 +1,73 @@
+"""Whether a job is reproducible: it is run twice, and what both runs leave is compared."""
+
+from typing import TYPE_CHECKING
+
+from builder.errors import BuilderError
+from builder.extension.builds import HistoryEntry
+from builder.extension.schedule import CheckJob, JobShown, ShowJob
+from builder.extension.watching import Changed, What
+from builder.history import Cause, Outcome
+from builder.model import OrbBuildJob, printable
+
+from . import comparison, past, subscription
+from .comparison import Comparison
+from .output import note
+
+if TYPE_CHECKING:
+    from .remote import Remote
+
+WHAT = "--check-reproducible"
+
+_LOOKED_AT = 100
+"""Builds of the job that are looked at for those two: there may be others, and lost ones, meanwhile."""
+
+
+class CheckFailed(BuilderError):
+    """One of the runs did not succeed, so there is nothing to compare."""
+
+    exit_code = 1
+
+
+def check(remote: "Remote", name: str, platform: str | None) -> Comparison:
+    """Have a job run twice, wait for both, and compare them. Raises CheckFailed, Refused and TooOld.
+
+    It waits for as long as there are jobs before this one: without a deadline, as it is for observing.
+    """
+    (shown,) = remote.request(ShowJob(name=name), what=WHAT)
+    assert isinstance(shown, JobShown), "the order of messages sees to it"
+    if isinstance(shown.job, OrbBuildJob) and platform is None:
+        raise CheckFailed(f"{printable(name)} is built on every platform: name one with --platform")
+    has_asked = False
+    before: set[object] = set()
+    for change in subscription.changes(remote, on_break=lambda why: note(printable(why))):
+        if not has_asked:  # changes have begun to come: none is missed
+            before = {entry.uuid for entry in _newest(remote, name, platform)}
+            remote.request(CheckJob(name=name, platform=platform), what=WHAT)
+            note(f"Running {printable(name)} twice")
+            has_asked = True
+        elif isinstance(change, Changed) and (change.job != name or change.what is not What.FINISHED):
+            continue
+        new = [entry for entry in _newest(remote, name, platform) if entry.uuid not in before]
+        if (found := _outcome(remote, new)) is not None:
+            return found
+    raise AssertionError("changes come for ever")
+
+
+def _newest(remote: "Remote", name: str, platform: str | None) -> list[HistoryEntry]:
+    found = past.entries(remote, name=name, platform=platform, failed=False, since=None, limit=_LOOKED_AT)
+    return [entry for entry in found if entry.uuid is not None]
+
+
+def _outcome(remote: "Remote", new: list[HistoryEntry]) -> Comparison | None:
+    """Return what came of the check; None while there is nothing to be told. Raises CheckFailed."""
+    for entry in new:
+        if entry.cause is Cause.CHECK and entry.verdict is not None and entry.cause_of is not None:
+            one, other = (past.find(remote, uuid, what=WHAT) for uuid in (entry.cause_of, str(entry.uuid)))
+            return comparison.compare(remote, one, other)
+    for entry in reversed(new):
+        if entry.outcome in (Outcome.FAILED, Outcome.ABORTED):
+            which = "second" if entry.cause is Cause.CHECK else "first"
+            raise CheckFailed(
+                f"the {which} run did not succeed: {past.outcome(entry)}; see builder-client log {entry.uuid}"
+            )
+    return None

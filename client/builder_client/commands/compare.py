@@ -1,0 +1,38 @@
+"""``compare``: two builds beside each other."""
+
+import click
+
+from builder_client import comparison, options, past, words
+from builder_client.output import standard_output
+
+
+@click.command("compare")
+@click.argument("one", metavar="ID", callback=options.by(words.parse_id))
+@click.argument("other", metavar="ID", callback=options.by(words.parse_id))
+@options.json_option
+@options.server_options
+def command(one: str, other: str, *, as_json: bool) -> int:
+    """Compare two builds: their scripts and their artifacts.
+
+    Each ID is a uuid, or the begin of one that only one build has. Where the server still has the artifacts, it is said
+    at which byte, counted from 0, those differ, and lines are compared of scripts and of what says what a build was
+    made of (build-environment, opam-switch, system-packages). The exit status is 6 where artifacts differ.
+
+    \b
+    JSON, one object:
+      {one, other, same_script, same_artifacts, same, differing: [{path, one: {size, sha256}, other: …, at}]}
+      same is a number of artifacts; one or other is null where a build has no such artifact, and at where the
+      contents are not there to be looked at
+
+    \b
+    Example:
+      builder-client compare 323b 9f01
+    """
+    remote = options.remote()
+    found = comparison.compare(remote, *(past.find(remote, each, what=comparison.WHAT) for each in (one, other)))
+    printer = standard_output()
+    if as_json:
+        printer.json(comparison.comparison_json(found))
+    else:
+        comparison.print_comparison(printer, found)
+    return 0 if found.are_artifacts_the_same else comparison.NOT_THE_SAME

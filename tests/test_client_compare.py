@@ -1,0 +1,162 @@
+"""builder-client about what two builds have left: compare, and execute --check-reproducible, against a real server."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from client_harness import assert_one_line
+from farm import Server, run_client, start_server
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import build, do, schedule
+
+from builder.messages import Execute
+from builder.model import Artifact, Exited
+from builder_client.comparison import first_difference
+
+SWITCH = b"opam-version: 2.0\nroots: a.1\n"
+FILES = (
+    Artifact(path="bin/tool", content=b"\x7fELF" * 50_000),
+    Artifact(path="bin/gone", content=b"x"),
+    Artifact(path="opam-switch", content=SWITCH),
+    Artifact(path="same", content=b"s"),
+)
+OTHERS = (
+    Artifact(path="bin/tool", content=b"\x7fELF" * 40_000 + b"\x7fElF"),
+    Artifact(path="new", content=b""),
+    Artifact(path="opam-switch", content=SWITCH.replace(b"a.1", b"a.2")),
+    Artifact(path="same", content=b"s"),
+)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with start_server(tmp_path) as running_server:
+        await do(running_server, schedule("a"))
+        yield running_server
+
+
+def client(server: Server, *arguments: str, status: int = 0) -> str:
+    done = run_client(server, *arguments)
+    assert done.returncode == status, (done.stdout, done.stderr)
+    return done.stdout.decode()
+
+
+async def two_builds(server: Server) -> tuple[str, str]:
+    one, _ = await build(server, artifacts=FILES)
+    await do(server, Execute(name="a"))
+    other, _ = await build(server, artifacts=OTHERS)
+    return str(one), str(other)
+
+
+async def test_two_builds_that_differ(server: Server) -> None:
+    one, other = await two_builds(server)
+    found = json.loads(client(server, "compare", one[:8], other, "--json", status=6))
+    assert (found["one"], found["other"]) == (one, other)
+    assert (found["same_script"], found["same_artifacts"], found["same"]) == (True, False, 1)
+    assert {each["path"]: (each["one"] is None, each["other"] is None, each["at"]) for each in found["differing"]} == {
+        "bin/gone": (False, True, None),
+        "bin/tool": (False, False, 160_002),
+        "new": (True, False, None),
+        "opam-switch": (False, False, 27),
+    }
+    printed = client(server, "compare", one, other, status=6)
+    assert "artifacts: 1 the same, 4 not" in printed
+    assert "  bin/tool differs at byte 160002 (200000 and 160004 bytes)" in printed
+    assert "  bin/gone is only in the one" in printed
+    assert "-roots: a.1\n+roots: a.2\n" in printed
+
+
+async def test_two_builds_that_do_not(server: Server) -> None:
+    one, _ = await build(server, artifacts=FILES)
+    await do(server, Execute(name="a"))
+    other, _ = await build(server, artifacts=FILES)
+    assert "artifacts: 4 the same, 0 not" in client(server, "compare", str(one), str(other))
+
+
+async def test_builds_whose_artifacts_are_not_there_any_more(server: Server) -> None:
+    one, other = await two_builds(server)
+    next(server.data_dir.glob(f"a/{one}/full")).unlink()
+    found = json.loads(client(server, "compare", one, other, "--json", status=6))
+    assert {each["at"] for each in found["differing"]} == {None}
+    assert len(found["differing"]) == 4
+
+
+async def test_another_script_is_told(server: Server, tmp_path: Path) -> None:
+    one, _ = await build(server)
+    (tmp_path / "new.sh").write_text("#!/bin/sh\necho 2\n")
+    client(server, "edit", "a", "--script", str(tmp_path / "new.sh"))
+    await do(server, Execute(name="a"))
+    other, _ = await build(server)
+    printed = client(server, "compare", str(one), str(other))
+    assert "script: differs" in printed
+    assert "+echo 2\n" in printed
+
+
+async def test_a_build_that_is_not_there(server: Server) -> None:
+    done = run_client(server, "compare", "aaaa", "bbbb")
+    assert done.returncode == 3
+    assert_one_line(done.stderr)
+
+
+# --- execute --check-reproducible ----------------------------------------------------------------------------------
+
+
+async def checked(server: Server, *runs: Callable[[], Any], options: tuple[str, ...] = ()) -> Any:
+    """Check a job while its runs go on, and return what the client did."""
+    await build(server)  # the first run of all
+    found: list[Any] = []
+    async with trio.open_nursery() as nursery:
+
+        async def check() -> None:
+            arguments = ("execute", "a", "--check-reproducible", *options)
+            found.append(await trio.to_thread.run_sync(partial(run_client, server, *arguments)))
+
+        nursery.start_soon(check)
+        for run in runs:
+            await run()
+    return found[0]
+
+
+async def test_a_job_that_is_reproducible(server: Server) -> None:
+    run = partial(build, server, artifacts=FILES)
+    done = await checked(server, run, run)
+    assert (done.returncode, done.stdout.decode()) == (0, "Reproducible: both runs left the same 4 artifacts\n")
+    assert '"verdict": "reproducible"' in client(server, "history", "a", "--json")
+
+
+async def test_a_job_that_is_not(server: Server) -> None:
+    done = await checked(server, partial(build, server, artifacts=FILES), partial(build, server, artifacts=OTHERS))
+    assert (done.returncode, done.stdout.decode()) == (6, "Not reproducible: bin/gone is only in the one\n")
+    assert "differs: bin/gone" in client(server, "history", "a")
+
+
+async def test_a_run_that_fails(server: Server) -> None:
+    done = await checked(
+        server,
+        partial(build, server, artifacts=FILES),
+        partial(build, server, result=Exited(code=3)),
+        options=("--json",),
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"the second run did not succeed: failed: exited 3; see builder-client log " in done.stderr
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200), st.integers(0, 200_000))
+def test_the_first_byte_that_differs(one: bytes, other: bytes, before: int) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        paths = [Path(directory, name) for name in ("one", "other")]
+        for path, content in zip(paths, (one, other), strict=True):
+            path.write_bytes(bytes(before) + content)
+        expected = None if one == other else before + len(commonprefix(one, other))
+        assert first_difference(*paths) == expected
+
+
+def commonprefix(one: bytes, other: bytes) -> bytes:
+    return next((one[:at] for at in range(len(one)) if one[at : at + 1] != other[at : at + 1]), one)
