@@ -11,7 +11,9 @@ a wall does jump, for summer time or by decree, is decided here:
 ``H`` stands for a value that the name of the job fixes, within the field or within a range, as in ``H(0-5)``.
 """
 
+import contextlib
 import datetime as dt
+import itertools
 import re
 import zoneinfo
 from collections.abc import Iterator
@@ -101,15 +103,16 @@ class Rule:
 
     def nearest_period(self, now: Instant) -> Period:
         """Return the period whose length is nearest, as a ratio, to the mean interval of the next runs."""
-        runs = [run for run, _ in zip(self.runs(now), range(_SAMPLES), strict=False)]
-        if len(runs) < 2:
+        walls: list[dt.datetime] = []
+        with contextlib.suppress(OverflowError):  # beyond the last year
+            walls.extend(itertools.islice(self._walls(self._wall(now.to_datetime())), _SAMPLES))
+        if len(walls) < 2:
             return Period.NEVER
-        mean = (runs[-1].ms - runs[0].ms) / (len(runs) - 1)
+        mean = (walls[-1] - walls[0]) / (len(walls) - 1)
 
         def distance(period: Period) -> float:
             assert period.duration is not None
-            length = period.duration / dt.timedelta(milliseconds=1)
-            return max(mean / length, length / mean)
+            return max(mean / period.duration, period.duration / mean)
 
         return min((period for period in Period if period.duration is not None), key=distance)
 

@@ -91,7 +91,7 @@ def test_a_hostile_name_is_a_name(printed: Callable[[InfoReply], str]) -> None:
 
 
 def test_json() -> None:
-    assert info_json(INFO) == {
+    assert info_json(INFO, now=NOW) == {
         "schedule": [
             {
                 "next": "2030-03-17T17:46:39.999Z",
@@ -139,7 +139,7 @@ def test_json_as_a_program() -> None:
         done = server.run("info", "--json")
     assert done.returncode == 0
     assert done.stderr == b""
-    assert json.loads(done.stdout) == info_json(INFO)
+    assert json.loads(done.stdout) == info_json(INFO, now=NOW)
 
 
 def test_a_pipe_gets_whole_rows_without_escapes() -> None:

@@ -236,7 +236,7 @@ class Overtaken:
         return []
 
 
-def prioritize(seen: JobShown) -> changes.Changed:
+def prioritize(seen: JobShown) -> changes.Made:
     return seen.job, jobs.options_with({"priority": 9}, seen.options, "a")
 
 

@@ -48,8 +48,9 @@ def test_the_table_of_a_connection() -> None:
 
 
 def test_the_bounds_of_elements() -> None:
-    few, many = re.findall(r"([\d ]+\d)(?:, or| where there are lists)", PAGE)
-    assert {int(few.replace(" ", "")), int(many.replace(" ", ""))} == {kind.max_elements for kind in KINDS.values()}
+    (sentence,) = re.findall(r"more elements than a\s+message can have: ([^.]*)\.", PAGE)
+    bounds = re.findall(r"\d[\d ]*\d", sentence)
+    assert {int(bound.replace(" ", "")) for bound in bounds} == {kind.max_elements for kind in KINDS.values()}
 
 
 def test_the_bytes_of_the_first_frame() -> None:

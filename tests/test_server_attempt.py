@@ -470,3 +470,62 @@ def test_every_event_in_every_phase(phase: Phase, event: Event) -> None:
         actions, following = outcome
         assert [*found.handle(event, now)] == actions
         assert found.phase is (following or phase)
+
+
+# --- the job's own limits ------------------------------------------------------------------------------------------
+
+SILENT = Aborted(message="silent for 10 s")
+
+
+def with_limits(time_limit: float, max_silent: float, steps: Iterable[Step], *, grace: float = 0.0) -> Attempt:
+    found = Attempt(time_limit=LIMIT, grace=grace)
+    found.tighten(time_limit, max_silent)
+    for now, event, actions, phase in steps:
+        assert ([*found.handle(event, now)], found.phase) == (actions, phase), event
+    return found
+
+
+def test_the_lower_time_limit_holds() -> None:
+    for limit, wake_at in ((30.0, 30.0), (1000.0, LIMIT)):
+        found = with_limits(limit, math.inf, [BEGUN_AT_0])
+        assert found.wake_at == wake_at
+        assert found.handle(TimeCame(), wake_at) == (RecordAborted(result=TIMEOUT),)
+
+
+def test_a_job_that_says_nothing() -> None:
+    steps: list[Step] = [BEGUN_AT_0, (8, LINES, [APPEND], Phase.RUNNING)]
+    found = with_limits(1000, 10, steps)
+    assert found.wake_at == 18
+    assert not found.is_overdue(18)
+    assert found.handle(TimeCame(), 18) == (RecordAborted(result=SILENT),)
+
+
+def test_a_job_that_speaks_has_its_time_limit() -> None:
+    speaking: list[Step] = [(now, LINES, [APPEND], Phase.RUNNING) for now in range(9, 100, 9)]
+    found = with_limits(1000, 10, [BEGUN_AT_0, *speaking])
+    assert found.wake_at == LIMIT
+    assert found.is_overdue(LIMIT)
+    assert found.handle(TimeCame(), LIMIT) == (RecordAborted(result=TIMEOUT),)
+
+
+def test_nobody_hears_a_job_whose_worker_is_away() -> None:
+    steps: list[Step] = [
+        BEGUN_AT_0,
+        (5, Detached(), [], Phase.AWAY),
+        (50, Attached(), [], Phase.RUNNING),
+    ]
+    found = with_limits(1000, 10, steps, grace=GRACE)
+    assert found.wake_at == 60
+    assert found.handle(TimeCame(), 60) == (RecordAborted(result=SILENT),)
+
+
+def test_what_comes_after_the_job_may_take_its_time() -> None:
+    found = with_limits(1000, 10, [BEGUN_AT_0, (5, BEGUN, [BEGIN], Phase.RECEIVING)])
+    assert found.wake_at == math.inf
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(600, "10 min"), (7200, "2 h"), (90, "90 s"), (0.5, "0.5 s"), (5400, "90 min")]
+)
+def test_how_silence_is_said(seconds: float, text: str) -> None:
+    assert attempt.silent_for(seconds) == Aborted(message=f"silent for {text}")

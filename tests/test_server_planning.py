@@ -3,6 +3,7 @@
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from builder.extension import VERSION
 from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.framing import frame
 from builder.messages import Execute, Failure, Hello, Message, Role, Success, Unschedule
-from builder.model import Exited, Instant, OrbBuildJob, Period
+from builder.model import Aborted, Exited, Instant, OrbBuildJob, Period
 from builder.planning import Cron, JobOptions, JobReference, Missed
 from builder_server.requests import schedule as requests_schedule
 from builder_server.requests.schedule import next_runs
@@ -351,6 +352,20 @@ async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: Script
     assert server.query("select cause, retry, not_before is null from queue") == [("executed", 0, 1)]
     await build(server, result=Exited(code=1))
     assert server.query("select cause, retry from queue") == [("retry", 1)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"), [({"time_limit": 50}, "timeout"), ({"max_silent": 50}, "silent for 0.05 s")]
+)
+async def test_limits_of_a_job_hold_for_classic_workers(
+    client: ScriptedPeer, server: LocalServer, limits: dict[str, Any], reason: str
+) -> None:
+    await client.request(plan("a", **limits))
+    async with take_job(server) as taken:
+        assert await taken.peer.wait_end() == "reset"
+    assert server.execution("a", taken.uuid).result == Aborted(message=reason)
+    assert server.query("select outcome from build") == [("aborted",)]
+    assert await queues(server) == {"p1": []}
 
 
 # --- runs that are left out ----------------------------------------------------------------------------------------

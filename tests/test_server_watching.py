@@ -370,5 +370,5 @@ async def test_estimates_and_results_are_found_by_indexes(server: LocalServer) -
         "explain query plan select uuid from build where finished is not null order by finished desc limit 9"
     )
     told_plans = [row[-1] for row in plans]
-    assert ["build_outcome" in told_plans[0], "build_finished" in told_plans[1]] == [True, True]
+    assert ["build_success" in told_plans[0], "build_finished" in told_plans[1]] == [True, True]
     assert not any("TEMP B-TREE" in each for each in told_plans)

@@ -1,10 +1,10 @@
 """Whose turn it is in our own protocol; see ``builder.order``."""
 
-from builder.extension import VERSION, Reply, Request, Welcome, builds, logs, schedule, watching
+from builder.extension import VERSION, Reply, Request, Welcome, applying, builds, logs, schedule, watching
 from builder.messages import Command, Failure, Kind, Output, Role, Success
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of, kinds_of
 
-assert all((builds, logs, schedule, watching)), "their import makes their messages known"
+assert all((applying, builds, logs, schedule, watching)), "their import makes their messages known"
 
 _REPLIES: list[Kind] = kinds_of(Reply)
 

@@ -15,10 +15,10 @@ from .errors import Refused
 if TYPE_CHECKING:
     from .remote import Remote
 
-Changed = tuple[Job, JobOptions]
+Made = tuple[Job, JobOptions]
 """What a job is after a change."""
 
-Change = Callable[[JobShown], Changed]
+Change = Callable[[JobShown], Made]
 """What is to be made of a job as it was seen."""
 
 
@@ -34,7 +34,7 @@ class Difference:
         return f"{self.key}: {self.before} -> {self.after}"
 
 
-def differences(before: Changed, after: Changed) -> list[Difference]:
+def differences(before: Made, after: Made) -> list[Difference]:
     """Return what two states of a job do not have in common."""
     old, new = _words(*before), _words(*after)
     none = jobs.in_words(None)
@@ -81,7 +81,7 @@ def change(remote: "Remote", name: str, make: Change, *, what: str) -> list[Diff
         return _send(remote, now, make, what=what)
 
 
-def _state(shown: JobShown) -> Changed:
+def _state(shown: JobShown) -> Made:
     return shown.job, shown.options
 
 

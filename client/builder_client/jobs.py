@@ -128,6 +128,9 @@ def said_options(options: JobOptions) -> dict[str, Value | None]:
     }
 
 
+KEYS = ("cron", "time-zone", *_READ)
+"""The keys of options."""
+
 DEFAULTS = {**said_options(JobOptions()), "time-zone": Cron(rule="").zone}
 """What keys have that are not given."""
 

@@ -26,6 +26,9 @@ _NARROWEST = 8
 _GAP = 2
 """Spaces between two columns of a table."""
 
+_FIRST_COLOUR, _COLOURS = 31, 6
+"""Codes of the colours from red to cyan."""
+
 _TITLE, _HEADING = "1", "1;36"
 """Codes of bold, and bold and cyan, which are "bold cyan" below."""
 
@@ -103,7 +106,7 @@ class Printer:
 
     def foreign_line(self, prefix: str, data: bytes) -> None:
         """Write ``prefix`` and a line from outside."""
-        self.write(prefix.encode("ascii") + self.foreign(data) + b"\n")
+        self.write(prefix.encode("utf-8", "backslashreplace") + self.foreign(data) + b"\n")
 
     def table(self, title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str) -> None:
         """Write a titled table, or ``empty`` in its place; cells have gone through ``printable``."""
@@ -126,6 +129,10 @@ class Printer:
         self.line(self._style(heading, _HEADING))
         for line in lines:
             self.line(line)
+
+    def coloured(self, text: str, number: int) -> str:
+        """Return text in one of six colours, where there are any."""
+        return self._style(text, f"{_FIRST_COLOUR + number % _COLOURS}")
 
     def _style(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._styled else text

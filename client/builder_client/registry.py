@@ -13,6 +13,8 @@ SECTIONS = {
         "edit": "Change how the job NAME is run, or what it runs.",
         "pause": "Have the job NAME run no more until it is resumed.",
         "resume": "Let the paused job NAME run again.",
+        "apply": "Make the schedule equal to the file FILE.",
+        "export": "Write the schedule to the folder DIR, as apply reads it.",
         "reschedule": "Set the next run of the job NAME to the time NEXT.",
         "execute": "Run the job NAME as soon as a worker is free.",
         "dequeue": "Take the job NAME from the queues; it stays scheduled.",
@@ -20,6 +22,8 @@ SECTIONS = {
     },
     "Builds": {
         "info": "Show schedule, queues, running builds, dropped platforms.",
+        "queue": "Show what waits on each platform, why, and when it is likely to start.",
+        "watch": "Watch queues, running builds and results as they change.",
         "observe": "Show the console of the build ID, and follow it to its end.",
         "history": "Show what became of builds, and why they ran.",
         "result": "Show what became of the build ID, and its artifacts.",

@@ -39,6 +39,10 @@ def _nothing() -> None:
     pass
 
 
+def _nothing_with(_link: object) -> None:
+    pass
+
+
 @frozen(kw_only=True)
 class Remote:
     """A server by its address. Every method is one connection; they raise Unreachable, Refused, or ProtocolError."""
@@ -47,6 +51,8 @@ class Remote:
     port: int
     connect_timeout: float = field(default=CONNECT_TIMEOUT)
     reply_timeout: float = field(default=REPLY_TIMEOUT)
+    on_link: "Callable[[Link], None]" = field(default=_nothing_with, eq=False)
+    """Told of each connection; another thread may abort it."""
 
     def __str__(self) -> str:
         return format_address(self.host, self.port)
@@ -94,7 +100,7 @@ class Remote:
             yield lambda request: list(link.ask(request, self.reply_timeout, _nothing))
 
     @contextlib.contextmanager
-    def _link(self, what: str) -> Iterator["_Link"]:
+    def _link(self, what: str) -> Iterator["Link"]:
         """Have a connection that speaks our own protocol. Raises TooOld."""
         with contextlib.closing(self._connect()) as link:
             link.send(Hello(role=Role.CLIENT, version=VERSION))
@@ -118,17 +124,19 @@ class Remote:
                 ) from error
             yield from link.ask(command, reply_timeout, on_wait)
 
-    def _connect(self) -> "_Link":
+    def _connect(self) -> "Link":
         try:
             sock = socket.create_connection((self.host, self.port), self.connect_timeout)
         except (OSError, UnicodeError) as error:
             raise Unreachable(f"can't reach the server at {self}: {reason_of(error)}") from error
         sock.settimeout(self.reply_timeout)
         tune(sock)
-        return _Link(sock, str(self))
+        link = Link(sock, str(self))
+        self.on_link(link)
+        return link
 
 
-class _Link:
+class Link:
     """A connected socket and the state of its exchange; says in its errors which server they are about."""
 
     def __init__(self, sock: socket.socket, name: str) -> None:
@@ -138,6 +146,11 @@ class _Link:
 
     def close(self) -> None:
         self._sock.close()
+
+    def abort(self) -> None:
+        """End the exchange, from any thread: who waits for more finds that the connection is lost."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def send(self, message: Message) -> None:
         with self._lost():

@@ -6,7 +6,8 @@ stand beside it under ``KEY_base64`` where they matter (console lines, scripts).
 info, one object:
     schedule           [{next (null: never), period, job, kind, platform | opam_package, script}], next run first
     queues             [{platform, jobs: [{job, kind, platform | opam_package}]}], the next job first
-    running            [{uuid, job, platform, started}], newest first
+    running            [{uuid, job, platform, started}], newest first; with elapsed_ms and expected_ms (null: not
+                       known) where the server speaks our own protocol
     dropped_platforms  [platform]
 
 observe, one object per line, told apart by ``type``:
@@ -19,6 +20,7 @@ A result:
     with the number and name of the signal on this system.
 """
 
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from builder.messages import InfoReply, Output
@@ -29,6 +31,7 @@ from builder.model import (
     Exited,
     Instant,
     Job,
+    Queue,
     Result,
     RunningBuild,
     ScheduleItem,
@@ -41,6 +44,7 @@ from builder.model import (
 )
 
 from . import words
+from .errors import Refused
 from .output import Column, JsonObject, Printer, json_bytes, json_text
 
 
@@ -73,6 +77,11 @@ RUNNING = (
 )
 """The table of running builds."""
 
+_EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=True))
+
+Expected = Mapping[UUID, int | None]
+"""The milliseconds that running builds are expected to take in all, by their uuids."""
+
 
 def seconds(moment: Instant) -> str:
     """Return a time without its fraction of a second."""
@@ -99,7 +108,31 @@ def running_rows(info: InfoReply, *, now: Instant) -> list[tuple[str, ...]]:
     ]
 
 
-def print_info(printer: Printer, info: InfoReply, *, now: Instant) -> None:
+def _progress(build: RunningBuild, expected: Expected, now: Instant) -> tuple[str, str]:
+    duration = expected.get(build.uuid)
+    return "" if duration is None else words.duration(duration), words.bar(now.ms - build.started.ms, duration)
+
+
+def print_queues(printer: Printer, info: InfoReply, *, platform: str | None, as_json: bool) -> None:
+    """Print the order of the queues, which is all that a server of the classic protocol tells."""
+    found = [queue for queue in info.queues if platform in (None, queue.platform)]
+    if platform is not None and not found:
+        raise Refused(f"unknown platform {printable(platform)}")
+    if as_json:
+        queues = [
+            {
+                "platform": json_text(queue.platform),
+                "queued": len(queue.jobs),
+                "jobs": [{"job": json_text(job.name)} for job in queue.jobs],
+            }
+            for queue in found
+        ]
+        printer.json({"queues": queues}, indent=2)
+    else:
+        printer.table("Queues", _QUEUES, _queue_rows(found), empty="no platforms")
+
+
+def print_info(printer: Printer, info: InfoReply, *, now: Instant, expected: Expected | None = None) -> None:
     """Print schedule, queues, running builds and dropped platforms."""
     schedule = [
         (
@@ -113,9 +146,24 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant) -> None:
     ]
     printer.table("Schedule", _SCHEDULE, schedule, empty="no jobs")
     printer.line("")
-    queues = [
+    printer.table("Queues", _QUEUES, _queue_rows(info.queues), empty="no platforms")
+    printer.line("")
+    rows = running_rows(info, now=now)
+    if expected is not None:
+        # in place of the start, which "for" tells: both are too wide for most terminals
+        more = [_progress(build, expected, now) for build in _newest_first(info)]
+        rows = [(row[0], *progress, *row[1:-1]) for row, progress in zip(rows, more, strict=True)]
+    columns = RUNNING if expected is None else (RUNNING[0], *_EXPECTED, *RUNNING[1:-1])
+    printer.table("Running", columns, rows, empty="nothing")
+    if info.dropped_platforms:
+        printer.line("")
+        printer.line(f"Dropped platforms: {', '.join(map(printable, info.dropped_platforms))}")
+
+
+def _queue_rows(queues: Iterable[Queue]) -> list[tuple[str, ...]]:
+    return [
         row
-        for queue in sorted(info.queues, key=lambda queue: queue.platform)
+        for queue in sorted(queues, key=lambda queue: queue.platform)
         for row in (
             [
                 (printable(queue.platform), str(position), printable(job.name), _what(job))
@@ -124,22 +172,16 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant) -> None:
             or [(printable(queue.platform), "", "(empty)", "")]
         )
     ]
-    printer.table("Queues", _QUEUES, queues, empty="no platforms")
-    printer.line("")
-    printer.table("Running", RUNNING, running_rows(info, now=now), empty="nothing")
-    if info.dropped_platforms:
-        printer.line("")
-        printer.line(f"Dropped platforms: {', '.join(map(printable, info.dropped_platforms))}")
 
 
-def print_output(printer: Printer, output: Output) -> None:
-    """Print a console line with the time since the build's start."""
-    printer.foreign_line(_prefix(output), output.line)
+def print_output(printer: Printer, output: Output, name: str = "") -> None:
+    """Print a console line with the time since the build's start, after a name that has gone through ``printable``."""
+    printer.foreign_line(name + _prefix(output), output.line)
 
 
-def print_result(printer: Printer, output: Output, result: Result) -> None:
+def print_result(printer: Printer, output: Output, result: Result, name: str = "") -> None:
     """Print the line that ends an observation."""
-    printer.line(_prefix(output) + words.result(result))
+    printer.line(name + _prefix(output) + words.result(result))
 
 
 def _prefix(output: Output) -> str:
@@ -175,7 +217,14 @@ def build_json(build: RunningBuild) -> JsonObject:
     }
 
 
-def info_json(info: InfoReply) -> JsonObject:
+def _running_json(build: RunningBuild, expected: Expected | None, now: Instant) -> JsonObject:
+    if expected is None:
+        return build_json(build)
+    times = {"elapsed_ms": max(0, now.ms - build.started.ms), "expected_ms": expected.get(build.uuid)}
+    return build_json(build) | times
+
+
+def info_json(info: InfoReply, *, now: Instant, expected: Expected | None = None) -> JsonObject:
     """Return an info reply."""
     return {
         "schedule": [_schedule_json(item) for item in sorted(info.schedule, key=next_run)],
@@ -183,7 +232,7 @@ def info_json(info: InfoReply) -> JsonObject:
             {"platform": json_text(queue.platform), "jobs": [job_json(job) for job in queue.jobs]}
             for queue in sorted(info.queues, key=lambda queue: queue.platform)
         ],
-        "running": [build_json(build) for build in _newest_first(info)],
+        "running": [_running_json(build, expected, now) for build in _newest_first(info)],
         "dropped_platforms": [json_text(platform) for platform in info.dropped_platforms],
     }
 

@@ -13,6 +13,9 @@ _SECOND, _MINUTE, _HOUR, _DAY = 1, 60, 3600, 86400
 _NS_PER_US, _NS_PER_MS, _NS_PER_S = 10**3, 10**6, 10**9
 _MAX_SIGNAL = 127  # 128 + signal must fit the eight bits of an exit status
 
+_BAR = 10
+"""Characters of a progress bar."""
+
 UUID_DIGITS = 32
 _HEX = re.compile(rf"[0-9a-f]{{1,{UUID_DIGITS}}}")
 
@@ -95,6 +98,15 @@ def duration(ms: int) -> str:
 def _two_units(seconds: int, large: int, large_name: str, small: int, small_name: str) -> str:
     rest = seconds % large // small
     return f"{seconds // large} {large_name}" + (f" {rest} {small_name}" if rest else "")
+
+
+def bar(elapsed: int, expected: int | None) -> str:
+    """Return how far a build is, as a bar and a percentage; empty where nothing is expected."""
+    if not expected:
+        return ""
+    part = min(elapsed / expected, 1.0)
+    full = int(part * _BAR)
+    return f"[{'#' * full}{'-' * (_BAR - full)}] {int(part * 100):3}%"
 
 
 def until(moment: Instant, now: Instant) -> str:

@@ -257,15 +257,17 @@ class UnexpectedEvent(Exception):
 class Attempt:
     """Where an attempt is. Times are in seconds of a clock that never goes back.
 
-    ``time_limit`` is how long a job may take, ``grace`` how long a worker may be away before its job is given to another.
-    ``wake_at`` is when TimeCame is to be handed in.
+    ``time_limit`` is how long a job may take, ``max_silent`` how long it may say nothing, ``grace`` how long a worker may be
+    away before its job is given to another. ``wake_at`` is when TimeCame is to be handed in.
     """
 
     time_limit: float
+    max_silent: float = math.inf
     grace: float = 0.0
     phase: Phase = Phase.TAKEN
     wake_at: float = math.inf
     _job_ends: float = math.inf
+    _silent_until: float = math.inf  # by then it has to say something
     _put_back: PutBack | None = None
     _acknowledges: bool = False
     _stops: bool = False
@@ -275,20 +277,31 @@ class Attempt:
         """True once its job is to go back to the queue, or can't any more."""
         return self._put_back is not None and self.phase in (Phase.RECORDING, Phase.RETURNING)
 
+    def tighten(self, time_limit: float, max_silent: float) -> None:
+        """Take the job's own limits where they are lower. They hold from the next Attached on."""
+        self.time_limit = min(self.time_limit, time_limit)
+        self.max_silent = min(self.max_silent, max_silent)
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether it has had all the time that it may take; a job that was only silent may still speak."""
+        return now >= self._job_ends or self.phase is not Phase.RUNNING
+
     def handle(self, event: Event, now: float) -> tuple[Action, ...]:
         """Return what is to be done. Raises UnexpectedEvent."""
         match self.phase, event:
             case (Phase.TAKEN, Attached()):
                 self._job_ends = now + self.time_limit
-                return self._to(Phase.RUNNING, BeginConsole(), SendJob(), wake_at=self._job_ends)
+                return self._run(now, BeginConsole(), SendJob())
             case (Phase.TAKEN, Detached(reason=reason, counted=counted)):
                 return self._return(reason, counted=counted)
 
             case (Phase.RUNNING, Lines(lines=lines, timestamp=timestamp)):
-                return (AppendLines(lines=lines, timestamp=timestamp),)
+                return self._run(now, AppendLines(lines=lines, timestamp=timestamp))
             case (Phase.RUNNING, ResultBegun(result=result, length=length)):
                 self._job_ends = math.inf  # the job has ended, and what comes now has all the time it needs
                 return self._to(Phase.RECEIVING, BeginRecord(result=result, length=length))
+            case (Phase.RUNNING, TimeCame()) if self._silent_until < self._job_ends:
+                return self._abort(silent_for(self.max_silent))
             case (Phase.RUNNING, TimeCame()):
                 return self._abort(TIMEOUT)
 
@@ -308,7 +321,7 @@ class Attempt:
                 self._put_back = PutBack(reason=reason, counted=counted)
                 return self._to(Phase.AWAY, wake_at=min(now + self.grace, self._job_ends))
             case (Phase.AWAY, Attached()):
-                return self._to(Phase.RUNNING, wake_at=self._job_ends)
+                return self._run(now)  # while it was away, nobody could hear the job
             case (Phase.AWAY, TimeCame()) if now >= self._job_ends:
                 return self._abort(TIMEOUT)
             case (Phase.AWAY, TimeCame()):
@@ -359,6 +372,10 @@ class Attempt:
         self.wake_at = wake_at
         return actions
 
+    def _run(self, now: float, *actions: Action) -> tuple[Action, ...]:
+        self._silent_until = now + self.max_silent
+        return self._to(Phase.RUNNING, *actions, wake_at=min(self._silent_until, self._job_ends))
+
     def _abort(self, result: Aborted, by: str | None = None) -> tuple[Action, ...]:
         self._put_back = None
         return self._to(Phase.RECORDING, RecordAborted(result=result, by=by))
@@ -380,3 +397,11 @@ class Attempt:
 def could_not_record(reason: str) -> Aborted:
     """Return what the history says of an attempt that failed by the server's own disk."""
     return Aborted(message=f"the server could not record it: {reason}")
+
+
+def silent_for(seconds: float) -> Aborted:
+    """Return what the history says of a job that has said nothing for so long."""
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds % unit == 0:
+            return Aborted(message=f"silent for {seconds / unit:g} {name}")
+    return Aborted(message=f"silent for {seconds:g} s")

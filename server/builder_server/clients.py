@@ -37,7 +37,7 @@ from builder_server.informer import Informer
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
-from builder_server.requests import Asked, Handlers, builds, logs, schedule, watching
+from builder_server.requests import Asked, Handlers, applying, builds, logs, schedule, watching
 from builder_server.shutdown import Shutdown
 from builder_server.store import Store, StoreError
 
@@ -50,7 +50,13 @@ MAX_FAILURE = 1000
 """Characters of a failure's text; it may repeat a name of any length that the client sent."""
 
 
-_HANDLERS: Handlers = {**schedule.HANDLERS, **builds.HANDLERS, **logs.HANDLERS, **watching.HANDLERS}
+_HANDLERS: Handlers = {
+    **schedule.HANDLERS,
+    **applying.HANDLERS,
+    **builds.HANDLERS,
+    **logs.HANDLERS,
+    **watching.HANDLERS,
+}
 
 
 @define(eq=False)

@@ -5,8 +5,10 @@ two meet in an ``Attachment``. A fault of the disk, of a peer or of ours is an e
 build is left out.
 """
 
+import contextlib
 import errno
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from uuid import UUID
@@ -60,6 +62,11 @@ logger = logging.getLogger(__name__)
 
 MAX_CONSOLE = 4 * GIB
 """Most bytes of a console on the disk: a job in a loop could otherwise fill it. Our worker's own limit is lower."""
+
+
+def _seconds(limit: int | None) -> float:
+    """Return a limit in milliseconds in seconds; endless is what has none."""
+    return math.inf if limit is None else limit / 1000
 
 
 @define(eq=False)
@@ -193,6 +200,8 @@ class Owner:
             taken = await self.recorder.store.take(platform, self.uuid, started, expand, worker=self.worker)
             self.build = taken.build
             self._may_be_taken = taken.build is not None
+            if taken.build:
+                self.attempt.tighten(_seconds(taken.build.time_limit), _seconds(taken.build.max_silent))
             return taken
 
         try:
@@ -226,6 +235,11 @@ class Owner:
             with trio.CancelScope(deadline=self.attempt.wake_at) as self._waiting:
                 while (event := await self._receive.receive()) is None:
                     pass  # whoever sent it knows now that all before it is dealt with
+                return event
+        elif not self.attempt.is_overdue(trio.current_time()):
+            with contextlib.suppress(trio.WouldBlock):  # what has waited for a slow disk breaks the silence
+                while (event := self._receive.receive_nowait()) is None:
+                    pass
                 return event
         return self._told.popleft() if self._told else TimeCame()
 

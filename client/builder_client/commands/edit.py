@@ -50,7 +50,7 @@ def command(
     if not values and not what:
         raise click.UsageError("Say what to change.", click.get_current_context())
 
-    def make(seen: JobShown) -> changes.Changed:
+    def make(seen: JobShown) -> changes.Made:
         return _job(seen.job, what), planning.options_of(name, values, seen.options)
 
     done = changes.change(options.remote(), name, make, what="job that can be edited: see 'reschedule'")

@@ -3,6 +3,7 @@
 import click
 
 from builder_client import clock, options, report
+from builder_client.looking import expected
 from builder_client.output import standard_output
 
 
@@ -21,12 +22,15 @@ def command(*, as_json: bool, color: str) -> None:
     \b
     JSON: {schedule: [{next, period, job, kind, platform | opam_package, script}],
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
-           running: [{uuid, job, platform, started}], dropped_platforms: [name]}
+           running: [{uuid, job, platform, started, elapsed_ms, expected_ms}], dropped_platforms: [name]}
+          elapsed_ms and expected_ms (null: not known) come from servers of our own protocol alone;
           next is null for never; kind is "script" or "orb-build"; times are in UTC
     """
     printer = standard_output(color)
-    reply = options.remote().info()
+    remote = options.remote()
+    reply = remote.info()
+    durations = expected(remote) if reply.running else None
     if as_json:
-        printer.json(report.info_json(reply), indent=2)
+        printer.json(report.info_json(reply, now=clock.now(), expected=durations), indent=2)
     else:
-        report.print_info(printer, reply, now=clock.now())
+        report.print_info(printer, reply, now=clock.now(), expected=durations)

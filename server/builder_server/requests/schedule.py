@@ -30,22 +30,32 @@ def _check_options(name: str, options: JobOptions) -> None:
             check_platform_name(reference.platform)
 
 
-async def plan(asked: Asked, request: PlanJob) -> None:
-    """Add a job."""
+def check_plan(request: PlanJob) -> None:
+    """Raise InvalidName or InvalidOptions unless such a job can be added."""
     check_job(request.job)
     _check_options(request.job.name, request.options)
-    await asked.store.plan(request.job, request.options, asked.now(), run_now=request.run_now)
 
 
-async def change(asked: Asked, request: ChangeJob) -> None:
-    """Change a job."""
+def check_change(request: ChangeJob) -> None:
+    """Raise CommandRefused, InvalidName or InvalidOptions unless a job can be changed so."""
     name = known(request.name, f"unknown job {request.name}")
     if request.job is not None:
         check_job(request.job)
         if request.job.name != name:
             raise CommandRefused(f"a job keeps its name: add {request.job.name} as a new one, and unschedule {name}")
     _check_options(name, request.options)
-    await asked.store.change(name, request.revision, request.options, request.job, asked.now())
+
+
+async def plan(asked: Asked, request: PlanJob) -> None:
+    """Add a job."""
+    check_plan(request)
+    await asked.store.plan(request.job, request.options, asked.now(), run_now=request.run_now)
+
+
+async def change(asked: Asked, request: ChangeJob) -> None:
+    """Change a job."""
+    check_change(request)
+    await asked.store.change(request.name, request.revision, request.options, request.job, asked.now())
 
 
 async def show(asked: Asked, request: ShowJob) -> None:

@@ -71,7 +71,14 @@ def take(
         script_job = queued if isinstance(queued, ScriptJob) else expand(queued) if expand else None
         if script_job is not None:
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
-            taken = Build(uuid=uuid, job=script_job, started=now, losses=row.losses)
+            taken = Build(
+                uuid=uuid,
+                job=script_job,
+                started=now,
+                losses=row.losses,
+                time_limit=row.time_limit,
+                max_silent=row.max_silent,
+            )
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
             why["check_of"] = row.check_of
             connection.execute(

@@ -13,7 +13,10 @@ from builder.planning import Cron, JobOptions, JobReference, Missed
 
 @frozen(kw_only=True)
 class Build:
-    """An attempt at a job, as the store keeps it. ``losses`` are those before this attempt."""
+    """An attempt at a job, as the store keeps it. ``losses`` are those before this attempt.
+
+    ``time_limit`` and ``max_silent`` are those of the job when it was taken, in milliseconds; they are not kept.
+    """
 
     uuid: UUID
     job: ScriptJob
@@ -23,6 +26,8 @@ class Build:
     finished: Instant | None = None
     result: Result | None = None
     ended_by: str | None = None
+    time_limit: int | None = None
+    max_silent: int | None = None
 
 
 @frozen(kw_only=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from builder.extension.applying import MAX_LISTED, Apply
 from builder.extension.watching import What
 from builder.history import Cause
 from builder.model import Instant, Job, Period, ScheduleItem, ScriptJob
@@ -106,6 +107,43 @@ def change(
         queues.enqueue_job(connection, woken, found.id, due=now, cause=Cause.AFTER, cause_of=options.after[0].name)
     if is_ready or (before.paused and not options.paused):
         woken.platforms |= _platforms(connection, new or to_job(found))
+
+
+def apply(connection: sa.Connection, woken: Woken, request: Apply, now: Instant) -> None:
+    """Remove, change and add jobs. Raises CommandRefused."""
+    for each in request.removed:
+        if _find(connection, each.name).revision != each.revision:
+            raise CommandRefused(f"{each.name} was changed meanwhile")
+        remove(connection, woken, each.name)
+    # first what is waited for no more: on the way there must be no cycle that does not stay
+    for changed in request.changed:
+        job_id = _find(connection, changed.name).id
+        kept = tuple(on for on in dependencies.all_of(connection, job_id) if on in changed.options.after)
+        dependencies.replace(connection, job_id, changed.name, kept)
+    for added in request.added:
+        add(connection, woken, added.job, added.options, now, run_now=added.run_now)
+    for changed in request.changed:
+        change(connection, woken, changed.name, changed.revision, changed.options, changed.job, now)
+
+
+_PAGE = sa.select(job).order_by(job.c.name).limit(MAX_LISTED)
+_NEXT_PAGE = _PAGE.where(job.c.name > sa.bindparam("after"))
+
+
+def page(connection: sa.Connection, after: str | None) -> tuple[PlannedJob, ...]:
+    """Return the next jobs by their names, without where they are queued."""
+    rows = connection.execute(_PAGE) if after is None else connection.execute(_NEXT_PAGE, {"after": after})
+    return tuple(
+        PlannedJob(
+            job=to_job(row),
+            options=to_options(row, dependencies.all_of(connection, row.id)),
+            revision=row.revision,
+            next_run=Instant(row.next_run),
+            queued_on=(),
+            awaited=(),
+        )
+        for row in rows
+    )
 
 
 def _rule_of(options: JobOptions) -> object:
@@ -223,7 +261,7 @@ def earliest(connection: sa.Connection) -> Instant | None:
 
 def _note_earlier(connection: sa.Connection, woken: Woken, next_run: Instant) -> None:
     first = earliest(connection)
-    woken.schedule = first is None or next_run < first
+    woken.schedule |= first is None or next_run < first
 
 
 def _set_next_runs(connection: sa.Connection, rows: Sequence[Any], now: Instant) -> dict[str, Instant]:

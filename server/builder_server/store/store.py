@@ -9,6 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from attrs import define, field
 
+from builder.extension.applying import Apply
 from builder.extension.builds import HistoryEntry, ShowHistory
 from builder.extension.watching import Look
 from builder.messages import InfoReply
@@ -87,6 +88,14 @@ class Store:
     async def show(self, name: str) -> PlannedJob:
         """Return a job of the schedule. Raises CommandRefused."""
         return await self.database.read(partial(schedule.show, name=name))
+
+    async def jobs(self, after: str | None) -> tuple[PlannedJob, ...]:
+        """Return the next jobs of the schedule by their names, without where they are queued."""
+        return await self.database.read(partial(schedule.page, after=after))
+
+    async def apply(self, request: Apply, now: Instant) -> None:
+        """Remove, change and add jobs. Raises CommandRefused."""
+        await self._wake(schedule.apply, request, now)
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""

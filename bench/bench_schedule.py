@@ -1,0 +1,92 @@
+"""100 000 jobs with cron rules: what it takes to add the first and the last one, and what a tick costs.
+
+python bench/bench_schedule.py [JOBS]
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import sqlalchemy as sa
+import trio
+
+from builder.extension.applying import Apply
+from builder.extension.schedule import PlanJob
+from builder.model import Instant, ScriptJob
+from builder.planning import Cron, JobOptions
+from builder_server.store import Store
+from builder_server.store.schema import job
+
+JOBS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+BATCH = 1000
+SAMPLES = 25
+NOW = Instant(1_795_194_796_000)
+MINUTE = 60_000
+
+
+def plan(number: int) -> PlanJob:
+    """Return a daily job; together they are spread over the minutes of the day."""
+    rule = f"{number % 60} {number // 60 % 24} * * *"
+    what = ScriptJob(name=f"job-{number}", platform="p1", script=b"#!/bin/sh\n")
+    return PlanJob(job=what, options=JobOptions(cron=Cron(rule=rule, zone="Europe/Copenhagen")), run_now=False)
+
+
+async def measure_adding(store: Store, first: int) -> float:
+    """Return the median of the seconds that it takes to add a job."""
+    took = []
+    for number in range(first, first + SAMPLES):
+        request = plan(number)
+        began = time.perf_counter()
+        await store.plan(request.job, request.options, NOW, run_now=False)
+        took.append(time.perf_counter() - began)
+    return statistics.median(took)
+
+
+def count_due(connection: sa.Connection, moment: Instant) -> int:
+    """Return how many jobs are due."""
+    return connection.scalar(sa.select(sa.func.count()).where(job.c.next_run <= moment.ms)) or 0
+
+
+async def measure_ticks(store: Store, start: Instant) -> tuple[float, float, float]:
+    """Return the medians of the seconds of a tick with nothing due, of one minute later, and of the jobs due in that."""
+    idle, busy, due = [], [], []
+    moment = start
+    for _ in range(SAMPLES):
+        moment = Instant(moment.ms + MINUTE)
+        before = await store.database.read(partial(count_due, moment=moment))
+        began = time.perf_counter()
+        await store.queue_due(moment)
+        busy.append(time.perf_counter() - began)
+        due.append(before)
+        began = time.perf_counter()
+        await store.queue_due(moment)
+        idle.append(time.perf_counter() - began)
+    return statistics.median(idle), statistics.median(busy), statistics.median(due)
+
+
+async def main() -> None:
+    """Print the medians."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(Path(folder) / "db")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.run)
+            first = await measure_adding(store, JOBS + SAMPLES)
+            began = time.perf_counter()
+            for number in range(0, JOBS, BATCH):
+                added = tuple(map(plan, range(number, min(number + BATCH, JOBS))))
+                await store.apply(Apply(removed=(), changed=(), added=added), NOW)
+            took = time.perf_counter() - began
+            last = await measure_adding(store, JOBS + 2 * SAMPLES)
+            print(f"adding a job: {first * 1000:.1f} ms the first, {last * 1000:.1f} ms with {JOBS} others")
+            print(f"adding jobs at once: {took / JOBS * 1000:.2f} ms each")
+            idle, busy, due = await measure_ticks(store, NOW)
+            print(f"a tick: {idle * 1000:.2f} ms with nothing due, {busy * 1000:.1f} ms with {due:.0f} due")
+            nursery.cancel_scope.cancel()
+        store.close()
+
+
+if __name__ == "__main__":
+    trio.run(main)

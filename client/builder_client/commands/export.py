@@ -1,0 +1,33 @@
+"""``export``: a server's schedule as a file."""
+
+from pathlib import Path
+
+import click
+
+from builder.errors import BuilderError
+from builder.model import printable
+from builder.reasons import reason_of
+from builder_client import applying, options, schedule_file
+from builder_client.output import standard_output
+
+
+@click.command("export")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@options.server_options
+def command(folder: Path) -> None:
+    """Write the schedule to the folder DIR, as apply reads it.
+
+    It is DIR/schedule.toml, with the scripts in DIR/scripts; files that are there are written over. So it can be kept in git.
+
+    \b
+    Example:
+      builder-client export farm && builder-client apply farm/schedule.toml --dry-run
+    """
+    with options.remote().requests(what=applying.WHAT) as ask:
+        shown = [applying.shown(ask, name) for name in applying.listed(ask)]
+    plans = [schedule_file.Planned(job=each.job, options=each.options) for each in shown]
+    try:
+        schedule_file.write(folder, plans)
+    except OSError as error:
+        raise BuilderError(f"can't write to {printable(str(folder))}: {reason_of(error)}") from error
+    standard_output().line(f"{len(plans)} jobs written to {printable(str(folder / schedule_file.NAME))}")

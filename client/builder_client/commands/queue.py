@@ -1,0 +1,74 @@
+"""``queue``: what waits, why, and until when."""
+
+import click
+
+from builder.model import printable
+from builder_client import clock, options, report
+from builder_client.errors import Refused, TooOld
+from builder_client.looking import look, queue_json, start, title, why
+from builder_client.output import Column, note, standard_output
+
+_COLUMNS = (
+    Column("#", rigid=True),
+    Column("JOB"),
+    Column("WAITS SINCE", rigid=True, spare=True),
+    Column("STARTS", rigid=True),
+    Column("WHY IT WAITS"),
+)
+
+
+@click.command("queue")
+@click.option("--platform", metavar="PLATFORM", shell_complete=options.completes("platforms"), help="Only that queue.")
+@options.json_option
+@options.color_option
+@options.server_options
+def command(*, platform: str | None, as_json: bool, color: str) -> None:
+    """Show what waits on each platform, why, and when it is likely to start.
+
+    Up to 1000 jobs of each queue are shown. Likely starts follow from how long the last five successful builds of each
+    job took; where nobody knows, nothing is said. A server of the classic protocol tells the order alone.
+
+    \b
+    Examples:
+      builder-client queue
+      builder-client queue --platform debian-12
+      builder-client queue --json | jq '.queues[] | select(.workers_waiting + .workers_busy == 0) | .platform'
+
+    \b
+    JSON: {queues: [{platform, workers_waiting, workers_busy, queued,
+             jobs: [{job, cause, why, ahead, due, not_before, likely_start, expected_ms}]}]}
+          why is "paused", "no-template", "not-before", "disk-full", "no-worker", "behind", "busy" or "next";
+          ahead are those that go before it; times are in UTC, and null where they are not known
+          of a server of the classic protocol: {queues: [{platform, queued, jobs: [{job}]}]}
+    """
+    printer = standard_output(color)
+    remote = options.remote()
+    try:
+        looked = look(remote, platform=platform)
+    except TooOld as error:
+        note(f"{error}: here is the order alone")
+        report.print_queues(printer, remote.info(), platform=platform, as_json=as_json)
+        return
+    if platform is not None and not looked.platforms:
+        raise Refused(f"unknown platform {printable(platform)}")
+    if as_json:
+        printer.json({"queues": [queue_json(each, looked) for each in looked.platforms]}, indent=2)
+        return
+    now = clock.now()
+    for index, each in enumerate(looked.platforms):
+        entries = [entry for entry in looked.queued if entry.platform == each.name]
+        rows = [
+            (
+                str(number),
+                printable(entry.job),
+                report.seconds(entry.due) if entry.due else "",
+                start(entry, now),
+                why(entry),
+            )
+            for number, entry in enumerate(entries, start=1)
+        ]
+        if index:
+            printer.line("")
+        printer.table(title(each, len(entries)), _COLUMNS, rows, empty="nothing waits")
+    if not looked.platforms:
+        printer.line("Queues: no platforms")

@@ -1,0 +1,107 @@
+"""How things stand on a server that speaks our own protocol: its pages joined, and what they mean to people and programs."""
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from builder.extension.watching import MAX_SHOWN, Look, Looked, PlatformState, QueuedState, Why
+from builder.model import Instant, printable
+
+from . import words
+from .errors import TooOld, Unreachable
+from .output import JsonObject, json_text
+
+if TYPE_CHECKING:
+    from .remote import Remote
+
+
+def look(remote: "Remote", *, entries: int = MAX_SHOWN, results: int = 0, platform: str | None = None) -> Looked:
+    """Return how things stand, all pages in one. Raises TooOld."""
+    pages = remote.request(Look(entries=entries, results=results, platform=platform), what="view of all that waits")
+    found = [page for page in pages if isinstance(page, Looked)]
+    return Looked(
+        now=found[0].now,
+        is_full=found[0].is_full,
+        scheduled=found[0].scheduled,
+        platforms=tuple(each for page in found for each in page.platforms),
+        running=tuple(each for page in found for each in page.running),
+        queued=tuple(each for page in found for each in page.queued),
+        results=tuple(each for page in found for each in page.results),
+    )
+
+
+def expected(remote: "Remote") -> dict[UUID, int | None] | None:
+    """Return the milliseconds that each running build is expected to take; None of a server that tells none.
+
+    Whoever asks does not need it, and is told no error.
+    """
+    try:
+        return {build.uuid: build.expected for build in look(remote, entries=0).running}
+    except (TooOld, Unreachable):
+        return None
+
+
+def why(entry: QueuedState) -> str:
+    """Return why an entry waits."""
+    match entry.why:
+        case Why.PAUSED:
+            return "its job is paused"
+        case Why.NO_TEMPLATE:
+            return "no template for this platform"
+        case Why.NOT_BEFORE:
+            assert entry.not_before, "that is why"
+            return f"not before {entry.not_before.isoformat()}"
+        case Why.DISK_FULL:
+            return "the server's disk is full"
+        case Why.NO_WORKER:
+            return "no worker of this platform"
+        case Why.BEHIND:
+            return f"behind {words.count(entry.ahead, 'other')}"
+        case Why.BUSY:
+            return "all workers are busy"
+        case Why.NEXT:
+            return "a worker takes it now"
+
+
+def start(entry: QueuedState, now: Instant) -> str:
+    """Return when an entry is likely to start."""
+    if entry.start is None:
+        return ""
+    return f"in {words.duration(entry.start.ms - now.ms)}" if entry.start.ms > now.ms else "now"
+
+
+def entry_json(entry: QueuedState) -> JsonObject:
+    """Return an entry of a queue."""
+    return {
+        "job": json_text(entry.job),
+        "cause": entry.cause.value,
+        "why": entry.why.value,
+        "ahead": entry.ahead,
+        "due": entry.due and entry.due.isoformat(),
+        "not_before": entry.not_before and entry.not_before.isoformat(),
+        "likely_start": entry.start and entry.start.isoformat(),
+        "expected_ms": entry.expected,
+    }
+
+
+def queue_json(platform: PlatformState, looked: Looked) -> JsonObject:
+    """Return the queue of a platform."""
+    return {
+        "platform": json_text(platform.name),
+        "workers_waiting": platform.waiting,
+        "workers_busy": platform.busy,
+        "queued": platform.queued,
+        "jobs": [entry_json(entry) for entry in looked.queued if entry.platform == platform.name],
+    }
+
+
+def workers(platform: PlatformState) -> str:
+    """Return what the workers of a platform do."""
+    if not platform.waiting and not platform.busy:
+        return "no workers"
+    return f"{words.count(platform.waiting + platform.busy, 'worker')}, {platform.busy} busy"
+
+
+def title(platform: PlatformState, shown: int) -> str:
+    """Return the heading of a platform's queue."""
+    more = f", {platform.queued - shown} more" if platform.queued > shown else ""
+    return f"{printable(platform.name)} ({workers(platform)}{more})"

@@ -1,0 +1,148 @@
+"""The file that holds a whole schedule: jobs by their names, with the keys of ``jobs``, and scripts beside it."""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from attrs import frozen
+
+from builder.errors import BuilderError, InvalidName
+from builder.model import Job, OrbBuildJob, ScriptJob, check_name, printable, raw
+from builder.planning import JobOptions
+
+from . import jobs
+from .scripts import ScriptEmpty, ScriptTooLarge, read_script
+
+NAME = "schedule.toml"
+
+MAX_SIZE = 64 * 2**20
+"""Bytes of the largest file."""
+
+_WHAT = ("platform", "script", "opam-package")
+_KEYS = (*_WHAT, *jobs.KEYS)
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,99}")
+
+
+class InvalidSchedule(BuilderError, ValueError):
+    """A schedule file that can't be applied; the text names the file, the job, the key, and what to write."""
+
+    exit_code: ClassVar[int] = 2
+
+
+@frozen(kw_only=True)
+class Planned:
+    """A job and how it is run."""
+
+    job: Job
+    options: JobOptions
+
+
+def read(path: Path) -> dict[str, Planned]:
+    """Return the jobs of a file by their names. Raises InvalidSchedule."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SIZE + 1)
+        if len(data) > MAX_SIZE:
+            raise InvalidSchedule(f"{path}: it is larger than {MAX_SIZE >> 20} MiB: is it a schedule?")
+        values = tomllib.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise InvalidSchedule(f"can't read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidSchedule(str(error) if isinstance(error, InvalidSchedule) else f"{path}: {error}") from error
+    tables = values.pop("jobs", {})
+    if values or not isinstance(tables, dict):
+        what = printable(next(iter(values), "jobs"))
+        raise InvalidSchedule(f"{path}: {what}: write [jobs.NAME] and the keys of a job below it, and nothing else")
+    found = {}
+    for name, table in tables.items():
+        try:
+            found[name] = _planned(name, table, path.parent)
+        except (ValueError, ScriptTooLarge, ScriptEmpty) as error:
+            raise InvalidSchedule(f"{path}: job {printable(name)}: {error}") from error
+    return found
+
+
+def _planned(name: str, table: object, folder: Path) -> Planned:
+    check_name(name, what="job name")
+    if not isinstance(table, dict):
+        raise InvalidSchedule("write a table, [jobs.NAME]")
+    if unknown := [key for key in table if key not in _KEYS]:
+        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: write one of {', '.join(_KEYS)}")
+    what = {key: table[key] for key in _WHAT if key in table}
+    if wrong := [key for key, value in what.items() if not isinstance(value, str)]:
+        raise InvalidSchedule(f"{wrong[0]}: write text")
+    options = jobs.options_with({key: table[key] for key in jobs.KEYS if key in table}, JobOptions(), name)
+    if what.keys() == {"opam-package"}:
+        return Planned(job=OrbBuildJob(name=name, opam_package=what["opam-package"]), options=options)
+    if what.keys() != {"platform", "script"}:
+        raise InvalidSchedule("write platform and script, or opam-package alone")
+    check_name(what["platform"], what="platform name")
+    return Planned(
+        job=ScriptJob(name=name, platform=what["platform"], script=_script(folder, what["script"])), options=options
+    )
+
+
+def _script(folder: Path, path: str) -> bytes:
+    try:
+        with (folder / path).open("rb") as file:
+            return read_script(file)
+    except (OSError, ValueError) as error:
+        raise InvalidSchedule(f"script: can't read {printable(path)}: {getattr(error, 'strerror', error)}") from error
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, plans: list[Planned]) -> None:
+    """Write a schedule file and its scripts into a folder. Raises OSError, and InvalidName for a name that is no text."""
+    scripts = folder / "scripts"
+    scripts.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for plan in plans:
+        table: dict[str, jobs.Value | None] = jobs.said(plan.job, plan.options)
+        if isinstance(plan.job, ScriptJob):
+            name = script_name(plan.job.name)
+            (scripts / name).write_bytes(plan.job.script)
+            table["script"] = f"scripts/{name}"
+        lines = [f"[jobs.{_key(plan.job.name)}]", *entries(table)]
+        parts.append("\n".join(lines) + "\n")
+    (folder / NAME).write_text("\n".join(parts), "utf-8")
+
+
+def script_name(job: str) -> str:
+    """Return how the file of a job's script is called: as the job, where that is a plain name, or with a digest."""
+    if _FILE_NAME.fullmatch(job) and job == job.lower():  # there are disks on which A is a
+        return f"{job}.sh"
+    plain = re.sub(r"[^A-Za-z0-9._+-]", "_", job)[:60].lstrip(".")
+    return f"{plain}~{hashlib.sha256(raw(job)).hexdigest()[:16]}.sh"
+
+
+def entries(table: Mapping[str, jobs.Value | None]) -> list[str]:
+    """Return the lines of a job's keys, but for those that have their defaults."""
+    return [
+        f"{key} = {_toml(value)}"
+        for key, value in table.items()
+        if value is not None and value != jobs.DEFAULTS.get(key)
+    ]
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _toml(name)
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case str():
+            if any("\ud800" <= char <= "\udfff" for char in value):
+                raise InvalidName(f"{printable(value)} is not UTF-8: no schedule file can hold it")
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # else JSON's strings are TOML's
+        case list():
+            return f"[{', '.join(map(_toml, value))}]"
+        case dict():
+            return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value)

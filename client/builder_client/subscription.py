@@ -1,0 +1,63 @@
+"""A server's changes as they come, through breaks of the connection."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from builder.extension.watching import Changed, LookAgain, Watch
+from builder.model import printable
+
+from .errors import TooOld, Unreachable
+from .output import JsonObject, Printer, json_text, note
+
+if TYPE_CHECKING:
+    from .remote import Remote
+
+RETRY = 1.0
+"""Seconds before a server that has gone is tried again."""
+
+
+def _nothing() -> None:
+    pass
+
+
+def changes(
+    remote: "Remote", *, on_break: Callable[[str], None], on_wait: Callable[[], None] = _nothing
+) -> Iterator[Changed | LookAgain]:
+    """Yield changes for ever. ``on_break`` is told why there are none for a while.
+
+    Raises Unreachable where not even the first connection is made, and TooOld.
+    """
+    since: int | None = None
+    has_begun = False
+    while True:
+        try:
+            for message in remote.stream(Watch(since=since), what="watching", on_wait=on_wait, is_endless=True):
+                if isinstance(message, Changed | LookAgain):
+                    has_begun = True
+                    since = message.point
+                    yield message
+        except (Unreachable, TooOld) as error:  # one that is stopping closes at once
+            if not has_begun:
+                raise
+            on_break(f"{error}; trying again")
+        time.sleep(RETRY)
+
+
+def change_json(change: Changed | LookAgain) -> JsonObject:
+    """Return a change as ``watch --json`` prints it."""
+    if isinstance(change, LookAgain):
+        return {"type": "look-again"}
+    return {
+        "type": change.what.value,
+        "job": None if change.job is None else json_text(change.job),
+        "platform": None if change.platform is None else json_text(change.platform),
+        "uuid": change.uuid and str(change.uuid),
+        "outcome": change.outcome and change.outcome.value,
+    }
+
+
+def print_changes(remote: "Remote", printer: Printer) -> None:
+    """Print all changes, an object a line."""
+    for change in changes(remote, on_break=lambda why: note(printable(why)), on_wait=printer.flush):
+        printer.json(change_json(change))

@@ -1,0 +1,219 @@
+"""builder-client, watching: queue, info with progress, watch as changes and as a live view on a real terminal."""
+
+import json
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from client_harness import EMPTY, assert_one_line, run_client
+from client_harness import Server as OldServer
+from farm import Server, environment, start_server
+from screens import Terminal, on_terminal
+from scripted import do, schedule, take_job
+
+from builder.messages import Execute, Success
+from builder.model import Exited
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with start_server(tmp_path) as running_server:
+        yield running_server
+
+
+async def run(server: Server, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    return await trio.to_thread.run_sync(partial(run_client, "-r", server.remote, *arguments))
+
+
+async def see(terminal: Terminal, *parts: str) -> str:
+    """Wait until the screen shows all of these."""
+    return await trio.to_thread.run_sync(lambda: terminal.wait_for(lambda text: all(part in text for part in parts)))
+
+
+async def with_history(server: Server) -> None:
+    """Have job a succeed once, and queue it again and two more."""
+    await do(server, schedule("a"))
+    async with take_job(server) as taken:
+        await taken.finish()
+    await do(server, schedule("b", "p2"), Execute(name="a"))
+
+
+async def test_queue_says_why(server: Server) -> None:
+    await with_history(server)
+    done = await run(server, "queue")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert lines[0] == "p1 (no workers)"
+    assert "no worker of this platform" in lines[2]
+    found = json.loads((await run(server, "queue", "--json", "--platform", "p1")).stdout)
+    (queue,) = found["queues"]
+    (entry,) = queue.pop("jobs")
+    assert queue == {"platform": "p1", "workers_waiting": 0, "workers_busy": 0, "queued": 1}
+    assert (entry["job"], entry["why"], entry["cause"], entry["likely_start"]) == ("a", "no-worker", "executed", None)
+    unknown = await run(server, "queue", "--platform", "px")
+    assert unknown.returncode == 3
+    assert_one_line(unknown.stderr)
+
+
+def test_queue_of_an_old_server_is_the_order() -> None:
+    def answer(_command: object) -> list[object]:
+        return [EMPTY, Success()]
+
+    with OldServer(answer) as old:  # type: ignore[arg-type]
+        done = old.run("queue")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"Queues: no platforms\n"
+    assert b"speaks only the classic protocol" in done.stderr
+
+
+async def test_info_shows_progress(server: Server) -> None:
+    await with_history(server)
+    async with take_job(server):
+        text = (await run(server, "info")).stdout.decode()
+        assert "EXPECTED" in text
+        (build,) = json.loads((await run(server, "info", "--json")).stdout)["running"]
+        assert build["expected_ms"] is not None
+        assert build["elapsed_ms"] >= 0
+
+
+async def test_changes_as_json(server: Server) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "builder_client", "-r", server.remote, "watch", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    with process:
+        assert process.stdout
+
+        def line() -> dict[str, object]:
+            assert process.stdout
+            found: dict[str, object] = json.loads(process.stdout.readline())
+            return found
+
+        try:
+            assert await trio.to_thread.run_sync(line) == {"type": "look-again"}
+            await do(server, schedule("a"))
+            assert [(await trio.to_thread.run_sync(line))["type"] for _ in range(3)] == [
+                "scheduled", "scheduled", "queued",
+            ]  # fmt: skip
+            async with take_job(server) as taken:
+                await taken.finish()
+            found = [await trio.to_thread.run_sync(line) for _ in range(3)]
+            assert found[2] == {
+                "type": "finished", "job": "a", "platform": "p1", "uuid": str(taken.uuid), "outcome": "succeeded",
+            }  # fmt: skip
+        finally:
+            process.kill()
+
+
+async def test_watch_without_a_terminal(server: Server) -> None:
+    done = await run(server, "watch")
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+
+
+# --- the live view -------------------------------------------------------------------------------------------------
+
+
+async def test_the_live_view(server: Server) -> None:
+    await with_history(server)
+    with on_terminal("-r", server.remote, "watch") as terminal:
+        before = terminal.modes
+        await see(terminal, "Queues", "no worker of this platform", "succeeded")
+        async with take_job(server) as first:
+            await first.say(b"hello \x1b]0;evil\x07", b"second line")
+            await see(terminal, ">  a", "second line", "hello")
+            assert b"evil\x07" not in terminal.raw
+            async with take_job(server, "p2") as second:
+                await second.say(b"of the other")
+                await see(terminal, "a", "b", "2 running")
+                terminal.type(b"k")
+                await see(terminal, ">  b", "of the other")
+                terminal.type(b"\x1b[B")
+                await see(terminal, ">  a", "second line")
+                terminal.resize((70, 20))
+                terminal.process.send_signal(signal.SIGWINCH)
+                await see(terminal, "2 running", "q quits")
+                await first.finish()
+                await second.finish()
+        await see(terminal, "0 running")
+        terminal.type(b"q")
+        assert await trio.to_thread.run_sync(terminal.wait) == 0
+        assert terminal.modes == before
+        assert b"\x1b[?1049l" in terminal.raw
+        assert b"\x1b[?25h" in terminal.raw
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
+async def test_signals_restore_the_terminal(server: Server, number: signal.Signals, status: int) -> None:
+    with on_terminal("-r", server.remote, "watch") as terminal:
+        await see(terminal, "q quits")
+        assert not terminal.modes & termios.ECHO
+        terminal.process.send_signal(number)
+        assert await trio.to_thread.run_sync(terminal.wait) == status
+        assert terminal.modes & termios.ECHO
+        terminal.read(0.1)
+        assert b"\x1b[?1049l" in terminal.raw
+
+
+async def test_a_server_that_starts_again(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server:
+        port = server.port
+        with on_terminal("-r", server.remote, "watch") as terminal:
+            await see(terminal, "0 jobs")
+            await trio.to_thread.run_sync(server.terminate)
+            await see(terminal, "trying again")
+            async with start_server(tmp_path, f"--port={port}") as again:
+                await do(again, schedule("a"))
+                await see(terminal, "1 job", "no worker")
+                assert "trying again" not in terminal.text
+                terminal.type(b"q")
+                assert await trio.to_thread.run_sync(terminal.wait) == 0
+
+
+async def test_an_unreachable_server_is_told_in_one_line(server: Server) -> None:
+    await trio.to_thread.run_sync(server.terminate)
+    with on_terminal("-r", server.remote, "watch") as terminal:
+        assert await trio.to_thread.run_sync(terminal.wait) == 5
+        assert terminal.modes & termios.ECHO
+        terminal.wait_for(lambda text: "can't reach the server" in text)
+
+
+# --- several consoles ----------------------------------------------------------------------------------------------
+
+
+async def test_several_builds_are_observed_at_once(server: Server) -> None:
+    await do(server, schedule("a"), schedule("longer", "p2"))
+    async with take_job(server) as first, take_job(server, "p2") as second:
+        arguments = ("observe", str(first.uuid), second.uuid.hex[:12], "--exit-status")
+        with subprocess.Popen(
+            [sys.executable, "-m", "builder_client", "-r", server.remote, *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+        ) as process:  # fmt: skip
+            assert process.stdout
+            await first.say(b"one")
+            lines = [await trio.to_thread.run_sync(process.stdout.readline)]
+            await second.say(b"two")
+            await first.finish(Exited(code=7))
+            await second.say(b"three")
+            await second.finish()
+            rest, _ = await trio.to_thread.run_sync(process.communicate)
+    assert process.returncode == 7
+    texts = [line.decode() for line in [*lines, *rest.splitlines()]]
+    assert sorted(line.partition(" | ")[0] for line in texts) == ["a@p1     "] * 2 + ["longer@p2"] * 3
+    assert [line.split()[-1] for line in texts if line.startswith("longer")] == ["two", "three", "0"]
+
+
+async def test_one_of_several_that_is_unknown(server: Server) -> None:
+    await do(server, schedule("a"))
+    async with take_job(server) as taken:
+        await taken.finish()
+    done = await run(server, "observe", str(taken.uuid), "00000000-0000-0000-0000-000000000001")
+    assert done.returncode == 3
+    assert b"exited 0" in done.stdout
+    assert done.stderr == b"00000000: uuid not found\n"
