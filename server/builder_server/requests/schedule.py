@@ -7,6 +7,7 @@ import trio
 from builder.extension.schedule import ChangeJob, CheckJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.model import Instant, Job, ScriptJob
 from builder.planning import JobOptions
+from builder_server.errors import CommandRefused
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.requests import Asked, Handlers
 from builder_server.store import PlannedJob
