@@ -16,7 +16,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 from stores import LOST, NOW, opened, script, take, uuid
 
+from builder.extension.applying import Apply
 from builder.extension.builds import HistoryPlace, ShowHistory
+from builder.extension.schedule import ChangeJob
 from builder.extension.watching import Look
 from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
 from builder.planning import Cron, JobOptions, JobReference
@@ -148,6 +150,9 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("change", ("b", 1, evolve(AFTER_A, after=(), cron=Cron(rule="@daily")), script("b"), NOW), {}),
         ("change", ("b", 2, AFTER_A, None, NOW), {}),
         ("show", ("b",), {}),
+        ("jobs", (None,), {}),
+        ("jobs", ("b",), {}),
+        ("apply", (Apply(removed=(), changed=(ChangeJob(name="b", revision=3, options=AFTER_A),), added=()), NOW), {}),
         ("execute", ("orb", None, NOW, "client"), {}),
         ("execute", ("a", "p1", NOW, "client"), {}),
         ("reschedule", ("a", NOW, Period.WEEKLY), {}),
