@@ -1,19 +1,22 @@
 """builder-server: what became of builds, who ended them, and what is kept of their artifacts."""
 
 import hashlib
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
-from farm import LocalServer, eventually, run_server, running_worker
+from farm import DEADLINE, LocalServer, eventually, run_server, running_worker
 from scripted import OURS, ScriptedPeer, build, connect, do, queues, running, schedule, take_job
 
 from builder.extension.builds import BuildCancelled, CancelBuilds, Dequeue, Dequeued
 from builder.messages import Failure, Success
 from builder.model import Aborted, Artifact, Exited
 from builder_server import results
+from builder_server.store import artifacts
 
 
 @pytest.fixture
@@ -142,6 +145,28 @@ async def test_artifacts_are_hashed_as_they_come(
         (3, 300_001, main_hash(FILES)),
         (0, 0, hashlib.sha256().hexdigest()),
     ]
+
+
+async def test_others_write_while_many_artifacts_are_looked_through(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    conclude = artifacts.conclude
+
+    def wait_and_conclude(*arguments: Any, **options: Any) -> artifacts.Conclusion:
+        begun.set()
+        may_end.wait(DEADLINE)
+        return conclude(*arguments, **options)
+
+    monkeypatch.setattr(artifacts, "conclude", wait_and_conclude)
+    await do(server, schedule("a"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(build, server)
+        await eventually(begun.is_set)
+        await do(server, schedule("b"))
+        assert server.query("select state from build") == [("running",)]
+        may_end.set()
+    assert server.query("select state, artifacts from build") == [("finished", 0)]
 
 
 async def test_nothing_is_kept_of_the_artifacts_of_a_lost_build(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import sqlalchemy as sa
+from attrs import frozen
 
 from builder.model import raw, text
 from builder_server.store.records import StoredArtifact
@@ -26,7 +27,8 @@ _DIFFERENT = (
     .limit(1)
 )
 _FORGET = sa.delete(artifact).where(_OF)
-_CONCLUDE = sa.update(build).where(build.c.uuid == sa.bindparam("of"))
+_COMPARED_WITH = sa.select(build.c.check_of).where(build.c.uuid == sa.bindparam("of"))
+_NOTE = sa.update(build).where(build.c.uuid == sa.bindparam("of"))
 
 
 def add(connection: sa.Connection, uuid: UUID, found: Sequence[StoredArtifact]) -> None:
@@ -35,19 +37,37 @@ def add(connection: sa.Connection, uuid: UUID, found: Sequence[StoredArtifact]) 
     connection.execute(sa.insert(artifact), values)
 
 
-def conclude(connection: sa.Connection, uuid: UUID) -> None:
-    """Note with a build how many artifacts it has, their bytes, and one hash over the paths and hashes of all.
+@frozen(kw_only=True)
+class Conclusion:
+    """How many artifacts a build has, their bytes, and one hash over the paths and hashes of all.
 
-    It is SHA-256 over, for each artifact in the order of their paths, its path, a NUL and its hash.
+    It is SHA-256 over, for each artifact in the order of their paths, its path, a NUL and its hash. ``differing`` is the first
+    path at which they differ from those of the build that it is compared with; None: none, or it is compared with none.
     """
+
+    count: int
+    size: int
+    main_hash: str
+    differing: str | None
+
+
+def conclude(connection: sa.Connection, uuid: UUID) -> Conclusion:
+    """Look through all artifacts of a build, which may take seconds: it reads alone, so that others can write."""
     count = size = 0
     main = hashlib.sha256()
     for row in connection.execution_options(yield_per=10_000).execute(_IN_ORDER, {"of": str(uuid)}):
         count += 1
         size += row.size
         main.update(row.path + b"\0" + row.sha256)
-    values = {"artifacts": count, "artifact_bytes": size, "main_hash": main.hexdigest()}
-    connection.execute(_CONCLUDE.values(values), {"of": str(uuid)})
+    first = connection.scalar(_COMPARED_WITH, {"of": str(uuid)})
+    differing = first_difference(connection, UUID(first), uuid) if first else None
+    return Conclusion(count=count, size=size, main_hash=main.hexdigest(), differing=differing)
+
+
+def note(connection: sa.Connection, uuid: UUID, concluded: Conclusion) -> None:
+    """Note with a build what its artifacts are."""
+    values = {"artifacts": concluded.count, "artifact_bytes": concluded.size, "main_hash": concluded.main_hash}
+    connection.execute(_NOTE.values(values), {"of": str(uuid)})
 
 
 def forget(connection: sa.Connection, uuid: UUID) -> None:

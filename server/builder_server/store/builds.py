@@ -112,6 +112,7 @@ def finish(
     now: Instant,
     result: Result,
     *,
+    concluded: artifacts.Conclusion,
     upload: bool,
     is_lost: bool,
     ended_by: str | None,
@@ -127,9 +128,9 @@ def finish(
     )
     if ended is None:
         return False
-    artifacts.conclude(connection, uuid)
+    artifacts.note(connection, uuid, concluded)
     if ended.check_of is not None:
-        _check(connection, woken, uuid, ended, outcome, now)
+        _check(connection, woken, uuid, ended, outcome, now, concluded.differing)
     if outcome is Outcome.SUCCEEDED and not ended.check_of:  # the run before has woken them
         _queue_dependants(connection, woken, ended, now)
     elif outcome is Outcome.FAILED:
@@ -137,7 +138,15 @@ def finish(
     return True
 
 
-def _check(connection: sa.Connection, woken: Woken, uuid: UUID, ended: Any, outcome: Outcome, now: Instant) -> None:
+def _check(
+    connection: sa.Connection,
+    woken: Woken,
+    uuid: UUID,
+    ended: Any,
+    outcome: Outcome,
+    now: Instant,
+    differing: str | None,
+) -> None:
     """Queue the second run of a check, or compare it with the first. A run that did not succeed ends the check."""
     if outcome is not Outcome.SUCCEEDED:
         return
@@ -151,7 +160,6 @@ def _check(connection: sa.Connection, woken: Woken, uuid: UUID, ended: Any, outc
             )  # fmt: skip
             woken.platforms.add(ended.platform)
         return
-    differing = artifacts.first_difference(connection, UUID(ended.check_of), uuid)
     verdict = REPRODUCIBLE if differing is None else f"{DIFFERS}{differing}"
     connection.execute(_JUDGE, [{"judged": each, "said": verdict} for each in (ended.check_of, str(uuid))])
 

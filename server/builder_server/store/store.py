@@ -157,7 +157,11 @@ class Store:
 
         ``is_lost``: the result is not the job's, but what the farm has to say of it. ``ended_by`` is who wanted its end.
         """
-        return await self._wake(builds.finish, uuid, now, result, upload=upload, is_lost=is_lost, ended_by=ended_by)
+        concluded = await self.database.read(partial(artifacts.conclude, uuid=uuid))
+        return await self._wake(
+            builds.finish, uuid, now, result,
+            concluded=concluded, upload=upload, is_lost=is_lost, ended_by=ended_by,
+        )  # fmt: skip
 
     async def add_artifacts(self, uuid: UUID, found: Sequence[StoredArtifact]) -> None:
         """Keep some more artifacts of a running build; once it is finished they are all."""
