@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 import trio
 from farm import DEADLINE, LocalServer, Reachable, eventually, eventually_async, log_lines, run_server, start_server
-from scripted import CLIENT, ScriptedPeer, Taken, connect, do, info, queues, schedule, take_job
+from scripted import CLIENT, OURS, ScriptedPeer, Taken, build, connect, do, info, queues, schedule, take_job
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from builder import codec
 from builder.errors import ConnectionEnded
+from builder.extension import Request
+from builder.extension.applying import JobsListed, ListJobs
+from builder.extension.builds import FetchArtifacts
+from builder.extension.logs import ReadConsole
+from builder.extension.schedule import ShowJob
 from builder.framing import frame
 from builder.messages import KIB, MAX_SCRIPT, MIB, Info, JobFinished, Output, Schedule
 from builder.model import Artifact, Exited
@@ -272,6 +277,39 @@ async def ask_info(server: Reachable, guests: AsyncExitStack) -> None:
     await peer.send(Info())
 
 
+async def ask_ours(server: Reachable, guests: AsyncExitStack, request: Request) -> None:
+    """The same for a request of our own protocol."""
+    peer = await guests.enter_async_context(connect(server, OURS))
+    await peer.send(request)
+
+
+@pytest.mark.long
+async def test_whoever_reads_of_a_build_does_not_hold_its_script(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server, AsyncExitStack() as guests:
+        await do(server, large("a", MAX_SCRIPT))
+        uuid, _ = await build(
+            server, lines=[bytes(4 * MIB)] * 2, artifacts=[Artifact(path="a", content=bytes(8 * MIB))]
+        )
+        before = server.memory("VmHWM")
+        for _ in range(50):
+            await ask_ours(server, guests, FetchArtifacts(uuid=uuid))
+            await ask_ours(server, guests, ReadConsole(uuid=uuid, follow=False))
+        await info(server)
+        # the scripts were 400 MiB
+        assert server.memory("VmHWM") < before + 100 * MIB
+
+
+@pytest.mark.long
+async def test_a_page_of_jobs_is_made_without_holding_their_scripts(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server, connect(server, OURS) as client:
+        await do(server, *(large(f"job{number}", MAX_SCRIPT) for number in range(30)))
+        before = server.memory("VmHWM")
+        page, _ = await client.request(ListJobs())
+        assert isinstance(page, JobsListed)
+        assert len(page.jobs) == 30
+        assert server.memory("VmHWM") < before + 60 * MIB  # the scripts are 120
+
+
 @pytest.mark.long
 async def test_replies_that_nobody_reads_take_bounded_memory(tmp_path: Path) -> None:
     async with start_server(tmp_path) as server, AsyncExitStack() as guests:
@@ -285,14 +323,15 @@ async def test_replies_that_nobody_reads_take_bounded_memory(tmp_path: Path) -> 
         assert server.memory("VmHWM") < before + 2 * memory.TOTAL
 
 
+@pytest.mark.parametrize("is_ours", [False, True])
 async def test_a_reply_that_is_not_read_makes_room_for_another(
-    server: LocalServer, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+    server: LocalServer, mock_clock: MockClock, caplog: pytest.LogCaptureFixture, *, is_ours: bool
 ) -> None:
     await do(server, large("a", 4 * MIB))
     mock_clock.rate = 0  # however long the machine takes, nobody is slow until it jumps
     async with AsyncExitStack() as guests, trio.open_nursery() as nursery:
         for _ in range(3):
-            await ask_info(server, guests)
+            await (ask_ours(server, guests, ShowJob(name="a")) if is_ours else ask_info(server, guests))
         await wait_all_tasks_blocked(0.2)
         assert "too slow" not in caplog.text
         nursery.start_soon(info, server)

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import trio
 from attrs import define, field, frozen
 
-from builder.model import Aborted
+from builder.model import Aborted, Instant
 from builder.runtime.changes import Change
 from builder.runtime.nurseries import plain_nursery
 from builder_server import console
@@ -30,9 +30,10 @@ LAST_TIMEOUT = 1.0
 
 @frozen(kw_only=True)
 class Observed:
-    """An attempt as observers find it; ``live`` is its console while lines come."""
+    """An attempt as observers find it; ``live`` is its console while lines come. Its script is left out: observers are many."""
 
-    build: Build
+    uuid: UUID
+    started: Instant
     console: Path
     live: ConsoleWriter | None
 
@@ -133,4 +134,4 @@ class Attempts:
 
     def _observed(self, build: Build, live: ConsoleWriter | None = None) -> Observed:
         path = build_dir(self.recorder.data_dir, build) / console.FILE_NAME
-        return Observed(build=build, console=path, live=live)
+        return Observed(uuid=build.uuid, started=build.started, console=path, live=live)

@@ -145,16 +145,15 @@ class ClientSession:
         found = await self.attempts.find(uuid)
         if found is None:
             raise CommandRefused("uuid not found")
-        build = found.build
         await logs.send_console(self.channel, found)
-        ended = await self.store.find_build(build.uuid)
+        ended = await self.store.find_build(uuid)
         result = (ended and ended.result) or LOST
         finished = (ended and ended.finished) or self.now()
         # rounded up, so that no line of a short build comes later than its end
-        took = (max(0, finished.ms - build.started.ms) + 1) * 1_000_000
+        took = (max(0, finished.ms - found.started.ms) + 1) * 1_000_000
         with trio.fail_after(REPLY_TIMEOUT):
             await self.channel.send(
-                Output(uuid=build.uuid, line=str(result).encode("utf-8", "surrogateescape"), timestamp=took)
+                Output(uuid=uuid, line=str(result).encode("utf-8", "surrogateescape"), timestamp=took)
             )
 
 

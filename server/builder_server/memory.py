@@ -13,9 +13,10 @@ from contextlib import contextmanager
 import trio
 from attrs import define, field
 
+from builder import codec
 from builder.errors import BuilderError
 from builder.extension.order import ALL
-from builder.framing import StreamedFrame
+from builder.framing import StreamedFrame, frame
 from builder.messages import KIB, MIB, Kind, Message
 from builder.order import Side
 from builder.outputs import Outputs
@@ -153,6 +154,10 @@ class Memory:
                 grant.cut_off()
 
 
+def _framed(message: Message) -> bytes:
+    return frame(codec.encode(message))
+
+
 class SharingChannel(Channel):
     """A channel of the server, whose large messages come into the memory that all share. Raises Crowded as well."""
 
@@ -200,15 +205,31 @@ class SharingChannel(Channel):
             await super()._receive_some(size)
         self._grant.note(self.connection.held)
 
+    async def send_reply(self, make: Callable[[], Awaitable[Message]]) -> None:
+        """Send the message that ``make`` returns. It makes a large one twice: only then it is known what that takes."""
+
+        async def framed() -> bytes:
+            return await trio.to_thread.run_sync(_framed, await make())
+
+        message = await make()
+        kind = type(message)
+        made = await trio.to_thread.run_sync(_framed, message)
+        del message
+        if (size := len(made)) <= SMALL:
+            await self.send_bytes(kind, made)
+        else:
+            del made
+            await self.send_large(kind, 2 * size, framed)
+
     async def send_large(self, kind: Kind, size: int, make: Callable[[], Awaitable[bytes]]) -> None:
         """Send the frame that ``make`` returns; to make it takes about that many bytes."""
         self._grant = await self._memory.grant(size)
-        frame = await make()
+        made = await make()
         self._grant.begin()
         await self.send_bytes(kind, b"")
-        for start in range(0, len(frame), PIECE):
+        for start in range(0, len(made), PIECE):
             with self._grant.at_peer():
-                await self.send_body(frame[start : start + PIECE])
+                await self.send_body(made[start : start + PIECE])
             self._grant.note(start + PIECE)
         self._give_back()
 

@@ -1,31 +1,18 @@
 """Requests about the schedule as a whole."""
 
-import hashlib
-
-from builder.extension.applying import Apply, JobsListed, ListedJob, ListedScript, ListJobs
-from builder.model import ScriptJob
+from builder.extension.applying import Apply, JobsListed, ListJobs
 from builder_server.names import known
 from builder_server.requests import Asked, Handlers
 from builder_server.requests.schedule import check_change, check_plan
-from builder_server.store import PlannedJob
 
 
 async def list_jobs(asked: Asked, request: ListJobs) -> None:
     """Tell a page of jobs."""
-    found = await asked.store.jobs(request.after)
-    await asked.channel.send(JobsListed(jobs=tuple(map(_listed, found))))
 
+    async def make() -> JobsListed:
+        return JobsListed(jobs=await asked.store.jobs(request.after))
 
-def _listed(found: PlannedJob) -> ListedJob:
-    job = found.job
-    if isinstance(job, ScriptJob):
-        sha256 = hashlib.sha256(job.script).digest()
-        return ListedJob(
-            job=ListedScript(name=job.name, platform=job.platform, sha256=sha256),
-            options=found.options,
-            revision=found.revision,
-        )
-    return ListedJob(job=job, options=found.options, revision=found.revision)
+    await asked.channel.send_reply(make)
 
 
 async def apply(asked: Asked, request: Apply) -> None:

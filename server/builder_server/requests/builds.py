@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 from uuid import UUID
 
 import trio
@@ -33,8 +34,8 @@ from builder_server.requests import Asked, Handlers
 from builder_server.results import FILE_NAME, build_dir, directory_of
 from builder_server.store import Build
 
-PIECE = 256 * 1024
-"""Bytes of artifacts that are sent at once."""
+PIECE = 64 * 1024
+"""Bytes of artifacts that are sent at once: each of many clients may take none of its own."""
 
 PIECE_TIMEOUT = 300.0
 """Seconds in which a client takes such a piece."""
@@ -98,14 +99,18 @@ async def dequeue(asked: Asked, request: Dequeue) -> None:
 async def show_history(asked: Asked, request: ShowHistory) -> None:
     """Tell a page of the history."""
     request.check()
-    entries: list[HistoryEntry] = []
-    size = 0
-    for entry in await asked.store.history(request):
-        size += len(str(entry.result))
-        if entries and size > MAX_TEXTS:
-            break
-        entries.append(entry)
-    await asked.channel.send(HistoryShown(entries=tuple(entries)))
+
+    async def make() -> HistoryShown:
+        entries: list[HistoryEntry] = []
+        size = 0
+        for entry in await asked.store.history(request):
+            size += len(str(entry.result))
+            if entries and size > MAX_TEXTS:
+                break
+            entries.append(entry)
+        return HistoryShown(entries=tuple(entries))
+
+    await asked.channel.send_reply(make)
 
 
 async def show(asked: Asked, request: ShowBuild) -> None:
@@ -131,15 +136,23 @@ async def show(asked: Asked, request: ShowBuild) -> None:
 async def list_artifacts(asked: Asked, request: ListArtifacts) -> None:
     """Tell a page of the artifacts of a build."""
     request.check()
-    found = await asked.store.list_artifacts(request.uuid, request.behind, request.count)
-    artifacts = tuple(ArtifactEntry(path=each.path, size=each.size, sha256=each.sha256) for each in found)
-    await asked.channel.send(ArtifactsListed(artifacts=artifacts))
+
+    async def make() -> ArtifactsListed:
+        found = await asked.store.list_artifacts(request.uuid, request.behind, request.count)
+        artifacts = tuple(ArtifactEntry(path=each.path, size=each.size, sha256=each.sha256) for each in found)
+        return ArtifactsListed(artifacts=artifacts)
+
+    await asked.channel.send_reply(make)
 
 
 async def show_script(asked: Asked, request: ShowScript) -> None:
     """Send the script that a build ran."""
-    build = await _find(asked, request.uuid)
-    await asked.channel.send(ScriptShown(script=build.job.script))
+
+    async def make() -> ScriptShown:
+        build = await _find(asked, request.uuid)
+        return ScriptShown(script=build.job.script)
+
+    await asked.channel.send_reply(make)
 
 
 async def _find(asked: Asked, uuid: UUID) -> Build:
@@ -149,14 +162,19 @@ async def _find(asked: Asked, uuid: UUID) -> Build:
     return build
 
 
+async def _record_of(asked: Asked, uuid: UUID) -> tuple[Path, str]:
+    """Return the record of a build and its state; without its script, which would be held for as long as a client takes."""
+    build = await _find(asked, uuid)
+    return build_dir(asked.attempts.recorder.data_dir, build) / FILE_NAME, build.state
+
+
 async def fetch(asked: Asked, request: FetchArtifacts) -> None:
     """Send the artifacts of a build."""
-    build = await _find(asked, request.uuid)
-    path = build_dir(asked.attempts.recorder.data_dir, build) / FILE_NAME
+    path, state = await _record_of(asked, request.uuid)
     try:
         file = await trio.to_thread.run_sync(path.open, "rb")
     except FileNotFoundError as error:
-        why = "it runs" if build.state == "running" else "they were uploaded or removed, or it has none"
+        why = "it runs" if state == "running" else "they were uploaded or removed, or it has none"
         raise CommandRefused(f"the server has no artifacts of {request.uuid}: {why}") from error
     with file:
         file.seek(await trio.to_thread.run_sync(execution.artifacts_offset, file))

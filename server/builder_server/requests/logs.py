@@ -32,7 +32,7 @@ async def send_console(
         offset = 0
         if last is not None:
             offset = await trio.to_thread.run_sync(
-                console.last_lines, descriptor, found.build.uuid, size, last, abandon_on_cancel=False
+                console.last_lines, descriptor, found.uuid, size, last, abandon_on_cancel=False
             )
         if found.live and follow:
             await _follow(channel, descriptor, found.live, offset)

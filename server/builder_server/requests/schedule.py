@@ -60,9 +60,10 @@ async def change(asked: Asked, request: ChangeJob) -> None:
 
 async def show(asked: Asked, request: ShowJob) -> None:
     """Tell all of a job."""
-    found = await _find(asked, request.name)
-    await asked.channel.send(
-        JobShown(
+
+    async def make() -> JobShown:
+        found = await _find(asked, request.name)
+        return JobShown(
             job=found.job,
             options=found.options,
             revision=found.revision,
@@ -70,7 +71,8 @@ async def show(asked: Asked, request: ShowJob) -> None:
             queued_on=found.queued_on,
             awaited=found.awaited,
         )
-    )
+
+    await asked.channel.send_reply(make)
 
 
 async def check(asked: Asked, request: CheckJob) -> None:

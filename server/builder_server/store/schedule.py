@@ -1,14 +1,15 @@
 """The schedule: jobs come, go, and are queued when their time has come. Each function is a step, or a part of one."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from builder.extension.applying import MAX_LISTED, Apply
+from builder.extension.applying import MAX_LISTED, Apply, ListedJob, ListedScript
 from builder.extension.watching import What
 from builder.history import Cause
-from builder.model import Instant, Job, Period, ScheduleItem, ScriptJob
+from builder.model import Instant, Job, OrbBuildJob, Period, ScheduleItem, ScriptJob
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused
 from builder_server.scheduler import latest_plan
@@ -130,20 +131,25 @@ _PAGE = sa.select(job).order_by(job.c.name).limit(MAX_LISTED)
 _NEXT_PAGE = _PAGE.where(job.c.name > sa.bindparam("after"))
 
 
-def page(connection: sa.Connection, after: str | None) -> tuple[PlannedJob, ...]:
-    """Return the next jobs by their names, without where they are queued."""
-    rows = connection.execute(_PAGE) if after is None else connection.execute(_NEXT_PAGE, {"after": after})
+def page(connection: sa.Connection, after: str | None) -> tuple[ListedJob, ...]:
+    """Return the next jobs by their names; of their scripts only one is in memory at a time."""
+    one_by_one = connection.execution_options(yield_per=1)
+    rows = one_by_one.execute(_PAGE) if after is None else one_by_one.execute(_NEXT_PAGE, {"after": after})
     return tuple(
-        PlannedJob(
-            job=to_job(row),
+        ListedJob(
+            job=_listed(to_job(row)),
             options=to_options(row, dependencies.all_of(connection, row.id)),
             revision=row.revision,
-            next_run=Instant(row.next_run),
-            queued_on=(),
-            awaited=(),
         )
         for row in rows
     )
+
+
+def _listed(found: Job) -> ListedScript | OrbBuildJob:
+    if isinstance(found, OrbBuildJob):
+        return found
+    sha256 = hashlib.sha256(found.script).digest()
+    return ListedScript(name=found.name, platform=found.platform, sha256=sha256)
 
 
 def _rule_of(options: JobOptions) -> object:

@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from attrs import define, field
 
-from builder.extension.applying import Apply
+from builder.extension.applying import Apply, ListedJob
 from builder.extension.builds import HistoryEntry, ShowHistory
 from builder.extension.watching import Look
 from builder.messages import InfoReply
@@ -89,8 +89,8 @@ class Store:
         """Return a job of the schedule. Raises CommandRefused."""
         return await self.database.read(partial(schedule.show, name=name))
 
-    async def jobs(self, after: str | None) -> tuple[PlannedJob, ...]:
-        """Return the next jobs of the schedule by their names, without where they are queued."""
+    async def jobs(self, after: str | None) -> tuple[ListedJob, ...]:
+        """Return the next jobs of the schedule by their names."""
         return await self.database.read(partial(schedule.page, after=after))
 
     async def apply(self, request: Apply, now: Instant) -> None:
