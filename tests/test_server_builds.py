@@ -12,9 +12,20 @@ import trio
 from farm import DEADLINE, LocalServer, eventually, run_server, running_worker
 from scripted import OURS, ScriptedPeer, build, connect, do, queues, running, schedule, take_job
 
-from builder.extension.builds import BuildCancelled, CancelBuilds, Dequeue, Dequeued
+from builder.extension import Request
+from builder.extension.applying import ListJobs
+from builder.extension.builds import (
+    BuildCancelled,
+    CancelBuilds,
+    Dequeue,
+    Dequeued,
+    HistoryPlace,
+    HistoryShown,
+    ShowBuild,
+    ShowHistory,
+)
 from builder.messages import Failure, Success
-from builder.model import Aborted, Artifact, Exited
+from builder.model import Aborted, Artifact, Exited, Instant
 from builder_server import results
 from builder_server.store import artifacts
 
@@ -29,6 +40,34 @@ async def server(tmp_path: Path) -> AsyncIterator[LocalServer]:
 async def client(server: LocalServer) -> AsyncIterator[ScriptedPeer]:
     async with connect(server, OURS) as peer:
         yield peer
+
+
+NEVER = "\udcff"
+"""A name whose bytes are no UTF-8, which nothing in the database has."""
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        CancelBuilds(target=NEVER),
+        CancelBuilds(target="a", platform=NEVER),
+        Dequeue(name="a", platform=NEVER),
+        ListJobs(after=NEVER),
+        ShowBuild(target=NEVER),
+        ShowHistory(count=1, name=NEVER),
+        ShowHistory(count=1, platform=NEVER),
+        ShowHistory(count=1, behind=HistoryPlace(at=Instant(0), key=NEVER)),
+    ],
+    ids=str,
+)
+async def test_what_nothing_can_be_called_is_refused(client: ScriptedPeer, request_: Request) -> None:
+    (reply,) = await client.request(request_)
+    assert isinstance(reply, Failure)
+
+
+async def test_a_place_with_a_number_beyond_the_database(client: ScriptedPeer) -> None:
+    place = HistoryPlace(at=Instant(0), key=" " + "9" * 19)
+    assert await client.request(ShowHistory(count=1, behind=place)) == [HistoryShown(entries=()), Success()]
 
 
 # --- cancel and dequeue --------------------------------------------------------------------------------------------

@@ -1,15 +1,20 @@
 """Messages about builds, tags 80 to 99."""
 
+import re
 from typing import ClassVar
 from uuid import UUID
 
 from attrs import frozen
 
+from builder.errors import InvalidOptions
 from builder.extension import MAX_PAGE, Reply, Request
 from builder.history import Cause, Outcome
 from builder.messages import KIB, MAX_SCRIPT, MIB, InfoReply, message
 from builder.model import Instant, Result
 from builder.planning import check_count
+
+_KEY = re.compile(r"[0-9a-z-]{1,36}| [0-9]{19}")
+"""Keys of the history: a uuid, or the number of a run that was left out."""
 
 
 @message
@@ -110,8 +115,10 @@ class ShowHistory(Request):
     behind: HistoryPlace | None = None
 
     def check(self) -> None:
-        """Raise InvalidOptions for a number of entries that is not told."""
+        """Raise InvalidOptions for a number of entries that is not told, or a place that is none."""
         check_count(self.count, 1, MAX_PAGE, "a number of entries")
+        if self.behind is not None and not _KEY.fullmatch(self.behind.key):
+            raise InvalidOptions("a place in the history must be one that the server has told")
 
 
 @message

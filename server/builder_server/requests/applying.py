@@ -8,6 +8,8 @@ from builder_server.requests.schedule import check_change, check_plan
 
 async def list_jobs(asked: Asked, request: ListJobs) -> None:
     """Tell a page of jobs."""
+    if request.after is not None:
+        known(request.after, f"unknown job {request.after}")
 
     async def make() -> JobsListed:
         return JobsListed(jobs=await asked.store.jobs(request.after))

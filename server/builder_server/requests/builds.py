@@ -78,6 +78,7 @@ async def cancel(asked: Asked, request: CancelBuilds) -> None:
 
 async def _running(asked: Asked, request: CancelBuilds) -> tuple[Build, ...]:
     name = known(request.target, "no running build of that name")
+    _check_platform(request.platform)
     found = await asked.store.find_running(name, None, request.platform)
     begin = begin_of(name)
     if not found and begin is not None:
@@ -90,15 +91,24 @@ async def _running(asked: Asked, request: CancelBuilds) -> tuple[Build, ...]:
     return found
 
 
+def _check_platform(name: str | None) -> None:
+    if name is not None:
+        known(name, f"unknown platform {name}")
+
+
 async def dequeue(asked: Asked, request: Dequeue) -> None:
     """Take a job from queues."""
     name = known(request.name, f"unknown job {request.name}")
+    _check_platform(request.platform)
     await asked.channel.send(Dequeued(platforms=await asked.store.dequeue(name, request.platform)))
 
 
 async def show_history(asked: Asked, request: ShowHistory) -> None:
     """Tell a page of the history."""
     request.check()
+    _check_platform(request.platform)
+    if request.name is not None:
+        known(request.name, f"unknown job {request.name}")
 
     async def make() -> HistoryShown:
         entries: list[HistoryEntry] = []
