@@ -64,7 +64,7 @@ async def _fill(server: Server) -> None:
 
 
 def _show(server: Server) -> None:
-    for command in ("info", "queue"):
+    for command in ("info", "queue", "history"):
         with on_terminal("-r", server.remote, command, size=SIZE) as terminal:
             terminal.wait()
             terminal.read(0.2)

@@ -302,6 +302,15 @@ def test_the_table_tells_of_each_command_what_its_help_does(name: str) -> None:
     assert f"builder-client {name} " in command.help, "it has no example"
 
 
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"completion"}))
+def test_every_command_speaks_json_and_has_an_example(name: str) -> None:
+    command = load(name)
+    assert any(parameter.name == "as_json" for parameter in command.params)
+    assert command.help is not None
+    assert re.search(r"JSON\b.*?[:\n]", command.help)
+    assert f"builder-client {name}" in command.help
+
+
 def test_help_lists_every_command_in_one_line() -> None:
     shown = run_client("--help", env=environment(COLUMNS="80")).stdout.decode()
     for name, line in COMMANDS.items():

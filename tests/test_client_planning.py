@@ -326,3 +326,40 @@ def test_what_is_said_of_options_is_read_as_them(plan: JobOptions) -> None:
 def test_values_of_a_file_that_are_wrong(given_: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidOptions, match=reason):
         jobs.options_with(given_, JobOptions(), "a")
+
+
+async def test_what_commands_say_in_json(run: Run, file: str, tmp_path: Path) -> None:
+    async def said(*arguments: str) -> Any:
+        return json.loads(await ok(run, *arguments, "--json"))
+
+    assert await said("schedule", "a", "p1", file) == {"done": "scheduled", "job": "a", "queued": True}
+    assert await said("schedule", "b", "p1", file, *NIGHTLY, "--not-now") == {
+        "done": "scheduled",
+        "job": "b",
+        "queued": False,
+    }
+    assert await said("orb-build", "c", "retreat") == {"done": "scheduled", "job": "c", "queued": True}
+    assert await said("pause", "a") == {"done": "paused", "job": "a", "changed": True}
+    assert await said("pause", "a") == {"done": "paused", "job": "a", "changed": False}
+    assert await said("resume", "a") == {"done": "resumed", "job": "a", "changed": True}
+    assert await said("edit", "a", "--priority", "7") == {
+        "done": "edited",
+        "job": "a",
+        "changed": {"priority": {"before": "5", "after": "7"}},
+    }
+    assert await said("reschedule", "a", "2999-01-01") == {
+        "done": "rescheduled",
+        "job": "a",
+        "next": "2999-01-01T00:00:00Z",
+    }
+    assert await said("export", str(tmp_path / "farm")) == {
+        "done": "exported",
+        "jobs": 3,
+        "file": str(tmp_path / "farm" / "schedule.toml"),
+    }
+    assert await said("unschedule", "c") == {"done": "unscheduled", "job": "c"}
+    added = {"added": ["c"], "changed": [], "removed": [], "left": []}
+    assert await said("apply", str(tmp_path / "farm" / "schedule.toml"), "--dry-run") == {"done": "compared"} | added
+    assert await said("apply", str(tmp_path / "farm" / "schedule.toml")) == {"done": "applied"} | added
+    assert await said("drop-platform", "p1") == {"done": "dropped", "platform": "p1"}
+    assert await said("undrop-platform", "p1") == {"done": "undropped", "platform": "p1"}

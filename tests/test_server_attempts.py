@@ -566,6 +566,7 @@ async def test_many_small_artifacts_take_little_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     await writer.commit()
+    writer.close()
     assert (tmp_path / "full").read_bytes().endswith(data)
     assert peak < 6 * 2**20
 

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from attrs import evolve, field, frozen
 
-from builder.errors import BuilderError
 from builder.execution import ArtifactData, ArtifactsReader, ArtifactStart
 from builder.extension.builds import ArtifactEntry, ArtifactsPiece, BuildShown, FetchArtifacts, ScriptShown, ShowScript
 from builder.messages import KIB, MIB
@@ -66,12 +65,6 @@ class Comparison:
     def are_artifacts_the_same(self) -> bool:
         """Whether both have left the same."""
         return not self.differing
-
-
-class NotTheSame(BuilderError):
-    """Two builds that are not the same."""
-
-    exit_code = NOT_THE_SAME
 
 
 def compare(remote: "Remote", one: BuildShown, other: BuildShown) -> Comparison:

@@ -172,6 +172,13 @@ class Printer:
             self.line(line.rstrip())
 
 
+def print_done(done: str, *, as_json: bool, **values: object) -> None:
+    """Say in JSON what a command that has nothing to show has done; people are told nothing where all is well."""
+    if as_json:
+        found = {key: json_text(value) if isinstance(value, str) else value for key, value in values.items()}
+        standard_output().json({"done": done} | found)
+
+
 def standard_output(color: str = "auto") -> Printer:
     """Return the printer of this process."""
     if sys.stdout is None:  # the program was started with it closed

@@ -13,7 +13,7 @@ from builder.planning import MAX_PRIORITY, MAX_RETRIES, Cron, JobOptions, JobRef
 
 from . import clock, jobs, options, words
 from .errors import Refused, TooOld
-from .output import standard_output
+from .output import print_done, standard_output
 
 if TYPE_CHECKING:
     from .remote import Remote
@@ -82,8 +82,8 @@ def options_of(name: str, values: dict[str, jobs.Value | None], before: JobOptio
         raise InvalidOptions(f"--{error}" if first in values else str(error)) from error
 
 
-def add(job: Job, found: dict[str, Any], *, not_now: bool) -> None:
-    """Add a job to the schedule, in the classic way where that has all that is given."""
+def add(job: Job, found: dict[str, Any], *, not_now: bool, as_json: bool) -> None:
+    """Add a job to the schedule, in the classic way where that has all that is given, and say so."""
     values = given(found)
     plan = options_of(job.name, values)
     remote = options.remote()
@@ -93,11 +93,13 @@ def add(job: Job, found: dict[str, Any], *, not_now: bool) -> None:
             if isinstance(job, ScriptJob)
             else ScheduleOrbBuild(period=plan.period, job=job)
         )
+        print_done("scheduled", as_json=as_json, job=job.name, queued=True)
         return
     run_now = not not_now and not plan.after
     asked = [f"--{key}" for key in values] + ["--not-now"] * not_now
     remote.request(PlanJob(job=job, options=plan, run_now=run_now), what=" and no ".join(asked))
-    if plan.cron is not None:
+    print_done("scheduled", as_json=as_json, job=job.name, queued=run_now)
+    if plan.cron is not None and not as_json:
         now = clock.now()
         following = at(plan.next_after(job.name, now, now), plan.cron, now)
         standard_output().line(f"{printable(job.name)} runs {'now, and then' if run_now else 'next'} {following}")

@@ -9,7 +9,7 @@ from builder.errors import InvalidOptions
 from builder.extension.schedule import JobShown
 from builder.model import Job, OrbBuildJob, printable
 from builder_client import changes, options, planning
-from builder_client.output import standard_output
+from builder_client.output import json_text, print_done, standard_output
 from builder_client.scripts import read_script
 
 
@@ -25,15 +25,25 @@ from builder_client.scripts import read_script
 )
 @click.option("--opam-package", metavar="OPAM", help="Another package, of an orb build.")
 @planning.editing_options
+@options.json_option
 @options.server_options
 def command(
-    name: str, script: BinaryIO | None, platform: str | None, opam_package: str | None, **found: object
+    name: str,
+    script: BinaryIO | None,
+    platform: str | None,
+    opam_package: str | None,
+    *,
+    as_json: bool,
+    **found: object,
 ) -> None:
     """Change how the job NAME is run, or what it runs.
 
     What is not given stays. It prints what has changed. Builds keep the script that they ran; the history stays.
     --period takes the place of a rule, --after of all jobs that it waited for. If somebody else has changed the job
     meanwhile, it is tried once more, unless both changed the same.
+
+    \b
+    JSON: {done: "edited", job, changed: {key: {before, after}}}, values in words
 
     \b
     Examples:
@@ -54,6 +64,13 @@ def command(
         return _job(seen.job, what), planning.options_of(name, values, seen.options)
 
     done = changes.change(options.remote(), name, make, what="job that can be edited: see 'reschedule'")
+    changed = {
+        difference.key: {"before": json_text(difference.before), "after": json_text(difference.after)}
+        for difference in done
+    }
+    print_done("edited", as_json=as_json, job=name, changed=changed)
+    if as_json:
+        return
     printer = standard_output()
     for difference in done:
         printer.line(str(difference))

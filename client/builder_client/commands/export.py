@@ -8,16 +8,20 @@ from builder.errors import BuilderError
 from builder.model import printable
 from builder.reasons import reason_of
 from builder_client import applying, options, schedule_file
-from builder_client.output import standard_output
+from builder_client.output import print_done, standard_output
 
 
 @click.command("export")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@options.json_option
 @options.server_options
-def command(folder: Path) -> None:
+def command(folder: Path, *, as_json: bool) -> None:
     """Write the schedule to the folder DIR, as apply reads it.
 
     It is DIR/schedule.toml, with the scripts in DIR/scripts; files that are there are written over. So it can be kept in git.
+
+    \b
+    JSON: {done: "exported", jobs, file}; jobs is their number
 
     \b
     Example:
@@ -30,4 +34,7 @@ def command(folder: Path) -> None:
         schedule_file.write(folder, plans)
     except OSError as error:
         raise BuilderError(f"can't write to {printable(str(folder))}: {reason_of(error)}") from error
-    standard_output().line(f"{len(plans)} jobs written to {printable(str(folder / schedule_file.NAME))}")
+    file = str(folder / schedule_file.NAME)
+    print_done("exported", as_json=as_json, jobs=len(plans), file=file)
+    if not as_json:
+        standard_output().line(f"{len(plans)} jobs written to {printable(file)}")

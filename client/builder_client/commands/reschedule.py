@@ -5,6 +5,7 @@ import click
 from builder.messages import Reschedule
 from builder.model import Instant, Period
 from builder_client import options, words
+from builder_client.output import print_done
 
 
 @click.command("reschedule")
@@ -17,11 +18,15 @@ from builder_client import options, words
     metavar="PERIOD",
     help="A new period: hourly, daily, weekly or never.",
 )
+@options.json_option
 @options.server_options
-def command(name: str, next_run: Instant, period: Period | None) -> None:
+def command(name: str, next_run: Instant, period: Period | None, *, as_json: bool) -> None:
     """Set the next run of the job NAME to the time NEXT.
 
     NEXT is RFC 3339 with any offset from UTC; without one it is UTC, and the time of day may be left out.
+
+    \b
+    JSON: {done: "rescheduled", job, next}
 
     \b
     Examples:
@@ -30,3 +35,4 @@ def command(name: str, next_run: Instant, period: Period | None) -> None:
       builder-client reschedule hello "2030-01-31 06:00"
     """
     options.remote().ask(Reschedule(name=name, next=next_run, period=period))
+    print_done("rescheduled", as_json=as_json, job=name, next=next_run.isoformat())

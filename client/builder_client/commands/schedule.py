@@ -20,12 +20,16 @@ from builder_client.scripts import read_script
 @click.argument("script", metavar="FILE", type=click.File("rb"))
 @planning.planning_options
 @planning.not_now_option
+@options.json_option
 @options.server_options
-def command(name: str, platform: str, script: BinaryIO, *, not_now: bool, **found: object) -> None:
+def command(name: str, platform: str, script: BinaryIO, *, not_now: bool, as_json: bool, **found: object) -> None:
     """Run the script FILE on PLATFORM periodically, first now.
 
     FILE may be - for standard input. The script is run by its #! line, or by /bin/sh.
     'next' shows what a rule means.
+
+    \b
+    JSON: {done: "scheduled", job, queued}; queued: it runs at once
 
     \b
     Examples:
@@ -34,4 +38,6 @@ def command(name: str, platform: str, script: BinaryIO, *, not_now: bool, **foun
       builder-client schedule app debian-12 app.sh --period never --after lib@debian-12 --after tool
       make-script | builder-client schedule hello debian-12 - --period weekly --not-now
     """
-    planning.add(ScriptJob(name=name, platform=platform, script=read_script(script)), found, not_now=not_now)
+    planning.add(
+        ScriptJob(name=name, platform=platform, script=read_script(script)), found, not_now=not_now, as_json=as_json
+    )
