@@ -2,14 +2,16 @@
 
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 import trio
-from farm import LocalServer, eventually, run_server, start_server
+from farm import DEADLINE, LocalServer, eventually, run_server, start_server
 from scripted import (
     OURS,
     ScriptedPeer,
@@ -18,6 +20,7 @@ from scripted import (
     do,
     given_job,
     lose_worker,
+    queues,
     schedule,
     script,
     take_job,
@@ -31,6 +34,8 @@ from builder.history import Cause, Outcome
 from builder.messages import DropPlatform, Execute, Failure, Message, Reschedule, Success, UndropPlatform, Unschedule
 from builder.model import Exited, Instant, OrbBuildJob
 from builder.planning import JobOptions, JobReference
+from builder_server.server import MAX_THREADS
+from builder_server.store import standing
 from builder_server.store.changes import MAX_KEPT, Changes
 from builder_server.store.waking import MAX_NOTED, Waking, Woken
 
@@ -360,6 +365,32 @@ async def test_long_queues_come_in_pages(server: LocalServer) -> None:
 async def test_what_is_refused(server: LocalServer, request_: Message, reason: str) -> None:
     async with connect(server, OURS) as client:
         assert await client.request(request_) == [Failure(message=reason)]
+
+
+async def test_a_crowd_that_looks_leaves_threads_to_others(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    read = standing.read
+
+    def wait_and_read(*arguments: Any, **options: Any) -> standing.Standing:
+        begun.set()
+        may_end.wait(DEADLINE)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(standing, "read", wait_and_read)
+
+    async def look(guest: ScriptedPeer) -> None:
+        *_, end = await guest.request(Look(entries=1, results=1))
+        assert end == Success()
+
+    async with AsyncExitStack() as guests, trio.open_nursery() as nursery:
+        for _ in range(MAX_THREADS):
+            nursery.start_soon(look, await guests.enter_async_context(connect(server, OURS)))
+        await eventually(begun.is_set)
+        await do(server, schedule("a"))
+        assert await queues(server) == {"p1": ["a"]}
+        may_end.set()
 
 
 async def test_estimates_and_results_are_found_by_indexes(server: LocalServer) -> None:
