@@ -345,6 +345,23 @@ async def test_a_reply_that_is_not_read_makes_room_for_another(
     assert await queues(server) == {"p1": ["a"]}
 
 
+async def test_a_large_message_is_decoded_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands of jobs that takes a second, in which nobody else would be served."""
+    threads: dict[str, int] = {}
+    decode = codec.decode
+
+    def noting(data: bytes) -> object:
+        message = decode(data)
+        if isinstance(message, Schedule):
+            threads[message.job.name] = threading.get_ident()
+        return message
+
+    monkeypatch.setattr(codec, "decode", noting)
+    async with run_server(tmp_path) as server:
+        await do(server, large("large"), schedule("small"))
+    assert threads["small"] == threading.get_ident() != threads["large"]
+
+
 async def test_a_stop_does_not_wait_for_who_reads_nothing(tmp_path: Path) -> None:
     async with start_server(tmp_path) as server, AsyncExitStack() as guests:
         await do(server, *(large(f"job{number}", 4 * MIB) for number in range(5)))

@@ -20,7 +20,7 @@ from builder.framing import StreamedFrame, frame
 from builder.messages import KIB, MIB, Kind, Message
 from builder.order import Side
 from builder.outputs import Outputs
-from builder.runtime.channel import Channel
+from builder.runtime.channel import RECEIVE_SIZE, Channel
 from builder.runtime.sockets import bound_unsent, reset_at_close
 
 SMALL = 128 * KIB
@@ -54,6 +54,10 @@ def return_large_blocks() -> None:
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+
+
+DECODED_AT_ONCE = 2
+"""Large messages that are decoded at once, in threads of their own."""
 
 
 class Crowded(BuilderError):
@@ -101,6 +105,7 @@ class Memory:
 
     total: int = field(factory=lambda: TOTAL)
     free: int = field(init=False)
+    decoding: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(DECODED_AT_ONCE))
     _held: set[Grant] = field(factory=set)
     _waiting: list[Grant] = field(factory=list)
 
@@ -183,7 +188,16 @@ class SharingChannel(Channel):
     async def receive(self) -> Message | StreamedFrame:
         """Wait for the next message; the one before it is dealt with."""
         self._give_back()
-        return await super().receive()
+        while True:
+            if SMALL < self.connection.awaited <= self.connection.held:
+                # in a thread: nobody else would be served for a second, which a schedule of thousands of jobs takes
+                limiter = self._memory.decoding
+                message = await trio.to_thread.run_sync(self.connection.next_message, limiter=limiter)
+            else:
+                message = self.connection.next_message()
+            if message is not None:
+                return message
+            await self._receive_some(RECEIVE_SIZE)
 
     async def receive_outputs(self, outputs: Outputs) -> list[bytes] | Message | StreamedFrame:
         """Wait for the next console lines or another message; what came before is dealt with."""

@@ -136,8 +136,10 @@ async def show(asked: Asked, request: ShowBuild) -> None:
     directory = directory_of(asked.attempts.recorder.data_dir, entry.name, entry.uuid)
 
     def look() -> BuildShown:
-        path = directory / console.FILE_NAME
-        size = path.stat().st_size if path.exists() else None
+        try:
+            size = (directory / console.FILE_NAME).stat().st_size
+        except OSError:
+            size = None  # it is not kept any longer
         return BuildShown(entry=entry, has_record=(directory / FILE_NAME).exists(), console_size=size)
 
     await asked.channel.send(await trio.to_thread.run_sync(look))
