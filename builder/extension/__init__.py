@@ -24,6 +24,9 @@ class Request(Message):
     __slots__ = ()
     numbered: ClassVar[bool] = True
 
+    changes: ClassVar[bool] = False
+    """Whether it changes anything: then the server's log tells of it."""
+
 
 class Reply(Message):
     """What a server answers before the Success that ends the answer."""

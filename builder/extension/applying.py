@@ -72,6 +72,7 @@ class Apply(Request):
     """Remove, change and add jobs, all of it or nothing."""
 
     tag: ClassVar[int] = 122
+    changes: ClassVar[bool] = True
     max_size: ClassVar[int] = 32 * MIB
     max_elements: ClassVar[int] = _ELEMENTS
     removed: tuple[SeenJob, ...]

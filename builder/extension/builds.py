@@ -23,6 +23,7 @@ class CancelBuilds(Request):
     """End the running builds of a job, or the one whose uuid begins so."""
 
     tag: ClassVar[int] = 80
+    changes: ClassVar[bool] = True
     target: str
     platform: str | None = None
 
@@ -44,6 +45,7 @@ class Dequeue(Request):
     """Take a job from the queues, or from that of one platform; it stays in the schedule."""
 
     tag: ClassVar[int] = 82
+    changes: ClassVar[bool] = True
     name: str
     platform: str | None = None
 

@@ -21,6 +21,7 @@ class PlanJob(Request):
     """Add a job to the schedule. ``run_now``: queue it at once, too."""
 
     tag: ClassVar[int] = 65
+    changes: ClassVar[bool] = True
     max_size: ClassVar[int] = _WITH_SCRIPT
     job: Job
     options: JobOptions
@@ -33,6 +34,7 @@ class ChangeJob(Request):
     """Change a job that was seen in that ``revision``. Without ``job`` it runs what it ran."""
 
     tag: ClassVar[int] = 66
+    changes: ClassVar[bool] = True
     max_size: ClassVar[int] = _WITH_SCRIPT
     name: str
     revision: int
@@ -70,6 +72,7 @@ class CheckJob(Request):
     """Run a job twice as soon as workers are free, and compare the artifacts; on one platform, or on all that it is for."""
 
     tag: ClassVar[int] = 72
+    changes: ClassVar[bool] = True
     name: str
     platform: str | None = None
 

@@ -99,11 +99,11 @@ class ClientSession:
             case ReadConsole() | FetchArtifacts():
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._handle(command))
-                logger.info("%s: %s", self.peer, printable(str(_brief(command))))
             case Request():
                 with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
                     await self._handle(command)
-                logger.info("%s: %s", self.peer, printable(str(_brief(command))))
+                if command.changes:
+                    logger.info("%s: %s", self.peer, printable(str(_brief(command))))
             case _:
                 await self._change(command)
                 logger.info("%s: %s", self.peer, printable(str(_brief(command))))
