@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from uuid import UUID
 
+from client_nursery import nursery
+
 from builder.connection import Connection
 from builder.errors import ProtocolError
 from builder.framing import StreamedFrame
@@ -46,11 +48,13 @@ def client_argv(*arguments: str | bytes) -> list[str | bytes]:
 def run_client(
     *arguments: str | bytes, stdin: bytes = b"", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
+    if env is None:
+        return nursery().run([*map(os.fsdecode, arguments)], environment(), DEADLINE, stdin)
     return subprocess.run(
         client_argv(*arguments),
         input=stdin,
         capture_output=True,
-        env=env or environment(),
+        env=env,
         timeout=DEADLINE,
         check=False,
     )

@@ -26,6 +26,7 @@ from uuid import UUID
 
 import trio
 from attrs import define, field, frozen
+from client_nursery import nursery
 
 from builder import execution
 from builder.model import Execution
@@ -311,14 +312,7 @@ def run_client(
     server: Server, *arguments: str, env: Mapping[str, str] | None = None, deadline: float = DEADLINE
 ) -> subprocess.CompletedProcess[bytes]:
     """Run builder-client and return how it ended and what it said."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "builder_client", f"--remote={server.remote}", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=environment(**(env or {})),
-        timeout=deadline,
-        check=False,
-    )
+    return nursery().run([f"--remote={server.remote}", *arguments], environment(**(env or {})), deadline)
 
 
 # --- the server in this process ------------------------------------------------------------------------------------
