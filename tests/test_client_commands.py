@@ -302,6 +302,14 @@ def test_the_table_tells_of_each_command_what_its_help_does(name: str) -> None:
     assert f"builder-client {name} " in command.help, "it has no example"
 
 
+def test_the_help_of_edit_says_no_defaults() -> None:
+    """What is not given stays as it is."""
+    shown = run_client("edit", "--help").stdout.decode()
+    assert "[default: daily]" in run_client("schedule", "--help").stdout.decode()
+    assert "--period" in shown
+    assert "[default: " not in shown
+
+
 def test_help_lists_every_command_in_one_line() -> None:
     shown = run_client("--help", env=environment(COLUMNS="80")).stdout.decode()
     for name, line in COMMANDS.items():
