@@ -311,6 +311,14 @@ def test_every_command_speaks_json_and_has_an_example(name: str) -> None:
     assert f"builder-client {name}" in command.help
 
 
+def test_the_help_of_edit_says_no_defaults() -> None:
+    """What is not given stays as it is."""
+    shown = run_client("edit", "--help").stdout.decode()
+    assert "[default: daily]" in run_client("schedule", "--help").stdout.decode()
+    assert "--period" in shown
+    assert "[default: " not in shown
+
+
 def test_help_lists_every_command_in_one_line() -> None:
     shown = run_client("--help", env=environment(COLUMNS="80")).stdout.decode()
     for name, line in COMMANDS.items():

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import trio
 from client_harness import assert_one_line
-from farm import Server, run_client, start_server
+from farm import Server, eventually_async, run_client, start_server
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import build, do, schedule
+from scripted import build, do, queues, schedule, take_job
 
 from builder.messages import Execute
 from builder.model import Artifact, Exited
@@ -97,6 +97,16 @@ async def test_another_script_is_told(server: Server, tmp_path: Path) -> None:
     assert "+echo 2\n" in printed
 
 
+async def test_a_build_that_still_runs_is_not_compared(server: Server) -> None:
+    one, _ = await build(server)
+    await do(server, Execute(name="a"))
+    async with take_job(server) as taken:
+        done = run_client(server, "compare", str(one), str(taken.uuid))
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert f"{taken.uuid} still runs" in done.stderr.decode()
+    assert_one_line(done.stderr)
+
+
 async def test_a_build_that_is_not_there(server: Server) -> None:
     done = run_client(server, "compare", "aaaa", "bbbb")
     assert done.returncode == 3
@@ -144,6 +154,20 @@ async def test_a_run_that_fails(server: Server) -> None:
     )
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"the second run did not succeed: failed: exited 3; see builder-client log " in done.stderr
+
+
+@pytest.mark.parametrize("command", [("dequeue", "a"), ("unschedule", "a"), ("drop-platform", "p1")])
+async def test_a_check_whose_job_is_taken_away(server: Server, command: tuple[str, ...]) -> None:
+    async def take_away() -> None:
+        async def is_queued() -> bool:
+            return bool((await queues(server))["p1"])
+
+        await eventually_async(is_queued, what="the first run in the queue")
+        await trio.to_thread.run_sync(partial(client, server, *command))
+
+    done = await checked(server, take_away)
+    assert done.returncode == 1
+    assert b"a was taken from the queue or the schedule before it had run twice" in done.stderr
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200), st.integers(0, 200_000))

@@ -328,6 +328,15 @@ def test_values_of_a_file_that_are_wrong(given_: dict[str, Any], reason: str) ->
         jobs.options_with(given_, JobOptions(), "a")
 
 
+async def test_a_rule_with_h_needs_a_name(run: Run) -> None:
+    done = await run("next", "--cron", "H H(0-5) * * thu")
+    assert done.returncode == 2
+    assert b"Give NAME too" in done.stderr
+    assert len(json.loads(await ok(run, "next", "a", "--cron", "H H(0-5) * * thu", "--json"))["next"]) == 10
+    await ok(run, "next", "--cron", "@hourly")
+    await ok(run, "next", "--cron", "0 0 * mar thu")
+
+
 async def test_what_commands_say_in_json(run: Run, file: str, tmp_path: Path) -> None:
     async def said(*arguments: str) -> Any:
         return json.loads(await ok(run, *arguments, "--json"))

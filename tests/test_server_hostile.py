@@ -361,7 +361,7 @@ async def test_hundreds_of_hostile_connections_while_a_build_goes_on(tmp_path: P
             await taken.finish()
         assert [line.line for line in server.execution("a", taken.uuid).console] == [b"line %d" % n for n in range(200)]
         await eventually(lambda: server.descriptors() <= descriptors)
-        assert server.memory() < memory + 8 * 2**20
+        assert server.memory() < memory + 16 * 2**20  # and what is loaded at the first message of a kind
         assert "Traceback" not in server.log
 
 

@@ -78,7 +78,7 @@ async def test_age(farm: Farm, caplog: pytest.LogCaptureFixture) -> None:
         await farm.build("a", days=days)
     await farm.build("b", days=200, is_lost=True)
     assert await farm.look("age=90d") == {3, 4}
-    assert "removed 3 builds, 0 bytes: older than 90 days" in caplog.text
+    assert "removed 3 builds, 2.9 KiB: older than 90 days" in caplog.text
     assert not (farm.path / "b").exists()
 
 
@@ -153,6 +153,7 @@ async def test_a_crash_between_the_files_and_the_history(farm: Farm, monkeypatch
         ("", "is none of age, count, bytes"),
         ("90d", "is none of age, count, bytes"),
         ("age=", "is not a duration"),
+        ("age=90", "has no unit"),
         ("age=-1d", "is not a duration"),
         ("count=0", "is not a number"),
         ("bytes=many", "is not a size"),

@@ -7,7 +7,7 @@ from builder.extension.builds import HistoryEntry
 from builder.extension.schedule import CheckJob, JobShown, ShowJob
 from builder.extension.watching import Changed, What
 from builder.history import Cause, Outcome
-from builder.model import OrbBuildJob, printable
+from builder.model import ScriptJob, printable
 
 from . import comparison, past, subscription
 from .comparison import Comparison
@@ -23,7 +23,7 @@ _LOOKED_AT = 100
 
 
 class CheckFailed(BuilderError):
-    """One of the runs did not succeed, so there is nothing to compare."""
+    """One of the runs did not succeed, or will not come, so there is nothing to compare."""
 
     exit_code = 1
 
@@ -35,7 +35,8 @@ def check(remote: "Remote", name: str, platform: str | None) -> Comparison:
     """
     (shown,) = remote.request(ShowJob(name=name), what=WHAT)
     assert isinstance(shown, JobShown), "the order of messages sees to it"
-    if isinstance(shown.job, OrbBuildJob) and platform is None:
+    where = shown.job.platform if isinstance(shown.job, ScriptJob) else platform
+    if where is None:
         raise CheckFailed(f"{printable(name)} is built on every platform: name one with --platform")
     has_asked = False
     before: set[object] = set()
@@ -45,12 +46,25 @@ def check(remote: "Remote", name: str, platform: str | None) -> Comparison:
             remote.request(CheckJob(name=name, platform=platform), what=WHAT)
             note(f"Running {printable(name)} twice")
             has_asked = True
-        elif isinstance(change, Changed) and (change.job != name or change.what is not What.FINISHED):
+        elif isinstance(change, Changed) and not (
+            (change.what is What.FINISHED and change.job == name) or _takes_away(change, name, where)
+        ):
             continue
         new = [entry for entry in _newest(remote, name, platform) if entry.uuid not in before]
         if (found := _outcome(remote, new)) is not None:
             return found
+        runs = any(entry.outcome is None for entry in new)
+        if (
+            isinstance(change, Changed)
+            and change.what is What.REMOVED
+            and not (runs and change.job and change.platform)
+        ):
+            raise CheckFailed(f"{printable(name)} was taken from the queue or the schedule before it had run twice")
     raise AssertionError("changes come for ever")
+
+
+def _takes_away(change: Changed, name: str, platform: str) -> bool:
+    return change.what is What.REMOVED and change.job in (None, name) and change.platform in (None, platform)
 
 
 def _newest(remote: "Remote", name: str, platform: str | None) -> list[HistoryEntry]:

@@ -16,6 +16,7 @@ from builder.messages import KIB, MIB
 from builder.model import printable, raw, text
 
 from . import past
+from .errors import Refused
 from .output import JsonObject, Printer, json_text
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ class Comparison:
 
 
 def compare(remote: "Remote", one: BuildShown, other: BuildShown) -> Comparison:
-    """Compare two builds. Raises Refused, and TooOld."""
+    """Compare two builds that have ended. Raises Refused, and TooOld."""
+    for each in (one, other):
+        if each.entry.outcome is None:
+            raise Refused(f"{past.uuid_of(each)} still runs: compare it when it has ended")
     uuids = past.uuid_of(one), past.uuid_of(other)
     same, differing = _paths(*(past.artifacts(remote, uuid, what=WHAT) for uuid in uuids))
     if one.has_record and other.has_record:

@@ -49,10 +49,13 @@ def planning_options(command: _F) -> _F:
 
 
 def editing_options(command: _F) -> _F:
-    """Add the options of a job, and those that take them away."""
+    """Add the options of a job, whose defaults are what it has, and those that take them away."""
     for option in reversed(_REMOVALS):
         command = option(command)
-    return planning_options(command)
+    planning_options(command)
+    for parameter in command.__click_params__:  # type: ignore[attr-defined]  # click keeps them there
+        parameter.help = parameter.help and parameter.help.partition("  [default: ")[0]
+    return command
 
 
 not_now_option = click.option(

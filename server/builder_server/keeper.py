@@ -68,33 +68,35 @@ class Keeper:
     async def _remove_all(self, find: Callable[[], Awaitable[Sequence[OldBuild]]], why: str) -> None:
         count = size = 0
         while page := await find():
-            removed = [each for each in page if await self._remove_files(each)]
+            removed = {each.uuid: freed for each in page if (freed := await self._remove_files(each)) is not None}
             if removed:
-                await self.store.forget([each.uuid for each in removed])
+                await self.store.forget(removed)
             count += len(removed)
-            size += sum(each.size for each in removed)
+            size += sum(removed.values())
             if len(removed) < len(page):
                 break  # the disk does not do it: not before the next look
         if count:
             logger.info("removed %d builds, %s: %s", count, format_size(size), why)
 
-    async def _remove_files(self, build: OldBuild) -> bool:
+    async def _remove_files(self, build: OldBuild) -> int | None:
+        """Return the bytes that were freed; None where the disk did not do it."""
         directory = self._directory(build)
         try:
-            await trio.to_thread.run_sync(_remove, directory)
+            return await trio.to_thread.run_sync(_remove, directory)
         except OSError as error:
             logger.error("%s can't be removed: %s", directory, error.strerror)
-            return False
-        return True
+            return None
 
 
-def _remove(directory: Path) -> None:
+def _remove(directory: Path) -> int:
+    size = _size(directory)
     try:
         shutil.rmtree(directory)
     except FileNotFoundError:
-        return
+        return 0
     if not any(directory.parent.iterdir()):
         directory.parent.rmdir()
+    return size
 
 
 def _size(directory: Path) -> int:

@@ -31,6 +31,8 @@ def parse_retention(texts: Iterable[str]) -> Retention:
         if key in values:
             raise InvalidQuantity(f"{key} is said twice: {_EXAMPLE}")
         match key:
+            case "age" if value.isdecimal():  # days are meant, and seconds would be understood: all builds would go
+                raise InvalidQuantity(f"{printable(part[:50])!r} has no unit: {_EXAMPLE}")
             case "age":
                 values[key] = dt.timedelta(seconds=parse_duration(value))
             case "count":

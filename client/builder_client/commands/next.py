@@ -1,6 +1,7 @@
 """``next``: when a job will run, or a rule would have one run."""
 
 import itertools
+import re
 
 import click
 
@@ -10,6 +11,8 @@ from builder.planning import Cron
 from builder_client import clock, options, planning
 from builder_client.errors import TooOld
 from builder_client.output import standard_output
+
+_HASHED = re.compile(r"(?<![a-z@])H(?![a-z])", re.IGNORECASE)
 
 
 @click.command("next")
@@ -34,6 +37,8 @@ def command(name: str | None, count: int, cron: str | None, time_zone: str | Non
     """
     printer = standard_output()
     zone = Cron(rule=cron or "", zone=time_zone or "UTC")
+    if cron is not None and name is None and _HASHED.search(cron):
+        raise click.UsageError("Give NAME too: it fixes what H is.", click.get_current_context())
     if cron is not None:
         runs = _of_rule(zone, name or "", count)
     elif name is None or time_zone is not None:

@@ -28,7 +28,7 @@ def command(*, as_json: bool) -> None:
     Keys: arrows or j and k select a running build, q or Ctrl-C quits.
 
     \b
-    JSON, one object a line as things happen, and without a terminal:
+    JSON, one object a line as things happen; it needs no terminal:
       {type: "look-again"}: from here on changes are told; what was before is not
       {type: "queued" | "begun" | "finished" | "removed" | "scheduled" | "worker-came" | "worker-went",
        job, platform, uuid, outcome}; null where it does not apply
