@@ -1,6 +1,13 @@
 """What all tests share."""
 
+import signal
+
 from hypothesis import settings
+
+# Whoever starts the tests may ignore these, as nohup does, and programs would inherit that.
+for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, action)
 
 # The same examples each time and no clock: a test says the same thing on every machine, however busy it is.
 settings.register_profile("default", derandomize=True, deadline=None, max_examples=30)
