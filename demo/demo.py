@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -30,7 +31,7 @@ PLATFORM = "demo"
 JOB = "builder-wheel"
 SOURCE_DATE_EPOCH = 1_700_000_000  # any fixed date will do
 DEADLINE = 80.0  # seconds for one build; on a slow machine it takes 10
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "builder", "server", "worker", "client")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "builder", "server", "worker", "client", "man")
 
 SCRIPT = """\
 #!/bin/sh
@@ -178,7 +179,8 @@ def without_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def copy_tools(target: Path) -> Path:
     """Copy the build tool and what it needs, all of it plain Python: where this environment lies the job may not read."""
-    pending, done = ["hatchling"], set()
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
+    pending, done = [re.split(r"[^A-Za-z0-9._-]", text)[0] for text in wanted], set()
     while pending:
         name = pending.pop()
         if name in done:
