@@ -171,3 +171,18 @@ async def test_a_worker_is_ready_again_for_each_job(tmp_path: Path) -> None:
         interrupt(worker)
         await worker.wait()
     assert not list((tmp_path / "work").iterdir())
+
+
+async def test_a_worker_is_ready_before_the_result_is_recorded(tmp_path: Path) -> None:
+    """Where jobs wait, the next one comes as soon as the worker asks."""
+    async with open_server() as server, run_worker(tmp_path, "-r", server.address, "--loop") as worker:
+        async with server.accept() as connection:
+            await connection.hand_out(b"exit 1")
+            assert (await connection.finish()).result == Exited(code=1)
+            ready = await waiting(tmp_path / "work")
+        async with server.accept() as connection:
+            await connection.greet()
+            assert set(await waiting(tmp_path / "work")) == set(ready)
+            interrupt(worker)
+            await worker.wait()
+    assert not list((tmp_path / "work").iterdir())

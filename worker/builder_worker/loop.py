@@ -15,7 +15,8 @@ from builder.runtime.nurseries import plain_nursery
 from builder_worker.choice import prove
 from builder_worker.drain import Drain
 from builder_worker.sandbox import SandboxError
-from builder_worker.session import WorkerSettings, work_once
+from builder_worker.session import WorkerSettings, work_next, work_once
+from builder_worker.spares import Spares
 
 SHORTEST_PAUSE = 1.0
 """Seconds before the first new attempt: a server that restarts is back in about that time."""
@@ -163,11 +164,16 @@ async def _fill_slots(work_slot: Callable[[], Awaitable[None]], slots: int) -> N
 
 
 async def _work_forever(settings: WorkerSettings, drain: Drain) -> None:
+    async with Spares(settings.setup.backend) as spares:
+        await _work_on(settings, drain, spares)
+
+
+async def _work_on(settings: WorkerSettings, drain: Drain, spares: Spares) -> None:
     backoff = Backoff()
     while not drain.begun:
         begin = trio.current_time()
         try:
-            await work_once(settings, drain)
+            await work_next(settings, drain, spares)
         except (BuilderError, OSError) as error:
             reason = str(error)
         except Exception as error:

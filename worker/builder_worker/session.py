@@ -5,8 +5,8 @@ then closed the connection properly; a server that closes earlier, or resets, ha
 """
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from math import inf
 from uuid import UUID
 
@@ -31,7 +31,8 @@ from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
 from builder_worker.console import only_lines, remark
 from builder_worker.drain import Drain
-from builder_worker.sandbox import Backend, SandboxError, Spare
+from builder_worker.sandbox import SandboxError, Spare
+from builder_worker.spares import Spares
 from builder_worker.trees import TreeChanged
 
 CONNECT_TIMEOUT = 30.0
@@ -89,7 +90,15 @@ def load() -> None:
 
 
 async def work_once(settings: WorkerSettings, drain: Drain) -> None:
+    """Take one job from the server as ``work_next`` does, and no other."""
+    async with Spares(settings.setup.backend) as spares:
+        await work_next(settings, drain, spares, is_last=True)
+
+
+async def work_next(settings: WorkerSettings, drain: Drain, spares: Spares, *, is_last: bool = False) -> None:
     """Take one job from the server, run it, deliver its result; return without one if the worker drains.
+
+    Unless it ``is_last``, a spare for the next is made while the result is delivered.
 
     Raises NotConnected, NotGreeted, Lost, ProtocolError, and SandboxError after the server was told of it.
     """
@@ -98,7 +107,7 @@ async def work_once(settings: WorkerSettings, drain: Drain) -> None:
         stream = await _connect(settings)
     if stream is None:
         return
-    async with stream, _spare(settings.setup.backend) as spare:
+    async with stream, spares.taken() as spare:
         channel = Channel(stream, Side.PEER)
         try:
             schedule = None
@@ -106,23 +115,10 @@ async def work_once(settings: WorkerSettings, drain: Drain) -> None:
                 await _greet(channel, settings)
                 schedule = await _wait_job(channel, settings)
             if schedule is not None:
-                await _Delivery(channel, schedule, settings.setup, spare).run()
+                following = None if is_last or drain.begun else spares
+                await _Delivery(channel, schedule, settings.setup, spare, following).run()
         except trio.BrokenResourceError as error:
             raise Lost(f"the connection to {settings.address} broke: {reason_of(error)}") from error
-
-
-@asynccontextmanager
-async def _spare(backend: Backend) -> AsyncIterator[Spare | None]:
-    """Have what the next job needs, from before it is known."""
-    try:
-        spare = await backend.spare()
-    except SandboxError:
-        spare = None  # what is wrong is said when there is a job
-    try:
-        yield spare
-    finally:
-        if spare is not None:
-            await spare.aclose()
 
 
 async def _connect(settings: WorkerSettings) -> trio.SocketStream:
@@ -169,10 +165,13 @@ async def _wait_job(channel: Channel, settings: WorkerSettings) -> JobSchedule:
 class _Delivery:
     """Runs one job and delivers its result while the server is there."""
 
-    def __init__(self, channel: Channel, schedule: JobSchedule, setup: Setup, spare: Spare | None) -> None:
+    def __init__(
+        self, channel: Channel, schedule: JobSchedule, setup: Setup, spare: Spare | None, following: Spares | None
+    ) -> None:
         self._channel = channel
         self._setup = setup
         self._spare = spare
+        self._following = following
         self._uuid: UUID = schedule.uuid
         self._outputs = Outputs(schedule.uuid)
         self._job = schedule.job
@@ -189,6 +188,8 @@ class _Delivery:
         async with plain_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)
             await self._work()
+            if self._following is not None:
+                await self._following.make()  # the server is busy with the result, and the next job may come at once
             await self._wait_stored()
             delivered = True
             nursery.cancel_scope.cancel()
