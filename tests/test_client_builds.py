@@ -5,6 +5,7 @@ import json
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -80,15 +81,16 @@ async def test_the_history(server: Server) -> None:
 
 async def test_pages_of_the_history(server: Server) -> None:
     """Builds of the same millisecond, and runs that were left out then, each come once."""
+    moment = time.time_ns() // 1_000_000  # of long ago the server forgets what was left out
     with sqlite3.connect(server.data_dir / "builder.sqlite3") as connection:
         for number in range(250):
             connection.execute(
                 "insert into build (uuid, job_id, name, platform, script, state, losses, started, outcome) "
-                "values (?, 1, 'a', 'p1', '', 'finished', 0, 7, 'failed')",
-                [f"{number:08x}-0000-0000-0000-000000000000"],
+                "values (?, 1, 'a', 'p1', '', 'finished', 0, ?, 'failed')",
+                [f"{number:08x}-0000-0000-0000-000000000000", moment],
             )
             connection.execute(
-                "insert into skipped (name, platform, due, reason) values ('a', 'p1', 7, 'still running')"
+                "insert into skipped (name, platform, due, reason) values ('a', 'p1', ?, 'still running')", [moment]
             )
     found = rows(server, "history", "--limit", "1000")
     assert len({each["uuid"] for each in found}) == 251
