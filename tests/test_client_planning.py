@@ -71,13 +71,14 @@ async def test_schedule_with_a_rule(run: Run, server: LocalServer, file: str) ->
 
 
 async def test_schedule_with_every_option(run: Run, server: LocalServer, file: str) -> None:
-    await ok(run, "schedule", "lib", "p1", file)
+    for name in ("lib", "x@y"):
+        await ok(run, "schedule", name, "p1", file)
     told = await ok(
         run, "schedule", "app", "p1", file, "--period", "never", "--missed", "skip", "--priority", "9",
         "--retries", "2", "--timeout", "1h30m", "--max-silent", "90s", "--after", "lib@p1", "--after", "x@y@",
     )  # fmt: skip
     assert told == ""
-    assert await queues(server) == {"p1": ["lib"]}
+    assert await queues(server) == {"p1": ["lib", "x@y"]}
     assert await shown(run, "app") == {
         "job": "app", "kind": "script", "platform": "p1", "script": "#!/bin/sh\n",
         "period": "never", "cron": None, "time_zone": None, "spread": False, "missed": "skip",
@@ -326,6 +327,17 @@ def test_what_is_said_of_options_is_read_as_them(plan: JobOptions) -> None:
 def test_values_of_a_file_that_are_wrong(given_: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidOptions, match=reason):
         jobs.options_with(given_, JobOptions(), "a")
+
+
+async def test_a_job_to_wait_for_that_is_not_there_is_named(run: Run, file: str) -> None:
+    told = b"There is no job lob yet: it is waited for until it is scheduled and succeeds\n"
+    await ok(run, "schedule", "lib", "p1", file)
+    done = await run("schedule", "app", "p1", file, "--after", "lib", "--after", "lob@p1")
+    assert (done.returncode, done.stderr) == (0, told)
+    done = await run("edit", "app", "--after", "lob")
+    assert (done.returncode, done.stderr) == (0, told)
+    await ok(run, "edit", "app", "--priority", "7")
+    await ok(run, "edit", "app", "--no-after")
 
 
 async def test_a_rule_with_h_needs_a_name(run: Run) -> None:

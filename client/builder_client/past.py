@@ -25,6 +25,9 @@ from .remote import Remote
 FIRST_PAGE = 100
 """Entries of a page where more may follow."""
 
+_SHORT = 10_000
+"""Milliseconds below which tenths of a second matter."""
+
 COLUMNS = (
     Column("STARTED", rigid=True),
     Column("JOB"),
@@ -153,7 +156,9 @@ def waited(entry: HistoryEntry) -> int | None:
 
 
 def _duration(ms: int | None) -> str:
-    return "" if ms is None else words.duration(ms)
+    if ms is None:
+        return ""
+    return f"{ms / 1000:.1f} s" if ms < _SHORT else words.duration(ms)
 
 
 def _artifacts(entry: HistoryEntry) -> str:

@@ -13,7 +13,7 @@ from builder.planning import MAX_PRIORITY, MAX_RETRIES, Cron, JobOptions, JobRef
 
 from . import clock, jobs, options, words
 from .errors import Refused, TooOld
-from .output import print_done, standard_output
+from .output import note, print_done, standard_output
 
 if TYPE_CHECKING:
     from .remote import Remote
@@ -33,7 +33,7 @@ _OPTIONS = (
     click.option("--retries", type=click.IntRange(0, MAX_RETRIES), metavar="N", help="Run again up to N times when it fails, a minute later, then four, ….  [default: 0]"),
     click.option("--timeout", metavar="DURATION", help="End it after so long, as 90s, 10m or 1h30m; the server's own limit holds too."),
     click.option("--max-silent", metavar="DURATION", help="End it when it says nothing for so long."),
-    click.option("--after", multiple=True, metavar="JOB[@PLATFORM]", help="Run when that job has succeeded; several: when all have. What is behind the last @ is the platform."),
+    click.option("--after", multiple=True, metavar="JOB[@PLATFORM]", help="Run when that job has succeeded; several: when all have. What is behind the last @ is the platform. With --period never it runs then alone."),
 )  # fmt: skip
 _REMOVALS = tuple(
     click.option(f"--no-{key}", f"no_{key.replace('-', '_')}", is_flag=True, help=f"Take the {key} away.")
@@ -101,11 +101,23 @@ def add(job: Job, found: dict[str, Any], *, not_now: bool, as_json: bool) -> Non
     run_now = not not_now and not plan.after
     asked = [f"--{key}" for key in values] + ["--not-now"] * not_now
     remote.request(PlanJob(job=job, options=plan, run_now=run_now), what=" and no ".join(asked))
+    note_unknown(remote, plan)
     print_done("scheduled", as_json=as_json, job=job.name, queued=run_now)
     if plan.cron is not None and not as_json:
         now = clock.now()
         following = at(plan.next_after(job.name, now, now), plan.cron, now)
         standard_output().line(f"{printable(job.name)} runs {'now, and then' if run_now else 'next'} {following}")
+
+
+def note_unknown(remote: "Remote", plan: JobOptions) -> None:
+    """Name the jobs that one waits for and that are not there, which may come or be mistyped."""
+    for reference in plan.after:
+        try:
+            find(remote, reference.name, what="--after")
+        except Refused:
+            note(
+                f"There is no job {printable(reference.name)} yet: it is waited for until it is scheduled and succeeds"
+            )
 
 
 def at(moment: Instant, cron: Cron | None, now: Instant) -> str:

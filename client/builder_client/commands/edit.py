@@ -63,7 +63,10 @@ def command(
     def make(seen: JobShown) -> changes.Made:
         return _job(seen.job, what), planning.options_of(name, values, seen.options)
 
-    done = changes.change(options.remote(), name, make, what="job that can be edited: see 'reschedule'")
+    remote = options.remote()
+    done = changes.change(remote, name, make, what="job that can be edited: see 'reschedule'")
+    if "after" in values:
+        planning.note_unknown(remote, planning.options_of(name, {"after": values["after"]}))
     changed = {
         difference.key: {"before": json_text(difference.before), "after": json_text(difference.after)}
         for difference in done

@@ -48,6 +48,8 @@ def command(name: str, platform: str | None, *, is_check: bool, as_json: bool) -
     printer = standard_output()
     if as_json:
         printer.json(comparison.comparison_json(found))
+    elif found.are_artifacts_the_same and not found.same:
+        printer.line("Reproducible, but neither run left any artifact")
     elif found.are_artifacts_the_same:
         printer.line(f"Reproducible: both runs left the same {words.count(found.same, 'artifact')}")
     else:
