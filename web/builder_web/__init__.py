@@ -1,0 +1,1 @@
+"""builder-web: receives finished builds, keeps, compares and shows them."""

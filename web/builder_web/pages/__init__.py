@@ -1,0 +1,1 @@
+"""What people see: a model and a template for each page."""

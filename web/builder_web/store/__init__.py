@@ -1,0 +1,1 @@
+"""What builder-web remembers: the tables of the original, schema version 18, and some of its own."""
