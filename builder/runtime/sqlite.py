@@ -15,9 +15,6 @@ from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 import trio
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from attrs import define, field
 
 from builder.runtime.database import Database, StoreError, nothing
@@ -48,10 +45,10 @@ class _Request(Generic[T]):
 class SQLite(Database):
     """The database of one program on one machine."""
 
-    def __init__(self, path: Path, *, migrations: str) -> None:
-        """Open the database, create or migrate it. Raises StoreError.
+    def __init__(self, path: Path, *, prepare: Callable[[sa.Connection], None]) -> None:
+        """Open the database, create it if there is none. Raises StoreError.
 
-        ``migrations`` is where Alembic finds them, such as "package:folder".
+        ``prepare`` makes its tables what the program expects, in one transaction: see ``migrations``.
         """
         self._writer = _engine(path, begin="BEGIN IMMEDIATE", timeout=_LOCK_LOOK)
         self._readers = _engine(path, begin="BEGIN", timeout=LOCK_TIMEOUT)
@@ -62,17 +59,13 @@ class SQLite(Database):
         self.version = 0
         try:
             with self._transaction(time.monotonic() + LOCK_TIMEOUT) as connection:
-                config = Config()
-                config.set_main_option("script_location", migrations)
-                config.set_main_option("path_separator", "os")
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                prepare(connection)
         except (sa.exc.SQLAlchemyError, OSError) as error:
             self.close()
             raise StoreError(f"can't open the database {path}: {_reason(error)}") from error
-        except CommandError as error:
+        except StoreError as error:
             self.close()
-            raise StoreError(f"can't use the database {path}, is it of a newer version? {error}") from error
+            raise StoreError(f"can't use the database {path}: {error}") from error
 
     def limit_waits(self, seconds: float) -> None:
         """From now on wait for the lock for so long in all."""

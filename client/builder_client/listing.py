@@ -11,10 +11,10 @@ from attrs import frozen
 
 from builder.execution import READ_SIZE, ArtifactStart
 from builder.model import ConsoleLine, printable
+from builder.runtime.reversal import Reversal
 
 from .extraction import Extraction, NotWritten
 from .output import note
-from .reversal import Reversal
 
 MEMORY_SIZE = 8 * 1024 * 1024
 """Bytes of a list of artifacts up to which no temporary file is made."""

@@ -17,6 +17,7 @@ from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
+from builder.runtime.migrations import upgrade
 from builder.runtime.sqlite import SQLite
 from builder_server.store import (
     artifacts,
@@ -58,7 +59,7 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Return the store in a file, created or migrated. Raises StoreError."""
-        return cls(SQLite(path, migrations="builder_server.store:migrations"))
+        return cls(SQLite(path, prepare=upgrade("builder_server.store:migrations")))
 
     async def run(self) -> None:
         """Write what is asked for, until cancelled."""

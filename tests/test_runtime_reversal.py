@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder_client import reversal
-from builder_client.reversal import Reversal
+from builder.runtime import reversal
+from builder.runtime.reversal import Reversal
 
 
 @given(st.lists(st.binary(max_size=40), max_size=60))
