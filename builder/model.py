@@ -330,10 +330,13 @@ class Execution:
     artifacts: tuple[Artifact, ...]
 
 
-def check_name(name: str, *, what: str, reserved: frozenset[str] = frozenset()) -> None:
+def check_name(
+    name: str, *, what: str, reserved: frozenset[str] = frozenset(), longest: int = MAX_NAME_CHARACTERS
+) -> None:
     """Raise InvalidName unless ``name`` can be the name of a job or a platform, and so of a directory.
 
-    ``what`` is how the error calls it, such as "job name"; ``reserved`` are names taken for other files.
+    ``what`` is how the error calls it, such as "job name"; ``reserved`` are names taken for other files; ``longest`` is
+    in characters.
     """
 
     def refuse(reason: str) -> InvalidName:
@@ -341,8 +344,8 @@ def check_name(name: str, *, what: str, reserved: frozenset[str] = frozenset()) 
 
     if not name:
         raise refuse("it is empty")
-    if len(name) > MAX_NAME_CHARACTERS:
-        raise refuse(f"it has more than {MAX_NAME_CHARACTERS} characters")
+    if len(name) > longest:
+        raise refuse(f"it has more than {longest} characters")
     if any("\ud800" <= char <= "\udfff" for char in name):
         raise refuse("it is not UTF-8")
     if "/" in name:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 BLOCK_SIZE = 1024 * 1024
 """Bytes of lines that are turned round in memory at once."""
@@ -19,8 +20,9 @@ class Reversal:
     the last one to the first.
     """
 
-    def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_SIZE)  # noqa: SIM115  close() ends it
+    def __init__(self, directory: Path | None = None) -> None:
+        """``directory`` is where the temporary file is made; by default where such files are."""
+        self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_SIZE, dir=directory)  # noqa: SIM115  close() ends it
         self._lengths: list[int] = []
         self._block: list[bytes] = []
         self._block_size = 0

@@ -1,0 +1,1 @@
+"""An upload as it arrives: checked and hashed while it is written, then put into its place and recorded."""

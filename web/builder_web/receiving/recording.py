@@ -1,0 +1,98 @@
+"""A build that was received is put into its place and recorded, or taken back."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from functools import partial
+
+import sqlalchemy as sa
+import trio
+from attrs import define
+
+from builder.errors import BuilderError
+from builder_web.directory import DataDirectory
+from builder_web.receiving import staging
+from builder_web.receiving.staging import Staging
+from builder_web.store import uploads
+from builder_web.store.records import NewBuild
+from builder_web.store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Duplicate(BuilderError):
+    """A build with that uuid exists."""
+
+
+@define
+class Recorder:
+    """Records what was received; ``then`` is told of each build once it is recorded."""
+
+    directory: DataDirectory
+    store: Store
+    then: Callable[[NewBuild], None]
+
+    async def check(self, uuid: str) -> None:
+        """Raise Duplicate if a build with that uuid exists."""
+        await self.store.ask(_check, uuid)
+
+    async def record(self, staged: Staging, new: NewBuild, user: int) -> None:
+        """Record a build. Raises Duplicate, OSError and StoreError; nothing of it is left then."""
+
+        def step(connection: sa.Connection) -> None:
+            _check(connection, new.uuid)
+            staged.place(new.job, new.uuid)
+            uploads.record(connection, new, user)
+
+        try:
+            await self.store.database.write(step)
+        except BaseException:
+            await self.discard(staged)
+            raise
+        self.then(new)
+        await trio.to_thread.run_sync(_remove, staged)
+
+    async def discard(self, staged: Staging) -> None:
+        """Take back what was staged. What can't be is taken back at the next start."""
+        with trio.CancelScope(shield=True):
+            try:
+                await self.store.database.write(partial(_take_back, staged))
+            except (BuilderError, OSError) as error:
+                log.error("what was uploaded in part stays in %s until the next start: %s", staged.path, error)
+
+    async def recover(self) -> None:
+        """Take back what the last run left half done. Raises OSError and StoreError."""
+        count = await self.store.database.write(partial(_recover, self.directory))
+        if count:
+            log.info("took back %d uploads that were not recorded", count)
+
+
+def _check(connection: sa.Connection, uuid: str) -> None:
+    job = uploads.find_job_of(connection, uuid)
+    if job is not None:
+        raise Duplicate(f"Build with same uuid exists: {job}({uuid})")
+
+
+def _is_recorded(connection: sa.Connection, uuid: str) -> bool:
+    return uploads.find_job_of(connection, uuid) is not None
+
+
+def _take_back(staged: Staging, connection: sa.Connection) -> None:
+    if not staged.path.exists():
+        return
+    if _is_recorded(connection, staged.uuid):  # by another upload of the same build: its files are in their places
+        staged.remove()
+    else:
+        staged.take_back(is_used=partial(uploads.has_content, connection))
+
+
+def _recover(directory: DataDirectory, connection: sa.Connection) -> int:
+    return staging.recover(
+        directory,
+        is_recorded=partial(_is_recorded, connection),
+        is_used=partial(uploads.has_content, connection),
+    )
+
+
+def _remove(staged: Staging) -> None:
+    shutil.rmtree(staged.path, ignore_errors=True)  # the next start removes what is left

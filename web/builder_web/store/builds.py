@@ -1,0 +1,218 @@
+"""Builds and their artifacts, as they are asked for."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from attrs import frozen
+
+from builder_web.store.records import Artifact, Build, from_row, result_from_row
+from builder_web.store.schema import artifact, build, job
+
+_main = artifact.alias("main")
+_from = build.join(job, job.c.id == build.c.job).outerjoin(_main, _main.c.id == build.c.main_binary)
+_select = sa.select(
+    *build.c,
+    job.c.name.label("job_name"),
+    _main.c.filepath.label("main_path"),
+    _main.c.sha256.label("main_sha256"),
+    _main.c.size.label("main_size"),
+).select_from(_from)
+_NEWEST_FIRST = (build.c.start_d.desc(), build.c.start_ps.desc(), build.c.id.desc())
+_OLDEST_FIRST = (build.c.start_d.asc(), build.c.start_ps.asc(), build.c.id.asc())
+_is_failed = build.c.main_binary.is_(None)
+
+
+@frozen(kw_only=True)
+class Output:
+    """All builds of a job with the same main binary."""
+
+    newest: Build
+    count: int
+    inputs: int
+    """Different inputs among those builds whose input is known."""
+
+
+def record(row: sa.Row[Any]) -> Build:
+    """Return the build of a row."""
+    main = None
+    if row.main_path is not None:
+        main = Artifact(path=row.main_path, digest=row.main_sha256, size=row.main_size)
+    return Build(
+        id=row.id,
+        uuid=row.uuid,
+        job=row.job_name,
+        platform=row.platform,
+        started=from_row(row.start_d, row.start_ps),
+        finished=from_row(row.finish_d, row.finish_ps),
+        result=result_from_row(row.result_code, row.result_msg),
+        main_binary=main,
+        input_id=row.input_id,
+        console=row.console,
+        script=row.script,
+    )
+
+
+def find(connection: sa.Connection, uuid: str) -> Build | None:
+    """Return a build by its uuid."""
+    row = connection.execute(_select.where(build.c.uuid == uuid)).one_or_none()
+    return record(row) if row is not None else None
+
+
+def find_all(connection: sa.Connection, ids: Iterable[int]) -> dict[int, Build]:
+    """Return builds by their ids."""
+    found = connection.execute(_select.where(build.c.id.in_(list(ids))))
+    return {row.id: record(row) for row in found}
+
+
+def latest(connection: sa.Connection, job_name: str, platform: str | None) -> Build | None:
+    """Return the newest successful build of a job."""
+    query = _select.where(build.c.job == _job_id(job_name), ~_is_failed).order_by(*_NEWEST_FIRST).limit(1)
+    row = connection.execute(_on(query, platform)).one_or_none()
+    return record(row) if row is not None else None
+
+
+def failed(connection: sa.Connection, *, platform: str | None, start: int, count: int) -> list[Build]:
+    """Return the newest failed builds of all jobs."""
+    query = _select.where(_is_failed).order_by(*_NEWEST_FIRST).offset(start).limit(count)
+    return [record(row) for row in connection.execute(_on(query, platform))]
+
+
+def outputs(connection: sa.Connection, job_name: str, platform: str | None) -> list[Output]:
+    """Return the different outputs of a job, the one that was built last first."""
+    ranked = (
+        _on(
+            sa.select(
+                build.c.id,
+                _main.c.sha256.label("sha256"),
+                build.c.input_id,
+                sa.func.row_number().over(partition_by=_main.c.sha256, order_by=_NEWEST_FIRST).label("place"),
+                sa.func.count().over(partition_by=_main.c.sha256).label("count"),
+            )
+            .select_from(build.join(_main, _main.c.id == build.c.main_binary))
+            .where(build.c.job == _job_id(job_name)),
+            platform,
+        )
+    ).subquery()
+    inputs = (
+        sa.select(ranked.c.sha256, sa.func.count(ranked.c.input_id.distinct()).label("inputs"))
+        .group_by(ranked.c.sha256)
+        .subquery()
+    )
+    query = (
+        _select.add_columns(ranked.c.count.label("count"), inputs.c.inputs)
+        .join(ranked, sa.and_(ranked.c.id == build.c.id, ranked.c.place == 1))
+        .join(inputs, inputs.c.sha256 == ranked.c.sha256)
+        .order_by(*_NEWEST_FIRST)
+    )
+    return [
+        Output(newest=record(row), count=row._mapping["count"], inputs=row.inputs) for row in connection.execute(query)
+    ]
+
+
+def failures(connection: sa.Connection, job_name: str, platform: str | None) -> list[Build]:
+    """Return the failed builds of a job, the newest first."""
+    query = _select.where(build.c.job == _job_id(job_name), _is_failed).order_by(*_NEWEST_FIRST)
+    return [record(row) for row in connection.execute(_on(query, platform))]
+
+
+def newest(connection: sa.Connection, job_name: str, platform: str | None, count: int) -> list[Build]:
+    """Return the newest builds of a job, failed ones too."""
+    query = _select.where(build.c.job == _job_id(job_name)).order_by(*_NEWEST_FIRST).limit(count)
+    return [record(row) for row in connection.execute(_on(query, platform))]
+
+
+def artifacts(connection: sa.Connection, build_id: int) -> list[Artifact]:
+    """Return the artifacts of a build in the order of their paths."""
+    query = (
+        sa.select(artifact.c.filepath, artifact.c.sha256, artifact.c.size)
+        .where(artifact.c.build == build_id)
+        .order_by(artifact.c.filepath)
+    )
+    return [Artifact(path=row.filepath, digest=row.sha256, size=row.size) for row in connection.execute(query)]
+
+
+def stored_artifacts(connection: sa.Connection, build_id: int) -> Iterator[Artifact]:
+    """Return the artifacts of a build in the order in which they were recorded."""
+    query = (
+        sa.select(artifact.c.filepath, artifact.c.sha256, artifact.c.size)
+        .where(artifact.c.build == build_id)
+        .order_by(artifact.c.id)
+    )
+    for row in connection.execute(query):
+        yield Artifact(path=row.filepath, digest=row.sha256, size=row.size)
+
+
+def find_artifact(connection: sa.Connection, build_id: int, path: str) -> Artifact | None:
+    """Return an artifact of a build by its path."""
+    query = sa.select(artifact.c.filepath, artifact.c.sha256, artifact.c.size)
+    row = connection.execute(query.where(artifact.c.build == build_id, artifact.c.filepath == path)).one_or_none()
+    return Artifact(path=row.filepath, digest=row.sha256, size=row.size) if row is not None else None
+
+
+def with_content(connection: sa.Connection, digest: bytes, *, count: int) -> list[tuple[Build, str]]:
+    """Return the newest builds that have an artifact with that SHA-256, each with the artifact's path."""
+    query = (
+        _select.add_columns(artifact.c.filepath.label("path"))
+        .join(artifact, artifact.c.build == build.c.id)
+        .where(artifact.c.sha256 == digest)
+        .order_by(*_NEWEST_FIRST)
+        .limit(count)
+    )
+    return [(record(row), row.path) for row in connection.execute(query)]
+
+
+def with_output(connection: sa.Connection, this: Build) -> list[Build]:
+    """Return the other builds of the same job whose main binary is the same, the newest first."""
+    if this.main_binary is None:
+        return []
+    query = _select.where(
+        build.c.job == _job_id(this.job), _main.c.sha256 == this.main_binary.digest, build.c.id != this.id
+    )
+    return [record(row) for row in connection.execute(query.order_by(*_NEWEST_FIRST))]
+
+
+def with_input(connection: sa.Connection, this: Build) -> list[Build]:
+    """Return the builds of the same job and input whose main binary differs, the newest first."""
+    if this.main_binary is None or this.input_id is None:
+        return []
+    query = _select.where(
+        build.c.input_id == this.input_id,
+        build.c.job == _job_id(this.job),
+        _main.c.sha256 != this.main_binary.digest,
+    )
+    return [record(row) for row in connection.execute(query.order_by(*_NEWEST_FIRST))]
+
+
+def beside(connection: sa.Connection, this: Build, *, later: bool) -> Build | None:
+    """Return the next successful build of the job on the platform whose output differs, or the previous one."""
+    started = sa.tuple_(build.c.start_d, build.c.start_ps)
+    mine = sa.select(build.c.start_d, build.c.start_ps).where(build.c.id == this.id).subquery()
+    bound = sa.tuple_(mine.c.start_d, mine.c.start_ps)
+    query = (
+        _select.join(mine, sa.true())
+        .where(build.c.job == _job_id(this.job), build.c.platform == this.platform, ~_is_failed)
+        .where(started > bound if later else started < bound)
+        .order_by(*(_OLDEST_FIRST if later else _NEWEST_FIRST))
+        .limit(1)
+    )
+    if this.main_binary is not None:
+        query = query.where(_main.c.sha256 != this.main_binary.digest)
+    row = connection.execute(query).one_or_none()
+    return record(row) if row is not None else None
+
+
+def _job_id(name: str) -> sa.ScalarSelect[Any]:
+    return sa.select(job.c.id).where(job.c.name == name).scalar_subquery()
+
+
+def _on(query: sa.Select[Any], platform: str | None) -> sa.Select[Any]:
+    return query if platform is None else query.where(build.c.platform == platform)
+
+
+def all_builds(connection: sa.Connection, *, job_names: Sequence[str] = (), platform: str | None = None) -> list[Build]:
+    """Return all builds, the newest first: those of some jobs, or of all."""
+    query = _select.order_by(*_NEWEST_FIRST)
+    if job_names:
+        query = query.where(job.c.name.in_(job_names))
+    return [record(row) for row in connection.execute(_on(query, platform))]

@@ -1,0 +1,48 @@
+"""The newest builds of each job on each platform: what the first page shows, without a look at all others."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from builder_web.store.schema import build, newest
+
+# milliseconds since 1970; picoseconds since then would not fit into 64 bits
+_started = sa.literal_column("build.start_d * 86400000 + build.start_ps / 1000000000", sa.Integer).label("started")
+
+
+def make_anew(connection: sa.Connection, *, job: int | None = None) -> None:
+    """Look at all builds, or at all of one job."""
+    failed = build.c.main_binary.is_(None)
+    # SQLite gives the other columns of the row that has the maximum; of equal ones the last that it meets
+    found = sa.select(build.c.job, build.c.platform, failed, build.c.id, sa.func.max(_started)).group_by(
+        build.c.job, build.c.platform, failed
+    )
+    gone = sa.delete(newest)
+    if job is not None:
+        found = found.where(build.c.job == job)
+        gone = gone.where(newest.c.job == job)
+    connection.execute(gone)
+    connection.execute(
+        sa.insert(newest).from_select(
+            ["job", "platform", "failed", "build"],
+            sa.select(*list(found.subquery().c)[:4]),
+        )
+    )
+
+
+def add(connection: sa.Connection, build_id: int) -> None:
+    """Note a build that was recorded just now: it is the newest unless one that began later is there."""
+    this = connection.execute(
+        sa.select(build.c.job, build.c.platform, build.c.main_binary.is_(None).label("failed"), _started).where(
+            build.c.id == build_id
+        )
+    ).one()
+    other = connection.scalar(
+        sa.select(_started)
+        .select_from(newest.join(build, build.c.id == newest.c.build))
+        .where(newest.c.job == this.job, newest.c.platform == this.platform, newest.c.failed == this.failed)
+    )
+    if other is None or other <= this.started:
+        key = {"job": this.job, "platform": this.platform, "failed": bool(this.failed)}
+        connection.execute(
+            insert(newest).values(**key, build=build_id).on_conflict_do_update(index_elements=list(key), set_={"build": build_id})
+        )

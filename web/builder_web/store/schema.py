@@ -1,0 +1,125 @@
+"""The tables: those of the original as it makes them, and those of our own, whose names begin with ``web_``.
+
+The original's are text, since another program reads them: schema version 18, word by word. What ours hold is derived from
+them and from the files, and is made anew whenever the program starts or their form changes.
+
+Times are days since 1970 and picoseconds of the day. A build without a main binary counts as failed.
+"""
+
+import sqlalchemy as sa
+
+APPLICATION_ID = 1234839235
+SCHEMA_VERSION = 18
+
+ORIGINAL = (
+    """CREATE TABLE user (
+         id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+         username VARCHAR(255) NOT NULL UNIQUE,
+         password_hash BLOB NOT NULL,
+         password_salt BLOB NOT NULL,
+         scrypt_n INTEGER NOT NULL,
+         scrypt_r INTEGER NOT NULL,
+         scrypt_p INTEGER NOT NULL,
+         restricted BOOLEAN NOT NULL)""",
+    """CREATE TABLE job (
+         id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+         name VARCHAR(255) NOT NULL UNIQUE)""",
+    """CREATE TABLE build (
+         id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+         uuid VARCHAR(36) NOT NULL UNIQUE,
+         start_d INTEGER NOT NULL,
+         start_ps INTEGER NOT NULL,
+         finish_d INTEGER NOT NULL,
+         finish_ps INTEGER NOT NULL,
+         result_code INTEGER NOT NULL,
+         result_msg TEXT,
+         console TEXT NOT NULL,
+         script TEXT NOT NULL,
+         platform TEXT NOT NULL,
+         main_binary INTEGER,
+         user INTEGER NOT NULL,
+         job INTEGER NOT NULL,
+         input_id BLOB,
+         FOREIGN KEY(main_binary) REFERENCES build_artifact(id) DEFERRABLE INITIALLY DEFERRED,
+         FOREIGN KEY(user) REFERENCES user(id),
+         FOREIGN KEY(job) REFERENCES job(id))""",
+    """CREATE TABLE build_artifact (
+         id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+         filepath TEXT NOT NULL,
+         sha256 BLOB NOT NULL,
+         size INTEGER NOT NULL,
+         build INTEGER NOT NULL,
+         FOREIGN KEY(build) REFERENCES build(id),
+         UNIQUE(build, filepath))""",
+    """CREATE TABLE access_list (
+         id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+         user INTEGER NOT NULL,
+         job INTEGER NOT NULL,
+         FOREIGN KEY(user) REFERENCES user(id),
+         FOREIGN KEY(job) REFERENCES job(id),
+         UNIQUE(user, job))""",
+    """CREATE TABLE tag (
+         id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+         tag VARCHAR(255) NOT NULL UNIQUE)""",
+    """CREATE TABLE job_tag (
+         id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+         tag INTEGER NOT NULL,
+         value TEXT NOT NULL,
+         job INTEGER NOT NULL,
+         FOREIGN KEY(job) REFERENCES job(id),
+         FOREIGN KEY(tag) REFERENCES tag(id),
+         UNIQUE(tag, job))""",
+    "CREATE INDEX idx_build_job_start ON build(job, start_d DESC, start_ps DESC)",
+    "CREATE INDEX idx_build_failed ON build(job, start_d DESC, start_ps DESC) WHERE main_binary IS NULL",
+    "CREATE INDEX idx_build_input_id ON build(input_id)",
+    "CREATE INDEX idx_build_main_binary ON build(main_binary)",
+    "CREATE INDEX idx_build_artifact_sha256 ON build_artifact(sha256)",
+    "CREATE INDEX idx_build_artifact_build ON build_artifact(build)",
+)
+"""What makes the tables of an empty data directory."""
+
+
+def _table(name: str, *columns: str) -> sa.TableClause:
+    return sa.table(name, *(sa.column(column) for column in columns))
+
+
+user = _table(
+    "user", "id", "username", "password_hash", "password_salt", "scrypt_n", "scrypt_r", "scrypt_p", "restricted"
+)
+job = _table("job", "id", "name")
+build = _table(
+    "build",
+    *("id", "uuid", "start_d", "start_ps", "finish_d", "finish_ps", "result_code", "result_msg", "console", "script"),
+    *("platform", "main_binary", "user", "job", "input_id"),
+)
+artifact = _table("build_artifact", "id", "filepath", "sha256", "size", "build")
+access = _table("access_list", "id", "user", "job")
+tag = _table("tag", "id", "tag")
+job_tag = _table("job_tag", "id", "tag", "value", "job")
+
+OUR_VERSION = 1
+"""Grows whenever a table of ours changes: they are made anew then."""
+
+ours = sa.MetaData()
+
+form = sa.Table("web_form", ours, sa.Column("version", sa.Integer, nullable=False))
+
+newest = sa.Table(
+    "web_newest",
+    ours,
+    sa.Column("job", sa.Integer, nullable=False),
+    sa.Column("platform", sa.Text, nullable=False),
+    sa.Column("failed", sa.Boolean, nullable=False),
+    sa.Column("build", sa.Integer, nullable=False),
+    sa.PrimaryKeyConstraint("job", "platform", "failed"),
+    sqlite_with_rowid=False,
+)
+"""The newest successful build and the newest failed one of each job on each platform."""
+
+binary = sa.Table(
+    "web_binary",
+    ours,
+    sa.Column("sha256", sa.LargeBinary, primary_key=True),
+    sa.Column("solo5", sa.Text, nullable=False),
+)
+"""What main binaries say of themselves, as JSON: an object with ``manifest``, ``abi`` and ``damage``, each may be null."""

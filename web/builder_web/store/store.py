@@ -1,0 +1,32 @@
+"""The store: what the site asks of the database."""
+
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+import sqlalchemy as sa
+from attrs import define
+
+from builder.runtime.database import Database
+from builder_web.directory import DataDirectory
+from builder_web.store.opening import open_database
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@define(eq=False)
+class Store:
+    """A data directory's database. What is asked for are the steps of this room's modules."""
+
+    database: Database
+
+    @classmethod
+    def open(cls, directory: DataDirectory) -> Self:
+        """Return the store of a data directory. Raises NotOurs and StoreError."""
+        return cls(open_database(directory.database))
+
+    async def ask(
+        self, step: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **options: P.kwargs
+    ) -> T:
+        """Return what a step returns that changes nothing. Raises StoreError."""
+        return await self.database.read(lambda connection: step(connection, *args, **options))

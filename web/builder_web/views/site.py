@@ -1,0 +1,41 @@
+"""What all addresses share."""
+
+import datetime as dt
+from collections.abc import Callable
+from typing import cast
+
+from attrs import frozen
+from starlette.requests import Request
+
+from builder.model import Instant
+from builder_web.access import Access
+from builder_web.directory import DataDirectory
+from builder_web.receiving.recording import Recorder
+from builder_web.store.store import Store
+
+
+@frozen(kw_only=True)
+class Options:
+    """What an operator chooses."""
+
+    expired_after: dt.timedelta | None
+    """Jobs that were not built successfully for so long are not on the first page; None: all are."""
+    max_upload: int
+    """Bytes of an upload, once it is decompressed."""
+
+
+@frozen(kw_only=True)
+class Site:
+    """The site as the views see it."""
+
+    directory: DataDirectory
+    store: Store
+    access: Access
+    recorder: Recorder
+    options: Options
+    now: Callable[[], Instant]
+
+
+def site_of(request: Request) -> Site:
+    """Return the site that a request was made to."""
+    return cast("Site", request.app.state.site)

@@ -1,0 +1,131 @@
+"""Builds come in: as executions, or a binary alone."""
+
+import errno
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import trio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from builder.errors import InvalidName, ProtocolError
+from builder.model import Exited
+from builder_web import access
+from builder_web.directory import check_job
+from builder_web.receiving.binary import BinaryReception
+from builder_web.receiving.decoding import Decoder, NotDecodable
+from builder_web.receiving.execution import Reception, check_platform
+from builder_web.receiving.recording import Duplicate
+from builder_web.store import users
+from builder_web.store.records import NewBuild, User
+from builder_web.views.answers import Refused
+from builder_web.views.site import Site, site_of
+
+PIECE_SIZE = 1024 * 1024
+"""Bytes that are taken from a body before a thread hashes and writes them."""
+
+_UNAUTHORIZED = "Unauthorized!"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+async def upload(request: Request) -> Response:
+    """Take an execution."""
+    site = site_of(request)
+    user = await _authenticate(site, request)
+    reception = Reception(site.directory)
+    return await _receive(site, request, user, reception)
+
+
+async def upload_binary(request: Request) -> Response:
+    """Take a binary that was built elsewhere: it becomes a build of its own."""
+    site = site_of(request)
+    user = await _authenticate(site, request)
+    job, platform = request.path_params["job"], request.path_params["platform"]
+    name = request.query_params.get("binary_name", f"{job}.bin")
+    try:
+        check_job(job)
+        check_platform(platform)
+    except InvalidName as error:
+        raise Refused(400, str(error)) from error
+    if name in ("", ".", "..") or "/" in name or not name.isprintable():
+        raise Refused(400, "Bad binary name provided.")
+    now = site.now()
+    reception = BinaryReception(
+        site.directory, uuid=str(uuid4()), job=job, platform=platform, path=f"bin/{name}", now=now, result=Exited(code=0)
+    )
+    return await _receive(site, request, user, reception)
+
+
+async def _authenticate(site: Site, request: Request) -> User:
+    address = request.client.host if request.client else ""
+    user = await site.access.check(access.parse(request.headers.get("authorization")), address)
+    if user is None:
+        raise Refused(401, _UNAUTHORIZED)
+    return user
+
+
+async def _receive(site: Site, request: Request, user: User, reception: Reception | BinaryReception) -> Response:
+    try:
+        new = await _take(site, request, user, reception)
+        staged = reception.staging
+        assert staged
+        await site.recorder.record(staged, new, user.id)
+    except BaseException as error:
+        reception.close()
+        if reception.staging is not None and reception.staging.path.exists():
+            await site.recorder.discard(reception.staging)
+        raise _answer(error) from error
+    return Response(status_code=201)
+
+
+def _answer(error: BaseException) -> BaseException:
+    match error:
+        case Duplicate():
+            return Refused(409, str(error))
+        case ProtocolError() | InvalidName() | NotDecodable():
+            return Refused(400, f"Bad upload: {error}")
+        case OSError() if error.errno in _NO_ROOM:
+            return Refused(507, "The disk is full")
+    return error
+
+
+async def _take(site: Site, request: Request, user: User, reception: Reception | BinaryReception) -> NewBuild:
+    """Take a body, one piece being written while the next arrives."""
+    decoder = Decoder(request.headers.get("content-encoding"), site.options.max_upload)
+    is_checked = False
+    async for piece in _pieces(request):
+        await trio.to_thread.run_sync(_feed, decoder, reception, piece)
+        if not is_checked and reception.head is not None:
+            head = reception.head
+            if not await site.store.ask(users.may_upload, user, head.job):
+                raise Refused(403, _UNAUTHORIZED)
+            await site.recorder.check(head.uuid)
+            is_checked = True
+    return await trio.to_thread.run_sync(_finish, decoder, reception)
+
+
+def _feed(decoder: Decoder, reception: Reception | BinaryReception, piece: bytes) -> None:
+    for data in decoder.feed(piece):
+        reception.feed(data)
+
+
+def _finish(decoder: Decoder, reception: Reception | BinaryReception) -> NewBuild:
+    decoder.finish()
+    return reception.finish()
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    """Return the body in pieces; the first one small, so that what can't be taken is known early."""
+    held: list[bytes] = []
+    size, wanted = 0, 1
+    try:
+        async for chunk in request.stream():
+            held.append(chunk)
+            size += len(chunk)
+            if size >= wanted:
+                yield b"".join(held)
+                held, size, wanted = [], 0, PIECE_SIZE
+    except ClientDisconnect as error:
+        raise ProtocolError("the connection ended before the upload") from error
+    if held:
+        yield b"".join(held)
