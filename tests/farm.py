@@ -355,7 +355,7 @@ class LocalServer:
 @contextmanager
 def _signals_kept() -> Iterator[None]:
     """Let this process end by signals again after a server in it was stopped."""
-    from builder_server.shutdown import SIGNALS
+    from builder.runtime.shutdown import SIGNALS
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:

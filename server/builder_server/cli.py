@@ -175,7 +175,7 @@ def command(
     # imported here, so that --help and a wrong option need not wait for the database library
     import trio
 
-    from builder_server import logs
+    from builder.runtime import logs
     from builder_server.retention import parse_retention
     from builder_server.server import Settings, serve
 

@@ -38,7 +38,7 @@ from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
 from builder_server.requests import Asked, Handlers, applying, builds, logs, schedule, watching
-from builder_server.shutdown import Shutdown
+from builder.runtime.shutdown import Shutdown
 from builder_server.store import Store, StoreError
 
 logger = logging.getLogger(__name__)

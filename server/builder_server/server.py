@@ -36,7 +36,7 @@ from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.receiver import Receiver
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
-from builder_server.shutdown import Shutdown, ShuttingDown
+from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder_server.store import Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader

@@ -16,7 +16,9 @@ from builder_web import directory
 from builder_web.directory import DataDirectory
 from builder_web.receiving.facts import Facts
 from builder_web.receiving.staging import ContentWriter, Staging
-from builder_web.store.records import Artifact, NewBuild, result_to_row
+from builder_web.store.jobs import README as README_TAG
+from builder_web.store.records import Artifact, NewBuild, Readme, result_to_row
+from builder_web.stored import README
 
 _MAX_PLATFORM = 255
 _MAX_README = 1024 * 1024
@@ -48,7 +50,7 @@ class Reception:
         self._open: tuple[str, ContentWriter] | None = None
         self._readme: tuple[str, bytearray] | None = None
         self._is_left_out = False
-        self._readmes: dict[str, bytes] = {}
+        self._readmes: dict[str, Readme] = {}
         self.head: Head | None = None
         self.staging: Staging | None = None
 
@@ -84,14 +86,15 @@ class Reception:
         assert self._end
         main = [file for file in self._artifacts if file.path.startswith("bin/")]
         main_binary = main[0] if len(main) == 1 else None
+        main_position = 0
         if main_binary is not None:  # its row comes first, as the original's does
-            self._artifacts.remove(main_binary)
-            self._artifacts.insert(0, main_binary)
+            main_position = self._artifacts.index(main_binary)
+            self._artifacts.insert(0, self._artifacts.pop(main_position))
         facts = Facts(self._artifacts, self.staging.content)
         tags = facts.tags()
         if self._readmes:
             shortest = min(self._readmes, key=lambda path: (path.count("/"), path))
-            tags["readme.md"] = self._readmes[shortest].decode("utf-8", "replace")
+            tags[README_TAG] = self._readmes[shortest].content.decode("utf-8", "replace")
         return NewBuild(
             uuid=self.head.uuid,
             job=self.head.job,
@@ -101,6 +104,8 @@ class Reception:
             result=_storable(self._end.result),
             artifacts=tuple(self._artifacts),
             main_binary=main_binary.path if main_binary else None,
+            main_position=main_position,
+            readme=self._readmes.get(README),
             input_id=facts.input_id(),
             tags=tags,
             solo5=facts.solo5(main_binary) if main_binary else None,
@@ -137,8 +142,8 @@ class Reception:
             raise InvalidName(f"two artifacts with the path {path!r}")
         self._paths.add(path)
         name = path.rpartition("/")[2]
-        self._is_left_out = name == "README.md" or name.endswith(".build-hashes")
-        if name == "README.md":
+        self._is_left_out = name == README or name.endswith(".build-hashes")
+        if name == README:
             self._readme = (path, bytearray())
         elif not self._is_left_out:
             self._open = (path, self.staging.new_content())
@@ -156,7 +161,7 @@ class Reception:
             self._artifacts.append(Artifact(path=path, digest=content.digest, size=content.size))
             self._open = None
         elif self._readme is not None:
-            self._readmes[self._readme[0]] = bytes(self._readme[1])
+            self._readmes[self._readme[0]] = Readme(position=len(self._artifacts), content=bytes(self._readme[1]))
             self._readme = None
 
 

@@ -1,9 +1,12 @@
 """What the artifacts of a build say of it and of its job."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from builder_web.binaries.elf import Damaged
+from builder_web.binaries.solo5 import read_solo5
 from builder_web.store.records import Artifact
 
 _INPUTS = ("opam-switch", "build-environment", "system-packages")
@@ -27,5 +30,9 @@ class Facts:
         return {}
 
     def solo5(self, main_binary: Artifact) -> str:
-        """Return what the main binary says of itself, as JSON."""
-        return '{"manifest": null, "abi": null, "damage": null}'
+        """Return what the main binary says of itself, as JSON: see the table ``binary``. Raises OSError."""
+        with self._content(main_binary.digest).open("rb") as file:
+            found = read_solo5(file)
+        if found is None:
+            return "{}"
+        return json.dumps({"damage": found.reason} if isinstance(found, Damaged) else found.to_json())

@@ -1,13 +1,13 @@
 """Builds and their artifacts, as they are asked for."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from attrs import frozen
 
-from builder_web.store.records import Artifact, Build, from_row, result_from_row
-from builder_web.store.schema import artifact, build, job
+from builder_web.store.records import Artifact, Build, Readme, from_row, result_from_row
+from builder_web.store.schema import artifact, build, job, received
 
 _main = artifact.alias("main")
 _from = build.join(job, job.c.id == build.c.job).outerjoin(_main, _main.c.id == build.c.main_binary)
@@ -31,6 +31,15 @@ class Output:
     count: int
     inputs: int
     """Different inputs among those builds whose input is known."""
+
+
+@frozen(kw_only=True)
+class Uploaded:
+    """The artifacts of a build in the order in which they were uploaded."""
+
+    artifacts: tuple[Artifact, ...]
+    readme: Readme | None
+    """Its position is that among the artifacts."""
 
 
 def record(row: sa.Row[Any]) -> Build:
@@ -132,15 +141,23 @@ def artifacts(connection: sa.Connection, build_id: int) -> list[Artifact]:
     return [Artifact(path=row.filepath, digest=row.sha256, size=row.size) for row in connection.execute(query)]
 
 
-def stored_artifacts(connection: sa.Connection, build_id: int) -> Iterator[Artifact]:
-    """Return the artifacts of a build in the order in which they were recorded."""
+def uploaded(connection: sa.Connection, this: Build) -> Uploaded:
+    """Return the artifacts of a build as they were uploaded."""
     query = (
         sa.select(artifact.c.filepath, artifact.c.sha256, artifact.c.size)
-        .where(artifact.c.build == build_id)
+        .where(artifact.c.build == this.id)
         .order_by(artifact.c.id)
     )
-    for row in connection.execute(query):
-        yield Artifact(path=row.filepath, digest=row.sha256, size=row.size)
+    files = [Artifact(path=row.filepath, digest=row.sha256, size=row.size) for row in connection.execute(query)]
+    readme = None
+    row = connection.execute(sa.select(received).where(received.c.build == this.id)).one_or_none()
+    if row is not None:
+        if this.main_binary is not None and this.main_binary in files:
+            files.remove(this.main_binary)
+            files.insert(row.main_position, this.main_binary)
+        if row.readme is not None:
+            readme = Readme(position=row.readme_position, content=row.readme)
+    return Uploaded(artifacts=tuple(files), readme=readme)
 
 
 def find_artifact(connection: sa.Connection, build_id: int, path: str) -> Artifact | None:

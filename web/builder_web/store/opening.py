@@ -51,9 +51,10 @@ def prepare(connection: sa.Connection) -> None:
         version = connection.scalar(sa.select(schema.form.c.version))
         if version != schema.OUR_VERSION:
             for name in inspector.get_table_names():
-                if name.startswith("web_"):
+                if name in schema.ours.tables:
                     connection.exec_driver_sql(f'DROP TABLE "{name}"')
     schema.ours.create_all(connection)
+    schema.kept.create_all(connection)
     if connection.scalar(sa.select(schema.form.c.version)) is None:
         connection.execute(sa.insert(schema.form).values(version=schema.OUR_VERSION))
     newest.make_anew(connection)

@@ -58,6 +58,14 @@ class Build:
 
 
 @frozen(kw_only=True)
+class Readme:
+    """A README.md that was uploaded with a build, and its place among the other artifacts."""
+
+    position: int
+    content: bytes
+
+
+@frozen(kw_only=True)
 class NewBuild:
     """A build that arrived. Its files are staged, artifacts in the order of their rows."""
 
@@ -70,6 +78,9 @@ class NewBuild:
     artifacts: tuple[Artifact, ...]
     main_binary: str | None
     """The path of one of the artifacts."""
+    main_position: int = 0
+    """The place that the main binary had among the artifacts that were uploaded."""
+    readme: Readme | None = None
     input_id: bytes | None
     tags: dict[str, str]
     """What the job is tagged with from now on: section, synopsis, description, readme."""

@@ -122,4 +122,18 @@ binary = sa.Table(
     sa.Column("sha256", sa.LargeBinary, primary_key=True),
     sa.Column("solo5", sa.Text, nullable=False),
 )
-"""What main binaries say of themselves, as JSON: an object with ``manifest``, ``abi`` and ``damage``, each may be null."""
+"""What main binaries say of themselves, as a JSON object: ``solo5_manifest`` and ``solo5_abi`` as they stand in answers, or
+``damage``, a sentence, or none of them for a binary that is no unikernel."""
+
+kept = sa.MetaData()
+
+received = sa.Table(
+    "web_received",
+    kept,
+    sa.Column("build", sa.Integer, primary_key=True),
+    sa.Column("main_position", sa.Integer, nullable=False),
+    sa.Column("readme_position", sa.Integer),
+    sa.Column("readme", sa.LargeBinary),
+)
+"""How a build looked when it was uploaded, where rows do not say it: the place of its main binary among its artifacts, and
+the README.md that is none of them. Nothing else tells it, so this table is never made anew."""

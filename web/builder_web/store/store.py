@@ -30,3 +30,7 @@ class Store:
     ) -> T:
         """Return what a step returns that changes nothing. Raises StoreError."""
         return await self.database.read(lambda connection: step(connection, *args, **options))
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()

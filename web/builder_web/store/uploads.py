@@ -6,7 +6,7 @@ from sqlalchemy.dialects.sqlite import insert
 from builder_web import directory
 from builder_web.store import newest
 from builder_web.store.records import NewBuild, result_to_row, to_row
-from builder_web.store.schema import artifact, binary, build, job, job_tag, tag
+from builder_web.store.schema import artifact, binary, build, job, job_tag, received, tag
 
 
 def find_job_of(connection: sa.Connection, uuid: str) -> str | None:
@@ -46,6 +46,15 @@ def record(connection: sa.Connection, new: NewBuild, user: int) -> None:
         connection.execute(
             sa.insert(artifact),
             [{"filepath": file.path, "sha256": file.digest, "size": file.size, "build": build_id} for file in new.artifacts],
+        )
+    if new.readme is not None or new.main_position:
+        connection.execute(
+            sa.insert(received).values(
+                build=build_id,
+                main_position=new.main_position,
+                readme_position=new.readme.position if new.readme else None,
+                readme=new.readme.content if new.readme else None,
+            )
         )
     for name, value in new.tags.items():
         connection.execute(insert(tag).values(tag=name).on_conflict_do_nothing())

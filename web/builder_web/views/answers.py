@@ -17,9 +17,10 @@ class NotFound(Exception):
 class Refused(Exception):
     """A request that can't be answered: its status, and the reason as text."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(reason)
         self.status = status
+        self.headers = headers
 
 
 def wants_json(request: Request) -> bool:
@@ -52,9 +53,9 @@ def is_known(request: Request, etag: str) -> bool:
 
 def file(request: Request, path: Path, *, media_type: str, etag: str) -> Response:
     """Return a file, or the parts that are asked for, or that the peer has it already."""
-    headers = {"etag": etag, "x-content-type-options": "nosniff"}
+    headers = {"etag": etag, "content-type": media_type, "x-content-type-options": "nosniff"}
     if is_known(request, etag):
         return Response(status_code=304, headers=headers)
     if not path.is_file():
         raise NotFound
-    return FileResponse(path, media_type=media_type, headers=headers)
+    return FileResponse(path, headers=headers)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from builder.model import Instant
 from builder_web.access import Access
 from builder_web.directory import DataDirectory
+from builder_web.pages.links import Links
 from builder_web.receiving.recording import Recorder
 from builder_web.store.store import Store
 
@@ -33,6 +34,7 @@ class Site:
     access: Access
     recorder: Recorder
     options: Options
+    links: Links
     now: Callable[[], Instant]
 
 

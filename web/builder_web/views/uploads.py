@@ -13,7 +13,7 @@ from builder.model import Exited
 from builder_web import access
 from builder_web.directory import check_job
 from builder_web.receiving.binary import BinaryReception
-from builder_web.receiving.decoding import Decoder, NotDecodable
+from builder_web.receiving.decoding import Decoder, NotDecodable, TooLarge
 from builder_web.receiving.execution import Reception, check_platform
 from builder_web.receiving.recording import Duplicate
 from builder_web.store import users
@@ -60,7 +60,7 @@ async def _authenticate(site: Site, request: Request) -> User:
     address = request.client.host if request.client else ""
     user = await site.access.check(access.parse(request.headers.get("authorization")), address)
     if user is None:
-        raise Refused(401, _UNAUTHORIZED)
+        raise Refused(401, _UNAUTHORIZED, {"www-authenticate": 'Basic realm="builder-web"'})
     return user
 
 
@@ -84,6 +84,8 @@ def _answer(error: BaseException) -> BaseException:
             return Refused(409, str(error))
         case ProtocolError() | InvalidName() | NotDecodable():
             return Refused(400, f"Bad upload: {error}")
+        case TooLarge():
+            return Refused(413, str(error))
         case OSError() if error.errno in _NO_ROOM:
             return Refused(507, "The disk is full")
     return error
@@ -98,7 +100,7 @@ async def _take(site: Site, request: Request, user: User, reception: Reception |
         if not is_checked and reception.head is not None:
             head = reception.head
             if not await site.store.ask(users.may_upload, user, head.job):
-                raise Refused(403, _UNAUTHORIZED)
+                raise Refused(401, _UNAUTHORIZED)  # other credentials would not help: nothing is asked for
             await site.recorder.check(head.uuid)
             is_checked = True
     return await trio.to_thread.run_sync(_finish, decoder, reception)

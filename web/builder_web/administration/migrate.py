@@ -1,0 +1,27 @@
+"""builder-db migrate"""
+
+from pathlib import Path
+
+import click
+
+from builder_web.administration.options import datadir
+from builder_web.directory import DataDirectory
+from builder_web.store import opening
+
+
+@click.command()
+@datadir
+def migrate(datadir: Path) -> None:
+    """Make the database of a data directory; one that is there already is left as it is.
+
+    \b
+    Example:
+      builder-db migrate --datadir /var/lib/builder-web
+    """
+    directory = DataDirectory(datadir)
+    directory.root.mkdir(parents=True, exist_ok=True)
+    if directory.database.exists() and directory.database.stat().st_size:
+        opening.check(directory.database)
+        return
+    with opening.transaction(directory.database, new=True) as connection:
+        opening.create(connection)

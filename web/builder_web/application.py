@@ -1,0 +1,113 @@
+"""The site as an ASGI application: which address is answered by whom, and what is said of what can't be."""
+
+import logging
+from urllib.parse import unquote_to_bytes
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from builder.model import text
+from builder_web.views import answers, builds, comparisons, executions, jobs, presenting, uploads
+from builder_web.views.answers import NotFound, Refused
+from builder_web.views.site import Site
+
+log = logging.getLogger(__name__)
+
+_BUILD = "/job/{job}/build/{uuid}"
+_ROBOTS = """User-agent: *
+Disallow: /job/*/build/*/f/
+Disallow: /job/*/build/*/exec
+Disallow: /job/*/build/*/all.tar.gz
+Disallow: /compare/
+"""
+
+
+async def robots(_request: Request) -> Response:
+    """Answer with what crawlers should leave alone: comparisons are as many as pairs of builds."""
+    return Response(_ROBOTS, media_type="text/plain; charset=utf-8")
+
+
+_ROUTES = [
+    Route("/", jobs.main),
+    Route("/all-builds", jobs.all_builds),
+    Route("/failed-builds", jobs.failed_builds),
+    Route("/job/{job}", jobs.job),
+    Route("/job/{job}/failed", jobs.job_failed),
+    Route("/job/{job}/build/latest", jobs.latest),
+    Route("/job/{job}/build/latest/{rest:path}", jobs.latest),
+    Route(_BUILD, builds.build),
+    Route(_BUILD + "/f/{path:path}", builds.artifact),
+    Route(_BUILD + "/main-binary", builds.main_binary),
+    Route(_BUILD + "/script", builds.script),
+    Route(_BUILD + "/console", builds.console),
+    Route(_BUILD + "/exec", executions.execution),
+    Route(_BUILD + "/all.tar.gz", executions.archive),
+    Route("/compare/{left}/{right}", comparisons.compare),
+    Route("/hash", jobs.by_hash),
+    Route("/robots.txt", robots),
+    Route("/upload", uploads.upload, methods=["POST"]),
+    Route("/job/{job}/platform/{platform}/upload", uploads.upload_binary, methods=["POST"]),
+]
+
+
+class _Paths:
+    """Decodes paths once, whatever bytes they hold, and takes one slash at their end."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "http":
+            path = text(unquote_to_bytes(scope["raw_path"]))
+            if path.endswith("/") and path != "/" and "/f/" not in path:
+                path = path[:-1]
+            scope = {**scope, "path": path}
+        await self._application(scope, receive, send)
+
+
+def make(site: Site) -> ASGIApp:
+    """Return the application."""
+    application = Starlette(
+        routes=_ROUTES,
+        exception_handlers={
+            NotFound: _not_found,
+            Refused: _refused,
+            HTTPException: _http_error,
+            Exception: _fault,
+        },
+    )
+    application.router.redirect_slashes = False
+    application.state.site = site
+    return _Paths(application)
+
+
+async def _not_found(request: Request, _error: Exception) -> Response:
+    return presenting.error(request, 404, "There is nothing here.")
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return answers.text(error.status, str(error), error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405 and request.method != "POST":
+        return await _not_found(request, error) if request.method in {"GET", "HEAD"} else _not_allowed(error)
+    if error.status_code == 404:
+        return await _not_found(request, error)
+    return answers.text(error.status_code, error.detail)
+
+
+def _not_allowed(error: HTTPException) -> Response:
+    return answers.text(405, "Method not allowed", dict(error.headers or {}))
+
+
+async def _fault(_request: Request, error: Exception) -> Response:
+    log.error("a fault of builder-web", exc_info=error)
+    return answers.text(500, "Internal server error")

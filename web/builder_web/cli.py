@@ -1,0 +1,88 @@
+"""The command line of builder-web: it parses, and hands over to ``server``."""
+
+import platform
+from pathlib import Path
+
+import click
+
+from builder import __version__
+from builder.quantities import parse_size
+from builder.runtime import program
+
+ON_FREEBSD = platform.system() == "FreeBSD"
+DATA_DIR = "/var/db/builder-web" if ON_FREEBSD else "/var/lib/builder-web"
+CONFIG_DIR = "/usr/local/etc/builder-web" if ON_FREEBSD else "/etc/builder-web"
+PORT = 3000
+
+
+def _size(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+@click.command(
+    context_settings={"auto_envvar_prefix": "BUILDER_WEB", "help_option_names": ["--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  builder-db migrate --datadir ./data
+  echo -n secret | builder-db user-add --datadir ./data --unrestricted uploader
+  builder-web --datadir ./data --host 127.0.0.1 --port 3000
+  builder-server … --upload http://uploader:secret@127.0.0.1:3000/upload
+
+Every option can be set in the environment: BUILDER_WEB_DATADIR=/srv/builds.""",
+)
+@click.option(
+    "-h", "--host", multiple=True, default=["127.0.0.1"], show_default=True, metavar="ADDRESS",
+    help="Address or host name to listen on; may be given several times.",
+)
+@click.option("-p", "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="TCP port; 0 takes a free one.")
+@click.option(
+    "-d", "--datadir", type=click.Path(file_okay=False, path_type=Path), default=DATA_DIR, show_default=True,
+    help="Directory of the database, the artifacts, scripts and consoles.",
+)
+@click.option(
+    "-c", "--configdir", type=click.Path(file_okay=False, path_type=Path), default=CONFIG_DIR, show_default=True,
+    help="Directory of the upload hooks.",
+)
+@click.option(
+    "--expired-jobs", type=click.IntRange(min=0), default=30, show_default=True, metavar="DAYS",
+    help="Leave jobs out of the first page that were not built successfully for so long; 0: none.",
+)
+@click.option(
+    "--max-upload", default="16G", show_default=True, metavar="SIZE", callback=_size,
+    help="Largest upload that is taken.",
+)
+@click.option("-v", "--verbose", count=True, help="Log more.")
+@click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of the log on standard error.")
+@click.version_option(__version__, "-V", "--version", prog_name="builder-web")
+def command(
+    host: tuple[str, ...], port: int, datadir: Path, configdir: Path, expired_jobs: int, max_upload: int,
+    verbose: int, quiet: int, log_format: str,
+) -> None:
+    """Receive finished builds, keep, compare and show them.
+
+    The addresses it listens on are the first line on standard output.
+    """
+    # imported here, so that --help and a wrong option need not wait for the libraries
+    import trio
+
+    from builder.runtime import logs
+    from builder_web.server import Settings, serve
+
+    logs.set_up(verbosity=verbose - quiet, form=log_format)
+    settings = Settings(
+        hosts=host, port=port, directory=datadir, configuration=configdir, expired_days=expired_jobs, max_upload=max_upload
+    )
+    trio.run(serve, settings, _announce)
+
+
+def _announce(addresses: list[str]) -> None:
+    print(f"builder-web {__version__} listening on {', '.join(addresses)}", flush=True)
+
+
+def main() -> None:
+    """Entry point of the program."""
+    program.run(command, "builder-web")

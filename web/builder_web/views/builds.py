@@ -1,0 +1,102 @@
+"""One build, and its files."""
+
+import base64
+import mimetypes
+from hashlib import sha256
+from pathlib import Path
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from builder_web.store import binaries, builds
+from builder_web.views import answers, data, presenting
+from builder_web.views.answers import NotFound
+from builder_web.views.finding import build_of
+from builder_web.views.site import site_of
+
+_PLAIN = frozenset({"build-environment", "opam-switch", "system-packages"})
+_TEXT = "text/plain; charset=utf-8"
+_BINARY = "application/octet-stream"
+_TYPES = {
+    ".css": "text/css",
+    ".deb": "application/x-debian-package",
+    ".gz": _BINARY,
+    ".html": "text/html; charset=utf-8",
+    ".js": "application/javascript; charset=utf-8",
+    ".log": _TEXT,
+    ".md": "text/x-markdown",
+    ".pkg": _BINARY,
+    ".txt": _TEXT,
+    ".xz": "application/x-xz",
+}
+"""Where the original's types are not what Python has."""
+
+
+async def build(request: Request) -> Response:
+    """Answer with one build."""
+    site, found = site_of(request), await build_of(request)
+    if answers.wants_json(request):
+        said = await site.store.ask(binaries.solo5, found)
+        return answers.json(data.of_build(found, said))
+    return await presenting.build(request, found)
+
+
+async def artifact(request: Request) -> Response:
+    """Answer with an artifact."""
+    site, found = site_of(request), await build_of(request)
+    file = await site.store.ask(builds.find_artifact, found.id, request.path_params["path"])
+    if file is None:
+        raise NotFound
+    etag = base64.b64encode(file.digest).decode()
+    return answers.file(request, site.directory.content(file.digest), media_type=media_type(file.path), etag=etag)
+
+
+async def main_binary(request: Request) -> Response:
+    """Redirect to the main binary."""
+    found = await build_of(request)
+    if found.main_binary is None:
+        raise NotFound
+    return answers.redirect(site_of(request).links.artifact(found.job, found.uuid, found.main_binary.path), 302)
+
+
+async def script(request: Request) -> Response:
+    """Answer with the script."""
+    found = await build_of(request)
+    return await _text(request, found.script)
+
+
+async def console(request: Request) -> Response:
+    """Answer with the console."""
+    found = await build_of(request)
+    return await _text(request, found.console)
+
+
+async def _text(request: Request, name: str) -> Response:
+    try:
+        path = site_of(request).directory.below(name)
+        etag = await trio.to_thread.run_sync(_digest, path)
+    except OSError as error:
+        raise NotFound from error
+    return answers.file(request, path, media_type=_TEXT, etag=etag)
+
+
+def _digest(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while data := file.read(1024 * 1024):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def media_type(path: str) -> str:
+    """Return the media type of an artifact, as the original gives it."""
+    name = path.rpartition("/")[2]
+    if path in _PLAIN or path.endswith(".build-hashes"):
+        return _TEXT
+    if path.startswith("bin/"):
+        return _BINARY
+    suffix = Path(name).suffix.lower()
+    return _TYPES.get(suffix) or mimetypes.guess_type(f"x{suffix}")[0] or _BINARY
+
+

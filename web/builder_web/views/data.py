@@ -1,0 +1,64 @@
+"""JSON as the original gives it."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from builder.model import Instant
+from builder_web.store.records import Artifact, Build, Job
+
+
+def of_jobs(jobs: Iterable[Job]) -> dict[str, Any]:
+    """Return jobs, all together and by section."""
+    listed = []
+    sections: dict[str, list[dict[str, Any]]] = {}
+    for job in jobs:
+        item = _of_job(job)
+        listed.append(item)
+        sections.setdefault(job.section, []).append(item)
+    return {"jobs": listed, "jobs_by_section": sections}
+
+
+def _of_job(job: Job) -> dict[str, Any]:
+    item: dict[str, Any] = {"name": job.name, "synopsis": job.synopsis}
+    built = [one for one in job.newest if one.build]
+    newest = max(built, key=lambda one: one.build.started if one.build else Instant(0), default=None)
+    if newest and newest.build and (said := of_solo5(newest.solo5)):
+        item["latest"] = {"uuid": newest.build.uuid, **said}
+    return item
+
+
+def of_solo5(said: str | None) -> dict[str, Any]:
+    """Return what answers have for a unikernel; nothing for another binary or a damaged one."""
+    found: dict[str, Any] = json.loads(said or "{}")
+    return {} if "damage" in found else found
+
+
+def of_main_binary(file: Artifact | None) -> dict[str, Any] | None:
+    """Return a main binary in the list of a job's builds."""
+    if file is None:
+        return None
+    return {"filename": file.path.rpartition("/")[2], "sha256": file.digest.hex(), "size": file.size}
+
+
+def of_builds(builds: Iterable[Build]) -> dict[str, Any]:
+    """Return the builds of a job."""
+    return {"builds": [{"uuid": one.uuid, "main_binary": of_main_binary(one.main_binary)} for one in builds]}
+
+
+def of_build(build: Build, solo5: str | None) -> dict[str, Any]:
+    """Return one build."""
+    return {
+        "job": build.job,
+        "uuid": build.uuid,
+        "platform": build.platform,
+        "start_time": _time(build.started),
+        "finish_time": _time(build.finished),
+        "main_binary": build.main_binary is not None,
+        **of_solo5(solo5),
+    }
+
+
+def _time(moment: Instant) -> str:
+    year, rest = moment.calendar()
+    return f"{year:04}-{rest:%m-%dT%H:%M:%S}-00:00"
