@@ -15,7 +15,7 @@ from strategies import mutated
 from uploads import DATA, binary, upload
 
 from builder_web.binaries.elf import Damaged
-from builder_web.binaries.solo5 import Abi, Device, DeviceType, Manifest, Solo5, Target, read_solo5
+from builder_web.binaries.solo5 import Abi, Device, Manifest, Solo5, read_solo5
 
 KEYS = ("solo5_manifest", "solo5_abi")
 
@@ -57,8 +57,8 @@ def test_what_the_original_says_of_each_upload() -> None:
 def test_a_single_binary() -> None:
     found = _read((DATA / "uploads" / "manual.hvt").read_bytes())
     assert found == Solo5(
-        manifest=Manifest(version=1, devices=(Device(name="service", type=DeviceType.NET_BASIC),)),
-        abi=Abi(target=Target.hvt, version=3),
+        manifest=Manifest(version=1, devices=(Device(name="service", type="NET_BASIC"),)),
+        abi=Abi(target="hvt", version=3),
     )
 
 

@@ -6,7 +6,8 @@ before it is held against the file's size. Both classes (32 and 64 bit) and both
 
 import os
 import struct
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from attrs import frozen
 
@@ -23,6 +24,8 @@ _MAX_NAME = 256
 
 NOBITS = 8
 """The kind of a section that takes memory but no bytes in the file."""
+
+_ROWS = 4096  # entries of a table that are read at once
 
 _MAGIC = b"\x7fELF"
 _IDENT_SIZE = 16
@@ -81,6 +84,17 @@ class Elf:
         if section.kind == NOBITS:
             raise Unreadable(f"The section {shown(section.name)} has no content.")
         return _read(self.file, self.size, section.offset, section.size, f"The section {shown(section.name)}")
+
+    def rows(self, section: Section, layout: str, limit: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the entries of a table, at most ``limit``, read in pieces. Raises Unreadable where they are not so."""
+        entry = struct.Struct(self.order + layout)
+        what = f"The section {shown(section.name)}"
+        if section.entry_size != entry.size:
+            raise Unreadable(f"{what} has entries of {section.entry_size} bytes instead of {entry.size}.")
+        count = min(section.size // entry.size, limit)
+        for first in range(0, count, _ROWS):
+            size = min(_ROWS, count - first) * entry.size
+            yield from entry.iter_unpack(_read(self.file, self.size, section.offset + first * entry.size, size, what))
 
 
 def shown(name: bytes) -> str:

@@ -9,7 +9,6 @@ The layout is that of Solo5's mft_abi.h and elf_abi.h, all numbers with the leas
     ABI        target, version, 8 reserved bytes that are 0
 """
 
-import enum
 import struct
 from typing import Any, BinaryIO
 
@@ -30,35 +29,19 @@ _MAX_ENTRIES = 64
 _HEAD = struct.Struct("<4xII")
 _ENTRY = struct.Struct("<68sI25s7x")
 _RESERVED_ENTRY = 1 << 30
+_DEVICE_TYPES = {1: "BLOCK_BASIC", 2: "NET_BASIC"}
 _TARGET = struct.Struct("<IIQ")
+_TARGETS = {1: "hvt", 2: "spt", 3: "virtio", 4: "muen", 5: "genode", 6: "xen"}
 
 _MAX_NOTE = _NOTE.size + _HEAD.size + _MAX_ENTRIES * _ENTRY.size
 
 
-class DeviceType(enum.IntEnum):
-    """Kinds of devices, by their numbers in a manifest and the names that Solo5 gives them."""
-
-    BLOCK_BASIC = 1
-    NET_BASIC = 2
-
-
-class Target(enum.IntEnum):
-    """What a unikernel runs on, by its number in the note and the name that Solo5 gives it."""
-
-    hvt = 1
-    spt = 2
-    virtio = 3
-    muen = 4
-    genode = 5
-    xen = 6
-
-
 @frozen(kw_only=True)
 class Device:
-    """A device that the unikernel asks for. The name is any text of at most 67 bytes."""
+    """A device that the unikernel asks for: its name, any text of at most 67 bytes; BLOCK_BASIC or NET_BASIC."""
 
     name: str
-    type: DeviceType
+    type: str
 
 
 @frozen(kw_only=True)
@@ -71,9 +54,9 @@ class Manifest:
 
 @frozen(kw_only=True)
 class Abi:
-    """What the unikernel runs on, and the version of the interface between them."""
+    """What the unikernel runs on, such as "hvt", and the version of the interface between them."""
 
-    target: Target
+    target: str
     version: int
 
 
@@ -86,10 +69,10 @@ class Solo5:
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys that the answers of builder-web have for a unikernel, and no others have."""
-        devices = [{"name": device.name, "type": device.type.name} for device in self.manifest.devices]
+        devices = [{"name": device.name, "type": device.type} for device in self.manifest.devices]
         return {
             "solo5_manifest": {"type": "solo5.manifest", "version": self.manifest.version, "devices": devices},
-            "solo5_abi": {"type": "solo5.abi", "target": self.abi.target.name, "version": self.abi.version},
+            "solo5_abi": {"type": "solo5.abi", "target": self.abi.target, "version": self.abi.version},
         }
 
 
@@ -148,7 +131,7 @@ def _device(name: bytes, kind: int, state: bytes) -> Device:
     label, end, _ = name.partition(b"\0")
     if not end:
         raise Unreadable("A device in the manifest of Solo5 has a name without an end.")
-    known = {number.value: number for number in DeviceType}.get(kind)
+    known = _DEVICE_TYPES.get(kind)
     if known is None:
         raise Unreadable(f"The device {shown(label)} in the manifest of Solo5 has the unknown type {kind}.")
     if any(state):
@@ -162,7 +145,7 @@ def _parse_abi(data: bytes) -> Abi:
     if len(data) != _TARGET.size:
         raise Unreadable(f"The ABI note of Solo5 has {len(data)} bytes instead of {_TARGET.size}.")
     target, version, reserved = _TARGET.unpack(data)
-    known = {number.value: number for number in Target}.get(target)
+    known = _TARGETS.get(target)
     if known is None:
         raise Unreadable(f"The ABI note of Solo5 names the unknown target {target}.")
     if reserved:
