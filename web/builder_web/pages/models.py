@@ -1,0 +1,338 @@
+"""The pages: a model for each, with all that its template shows. ``rendering.render`` makes the HTML."""
+
+from attrs import frozen
+
+from builder.model import Instant
+from builder_web.pages.console import ConsoleLine
+from builder_web.pages.parts import (
+    Artifact,
+    ArtifactPair,
+    BuildSummary,
+    Changes,
+    Chart,
+    History,
+    OpamFile,
+    Paging,
+)
+
+
+@frozen(kw_only=True)
+class PlatformState:
+    """How a job does on a platform."""
+
+    platform: str
+    newest: BuildSummary | None
+    """The newest successful build."""
+    failed: BuildSummary | None = None
+    """The newest failed build, if it is newer than the newest successful one."""
+    history: History | None = None
+    """The last builds, if they are shown."""
+
+
+@frozen(kw_only=True)
+class JobState:
+    """A job in the list of all."""
+
+    name: str
+    synopsis: str | None
+    platforms: tuple[PlatformState, ...]
+
+
+@frozen(kw_only=True)
+class Section:
+    """Jobs of one kind, such as "Unikernels"."""
+
+    name: str
+    jobs: tuple[JobState, ...]
+
+
+@frozen(kw_only=True)
+class Main:
+    """The first page: the jobs with a successful build that is not too old."""
+
+    sections: tuple[Section, ...]
+    failures: tuple[BuildSummary, ...]
+    """What failed lately, newest first; a handful."""
+    expired_days: int
+    """Jobs without a successful build for so many days are left out; 0: none are."""
+
+
+@frozen(kw_only=True)
+class AllBuilds:
+    """All jobs, however old."""
+
+    sections: tuple[Section, ...]
+    failures: tuple[BuildSummary, ...] = ()
+
+
+@frozen(kw_only=True)
+class JobEntry:
+    """A line in the list of a job's builds: a failed build, or the newest of those with one output."""
+
+    build: BuildSummary
+    alike: int = 1
+    """How many builds of the job, on the platform if one is chosen, have this output."""
+
+
+@frozen(kw_only=True)
+class Job:
+    """The builds of a job by distinct output, newest first."""
+
+    name: str
+    synopsis: str | None
+    readme_html: str | None
+    """Made by ``markdown.to_html``."""
+    platform: str | None
+    """The only platform that is shown."""
+    with_failed: bool
+    """Whether failed builds are among them: the page below /failed."""
+    platforms: tuple[str, ...]
+    """Where the job was ever built."""
+    entries: tuple[JobEntry, ...]
+    paging: Paging
+    histories: tuple[History, ...] = ()
+    charts: tuple[Chart, ...] = ()
+
+
+@frozen(kw_only=True)
+class FailedBuilds:
+    """What failed, newest first."""
+
+    builds: tuple[BuildSummary, ...]
+    platform: str | None
+    paging: Paging
+
+
+@frozen(kw_only=True)
+class Device:
+    """A device that a solo5 binary asks for."""
+
+    name: str
+    kind: str
+    """NET_BASIC or BLOCK_BASIC."""
+
+
+@frozen(kw_only=True)
+class Solo5:
+    """What the notes of a solo5 binary say."""
+
+    target: str | None
+    """hvt, spt, virtio, muen, genode or xen."""
+    abi_version: int | None
+    devices: tuple[Device, ...] = ()
+    problem: str | None = None
+    """What is wrong with damaged notes."""
+
+
+@frozen(kw_only=True)
+class Reproducer:
+    """Another build with the same output."""
+
+    build: BuildSummary
+    same_input: bool
+
+
+@frozen(kw_only=True)
+class Reproduction:
+    """What other builds say of the output of this one."""
+
+    builds: int
+    """How many builds have this output, this one among them."""
+    inputs: int
+    """From how many different inputs they were made; 0 where inputs are not known."""
+    reproducers: tuple[Reproducer, ...] = ()
+    """The others, newest first; perhaps not all of them."""
+    different: tuple[BuildSummary, ...] = ()
+    """Builds with the same input and another output, newest first; perhaps not all of them."""
+    different_builds: int = 0
+    """How many there are of the latter."""
+
+
+@frozen(kw_only=True)
+class Build:
+    """One build."""
+
+    build: BuildSummary
+    artifacts: tuple[Artifact, ...]
+    """The main binary first."""
+    solo5: Solo5 | None = None
+    """What the main binary says of itself; None if it is none of solo5."""
+    reproduction: Reproduction | None = None
+    """None for a failed build."""
+    has_input: bool = True
+    """Whether it has an opam-switch, a build-environment and system-packages, so that inputs can be told apart."""
+    latest: BuildSummary | None = None
+    """The newest successful build of job and platform, if it is another one."""
+    later: BuildSummary | None = None
+    """The next build of job and platform with a different output."""
+    earlier: BuildSummary | None = None
+    """The previous build of job and platform with a different output."""
+    has_graph: bool = False
+    """Whether vizdependencies is there."""
+    has_treemap: bool = False
+    """Whether viztreemap is there."""
+
+
+@frozen(kw_only=True)
+class Comparison:
+    """What differs between two builds. What is None could not be compared: ``problems`` says why."""
+
+    left: BuildSummary
+    right: BuildSummary
+    artifacts: tuple[ArtifactPair, ...]
+    environment: Changes | None
+    system_packages: Changes | None
+    opam_packages: Changes | None
+    duniverse: Changes | None
+    opam_files: tuple[OpamFile, ...] = ()
+    same_input: bool | None = None
+    """None where the input of one is not known."""
+    problems: tuple[str, ...] = ()
+    """Sentences, such as "The opam-switch of the right build cannot be read: …"."""
+
+
+@frozen(kw_only=True)
+class Found:
+    """A build that has the file in question, under this path."""
+
+    build: BuildSummary
+    path: str
+
+
+@frozen(kw_only=True)
+class Hash:
+    """Every build that has an artifact with one content, newest first."""
+
+    sha256: str
+    size: int
+    entries: tuple[Found, ...]
+    paging: Paging
+
+
+@frozen(kw_only=True)
+class JobFound:
+    """A job whose name or synopsis matches."""
+
+    name: str
+    synopsis: str | None
+
+
+@frozen(kw_only=True)
+class FileFound:
+    """A file whose name matches, and the newest build that has it."""
+
+    artifact: Artifact
+    build: BuildSummary
+
+
+@frozen(kw_only=True)
+class PackageFound:
+    """A package that matches, in the input of a build; the newest one."""
+
+    name: str
+    version: str
+    build: BuildSummary
+
+
+@frozen(kw_only=True)
+class Search:
+    """What was found; an empty query shows how to search."""
+
+    query: str
+    jobs: tuple[JobFound, ...] = ()
+    files: tuple[FileFound, ...] = ()
+    packages: tuple[PackageFound, ...] = ()
+    hashes: tuple[FileFound, ...] = ()
+    """Files whose SHA-256 begins with the query."""
+    cut: bool = False
+    """Whether there is more of any kind than is shown."""
+
+
+@frozen(kw_only=True)
+class Console:
+    """A part of what a build wrote, or the lines that match a search in it."""
+
+    build: BuildSummary
+    lines: tuple[ConsoleLine, ...]
+    total: int
+    """How many lines the console has."""
+    size: int
+    """How many bytes."""
+    count: int
+    """How many lines a page has at most."""
+    query: str = ""
+    """What was searched for; then the lines are those that match, and need not follow one another."""
+    more: bool = False
+    """Whether more lines match, after the last one."""
+
+
+@frozen(kw_only=True)
+class Script:
+    """The script that a build ran."""
+
+    build: BuildSummary
+    text: str
+    size: int
+    cut: bool = False
+    """Whether the text is only the beginning."""
+
+
+@frozen(kw_only=True)
+class Graph:
+    """The dependency graph of a build."""
+
+    build: BuildSummary
+    chart: Chart | None
+    """None: the document at vizdependencies is shown in a frame, since another program made it."""
+
+
+@frozen(kw_only=True)
+class Treemap:
+    """What takes how much room in the binary of a build."""
+
+    build: BuildSummary
+    chart: Chart | None
+    """None: the document at viztreemap is shown in a frame."""
+
+
+@frozen(kw_only=True)
+class Error:
+    """Something that could not be shown."""
+
+    status: int
+    """Of HTTP."""
+    detail: str
+    """A sentence or two: what is wrong, and what to do next."""
+
+
+@frozen(kw_only=True)
+class Feed:
+    """An Atom feed of builds."""
+
+    job: str | None
+    """None: of all jobs."""
+    platform: str | None
+    """None: of all platforms."""
+    failures: bool
+    """Whether it has failed builds alone."""
+    updated: Instant
+    """When the newest of them finished; for an empty feed, any time that does not change."""
+    builds: tuple[BuildSummary, ...]
+    """Newest first."""
+
+
+Page = (
+    Main
+    | AllBuilds
+    | Job
+    | FailedBuilds
+    | Build
+    | Comparison
+    | Hash
+    | Search
+    | Console
+    | Script
+    | Graph
+    | Treemap
+    | Error
+)

@@ -1,0 +1,87 @@
+"""Makes HTML of the models, and Atom of feeds."""
+
+import re
+from types import MappingProxyType
+
+import jinja2
+
+from builder.model import Exited, describe_result
+from builder.sizes import format_size
+from builder_web.pages import comparing, models, rows, words
+from builder_web.pages.links import Links
+from builder_web.pages.statics import STATIC_FILES
+
+SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
+)
+"""The Content-Security-Policy that every page keeps: nothing inline, nothing from elsewhere."""
+
+_TEMPLATES = MappingProxyType(
+    {
+        models.Main: "main.html",
+        models.AllBuilds: "main.html",
+        models.Job: "job.html",
+        models.FailedBuilds: "failed_builds.html",
+        models.Build: "build.html",
+        models.Comparison: "comparison.html",
+        models.Hash: "hash.html",
+        models.Search: "search.html",
+        models.Console: "console.html",
+        models.Script: "script.html",
+        models.Graph: "drawing.html",
+        models.Treemap: "drawing.html",
+        models.Error: "error.html",
+    }
+)
+
+
+def render(page: models.Page, *, links: Links) -> str:
+    """Return the HTML of a page: a whole document that can be encoded as UTF-8."""
+    return _ENVIRONMENT.get_template(_TEMPLATES[type(page)]).render(page=page, links=links)
+
+
+def render_feed(feed: models.Feed, *, links: Links) -> str:
+    """Return an Atom feed; ``links`` needs the origin, since addresses in a feed are whole."""
+    return _ENVIRONMENT.get_template("feed.xml").render(page=feed, links=links)
+
+
+def _diff_lines(diff: str) -> list[tuple[str, str]]:
+    """Return the lines of a unified diff, each with what it is: a class of the style sheet."""
+    kinds = {"+": "added", "-": "removed", "@": "place"}
+    return [(kinds.get(line[:1], "same"), line) for line in re.split("\r?\n", diff.removesuffix("\n"))]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        finalize=words.harmless,
+    )
+    environment.filters |= {
+        "cell_words": rows.CELL_WORDS.__getitem__,
+        "compared": comparing.compared,
+        "comparison_counts": comparing.counts,
+        "count": words.count,
+        "diff_lines": _diff_lines,
+        "duration": words.duration,
+        "exact": words.exact_time,
+        "result": describe_result,
+        "row_paths": rows.paths,
+        "row_words": rows.in_words,
+        "size": format_size,
+    }
+    environment.tests |= {
+        "all_builds": lambda page: isinstance(page, models.AllBuilds),
+        "graph": lambda page: isinstance(page, models.Graph),
+        "success": lambda result: result == Exited(code=0),
+    }
+    environment.globals["static"] = {name: file.digest for name, file in STATIC_FILES.items()}
+    return environment
+
+
+_ENVIRONMENT = _environment()
