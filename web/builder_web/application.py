@@ -11,26 +11,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from builder.model import text
-from builder_web.views import answers, builds, comparisons, executions, jobs, presenting, uploads
+from builder_web.views import answers, builds, comparisons, executions, jobs, presenting, searching, statics, texts, uploads
 from builder_web.views.answers import NotFound, Refused
 from builder_web.views.site import Site
 
 log = logging.getLogger(__name__)
 
 _BUILD = "/job/{job}/build/{uuid}"
-_ROBOTS = """User-agent: *
-Disallow: /job/*/build/*/f/
-Disallow: /job/*/build/*/exec
-Disallow: /job/*/build/*/all.tar.gz
-Disallow: /compare/
-"""
-
-
-async def robots(_request: Request) -> Response:
-    """Answer with what crawlers should leave alone: comparisons are as many as pairs of builds."""
-    return Response(_ROBOTS, media_type="text/plain; charset=utf-8")
-
-
 _ROUTES = [
     Route("/", jobs.main),
     Route("/all-builds", jobs.all_builds),
@@ -44,11 +31,17 @@ _ROUTES = [
     Route(_BUILD + "/main-binary", builds.main_binary),
     Route(_BUILD + "/script", builds.script),
     Route(_BUILD + "/console", builds.console),
+    Route(_BUILD + "/script/view", texts.script_page),
+    Route(_BUILD + "/console/view", texts.console_page),
     Route(_BUILD + "/exec", executions.execution),
     Route(_BUILD + "/all.tar.gz", executions.archive),
     Route("/compare/{left}/{right}", comparisons.compare),
-    Route("/hash", jobs.by_hash),
-    Route("/robots.txt", robots),
+    Route("/hash", searching.hash_redirect),
+    Route("/hash/{sha256}", searching.hash_page),
+    Route("/search", searching.search),
+    Route("/static/{name}", statics.static),
+    Route("/healthz", statics.health),
+    Route("/robots.txt", statics.robots),
     Route("/upload", uploads.upload, methods=["POST"]),
     Route("/job/{job}/platform/{platform}/upload", uploads.upload_binary, methods=["POST"]),
 ]

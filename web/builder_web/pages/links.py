@@ -66,6 +66,10 @@ class Links:
         """A file of a build."""
         return f"{self.build(job, uuid)}/f/{_quote(path, _IN_PATH)}"
 
+    def below(self, rest: str) -> str:
+        """What follows the address of a build, given as it is when it is decoded."""
+        return f"/{_quote(rest, _IN_PATH)}" if rest else ""
+
     def archive(self, job: str, uuid: str) -> str:
         """All files of a build as one."""
         return f"{self.build(job, uuid)}/all.tar.gz"

@@ -167,13 +167,14 @@ def find_artifact(connection: sa.Connection, build_id: int, path: str) -> Artifa
     return Artifact(path=row.filepath, digest=row.sha256, size=row.size) if row is not None else None
 
 
-def with_content(connection: sa.Connection, digest: bytes, *, count: int) -> list[tuple[Build, str]]:
+def with_content(connection: sa.Connection, digest: bytes, *, start: int, count: int) -> list[tuple[Build, str]]:
     """Return the newest builds that have an artifact with that SHA-256, each with the artifact's path."""
     query = (
         _select.add_columns(artifact.c.filepath.label("path"))
         .join(artifact, artifact.c.build == build.c.id)
         .where(artifact.c.sha256 == digest)
         .order_by(*_NEWEST_FIRST)
+        .offset(start)
         .limit(count)
     )
     return [(record(row), row.path) for row in connection.execute(query)]

@@ -125,6 +125,14 @@ binary = sa.Table(
 """What main binaries say of themselves, as a JSON object: ``solo5_manifest`` and ``solo5_abi`` as they stand in answers, or
 ``damage``, a sentence, or none of them for a binary that is no unikernel."""
 
+console = sa.Table(
+    "web_console",
+    ours,
+    sa.Column("build", sa.Integer, primary_key=True),
+    sa.Column("lines", sa.LargeBinary, nullable=False),
+)
+"""Where the lines of a build's console are: see ``console_index``."""
+
 kept = sa.MetaData()
 
 received = sa.Table(

@@ -1,6 +1,7 @@
 """One build, and its files."""
 
 import base64
+import json
 import mimetypes
 from hashlib import sha256
 from pathlib import Path
@@ -9,15 +10,18 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from builder_web.pages import models
 from builder_web.store import binaries, builds
+from builder_web.store.records import Build
 from builder_web.views import answers, data, presenting
 from builder_web.views.answers import NotFound
 from builder_web.views.finding import build_of
-from builder_web.views.site import site_of
+from builder_web.views.site import Site, site_of
 
 _PLAIN = frozenset({"build-environment", "opam-switch", "system-packages"})
 _TEXT = "text/plain; charset=utf-8"
 _BINARY = "application/octet-stream"
+_MOST_SHOWN = 50
 _TYPES = {
     ".css": "text/css",
     ".deb": "application/x-debian-package",
@@ -36,10 +40,57 @@ _TYPES = {
 async def build(request: Request) -> Response:
     """Answer with one build."""
     site, found = site_of(request), await build_of(request)
+    said = await site.store.ask(binaries.solo5, found)
     if answers.wants_json(request):
-        said = await site.store.ask(binaries.solo5, found)
         return answers.json(data.of_build(found, said))
-    return await presenting.build(request, found)
+    files = sorted(await site.store.ask(builds.artifacts, found.id), key=lambda file: file != found.main_binary)
+    latest = await site.store.ask(builds.latest, found.job, found.platform)
+    page = models.Build(
+        build=presenting.summary(found),
+        artifacts=tuple(map(presenting.artifact, files)),
+        solo5=_solo5(said),
+        reproduction=await _reproduction(site, found),
+        has_input=found.input_id is not None,
+        latest=presenting.summary(latest) if latest and latest.uuid != found.uuid else None,
+        later=presenting.maybe(await site.store.ask(builds.beside, found, later=True)),
+        earlier=presenting.maybe(await site.store.ask(builds.beside, found, later=False)),
+    )
+    return presenting.show(request, page)
+
+
+async def _reproduction(site: Site, found: Build) -> models.Reproduction | None:
+    if found.main_binary is None:
+        return None
+    same = await site.store.ask(builds.with_output, found)
+    different = await site.store.ask(builds.with_input, found)
+    inputs = {build.input_id for build in (found, *same)} - {None}
+    return models.Reproduction(
+        builds=len(same) + 1,
+        inputs=len(inputs),
+        reproducers=tuple(
+            models.Reproducer(
+                build=presenting.summary(build),
+                same_input=build.input_id is not None and build.input_id == found.input_id,
+            )
+            for build in same[:_MOST_SHOWN]
+        ),
+        different=tuple(map(presenting.summary, different[:_MOST_SHOWN])),
+        different_builds=len(different),
+    )
+
+
+def _solo5(said: str | None) -> models.Solo5 | None:
+    found = json.loads(said or "{}")
+    if not found:
+        return None
+    if "damage" in found:
+        return models.Solo5(target=None, abi_version=None, problem=found["damage"])
+    devices = found["solo5_manifest"]["devices"]
+    return models.Solo5(
+        target=found["solo5_abi"]["target"],
+        abi_version=found["solo5_abi"]["version"],
+        devices=tuple(models.Device(name=device["name"], kind=device["type"]) for device in devices),
+    )
 
 
 async def artifact(request: Request) -> Response:

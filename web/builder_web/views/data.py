@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from builder.model import Instant
-from builder_web.store.records import Artifact, Build, Job
+from builder_web.pages.parts import BuildSummary
+from builder_web.store.records import Build, Job
 
 
 def of_jobs(jobs: Iterable[Job]) -> dict[str, Any]:
@@ -34,16 +35,14 @@ def of_solo5(said: str | None) -> dict[str, Any]:
     return {} if "damage" in found else found
 
 
-def of_main_binary(file: Artifact | None) -> dict[str, Any] | None:
-    """Return a main binary in the list of a job's builds."""
-    if file is None:
-        return None
-    return {"filename": file.path.rpartition("/")[2], "sha256": file.digest.hex(), "size": file.size}
-
-
-def of_builds(builds: Iterable[Build]) -> dict[str, Any]:
+def of_builds(builds: Iterable[BuildSummary]) -> dict[str, Any]:
     """Return the builds of a job."""
-    return {"builds": [{"uuid": one.uuid, "main_binary": of_main_binary(one.main_binary)} for one in builds]}
+    listed = []
+    for one in builds:
+        file = one.output
+        main = {"filename": file.name, "sha256": file.sha256, "size": file.size} if file else None
+        listed.append({"uuid": one.uuid, "main_binary": main})
+    return {"builds": listed}
 
 
 def of_build(build: Build, solo5: str | None) -> dict[str, Any]:

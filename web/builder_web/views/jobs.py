@@ -1,29 +1,36 @@
 """Lists of jobs and builds."""
 
+import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from builder_web.pages import markdown, models, parts
 from builder_web.store import builds, jobs
-from builder_web.store.records import Build, Job
+from builder_web.store.records import Job
 from builder_web.views import answers, data, presenting
 from builder_web.views.answers import NotFound
 from builder_web.views.finding import number_of, platform_of
 from builder_web.views.site import Site, site_of
 
 FAILED_PAGE = 20
+JOB_PAGE = 50
 _MOST = 1000
+_MOST_START = 10**9
+_MOST_ROWS = 20
 
 
 async def main(request: Request) -> Response:
     """Answer with the jobs that were built successfully of late."""
     site = site_of(request)
-    return await _list(request, [job for job in await site.store.ask(jobs.all_jobs) if _is_recent(site, job)])
+    found = [job for job in await site.store.ask(jobs.all_jobs) if _is_recent(site, job)]
+    expired = site.options.expired_after
+    return await _list(request, found, expired_days=expired.days if expired else 0)
 
 
 async def all_builds(request: Request) -> Response:
     """Answer with all jobs that were ever built successfully."""
     found = await site_of(request).store.ask(jobs.all_jobs)
-    return await _list(request, [job for job in found if any(one.build for one in job.newest)])
+    return await _list(request, [job for job in found if any(one.build for one in job.newest)], expired_days=None)
 
 
 async def job(request: Request) -> Response:
@@ -39,24 +46,15 @@ async def job_failed(request: Request) -> Response:
 async def failed_builds(request: Request) -> Response:
     """Answer with the newest failed builds of all jobs."""
     site, platform = site_of(request), platform_of(request)
-    start = number_of(request, "start", 0, most=10**9)
+    start = number_of(request, "start", 0, most=_MOST_START)
     count = number_of(request, "count", FAILED_PAGE, most=_MOST) or FAILED_PAGE
     found = await site.store.ask(builds.failed, platform=platform, start=start, count=count + 1)
-    return presenting.failed_builds(request, found, platform=platform, start=start, count=count)
-
-
-async def by_hash(request: Request) -> Response:
-    """Redirect to the newest build that has an artifact with that SHA-256."""
-    site = site_of(request)
-    try:
-        digest = bytes.fromhex(request.query_params.get("sha256", ""))
-    except ValueError:
-        raise NotFound from None
-    found = await site.store.ask(builds.with_content, digest, count=1)
-    if not found:
-        raise NotFound
-    build, _ = found[0]
-    return answers.redirect(site.links.build(build.job, build.uuid), 302)
+    page = models.FailedBuilds(
+        builds=tuple(map(presenting.summary, found[:count])),
+        platform=platform,
+        paging=parts.Paging(start=start, count=count, more=len(found) > count),
+    )
+    return presenting.show(request, page)
 
 
 async def latest(request: Request) -> Response:
@@ -70,11 +68,14 @@ async def latest(request: Request) -> Response:
     return answers.redirect(address + site.links.below(rest), 307)
 
 
-async def _list(request: Request, found: list[Job]) -> Response:
+async def _list(request: Request, found: list[Job], *, expired_days: int | None) -> Response:
     if answers.wants_json(request):
         return answers.json(data.of_jobs(found))
     failed = await site_of(request).store.ask(builds.failed, platform=None, start=0, count=presenting.FEW)
-    return presenting.jobs(request, found, failed)
+    sections, failures = presenting.sections(found), tuple(map(presenting.summary, failed))
+    if expired_days is None:
+        return presenting.show(request, models.AllBuilds(sections=sections, failures=failures))
+    return presenting.show(request, models.Main(sections=sections, failures=failures, expired_days=expired_days))
 
 
 async def _job(request: Request, *, with_failed: bool) -> Response:
@@ -82,15 +83,34 @@ async def _job(request: Request, *, with_failed: bool) -> Response:
     if not await site.store.ask(jobs.exists, name):
         raise NotFound
     outputs = await site.store.ask(builds.outputs, name, platform)
-    failed = await site.store.ask(builds.failures, name, platform) if with_failed else []
+    entries = [models.JobEntry(build=presenting.summary(one.newest), alike=one.count) for one in outputs]
+    if with_failed:
+        failed = await site.store.ask(builds.failures, name, platform)
+        entries += [models.JobEntry(build=presenting.summary(build)) for build in failed]
+        entries.sort(key=lambda entry: entry.build.started, reverse=True)
     if answers.wants_json(request):
-        merged = [output.newest for output in outputs] + failed
-        return answers.json(data.of_builds(sorted(merged, key=_newest_first, reverse=True)))
-    return await presenting.job(request, outputs, failed, with_failed=with_failed)
-
-
-def _newest_first(build: Build) -> tuple[int, int]:
-    return build.started.ms, build.id
+        return answers.json(data.of_builds(entry.build for entry in entries))
+    start = number_of(request, "start", 0, most=_MOST_START)
+    count = number_of(request, "count", JOB_PAGE, most=_MOST) or JOB_PAGE
+    tags = await site.store.ask(jobs.tags, name)
+    platforms = await site.store.ask(jobs.platforms, name)
+    newest = {
+        one: await site.store.ask(builds.newest, name, one, presenting.ROW + 1)
+        for one in (platforms if platform is None else [platform])[:_MOST_ROWS]
+    }
+    readme = tags.get(jobs.README)
+    page = models.Job(
+        name=name,
+        synopsis=tags.get(jobs.SYNOPSIS),
+        readme_html=await trio.to_thread.run_sync(markdown.to_html, readme) if readme else None,
+        platform=platform,
+        with_failed=with_failed,
+        platforms=tuple(platforms),
+        entries=tuple(entries[start : start + count]),
+        paging=parts.Paging(start=start, count=count, total=len(entries), more=len(entries) > start + count),
+        histories=presenting.histories(newest),
+    )
+    return presenting.show(request, page)
 
 
 def _is_recent(site: Site, job: Job) -> bool:

@@ -1,31 +1,89 @@
 """Pages made of what the store says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from builder_web.store.builds import Output
-from builder_web.store.records import Build, Job
+from builder_web import pages
+from builder_web.pages import models, parts
+from builder_web.store.records import Artifact, Build, Job
+from builder_web.views.site import site_of
 
 FEW = 5
+"""Failures that the first page shows."""
+
+ROW = 30
+"""Builds in the row of the last builds."""
+
+_HEADERS = {
+    "content-security-policy": pages.SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+}
 
 
-def jobs(request: Request, found: Sequence[Job], failed: Sequence[Build]) -> Response:
-    return HTMLResponse("")
-
-
-def failed_builds(request: Request, found: Sequence[Build], *, platform: str | None, start: int, count: int) -> Response:
-    return HTMLResponse("")
-
-
-async def job(request: Request, outputs: Sequence[Output], failed: Sequence[Build], *, with_failed: bool) -> Response:
-    return HTMLResponse("")
-
-
-async def build(request: Request, found: Build) -> Response:
-    return HTMLResponse("")
+def show(request: Request, page: models.Page, *, status: int = 200) -> Response:
+    """Return a page."""
+    return HTMLResponse(pages.render(page, links=site_of(request).links), status_code=status, headers=_HEADERS)
 
 
 def error(request: Request, status: int, detail: str) -> Response:
-    return HTMLResponse(detail, status_code=status)
+    """Return a page that says what could not be shown, and what to do next."""
+    return show(request, models.Error(status=status, detail=detail), status=status)
+
+
+def artifact(file: Artifact) -> parts.Artifact:
+    """Return an artifact as pages show it."""
+    return parts.Artifact(path=file.path, size=file.size, sha256=file.digest.hex())
+
+
+def summary(build: Build) -> parts.BuildSummary:
+    """Return a build as lists show it."""
+    return parts.BuildSummary(
+        job=build.job,
+        uuid=build.uuid,
+        platform=build.platform,
+        started=build.started,
+        finished=build.finished,
+        result=build.result,
+        output=artifact(build.main_binary) if build.main_binary else None,
+    )
+
+
+def maybe(build: Build | None) -> parts.BuildSummary | None:
+    """Return a build as lists show it, if there is one."""
+    return summary(build) if build else None
+
+
+def sections(jobs: Iterable[Job]) -> tuple[models.Section, ...]:
+    """Return jobs by their sections, in order of names."""
+    by_name: dict[str, list[models.JobState]] = {}
+    for job in jobs:
+        platforms = tuple(
+            models.PlatformState(platform=one.platform, newest=maybe(one.build), failed=maybe(one.failed))
+            for one in job.newest
+        )
+        by_name.setdefault(job.section, []).append(
+            models.JobState(name=job.name, synopsis=job.synopsis, platforms=platforms)
+        )
+    return tuple(models.Section(name=name, jobs=tuple(found)) for name, found in sorted(by_name.items()))
+
+
+def histories(newest: Mapping[str, Sequence[Build]]) -> tuple[parts.History, ...]:
+    """Return the row of each platform; builds are the newest first, one more than are shown."""
+    return tuple(parts.History(platform=platform, cells=_cells(found)) for platform, found in sorted(newest.items()))
+
+
+def _cells(newest: Sequence[Build]) -> tuple[parts.Cell, ...]:
+    cells = []
+    before: bytes | None = None
+    for build in reversed(newest):
+        output = build.main_binary.digest if build.main_binary else None
+        if output is None:
+            state = parts.CellState.FAILED
+        else:
+            state = parts.CellState.SAME if output == before else parts.CellState.NEW
+            before = output
+        cells.append(parts.Cell(uuid=build.uuid, started=build.started, state=state))
+    return tuple(cells[-ROW:])

@@ -1,0 +1,75 @@
+"""What is found by a part of its name."""
+
+import sqlalchemy as sa
+
+from builder_web.store import builds
+from builder_web.store.jobs import SYNOPSIS
+from builder_web.store.records import Artifact, Build
+from builder_web.store.schema import artifact, job, job_tag, tag
+
+_MIN_PREFIX = 4
+_HEX = frozenset("0123456789abcdef")
+
+
+def size_of(connection: sa.Connection, digest: bytes) -> int | None:
+    """Return the size of the content with that SHA-256, in bytes."""
+    return connection.scalar(sa.select(artifact.c.size).where(artifact.c.sha256 == digest).limit(1))
+
+
+def jobs(connection: sa.Connection, text: str, *, count: int) -> list[tuple[str, str | None]]:
+    """Return jobs whose name or synopsis holds a text, each with its synopsis."""
+    said = (
+        sa.select(job_tag.c.job, job_tag.c.value)
+        .select_from(job_tag.join(tag, tag.c.id == job_tag.c.tag))
+        .where(tag.c.tag == SYNOPSIS)
+        .subquery()
+    )
+    query = (
+        sa.select(job.c.name, said.c.value)
+        .select_from(job.outerjoin(said, said.c.job == job.c.id))
+        .where(job.c.name.icontains(text, autoescape=True) | said.c.value.icontains(text, autoescape=True))
+        .order_by(job.c.name)
+        .limit(count)
+    )
+    return [(row.name, row.value) for row in connection.execute(query)]
+
+
+def files(connection: sa.Connection, text: str, *, count: int) -> list[tuple[Build, Artifact]]:
+    """Return files whose path holds a text, each path once, with the newest build that has it."""
+    found = (
+        sa.select(sa.func.max(artifact.c.id).label("id"))
+        .where(artifact.c.filepath.icontains(text, autoescape=True))
+        .group_by(artifact.c.filepath)
+        .order_by(sa.desc("id"))
+        .limit(count)
+    )
+    return _with_builds(connection, list(connection.scalars(found)))
+
+
+def by_prefix(connection: sa.Connection, text: str, *, count: int) -> list[tuple[Build, Artifact]]:
+    """Return files whose SHA-256 begins with these digits, each once."""
+    if len(text) < _MIN_PREFIX or len(text) > 64 or not _HEX.issuperset(text):
+        return []
+    low, high = bytes.fromhex(text.ljust(64, "0")), bytes.fromhex(text.ljust(64, "f"))
+    found = (
+        sa.select(sa.func.max(artifact.c.id).label("id"))
+        .where(artifact.c.sha256.between(low, high))
+        .group_by(artifact.c.sha256)
+        .limit(count)
+    )
+    return _with_builds(connection, list(connection.scalars(found)))
+
+
+def _with_builds(connection: sa.Connection, ids: list[int]) -> list[tuple[Build, Artifact]]:
+    rows = connection.execute(sa.select(artifact).where(artifact.c.id.in_(ids))).all()
+    known = builds.find_all(connection, {row.build for row in rows})
+    by_id = {row.id: row for row in rows}
+    return [
+        (
+            known[by_id[one].build],
+            Artifact(path=by_id[one].filepath, digest=by_id[one].sha256, size=by_id[one].size),
+        )
+        for one in ids
+    ]
+
+
