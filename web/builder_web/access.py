@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import trio
 from attrs import define, field, frozen
 
-from builder_web.store.records import User
+from builder_web.store.records import Password, User
 
 REMEMBER = 300.0
 """Seconds for which a password that was right is not computed again; a changed or removed one is noticed at once."""
@@ -68,6 +68,12 @@ def parse(header: str | None) -> Credentials | None:
 def hash_password(password: bytes, *, salt: bytes, n: int, r: int, p: int) -> bytes:
     """Return the scrypt hash of a password, as the original makes it. Raises ValueError for costs that can't be paid."""
     return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, dklen=KEY_SIZE, maxmem=128 * r * (n + p + 2) + 1024 * 1024)
+
+
+def new_password(password: bytes, *, n: int = SCRYPT_N, r: int = SCRYPT_R, p: int = SCRYPT_P) -> Password:
+    """Return the hash of a new password, with a salt of its own. Raises ValueError for costs that can't be paid."""
+    salt = secrets.token_bytes(SALT_SIZE)
+    return Password(hash=hash_password(password, salt=salt, n=n, r=r, p=p), salt=salt, n=n, r=r, p=p)
 
 
 class Access:

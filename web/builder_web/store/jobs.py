@@ -30,7 +30,7 @@ def tags(connection: sa.Connection, name: str) -> dict[str, str]:
 
 def platforms(connection: sa.Connection, name: str) -> list[str]:
     """Return the platforms that a job was built on."""
-    query = sa.select(newest.c.platform.distinct()).where(
+    query = sa.select(newest.c.platform).distinct().where(
         newest.c.job == sa.select(job.c.id).where(job.c.name == name).scalar_subquery()
     )
     return sorted(connection.scalars(query))

@@ -26,6 +26,17 @@ class User:
 
 
 @frozen(kw_only=True)
+class Password:
+    """A password's hash by scrypt, and how it was made."""
+
+    hash: bytes
+    salt: bytes
+    n: int
+    r: int
+    p: int
+
+
+@frozen(kw_only=True)
 class Artifact:
     """A file of a build."""
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from builder_web.administration.options import datadir
+from builder_web.administration.options import database, datadir
 from builder_web.directory import DataDirectory
 from builder_web.store import opening
 
 
-@click.command()
+@click.command("migrate")
 @datadir
-def migrate(datadir: Path) -> None:
+def command(datadir: Path) -> None:
     """Make the database of a data directory; one that is there already is left as it is.
 
     \b
@@ -23,5 +23,5 @@ def migrate(datadir: Path) -> None:
     if directory.database.exists() and directory.database.stat().st_size:
         opening.check(directory.database)
         return
-    with opening.transaction(directory.database, new=True) as connection:
+    with database(datadir, new=True) as connection:
         opening.create(connection)

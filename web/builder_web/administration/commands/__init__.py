@@ -1,0 +1,1 @@
+"""The commands of builder-db, a module each."""
