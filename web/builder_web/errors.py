@@ -7,3 +7,13 @@ class NotOurs(BuilderError):
     """A data directory of another program, or of another schema version; the text says what to do."""
 
     exit_code = 2
+
+
+class UnreadableOpamFile(BuilderError):
+    """An opam file or a switch export that does not follow the syntax, or is larger than what is read."""
+
+    def __init__(self, why: str, *, line: int, column: int) -> None:
+        """``line`` and ``column`` count characters from 1."""
+        super().__init__(f"line {line}, column {column}: {why}")
+        self.line = line
+        self.column = column
