@@ -17,3 +17,7 @@ class UnreadableOpamFile(BuilderError):
         super().__init__(f"line {line}, column {column}: {why}")
         self.line = line
         self.column = column
+
+
+class NoDuniverse(BuilderError):
+    """A switch that does not say which directories of sources its main package brings along."""
