@@ -3,13 +3,14 @@
 What cannot be read or is missing on one side leaves its part of the comparison out, and stands among the problems.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, TypeVar
 
 from attrs import frozen
 
 from builder_web.differences import unified
 from builder_web.errors import NoDuniverse, UnreadableOpamFile
+from builder_web.opam.package import OpamFile
 from builder_web.opam.switch import SWITCH_NAME, Directory, Package, Switch, read_switch
 
 ENVIRONMENT_NAME = "build-environment"
@@ -45,6 +46,8 @@ class Differences:
     only_left: tuple[Package, ...] = ()
     only_right: tuple[Package, ...] = ()
     changed: tuple[Changed, ...] = ()
+    unchanged: int = 0
+    """How many names have the same on both sides."""
 
     @property
     def count(self) -> int:
@@ -54,10 +57,14 @@ class Differences:
 
 @frozen(kw_only=True)
 class ChangedOpamFile:
-    """A package of the same version whose opam files would build something else; ``diff`` is a unified one, by lines."""
+    """A package of the same version whose opam files differ."""
 
     package: Package
     diff: tuple[str, ...]
+    """The lines of a unified diff, two header lines first."""
+
+    is_effective: bool
+    """Whether something else may be built; a maintainer's address changes nothing."""
 
 
 @frozen(kw_only=True)
@@ -151,18 +158,13 @@ def compare_switches(left: Switch, right: Switch) -> SwitchComparison:
     """Return what differs between two exports."""
     same = [package for package in left.installed.values() if right.installed.get(package.name) == package]
     same.sort(key=_opam_order)
-    described = [package for package in same if package.name in left.opam_files and package.name in right.opam_files]
     try:
         duniverse, problem = _compare_directories(left.duniverse(), right.duniverse()), None
     except NoDuniverse as error:
         duniverse, problem = None, str(error)
     return SwitchComparison(
         packages=_compare_named(left.installed.values(), right.installed.values(), order=_opam_order),
-        opam_files=tuple(
-            ChangedOpamFile(package=package, diff=_diff(package, left, right))
-            for package in described
-            if left.opam_files[package.name].effective() != right.opam_files[package.name].effective()
-        ),
+        opam_files=tuple(_compare_opam_files(same, left.opam_files, right.opam_files)),
         described_once=tuple(
             package for package in same if (package.name in left.opam_files) != (package.name in right.opam_files)
         ),
@@ -171,12 +173,18 @@ def compare_switches(left: Switch, right: Switch) -> SwitchComparison:
     )
 
 
-def _diff(package: Package, left: Switch, right: Switch) -> tuple[str, ...]:
-    one, other = (switch.opam_files[package.name].show(name=package.name) for switch in (left, right))
-    path = f"{package.name}/opam"
-    return tuple(
-        unified(one.split("\n")[:-1], other.split("\n")[:-1], left_name=f"left/{path}", right_name=f"right/{path}")
-    )
+def _compare_opam_files(
+    packages: Iterable[Package], left: Mapping[str, OpamFile], right: Mapping[str, OpamFile]
+) -> Iterator[ChangedOpamFile]:
+    for package in packages:
+        name = package.name
+        if name not in left or name not in right or left[name] == right[name]:
+            continue
+        one, other = (opam_file.show(name=name).split("\n")[:-1] for opam_file in (left[name], right[name]))
+        diff = tuple(unified(one, other, left_name=f"left/{name}/opam", right_name=f"right/{name}/opam"))
+        is_effective = left[name].effective() != right[name].effective()
+        if diff or is_effective:
+            yield ChangedOpamFile(package=package, diff=diff, is_effective=is_effective)
 
 
 def _opam_order(package: Package) -> tuple[str, str]:
@@ -202,8 +210,10 @@ def _compare_named(
     only_left: list[Package] = []
     only_right: list[Package] = []
     changed: list[Changed] = []
+    unchanged = 0
     for name in lefts.keys() | rights.keys():
         ours, theirs = lefts.get(name, set()), rights.get(name, set())
+        unchanged += ours == theirs
         if len(ours) == len(theirs) == 1:
             (one,), (other,) = ours, theirs
             if one != other:
@@ -216,6 +226,7 @@ def _compare_named(
         only_left=tuple(sorted(only_left, key=by_name)),
         only_right=tuple(sorted(only_right, key=by_name)),
         changed=tuple(sorted(changed, key=lambda change: by_name(Package(name=change.name, version=change.left)))),
+        unchanged=unchanged,
     )
 
 

@@ -51,6 +51,7 @@ def _switch(comparison: SwitchComparison) -> Json:
         "opam_diff": [
             {"package_version": str(file.package), "effectively_equal": False, "diff": "\n".join(file.diff)}
             for file in reversed(comparison.opam_files)
+            if file.is_effective
         ],
         "version_diff": _changed(comparison.packages),
         "only_in_left": _packages(reversed(comparison.packages.only_left)),

@@ -1,17 +1,9 @@
 """What a switch says of the job that it was made for, for the main page: its section and what it is about."""
 
-from collections.abc import Iterator
-
 from attrs import frozen
 
+from builder_web.opam.dependencies import needed_packages
 from builder_web.opam.switch import Switch
-from builder_web.opam.syntax import (
-    Bracketed,
-    Filtered,
-    Group,
-    Logical,
-    Value,
-)
 
 UNCATEGORIZED = "Uncategorized"
 """The section of jobs of which no switch says what they are."""
@@ -37,18 +29,6 @@ def summarize(switch: Switch) -> Summary | None:
         return None
     section = _PACKAGES
     if "x-mirage-opam-lock-location" in opam_file.fields or switch.main.name.startswith("mirage-unikernel-"):
-        depends = set(named_packages(opam_file.fields.get("depends")))
+        depends = set(needed_packages(opam_file.fields.get("depends")))
         section = _METRICS if "metrics-influx" in switch.installed or "mirage-monitoring" in depends else _UNIKERNELS
     return Summary(section=section, synopsis=opam_file.text("synopsis"), description=opam_file.text("description"))
-
-
-def named_packages(formula: Value | None) -> Iterator[str]:
-    """Yield each package that a formula of dependencies names, whatever the versions and conditions."""
-    match formula:
-        case str():
-            yield formula
-        case Bracketed(values=values) | Group(values=values) | Logical(operands=values):
-            for value in values:
-                yield from named_packages(value)
-        case Filtered(value=value):
-            yield from named_packages(value)
