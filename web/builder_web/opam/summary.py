@@ -3,6 +3,7 @@
 from attrs import frozen
 
 from builder_web.opam.dependencies import needed_packages
+from builder_web.opam.package import OpamFile
 from builder_web.opam.switch import Switch
 
 UNCATEGORIZED = "Uncategorized"
@@ -23,10 +24,14 @@ class Summary:
 
 
 def summarize(switch: Switch) -> Summary | None:
-    """Return what the switch says of its main package; None when it has none, or not its opam file."""
-    opam_file = switch.opam_files.get(switch.main.name) if switch.main else None
-    if switch.main is None or opam_file is None:
+    """Return what the switch says of its main package, or None.
+
+    An export with a compiler or pins says nothing, as it does to the original: it is of somebody's own switch, not of one
+    that was made for a build.
+    """
+    if switch.main is None or switch.compiler or switch.pinned:
         return None
+    opam_file = switch.opam_files.get(switch.main.name, OpamFile(fields={}, sections=()))
     section = _PACKAGES
     if "x-mirage-opam-lock-location" in opam_file.fields or switch.main.name.startswith("mirage-unikernel-"):
         depends = set(needed_packages(opam_file.fields.get("depends")))
