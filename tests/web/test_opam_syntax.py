@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from builder_web.errors import UnreadableOpamFile
 from builder_web.opam import syntax
+from builder_web.opam.dependencies import needed_packages
+from builder_web.opam.package import OpamFile
 from builder_web.opam.printing import show, show_value
 from builder_web.opam.syntax import (
     Atom,
@@ -175,7 +177,8 @@ def test_values(text: str, value: Value | None) -> None:
         ('a: "\\q"', "line 1, column 5: an escape that does not exist"),
         ('a: "\\256"', "line 1, column 5: an escape that does not exist"),
         ("a: 1 (* (* *)", "line 1, column 6: a comment without its end"),
-        ("a: " + "(" * 60, "line 1, column 54: expected nothing nested deeper than 50 levels, found ("),
+        ("a: " + "(" * 60, "line 1, column 34: expected nothing nested deeper than 30 levels, found ("),
+        ("a: b {} {} {} {}", "line 1, column 15: expected a field, a section or the end of the file, found {"),
     ],
 )
 def test_damage_is_found_where_it_is(text: str, message: str) -> None:
@@ -194,6 +197,20 @@ def test_bytes_that_are_no_utf8_can_be_shown() -> None:
 def test_depth_is_bounded(text: str) -> None:
     with pytest.raises(UnreadableOpamFile):
         parse(text.encode())
+
+
+def test_the_deepest_values_can_be_walked_through() -> None:
+    value = '"a"'
+    for _ in range(syntax.MAX_DEPTH - 2):
+        value = f"({value} {{b}} {{b}} {{b}} & c | d)"
+    text = f"depends: [{value}] build: {value}".encode()
+    items = parse(text)
+    assert parse(show(items).encode()) == items == parse(text)
+    assert hash(items) == hash(parse(text))
+    opam_file = OpamFile.of(items)
+    assert opam_file.show(name="a").startswith('name: "a"\ndepends: [')
+    assert opam_file.effective() == OpamFile.of(parse(text)).effective()
+    assert list(needed_packages(opam_file.fields["depends"])) == ["a"]
 
 
 def test_long_chains_are_not_deep() -> None:

@@ -25,10 +25,12 @@ MAX_SIZE = 8 * 1024 * 1024
 """Bytes of the largest file that is read: an export of 1 000 packages with their opam files has about 1 MB."""
 
 MAX_TOKENS = 1_000_000
-"""Most tokens of a file. What is read of one takes up to 100 bytes of memory; a real file has 12 bytes to a token."""
+"""Most tokens of a file. What is read of one takes up to 100 bytes of memory; a real file has 10 bytes to a token."""
 
-MAX_DEPTH = 50
-"""How deep values and sections are nested at most; five is much for people."""
+MAX_DEPTH = 30
+"""How deep values and sections are nested at most; five is much for people. What walks through them may recurse."""
+
+_MAX_BRACES = 3  # after one another; opam has a field with two
 
 _MAX_DIGITS = 19  # of a number: opam's have 63 bits
 
@@ -343,11 +345,10 @@ class _Parser:
 
     def _filtered(self) -> Value:
         value = self._simple()
-        depth = self._depth
-        while self._kinds[self._next] == "{":
+        for _ in range(_MAX_BRACES):
+            if self._kinds[self._next] != "{":
+                return value
             value = Filtered(value=value, filters=self._values("}"))
-            self._depth += 1  # each pair of braces nests what is before it
-        self._depth = depth
         return value
 
     def _simple(self) -> Value:
