@@ -8,7 +8,7 @@ import click
 from builder_web import verification
 from builder_web.administration.options import database, datadir
 from builder_web.directory import DataDirectory
-from builder_web.errors import Damaged
+from builder_web.errors import Unsound
 
 
 def _say(faults: Iterator[str]) -> None:
@@ -17,7 +17,7 @@ def _say(faults: Iterator[str]) -> None:
         click.echo(fault)
         count += 1
     if count:
-        raise Damaged(f"{count} faults, each in a line on standard output")
+        raise Unsound(f"{count} faults, each in a line on standard output")
 
 
 @click.command("verify-input-id")
