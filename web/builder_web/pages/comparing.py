@@ -17,6 +17,8 @@ class Group:
     heading: str
     way: str
     """removed, added or changed."""
+    word: str
+    """The heading in a word."""
     entries: tuple[Named, ...] | tuple[Change, ...]
 
 
@@ -32,6 +34,9 @@ class Compared:
     changes: Changes
     groups: tuple[Group, ...]
     """Those that are not empty."""
+
+
+_WAYS = (("removed", "removed"), ("added", "new"), ("changed", "changed"))
 
 
 def compared(page: Comparison) -> list[Compared]:
@@ -64,18 +69,16 @@ def _kind(
         return None
     entries: tuple[tuple[Named, ...] | tuple[Change, ...], ...] = (changes.removed, changes.added, changes.changed)
     groups = [
-        Group(anchor=anchor, heading=heading, way=way, entries=found)
-        for way, (anchor, heading), found in zip(("removed", "added", "changed"), ways, entries, strict=True)
+        Group(anchor=anchor, heading=heading, way=way, word=word, entries=found)
+        for (way, word), (anchor, heading), found in zip(_WAYS, ways, entries, strict=True)
         if found
     ]
     return Compared(title=title, noun=noun, plural=plural, between=between, changes=changes, groups=tuple(groups))
 
 
-def counts(page: Comparison) -> list[tuple[str, int, str]]:
-    """Return what differs: an anchor of the page, how many, and of what."""
-    words = {"different": "Artifacts that differ", "left": "Artifacts only left", "right": "Artifacts only right"}
-    found = [("artifacts", sum(pair.state == state for pair in page.artifacts), text) for state, text in words.items()]
-    found += [(group.anchor, len(group.entries), group.heading) for kind in compared(page) for group in kind.groups]
-    effective = sum(file.effective for file in page.opam_files)
-    found.append(("opam-packages-opam-diff", effective, "Opam packages with changes in their opam file"))
-    return [entry for entry in found if entry[1]]
+def in_words(page: Comparison) -> str:
+    """Return what differs, as a sentence without its end."""
+    differing = sum(pair.state != "equal" for pair in page.artifacts)
+    found = [("artifacts", differing), *((kind.plural, kind.changes.total) for kind in compared(page))]
+    found.append(("opam files", sum(file.effective for file in page.opam_files)))
+    return ", ".join(f"{number} {noun}" for noun, number in found if number) or "nothing"

@@ -6,27 +6,31 @@ written over with carriage returns the last state is shown. All other sequences 
 """
 
 import re
+from functools import lru_cache
 
 from attrs import frozen
 from markupsafe import escape
 
 MAX_LINE = 8192
-"""Characters of a line that are shown; what follows is in the plain text. A screen of text, many times over."""
+"""Characters of a line that are shown: a screen full of text, many times over. The plain text has the others."""
 
 _STAMP = re.compile(r"(-?)([0-9]{1,9})\.([0-9]{3})s:")
-# A sequence that is cut off at the end of the line is one as well, so that no half of it is taken for text
-_SEQUENCE = re.compile(
-    r"\x1b\[([0-9;:]*)m"  # SGR: the only one that counts
-    r"|\x1b\[[\x20-\x3f]*[\x40-\x7e]?"  # other control sequences: the cursor, clearing
-    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles and links of a terminal
-    r"|\x1b[\x20-\x2f]*[\x30-\x7e]?"
+_SGR = re.compile(r"\x1b\[([0-9;:]*)m")
+# A sequence that is cut off at the end of its line is one as well, so that no half of it is taken for text
+_OTHERS = re.compile(
+    r"\x1b(?!\[[0-9;:]*m)"
+    r"(?:\[[\x20-\x3f]*[\x40-\x7e]?"  # other control sequences: the cursor, clearing
+    r"|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # titles and links of a terminal
+    r"|[\x20-\x2f]*[\x30-\x7e]?)"
 )
-_PLAIN = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]*")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]+")
 _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")  # they would show a line in another order
+_BROKEN = re.compile(r"(?:&[^;]{0,5}|\x1b[^m]{0,64})$")  # what a cut may leave at the end
 
-_STYLES = {1: "bold", 2: "dim", 3: "italic", 4: "underline", 9: "strike"}
-_ENDED = {22: ("bold", "dim"), 23: ("italic",), 24: ("underline",), 29: ("strike",)}
+_STYLES = {1: "bold", 2: "dim", 3: "italic", 4: "underline", 7: "inverse", 9: "strike"}
+_ENDED = {
+    22: ("bold", "dim"), 23: ("italic",), 24: ("underline",), 27: ("inverse",), 29: ("strike",), 39: ("fg",), 49: ("bg",)
+}  # fmt: skip
 _LEVELS = (0, 95, 135, 175, 215, 255)  # of the cube of 216 colours
 
 
@@ -46,24 +50,40 @@ class ConsoleLine:
 
 def to_lines(data: bytes, *, first: int) -> tuple[ConsoleLine, ...]:
     """Return the lines of a part of a console that begins with the line ``first`` and ends with a whole line."""
-    lines = data.decode("utf-8", "replace").split("\n")
+    # What can be done to the whole part at once is: it is many times quicker than line by line
+    text = str(escape(data.decode("utf-8", "replace")))
+    text = _CONTROLS.sub("", _OTHERS.sub("", text) if "\x1b" in text else text)
+    lines = _DIRECTIONS.sub(lambda match: f"\\u{ord(match[0]):04x}", text).split("\n")
     if not lines[-1]:
         del lines[-1]
-    painter = _Painter()
-    return tuple([_to_line(line, number, painter) for number, line in enumerate(lines, first)])
+    result = []
+    style = ""  # goes on from one line to the next, as on a terminal
+    for number, line in enumerate(lines, first):
+        stamp = _STAMP.match(line)
+        shown = line[stamp.end() :] if stamp else line
+        folded = 0
+        if "\r" in shown:
+            states = [state for state in shown.split("\r") if state]
+            shown, folded = states[-1] if states else "", max(0, len(states) - 1)
+        if len(shown) > MAX_LINE:
+            shown = _BROKEN.sub("", shown[:MAX_LINE]) + " … the line goes on"
+        if style or "\x1b" in shown:
+            shown, style = _paint(shown, style)
+        time = _time(*stamp.groups()) if stamp else ""
+        result.append(ConsoleLine(number=number, time=time, html=shown, folded=folded))
+    return tuple(result)
 
 
-def _to_line(line: str, number: int, painter: "_Painter") -> ConsoleLine:
-    time, folded = "", 0
-    if stamp := _STAMP.match(line):
-        time, line = _time(*stamp.groups()), line[stamp.end() :]
-    if "\r" in line:
-        states = [state for state in line.split("\r") if state]
-        line, folded = states[-1] if states else "", max(0, len(states) - 1)
-    if len(line) > MAX_LINE:
-        line = f"{line[:MAX_LINE]} … {len(line) - MAX_LINE} more characters"
-    html = str(escape(line)) if not painter.classes and _PLAIN.fullmatch(line) else painter.paint(line)
-    return ConsoleLine(number=number, time=time, html=html, folded=folded)
+def _paint(line: str, style: str) -> tuple[str, str]:
+    """Return the HTML of a line that begins in a style, and the style after it: classes with spaces between."""
+    parts = []
+    pieces = iter(_SGR.split(line))
+    for text in pieces:
+        if text:
+            parts.append(f'<span class="{style}">{text}</span>' if style else text)
+        if (parameters := next(pieces, None)) is not None:
+            style = _next_style(style, parameters[:64])
+    return "".join(parts), style
 
 
 def _time(sign: str, seconds: str, milliseconds: str) -> str:
@@ -74,61 +94,32 @@ def _time(sign: str, seconds: str, milliseconds: str) -> str:
     return f"{sign}{hours}:{minutes:02}:{rest:02}.{milliseconds}"
 
 
-class _Painter:
-    """Knows the colours and styles that are set, from one line to the next, as a terminal does."""
+@lru_cache(maxsize=1024)  # a console has a few of them, thousands of times
+def _next_style(style: str, parameters: str) -> str:
+    """Return the style after an SGR sequence: at most one foreground, one background, and each other class once."""
+    classes = {_kind(name): name for name in style.split()}
+    codes = iter([int(code or 0) for code in parameters.replace(":", ";").split(";")])
+    for code in codes:
+        if code == 0:
+            classes.clear()
+        elif code in _STYLES:
+            classes[_STYLES[code]] = _STYLES[code]
+        elif code in _ENDED:
+            for name in _ENDED[code]:
+                classes.pop(name, None)
+        elif code in {38, 48}:
+            colour = _extended(list(codes))  # what would follow it in one sequence is rare enough
+            if colour is not None:
+                classes["fg" if code == 38 else "bg"] = f"{'fg' if code == 38 else 'bg'}{colour}"
+        elif 30 <= code <= 37 or 90 <= code <= 97:
+            classes["fg"] = f"fg{code % 10 + 8 * (code >= 90)}"
+        elif 40 <= code <= 47 or 100 <= code <= 107:
+            classes["bg"] = f"bg{code % 10 + 8 * (code >= 100)}"
+    return " ".join(classes.values())
 
-    def __init__(self) -> None:
-        self.classes: dict[str, str] = {}
-        """What is set, each by its kind: a foreground, a background, a style."""
 
-    def paint(self, line: str) -> str:
-        """Return the HTML of a line."""
-        parts = []
-        position = 0
-        for sequence in _SEQUENCE.finditer(line):
-            parts.append(self._span(line[position : sequence.start()]))
-            position = sequence.end()
-            if sequence[1] is not None:
-                self._set(sequence[1])
-        parts.append(self._span(line[position:]))
-        return "".join(parts)
-
-    def _span(self, text: str) -> str:
-        text = _DIRECTIONS.sub(lambda match: f"\\u{ord(match[0]):04x}", _CONTROLS.sub("", text))
-        if not text:
-            return ""
-        if not self.classes:
-            return str(escape(text))
-        return f'<span class="{" ".join(self.classes.values())}">{escape(text)}</span>'
-
-    def _set(self, parameters: str) -> None:
-        codes = iter([int(code or 0) for code in parameters.replace(":", ";").split(";")][:32])
-        for code in codes:
-            if code == 0:
-                self.classes.clear()
-            elif code in _STYLES:
-                self.classes[_STYLES[code]] = _STYLES[code]
-            elif code == 7:
-                self.classes["inverse"] = "inverse"
-            elif code == 27:
-                self.classes.pop("inverse", None)
-            elif code in _ENDED:
-                for style in _ENDED[code]:
-                    self.classes.pop(style, None)
-            elif code in {38, 48}:
-                colour = _extended(list(codes))
-                if colour is not None:
-                    self._colour("fg" if code == 38 else "bg", colour)
-                break  # what would follow it in one sequence is rare enough
-            elif code in {39, 49}:
-                self.classes.pop("fg" if code == 39 else "bg", None)
-            elif 30 <= code <= 37 or 40 <= code <= 47:
-                self._colour("fg" if code < 40 else "bg", code % 10)
-            elif 90 <= code <= 97 or 100 <= code <= 107:
-                self._colour("fg" if code < 100 else "bg", code % 10 + 8)
-
-    def _colour(self, kind: str, colour: int) -> None:
-        self.classes[kind] = f"{kind}{colour}"
+def _kind(name: str) -> str:
+    return name[:2] if name[:2] in {"fg", "bg"} else name
 
 
 def _extended(values: list[int]) -> int | None:

@@ -1,19 +1,21 @@
 """The addresses of builder-web, made in one place."""
 
-from urllib.parse import quote, urlencode
+from functools import lru_cache
+from urllib.parse import quote
 
 from attrs import frozen
 
 _IN_PATH = "/!$&'()*+,;=:@"  # what the original leaves as it is in the path of an artifact
 
 
+@lru_cache(maxsize=4096)  # a page has the same names again and again
 def _quote(text: str, safe: str = "") -> str:
     return quote(text.encode("utf-8", "surrogateescape"), safe=safe)
 
 
 def _query(**parameters: str | int | None) -> str:
-    given = [(name, value) for name, value in parameters.items() if value not in {None, ""}]
-    return "?" + urlencode(given, quote_via=quote, errors="surrogateescape") if given else ""
+    given = [f"{name}={_quote(str(value))}" for name, value in parameters.items() if value not in {None, ""}]
+    return "?" + "&".join(given) if given else ""
 
 
 @frozen(kw_only=True)

@@ -7,7 +7,7 @@ import jinja2
 
 from builder.model import Exited, describe_result
 from builder.sizes import format_size
-from builder_web.pages import comparing, models, rows, words
+from builder_web.pages import comparing, models, pieces, words
 from builder_web.pages.links import Links
 from builder_web.pages.statics import STATIC_FILES
 
@@ -63,16 +63,14 @@ def _environment() -> jinja2.Environment:
         finalize=words.harmless,
     )
     environment.filters |= {
-        "cell_words": rows.CELL_WORDS.__getitem__,
         "compared": comparing.compared,
-        "comparison_counts": comparing.counts,
+        "comparison_words": comparing.in_words,
         "count": words.count,
         "diff_lines": _diff_lines,
         "duration": words.duration,
         "exact": words.exact_time,
+        "grouped": words.grouped,
         "result": describe_result,
-        "row_paths": rows.paths,
-        "row_words": rows.in_words,
         "size": format_size,
     }
     environment.tests |= {
@@ -80,7 +78,10 @@ def _environment() -> jinja2.Environment:
         "graph": lambda page: isinstance(page, models.Graph),
         "success": lambda result: result == Exited(code=0),
     }
-    environment.globals["static"] = {name: file.digest for name, file in STATIC_FILES.items()}
+    environment.globals |= {
+        "pieces": pieces,
+        "static": {name: file.digest for name, file in STATIC_FILES.items()},
+    }
     return environment
 
 

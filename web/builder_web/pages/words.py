@@ -28,9 +28,14 @@ def duration(length: dt.timedelta) -> str:
     return " ".join(f"{number} {'min' if unit == 'm' else unit}" for number, unit in parts)
 
 
+def grouped(number: int) -> str:
+    """Return a number with its digits in groups: "12 345"."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
 def count(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun: "1 build", "1 234 builds"."""
-    return f"{number:,}".replace(",", "\u202f") + f" {one if number == 1 else many or one + 's'}"
+    return f"{grouped(number)} {one if number == 1 else many or one + 's'}"
 
 
 def harmless(value: object) -> object:
