@@ -7,6 +7,11 @@ from pathlib import Path
 
 from builder_web.binaries.elf import Damaged
 from builder_web.binaries.solo5 import read_solo5
+from builder_web.errors import UnreadableOpamFile
+from builder_web.opam.summary import summarize
+from builder_web.opam.switch import read_switch, switch_path
+from builder_web.opam.syntax import MAX_SIZE
+from builder_web.store.jobs import DESCRIPTION, SECTION, SYNOPSIS
 from builder_web.store.records import Artifact
 
 _INPUTS = ("opam-switch", "build-environment", "system-packages")
@@ -26,8 +31,23 @@ class Facts:
         return hashlib.sha256(b"".join(digests)).digest() if len(digests) == len(_INPUTS) else None
 
     def tags(self) -> dict[str, str]:
-        """Return what the opam-switch says of the job."""
-        return {}
+        """Return what the opam-switch says of the job; nothing if it says nothing. Raises OSError."""
+        path = switch_path(self._artifacts)
+        if path is None:
+            return {}
+        try:
+            switch = read_switch(self._read(self._artifacts[path], MAX_SIZE + 1))
+        except UnreadableOpamFile:
+            return {}
+        summary = summarize(switch)
+        if summary is None:
+            return {}
+        said = {SECTION: summary.section, SYNOPSIS: summary.synopsis, DESCRIPTION: summary.description}
+        return {tag: value for tag, value in said.items() if value is not None}
+
+    def _read(self, file: Artifact, limit: int) -> bytes:
+        with self._content(file.digest).open("rb") as opened:
+            return opened.read(limit)
 
     def solo5(self, main_binary: Artifact) -> str:
         """Return what the main binary says of itself, as JSON: see the table ``binary``. Raises OSError."""

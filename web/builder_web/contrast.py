@@ -1,0 +1,72 @@
+"""How the contents of two files differ: lines of text, or the first byte and the ELF sections of binaries."""
+
+from pathlib import Path
+from typing import BinaryIO
+
+from builder.sizes import format_size
+from builder_web.binaries.elf import Unreadable, read_elf, shown
+from builder_web.differences import unified
+from builder_web.pages.parts import Change, FileDifference
+
+MAX_TEXT = 256 * 1024
+"""Bytes of a file up to which its lines are compared."""
+
+MAX_LINES = 400
+"""Lines of a difference that are shown."""
+
+_PIECE = 1024 * 1024
+_MAX_SECTIONS = 50
+
+
+def contrast(left: Path, right: Path) -> FileDifference:
+    """Return how two files differ. Raises OSError."""
+    with left.open("rb") as one, right.open("rb") as other:
+        texts = _text(one), _text(other)
+        if texts[0] is not None and texts[1] is not None:
+            lines = unified(texts[0].split("\n"), texts[1].split("\n"), left_name="", right_name="")[2:]
+            return FileDifference(diff="\n".join(lines[:MAX_LINES]), cut=len(lines) > MAX_LINES)
+        return FileDifference(first_byte=_first_difference(one, other), sections=_sections(one, other))
+
+
+def _text(file: BinaryIO) -> str | None:
+    """Return a file as text, None if it is none or too long."""
+    file.seek(0)
+    data = file.read(MAX_TEXT + 1)
+    if len(data) > MAX_TEXT or b"\0" in data:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _first_difference(one: BinaryIO, other: BinaryIO) -> int:
+    one.seek(0)
+    other.seek(0)
+    offset = 0
+    while True:
+        left, right = one.read(_PIECE), other.read(_PIECE)
+        if left != right or not left:
+            shared = min(len(left), len(right))
+            return offset + next((at for at in range(shared) if left[at] != right[at]), shared)
+        offset += len(left)
+
+
+def _sections(one: BinaryIO, other: BinaryIO) -> tuple[Change, ...]:
+    try:
+        left, right = read_elf(one), read_elf(other)
+    except Unreadable:
+        return ()
+    if left is None or right is None:
+        return ()
+    sizes = [{section.name: section.size for section in elf.sections if section.name} for elf in (left, right)]
+    changed = [
+        Change(name=shown(name), left=_size(sizes[0].get(name)), right=_size(sizes[1].get(name)))
+        for name in dict.fromkeys([*sizes[0], *sizes[1]])
+        if sizes[0].get(name) != sizes[1].get(name)
+    ]
+    return tuple(changed[:_MAX_SECTIONS])
+
+
+def _size(size: int | None) -> str:
+    return "none" if size is None else format_size(size)
