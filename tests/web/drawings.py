@@ -43,7 +43,7 @@ def parsed(svg: str) -> ET.Element:
     assert root.get("aria-label")
     for element in root.iter():
         name = element.tag.removeprefix(SVG)
-        assert name in {"svg", "g", "rect", "path", "text", "title", "clipPath"}
+        assert name in {"svg", "g", "rect", "path", "text", "tspan", "title", "clipPath"}
         assert not {"style", "href", "onload", "onclick"} & set(element.keys())
     return root
 
@@ -55,7 +55,7 @@ def rectangles(root: ET.Element) -> Iterator[Rectangle]:
 
 
 def texts(root: ET.Element) -> list[str]:
-    return [element.text or "" for element in root.iter(f"{SVG}text")]
+    return ["".join(element.itertext()) for element in root.iter(f"{SVG}text")]
 
 
 def titles(root: ET.Element) -> list[str]:

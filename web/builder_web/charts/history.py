@@ -180,7 +180,7 @@ def _grid(plane: _Plane) -> list[svg.Element]:
         half = width(label, _FONT) / 2
         labels.append(svg.tag("text", label, x=min(x, _WIDTH - half), y=_HEIGHT - 6, text_anchor="middle"))
     return [
-        svg.tag("path", d=lines, class_="axis", fill="none", stroke="currentColor", stroke_opacity=0.25),
+        svg.tag("path", d=lines, fill="none", stroke="currentColor", stroke_opacity=0.25),
         svg.tag("g", *labels, fill="currentColor", font_size=_FONT),
     ]
 

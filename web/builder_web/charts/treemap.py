@@ -75,7 +75,7 @@ def treemap(tree: Tree, *, title: str) -> Chart:
         svg=svg.drawing(
             _WIDTH,
             _HEIGHT,
-            svg.tag("g", *drawn, font_size=_FONT, fill=ON),
+            *drawn,
             label=cut(f"{title}. {description}", 500),
         ),
         description=description,
@@ -116,7 +116,8 @@ def _rectangle(box: _Box, label: str, words: str, fill: str) -> svg.Element:
     rectangle = svg.tag("rect", title, x=box.x, y=box.y, width=box.width, height=box.height, fill=fill)
     if not label:
         return rectangle
-    return svg.tag("g", rectangle, svg.tag("text", label, x=box.x + 4, y=box.y + 11, pointer_events="none"))
+    span = svg.tag("tspan", label, fill=ON, font_size=_FONT)  # a page's rules for text in drawings end at the text
+    return svg.tag("g", rectangle, svg.tag("text", span, x=box.x + 4, y=box.y + 11, pointer_events="none"))
 
 
 def _layout(parts: Sequence[Tree], box: _Box) -> Iterator[tuple[Tree, _Box]]:
