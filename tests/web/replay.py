@@ -36,7 +36,14 @@ def recordings() -> list[Step]:
 
 
 def builder_db(root: Path, *args: str, password: bytes = b"") -> None:
-    command = [sys.executable, "-c", "from builder_web.__main__ import database; database()", *args, "--datadir", str(root)]
+    command = [
+        sys.executable,
+        "-c",
+        "from builder_web.__main__ import database; database()",
+        *args,
+        "--datadir",
+        str(root),
+    ]
     done = subprocess.run(command, input=password, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr.decode()
 
@@ -142,7 +149,9 @@ def replay_request(site: Site, step: Step) -> list[str]:
         iter([body[:1000], body[1000:]]) if body is not None and step.get("chunked") else body,
         headers_of(step, site.captured),
     )
-    expected = {key: step[key] for key in ("status", "headers", "json", "text", "execution", "tar", "page") if key in step}
+    expected = {
+        key: step[key] for key in ("status", "headers", "json", "text", "execution", "tar", "page") if key in step
+    }
     if "expected" in step:
         # what is right replaces what was recorded: of a fault, only the rest of a good answer stays
         expected = step["expected"]
@@ -222,7 +231,9 @@ def compare_execution(wanted: Step, content: bytes) -> Iterator[str]:
         "script": hashlib.sha256(found.job.script).hexdigest(),
         "platform": found.job.platform,
         "uuid": str(found.uuid),
-        "artifacts": [[file.path, len(file.content), hashlib.sha256(file.content).hexdigest()] for file in found.artifacts],
+        "artifacts": [
+            [file.path, len(file.content), hashlib.sha256(file.content).hexdigest()] for file in found.artifacts
+        ],
     }
     for key, value in summary.items():
         if wanted[key] != value:
@@ -231,7 +242,9 @@ def compare_execution(wanted: Step, content: bytes) -> Iterator[str]:
 
 def is_subset(wanted: Any, found: Any) -> bool:
     if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(key in found and is_subset(value, found[key]) for key, value in wanted.items())
+        return isinstance(found, dict) and all(
+            key in found and is_subset(value, found[key]) for key, value in wanted.items()
+        )
     return bool(wanted == found)
 
 

@@ -67,7 +67,9 @@ def parse(header: str | None) -> Credentials | None:
 
 def hash_password(password: bytes, *, salt: bytes, n: int, r: int, p: int) -> bytes:
     """Return the scrypt hash of a password, as the original makes it. Raises ValueError for costs that can't be paid."""
-    return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, dklen=KEY_SIZE, maxmem=128 * r * (n + p + 2) + 1024 * 1024)
+    return hashlib.scrypt(
+        password, salt=salt, n=n, r=r, p=p, dklen=KEY_SIZE, maxmem=128 * r * (n + p + 2) + 1024 * 1024
+    )
 
 
 def new_password(password: bytes, *, n: int = SCRYPT_N, r: int = SCRYPT_R, p: int = SCRYPT_P) -> Password:

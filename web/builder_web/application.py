@@ -11,7 +11,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from builder.model import text
-from builder_web.views import answers, builds, comparisons, executions, jobs, presenting, searching, statics, texts, uploads
+from builder_web.views import (
+    announcing,
+    answers,
+    builds,
+    comparisons,
+    drawings,
+    executions,
+    jobs,
+    presenting,
+    searching,
+    statics,
+    texts,
+    uploads,
+)
 from builder_web.views.answers import NotFound, Refused
 from builder_web.views.site import Site
 
@@ -35,6 +48,16 @@ _ROUTES = [
     Route(_BUILD + "/console/view", texts.console_page),
     Route(_BUILD + "/exec", executions.execution),
     Route(_BUILD + "/all.tar.gz", executions.archive),
+    Route(_BUILD + "/vizdependencies", drawings.graph_document),
+    Route(_BUILD + "/viztreemap", drawings.treemap_document),
+    Route(_BUILD + "/dependencies", drawings.graph_page),
+    Route(_BUILD + "/treemap", drawings.treemap_page),
+    Route("/builds.atom", announcing.feed),
+    Route("/failed.atom", announcing.failures),
+    Route("/job/{job}/builds.atom", announcing.feed),
+    Route("/job/{job}/failed.atom", announcing.failures),
+    Route("/job/{job}/status.svg", announcing.status),
+    Route("/job/{job}/reproducibility.svg", announcing.reproducibility),
     Route("/compare/{left}/{right}", comparisons.compare),
     Route("/hash", searching.hash_redirect),
     Route("/hash/{sha256}", searching.hash_page),

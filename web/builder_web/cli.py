@@ -34,33 +34,69 @@ Examples:
 Every option can be set in the environment: BUILDER_WEB_DATADIR=/srv/builds.""",
 )
 @click.option(
-    "-h", "--host", multiple=True, default=["127.0.0.1"], show_default=True, metavar="ADDRESS",
+    "-h",
+    "--host",
+    multiple=True,
+    default=["127.0.0.1"],
+    show_default=True,
+    metavar="ADDRESS",
     help="Address or host name to listen on; may be given several times.",
 )
-@click.option("-p", "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="TCP port; 0 takes a free one.")
 @click.option(
-    "-d", "--datadir", type=click.Path(file_okay=False, path_type=Path), default=DATA_DIR, show_default=True,
+    "-p", "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="TCP port; 0 takes a free one."
+)
+@click.option(
+    "-d",
+    "--datadir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DATA_DIR,
+    show_default=True,
     help="Directory of the database, the artifacts, scripts and consoles.",
 )
 @click.option(
-    "-c", "--configdir", type=click.Path(file_okay=False, path_type=Path), default=CONFIG_DIR, show_default=True,
+    "-c",
+    "--configdir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=CONFIG_DIR,
+    show_default=True,
     help="Directory of the upload hooks.",
 )
 @click.option(
-    "--expired-jobs", type=click.IntRange(min=0), default=30, show_default=True, metavar="DAYS",
+    "--expired-jobs",
+    type=click.IntRange(min=0),
+    default=30,
+    show_default=True,
+    metavar="DAYS",
     help="Leave jobs out of the first page that were not built successfully for so long; 0: none.",
 )
 @click.option(
-    "--max-upload", default="16G", show_default=True, metavar="SIZE", callback=_size,
+    "--max-upload",
+    default="16G",
+    show_default=True,
+    metavar="SIZE",
+    callback=_size,
     help="Largest upload that is taken.",
 )
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of the log on standard error.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log on standard error.",
+)
 @click.version_option(__version__, "-V", "--version", prog_name="builder-web")
 def command(
-    host: tuple[str, ...], port: int, datadir: Path, configdir: Path, expired_jobs: int, max_upload: int,
-    verbose: int, quiet: int, log_format: str,
+    host: tuple[str, ...],
+    port: int,
+    datadir: Path,
+    configdir: Path,
+    expired_jobs: int,
+    max_upload: int,
+    verbose: int,
+    quiet: int,
+    log_format: str,
 ) -> None:
     """Receive finished builds, keep, compare and show them.
 
@@ -74,7 +110,12 @@ def command(
 
     logs.set_up(verbosity=verbose - quiet, form=log_format)
     settings = Settings(
-        hosts=host, port=port, directory=datadir, configuration=configdir, expired_days=expired_jobs, max_upload=max_upload
+        hosts=host,
+        port=port,
+        directory=datadir,
+        configuration=configdir,
+        expired_days=expired_jobs,
+        max_upload=max_upload,
     )
     trio.run(serve, settings, _announce)
 

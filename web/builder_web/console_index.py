@@ -114,7 +114,7 @@ def search(path: Path, index: ConsoleIndex, query: bytes, *, first: int, count: 
             if begin >= len(part):
                 break
         ended = part.count(b"\n")
-        number += ended if ended else 1  # a line longer than a part: its rest is not searched
+        number += ended or 1  # a line longer than a part: its rest is not searched
         searched += len(part)
         if searched >= MAX_SEARCHED and number <= index.lines:
             return found, number

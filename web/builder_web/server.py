@@ -1,16 +1,20 @@
 """The site as a program: who lives how long."""
 
 import datetime as dt
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import trio
+import trio.lowlevel
 from attrs import frozen
 from hypercorn.config import Config
 from hypercorn.trio import serve as serve_http
+from hypercorn.typing import Framework
 
 from builder.errors import BuilderError
 from builder.model import Instant
@@ -88,14 +92,17 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
                 )
                 addresses = await nursery.start(
                     partial(
-                        serve_http, application.make(site), _configuration(settings), shutdown_trigger=shutdown.requested.wait
+                        serve_http,
+                        cast("Framework", application.make(site)),
+                        _configuration(settings),
+                        shutdown_trigger=shutdown.requested.wait,
                     )
                 )
                 announce(addresses)
                 service.notify("READY=1")
                 await shutdown.requested.wait()
                 service.notify("STOPPING=1")
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.deadline = trio.current_time() + GRACE
                 nursery.cancel_scope.cancel()
         finally:
@@ -116,8 +123,6 @@ def _locked(directory: DataDirectory) -> Iterator[None]:
     try:
         yield
     finally:
-        import os
-
         os.close(descriptor)
 
 
@@ -131,7 +136,7 @@ def _configuration(settings: Settings) -> Config:
     return config
 
 
-def _hooks(found: Hooks) -> tuple[Callable[[NewBuild], None], Callable[[], object]]:
+def _hooks(found: Hooks) -> tuple[Callable[[NewBuild], None], Callable[[], Awaitable[None]]]:
     """Return what takes a build for its hooks, and what runs them, a few at once, until cancelled."""
     send, receive = trio.open_memory_channel[NewBuild](_HOOKS_WAITING)
 

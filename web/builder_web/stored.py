@@ -58,9 +58,7 @@ def execution_pieces(directory: DataDirectory, build: Build, uploaded: Uploaded)
                 length += len(encoded)
                 reversal.add(encoded)
         before, after = execution.execution_head(
-            ExecutionHead(
-                job=ScriptJob(name=build.job, platform=build.platform, script=script), uuid=UUID(build.uuid)
-            ),
+            ExecutionHead(job=ScriptJob(name=build.job, platform=build.platform, script=script), uuid=UUID(build.uuid)),
             ExecutionEnd(started=build.started, finished=build.finished, result=build.result),
             console_length=length,
             data_length=execution.artifacts_length(_named(uploaded)),

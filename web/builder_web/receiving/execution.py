@@ -1,6 +1,5 @@
 """An execution as it arrives, piece by piece: its files are staged, in memory that does not grow with it."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -190,5 +189,3 @@ def write_durably(path: Path, data: bytes) -> None:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-

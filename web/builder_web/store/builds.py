@@ -42,8 +42,8 @@ class Uploaded:
     """Its position is that among the artifacts."""
 
 
-def record(row: sa.Row[Any]) -> Build:
-    """Return the build of a row."""
+def record(row: Any) -> Build:
+    """Return the build of a row of ``_select``."""
     main = None
     if row.main_path is not None:
         main = Artifact(path=row.main_path, digest=row.main_sha256, size=row.main_size)
@@ -96,7 +96,7 @@ def outputs(connection: sa.Connection, job_name: str, platform: str | None) -> l
                 _main.c.sha256.label("sha256"),
                 build.c.input_id,
                 sa.func.row_number().over(partition_by=_main.c.sha256, order_by=_NEWEST_FIRST).label("place"),
-                sa.func.count().over(partition_by=_main.c.sha256).label("count"),
+                sa.func.count().over(partition_by=_main.c.sha256).label("alike"),
             )
             .select_from(build.join(_main, _main.c.id == build.c.main_binary))
             .where(build.c.job == _job_id(job_name)),
@@ -109,14 +109,12 @@ def outputs(connection: sa.Connection, job_name: str, platform: str | None) -> l
         .subquery()
     )
     query = (
-        _select.add_columns(ranked.c.count.label("count"), inputs.c.inputs)
+        _select.add_columns(ranked.c.alike, inputs.c.inputs)
         .join(ranked, sa.and_(ranked.c.id == build.c.id, ranked.c.place == 1))
         .join(inputs, inputs.c.sha256 == ranked.c.sha256)
         .order_by(*_NEWEST_FIRST)
     )
-    return [
-        Output(newest=record(row), count=row._mapping["count"], inputs=row.inputs) for row in connection.execute(query)
-    ]
+    return [Output(newest=record(row), count=row.alike, inputs=row.inputs) for row in connection.execute(query)]
 
 
 def failures(connection: sa.Connection, job_name: str, platform: str | None) -> list[Build]:
@@ -128,6 +126,18 @@ def failures(connection: sa.Connection, job_name: str, platform: str | None) -> 
 def newest(connection: sa.Connection, job_name: str, platform: str | None, count: int) -> list[Build]:
     """Return the newest builds of a job, failed ones too."""
     query = _select.where(build.c.job == _job_id(job_name)).order_by(*_NEWEST_FIRST).limit(count)
+    return [record(row) for row in connection.execute(_on(query, platform))]
+
+
+def lately(
+    connection: sa.Connection, *, job_name: str | None, platform: str | None, only_failed: bool, count: int
+) -> list[Build]:
+    """Return the newest builds, of one job or of all."""
+    query = _select.order_by(*_NEWEST_FIRST).limit(count)
+    if job_name is not None:
+        query = query.where(build.c.job == _job_id(job_name))
+    if only_failed:
+        query = query.where(_is_failed)
     return [record(row) for row in connection.execute(_on(query, platform))]
 
 

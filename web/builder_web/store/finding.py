@@ -71,5 +71,3 @@ def _with_builds(connection: sa.Connection, ids: list[int]) -> list[tuple[Build,
         )
         for one in ids
     ]
-
-

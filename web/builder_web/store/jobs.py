@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from builder_web.store import builds
 from builder_web.store.records import Job, Newest
-from builder_web.store.schema import binary, job, job_tag, newest, tag
+from builder_web.store.schema import artifact, binary, build, job, job_tag, newest, tag
 
 SECTION = "section"
 SYNOPSIS = "synopsis"
@@ -30,8 +30,10 @@ def tags(connection: sa.Connection, name: str) -> dict[str, str]:
 
 def platforms(connection: sa.Connection, name: str) -> list[str]:
     """Return the platforms that a job was built on."""
-    query = sa.select(newest.c.platform).distinct().where(
-        newest.c.job == sa.select(job.c.id).where(job.c.name == name).scalar_subquery()
+    query = (
+        sa.select(newest.c.platform)
+        .distinct()
+        .where(newest.c.job == sa.select(job.c.id).where(job.c.name == name).scalar_subquery())
     )
     return sorted(connection.scalars(query))
 
@@ -39,7 +41,9 @@ def platforms(connection: sa.Connection, name: str) -> list[str]:
 def all_jobs(connection: sa.Connection) -> list[Job]:
     """Return all jobs with their newest builds, by section (the last one first) and name."""
     tagged: dict[int, dict[str, str]] = {}
-    query = sa.select(job_tag.c.job, tag.c.tag, job_tag.c.value).select_from(job_tag.join(tag, tag.c.id == job_tag.c.tag))
+    query = sa.select(job_tag.c.job, tag.c.tag, job_tag.c.value).select_from(
+        job_tag.join(tag, tag.c.id == job_tag.c.tag)
+    )
     for row in connection.execute(query.where(tag.c.tag.in_([SECTION, SYNOPSIS]))):
         tagged.setdefault(row.job, {})[row.tag] = row.value
     rows = connection.execute(sa.select(newest)).all()
@@ -73,13 +77,13 @@ def all_jobs(connection: sa.Connection) -> list[Job]:
 
 
 def _solo5(connection: sa.Connection) -> dict[bytes, str]:
-    main = builds.artifact.alias("main")
+    main = artifact.alias("main")
     query = (
         sa.select(binary.c.sha256, binary.c.solo5)
         .distinct()
         .select_from(
-            newest.join(builds.build, builds.build.c.id == newest.c.build)
-            .join(main, main.c.id == builds.build.c.main_binary)
+            newest.join(build, build.c.id == newest.c.build)
+            .join(main, main.c.id == build.c.main_binary)
             .join(binary, binary.c.sha256 == main.c.sha256)
         )
     )

@@ -44,5 +44,7 @@ def add(connection: sa.Connection, build_id: int) -> None:
     if other is None or other <= this.started:
         key = {"job": this.job, "platform": this.platform, "failed": bool(this.failed)}
         connection.execute(
-            insert(newest).values(**key, build=build_id).on_conflict_do_update(index_elements=list(key), set_={"build": build_id})
+            insert(newest)
+            .values(**key, build=build_id)
+            .on_conflict_do_update(index_elements=list(key), set_={"build": build_id})
         )

@@ -25,9 +25,7 @@ class Store:
         """Return the store of a data directory. Raises NotOurs and StoreError."""
         return cls(open_database(directory.database))
 
-    async def ask(
-        self, step: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **options: P.kwargs
-    ) -> T:
+    async def ask(self, step: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **options: P.kwargs) -> T:
         """Return what a step returns that changes nothing. Raises StoreError."""
         return await self.database.read(lambda connection: step(connection, *args, **options))
 

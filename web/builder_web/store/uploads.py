@@ -45,7 +45,10 @@ def record(connection: sa.Connection, new: NewBuild, user: int) -> None:
     if new.artifacts:
         connection.execute(
             sa.insert(artifact),
-            [{"filepath": file.path, "sha256": file.digest, "size": file.size, "build": build_id} for file in new.artifacts],
+            [
+                {"filepath": file.path, "sha256": file.digest, "size": file.size, "build": build_id}
+                for file in new.artifacts
+            ],
         )
     if new.readme is not None or new.main_position:
         connection.execute(

@@ -59,7 +59,9 @@ def remove(connection: sa.Connection, name: str) -> None:
     """Remove a user. Raises Unknown, and Exists if it has uploaded builds, which must have an owner."""
     known = _known(connection, name)
     if connection.scalar(sa.select(build.c.id).where(build.c.user == known.id).limit(1)) is not None:
-        raise Exists(f"{name!r} has uploaded builds, which need their user; lock it out with: builder-db user-disable {name}")
+        raise Exists(
+            f"{name!r} has uploaded builds, which need their user; lock it out with: builder-db user-disable {name}"
+        )
     connection.execute(sa.delete(access).where(access.c.user == known.id))
     connection.execute(sa.delete(user).where(user.c.id == known.id))
 

@@ -10,6 +10,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from builder_web import drawings
 from builder_web.pages import models
 from builder_web.store import binaries, builds
 from builder_web.store.records import Build
@@ -54,6 +55,8 @@ async def build(request: Request) -> Response:
         latest=presenting.summary(latest) if latest and latest.uuid != found.uuid else None,
         later=presenting.maybe(await site.store.ask(builds.beside, found, later=True)),
         earlier=presenting.maybe(await site.store.ask(builds.beside, found, later=False)),
+        has_graph=drawings.GRAPH.source(files) is not None,
+        has_treemap=drawings.TREEMAP.source(files) is not None,
     )
     return presenting.show(request, page)
 
@@ -149,5 +152,3 @@ def media_type(path: str) -> str:
         return _BINARY
     suffix = Path(name).suffix.lower()
     return _TYPES.get(suffix) or mimetypes.guess_type(f"x{suffix}")[0] or _BINARY
-
-

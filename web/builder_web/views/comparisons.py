@@ -59,9 +59,7 @@ def _inputs(directory: DataDirectory, files: _Files) -> Inputs:
     )
 
 
-async def _page(
-    site: Site, left: Build, right: Build, files: Sequence[_Files], found: Comparison
-) -> models.Comparison:
+async def _page(site: Site, left: Build, right: Build, files: Sequence[_Files], found: Comparison) -> models.Comparison:
     switch = found.switch
     return models.Comparison(
         left=presenting.summary(left),

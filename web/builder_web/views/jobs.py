@@ -109,6 +109,7 @@ async def _job(request: Request, *, with_failed: bool) -> Response:
         entries=tuple(entries[start : start + count]),
         paging=parts.Paging(start=start, count=count, total=len(entries), more=len(entries) > start + count),
         histories=presenting.histories(newest),
+        charts=await trio.to_thread.run_sync(presenting.charts, newest),
     )
     return presenting.show(request, page)
 
@@ -118,5 +119,3 @@ def _is_recent(site: Site, job: Job) -> bool:
     if site.options.expired_after is None or not finished:
         return bool(finished)
     return max(finished) >= site.now().plus(-site.options.expired_after)
-
-

@@ -1,12 +1,16 @@
 """Pages made of what the store says."""
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 
+from attrs import evolve
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from builder_web import pages
+from builder_web.charts import history
 from builder_web.pages import models, parts
+from builder_web.pages.links import Links
 from builder_web.store.records import Artifact, Build, Job
 from builder_web.views.site import site_of
 
@@ -21,6 +25,12 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
 }
+
+
+def links(request: Request) -> Links:
+    """Return what makes addresses, with the origin by which this site was asked."""
+    site = site_of(request)
+    return evolve(site.links, origin=f"{request.url.scheme}://{request.url.netloc}")
 
 
 def show(request: Request, page: models.Page, *, status: int = 200) -> Response:
@@ -87,3 +97,22 @@ def _cells(newest: Sequence[Build]) -> tuple[parts.Cell, ...]:
             before = output
         cells.append(parts.Cell(uuid=build.uuid, started=build.started, state=state))
     return tuple(cells[-ROW:])
+
+
+def charts(newest: Mapping[str, Sequence[Build]]) -> tuple[parts.Chart, ...]:
+    """Return how long builds took and how large their outputs were, over time."""
+    found = [
+        history.Build(
+            platform=platform,
+            started=build.started,
+            duration=build.duration // dt.timedelta(milliseconds=1),
+            size=build.main_binary.size if build.main_binary else None,
+            failed=build.main_binary is None,
+        )
+        for platform, builds in newest.items()
+        for build in builds
+    ]
+    drawn = (history.duration_chart(found), history.size_chart(found))
+    return tuple(
+        parts.Chart(title=one.title, svg=one.svg, description=one.description, rows=one.rows) for one in drawn if one
+    )

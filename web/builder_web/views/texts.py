@@ -56,9 +56,7 @@ async def console_page(request: Request) -> Response:
     lines = await trio.to_thread.run_sync(lambda: console.to_lines(data, first=first))
     return presenting.show(
         request,
-        models.Console(
-            build=presenting.summary(found), lines=lines, total=index.lines, size=index.size, count=LINES
-        ),
+        models.Console(build=presenting.summary(found), lines=lines, total=index.lines, size=index.size, count=LINES),
     )
 
 

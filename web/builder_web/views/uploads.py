@@ -51,7 +51,13 @@ async def upload_binary(request: Request) -> Response:
         raise Refused(400, "Bad binary name provided.")
     now = site.now()
     reception = BinaryReception(
-        site.directory, uuid=str(uuid4()), job=job, platform=platform, path=f"bin/{name}", now=now, result=Exited(code=0)
+        site.directory,
+        uuid=str(uuid4()),
+        job=job,
+        platform=platform,
+        path=f"bin/{name}",
+        now=now,
+        result=Exited(code=0),
     )
     return await _receive(site, request, user, reception)
 

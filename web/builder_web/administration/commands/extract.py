@@ -1,4 +1,4 @@
-"""builder-db extract-build"""
+"""Of builder-db: extract-build."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,11 @@ from builder_web.store import builds
 
 @click.command("extract-build")
 @datadir
-@click.option("--dest", type=click.Path(dir_okay=False, path_type=Path), help="File to write; - is standard output.  [default: UUID.full]")
+@click.option(
+    "--dest",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write; - is standard output.  [default: UUID.full]",
+)
 @click.argument("uuid", type=click.UUID)
 def command(datadir: Path, dest: Path | None, uuid: UUID) -> None:
     """Write a build as the body of an upload.

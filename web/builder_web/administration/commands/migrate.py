@@ -1,4 +1,4 @@
-"""builder-db migrate"""
+"""Of builder-db: migrate."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""builder-db job-remove and vacuum"""
+"""Of builder-db: job-remove and vacuum."""
 
 import datetime as dt
 from collections.abc import Callable

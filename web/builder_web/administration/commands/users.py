@@ -1,4 +1,4 @@
-"""builder-db user-… and access-…"""
+"""Of builder-db: user-… and access-…."""
 
 from pathlib import Path
 
@@ -49,7 +49,9 @@ def add(datadir: Path, *, unrestricted: bool, scrypt_n: int, scrypt_r: int, scry
 
 @click.command("user-update")
 @datadir
-@click.option("--unrestricted/--restricted", default=None, help="Change what the user may upload.  [default: as it was]")
+@click.option(
+    "--unrestricted/--restricted", default=None, help="Change what the user may upload.  [default: as it was]"
+)
 @_COSTS[0]
 @_COSTS[1]
 @_COSTS[2]
@@ -97,7 +99,11 @@ def listed(datadir: Path) -> None:
     """Print all users, a line each, and the jobs that restricted ones may upload."""
     with database(datadir) as connection:
         for user in users.everyone(connection):
-            rights = f"restricted: {', '.join(users.allowed(connection, user)) or 'no jobs'}" if user.restricted else "unrestricted"
+            rights = (
+                f"restricted: {', '.join(users.allowed(connection, user)) or 'no jobs'}"
+                if user.restricted
+                else "unrestricted"
+            )
             click.echo(f"{user.username}\t{rights}{'' if user.password_hash else ', disabled'}")
 
 

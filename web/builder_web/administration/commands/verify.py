@@ -1,4 +1,4 @@
-"""builder-db verify-input-id, verify-data-dir and verify-cache-dir"""
+"""Of builder-db: verify-input-id, verify-data-dir and verify-cache-dir."""
 
 from collections.abc import Iterator
 from pathlib import Path

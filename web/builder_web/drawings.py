@@ -1,0 +1,129 @@
+"""The dependency graph and the treemap of a build: made once from an artifact, and kept where the original keeps its own.
+
+``_cache/{dependencies,treemap}_VERSION/SHA256.html`` is a document made of the artifact with that SHA-256. The highest
+version counts, so that a hook of the operator's may make better ones; ours have version 0.
+"""
+
+import html
+import re
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from attrs import frozen
+
+from builder_web.binaries.contents import Contents, read_contents
+from builder_web.charts import graph as graph_chart
+from builder_web.charts.treemap import treemap as treemap_chart
+from builder_web.directory import DataDirectory
+from builder_web.errors import UnreadableOpamFile
+from builder_web.graph import in_words
+from builder_web.opam.dependencies import dependencies
+from builder_web.opam.switch import read_switch, switch_path
+from builder_web.opam.syntax import MAX_SIZE
+from builder_web.pages.parts import Chart
+from builder_web.store.records import Artifact
+
+_VERSION = re.compile(r"(dependencies|treemap)_([0-9]{1,9})")
+_OURS = 0
+
+
+@frozen(kw_only=True)
+class Kind:
+    """A kind of drawing: where it is kept, of which artifact it is made, and how."""
+
+    name: str
+    source: Callable[[Iterable[Artifact]], Artifact | None]
+    draw: Callable[[Path, str], Chart | None]
+
+
+def _graph_source(files: Iterable[Artifact]) -> Artifact | None:
+    by_path = {file.path: file for file in files}
+    path = switch_path(by_path)
+    return by_path[path] if path is not None else None
+
+
+def _treemap_source(files: Iterable[Artifact]) -> Artifact | None:
+    return next((file for file in files if file.path.endswith(".debug")), None)
+
+
+def _draw_graph(path: Path, job: str) -> Chart | None:
+    with path.open("rb") as file:
+        data = file.read(MAX_SIZE + 1)
+    try:
+        graph = dependencies(read_switch(data))
+    except UnreadableOpamFile:
+        return None
+    title = f"What {job} was built of"
+    return Chart(
+        title=title,
+        svg=graph_chart.draw(graph, title=title),
+        description=graph_chart.describe(graph),
+        rows=in_words(graph),
+    )
+
+
+def _draw_treemap(path: Path, job: str) -> Chart | None:
+    with path.open("rb") as file:
+        found = read_contents(file)
+    if not isinstance(found, Contents):
+        return None
+    drawn = treemap_chart(found.loaded, title=f"What takes the room in {job}")
+    return Chart(title=drawn.title, svg=drawn.svg, description=drawn.description, rows=drawn.rows)
+
+
+GRAPH = Kind(name="dependencies", source=_graph_source, draw=_draw_graph)
+TREEMAP = Kind(name="treemap", source=_treemap_source, draw=_draw_treemap)
+
+
+def find(directory: DataDirectory, kind: Kind, source: Artifact) -> tuple[Path, int] | None:
+    """Return the document that was made of an artifact, and its version. Raises OSError."""
+    found = []
+    for folder in directory.cache.iterdir() if directory.cache.is_dir() else ():
+        match = _VERSION.fullmatch(folder.name)
+        path = folder / f"{source.digest.hex()}.html"
+        if match and match[1] == kind.name and path.is_file():
+            found.append((int(match[2]), path))
+    if not found:
+        return None
+    version, path = max(found)
+    return path, version
+
+
+def is_ours(version: int) -> bool:
+    """Return whether documents of that version are ours: pages show the same drawing without a frame."""
+    return version == _OURS
+
+
+def draw(directory: DataDirectory, kind: Kind, source: Artifact, *, job: str) -> Chart | None:
+    """Return the drawing of an artifact; None if it can't be read as what it should be. Raises OSError."""
+    return kind.draw(directory.content(source.digest), job)
+
+
+def make(directory: DataDirectory, kind: Kind, source: Artifact, *, job: str) -> Path | None:
+    """Make the document of an artifact unless there is one; None if it can't be made. Raises OSError."""
+    if (found := find(directory, kind, source)) is not None:
+        return found[0]
+    chart = draw(directory, kind, source, job=job)
+    if chart is None:
+        return None
+    path = directory.cache / f"{kind.name}_{_OURS}" / f"{source.digest.hex()}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        part.write_text(_document(chart), "utf-8", "replace")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _document(chart: Chart) -> str:
+    title = html.escape(chart.title)
+    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in chart.rows)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<meta name="color-scheme" content="light dark"><title>{title}</title></head>\n<body>{chart.svg}\n'
+        f"<p>{html.escape(chart.description)}</p>\n<details><summary>In words</summary><table>{rows}</table></details>"
+        "</body></html>\n"
+    )

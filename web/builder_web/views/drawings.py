@@ -1,0 +1,78 @@
+"""The dependency graph and the treemap of a build."""
+
+import hashlib
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from builder_web import drawings
+from builder_web.drawings import GRAPH, TREEMAP, Kind
+from builder_web.pages import models
+from builder_web.pages.parts import Chart
+from builder_web.store import builds
+from builder_web.store.records import Build
+from builder_web.views import answers, presenting
+from builder_web.views.answers import NotFound
+from builder_web.views.finding import build_of
+from builder_web.views.site import site_of
+
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; sandbox allow-scripts"
+)
+"""For documents that hooks have made, which have styles and scripts of their own: in an origin of their own."""
+
+
+async def graph_document(request: Request) -> Response:
+    """Answer with the dependency graph alone."""
+    return await _document(request, GRAPH)
+
+
+async def treemap_document(request: Request) -> Response:
+    """Answer with the treemap alone."""
+    return await _document(request, TREEMAP)
+
+
+async def graph_page(request: Request) -> Response:
+    """Answer with the dependency graph as a page."""
+    found = await build_of(request)
+    chart = await _chart(request, found, GRAPH)
+    return presenting.show(request, models.Graph(build=presenting.summary(found), chart=chart))
+
+
+async def treemap_page(request: Request) -> Response:
+    """Answer with the treemap as a page."""
+    found = await build_of(request)
+    chart = await _chart(request, found, TREEMAP)
+    return presenting.show(request, models.Treemap(build=presenting.summary(found), chart=chart))
+
+
+async def _document(request: Request, kind: Kind) -> Response:
+    site, found = site_of(request), await build_of(request)
+    source = kind.source(await site.store.ask(builds.artifacts, found.id))
+    if source is None:
+        raise NotFound
+    path = await trio.to_thread.run_sync(lambda: drawings.make(site.directory, kind, source, job=found.job))
+    if path is None:
+        raise NotFound
+    content = await trio.to_thread.run_sync(path.read_bytes)
+    etag = hashlib.sha256(content).hexdigest()
+    headers = {"etag": etag, "content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
+    if answers.is_known(request, etag):
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type="text/html; charset=utf-8", headers=headers)
+
+
+async def _chart(request: Request, found: Build, kind: Kind) -> Chart | None:
+    """Return our own drawing, None where another program's document is shown. Raises NotFound."""
+    site = site_of(request)
+    source = kind.source(await site.store.ask(builds.artifacts, found.id))
+    if source is None:
+        raise NotFound
+    kept = await trio.to_thread.run_sync(drawings.find, site.directory, kind, source)
+    if kept is not None and not drawings.is_ours(kept[1]):
+        return None
+    chart = await trio.to_thread.run_sync(lambda: drawings.draw(site.directory, kind, source, job=found.job))
+    if chart is None:
+        raise NotFound
+    return chart
