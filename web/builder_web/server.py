@@ -2,8 +2,10 @@
 
 import datetime as dt
 import os
+import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,26 +20,23 @@ from hypercorn.typing import Framework
 
 from builder.errors import BuilderError
 from builder.model import Instant
-from builder.runtime import service
+from builder.runtime import service, sockets
 from builder.runtime.files import lock_directory
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.shutdown import Shutdown
-from builder_web import application, hooks
+from builder_web import application
 from builder_web.access import Access
+from builder_web.aftermath import Aftermath
 from builder_web.directory import DataDirectory
 from builder_web.hooks import Hooks
 from builder_web.pages.links import Links
 from builder_web.receiving.recording import Recorder
 from builder_web.store import users
-from builder_web.store.records import NewBuild
 from builder_web.store.store import Store
 from builder_web.views.site import Options, Site
 
 GRACE = 10.0
 """Seconds that requests may take to end when the program stops."""
-
-_HOOKS_WAITING = 10_000
-_HOOKS_AT_ONCE = 2
 
 
 class StartError(BuilderError):
@@ -58,6 +57,8 @@ class Settings:
     """0: jobs do not expire."""
     max_upload: int
     """Bytes."""
+    prefix: str = ""
+    """The path below which a proxy has this program, without a slash at its end."""
 
 
 def wall_clock() -> Instant:
@@ -74,9 +75,11 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.database.run)
-                begin, run_hooks = _hooks(Hooks(configuration=settings.configuration.absolute(), directory=directory))
-                nursery.start_soon(run_hooks)
-                recorder = Recorder(directory, store, begin)
+                aftermath = Aftermath(
+                    directory, Hooks(configuration=settings.configuration.absolute(), directory=directory)
+                )
+                nursery.start_soon(aftermath.run)
+                recorder = Recorder(directory, store, aftermath.begin)
                 await recorder.recover()
                 site = Site(
                     directory=directory,
@@ -87,26 +90,60 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
                         expired_after=dt.timedelta(days=settings.expired_days) if settings.expired_days else None,
                         max_upload=settings.max_upload,
                     ),
-                    links=Links(),
+                    links=Links(prefix=settings.prefix),
                     now=wall_clock,
                 )
-                addresses = await nursery.start(
-                    partial(
+                async with plain_nursery() as connections:
+                    serve_site = partial(
                         serve_http,
                         cast("Framework", application.make(site)),
-                        _configuration(settings),
+                        _configuration(_listen(settings)),
                         shutdown_trigger=shutdown.requested.wait,
                     )
-                )
-                announce(addresses)
-                service.notify("READY=1")
-                await shutdown.requested.wait()
-                service.notify("STOPPING=1")
-                await trio.lowlevel.checkpoint()
-                nursery.cancel_scope.deadline = trio.current_time() + GRACE
+                    announce(await connections.start(serve_site))
+                    service.notify("READY=1")
+                    await shutdown.requested.wait()
+                    service.notify("STOPPING=1")
+                    _end_at_last()
                 nursery.cancel_scope.cancel()
         finally:
             store.close()
+
+
+def _end_at_last() -> None:
+    """End the process some time after it began to stop, whatever it waits for: a peer that reads nothing, for one.
+
+    Nothing is lost by that: what is half done is taken back at the next start, as after a crash.
+    """
+    timer = threading.Timer(GRACE + 5, os._exit, [0])
+    timer.daemon = True
+    timer.start()
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """Return sockets that listen on all addresses of all hosts. Raises StartError."""
+    listeners: list[socket.socket] = []
+    try:
+        for host in settings.hosts:
+            # with 0 the first takes a free one, and the others the same
+            port = settings.port or (listeners[0].getsockname()[1] if listeners else 0)
+            for family, kind, protocol, _, address in socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                listener = socket.socket(family, kind, protocol)
+                listeners.append(listener)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                # connections have these from the socket that accepts them
+                sockets.tune(listener)
+                sockets.bound_unsent(listener)
+                listener.bind(address)
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise StartError(f"can't listen on {host} port {settings.port}: {error.strerror}") from error
+    return listeners
 
 
 @contextmanager
@@ -126,34 +163,11 @@ def _locked(directory: DataDirectory) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _configuration(settings: Settings) -> Config:
+def _configuration(listeners: Sequence[socket.socket]) -> Config:
     config = Config()
-    config.bind = [f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}" for host in settings.hosts]
+    config.bind = [f"fd://{listener.detach()}" for listener in listeners]
     config.graceful_timeout = GRACE
     config.include_server_header = False
     config.accesslog = None
     config.errorlog = None
     return config
-
-
-def _hooks(found: Hooks) -> tuple[Callable[[NewBuild], None], Callable[[], Awaitable[None]]]:
-    """Return what takes a build for its hooks, and what runs them, a few at once, until cancelled."""
-    send, receive = trio.open_memory_channel[NewBuild](_HOOKS_WAITING)
-
-    def begin(build: NewBuild) -> None:
-        try:
-            send.send_nowait(build)
-        except trio.WouldBlock:
-            hooks.log.error("no hooks are run for build %s: %d wait already", build.uuid, _HOOKS_WAITING)
-
-    async def work() -> None:
-        async for build in receive.clone():
-            for path in await trio.to_thread.run_sync(found.find, build):
-                await hooks.run(path, found.arguments(build))
-
-    async def run() -> None:
-        async with trio.open_nursery() as nursery:
-            for _ in range(_HOOKS_AT_ONCE):
-                nursery.start_soon(work)
-
-    return begin, run

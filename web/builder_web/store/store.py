@@ -1,5 +1,6 @@
 """The store: what the site asks of the database."""
 
+import sqlite3
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -19,11 +20,17 @@ class Store:
     """A data directory's database. What is asked for are the steps of this room's modules."""
 
     database: Database
+    _watch: sqlite3.Connection
 
     @classmethod
     def open(cls, directory: DataDirectory) -> Self:
         """Return the store of a data directory. Raises NotOurs and StoreError."""
-        return cls(open_database(directory.database))
+        database = open_database(directory.database)
+        return cls(database, sqlite3.connect(directory.database))
+
+    def state(self) -> object:
+        """Return what is equal for as long as nobody, builder-db among them, changes anything."""
+        return self._watch.execute("PRAGMA data_version").fetchone()
 
     async def ask(self, step: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **options: P.kwargs) -> T:
         """Return what a step returns that changes nothing. Raises StoreError."""
@@ -31,4 +38,5 @@ class Store:
 
     def close(self) -> None:
         """Close the database."""
+        self._watch.close()
         self.database.close()

@@ -11,17 +11,20 @@ from builder_web.store import builds, jobs
 from builder_web.views import presenting
 from builder_web.views.answers import NotFound
 from builder_web.views.finding import platform_of
+from builder_web.views.remembering import remembered
 from builder_web.views.site import site_of
 
 _ENTRIES = 50
 _BADGE = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
 
 
+@remembered
 async def feed(request: Request) -> Response:
     """Answer with a feed of builds."""
     return await _feed(request, failures=False)
 
 
+@remembered
 async def failures(request: Request) -> Response:
     """Answer with a feed of failed builds."""
     return await _feed(request, failures=True)

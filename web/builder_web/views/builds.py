@@ -17,6 +17,7 @@ from builder_web.store.records import Build
 from builder_web.views import answers, data, presenting
 from builder_web.views.answers import NotFound
 from builder_web.views.finding import build_of
+from builder_web.views.remembering import remembered
 from builder_web.views.site import Site, site_of
 
 _PLAIN = frozenset({"build-environment", "opam-switch", "system-packages"})
@@ -38,6 +39,7 @@ _TYPES = {
 """Where the original's types are not what Python has."""
 
 
+@remembered
 async def build(request: Request) -> Response:
     """Answer with one build."""
     site, found = site_of(request), await build_of(request)

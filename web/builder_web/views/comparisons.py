@@ -17,6 +17,7 @@ from builder_web.store import builds
 from builder_web.store.records import Artifact, Build
 from builder_web.views import answers, presenting
 from builder_web.views.finding import build_by
+from builder_web.views.remembering import remembered
 from builder_web.views.site import Site, site_of
 
 _MAX_CONTRASTED = 20
@@ -27,6 +28,7 @@ _SYSTEM_PACKAGES = "system-packages"
 _Files = Mapping[str, Artifact]
 
 
+@remembered
 async def compare(request: Request) -> Response:
     """Answer with what differs between two builds."""
     site = site_of(request)

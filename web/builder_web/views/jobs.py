@@ -10,6 +10,7 @@ from builder_web.store.records import Job
 from builder_web.views import answers, data, presenting
 from builder_web.views.answers import NotFound
 from builder_web.views.finding import number_of, platform_of
+from builder_web.views.remembering import remembered
 from builder_web.views.site import Site, site_of
 
 FAILED_PAGE = 20
@@ -19,6 +20,7 @@ _MOST_START = 10**9
 _MOST_ROWS = 20
 
 
+@remembered
 async def main(request: Request) -> Response:
     """Answer with the jobs that were built successfully of late."""
     site = site_of(request)
@@ -27,22 +29,26 @@ async def main(request: Request) -> Response:
     return await _list(request, found, expired_days=expired.days if expired else 0)
 
 
+@remembered
 async def all_builds(request: Request) -> Response:
     """Answer with all jobs that were ever built successfully."""
     found = await site_of(request).store.ask(jobs.all_jobs)
     return await _list(request, [job for job in found if any(one.build for one in job.newest)], expired_days=None)
 
 
+@remembered
 async def job(request: Request) -> Response:
     """Answer with the builds of a job by their outputs."""
     return await _job(request, with_failed=False)
 
 
+@remembered
 async def job_failed(request: Request) -> Response:
     """Answer with the builds of a job by their outputs, and those that failed."""
     return await _job(request, with_failed=True)
 
 
+@remembered
 async def failed_builds(request: Request) -> Response:
     """Answer with the newest failed builds of all jobs."""
     site, platform = site_of(request), platform_of(request)

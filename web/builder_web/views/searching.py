@@ -10,6 +10,7 @@ from builder_web.store import builds, finding
 from builder_web.views import answers, presenting
 from builder_web.views.answers import NotFound
 from builder_web.views.finding import number_of
+from builder_web.views.remembering import remembered
 from builder_web.views.site import site_of
 
 _PAGE = 100
@@ -29,6 +30,7 @@ async def hash_redirect(request: Request) -> Response:
     return answers.redirect(site.links.build(build.job, build.uuid), 302)
 
 
+@remembered
 async def hash_page(request: Request) -> Response:
     """Answer with all builds that have an artifact with that SHA-256."""
     site, digest = site_of(request), _digest(request.path_params["sha256"])
@@ -47,6 +49,7 @@ async def hash_page(request: Request) -> Response:
     return presenting.show(request, page)
 
 
+@remembered
 async def search(request: Request) -> Response:
     """Answer with what is named like that: jobs, files, packages; a whole SHA-256 leads to its page."""
     site = site_of(request)

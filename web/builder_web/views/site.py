@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import cast
 
-from attrs import frozen
+from attrs import field, frozen
 from starlette.requests import Request
 
 from builder.model import Instant
@@ -13,6 +13,7 @@ from builder_web.directory import DataDirectory
 from builder_web.pages.links import Links
 from builder_web.receiving.recording import Recorder
 from builder_web.store.store import Store
+from builder_web.views.kept import KeptAnswers
 
 
 @frozen(kw_only=True)
@@ -36,6 +37,7 @@ class Site:
     options: Options
     links: Links
     now: Callable[[], Instant]
+    kept: KeptAnswers = field(factory=KeptAnswers)
 
 
 def site_of(request: Request) -> Site:

@@ -24,6 +24,9 @@ from builder_web.views.site import Site, site_of
 PIECE_SIZE = 1024 * 1024
 """Bytes that are taken from a body before a thread hashes and writes them."""
 
+STALLED = 120.0
+"""Seconds without a byte after which an upload is given up."""
+
 _UNAUTHORIZED = "Unauthorized!"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -126,8 +129,13 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
     """Return the body in pieces; the first one small, so that what can't be taken is known early."""
     held: list[bytes] = []
     size, wanted = 0, 1
+    stream = request.stream()
     try:
-        async for chunk in request.stream():
+        while True:
+            with trio.fail_after(STALLED):
+                chunk = await anext(stream, None)
+            if chunk is None:
+                break
             held.append(chunk)
             size += len(chunk)
             if size >= wanted:
@@ -135,5 +143,7 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
                 held, size, wanted = [], 0, PIECE_SIZE
     except ClientDisconnect as error:
         raise ProtocolError("the connection ended before the upload") from error
+    except trio.TooSlowError:
+        raise Refused(408, f"Nothing came for {STALLED:.0f} s") from None
     if held:
         yield b"".join(held)
