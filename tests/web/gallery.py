@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import examples
+
 from builder_web.pages import SECURITY_POLICY, render
 from builder_web.pages.links import Links
 from builder_web.pages.statics import STATIC_FILES

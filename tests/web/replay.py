@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing
@@ -89,6 +90,30 @@ class Site:
         self._process.stdout.close()
         return status
 
+    def hooks(self, count: int) -> list[list[str]]:
+        """Return the arguments that hooks were called with, once there are so many calls."""
+        deadline = time.monotonic() + 30
+        while True:
+            found = (
+                [json.loads(line) for line in self.hook_calls.read_text().splitlines()]
+                if self.hook_calls.exists()
+                else []
+            )
+            if len(found) >= count or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
+
+    def pragma(self, name: str) -> int:
+        with closing(sqlite3.connect(self.root / "builder.sqlite3")) as connection:
+            return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def schema(self) -> list[str]:
+        """Return what made the original's tables, in one form of spaces."""
+        with closing(sqlite3.connect(self.root / "builder.sqlite3")) as connection:
+            found = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        plain = [re.sub(r"\s+", " ", sql).replace("( ", "(").replace(" )", ")") for sql in found]
+        return sorted(sql for sql in plain if "web_" not in sql and "sqlite_" not in sql)
+
     def request(
         self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
@@ -141,14 +166,19 @@ def headers_of(step: Step, captured: dict[str, str]) -> dict[str, str]:
 
 
 def replay_request(site: Site, step: Step) -> list[str]:
-    """Return what differs from what is right."""
+    """Make a request; return what differs from what is right."""
     body = body_of(step)
-    status, headers, content = site.request(
+    answer = site.request(
         step["method"],
         fill(step["path"], site.captured),
         iter([body[:1000], body[1000:]]) if body is not None and step.get("chunked") else body,
         headers_of(step, site.captured),
     )
+    return judge(site.captured, step, *answer)
+
+
+def judge(captured: dict[str, str], step: Step, status: int, headers: dict[str, str], content: bytes) -> list[str]:
+    """Return what differs from what is right, and capture what later steps need."""
     expected = {
         key: step[key] for key in ("status", "headers", "json", "text", "execution", "tar", "page") if key in step
     }
@@ -156,8 +186,8 @@ def replay_request(site: Site, step: Step) -> list[str]:
         # what is right replaces what was recorded: of a fault, only the rest of a good answer stays
         expected = step["expected"]
     for name, where in step.get("capture", {}).items():
-        site.captured[name] = captured_value(where, headers, content)
-    problems = list(compare(site, step, expected, status, headers, content))
+        captured[name] = captured_value(where, headers, content)
+    problems = list(compare(captured, step, expected, status, headers, content))
     return [f"{step['method']} {step['path']} ({step.get('accept')}): {problem}" for problem in problems]
 
 
@@ -172,7 +202,7 @@ def captured_value(where: str, headers: dict[str, str], content: bytes) -> str:
 
 
 def compare(
-    site: Site, step: Step, expected: Step, status: int, headers: dict[str, str], content: bytes
+    captured: dict[str, str], step: Step, expected: Step, status: int, headers: dict[str, str], content: bytes
 ) -> Iterator[str]:
     right = expected.get("status")
     if status != right and not (isinstance(right, list) and status in right):
@@ -183,13 +213,13 @@ def compare(
     for key, value in expected.get("headers", {}).items():
         if value == "any" and headers.get(key):
             continue
-        if headers.get(key) != fill(value, site.captured):
-            yield f"{key} is {headers.get(key)!r} instead of {fill(value, site.captured)!r}"
+        if headers.get(key) != fill(value, captured):
+            yield f"{key} is {headers.get(key)!r} instead of {fill(value, captured)!r}"
     if "json" in expected:
         found = json.loads(content)
         for key in step.get("mask", []):
             found[key] = "*"
-        wanted = json.loads(fill(json.dumps(expected["json"]), site.captured))
+        wanted = json.loads(fill(json.dumps(expected["json"]), captured))
         if json.dumps(found) != json.dumps(wanted):  # the order of keys as well
             yield f"JSON is {json.dumps(found)[:1500]}\n  instead of {json.dumps(wanted)[:1500]}"
     if "json_subset" in expected:

@@ -53,9 +53,9 @@ class Settings:
     port: int
     directory: Path
     configuration: Path
-    expired_days: int
+    expired_days: int = 30
     """0: jobs do not expire."""
-    max_upload: int
+    max_upload: int = 16 * 1024**3
     """Bytes."""
     prefix: str = ""
     """The path below which a proxy has this program, without a slash at its end."""
@@ -81,18 +81,7 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
                 nursery.start_soon(aftermath.run)
                 recorder = Recorder(directory, store, aftermath.begin)
                 await recorder.recover()
-                site = Site(
-                    directory=directory,
-                    store=store,
-                    access=Access(lambda name: store.ask(users.find, name), trio.current_time),
-                    recorder=recorder,
-                    options=Options(
-                        expired_after=dt.timedelta(days=settings.expired_days) if settings.expired_days else None,
-                        max_upload=settings.max_upload,
-                    ),
-                    links=Links(prefix=settings.prefix),
-                    now=wall_clock,
-                )
+                site = make_site(directory, store, recorder, settings)
                 async with plain_nursery() as connections:
                     serve_site = partial(
                         serve_http,
@@ -108,6 +97,29 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
                 nursery.cancel_scope.cancel()
         finally:
             store.close()
+
+
+def make_site(
+    directory: DataDirectory,
+    store: Store,
+    recorder: Recorder,
+    settings: Settings,
+    *,
+    now: Callable[[], Instant] = wall_clock,
+) -> Site:
+    """Return what the addresses share."""
+    return Site(
+        directory=directory,
+        store=store,
+        access=Access(lambda name: store.ask(users.find, name), trio.current_time),
+        recorder=recorder,
+        options=Options(
+            expired_after=dt.timedelta(days=settings.expired_days) if settings.expired_days else None,
+            max_upload=settings.max_upload,
+        ),
+        links=Links(prefix=settings.prefix),
+        now=now,
+    )
 
 
 def _end_at_last() -> None:

@@ -1,7 +1,8 @@
 """Builds come in: as executions, or a binary alone."""
 
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from uuid import uuid4
 
 import trio
@@ -104,14 +105,15 @@ async def _take(site: Site, request: Request, user: User, reception: Reception |
     """Take a body, one piece being written while the next arrives."""
     decoder = Decoder(request.headers.get("content-encoding"), site.options.max_upload)
     is_checked = False
-    async for piece in _pieces(request):
-        await trio.to_thread.run_sync(_feed, decoder, reception, piece)
-        if not is_checked and reception.head is not None:
-            head = reception.head
-            if not await site.store.ask(users.may_upload, user, head.job):
-                raise Refused(401, _UNAUTHORIZED)  # other credentials would not help: nothing is asked for
-            await site.recorder.check(head.uuid)
-            is_checked = True
+    async with aclosing(_pieces(request)) as pieces:
+        async for piece in pieces:
+            await trio.to_thread.run_sync(_feed, decoder, reception, piece)
+            if not is_checked and reception.head is not None:
+                head = reception.head
+                if not await site.store.ask(users.may_upload, user, head.job):
+                    raise Refused(401, _UNAUTHORIZED)  # other credentials would not help: nothing is asked for
+                await site.recorder.check(head.uuid)
+                is_checked = True
     return await trio.to_thread.run_sync(_finish, decoder, reception)
 
 
@@ -125,25 +127,26 @@ def _finish(decoder: Decoder, reception: Reception | BinaryReception) -> NewBuil
     return reception.finish()
 
 
-async def _pieces(request: Request) -> AsyncIterator[bytes]:
+async def _pieces(request: Request) -> AsyncGenerator[bytes, None]:
     """Return the body in pieces; the first one small, so that what can't be taken is known early."""
     held: list[bytes] = []
     size, wanted = 0, 1
-    stream = request.stream()
-    try:
-        while True:
-            with trio.fail_after(STALLED):
-                chunk = await anext(stream, None)
-            if chunk is None:
-                break
+    async with aclosing(request.stream()) as stream:
+        while (chunk := await _next(stream)) is not None:
             held.append(chunk)
             size += len(chunk)
             if size >= wanted:
                 yield b"".join(held)
                 held, size, wanted = [], 0, PIECE_SIZE
+    if held:
+        yield b"".join(held)
+
+
+async def _next(stream: AsyncGenerator[bytes, None]) -> bytes | None:
+    try:
+        with trio.fail_after(STALLED):
+            return await anext(stream, None)
     except ClientDisconnect as error:
         raise ProtocolError("the connection ended before the upload") from error
     except trio.TooSlowError:
         raise Refused(408, f"Nothing came for {STALLED:.0f} s") from None
-    if held:
-        yield b"".join(held)
