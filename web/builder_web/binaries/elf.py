@@ -25,6 +25,7 @@ _MAX_NAME = 256
 NOBITS = 8
 """The kind of a section that takes memory but no bytes in the file."""
 
+_PIECE = 256 * 1024
 _ROWS = 4096  # entries of a table that are read at once
 
 _MAGIC = b"\x7fELF"
@@ -84,6 +85,12 @@ class Elf:
         if section.kind == NOBITS:
             raise Unreadable(f"The section {shown(section.name)} has no content.")
         return _read(self.file, self.size, section.offset, section.size, f"The section {shown(section.name)}")
+
+    def pieces(self, section: Section) -> Iterator[bytes]:
+        """Yield the bytes of a section, in pieces of the same size for all. Raises Unreadable where some are missing."""
+        for start in range(0, section.size, _PIECE):
+            size = min(_PIECE, section.size - start)
+            yield _read(self.file, self.size, section.offset + start, size, f"The section {shown(section.name)}")
 
     def rows(self, section: Section, layout: str, limit: int) -> Iterator[tuple[Any, ...]]:
         """Yield the entries of a table, at most ``limit``, read in pieces. Raises Unreadable where they are not so."""
