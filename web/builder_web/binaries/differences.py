@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from attrs import frozen
 
-from builder_web.binaries.elf import NOBITS, Damaged, Elf, Section, Unreadable, read_elf, shown
+from builder_web.binaries.elf import NOBITS, Damaged, Elf, ElfSection, UnreadableElf, read_elf, shown
 
 MAX_SECTIONS = 200
 """Most sections that are told; objects may have one for each function."""
@@ -49,7 +49,7 @@ def different_sections(left: BinaryIO, right: BinaryIO) -> tuple[SectionDifferen
         _check_overlap(ours)
         _check_overlap(theirs)
         return tuple(_differences(ours, theirs))[:MAX_SECTIONS]
-    except Unreadable as error:
+    except UnreadableElf as error:
         return Damaged(reason=str(error))
 
 
@@ -63,7 +63,7 @@ def _differences(left: Elf, right: Elf) -> Iterator[SectionDifference]:
             )
 
 
-def _named(elf: Elf) -> Iterator[tuple[tuple[bytes, int], Section]]:
+def _named(elf: Elf) -> Iterator[tuple[tuple[bytes, int], ElfSection]]:
     """Yield the sections by name and by how many of that name come before; not the first entry, which is none."""
     seen: Counter[bytes] = Counter()
     for section in elf.sections[1:]:
@@ -71,7 +71,7 @@ def _named(elf: Elf) -> Iterator[tuple[tuple[bytes, int], Section]]:
         seen[section.name] += 1
 
 
-def _is_same(left: Elf, one: Section, right: Elf, other: Section) -> bool:
+def _is_same(left: Elf, one: ElfSection, right: Elf, other: ElfSection) -> bool:
     if one.size != other.size or one.kind != other.kind:
         return False
     return one.kind == NOBITS or all(a == b for a, b in zip(left.pieces(one), right.pieces(other), strict=True))
@@ -80,7 +80,7 @@ def _is_same(left: Elf, one: Section, right: Elf, other: Section) -> bool:
 def _check_overlap(elf: Elf) -> None:
     """Refuse sections that take more than the file has: they could have any number of bytes to read."""
     if sum(section.size for section in elf.sections[1:] if section.kind != NOBITS) > elf.size:
-        raise Unreadable("The sections of the ELF file take more than the whole file has.")
+        raise UnreadableElf("The sections of the ELF file take more than the whole file has.")
 
 
 def _common(one: bytes, other: bytes) -> int:
