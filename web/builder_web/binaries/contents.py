@@ -17,7 +17,9 @@ from builder_web.binaries.names import split_name
 MAX_SYMBOLS = 500_000
 """Most symbols that are read, which takes up to 5 s and 100 MB; what the rest would name has no name."""
 
-_MAX_STRINGS = 64 * 1024**2
+MAX_NAMES = 64 * 1024**2
+"""Most bytes of the symbols' names; with more of them none is read."""
+
 _SMALLEST = 4000
 """What is smaller than this part of the whole is summed up with its neighbours: at most so many parts on a level."""
 
@@ -124,7 +126,7 @@ def _add_symbols(elf: Elf, loaded: dict[int, ElfSection], whole: _Group) -> str 
         return "The binary is stripped: it has no symbols."
     table = tables[0]
     try:
-        names = elf.content(elf.sections[table.link], _MAX_STRINGS) if table.link < len(elf.sections) else b""
+        names = elf.content(elf.sections[table.link], MAX_NAMES) if table.link < len(elf.sections) else b""
         units, symbols = _read_symbols(elf, table, names, loaded)
     except UnreadableElf as error:
         return f"The symbols cannot be read. {error}"
