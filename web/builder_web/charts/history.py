@@ -111,8 +111,9 @@ class _Plane:
 
 def _chart(given: Iterable[BuildPoint], quantity: _Quantity) -> Chart | None:
     builds = sorted(given, key=lambda build: (build.started, build.platform))
-    platforms = sorted({build.platform for build in builds})[:MAX_PLATFORMS]
-    shown = [build for build in builds if build.platform in platforms][-MAX_BUILDS:]
+    newest = builds[-MAX_BUILDS:]
+    platforms = sorted({build.platform for build in newest})[:MAX_PLATFORMS]
+    shown = [build for build in newest if build.platform in platforms]
     values = [value for build in shown if (value := quantity.value(build)) is not None]
     if not values:
         return None
@@ -126,17 +127,10 @@ def _chart(given: Iterable[BuildPoint], quantity: _Quantity) -> Chart | None:
     title = quantity.title + (f" on {platforms[0]}" if len(platforms) == 1 else "")
     description = " ".join(_words(name, [b for b in shown if b.platform == name], quantity) for name in platforms)
     if len(shown) < len(builds):
-        description += f" Shown are the newest {len(shown)} builds of {len(builds)}."
+        description += f" Shown are {len(shown)} builds of {len(builds)}."
     return Chart(
         title=title,
-        svg=svg.drawing(
-            _WIDTH,
-            _HEIGHT,
-            *legend,
-            *_grid(plane),
-            *series,
-            label=cut(f"{title}. {description}", 1000),
-        ),
+        svg=svg.drawing(_WIDTH, _HEIGHT, *legend, *_grid(plane), *series, label=cut(title, 2 * _MAX_NAME)),
         description=description,
         rows=tuple(_row(build, quantity) for build in shown[: -MAX_ROWS - 1 : -1]),
     )
