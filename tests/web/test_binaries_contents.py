@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import mutated
 from uploads import binary, debug
 
-from builder_web.binaries.contents import Contents, Part, read_contents
+from builder_web.binaries.contents import BinaryContents, BinaryPart, read_contents
 from builder_web.binaries.elf import NOBITS, Damaged, read_elf
 
 WRITABLE = 1
@@ -30,24 +30,24 @@ SYSTEM = [
 ]
 
 
-def _read(data: bytes) -> Contents | Damaged | None:
+def _read(data: bytes) -> BinaryContents | Damaged | None:
     return read_contents(io.BytesIO(data))
 
 
-def _contents(data: bytes) -> Contents:
+def _contents(data: bytes) -> BinaryContents:
     found = _read(data)
-    assert isinstance(found, Contents)
+    assert isinstance(found, BinaryContents)
     return found
 
 
-def _sizes(part: Part) -> dict[str, int]:
+def _sizes(part: BinaryPart) -> dict[str, int]:
     """Return the leaves, by their paths below the part."""
     if not part.parts:
         return {"": part.size}
     return {f"{inner.name}/{path}".rstrip("/"): size for inner in part.parts for path, size in _sizes(inner).items()}
 
 
-def _is_sound(part: Part) -> bool:
+def _is_sound(part: BinaryPart) -> bool:
     """Whether the parts take all the bytes, the largest first."""
     sizes = [inner.size for inner in part.parts]
     return (
@@ -57,7 +57,7 @@ def _is_sound(part: Part) -> bool:
     )
 
 
-def _count(part: Part) -> int:
+def _count(part: BinaryPart) -> int:
     return 1 + sum(map(_count, part.parts))
 
 
@@ -115,7 +115,7 @@ def test_what_is_small_is_summed_up_and_the_tree_is_bounded() -> None:
     assert _count(found) < 2000
     (text,) = found.parts
     assert len(text.parts) == 300
-    assert text.parts[0] == Part(name="u0_*", size=3200)  # its symbols of 16 bytes are too small to be told apart
+    assert text.parts[0] == BinaryPart(name="u0_*", size=3200)  # its symbols of 16 bytes are too small to be told apart
 
 
 def test_a_file_for_debuggers_has_the_sizes_of_the_program() -> None:
@@ -191,7 +191,7 @@ def test_the_system_s_own_binaries() -> None:
             started = time.process_time()
             found = read_contents(file)
             assert time.process_time() - started < 5
-            assert isinstance(found, Contents)
+            assert isinstance(found, BinaryContents)
             assert _is_sound(found.loaded)
             elf = read_elf(file)
             assert elf is not None
@@ -233,6 +233,6 @@ _FUZZED = {
 @given(data=st.sampled_from(sorted(_FUZZED)).flatmap(lambda name: mutated(st.just(_FUZZED[name]))))
 def test_any_damage_gives_an_answer(data: bytes) -> None:
     found = _read(data)
-    assert found is None or isinstance(found, Contents | Damaged)
-    if isinstance(found, Contents):
+    assert found is None or isinstance(found, BinaryContents | Damaged)
+    if isinstance(found, BinaryContents):
         assert _is_sound(found.loaded)

@@ -15,12 +15,12 @@ from strategies import mutated
 from uploads import DATA, binary, upload
 
 from builder_web.binaries.elf import Damaged
-from builder_web.binaries.solo5 import Abi, Device, Manifest, Solo5, read_solo5
+from builder_web.binaries.solo5 import Abi, Manifest, ManifestDevice, Unikernel, read_solo5
 
 KEYS = ("solo5_manifest", "solo5_abi")
 
 
-def _read(data: bytes) -> Solo5 | Damaged | None:
+def _read(data: bytes) -> Unikernel | Damaged | None:
     return read_solo5(io.BytesIO(data))
 
 
@@ -46,7 +46,7 @@ def _recorded() -> Iterator[tuple[UUID, dict[str, Any]]]:
 def test_what_the_original_says_of_each_upload() -> None:
     said = {uuid: {key: build[key] for key in KEYS if key in build} for uuid, build in _recorded()}
     found = {name: _read(binary(name)) for name in _names()}
-    ours = {upload(name).uuid: value.to_json() if isinstance(value, Solo5) else {} for name, value in found.items()}
+    ours = {upload(name).uuid: value.to_json() if isinstance(value, Unikernel) else {} for name, value in found.items()}
     assert said.keys() & ours.keys() >= {upload(name).uuid for name in found if name != "good"}
     assert {uuid: answer for uuid, answer in said.items() if uuid in ours} == {
         uuid: ours[uuid] for uuid in ours if uuid in said
@@ -56,8 +56,8 @@ def test_what_the_original_says_of_each_upload() -> None:
 
 def test_a_single_binary() -> None:
     found = _read((DATA / "uploads" / "manual.hvt").read_bytes())
-    assert found == Solo5(
-        manifest=Manifest(version=1, devices=(Device(name="service", type="NET_BASIC"),)),
+    assert found == Unikernel(
+        manifest=Manifest(version=1, devices=(ManifestDevice(name="service", type="NET_BASIC"),)),
         abi=Abi(target="hvt", version=3),
     )
 
@@ -118,7 +118,7 @@ def test_other_damage(old: bytes, new: bytes, words: str) -> None:
 
 def test_a_name_that_is_not_utf8_is_shown() -> None:
     found = _read(_changed(binary("hello-7"), _ENTRY, _ENTRY.replace(b"service", b"serv\xffce")))
-    assert isinstance(found, Solo5)
+    assert isinstance(found, Unikernel)
     assert found.manifest.devices[0].name == "serv\ufffdce"
 
 
@@ -182,6 +182,6 @@ def test_names_of_sections_that_all_lie_in_one_place_do_not_multiply_it() -> Non
 )
 def test_any_damage_gives_an_answer(data: bytes) -> None:
     found = _read(data)
-    assert found is None or isinstance(found, Solo5 | Damaged)
-    if isinstance(found, Solo5):
+    assert found is None or isinstance(found, Unikernel | Damaged)
+    if isinstance(found, Unikernel):
         assert json.loads(json.dumps(found.to_json())) == found.to_json()

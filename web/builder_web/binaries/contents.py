@@ -11,13 +11,15 @@ from typing import BinaryIO
 
 from attrs import Factory, define, frozen
 
-from builder_web.binaries.elf import NOBITS, Damaged, Elf, Section, Unreadable, name_at, read_elf, shown
+from builder_web.binaries.elf import NOBITS, Damaged, Elf, ElfSection, UnreadableElf, name_at, read_elf, shown
 from builder_web.binaries.names import split_name
 
 MAX_SYMBOLS = 500_000
 """Most symbols that are read, which takes up to 5 s and 100 MB; what the rest would name has no name."""
 
-_MAX_STRINGS = 64 * 1024**2
+MAX_NAMES = 64 * 1024**2
+"""Most bytes of the symbols' names; with more of them none is read."""
+
 _SMALLEST = 4000
 """What is smaller than this part of the whole is summed up with its neighbours: at most so many parts on a level."""
 
@@ -31,19 +33,19 @@ _LABELS = re.compile(rb"\.L|\$[a-z][.\0]")  # an assembler's own labels; the mar
 
 
 @frozen(kw_only=True)
-class Part:
+class BinaryPart:
     """A part of a binary: a section, a unit, a symbol. The parts in it, largest first, take all of its bytes."""
 
     name: str
     size: int
-    parts: tuple["Part", ...] = ()
+    parts: tuple["BinaryPart", ...] = ()
 
 
 @frozen(kw_only=True)
-class Contents:
+class BinaryContents:
     """What a binary consists of."""
 
-    loaded: Part
+    loaded: BinaryPart
     """All that is loaded when the program starts; below it the sections."""
 
     zeroed: int
@@ -56,12 +58,12 @@ class Contents:
     """Why the parts of sections have no names, or not all of them; a sentence for people."""
 
 
-def read_contents(file: BinaryIO) -> Contents | Damaged | None:
+def read_contents(file: BinaryIO) -> BinaryContents | Damaged | None:
     """Read what a binary consists of, given as a seekable file; None for a file that is not ELF."""
     try:
         elf = read_elf(file)
         return None if elf is None else _read_contents(elf)
-    except Unreadable as error:
+    except UnreadableElf as error:
         return Damaged(reason=str(error))
 
 
@@ -77,31 +79,33 @@ class _Group:
             group = group.parts.setdefault(name, _Group())
             group.size += size
 
-    def part(self, name: str, smallest: int) -> Part:
+    def part(self, name: str, smallest: int) -> BinaryPart:
         """Return this group as a part, those in it that are smaller summed up; a prefix of one name is that one."""
         kept = [(name, group) for name, group in self.parts.items() if group.size >= smallest]
         if not kept:
-            return Part(name=name, size=self.size)
+            return BinaryPart(name=name, size=self.size)
         parts = [group.part(name, smallest) for name, group in kept]
         if len(self.parts) == 1 and name.endswith("*"):
             return parts[0]
         named = sum(group.size for group in self.parts.values())
         smaller = named - sum(part.size for part in parts)
         if smaller:
-            parts.append(Part(name=f"{len(self.parts) - len(kept)} smaller", size=smaller))
+            parts.append(BinaryPart(name=f"{len(self.parts) - len(kept)} smaller", size=smaller))
         if self.size > named:
-            parts.append(Part(name="without a name", size=self.size - named))
-        return Part(name=name, size=self.size, parts=tuple(sorted(parts, key=lambda part: (-part.size, part.name))))
+            parts.append(BinaryPart(name="without a name", size=self.size - named))
+        return BinaryPart(
+            name=name, size=self.size, parts=tuple(sorted(parts, key=lambda part: (-part.size, part.name)))
+        )
 
 
-def _read_contents(elf: Elf) -> Contents:
+def _read_contents(elf: Elf) -> BinaryContents:
     loaded = {i: section for i, section in enumerate(elf.sections) if section.flags & _ALLOCATED and section.size}
     is_for_debuggers = all(section.kind == NOBITS or section.name.startswith(b".note") for section in loaded.values())
     zeroed = 0
     for index, section in list(loaded.items()):
         if section.kind != NOBITS:
             if section.offset + section.size > elf.size:
-                raise Unreadable(f"The section {shown(section.name)} ends behind the end of the file.")
+                raise UnreadableElf(f"The section {shown(section.name)} ends behind the end of the file.")
         elif not is_for_debuggers or _ZEROED.match(section.name):
             zeroed += section.size
             del loaded[index]
@@ -110,21 +114,21 @@ def _read_contents(elf: Elf) -> Contents:
     for section in loaded.values():
         whole.parts.setdefault(shown(section.name), _Group()).size += section.size
     unnamed = _add_symbols(elf, loaded, whole)
-    return Contents(
+    return BinaryContents(
         loaded=whole.part("loaded", -(-whole.size // _SMALLEST)), zeroed=zeroed, unloaded=unloaded, unnamed=unnamed
     )
 
 
-def _add_symbols(elf: Elf, loaded: dict[int, Section], whole: _Group) -> str | None:
+def _add_symbols(elf: Elf, loaded: dict[int, ElfSection], whole: _Group) -> str | None:
     """Add what the symbols name to the sections' groups; return why that is not all."""
     tables = sorted((s for s in elf.sections if s.kind in {_SYMTAB, _DYNSYM}), key=lambda table: table.kind)
     if not tables:
         return "The binary is stripped: it has no symbols."
     table = tables[0]
     try:
-        names = elf.content(elf.sections[table.link], _MAX_STRINGS) if table.link < len(elf.sections) else b""
+        names = elf.content(elf.sections[table.link], MAX_NAMES) if table.link < len(elf.sections) else b""
         units, symbols = _read_symbols(elf, table, names, loaded)
-    except Unreadable as error:
+    except UnreadableElf as error:
         return f"The symbols cannot be read. {error}"
     symbols.sort()
     section_index, reached, group = -1, 0, whole
@@ -152,7 +156,7 @@ def _add_symbols(elf: Elf, loaded: dict[int, Section], whole: _Group) -> str | N
 
 
 def _read_symbols(
-    elf: Elf, table: Section, names: bytes, loaded: dict[int, Section]
+    elf: Elf, table: ElfSection, names: bytes, loaded: dict[int, ElfSection]
 ) -> tuple[list[str | None], list[tuple[int, int, int, int, int]]]:
     """Return the source files, and the symbols of sections: section, address, size negated, name, source file.
 

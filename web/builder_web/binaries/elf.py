@@ -25,6 +25,7 @@ _MAX_NAME = 256
 NOBITS = 8
 """The kind of a section that takes memory but no bytes in the file."""
 
+_PIECE = 256 * 1024
 _ROWS = 4096  # entries of a table that are read at once
 
 _MAGIC = b"\x7fELF"
@@ -44,12 +45,12 @@ class Damaged:
     reason: str
 
 
-class Unreadable(Exception):
+class UnreadableElf(Exception):
     """The file is not what its begin says. Stays in this room: who asks from outside gets a value, Damaged."""
 
 
 @frozen(kw_only=True)
-class Section:
+class ElfSection:
     """An entry of the section table, as it stands there: offset and size may lie outside the file."""
 
     name: bytes
@@ -71,26 +72,34 @@ class Elf:
     bits: int
     order: str
     """As ``struct`` has it: "<" for the least significant byte first, ">" for the other way."""
-    sections: tuple[Section, ...]
+    sections: tuple[ElfSection, ...]
 
-    def find(self, name: bytes) -> Section | None:
+    def find(self, name: bytes) -> ElfSection | None:
         """Return the first section of this name."""
         return next((section for section in self.sections if section.name == name), None)
 
-    def content(self, section: Section, limit: int) -> bytes:
-        """Return the bytes of a section. Raises Unreadable if there are more than ``limit`` or some are missing."""
+    def content(self, section: ElfSection, limit: int) -> bytes:
+        """Return the bytes of a section. Raises UnreadableElf if there are more than ``limit`` or some are missing."""
         if section.size > limit:
-            raise Unreadable(f"The section {shown(section.name)} has {format_size(section.size)}, which is too much.")
+            raise UnreadableElf(
+                f"The section {shown(section.name)} has {format_size(section.size)}, which is too much."
+            )
         if section.kind == NOBITS:
-            raise Unreadable(f"The section {shown(section.name)} has no content.")
+            raise UnreadableElf(f"The section {shown(section.name)} has no content.")
         return _read(self.file, self.size, section.offset, section.size, f"The section {shown(section.name)}")
 
-    def rows(self, section: Section, layout: str, limit: int) -> Iterator[tuple[Any, ...]]:
-        """Yield the entries of a table, at most ``limit``, read in pieces. Raises Unreadable where they are not so."""
+    def pieces(self, section: ElfSection) -> Iterator[bytes]:
+        """Yield the bytes of a section, in pieces of the same size for all. Raises UnreadableElf where some are missing."""
+        for start in range(0, section.size, _PIECE):
+            size = min(_PIECE, section.size - start)
+            yield _read(self.file, self.size, section.offset + start, size, f"The section {shown(section.name)}")
+
+    def rows(self, section: ElfSection, layout: str, limit: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the entries of a table, at most ``limit``, read in pieces. Raises UnreadableElf where they are not so."""
         entry = struct.Struct(self.order + layout)
         what = f"The section {shown(section.name)}"
         if section.entry_size != entry.size:
-            raise Unreadable(f"{what} has entries of {section.entry_size} bytes instead of {entry.size}.")
+            raise UnreadableElf(f"{what} has entries of {section.entry_size} bytes instead of {entry.size}.")
         count = min(section.size // entry.size, limit)
         for first in range(0, count, _ROWS):
             size = min(_ROWS, count - first) * entry.size
@@ -103,17 +112,17 @@ def shown(name: bytes) -> str:
 
 
 def read_elf(file: BinaryIO) -> Elf | None:
-    """Read the section table of a seekable file; None for a file that is not ELF. Raises Unreadable."""
+    """Read the section table of a seekable file; None for a file that is not ELF. Raises UnreadableElf."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     ident = file.read(_IDENT_SIZE)
     if not ident.startswith(_MAGIC):
         return None
     if len(ident) < _IDENT_SIZE:
-        raise Unreadable(f"The file is cut short: an ELF file of {format_size(size)}.")
+        raise UnreadableElf(f"The file is cut short: an ELF file of {format_size(size)}.")
     bits, order = {1: 32, 2: 64}.get(ident[4]), {1: "<", 2: ">"}.get(ident[5])
     if bits is None or order is None:
-        raise Unreadable("The header of the ELF file names neither 32 nor 64 bit, or no byte order.")
+        raise UnreadableElf("The header of the ELF file names neither 32 nor 64 bit, or no byte order.")
     header = struct.Struct(order + _HEADERS[bits])
     *_, offset, _, _, _, _, entry_size, count, names_index = header.unpack(
         _read(file, size, _IDENT_SIZE, header.size, "The header of the ELF file")
@@ -122,23 +131,23 @@ def read_elf(file: BinaryIO) -> Elf | None:
         return Elf(file=file, size=size, bits=bits, order=order, sections=())
     entry = struct.Struct(order + _SECTIONS[bits])
     if entry_size != entry.size:
-        raise Unreadable(f"The section table has entries of {entry_size} bytes instead of {entry.size}.")
+        raise UnreadableElf(f"The section table has entries of {entry_size} bytes instead of {entry.size}.")
     first = entry.unpack(_read(file, size, offset, entry.size, "The section table"))
     count = count or first[5]
     names_index = first[6] if names_index == _EXTENDED else names_index
     if count > MAX_SECTIONS:
-        raise Unreadable(f"The file has {count} sections, more than the {MAX_SECTIONS} that are read.")
+        raise UnreadableElf(f"The file has {count} sections, more than the {MAX_SECTIONS} that are read.")
     rows = list(entry.iter_unpack(_read(file, size, offset, count * entry.size, "The section table")))
     names = b""
     if names_index:
         if names_index >= count:
-            raise Unreadable("The names of the sections are not among the sections.")
+            raise UnreadableElf("The names of the sections are not among the sections.")
         _, _, _, _, names_offset, names_size, *_ = rows[names_index]
         if names_size > MAX_NAMES:
-            raise Unreadable(f"The names of the sections take {format_size(names_size)}, which is too much.")
+            raise UnreadableElf(f"The names of the sections take {format_size(names_size)}, which is too much.")
         names = _read(file, size, names_offset, names_size, "The table with the sections' names")
     sections = tuple(
-        Section(
+        ElfSection(
             name=name_at(names, name),
             kind=kind,
             flags=flags,
@@ -166,6 +175,6 @@ def _read(file: BinaryIO, file_size: int, offset: int, size: int, what: str) -> 
         data = file.read(size)
         if len(data) == size:
             return data
-    raise Unreadable(
+    raise UnreadableElf(
         f"{what} ends at byte {offset + size}, behind the end of the file, which has {file_size}: cut short, or damaged."
     )

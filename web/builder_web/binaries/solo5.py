@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from attrs import frozen
 
-from builder_web.binaries.elf import Damaged, Elf, Section, Unreadable, read_elf, shown
+from builder_web.binaries.elf import Damaged, Elf, ElfSection, UnreadableElf, read_elf, shown
 
 _MANIFEST = b".note.solo5.manifest"
 _ABI = b".note.solo5.abi"
@@ -37,7 +37,7 @@ _MAX_NOTE = _NOTE.size + _HEAD.size + _MAX_ENTRIES * _ENTRY.size
 
 
 @frozen(kw_only=True)
-class Device:
+class ManifestDevice:
     """A device that the unikernel asks for: its name, any text of at most 67 bytes; BLOCK_BASIC or NET_BASIC."""
 
     name: str
@@ -49,7 +49,7 @@ class Manifest:
     """The devices of a unikernel, in their order."""
 
     version: int
-    devices: tuple[Device, ...]
+    devices: tuple[ManifestDevice, ...]
 
 
 @frozen(kw_only=True)
@@ -61,7 +61,7 @@ class Abi:
 
 
 @frozen(kw_only=True)
-class Solo5:
+class Unikernel:
     """Both notes of a unikernel."""
 
     manifest: Manifest
@@ -76,7 +76,7 @@ class Solo5:
         }
 
 
-def read_solo5(file: BinaryIO) -> Solo5 | Damaged | None:
+def read_solo5(file: BinaryIO) -> Unikernel | Damaged | None:
     """Read the notes of a binary, given as a seekable file: None for what is no unikernel of Solo5.
 
     A binary with one of the two notes alone is damaged, and so is an ELF file whose sections cannot be read.
@@ -84,70 +84,70 @@ def read_solo5(file: BinaryIO) -> Solo5 | Damaged | None:
     try:
         elf = read_elf(file)
         return None if elf is None else _read_notes(elf)
-    except Unreadable as error:
+    except UnreadableElf as error:
         return Damaged(reason=str(error))
 
 
-def _read_notes(elf: Elf) -> Solo5 | None:
+def _read_notes(elf: Elf) -> Unikernel | None:
     manifest, abi = elf.find(_MANIFEST), elf.find(_ABI)
     if manifest is None and abi is None:
         return None
     if elf.bits != 64 or elf.order != "<":
-        raise Unreadable("There are notes of Solo5, but its unikernels are 64 bit with the least byte first.")
+        raise UnreadableElf("There are notes of Solo5, but its unikernels are 64 bit with the least byte first.")
     if manifest is None or abi is None:
         missing = "manifest" if manifest is None else "ABI"
-        raise Unreadable(f"There is one note of Solo5, but not the other: the {missing} is missing.")
-    return Solo5(
+        raise UnreadableElf(f"There is one note of Solo5, but not the other: the {missing} is missing.")
+    return Unikernel(
         manifest=_parse_manifest(_note(elf, manifest, _MANIFEST_TYPE)),
         abi=_parse_abi(_note(elf, abi, _ABI_TYPE)),
     )
 
 
-def _note(elf: Elf, section: Section, kind: int) -> bytes:
+def _note(elf: Elf, section: ElfSection, kind: int) -> bytes:
     """Return the content of the only note in a section."""
     data = elf.content(section, _MAX_NOTE)
     if len(data) >= _NOTE.size and _NOTE.unpack_from(data) == (_OWNER_SIZE, len(data) - _NOTE.size, kind, _OWNER):
         return data[_NOTE.size :]
-    raise Unreadable(f"The section {shown(section.name)} does not hold the one note of Solo5 that belongs there.")
+    raise UnreadableElf(f"The section {shown(section.name)} does not hold the one note of Solo5 that belongs there.")
 
 
 def _parse_manifest(data: bytes) -> Manifest:
     if len(data) < _HEAD.size:
-        raise Unreadable("The manifest of Solo5 is cut short.")
+        raise UnreadableElf("The manifest of Solo5 is cut short.")
     version, count = _HEAD.unpack_from(data)
     if version != 1:
-        raise Unreadable(f"The manifest of Solo5 has version {version}; known is 1.")
+        raise UnreadableElf(f"The manifest of Solo5 has version {version}; known is 1.")
     if not 1 <= count <= _MAX_ENTRIES:
-        raise Unreadable(f"The manifest of Solo5 has {count} entries instead of 1 to {_MAX_ENTRIES}.")
+        raise UnreadableElf(f"The manifest of Solo5 has {count} entries instead of 1 to {_MAX_ENTRIES}.")
     if len(data) != _HEAD.size + count * _ENTRY.size:
-        raise Unreadable(f"The manifest of Solo5 has {len(data)} bytes, which is not what {count} entries take.")
+        raise UnreadableElf(f"The manifest of Solo5 has {len(data)} bytes, which is not what {count} entries take.")
     (name, kind, state), *entries = _ENTRY.iter_unpack(data[_HEAD.size :])
     if kind != _RESERVED_ENTRY or any(name + state):
-        raise Unreadable("The first entry of the manifest of Solo5 is not the reserved one.")
+        raise UnreadableElf("The first entry of the manifest of Solo5 is not the reserved one.")
     return Manifest(version=version, devices=tuple(_device(*entry) for entry in entries))
 
 
-def _device(name: bytes, kind: int, state: bytes) -> Device:
+def _device(name: bytes, kind: int, state: bytes) -> ManifestDevice:
     label, end, _ = name.partition(b"\0")
     if not end:
-        raise Unreadable("A device in the manifest of Solo5 has a name without an end.")
+        raise UnreadableElf("A device in the manifest of Solo5 has a name without an end.")
     known = _DEVICE_TYPES.get(kind)
     if known is None:
-        raise Unreadable(f"The device {shown(label)} in the manifest of Solo5 has the unknown type {kind}.")
+        raise UnreadableElf(f"The device {shown(label)} in the manifest of Solo5 has the unknown type {kind}.")
     if any(state):
-        raise Unreadable(
+        raise UnreadableElf(
             f"The device {shown(label)} in the manifest of Solo5 is set up already, as in a dump of memory."
         )
-    return Device(name=shown(label), type=known)
+    return ManifestDevice(name=shown(label), type=known)
 
 
 def _parse_abi(data: bytes) -> Abi:
     if len(data) != _TARGET.size:
-        raise Unreadable(f"The ABI note of Solo5 has {len(data)} bytes instead of {_TARGET.size}.")
+        raise UnreadableElf(f"The ABI note of Solo5 has {len(data)} bytes instead of {_TARGET.size}.")
     target, version, reserved = _TARGET.unpack(data)
     known = _TARGETS.get(target)
     if known is None:
-        raise Unreadable(f"The ABI note of Solo5 names the unknown target {target}.")
+        raise UnreadableElf(f"The ABI note of Solo5 names the unknown target {target}.")
     if reserved:
-        raise Unreadable("The reserved bytes of the ABI note of Solo5 are not zero.")
+        raise UnreadableElf("The reserved bytes of the ABI note of Solo5 are not zero.")
     return Abi(target=known, version=version)

@@ -45,7 +45,7 @@ _CROSS = "m-3.2-3.2l6.4 6.4m0-6.4l-6.4 6.4"
 
 
 @frozen(kw_only=True)
-class Build:
+class BuildPoint:
     """What the charts show of a build."""
 
     platform: str
@@ -60,7 +60,7 @@ class Build:
 @frozen(kw_only=True)
 class _Quantity:
     title: str
-    value: Callable[[Build], int | None]
+    value: Callable[[BuildPoint], int | None]
     words: Callable[[int], str]
     exact: Callable[[int], str]
     axis: Callable[[Sequence[int]], Axis]
@@ -82,12 +82,12 @@ _SIZE = _Quantity(
 )
 
 
-def duration_chart(builds: Iterable[Build]) -> Chart | None:
+def duration_chart(builds: Iterable[BuildPoint]) -> Chart | None:
     """Return how long builds took; None if that is not known of any."""
     return _chart(builds, _DURATION)
 
 
-def size_chart(builds: Iterable[Build]) -> Chart | None:
+def size_chart(builds: Iterable[BuildPoint]) -> Chart | None:
     """Return how large the outputs of builds were; None without any output."""
     return _chart(builds, _SIZE)
 
@@ -100,7 +100,7 @@ class _Plane:
     values: Axis
     top: float
 
-    def place(self, build: Build, value: float) -> tuple[float, float]:
+    def place(self, build: BuildPoint, value: float) -> tuple[float, float]:
         x = _LEFT + self.times.place(build.started.ms) * (_WIDTH - _LEFT - _RIGHT)
         return x, self.height(value)
 
@@ -109,10 +109,11 @@ class _Plane:
         return bottom - self.values.place(value) * (bottom - self.top)
 
 
-def _chart(given: Iterable[Build], quantity: _Quantity) -> Chart | None:
+def _chart(given: Iterable[BuildPoint], quantity: _Quantity) -> Chart | None:
     builds = sorted(given, key=lambda build: (build.started, build.platform))
-    platforms = sorted({build.platform for build in builds})[:MAX_PLATFORMS]
-    shown = [build for build in builds if build.platform in platforms][-MAX_BUILDS:]
+    newest = builds[-MAX_BUILDS:]
+    platforms = sorted({build.platform for build in newest})[:MAX_PLATFORMS]
+    shown = [build for build in newest if build.platform in platforms]
     values = [value for build in shown if (value := quantity.value(build)) is not None]
     if not values:
         return None
@@ -126,23 +127,16 @@ def _chart(given: Iterable[Build], quantity: _Quantity) -> Chart | None:
     title = quantity.title + (f" on {platforms[0]}" if len(platforms) == 1 else "")
     description = " ".join(_words(name, [b for b in shown if b.platform == name], quantity) for name in platforms)
     if len(shown) < len(builds):
-        description += f" Shown are the newest {len(shown)} builds of {len(builds)}."
+        description += f" Shown are {len(shown)} builds of {len(builds)}."
     return Chart(
         title=title,
-        svg=svg.drawing(
-            _WIDTH,
-            _HEIGHT,
-            *legend,
-            *_grid(plane),
-            *series,
-            label=cut(f"{title}. {description}", 1000),
-        ),
+        svg=svg.drawing(_WIDTH, _HEIGHT, *legend, *_grid(plane), *series, label=cut(title, 2 * _MAX_NAME)),
         description=description,
         rows=tuple(_row(build, quantity) for build in shown[: -MAX_ROWS - 1 : -1]),
     )
 
 
-def _series(builds: Sequence[Build], index: int, plane: _Plane, quantity: _Quantity) -> svg.Element:
+def _series(builds: Sequence[BuildPoint], index: int, plane: _Plane, quantity: _Quantity) -> svg.Element:
     colour = HUES[index][0]
     line, pen = "", "M"
     marks: list[svg.Element] = []
@@ -202,7 +196,7 @@ def _legend(platforms: Sequence[str]) -> list[svg.Element]:
     return [svg.tag("g", *line) for line in lines]
 
 
-def _words(platform: str, builds: Sequence[Build], quantity: _Quantity) -> str:
+def _words(platform: str, builds: Sequence[BuildPoint], quantity: _Quantity) -> str:
     name = cut(platform, _MAX_NAME)
     values = [value for b in builds if not b.failed and (value := quantity.value(b)) is not None]
     failed = sum(build.failed for build in builds)
@@ -215,7 +209,7 @@ def _words(platform: str, builds: Sequence[Build], quantity: _Quantity) -> str:
     return f"{name}: {count}{failures}, {between}."
 
 
-def _row(build: Build, quantity: _Quantity) -> tuple[str, str]:
+def _row(build: BuildPoint, quantity: _Quantity) -> tuple[str, str]:
     value = quantity.value(build)
     words = "" if value is None else quantity.exact(value)
     if build.failed:

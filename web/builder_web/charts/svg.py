@@ -28,7 +28,7 @@ class Element:
         return f"<{self.name}{attributes}>{content}</{self.name}>"
 
 
-def tag(name: str, *children: Element | str, **attributes: str | float | None) -> Element:
+def tag(name: str, /, *children: Element | str, **attributes: str | float | None) -> Element:
     """Return an element. ``text_anchor`` stands for text-anchor, ``class_`` for class; None leaves an attribute out."""
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
     return Element(name, given, children)

@@ -6,6 +6,7 @@ out then is small, and has the colour of what it lies in.
 """
 
 import heapq
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -72,43 +73,49 @@ def treemap(tree: Tree, *, title: str) -> Chart:
     description = _description(tree)
     return Chart(
         title=title,
-        svg=svg.drawing(
-            _WIDTH,
-            _HEIGHT,
-            *drawn,
-            label=cut(f"{title}. {description}", 500),
-        ),
+        svg=svg.drawing(_WIDTH, _HEIGHT, *drawn, label=cut(title, _MAX_NAME)),
         description=description,
         rows=tuple(_rows(tree)),
     )
 
 
+@frozen
+class _Placed:
+    """A part where it is to be drawn."""
+
+    part: Tree
+    path: str
+    box: _Box
+    hue: int
+    depth: int
+
+    @property
+    def fill(self) -> str:
+        """What holds others is darker, and the outermost is the darkest."""
+        return HUES[self.hue % len(HUES)][0 if not self.part.parts else 2 if self.depth == 0 else 1]
+
+
 def _elements(tree: Tree) -> Iterator[svg.Element]:
     """Yield all that is large enough to be seen, in the order of sizes: what lies in something comes after it."""
-    waiting: list[tuple[int, int, Tree, _Box, int, int, str]] = []
-    counted = 0
+    waiting: list[tuple[int, int, _Placed]] = []
+    numbers = itertools.count()  # of two parts of one size the one that was found first, so that nothing else decides
+
+    def push(placed: _Placed) -> None:
+        heapq.heappush(waiting, (-placed.part.size, next(numbers), placed))
+
     for hue, (part, box) in enumerate(_layout(tree.parts or [tree], _Box(0, 0, _WIDTH, _HEIGHT))):
-        heapq.heappush(waiting, (-part.size, counted, part, box, hue % len(HUES), 0, ""))
-        counted += 1
+        push(_Placed(part, part.name, box, hue, 0))
     while waiting:
-        _, _, part, box, hue, depth, above = heapq.heappop(waiting)
+        _, _, placed = heapq.heappop(waiting)
+        part, box = placed.part, placed.box
         if box.width < _SMALLEST or box.height < _SMALLEST:
             continue
-        path = f"{above}{part.name}"
         label = fitted(part.name, _FONT, box.width - 8) if box.height >= _BAND else ""
-        top = _BAND if label and part.parts else 0.0
-        words = f"{cut(path, _MAX_NAME)}: {_amount(part, tree)}"
-        yield _rectangle(
-            box if part.parts else box.inside(top=0, gap=_GAP / 2), label, words, HUES[hue][_tone(part, depth)]
-        )
-        for inner, inner_box in _layout(part.parts, box.inside(top=top, gap=_GAP)):
-            heapq.heappush(waiting, (-inner.size, counted, inner, inner_box, hue, depth + 1, f"{path}{_BELOW}"))
-            counted += 1
-
-
-def _tone(part: Tree, depth: int) -> int:
-    """Return the tone of a rectangle: what holds others is darker, and the outermost is the darkest."""
-    return 0 if not part.parts else 2 if depth == 0 else 1
+        words = f"{cut(placed.path, _MAX_NAME)}: {_amount(part, tree)}"
+        yield _rectangle(box if part.parts else box.inside(top=0, gap=_GAP / 2), label, words, placed.fill)
+        room = box.inside(top=_BAND if label else 0.0, gap=_GAP)
+        for inner, inner_box in _layout(part.parts, room):
+            push(_Placed(inner, f"{placed.path}{_BELOW}{inner.name}", inner_box, placed.hue, placed.depth + 1))
 
 
 def _rectangle(box: _Box, label: str, words: str, fill: str) -> svg.Element:
@@ -170,7 +177,7 @@ def _rows(tree: Tree) -> Iterator[tuple[str, str]]:
     chosen = heapq.nlargest(MAX_ROWS, range(len(parts)), key=lambda index: parts[index][1].size)
     for index in sorted(chosen):
         path, part = parts[index]
-        yield path, _amount(part, tree)
+        yield cut(path, 2 * _MAX_NAME), _amount(part, tree)
 
 
 def _walk(tree: Tree, above: str) -> Iterator[tuple[str, Tree]]:
