@@ -67,10 +67,8 @@ def _hooks(site: Site) -> list[str]:
 def _rows(site: Site) -> list[str]:
     wanted = json.loads((DATA / "golden" / "database.json").read_text())
     found = database(site.root)
-    problems = []
-    for key in ("application_id", "user_version"):
-        if site.pragma(key) != wanted[key]:
-            problems.append(f"{key} is {site.pragma(key)}")
+    keys = ("application_id", "user_version")
+    problems = [f"{key} is {site.pragma(key)}" for key in keys if site.pragma(key) != wanted[key]]
     if site.schema() != wanted["schema"]:
         problems.append(f"the schema is {site.schema()}")
     tags = {row["tag"]: row["id"] for row in wanted["tables"]["tag"]}

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from builder.sizes import format_size
-from builder_web.binaries.elf import Unreadable, read_elf, shown
+from builder_web.binaries.differences import different_sections, first_difference
+from builder_web.binaries.elf import Damaged
 from builder_web.differences import unified
 from builder_web.pages.parts import Change, FileDifference
 
@@ -14,7 +15,6 @@ MAX_TEXT = 256 * 1024
 MAX_LINES = 400
 """Lines of a difference that are shown."""
 
-_PIECE = 1024 * 1024
 _MAX_SECTIONS = 50
 
 
@@ -25,7 +25,7 @@ def contrast(left: Path, right: Path) -> FileDifference:
         if texts[0] is not None and texts[1] is not None:
             lines = unified(texts[0].split("\n"), texts[1].split("\n"), left_name="", right_name="")[2:]
             return FileDifference(diff="\n".join(lines[:MAX_LINES]), cut=len(lines) > MAX_LINES)
-        return FileDifference(first_byte=_first_difference(one, other), sections=_sections(one, other))
+        return FileDifference(first_byte=first_difference(one, other), sections=_sections(one, other))
 
 
 def _text(file: BinaryIO) -> str | None:
@@ -40,32 +40,13 @@ def _text(file: BinaryIO) -> str | None:
         return None
 
 
-def _first_difference(one: BinaryIO, other: BinaryIO) -> int:
-    one.seek(0)
-    other.seek(0)
-    offset = 0
-    while True:
-        left, right = one.read(_PIECE), other.read(_PIECE)
-        if left != right or not left:
-            shared = min(len(left), len(right))
-            return offset + next((at for at in range(shared) if left[at] != right[at]), shared)
-        offset += len(left)
-
-
 def _sections(one: BinaryIO, other: BinaryIO) -> tuple[Change, ...]:
-    try:
-        left, right = read_elf(one), read_elf(other)
-    except Unreadable:
+    found = different_sections(one, other)
+    if found is None or isinstance(found, Damaged):
         return ()
-    if left is None or right is None:
-        return ()
-    sizes = [{section.name: section.size for section in elf.sections if section.name} for elf in (left, right)]
-    changed = [
-        Change(name=shown(name), left=_size(sizes[0].get(name)), right=_size(sizes[1].get(name)))
-        for name in dict.fromkeys([*sizes[0], *sizes[1]])
-        if sizes[0].get(name) != sizes[1].get(name)
-    ]
-    return tuple(changed[:_MAX_SECTIONS])
+    return tuple(
+        Change(name=each.name, left=_size(each.left), right=_size(each.right)) for each in found[:_MAX_SECTIONS]
+    )
 
 
 def _size(size: int | None) -> str:

@@ -4,7 +4,6 @@
 version counts, so that a hook of the operator's may make better ones; ours have version 0.
 """
 
-import html
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -12,16 +11,17 @@ from pathlib import Path
 
 from attrs import frozen
 
-from builder_web.binaries.contents import Contents, read_contents
+from builder_web.binaries.contents import BinaryContents, read_contents
 from builder_web.charts import graph as graph_chart
-from builder_web.charts.treemap import treemap as treemap_chart
+from builder_web.charts.chart import Chart
+from builder_web.charts.document import document
+from builder_web.charts.treemap import treemap
 from builder_web.directory import DataDirectory
 from builder_web.errors import UnreadableOpamFile
 from builder_web.graph import in_words
 from builder_web.opam.dependencies import dependencies
 from builder_web.opam.switch import read_switch, switch_path
 from builder_web.opam.syntax import MAX_SIZE
-from builder_web.pages.parts import Chart
 from builder_web.store.records import Artifact
 
 _VERSION = re.compile(r"(dependencies|treemap)_([0-9]{1,9})")
@@ -66,10 +66,9 @@ def _draw_graph(path: Path, job: str) -> Chart | None:
 def _draw_treemap(path: Path, job: str) -> Chart | None:
     with path.open("rb") as file:
         found = read_contents(file)
-    if not isinstance(found, Contents):
+    if not isinstance(found, BinaryContents):
         return None
-    drawn = treemap_chart(found.loaded, title=f"What takes the room in {job}")
-    return Chart(title=drawn.title, svg=drawn.svg, description=drawn.description, rows=drawn.rows)
+    return treemap(found.loaded, title=f"What takes the room in {job}")
 
 
 GRAPH = Kind(name="dependencies", source=_graph_source, draw=_draw_graph)
@@ -111,19 +110,8 @@ def make(directory: DataDirectory, kind: Kind, source: Artifact, *, job: str) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        part.write_text(_document(chart), "utf-8", "replace")
+        part.write_text(document(chart), "utf-8", "replace")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     return path
-
-
-def _document(chart: Chart) -> str:
-    title = html.escape(chart.title)
-    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in chart.rows)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f'<meta name="color-scheme" content="light dark"><title>{title}</title></head>\n<body>{chart.svg}\n'
-        f"<p>{html.escape(chart.description)}</p>\n<details><summary>In words</summary><table>{rows}</table></details>"
-        "</body></html>\n"
-    )

@@ -13,9 +13,9 @@ from builder_web.opam.comparison import Comparison, Differences, DuniverseDiffer
 from builder_web.opam.switch import Directory, switch_path
 from builder_web.opam.syntax import MAX_SIZE
 from builder_web.pages import models, parts
-from builder_web.store import builds
+from builder_web.store import binaries, builds
 from builder_web.store.records import Artifact, Build
-from builder_web.views import answers, presenting
+from builder_web.views import answers, data, presenting
 from builder_web.views.finding import build_by
 from builder_web.views.remembering import remembered
 from builder_web.views.site import Site, site_of
@@ -37,7 +37,11 @@ async def compare(request: Request) -> Response:
     files = [{file.path: file for file in await site.store.ask(builds.artifacts, one.id)} for one in (left, right)]
     found = await trio.to_thread.run_sync(_compare, site.directory, files)
     if answers.wants_json(request):
-        return answers.json({"left": left.uuid, "right": right.uuid, **comparison_json.to_json(found)})
+        sides = {
+            name: data.of_build(one, await site.store.ask(binaries.solo5, one))
+            for name, one in (("left", left), ("right", right))
+        }
+        return answers.json(sides | comparison_json.to_json(found))
     return presenting.show(request, await _page(site, left, right, files, found))
 
 

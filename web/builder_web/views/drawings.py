@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from builder_web import drawings
+from builder_web.charts.chart import Chart
 from builder_web.drawings import GRAPH, TREEMAP, Kind
 from builder_web.pages import models
-from builder_web.pages.parts import Chart
 from builder_web.store import builds
 from builder_web.store.records import Build
 from builder_web.views import answers, presenting

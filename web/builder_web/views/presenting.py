@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from builder_web import pages
 from builder_web.charts import history
+from builder_web.charts.chart import Chart
 from builder_web.pages import models, parts
 from builder_web.pages.links import Links
 from builder_web.store.records import Artifact, Build, Job
@@ -99,10 +100,10 @@ def _cells(newest: Sequence[Build]) -> tuple[parts.Cell, ...]:
     return tuple(cells[-ROW:])
 
 
-def charts(newest: Mapping[str, Sequence[Build]]) -> tuple[parts.Chart, ...]:
+def charts(newest: Mapping[str, Sequence[Build]]) -> tuple[Chart, ...]:
     """Return how long builds took and how large their outputs were, over time."""
     found = [
-        history.Build(
+        history.BuildPoint(
             platform=platform,
             started=build.started,
             duration=build.duration // dt.timedelta(milliseconds=1),
@@ -112,7 +113,4 @@ def charts(newest: Mapping[str, Sequence[Build]]) -> tuple[parts.Chart, ...]:
         for platform, builds in newest.items()
         for build in builds
     ]
-    drawn = (history.duration_chart(found), history.size_chart(found))
-    return tuple(
-        parts.Chart(title=one.title, svg=one.svg, description=one.description, rows=one.rows) for one in drawn if one
-    )
+    return tuple(one for one in (history.duration_chart(found), history.size_chart(found)) if one)
