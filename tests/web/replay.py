@@ -140,7 +140,8 @@ def body_of(step: Step) -> bytes | None:
         return None
     if "text" in body:
         return str(body["text"]).encode()
-    data = (UPLOADS / body["upload"]).read_bytes()
+    path = UPLOADS / str(body["upload"])
+    data = path.read_bytes()
     kept: int = body.get("cut", len(data))
     return data[:kept] + bytes.fromhex(body.get("append", ""))
 
