@@ -129,6 +129,16 @@ def test_any_tokens_are_read_or_refused(pieces: list[str]) -> None:
     assert parse(show(items).encode()) == items
 
 
+@given(text=st.text('_-+:019aZ#=!<(*)\\"\n ', max_size=12))
+def test_any_words_and_strings_are_read_or_refused(text: str) -> None:
+    for data in (f"a: {text}", f'a: "{text}"', f'a: """{text}"""'):
+        try:
+            items = parse(data.encode())
+        except UnreadableOpamFile:
+            continue
+        assert parse(show(items).encode()) == items
+
+
 @pytest.mark.parametrize("path", SWITCHES, ids=lambda path: path.name)
 def test_real_exports_come_out_as_they_were(path: Path) -> None:
     items = parse(path.read_bytes())
@@ -147,6 +157,7 @@ def test_real_exports_come_out_as_they_were(path: Path) -> None:
         ('""', ""),
         ("-12", -12),
         ("1_000", 1000),
+        ("-0_1__2_", -12),
         ("true", True),
         ("os-family", Word(name="os-family")),
         ("?foo+bar:installed", Prefixed(operator="?", value=Word(name="foo+bar:installed"))),
