@@ -201,6 +201,15 @@ def test_a_build_that_was_not_reproduced_leads_to_the_comparison() -> None:
     assert links(verdict) == [f"/compare/{model.reproduction.different[0].uuid}/{model.build.uuid}"]
 
 
+def test_a_job_leads_from_each_output_to_what_changed() -> None:
+    job = PAGES["job"]
+    assert isinstance(job, models.Job)
+    debian = [entry.build.uuid for entry in job.entries if entry.build.platform == "debian-12"]
+    assert [address for address in links(page("job")) if "/compare/" in address] == [
+        f"/compare/{debian[1]}/{debian[0]}"
+    ]
+
+
 def test_the_anchors_of_a_comparison_are_those_of_the_original() -> None:
     found = [address for address in links(page("comparison")) if address.startswith("#")]
     assert [address for address in found if address not in {"#content", "#artifacts"}] == [
