@@ -169,7 +169,7 @@ def job_page() -> models.Job:
             models.JobEntry(build=build(platform="freebsd-14", hours=5, output=None)),
             models.JobEntry(build=build(platform="ubuntu-24.04", hours=20, seed="b", size=6_310_000), alike=1),
             models.JobEntry(build=build(hours=200, seed="c", result=Exited(code=3)), alike=3),
-            models.JobEntry(build=build(platform="freebsd-14", hours=700, seed="d"), alike=1200),
+            models.JobEntry(build=build(platform="freebsd-14", hours=756, seed="d"), alike=1200),
         ),
         paging=Paging(start=20, count=20, total=1234, more=True),
         histories=(

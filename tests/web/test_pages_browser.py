@@ -112,6 +112,9 @@ def test_times_are_relative_with_the_exact_one_on_hover(page: Page, address: str
     page.goto(f"{address}/build")
     time = page.locator(".facts time")
     assert (time.inner_text(), time.get_attribute("title")) == ("4 hours ago", "2026-11-26 12:00:00Z")
+    page.goto(f"{address}/job")
+    time = page.locator(".entries time").last
+    assert (time.inner_text(), time.get_attribute("title")) == ("2026-10-26", "2026-10-26 03:00:00Z")
 
 
 def test_a_hash_is_copied_whole(page: Page, address: str) -> None:

@@ -217,10 +217,10 @@ def test_the_anchors_of_a_comparison_are_those_of_the_original() -> None:
         "#opam-packages-installede",
         "#opam-packages-version-diff",
         "#duniverse-dirs-content-diff",
+        "#opam-packages-opam-diff",
         "#env-removed",
         "#env-added",
         "#env-changed",
-        "#opam-packages-opam-diff",
     ]
 
 
