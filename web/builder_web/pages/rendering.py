@@ -53,9 +53,9 @@ def _diff_lines(diff: str) -> list[tuple[str, str]]:
     return [(kinds.get(line[:1], "same"), line) for line in re.split("\r?\n", diff.removesuffix("\n"))]
 
 
-def _older_outputs(entries: Sequence[models.JobEntry]) -> dict[int, str]:
-    """Return the UUID of the build with the output before, on the same platform, for each entry that has one here."""
-    found: dict[int, str] = {}
+def _older_outputs(entries: Sequence[models.JobEntry]) -> list[str | None]:
+    """Return for each entry the UUID of the build with the output before on the same platform, if it is here."""
+    found: list[str | None] = [None] * len(entries)
     newer: dict[str, int] = {}
     for index, entry in enumerate(entries):
         if not entry.build.failed:
