@@ -49,8 +49,9 @@ function offerThemes() {
   button.hidden = false;
 }
 
-// Times: relative, the exact one on hover.
-const UNITS = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60]];
+// Times: relative, the exact one on hover. From a month on it is the day: "1 year ago" would tell no builds apart.
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
+const MONTH = 30 * 86400;
 
 function relative(seconds) {
   const format = new Intl.RelativeTimeFormat("en", { numeric: "always" });
@@ -66,7 +67,8 @@ function relateTimes() {
     const moment = Date.parse(element.dateTime);
     if (Number.isNaN(moment)) continue;
     if (!element.title) element.title = element.textContent;
-    element.textContent = relative((now - moment) / 1000);
+    const seconds = (now - moment) / 1000;
+    element.textContent = Math.abs(seconds) < MONTH ? relative(seconds) : element.title.slice(0, 10);
   }
 }
 
