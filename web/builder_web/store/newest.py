@@ -1,5 +1,7 @@
 """The newest builds of each job on each platform: what the first page shows, without a look at all others."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
@@ -29,22 +31,33 @@ def make_anew(connection: sa.Connection, *, job: int | None = None) -> None:
     )
 
 
+_KEY: Any = sa.bindparam("key")
+_THIS = build.alias("this")
+_OTHERS = build.alias("other")
+_KEPT = newest.alias("kept")
+_is_later = sa.tuple_(_OTHERS.c.start_d, _OTHERS.c.start_ps) > sa.tuple_(_THIS.c.start_d, _THIS.c.start_ps)
+_IS_OLDER = (
+    sa.exists()
+    .select_from(_KEPT.join(_OTHERS, _OTHERS.c.id == _KEPT.c.build))
+    .where(
+        _KEPT.c.job == _THIS.c.job,
+        _KEPT.c.platform == _THIS.c.platform,
+        _KEPT.c.failed == _THIS.c.main_binary.is_(None),
+        _is_later,
+    )
+)
+_ADD = (
+    insert(newest)
+    .prefix_with("OR REPLACE")
+    .from_select(
+        ["job", "platform", "failed", "build"],
+        sa.select(_THIS.c.job, _THIS.c.platform, _THIS.c.main_binary.is_(None), _THIS.c.id).where(
+            _THIS.c.id == _KEY, ~_IS_OLDER
+        ),
+    )
+)
+
+
 def add(connection: sa.Connection, build_id: int) -> None:
     """Note a build that was recorded just now: it is the newest unless one that began later is there."""
-    this = connection.execute(
-        sa.select(build.c.job, build.c.platform, build.c.main_binary.is_(None).label("failed"), _started).where(
-            build.c.id == build_id
-        )
-    ).one()
-    other = connection.scalar(
-        sa.select(_started)
-        .select_from(newest.join(build, build.c.id == newest.c.build))
-        .where(newest.c.job == this.job, newest.c.platform == this.platform, newest.c.failed == this.failed)
-    )
-    if other is None or other <= this.started:
-        key = {"job": this.job, "platform": this.platform, "failed": bool(this.failed)}
-        connection.execute(
-            insert(newest)
-            .values(**key, build=build_id)
-            .on_conflict_do_update(index_elements=list(key), set_={"build": build_id})
-        )
+    connection.execute(_ADD, {"key": build_id})
