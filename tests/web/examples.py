@@ -4,6 +4,7 @@ import hashlib
 import uuid
 
 from builder.model import Aborted, Exited, Instant, Result, Signalled
+from builder_web.charts.chart import Chart
 from builder_web.pages import console, markdown, models
 from builder_web.pages.parts import (
     Artifact,
@@ -13,7 +14,6 @@ from builder_web.pages.parts import (
     CellState,
     Change,
     Changes,
-    Chart,
     FileDifference,
     History,
     Named,

@@ -3,13 +3,13 @@
 from attrs import frozen
 
 from builder.model import Instant
+from builder_web.charts.chart import Chart
 from builder_web.pages.console import ConsoleLine
 from builder_web.pages.parts import (
     Artifact,
     ArtifactPair,
     BuildSummary,
     Changes,
-    Chart,
     History,
     OpamFile,
     Paging,

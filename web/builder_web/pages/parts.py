@@ -95,19 +95,6 @@ class Paging:
 
 
 @frozen(kw_only=True)
-class Chart:
-    """A drawing and the same in words."""
-
-    title: str
-    svg: str
-    """An SVG element without style attributes; its colours are classes of the style sheet."""
-    description: str
-    """For those who read it otherwise."""
-    rows: tuple[tuple[str, str], ...] = ()
-    """The numbers behind it: what, and how much."""
-
-
-@frozen(kw_only=True)
 class Change:
     """Something with a name that differs: a variable, a package, a directory."""
 
