@@ -156,6 +156,12 @@ def test_jobs_are_on_the_first_screen_of_a_telephone(page: Page, address: str) -
     assert page.get_by_text("Failed lately").bounding_box()["y"] < TELEPHONE["height"] / 4  # type: ignore[index]
 
 
+def test_what_was_found_in_a_console_is_marked(page: Page, address: str) -> None:
+    page.goto(f"{address}/console-found")
+    marked = page.evaluate("[...CSS.highlights.get('found')].map(range => range.toString())")
+    assert marked == ["Warning"] * 5
+
+
 def test_an_address_with_a_line_shows_that_line(page: Page, address: str) -> None:
     page.goto(f"{address}/console#L12380")
     box = page.locator("#L12380").bounding_box()
