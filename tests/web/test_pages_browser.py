@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import examples
 import gallery
 import pytest
+
+pytest.importorskip("playwright", reason="playwright has no driver for this system")
+
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 

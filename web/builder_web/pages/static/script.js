@@ -52,11 +52,11 @@ function offerThemes() {
 // Times: relative, the exact one on hover. From a month on it is the day: "1 year ago" would tell no builds apart.
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 const MONTH = 30 * 86400;
+const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "always" });
 
 function relative(seconds) {
-  const format = new Intl.RelativeTimeFormat("en", { numeric: "always" });
   for (const [unit, length] of UNITS) {
-    if (Math.abs(seconds) >= length) return format.format(-Math.trunc(seconds / length), unit);
+    if (Math.abs(seconds) >= length) return RELATIVE.format(-Math.trunc(seconds / length), unit);
   }
   return "just now";
 }
