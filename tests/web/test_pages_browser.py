@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import examples
 import gallery
 import pytest
+
+pytest.importorskip("playwright", reason="playwright has no driver for this system")
+
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
@@ -154,6 +157,12 @@ def test_jobs_are_on_the_first_screen_of_a_telephone(page: Page, address: str) -
     page.goto(f"{address}/main")
     assert page.get_by_role("link", name="dns-primary", exact=True).bounding_box()["y"] < 340  # type: ignore[index]
     assert page.get_by_text("Failed lately").bounding_box()["y"] < TELEPHONE["height"] / 4  # type: ignore[index]
+
+
+def test_what_was_found_in_a_console_is_marked(page: Page, address: str) -> None:
+    page.goto(f"{address}/console-found")
+    marked = page.evaluate("[...CSS.highlights.get('found')].map(range => range.toString())")
+    assert marked == ["Warning"] * 5
 
 
 def test_an_address_with_a_line_shows_that_line(page: Page, address: str) -> None:

@@ -3,6 +3,8 @@
 The anchors and headings are the original's, letter for letter, since people have links to them.
 """
 
+from collections.abc import Callable
+
 from attrs import frozen
 
 from builder_web.pages.models import Comparison
@@ -13,8 +15,8 @@ from builder_web.pages.parts import Change, Changes, Named
 class Kind:
     """A kind of things, and how the page speaks of it."""
 
-    name: str
-    """The field of a comparison."""
+    of: Callable[[Comparison], Changes | None]
+    """Where a comparison has it."""
     title: str
     noun: str
     plural: str
@@ -52,7 +54,7 @@ class Compared:
 
 _KINDS = (
     Kind(
-        name="opam_packages",
+        of=lambda page: page.opam_packages,
         title="Opam packages",
         noun="opam package",
         plural="opam packages",
@@ -63,7 +65,7 @@ _KINDS = (
         of_opam=True,
     ),
     Kind(
-        name="duniverse",
+        of=lambda page: page.duniverse,
         title="Duniverse",
         noun="duniverse directory",
         plural="duniverse directories",
@@ -74,7 +76,7 @@ _KINDS = (
         of_opam=True,
     ),
     Kind(
-        name="environment",
+        of=lambda page: page.environment,
         title="Environment",
         noun="environment variable",
         plural="environment variables",
@@ -84,7 +86,7 @@ _KINDS = (
         changed=("env-changed", "Environment variables changed"),
     ),
     Kind(
-        name="system_packages",
+        of=lambda page: page.system_packages,
         title="System packages",
         noun="system package",
         plural="system packages",
@@ -98,7 +100,7 @@ _KINDS = (
 
 def compared(page: Comparison) -> list[Compared]:
     """Return what could be compared, in the order of the page."""
-    found = ((kind, getattr(page, kind.name)) for kind in _KINDS)
+    found = ((kind, kind.of(page)) for kind in _KINDS)
     return [
         Compared(kind=kind, changes=changes, groups=_groups(kind, changes))
         for kind, changes in found

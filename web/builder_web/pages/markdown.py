@@ -18,7 +18,7 @@ from builder_web.pages.words import harmless
 MAX_CHARACTERS = 100_000
 """Of a README that are shown: a few hundred screens; what follows is left out."""
 
-_MAX_BLOCK = 10_000
+MAX_BLOCK = 10_000
 """Characters of a paragraph in which links and emphasis are looked for: the time for that grows with their square."""
 
 _SCHEMES = frozenset({"http", "https", "mailto"})
@@ -46,7 +46,7 @@ def to_html(text: str) -> str:
 
 def _leave_long_blocks(state: StateCore) -> None:
     for token in state.tokens:
-        if token.type == "inline" and len(token.content) > _MAX_BLOCK:
+        if token.type == "inline" and len(token.content) > MAX_BLOCK:
             token.type = "text"
 
 
