@@ -142,11 +142,11 @@ def lately(
 
 
 def artifacts(connection: sa.Connection, build_id: int) -> list[Artifact]:
-    """Return the artifacts of a build in the order of their paths."""
+    """Return the artifacts of a build, the main binary first, then as they were uploaded."""
     query = (
         sa.select(artifact.c.filepath, artifact.c.sha256, artifact.c.size)
         .where(artifact.c.build == build_id)
-        .order_by(artifact.c.filepath)
+        .order_by(artifact.c.id)
     )
     return [Artifact(path=row.filepath, digest=row.sha256, size=row.size) for row in connection.execute(query)]
 
@@ -201,12 +201,11 @@ def with_output(connection: sa.Connection, this: Build) -> list[Build]:
 
 
 def with_input(connection: sa.Connection, this: Build) -> list[Build]:
-    """Return the builds of the same job and input whose main binary differs, the newest first."""
+    """Return the builds of the same input whose main binary differs, be they of other jobs, the newest first."""
     if this.main_binary is None or this.input_id is None:
         return []
     query = _select.where(
         build.c.input_id == this.input_id,
-        build.c.job == _job_id(this.job),
         _main.c.sha256 != this.main_binary.digest,
     )
     return [record(row) for row in connection.execute(query.order_by(*_NEWEST_FIRST))]

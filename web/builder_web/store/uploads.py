@@ -18,7 +18,7 @@ _JOB: Any = sa.bindparam("job_id")
 
 _FIND = sa.select(job.c.name).select_from(build.join(job, job.c.id == build.c.job)).where(build.c.uuid == _KEY)
 _FIND_JOB = sa.select(job.c.id).where(job.c.name == _KEY)
-_ADD_JOB = sa.insert(job).values(name=_KEY).returning(job.c.id)
+_ADD_JOB = insert(job).values(name=_KEY).on_conflict_do_nothing()  # as the original, which so leaves ids out
 _COLUMNS = (
     *("uuid", "start_d", "start_ps", "finish_d", "finish_ps", "result_code", "result_msg", "console", "script"),
     *("platform", "main_binary", "user", "job", "input_id"),
@@ -51,7 +51,8 @@ def find_job_of(connection: sa.Connection, uuid: str) -> str | None:
 
 def record(connection: sa.Connection, new: NewBuild, user: int) -> None:
     """Record a build whose files are in their places, uploaded by a user. The uuid must be new."""
-    job_id = connection.scalar(_FIND_JOB, {"key": new.job}) or connection.scalar(_ADD_JOB, {"key": new.job})
+    connection.execute(_ADD_JOB, {"key": new.job})
+    job_id = connection.scalar(_FIND_JOB, {"key": new.job})
     started, finished = to_row(new.started), to_row(new.finished)
     code, message = result_to_row(new.result)
     values = (

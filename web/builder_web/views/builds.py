@@ -46,7 +46,7 @@ async def build(request: Request) -> Response:
     said = await site.store.ask(binaries.solo5, found)
     if answers.wants_json(request):
         return answers.json(data.of_build(found, said))
-    files = sorted(await site.store.ask(builds.artifacts, found.id), key=lambda file: file != found.main_binary)
+    files = await site.store.ask(builds.artifacts, found.id)
     latest = await site.store.ask(builds.latest, found.job, found.platform)
     page = models.Build(
         build=presenting.summary(found),
