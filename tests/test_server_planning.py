@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from clocks import NOW, Clock
 from farm import LocalServer, eventually, run_server
 from scripted import CLIENT, OURS, ScriptedPeer, ask, build, connect, do, info, queues, schedule, script, take_job
 
@@ -21,25 +22,7 @@ from builder_server.requests import schedule as requests_schedule
 from builder_server.requests.schedule import next_runs
 from builder_server.store import PlannedJob
 
-NOW = Instant(1_795_194_796_123)  # 2026-11-20T17:13:16.123Z
 NIGHTLY = Cron(rule="17 3 * * mon-fri", zone="Europe/Copenhagen")
-
-
-class Clock:
-    """The server's wall clock, which a test sets."""
-
-    now = NOW
-
-
-@pytest.fixture
-async def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def server(tmp_path: Path, clock: Clock) -> AsyncIterator[LocalServer]:
-    async with run_server(tmp_path, now=lambda: clock.now) as running_server:
-        yield running_server
 
 
 @pytest.fixture
@@ -372,11 +355,11 @@ async def test_limits_of_a_job_hold_for_classic_workers(
 
 
 async def test_runs_missed_while_the_server_was_down(tmp_path: Path, clock: Clock) -> None:
-    async with run_server(tmp_path, now=lambda: clock.now) as server, connect(server, OURS) as client:
+    async with run_server(tmp_path, now=clock) as server, connect(server, OURS) as client:
         for name, missed in (("run", Missed.RUN_ONCE), ("skip", Missed.SKIP)):
             await client.request(plan(name, missed=missed, run_now=False))
     clock.now = Instant(NOW.ms + 3 * 86_400_000 + 1)
-    async with run_server(tmp_path, now=lambda: clock.now) as server, connect(server, OURS) as client:
+    async with run_server(tmp_path, now=clock) as server, connect(server, OURS) as client:
         await eventually(lambda: server.query("select * from queue"), what="what was missed in the queue")
         assert await queues(server) == {"p1": ["run"]}
         assert (await shown(client, "skip")).next_run == Instant(NOW.ms + 4 * 86_400_000)

@@ -11,7 +11,8 @@ from uuid import UUID
 
 import pytest
 import trio
-from farm import DEADLINE, LocalServer, eventually, run_server, start_server
+from clocks import NOW, Clock
+from farm import DEADLINE, LocalServer, eventually, start_server
 from scripted import (
     OURS,
     ScriptedPeer,
@@ -38,23 +39,6 @@ from builder_server.server import MAX_THREADS
 from builder_server.store import standing
 from builder_server.store.changes import MAX_KEPT, Changes
 from builder_server.store.waking import MAX_NOTED, Waking, Woken
-
-NOW = Instant(1_795_194_796_123)
-
-
-class Clock:
-    now = NOW
-
-
-@pytest.fixture
-async def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def server(tmp_path: Path, clock: Clock) -> AsyncIterator[LocalServer]:
-    async with run_server(tmp_path, now=lambda: clock.now) as running_server:
-        yield running_server
 
 
 @asynccontextmanager
