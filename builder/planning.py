@@ -123,6 +123,11 @@ class JobOptions:
         if self.cron is not None:
             self.rule(name)
 
+    @property
+    def usual_period(self) -> Period:
+        """The period of such a job if none is asked for: a job after others runs after them, and at no time else."""
+        return Period.NEVER if self.after and not self.spread else Period.DAILY
+
     def rule(self, name: str) -> "Rule | None":
         """Return the cron rule of a job of that name, or None if it has a period. Raises InvalidRule."""
         return None if self.cron is None else _rule(self.cron, name if _HAS_H.search(self.cron.rule) else "")

@@ -135,6 +135,20 @@ def test_wrong_files_are_told_before_connecting(tmp_path: Path, text: str, reaso
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "period"),
+    [("", "never"), ('period = "daily"', "daily"), ("spread = true", "daily"), ('period = "weekly"', "weekly")],
+)
+def test_a_job_after_others_has_the_period_that_is_asked_for(tmp_path: Path, keys: str, period: str) -> None:
+    path = tmp_path / "schedule.toml"
+    path.write_text(f'[jobs.a]\nopam-package = "a"\nafter = ["lib"]\n{keys}\n', "utf-8")
+    plan = schedule_file.read(path)["a"]
+    assert plan.options.period.value == period
+    assert [line for line in schedule_file.entries(plan) if "after" not in line and "opam" not in line] == (
+        [keys] if keys else []
+    )
+
+
 def test_a_file_that_is_not_there() -> None:
     done = run_alone("-r", "127.0.0.1:1", "apply", "/nonexistent/schedule.toml")
     assert done.returncode == 2

@@ -183,6 +183,51 @@ async def test_edit(run: Run, server: LocalServer, file: str, tmp_path: Path) ->
     assert await queues(server) == {"p1": [], "p2": []}
 
 
+@pytest.mark.parametrize("kind", ["script", "orb"])
+@pytest.mark.parametrize(
+    ("asked", "period", "cron"),
+    [
+        ((), "never", None),
+        (("--period", "daily"), "daily", None),
+        (("--period", "weekly", "--spread"), "weekly", None),
+        (("--spread",), "daily", None),
+        (("--cron", "0 */6 * * *"), "daily", "0 */6 * * *"),
+    ],
+)
+async def test_a_job_after_others_has_the_period_that_is_asked_for(
+    run: Run, file: str, kind: str, asked: tuple[str, ...], period: str, cron: str | None
+) -> None:
+    await ok(run, "schedule", "lib", "p1", file)
+    what = ("schedule", "app", "p1", file) if kind == "script" else ("orb-build", "app", "app")
+    await ok(run, *what, "--after", "lib", *asked)
+    found = await shown(run, "app")
+    assert (found["period"], found["cron"]) == (period, cron)
+    assert (found["next"] is None) == (period == "never")
+    # and the same by an edit of a job that was after none
+    await ok(run, "unschedule", "app", "--yes")
+    await ok(run, *what)
+    await ok(run, "edit", "app", "--after", "lib", *asked)
+    found = await shown(run, "app")
+    assert (found["period"], found["cron"]) == (period, cron)
+
+
+async def test_a_period_that_was_asked_for_stays(run: Run, file: str) -> None:
+    for name in ("app", "lib", "tool"):
+        await ok(run, "schedule", name, "p1", file)
+    assert await ok(run, "edit", "app", "--after", "lib") == "period: daily -> never\nafter: none -> lib\n"
+    assert await ok(run, "edit", "app", "--period", "daily") == "period: never -> daily\n"
+    assert await ok(run, "edit", "app", "--after", "tool") == "after: lib -> tool\n"
+    assert await ok(run, "edit", "app", "--no-after", "--period", "weekly") == (
+        "period: daily -> weekly\nafter: tool -> none\n"
+    )
+    assert await ok(run, "edit", "app", "--after", "lib") == "after: none -> lib\n"
+    await ok(run, "edit", "app", "--cron", "@hourly")
+    told = await ok(run, "edit", "app", "--no-cron")
+    assert "cron: @hourly -> none\n" in told
+    assert (await shown(run, "app"))["period"] == "never"
+    assert await ok(run, "edit", "app", "--no-after") == "period: never -> daily\nafter: lib -> none\n"
+
+
 async def test_edit_refuses_what_it_can_not_do(run: Run, file: str) -> None:
     await ok(run, "schedule", "a", "p1", file)
     await ok(run, "orb-build", "orb", "retreat")

@@ -145,7 +145,7 @@ def diff(ask: Ask, found: Plan) -> Iterator[str]:
 
 
 def _told(planned: Planned) -> list[str]:
-    return schedule_file.entries(jobs.said(planned.job, planned.options))
+    return schedule_file.entries(planned)
 
 
 def _script(job: Job) -> bytes:

@@ -6,6 +6,8 @@ Values are those of TOML: text, numbers, true and false, lists. A key that is no
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import evolve
+
 from builder.errors import InvalidOptions
 from builder.model import Job, Period, ScriptJob, check_name, printable
 from builder.planning import Cron, JobOptions, JobReference, Missed
@@ -56,7 +58,8 @@ _READ: dict[str, tuple[type, str, str, Callable[[Any], object]]] = {
 def options_with(given: Mapping[str, Value | None], before: JobOptions, name: str) -> JobOptions:
     """Return the options of a job of that name with what is given; None takes away what was there before.
 
-    A period, or a spread, takes the place of a cron rule. Raises InvalidOptions, which says the key and what to write.
+    A period, or a spread, takes the place of a cron rule. A period that is the usual one stays it: a job that is after
+    others now runs no more each day. Raises InvalidOptions, which says the key and what to write.
     """
     values = {attribute: getattr(before, attribute) for _, _, attribute, _ in _READ.values()}
     defaults = JobOptions()
@@ -77,8 +80,15 @@ def options_with(given: Mapping[str, Value | None], before: JobOptions, name: st
     if cron is not None and "spread" not in given:
         values["spread"] = False
     options = JobOptions(**values, cron=cron)
+    if given.get("period") is None and cron is None and _has_usual_period(before, options):
+        options = evolve(options, period=options.usual_period)
     options.check(name)
     return options
+
+
+def _has_usual_period(before: JobOptions, options: JobOptions) -> bool:
+    """Return whether nobody has asked for a period; that beside a rule is only what is nearest to it."""
+    return bool(options.after) if before.cron else before.period is before.usual_period
 
 
 def _cron(given: Mapping[str, Value | None], before: JobOptions) -> Cron | None:
@@ -131,8 +141,10 @@ def said_options(options: JobOptions) -> dict[str, Value | None]:
 KEYS = ("cron", "time-zone", *_READ)
 """The keys of options."""
 
-DEFAULTS = {**said_options(JobOptions()), "time-zone": Cron(rule="").zone}
-"""What keys have that are not given."""
+
+def defaults(options: JobOptions) -> dict[str, Value | None]:
+    """Return what the keys of such a job have that are not given."""
+    return {**said_options(JobOptions(period=options.usual_period)), "time-zone": Cron(rule="").zone}
 
 
 def in_words(value: Value | None) -> str:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,12 +103,12 @@ def write(folder: Path, plans: list[Planned]) -> None:
     scripts.mkdir(parents=True, exist_ok=True)
     parts = []
     for plan in plans:
-        table: dict[str, jobs.Value | None] = jobs.said(plan.job, plan.options)
+        script: str | None = None
         if isinstance(plan.job, ScriptJob):
             name = script_name(plan.job.name)
             (scripts / name).write_bytes(plan.job.script)
-            table["script"] = f"scripts/{name}"
-        lines = [f"[jobs.{_key(plan.job.name)}]", *entries(table)]
+            script = f"scripts/{name}"
+        lines = [f"[jobs.{_key(plan.job.name)}]", *entries(plan, script)]
         parts.append("\n".join(lines) + "\n")
     (folder / NAME).write_text("\n".join(parts), "utf-8")
 
@@ -122,12 +121,13 @@ def script_name(job: str) -> str:
     return f"{plain}~{hashlib.sha256(raw(job)).hexdigest()[:16]}.sh"
 
 
-def entries(table: Mapping[str, jobs.Value | None]) -> list[str]:
-    """Return the lines of a job's keys, but for those that have their defaults."""
+def entries(plan: Planned, script: str | None = None) -> list[str]:
+    """Return the lines of a job's keys, but for those that have their defaults; ``script`` is the path of its script."""
+    defaults = jobs.defaults(plan.options)
     return [
         f"{key} = {_toml(value)}"
-        for key, value in table.items()
-        if value is not None and value != jobs.DEFAULTS.get(key)
+        for key, value in {**jobs.said(plan.job, plan.options), "script": script}.items()
+        if value is not None and value != defaults.get(key)
     ]
 
 
