@@ -29,8 +29,6 @@ MAX_AFTER = 64
 MAX_LIMIT = 30 * 24 * 3600 * 1000
 """Milliseconds of the longest time limit, 30 days."""
 
-_SPREAD_CYCLE = 2**32
-
 _RULES_KEPT = 1000
 
 _HAS_H = re.compile(r"\bh\b", re.IGNORECASE)
@@ -171,5 +169,10 @@ def _next_run(rule: "Rule", now: Instant) -> Instant:
 
 def spread_offset(name: str, step: int) -> int:
     """Return a place in a period of ``step`` milliseconds that the name fixes, in whole seconds."""
+    return place(name, step // 1000) * 1000
+
+
+def place(name: str, size: int, *, field: int = 0) -> int:
+    """Return a number below ``size`` that the name fixes; that of another field, up to 7, has nothing to do with it."""
     digest = hashlib.sha256(raw(name)).digest()
-    return int.from_bytes(digest[:4], "big") * (step // 1000) // _SPREAD_CYCLE * 1000
+    return int.from_bytes(digest[4 * field : 4 * field + 4], "big") * size >> 32
