@@ -1,6 +1,6 @@
 """The options by which people plan jobs, and what a job of the schedule has, also where the server is an older one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -115,9 +115,15 @@ def note_unknown(remote: "Remote", plan: JobOptions) -> None:
         try:
             find(remote, reference.name, what="--after")
         except Refused:
-            note(
-                f"There is no job {printable(reference.name)} yet: it is waited for until it is scheduled and succeeds"
-            )
+            note_awaited(reference.name, [])
+
+
+def note_awaited(name: str, waiting: Iterable[str]) -> None:
+    """Say that a job is not there that is waited for; by ``waiting``, where a person may not know by which."""
+    by = ", ".join(map(printable, waiting))
+    note(
+        f"There is no job {printable(name)} yet: it is waited for{by and f' by {by}'} until it is scheduled and succeeds"
+    )
 
 
 def at(moment: Instant, cron: Cron | None, now: Instant) -> str:
