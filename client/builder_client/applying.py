@@ -3,23 +3,21 @@
 import difflib
 import hashlib
 import itertools
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from attrs import frozen
 
 from builder import codec, der
 from builder.errors import BuilderError, ProtocolError
-from builder.extension import Request
-from builder.extension.applying import Apply, JobsListed, ListedJob, ListedScript, ListJobs, SeenJob, TryApply
+from builder.extension.applying import Apply, ListedJob, ListedScript, SeenJob, TryApply
 from builder.extension.schedule import ChangeJob, JobShown, PlanJob, ShowJob
-from builder.messages import MIB, Message
+from builder.messages import MIB
 from builder.model import Job, ScriptJob, printable
 
 from . import jobs, schedule_file
 from .errors import Refused
+from .looking import Ask, listed
 from .schedule_file import Planned
-
-Ask = Callable[[Request], list[Message]]
 
 WHAT = "whole schedules"
 """What an older server has not."""
@@ -34,20 +32,6 @@ MAX_TRIES = 3
 
 class TooMuch(BuilderError):
     """Changes of more bytes, or jobs, than a server takes at once."""
-
-
-def listed(ask: Ask) -> dict[str, ListedJob]:
-    """Return all jobs of a server by their names."""
-    found: dict[str, ListedJob] = {}
-    last: str | None = None
-    while True:
-        (page,) = ask(ListJobs(after=last))
-        assert isinstance(page, JobsListed), "a server answers so"
-        names = [each.job.name for each in page.jobs]
-        if not names or names[-1] in found:
-            return found
-        found.update(zip(names, page.jobs, strict=True))
-        last = names[-1]
 
 
 def shown(ask: Ask, name: str) -> JobShown:

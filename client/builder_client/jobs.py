@@ -128,6 +128,14 @@ def said_options(options: JobOptions) -> dict[str, Value | None]:
     }
 
 
+def when(options: JobOptions) -> str:
+    """Return in short when a job runs."""
+    rule = f"{options.cron.rule} {options.cron.zone}" if options.cron else options.period.value
+    after = f"after {options.after[0] if len(options.after) == 1 else f'{len(options.after)} jobs'}"
+    parts = [printable(rule), *["spread"] * options.spread, *[printable(after)] * bool(options.after)]
+    return ", ".join(parts[1:] if options.after and rule == Period.NEVER.value else parts)
+
+
 KEYS = ("cron", "time-zone", *_READ)
 """The keys of options."""
 

@@ -7,7 +7,7 @@ import click
 from builder.errors import BuilderError
 from builder.model import printable
 from builder.reasons import reason_of
-from builder_client import applying, options, schedule_file
+from builder_client import applying, looking, options, schedule_file
 from builder_client.output import print_done, standard_output
 
 
@@ -28,7 +28,7 @@ def command(folder: Path, *, as_json: bool) -> None:
       builder-client export farm && builder-client apply farm/schedule.toml --dry-run
     """
     with options.remote().requests(what=applying.WHAT) as ask:
-        shown = [applying.shown(ask, name) for name in applying.listed(ask)]
+        shown = [applying.shown(ask, name) for name in looking.listed(ask)]
     plans = [schedule_file.Planned(job=each.job, options=each.options) for each in shown]
     try:
         schedule_file.write(folder, plans)
