@@ -10,21 +10,18 @@ import trio
 from client_harness import assert_one_line, client_argv, environment, run_on_terminal
 from client_harness import run_client as run_alone
 from farm import LocalServer, run_client, run_server
-from hypothesis import given
-from hypothesis import strategies as st
 from scripted import OURS, connect, queues
-from test_client_planning import NAMES, PLANS
 
 from builder.extension import Request
 from builder.extension.applying import Apply, JobsListed, ListedJob, ListJobs
 from builder.extension.schedule import ShowJob
 from builder.messages import Failure, Message
-from builder.model import OrbBuildJob, ScriptJob
+from builder.model import OrbBuildJob
 from builder.planning import JobOptions
-from builder_client import applying, jobs, schedule_file
+from builder_client import applying, schedule_file
 from builder_client.errors import Refused
 from builder_client.remote import Remote
-from builder_client.schedule_file import InvalidSchedule, Planned
+from builder_client.schedule_file import InvalidSchedule
 
 FILE = """
 [jobs.lib]
@@ -252,20 +249,3 @@ def test_a_file_that_is_not_there() -> None:
     done = run_alone("-r", "127.0.0.1:1", "apply", "/nonexistent/schedule.toml")
     assert done.returncode == 2
     assert_one_line(done.stderr)
-
-
-@given(st.dictionaries(NAMES, st.tuples(PLANS, NAMES, st.binary(min_size=1)), max_size=3))
-def test_what_is_written_is_read(plans: dict[str, tuple[JobOptions, str, bytes]]) -> None:
-    import tempfile
-
-    written = [
-        Planned(job=ScriptJob(name=name, platform=platform, script=script), options=plan)
-        for name, (plan, platform, script) in plans.items()
-        if all(each.name != name for each in plan.after)
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        schedule_file.write(Path(folder), written)
-        found = schedule_file.read(Path(folder) / schedule_file.NAME)
-    assert [each.job for each in found.values()] == [each.job for each in written]
-    for one, other in zip(found.values(), written, strict=True):
-        assert jobs.said_options(one.options) == jobs.said_options(other.options)

@@ -1,6 +1,5 @@
 """The file that holds a whole schedule: jobs by their names, with the keys of ``jobs``, and scripts beside it."""
 
-import hashlib
 import json
 import re
 import tomllib
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 from attrs import frozen
 
 from builder.errors import BuilderError, InvalidName
-from builder.model import Job, OrbBuildJob, ScriptJob, check_name, printable, raw
+from builder.model import Job, OrbBuildJob, ScriptJob, check_name, printable
 from builder.planning import JobOptions
 
 from . import jobs
@@ -25,7 +24,6 @@ MAX_SIZE = 64 * 2**20
 _WHAT = ("platform", "script", "opam-package")
 _KEYS = (*_WHAT, *jobs.KEYS)
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,99}")
 
 
 class InvalidSchedule(BuilderError, ValueError):
@@ -88,6 +86,8 @@ def _planned(name: str, table: object, folder: Path) -> Planned:
 
 
 def _script(folder: Path, path: str) -> bytes:
+    if not path:
+        return b""  # a server may have such a job; an empty file is rather a mistake
     try:
         with (folder / path).open("rb") as file:
             return read_script(file)
@@ -98,28 +98,9 @@ def _script(folder: Path, path: str) -> bytes:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, plans: list[Planned]) -> None:
-    """Write a schedule file and its scripts into a folder. Raises OSError, and InvalidName for a name that is no text."""
-    scripts = folder / "scripts"
-    scripts.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for plan in plans:
-        table: dict[str, jobs.Value | None] = jobs.said(plan.job, plan.options)
-        if isinstance(plan.job, ScriptJob):
-            name = script_name(plan.job.name)
-            (scripts / name).write_bytes(plan.job.script)
-            table["script"] = f"scripts/{name}"
-        lines = [f"[jobs.{_key(plan.job.name)}]", *entries(table)]
-        parts.append("\n".join(lines) + "\n")
-    (folder / NAME).write_text("\n".join(parts), "utf-8")
-
-
-def script_name(job: str) -> str:
-    """Return how the file of a job's script is called: as the job, where that is a plain name, or with a digest."""
-    if _FILE_NAME.fullmatch(job) and job == job.lower():  # there are disks on which A is a
-        return f"{job}.sh"
-    plain = re.sub(r"[^A-Za-z0-9._+-]", "_", job)[:60].lstrip(".")
-    return f"{plain}~{hashlib.sha256(raw(job)).hexdigest()[:16]}.sh"
+def section(name: str, table: Mapping[str, jobs.Value | None]) -> list[str]:
+    """Return the lines of a job. Raises InvalidName for a name that is no text."""
+    return [f"[jobs.{_key(name)}]", *entries(table)]
 
 
 def entries(table: Mapping[str, jobs.Value | None]) -> list[str]:
