@@ -349,7 +349,7 @@ def test_what_is_said_of_options_is_read_as_them(plan: JobOptions) -> None:
     [
         ({"priority": "high"}, "priority: write a number from 0 to 9"),
         ({"priority": True}, "priority: write a number from 0 to 9"),
-        ({"period": "monthly"}, "period: write hourly, daily, weekly or never"),
+        ({"period": "monthly"}, 'period: write "hourly", "daily", "weekly" or "never"'),
         ({"after": [1]}, "after: write JOB or JOB@PLATFORM"),
         ({"after": [{"job": "a"}]}, "after: write JOB or JOB@PLATFORM"),
         ({"cron": 5}, "cron: write text"),
@@ -409,6 +409,7 @@ async def test_what_commands_say_in_json(run: Run, file: str, tmp_path: Path) ->
         "done": "exported",
         "jobs": 3,
         "file": str(tmp_path / "farm" / "schedule.toml"),
+        "removed": [],
     }
     assert await said("unschedule", "c") == {"done": "unscheduled", "job": "c"}
     added = {"added": ["c"], "changed": [], "removed": [], "left": []}

@@ -40,9 +40,9 @@ def _say_reference(reference: JobReference) -> object:
 
 
 _READ: dict[str, tuple[type, str, str, Callable[[Any], object]]] = {
-    "period": (str, "hourly, daily, weekly or never", "period", Period),
+    "period": (str, '"hourly", "daily", "weekly" or "never"', "period", Period),
     "spread": (bool, "true or false", "spread", bool),
-    "missed": (str, "run-once or skip", "missed", Missed),
+    "missed": (str, '"run-once" or "skip"', "missed", Missed),
     "priority": (int, "a number from 0 to 9", "priority", int),
     "retries": (int, "a number from 0 to 10", "retries", int),
     "timeout": (str, 'a duration such as "10m" or "1h30m"', "time_limit", _duration),
@@ -136,8 +136,13 @@ def when(options: JobOptions) -> str:
     return ", ".join(parts[1:] if options.after and rule == Period.NEVER.value else parts)
 
 
-KEYS = ("cron", "time-zone", *_READ)
-"""The keys of options."""
+WRITE = {"cron": '"RULE"', "time-zone": '"ZONE"'} | {key: what for key, (_, what, _, _) in _READ.items()}
+"""The keys of options, and what to write."""
+
+KEYS = (*WRITE,)
+
+PAUSED = "Whether it does not run until it is resumed.  [default: false]"
+"""What the key means that is no option: a job is paused by a command."""
 
 DEFAULTS = {**said_options(JobOptions()), "time-zone": Cron(rule="").zone}
 """What keys have that are not given."""

@@ -33,7 +33,7 @@ _OPTIONS = (
     click.option("--retries", type=click.IntRange(0, MAX_RETRIES), metavar="N", help="Run again up to N times when it fails, a minute later, then four, ….  [default: 0]"),
     click.option("--timeout", metavar="DURATION", help="End it after so long, as 90s, 10m or 1h30m; the server's own limit holds too."),
     click.option("--max-silent", metavar="DURATION", help="End it when it says nothing for so long."),
-    click.option("--after", multiple=True, metavar="JOB[@PLATFORM]", help="Run when that job has succeeded; several: when all have. What is behind the last @ is the platform. With --period never it runs then alone."),
+    click.option("--after", multiple=True, metavar="JOB[@PLATFORM]", help="Run when that job has succeeded; several: when all have. What is behind the last @ is the platform. With the period never it runs then alone."),
 )  # fmt: skip
 _REMOVALS = tuple(
     click.option(f"--no-{key}", f"no_{key.replace('-', '_')}", is_flag=True, help=f"Take the {key} away.")

@@ -21,8 +21,17 @@ NAME = "schedule.toml"
 MAX_SIZE = 64 * 2**20
 """Bytes of the largest file."""
 
-_WHAT = ("platform", "script", "opam-package")
-_KEYS = (*_WHAT, *jobs.KEYS)
+WHAT = {
+    "platform": ('"PLATFORM"', "Whose workers run the script."),
+    "script": ('"FILE"', 'The script; its path begins in the folder of this file. "" is an empty script.'),
+    "opam-package": (
+        '"OPAM"',
+        "The package that is built on every platform; it takes the place of platform and script.",
+    ),
+}
+"""The keys that say what a job runs: what to write, and what it means."""
+
+KEYS = (*WHAT, *jobs.KEYS)
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -69,9 +78,9 @@ def _planned(name: str, table: object, folder: Path) -> Planned:
     check_name(name, what="job name")
     if not isinstance(table, dict):
         raise InvalidSchedule("write a table, [jobs.NAME]")
-    if unknown := [key for key in table if key not in _KEYS]:
-        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: write one of {', '.join(_KEYS)}")
-    what = {key: table[key] for key in _WHAT if key in table}
+    if unknown := [key for key in table if key not in KEYS]:
+        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: write one of {', '.join(KEYS)}")
+    what = {key: table[key] for key in WHAT if key in table}
     if wrong := [key for key, value in what.items() if not isinstance(value, str)]:
         raise InvalidSchedule(f"{wrong[0]}: write text")
     options = jobs.options_with({key: table[key] for key in jobs.KEYS if key in table}, JobOptions(), name)
