@@ -57,7 +57,7 @@ def test_tables(printed: Callable[[InfoReply], str]) -> None:
     gap = " " * (len(WIDE) - 5)
     assert printed(INFO) == (
         "Schedule\n"
-        f"NEXT RUN                      PERIOD  JOB  {gap}  WHAT\n"
+        f"NEXT RUN                      WHEN    JOB  {gap}  WHAT\n"
         f"2030-03-17T17:46:39Z  due     hourly  {WIDE}  script on p2\n"
         f"2030-03-17T20:46:40Z  in 3 h  weekly  hello{gap}  script on p1\n"
         f"never                         never   orb  {gap}  orb build of retreat\n"

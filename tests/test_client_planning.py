@@ -1,6 +1,7 @@
 """The commands that plan jobs, through a real server: what they send, print and refuse."""
 
 import json
+import re
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_an_older_server_is_asked_in_the_classic_way_where_that_suffices(file: s
 async def test_next(run: Run, file: str) -> None:
     await ok(run, "schedule", "a", "p1", file, *NIGHTLY)
     found = json.loads(await ok(run, "next", "a", "--count", "3", "--json"))
-    assert [*found] == ["next"]
+    assert [*found] == ["next", "paused"]
     assert len(found["next"]) == 3
     assert all(moment.endswith(":17:00Z") for moment in found["next"])
     lines = (await ok(run, "next", "a", "--count", "2")).splitlines()
@@ -158,7 +159,7 @@ def test_next_of_a_rule_without_a_server() -> None:
     runs = json.loads(done.stdout)["next"]
     assert len(runs) == 2
     assert all(run[4:] in ("-03-28T00:00:00Z", "-03-27T23:00:00Z") for run in runs)  # summer time has begun, or not
-    for wrong in ((), ("a", "--time-zone", "UTC")):
+    for wrong in (("--time-zone", "UTC"), ("a", "--time-zone", "UTC")):
         assert run_alone("next", *wrong).returncode == 2
 
 
@@ -255,6 +256,33 @@ async def test_pause_and_resume(run: Run, server: LocalServer, file: str) -> Non
     await build(server)
 
 
+async def test_rules_and_pauses_are_shown_of_all_jobs(run: Run, file: str) -> None:
+    await ok(run, "schedule", "rule", "p1", file, *NIGHTLY, "--priority", "7", "--not-now")
+    await ok(run, "schedule", "still", "p1", file, "--cron", "@weekly", "--not-now")
+    await ok(run, "schedule", "last", "p1", file, "--period", "never", "--after", "rule@p1")
+    await ok(run, "pause", "still")
+    await ok(run, "pause", "last")
+    for command in ("info", "next"):
+        lines = {name: line for line in (await ok(run, command)).splitlines() for name in line.split()[-4:-3]}
+        assert re.search(r"Z  in \d.*  17 3 \* \* mon-fri Europe/Copenhagen +rule ", lines["rule"])
+        assert re.search(r"Z  paused  +@weekly UTC +still ", lines["still"])
+        assert re.search(r"^never +paused +after rule@p1 +last ", lines["last"])
+    told = {item["job"]: item for item in json.loads(await ok(run, "info", "--json"))["schedule"]}
+    for name, item in told.items():
+        whole = await shown(run, name)
+        assert item == {key: whole[key] for key in whole if key not in ("awaited", "queued_on", "revision")}
+    found = json.loads(await ok(run, "next", "--json", "--count", "2"))["jobs"]
+    assert {each["job"]: (each["next"], each["paused"]) for each in found} == {
+        name: (told[name]["next"], name == "still") for name in ("rule", "still")
+    }
+    done = await run("next", "still", "--count", "1")
+    assert done.stderr == b"still is paused: it does not run until it is resumed\n"
+    assert json.loads((await run("next", "still", "--json")).stdout)["paused"] is True
+    overview = await ok(run)
+    assert "3 jobs (2 paused)" in overview
+    assert "still" not in overview
+
+
 # --- a change that another one has overtaken -----------------------------------------------------------------------
 
 
@@ -318,6 +346,10 @@ def test_show_and_next_of_an_older_server() -> None:
         runs = json.loads(server.run("next", "a", "--count", "2", "--json").stdout)["next"]
         assert runs == ["2026-11-20T17:13:16Z", "2026-11-27T17:13:16Z"]
         assert server.run("show", "b").returncode == 3
+        assert json.loads(server.run("next", "--json").stdout) == {
+            "jobs": [{"job": "a", "next": "2026-11-20T17:13:16Z", "paused": False}]
+        }
+        assert "cron" not in json.loads(server.run("info", "--json").stdout)["schedule"][0]
 
 
 def test_what_an_older_server_has_not_is_told(file: str) -> None:
@@ -362,7 +394,7 @@ def test_what_is_said_of_options_is_read_as_them(plan: JobOptions) -> None:
     [
         ({"priority": "high"}, "priority: write a number from 0 to 9"),
         ({"priority": True}, "priority: write a number from 0 to 9"),
-        ({"period": "monthly"}, "period: write hourly, daily, weekly or never"),
+        ({"period": "monthly"}, 'period: write "hourly", "daily", "weekly" or "never"'),
         ({"after": [1]}, "after: write JOB or JOB@PLATFORM"),
         ({"after": [{"job": "a"}]}, "after: write JOB or JOB@PLATFORM"),
         ({"cron": 5}, "cron: write text"),
@@ -422,6 +454,7 @@ async def test_what_commands_say_in_json(run: Run, file: str, tmp_path: Path) ->
         "done": "exported",
         "jobs": 3,
         "file": str(tmp_path / "farm" / "schedule.toml"),
+        "removed": [],
     }
     assert await said("unschedule", "c") == {"done": "unscheduled", "job": "c"}
     added = {"added": ["c"], "changed": [], "removed": [], "left": []}

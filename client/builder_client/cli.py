@@ -65,12 +65,14 @@ def cli(context: click.Context) -> None:
 
 
 def _overview() -> None:
-    from . import clock, overview
+    from . import clock, looking, overview
     from .output import standard_output
 
     printer = standard_output(options.color())
     remote = options.remote()
-    overview.show(printer, overview.ask(remote), name=str(remote), now=clock.now())
+    info = overview.ask(remote)
+    plans = looking.plans(remote) if info.schedule else None
+    overview.show(printer, info, name=str(remote), now=clock.now(), plans=plans)
 
 
 def main() -> NoReturn:

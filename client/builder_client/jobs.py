@@ -42,9 +42,9 @@ def _say_reference(reference: JobReference) -> object:
 
 
 _READ: dict[str, tuple[type, str, str, Callable[[Any], object]]] = {
-    "period": (str, "hourly, daily, weekly or never", "period", Period),
+    "period": (str, '"hourly", "daily", "weekly" or "never"', "period", Period),
     "spread": (bool, "true or false", "spread", bool),
-    "missed": (str, "run-once or skip", "missed", Missed),
+    "missed": (str, '"run-once" or "skip"', "missed", Missed),
     "priority": (int, "a number from 0 to 9", "priority", int),
     "retries": (int, "a number from 0 to 10", "retries", int),
     "timeout": (str, 'a duration such as "10m" or "1h30m"', "time_limit", _duration),
@@ -138,13 +138,27 @@ def said_options(options: JobOptions) -> dict[str, Value | None]:
     }
 
 
-KEYS = ("cron", "time-zone", *_READ)
-"""The keys of options."""
+def when(options: JobOptions) -> str:
+    """Return in short when a job runs."""
+    rule = f"{options.cron.rule} {options.cron.zone}" if options.cron else options.period.value
+    after = f"after {options.after[0] if len(options.after) == 1 else f'{len(options.after)} jobs'}"
+    parts = [printable(rule), *["spread"] * options.spread, *[printable(after)] * bool(options.after)]
+    return ", ".join(parts[1:] if options.after and rule == Period.NEVER.value else parts)
 
 
-def defaults(options: JobOptions) -> dict[str, Value | None]:
-    """Return what the keys of such a job have that are not given."""
-    return {**said_options(JobOptions(period=options.usual_period)), "time-zone": Cron(rule="").zone}
+WRITE = {"cron": '"RULE"', "time-zone": '"ZONE"'} | {key: what for key, (_, what, _, _) in _READ.items()}
+"""The keys of options, and what to write."""
+
+KEYS = (*WRITE,)
+
+PAUSED = "Whether it does not run until it is resumed.  [default: false]"
+"""What the key means that is no option: a job is paused by a command."""
+
+
+def defaults(given: Mapping[str, Value | None]) -> dict[str, Value | None]:
+    """Return what the keys of such a job have that are not given: one that is after others runs at no other time."""
+    usual = said_options(JobOptions()) | {"time-zone": Cron(rule="").zone}
+    return usual | ({"period": Period.NEVER.value} if given.get("after") else {})
 
 
 def in_words(value: Value | None) -> str:

@@ -30,10 +30,11 @@ def ask(remote: "Remote") -> InfoReply:
         ) from error
 
 
-def show(printer: Printer, info: InfoReply, *, name: str, now: Instant) -> None:
+def show(printer: Printer, info: InfoReply, *, name: str, now: Instant, plans: report.Plans | None = None) -> None:
     """Print counts, and the first rows of what runs, what runs next, and the queues; the fullest come first."""
+    paused = {name for name, plan in (plans or {}).items() if plan.paused}
     printer.line(f"builder-server at {name}")
-    printer.line(_counts(info))
+    printer.line(_counts(info, len(paused)))
     printer.line("")
     running = report.running_rows(info, now=now)
     printer.table(_title("Running", running), report.RUNNING, running[:ROWS], empty="nothing")
@@ -41,7 +42,7 @@ def show(printer: Printer, info: InfoReply, *, name: str, now: Instant) -> None:
     soon = [
         (report.seconds(item.next), words.until(item.next, now), printable(item.job.name))
         for item in sorted(info.schedule, key=report.next_run)
-        if item.next != NEVER
+        if item.next != NEVER and item.job.name not in paused
     ]
     printer.table(_title("Next runs", soon), _NEXT, soon[:ROWS], empty="none")
     printer.line("")
@@ -57,11 +58,12 @@ def show(printer: Printer, info: InfoReply, *, name: str, now: Instant) -> None:
     printer.table(_title("Queues", queues), _QUEUES, queues[:ROWS], empty="no platforms")
 
 
-def _counts(info: InfoReply) -> str:
+def _counts(info: InfoReply, paused: int) -> str:
     queued = sum(len(queue.jobs) for queue in info.queues)
     dropped = f", {len(info.dropped_platforms)} dropped" if info.dropped_platforms else ""
+    pauses = f" ({paused} paused)" if paused else ""
     return (
-        f"{words.count(len(info.schedule), 'job')}, {queued} queued, {len(info.running)} running; "
+        f"{words.count(len(info.schedule), 'job')}{pauses}, {queued} queued, {len(info.running)} running; "
         f"{words.count(len(info.queues), 'platform')}{dropped}"
     )
 

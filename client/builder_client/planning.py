@@ -1,6 +1,6 @@
 """The options by which people plan jobs, and what a job of the schedule has, also where the server is an older one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -9,7 +9,7 @@ from builder.errors import InvalidOptions
 from builder.extension.schedule import JobShown, PlanJob, ShowJob
 from builder.messages import Schedule, ScheduleOrbBuild
 from builder.model import NEVER, Instant, Job, ScriptJob, printable
-from builder.planning import MAX_PRIORITY, MAX_RETRIES, Cron, JobOptions, JobReference, Missed
+from builder.planning import MAX_PRIORITY, MAX_RETRIES, Cron, JobOptions, Missed
 
 from . import clock, jobs, options, words
 from .errors import Refused, TooOld
@@ -115,9 +115,15 @@ def note_unknown(remote: "Remote", plan: JobOptions) -> None:
         try:
             find(remote, reference.name, what="--after")
         except Refused:
-            note(
-                f"There is no job {printable(reference.name)} yet: it is waited for until it is scheduled and succeeds"
-            )
+            note_awaited(reference.name, [])
+
+
+def note_awaited(name: str, waiting: Iterable[str]) -> None:
+    """Say that a job is not there that is waited for; by ``waiting``, where a person may not know by which."""
+    by = ", ".join(map(printable, waiting))
+    note(
+        f"There is no job {printable(name)} yet: it is waited for{by and f' by {by}'} until it is scheduled and succeeds"
+    )
 
 
 def at(moment: Instant, cron: Cron | None, now: Instant) -> str:
@@ -162,28 +168,13 @@ def as_json(shown: JobShown) -> dict[str, Any]:
     from . import report
     from .output import json_bytes, json_text
 
-    plan = shown.options
     script = json_bytes("script", shown.job.script) if isinstance(shown.job, ScriptJob) else {}
     return {
         **report.job_json(shown.job),
         **script,
-        "period": plan.period.value,
-        "cron": plan.cron and plan.cron.rule,
-        "time_zone": plan.cron and plan.cron.zone,
-        "spread": plan.spread,
-        "missed": plan.missed.value,
-        "priority": plan.priority,
-        "retries": plan.retries,
-        "timeout_ms": plan.time_limit,
-        "max_silent_ms": plan.max_silent,
-        "after": [_reference_json(each) for each in plan.after],
-        "awaited": [_reference_json(each) for each in shown.awaited],
-        "paused": plan.paused,
+        **report.options_json(shown.options),
+        "awaited": [report.reference_json(each) for each in shown.awaited],
         "next": None if shown.next_run == NEVER else shown.next_run.isoformat(),
         "queued_on": [json_text(name) for name in shown.queued_on],
         "revision": shown.revision,
     }
-
-
-def _reference_json(reference: JobReference) -> dict[str, Any]:
-    return {"job": reference.name, "platform": reference.platform}

@@ -9,7 +9,7 @@ SECTIONS = {
         "schedule": "Run the script FILE on PLATFORM periodically, first now.",
         "orb-build": "Build the opam package OPAM on every platform periodically.",
         "show": "Show all that the job NAME has.",
-        "next": "Show when the job NAME will run.",
+        "next": "Show when the job NAME will run, or all jobs.",
         "edit": "Change how the job NAME is run, or what it runs.",
         "pause": "Have the job NAME run no more until it is resumed.",
         "resume": "Let the paused job NAME run again.",

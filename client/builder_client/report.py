@@ -4,7 +4,8 @@ The keys of the JSON are stable. Times are ISO 8601 in UTC. Text that is not UTF
 stand beside it under ``KEY_base64`` where they matter (console lines, scripts).
 
 info, one object:
-    schedule           [{next (null: never), period, job, kind, platform | opam_package, script}], next run first
+    schedule           [{next (null: never), period, job, kind, platform | opam_package, script}], next run first;
+                       with all other options, as of show, where the server speaks our own protocol
     queues             [{platform, jobs: [{job, kind, platform | opam_package}]}], the next job first
     running            [{uuid, job, platform, started}], newest first; with elapsed_ms and expected_ms (null: not
                        known) where the server speaks our own protocol
@@ -42,8 +43,9 @@ from builder.model import (
     printable,
     signal_name,
 )
+from builder.planning import JobOptions, JobReference
 
-from . import words
+from . import jobs, words
 from .errors import Refused
 from .output import Column, JsonObject, Printer, json_bytes, json_text
 
@@ -63,7 +65,7 @@ def _newest_first(info: InfoReply) -> list[RunningBuild]:
 _SCHEDULE = (
     Column("NEXT RUN", rigid=True),
     Column("", rigid=True),
-    Column("PERIOD", rigid=True),
+    Column("WHEN"),
     Column("JOB"),
     Column("WHAT"),
 )
@@ -78,6 +80,9 @@ RUNNING = (
 """The table of running builds."""
 
 _EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=True))
+
+Plans = Mapping[str, JobOptions]
+"""How jobs are run, by their names; a job that is not there has its period alone."""
 
 Expected = Mapping[UUID, int | None]
 """The milliseconds that running builds are expected to take in all, by their uuids."""
@@ -132,19 +137,34 @@ def print_queues(printer: Printer, info: InfoReply, *, platform: str | None, as_
         printer.table("Queues", _QUEUES, _queue_rows(found), empty="no platforms")
 
 
-def print_info(printer: Printer, info: InfoReply, *, now: Instant, expected: Expected | None = None) -> None:
-    """Print schedule, queues, running builds and dropped platforms."""
-    schedule = [
-        (
-            "never" if item.next == NEVER else seconds(item.next),
-            "" if item.next == NEVER else words.until(item.next, now),
-            item.period.value,
-            printable(item.job.name),
-            _what(item.job),
-        )
-        for item in sorted(info.schedule, key=next_run)
+def print_schedule(
+    printer: Printer, title: str, items: Iterable[ScheduleItem], *, now: Instant, plans: Plans | None
+) -> None:
+    """Print jobs: when each is run next, and by what."""
+    rows = [
+        (*_next(item, plan, now), jobs.when(plan), printable(item.job.name), _what(item.job))
+        for item in items
+        for plan in [(plans or {}).get(item.job.name, JobOptions(period=item.period))]
     ]
-    printer.table("Schedule", _SCHEDULE, schedule, empty="no jobs")
+    printer.table(title, _SCHEDULE, rows, empty="no jobs")
+
+
+def _next(item: ScheduleItem, plan: JobOptions, now: Instant) -> tuple[str, str]:
+    if item.next == NEVER:
+        return "never", "paused" if plan.paused else ""
+    return seconds(item.next), "paused" if plan.paused else words.until(item.next, now)
+
+
+def print_info(
+    printer: Printer,
+    info: InfoReply,
+    *,
+    now: Instant,
+    plans: Plans | None = None,
+    expected: Expected | None = None,
+) -> None:
+    """Print schedule, queues, running builds and dropped platforms."""
+    print_schedule(printer, "Schedule", sorted(info.schedule, key=next_run), now=now, plans=plans)
     printer.line("")
     printer.table("Queues", _QUEUES, _queue_rows(info.queues), empty="no platforms")
     printer.line("")
@@ -199,11 +219,37 @@ def job_json(job: Job) -> JsonObject:
     return value | {"kind": "orb-build", "opam_package": json_text(job.opam_package)}
 
 
-def _schedule_json(item: ScheduleItem) -> JsonObject:
-    value: JsonObject = {
-        "next": None if item.next == NEVER else item.next.isoformat(),
-        "period": item.period.value,
-    } | job_json(item.job)
+def options_json(plan: JobOptions) -> JsonObject:
+    """Return how a job is run."""
+    return {
+        "period": plan.period.value,
+        "cron": plan.cron and plan.cron.rule,
+        "time_zone": plan.cron and plan.cron.zone,
+        "spread": plan.spread,
+        "missed": plan.missed.value,
+        "priority": plan.priority,
+        "retries": plan.retries,
+        "timeout_ms": plan.time_limit,
+        "max_silent_ms": plan.max_silent,
+        "after": [reference_json(each) for each in plan.after],
+        "paused": plan.paused,
+    }
+
+
+def reference_json(reference: JobReference) -> JsonObject:
+    """Return a job that is waited for."""
+    return {"job": json_text(reference.name), "platform": reference.platform and json_text(reference.platform)}
+
+
+def next_json(moment: Instant) -> str | None:
+    """Return when a job is run next."""
+    return None if moment == NEVER else moment.isoformat()
+
+
+def _schedule_json(item: ScheduleItem, plans: Plans | None) -> JsonObject:
+    value: JsonObject = {"next": next_json(item.next), "period": item.period.value} | job_json(item.job)
+    if plans is not None:
+        value |= options_json(plans.get(item.job.name, JobOptions(period=item.period)))
     return value | json_bytes("script", item.job.script) if isinstance(item.job, ScriptJob) else value
 
 
@@ -224,10 +270,12 @@ def _running_json(build: RunningBuild, expected: Expected | None, now: Instant) 
     return build_json(build) | times
 
 
-def info_json(info: InfoReply, *, now: Instant, expected: Expected | None = None) -> JsonObject:
+def info_json(
+    info: InfoReply, *, now: Instant, plans: Plans | None = None, expected: Expected | None = None
+) -> JsonObject:
     """Return an info reply."""
     return {
-        "schedule": [_schedule_json(item) for item in sorted(info.schedule, key=next_run)],
+        "schedule": [_schedule_json(item, plans) for item in sorted(info.schedule, key=next_run)],
         "queues": [
             {"platform": json_text(queue.platform), "jobs": [job_json(job) for job in queue.jobs]}
             for queue in sorted(info.queues, key=lambda queue: queue.platform)

@@ -1,16 +1,16 @@
 """The file that holds a whole schedule: jobs by their names, with the keys of ``jobs``, and scripts beside it."""
 
-import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from attrs import frozen
 
 from builder.errors import BuilderError, InvalidName
-from builder.model import Job, OrbBuildJob, ScriptJob, check_name, printable, raw
+from builder.model import Job, OrbBuildJob, ScriptJob, check_name, printable
 from builder.planning import JobOptions
 
 from . import jobs
@@ -21,10 +21,18 @@ NAME = "schedule.toml"
 MAX_SIZE = 64 * 2**20
 """Bytes of the largest file."""
 
-_WHAT = ("platform", "script", "opam-package")
-_KEYS = (*_WHAT, *jobs.KEYS)
+WHAT = {
+    "platform": ('"PLATFORM"', "Whose workers run the script."),
+    "script": ('"FILE"', 'The script; its path begins in the folder of this file. "" is an empty script.'),
+    "opam-package": (
+        '"OPAM"',
+        "The package that is built on every platform; it takes the place of platform and script.",
+    ),
+}
+"""The keys that say what a job runs: what to write, and what it means."""
+
+KEYS = (*WHAT, *jobs.KEYS)
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,99}")
 
 
 class InvalidSchedule(BuilderError, ValueError):
@@ -70,9 +78,9 @@ def _planned(name: str, table: object, folder: Path) -> Planned:
     check_name(name, what="job name")
     if not isinstance(table, dict):
         raise InvalidSchedule("write a table, [jobs.NAME]")
-    if unknown := [key for key in table if key not in _KEYS]:
-        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: write one of {', '.join(_KEYS)}")
-    what = {key: table[key] for key in _WHAT if key in table}
+    if unknown := [key for key in table if key not in KEYS]:
+        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: write one of {', '.join(KEYS)}")
+    what = {key: table[key] for key in WHAT if key in table}
     if wrong := [key for key, value in what.items() if not isinstance(value, str)]:
         raise InvalidSchedule(f"{wrong[0]}: write text")
     options = jobs.options_with({key: table[key] for key in jobs.KEYS if key in table}, JobOptions(), name)
@@ -87,6 +95,8 @@ def _planned(name: str, table: object, folder: Path) -> Planned:
 
 
 def _script(folder: Path, path: str) -> bytes:
+    if not path:
+        return b""  # a server may have such a job; an empty file is rather a mistake
     try:
         with (folder / path).open("rb") as file:
             return read_script(file)
@@ -97,37 +107,16 @@ def _script(folder: Path, path: str) -> bytes:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, plans: list[Planned]) -> None:
-    """Write a schedule file and its scripts into a folder. Raises OSError, and InvalidName for a name that is no text."""
-    scripts = folder / "scripts"
-    scripts.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for plan in plans:
-        script: str | None = None
-        if isinstance(plan.job, ScriptJob):
-            name = script_name(plan.job.name)
-            (scripts / name).write_bytes(plan.job.script)
-            script = f"scripts/{name}"
-        lines = [f"[jobs.{_key(plan.job.name)}]", *entries(plan, script)]
-        parts.append("\n".join(lines) + "\n")
-    (folder / NAME).write_text("\n".join(parts), "utf-8")
+def section(name: str, table: Mapping[str, jobs.Value | None]) -> list[str]:
+    """Return the lines of a job. Raises InvalidName for a name that is no text."""
+    return [f"[jobs.{_key(name)}]", *entries(table)]
 
 
-def script_name(job: str) -> str:
-    """Return how the file of a job's script is called: as the job, where that is a plain name, or with a digest."""
-    if _FILE_NAME.fullmatch(job) and job == job.lower():  # there are disks on which A is a
-        return f"{job}.sh"
-    plain = re.sub(r"[^A-Za-z0-9._+-]", "_", job)[:60].lstrip(".")
-    return f"{plain}~{hashlib.sha256(raw(job)).hexdigest()[:16]}.sh"
-
-
-def entries(plan: Planned, script: str | None = None) -> list[str]:
-    """Return the lines of a job's keys, but for those that have their defaults; ``script`` is the path of its script."""
-    defaults = jobs.defaults(plan.options)
+def entries(table: Mapping[str, jobs.Value | None]) -> list[str]:
+    """Return the lines of a job's keys, but for those that have their defaults."""
+    defaults = jobs.defaults(table)
     return [
-        f"{key} = {_toml(value)}"
-        for key, value in {**jobs.said(plan.job, plan.options), "script": script}.items()
-        if value is not None and value != defaults.get(key)
+        f"{key} = {_toml(value)}" for key, value in table.items() if value is not None and value != defaults.get(key)
     ]
 
 

@@ -1,6 +1,7 @@
 """Requests about the schedule as a whole."""
 
-from builder.extension.applying import Apply, JobsListed, ListJobs
+from builder.extension.applying import Apply, JobsListed, ListJobs, TryApply
+from builder_server.errors import about_job
 from builder_server.names import known
 from builder_server.requests import Asked, Handlers
 from builder_server.requests.schedule import check_change, check_plan
@@ -18,15 +19,17 @@ async def list_jobs(asked: Asked, request: ListJobs) -> None:
 
 
 async def apply(asked: Asked, request: Apply) -> None:
-    """Change the schedule, all of it or nothing."""
+    """Change the schedule, all of it or nothing, or try whether that can be done."""
     for each in request.removed:
         known(each.name, f"unknown job {each.name}")
     for change in request.changed:
-        check_change(change)
+        with about_job(change.name):
+            check_change(change)
     for plan in request.added:
-        check_plan(plan)
-    await asked.store.apply(request, asked.now())
+        with about_job(plan.job.name):
+            check_plan(plan)
+    await asked.store.apply(request, asked.now(), keep=not isinstance(request, TryApply))
 
 
-HANDLERS: Handlers = {ListJobs: list_jobs, Apply: apply}
+HANDLERS: Handlers = {ListJobs: list_jobs, Apply: apply, TryApply: apply}
 """What answers them."""

@@ -11,7 +11,7 @@ from builder.extension.watching import What
 from builder.history import Cause
 from builder.model import Instant, Job, OrbBuildJob, Period, ScheduleItem, ScriptJob
 from builder.planning import JobOptions
-from builder_server.errors import CommandRefused
+from builder_server.errors import CommandRefused, about_job
 from builder_server.scheduler import latest_plan
 from builder_server.store import dependencies, queues
 from builder_server.store.records import Due, PlannedJob, options_values, to_job, to_options, to_rule
@@ -85,9 +85,7 @@ def change(
     now: Instant,
 ) -> None:
     """Change how a job is run, and with ``new`` what; builds of it and its queue entries stay. Raises CommandRefused."""
-    found = _find(connection, name)
-    if found.revision != revision:
-        raise CommandRefused(f"{name} was changed meanwhile: look at it again, and repeat what you want of it")
+    found = _seen(connection, name, revision)
     values = options_values(options, name, now) | {"revision": revision + 1}
     if new is not None:
         _add_platform(connection, woken, new, now)
@@ -110,21 +108,28 @@ def change(
         woken.platforms |= _platforms(connection, new or to_job(found))
 
 
-def apply(connection: sa.Connection, woken: Woken, request: Apply, now: Instant) -> None:
-    """Remove, change and add jobs. Raises CommandRefused."""
+class Tried(Exception):
+    """A request that was only tried would be done."""
+
+
+def apply(connection: sa.Connection, woken: Woken, request: Apply, now: Instant, *, keep: bool) -> None:
+    """Remove, change and add jobs. Raises CommandRefused, and without ``keep`` Tried."""
     for each in request.removed:
-        if _find(connection, each.name).revision != each.revision:
-            raise CommandRefused(f"{each.name} was changed meanwhile")
+        _seen(connection, each.name, each.revision)
         remove(connection, woken, each.name)
     # first what is waited for no more: on the way there must be no cycle that does not stay
     for changed in request.changed:
-        job_id = _find(connection, changed.name).id
+        job_id = _seen(connection, changed.name, changed.revision).id
         kept = tuple(on for on in dependencies.all_of(connection, job_id) if on in changed.options.after)
         dependencies.replace(connection, job_id, changed.name, kept)
     for added in request.added:
-        add(connection, woken, added.job, added.options, now, run_now=added.run_now)
+        with about_job(added.job.name):
+            add(connection, woken, added.job, added.options, now, run_now=added.run_now)
     for changed in request.changed:
-        change(connection, woken, changed.name, changed.revision, changed.options, changed.job, now)
+        with about_job(changed.name):
+            change(connection, woken, changed.name, changed.revision, changed.options, changed.job, now)
+    if not keep:
+        raise Tried
 
 
 _PAGE = sa.select(job).order_by(job.c.name).limit(MAX_LISTED)
@@ -175,6 +180,14 @@ def _find(connection: sa.Connection, name: str) -> Any:
     found = connection.execute(_FIND, {"job_name": name}).one_or_none()
     if found is None:
         raise CommandRefused(f"unknown job {name}")
+    return found
+
+
+def _seen(connection: sa.Connection, name: str, revision: int) -> Any:
+    """Return the row of a job, as it was seen in that revision. Raises CommandRefused."""
+    found = _find(connection, name)
+    if found.revision != revision:
+        raise CommandRefused(f"{name} was changed meanwhile: look at it again, and repeat what you want of it")
     return found
 
 

@@ -1,6 +1,7 @@
 """The store: what the rest of the server asks of the database, a transaction each."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -99,9 +100,10 @@ class Store:
         """Return the next jobs of the schedule by their names."""
         return await self.database.read(partial(schedule.page, after=after))
 
-    async def apply(self, request: Apply, now: Instant) -> None:
-        """Remove, change and add jobs. Raises CommandRefused."""
-        await self._wake(schedule.apply, request, now)
+    async def apply(self, request: Apply, now: Instant, *, keep: bool = True) -> None:
+        """Remove, change and add jobs; without ``keep`` all of it is taken back again. Raises CommandRefused."""
+        with suppress(schedule.Tried):
+            await self._wake(schedule.apply, request, now, keep=keep)
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
