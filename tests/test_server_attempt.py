@@ -28,7 +28,8 @@ from builder_server.attempt import (
     EndAsked,
     Event,
     Lines,
-    LostTooOften,
+    NoteCancel,
+    NotPutBack,
     NotRunning,
     OurFault,
     Phase,
@@ -68,6 +69,11 @@ DISK_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=
 FILLED = DiskFault(reason="No space left on device", counted=True)
 FILL_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=True)
 OUR_LOSS = PutBack(reason=FAULT, counted=True)
+
+CANCEL = EndAsked(result=CANCELLED, by="a:1")
+NOTE = NoteCancel(by="a:1")
+STAYS_CANCELLED = NotPutBack(result=CANCELLED, by="a:1")
+RECORD_CANCELLED = RecordAborted(result=CANCELLED, by="a:1")
 
 Step = tuple[float, Event, list[Action], Phase]
 
@@ -116,7 +122,7 @@ TRANSCRIPTS: dict[str, list[Step]] = {
     "the third worker is lost": [
         BEGUN_AT_0,
         (1, Detached(), [LOSS], Phase.RETURNING),
-        (2, LostTooOften(), [RecordAborted(result=LOST)], Phase.RECORDING),
+        (2, NotPutBack(result=LOST), [RecordAborted(result=LOST)], Phase.RECORDING),
         (3, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "a job takes too long": [
@@ -129,7 +135,7 @@ TRANSCRIPTS: dict[str, list[Step]] = {
     ],
     "somebody ends it": [
         BEGUN_AT_0,
-        (1, EndAsked(result=CANCELLED, by="a:1"), [Reset(), RecordAborted(result=CANCELLED, by="a:1")], Phase.RECORDING),
+        (1, CANCEL, [Reset(), NOTE, RECORD_CANCELLED], Phase.RECORDING),
         (2, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "somebody ends it when it has ended by itself": [
@@ -138,6 +144,33 @@ TRANSCRIPTS: dict[str, list[Step]] = {
         (2, EndAsked(result=CANCELLED), [], Phase.RECEIVING),
         (3, ResultEnded(), [Record()], Phase.RECORDING),
         (4, Recorded(), [Acknowledge(), TellUploader()], Phase.ENDED),
+    ],
+    "somebody ends it, and it can't be recorded for long": [
+        BEGUN_AT_0,
+        (1, CANCEL, [Reset(), NOTE, RECORD_CANCELLED], Phase.RECORDING),
+        (2, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
+        (3, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
+        (4, NO_SPACE, [Reset()], Phase.RETURNING),
+        (4 + RETRY, TimeCame(), [DISK_LOSS], Phase.RETURNING),
+        (20, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
+        (21, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+    ],
+    "somebody ends it when it has ended by itself, and its worker is lost": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, CANCEL, [NOTE], Phase.RECEIVING),
+        (3, Detached(), [LOSS], Phase.RETURNING),
+        (4, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
+        (5, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+    ],
+    "somebody ends it while it waits for the disk": [
+        BEGUN_AT_0,
+        (1, Detached(), [LOSS], Phase.RETURNING),
+        (2, NO_SPACE, [Reset()], Phase.RETURNING),
+        (3, CANCEL, [NOTE], Phase.RETURNING),
+        (2 + RETRY, TimeCame(), [LOSS], Phase.RETURNING),
+        (20, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
+        (21, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "artifacts that must not be stored": [
         BEGUN_AT_0,
@@ -155,7 +188,7 @@ TRANSCRIPTS: dict[str, list[Step]] = {
         BEGUN_AT_0,
         (1, LINES, [APPEND], Phase.RUNNING),
         (2, FILLED, [ClearConsole(), FILL_LOSS], Phase.RETURNING),
-        (3, LostTooOften(), [RecordAborted(result=FILL_LOSS.reason)], Phase.RECORDING),
+        (3, NotPutBack(result=FILL_LOSS.reason), [RecordAborted(result=FILL_LOSS.reason)], Phase.RECORDING),
         (4, FILLED, [Reset()], Phase.RETURNING),
         (4 + RETRY, TimeCame(), [FILL_LOSS], Phase.RETURNING),
         (20, PutBackDone(), [Reset()], Phase.ENDED),
@@ -182,10 +215,10 @@ TRANSCRIPTS: dict[str, list[Step]] = {
     "the disk fails for long, and it was the third loss": [
         BEGUN_AT_0,
         (1, Detached(), [LOSS], Phase.RETURNING),
-        (2, LostTooOften(), [RecordAborted(result=LOST)], Phase.RECORDING),
+        (2, NotPutBack(result=LOST), [RecordAborted(result=LOST)], Phase.RECORDING),
         (3, NO_SPACE, [Reset()], Phase.RETURNING),
         (3 + RETRY, TimeCame(), [LOSS], Phase.RETURNING),
-        (20, LostTooOften(), [RecordAborted(result=LOST)], Phase.RECORDING),
+        (20, NotPutBack(result=LOST), [RecordAborted(result=LOST)], Phase.RECORDING),
         (21, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "a fault of ours": [
@@ -348,7 +381,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): OURS,
         Recorded(): NEVER,
         PutBackDone(): NEVER,
-        LostTooOften(): NEVER,
+        NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
     },
     Phase.RUNNING: {
@@ -366,7 +399,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): OURS,
         Recorded(): NEVER,
         PutBackDone(): NEVER,
-        LostTooOften(): NEVER,
+        NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
     },
     Phase.AWAY: {
@@ -384,7 +417,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): OURS,
         Recorded(): NEVER,
         PutBackDone(): NEVER,
-        LostTooOften(): NEVER,
+        NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
     },
     Phase.RECEIVING: {
@@ -402,7 +435,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): OURS,
         Recorded(): NEVER,
         PutBackDone(): NEVER,
-        LostTooOften(): NEVER,
+        NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
     },
     Phase.RECORDING: {
@@ -420,7 +453,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): OURS,
         Recorded(): ([Acknowledge(), TellUploader()], Phase.ENDED),
         PutBackDone(): NEVER,
-        LostTooOften(): NEVER,
+        NotPutBack(result=LOST): NEVER,
         NotRunning(): ([Reset()], Phase.ENDED),
     },
     Phase.RETURNING: {
@@ -438,7 +471,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): ([Reset()], None),
         Recorded(): NEVER,
         PutBackDone(): ([Reset()], Phase.ENDED),
-        LostTooOften(): ([RecordAborted(result=LOST)], Phase.RECORDING),
+        NotPutBack(result=LOST): ([RecordAborted(result=LOST)], Phase.RECORDING),
         NotRunning(): ([Reset()], Phase.ENDED),
     },
 }

@@ -31,7 +31,7 @@ class CancelBuilds(Request):
 @message
 @frozen(kw_only=True)
 class BuildCancelled(Reply):
-    """A build that was ended, and is recorded."""
+    """A build that was ended: it is recorded, or will be as soon as the disk allows it, and is not run again."""
 
     tag: ClassVar[int] = 81
     uuid: UUID

@@ -127,9 +127,12 @@ class PutBackDone:
     """The job is queued again, unless it has left the schedule."""
 
 
-@frozen
-class LostTooOften:
-    """The job does not go back to the queue: this attempt is to be recorded as failed."""
+@frozen(kw_only=True)
+class NotPutBack:
+    """The job does not go back to the queue: this attempt is to be recorded with that result. ``by`` is who cancelled it."""
+
+    result: Aborted
+    by: str | None = None
 
 
 @frozen
@@ -152,7 +155,7 @@ Event = (
     | OurFault
     | Recorded
     | PutBackDone
-    | LostTooOften
+    | NotPutBack
     | NotRunning
 )
 
@@ -211,8 +214,15 @@ class RecordAborted:
 
 
 @frozen(kw_only=True)
+class NoteCancel:
+    """Make durable that somebody has cancelled it, so that its job does not go back to the queue."""
+
+    by: str
+
+
+@frozen(kw_only=True)
 class PutBack:
-    """Put the job back to the front of its queue: PutBackDone, LostTooOften, or NotRunning."""
+    """Put the job back to the front of its queue: PutBackDone, NotPutBack, or NotRunning."""
 
     reason: Aborted
     counted: bool
@@ -242,6 +252,7 @@ Action = (
     | AddArtifacts
     | Record
     | RecordAborted
+    | NoteCancel
     | PutBack
     | Acknowledge
     | Reset
@@ -312,8 +323,8 @@ class Attempt:
             case (Phase.RECEIVING, ResultEnded()):
                 self._acknowledges = True
                 return self._to(Phase.RECORDING, Record())
-            case (Phase.RECEIVING, EndAsked()):
-                return ()  # it has ended by itself
+            case (Phase.RECEIVING | Phase.RETURNING, EndAsked(by=by)):
+                return _note(by)  # it has ended by itself, and is not to run again if that comes to nothing
 
             case (Phase.RUNNING | Phase.RECEIVING, Detached(reason=reason, counted=counted)):
                 if not self.grace or self._stops:
@@ -329,7 +340,7 @@ class Attempt:
 
             case (Phase.TAKEN | Phase.RUNNING | Phase.AWAY, EndAsked(result=why, by=by)):
                 # the job is to be dead at once, and a long console takes a minute to be recorded
-                return (Reset(), *self._abort(why, by))
+                return (Reset(), *_note(by), *self._abort(why, by))
             case (Phase.TAKEN | Phase.RUNNING | Phase.AWAY, Stopping()):
                 self._stops = True
                 return self._return(LOST, counted=False)
@@ -344,8 +355,8 @@ class Attempt:
                 return self._to(Phase.ENDED, Acknowledge() if self._acknowledges else Reset(), TellUploader())
             case (Phase.RETURNING, PutBackDone()):
                 return self._to(Phase.ENDED, Reset())
-            case (Phase.RETURNING, LostTooOften()):
-                return self._to(Phase.RECORDING, RecordAborted(result=self._what_to_put_back().reason))
+            case (Phase.RETURNING, NotPutBack(result=why, by=by)):
+                return self._to(Phase.RECORDING, RecordAborted(result=why, by=by))
             case (Phase.RETURNING, TimeCame()):
                 return self._to(Phase.RETURNING, self._what_to_put_back())
             case (Phase.RECORDING | Phase.RETURNING, NotRunning()):
@@ -361,9 +372,11 @@ class Attempt:
                 return self._return(FAULT)  # counted, or it might happen again and again
             case (
                 Phase.RECORDING | Phase.RETURNING,
-                Lines() | ResultBegun() | Artifacts() | ResultEnded() | ResultRefused() | Detached() | EndAsked(),
+                Lines() | ResultBegun() | Artifacts() | ResultEnded() | ResultRefused() | Detached(),
             ):
                 return ()  # it was under way when the attempt had come to its end
+            case (Phase.RECORDING, EndAsked()):
+                return ()
             case _:
                 raise UnexpectedEvent(f"{type(event).__name__} in phase {self.phase.name}")
 
@@ -392,6 +405,15 @@ class Attempt:
     def _what_to_put_back(self) -> PutBack:
         assert self._put_back, "it was lost"
         return self._put_back
+
+
+def _note(by: str | None) -> tuple[Action, ...]:
+    return () if by is None else (NoteCancel(by=by),)
+
+
+def cancelled(by: str) -> Aborted:
+    """Return what the history says of an attempt that somebody has cancelled."""
+    return Aborted(message=f"cancelled by {by}")
 
 
 def could_not_record(reason: str) -> Aborted:

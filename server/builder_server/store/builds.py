@@ -47,6 +47,12 @@ _END = (
     .returning(build.c.name, build.c.platform, build.c.job_id, build.c.check_of)
 )
 
+_CANCEL = (
+    sa.update(build)
+    .where(build.c.uuid == sa.bindparam("cancelled"), build.c.state == "running")
+    .values(ended_by=sa.bindparam("by"))
+)
+
 
 def take(
     connection: sa.Connection,
@@ -192,8 +198,8 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
 
 def lose(
     connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool
-) -> AfterLoss:
-    """Take a running build from its worker: the job returns to the front of its queue.
+) -> AfterLoss | str:
+    """Take a running build from its worker: the job returns to the front of its queue, unless it was cancelled, and by whom.
 
     With ``may_pause``, where nobody is to blame, it may return for ever: from the second time on it lets others go first.
     """
@@ -206,6 +212,7 @@ def lose(
             build.c.retry,
             build.c.cause,
             build.c.check_of,
+            build.c.ended_by,
             job.c.id.label("scheduled"),
             job.c.platform.label("its_platform"),
         )
@@ -214,6 +221,8 @@ def lose(
     ).one_or_none()
     if found is None:
         return AfterLoss.NOT_RUNNING
+    if found.ended_by is not None:
+        return str(found.ended_by)
     losses = found.losses + (1 if count else 0)
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
@@ -231,6 +240,11 @@ def lose(
         woken.platforms.add(there)
         woken.schedule = is_again
     return AfterLoss.PUT_BACK
+
+
+def note_cancel(connection: sa.Connection, uuid: UUID, by: str) -> bool:
+    """Note who has cancelled a running build: ``lose`` does not put it back then. Return False if it does not run."""
+    return connection.execute(_CANCEL, {"cancelled": str(uuid), "by": by}).rowcount == 1
 
 
 def _end(

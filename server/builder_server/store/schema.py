@@ -116,7 +116,7 @@ build = Table(
     Column("retry", Integer, nullable=False, server_default=text("0")),
     Column("worker", Text),  # its address
     Column("outcome", Text),  # null while it runs, and of builds of before this was noted
-    Column("ended_by", Text),  # who cancelled it
+    Column("ended_by", Text),  # who cancelled it: also while it still runs
     Column("artifacts", _WIDE),  # how many; null: not counted
     Column("artifact_bytes", _WIDE),
     Column("main_hash", Text),
