@@ -12,7 +12,6 @@ from builder_server.attempt import (
     FAULT,
     LOST,
     RETRY,
-    TIMEOUT,
     Acknowledge,
     Action,
     AddArtifacts,
@@ -52,6 +51,7 @@ from builder_server.attempt import (
 
 LIMIT = 100.0
 GRACE = 60.0
+TIMEOUT = Aborted(message="timeout: it took longer than 1m40s (--job-timeout of the server)")
 DONE = Exited(code=0)
 CANCELLED = Aborted(message="cancelled")
 NO_SPACE = DiskFault(reason="No space left on device")
@@ -507,7 +507,8 @@ def test_every_event_in_every_phase(phase: Phase, event: Event) -> None:
 
 # --- the job's own limits ------------------------------------------------------------------------------------------
 
-SILENT = Aborted(message="silent for 10 s")
+SILENT = Aborted(message="silent for 10s (--max-silent of the job)")
+OWN_TIMEOUT = Aborted(message="timeout: it took longer than 30s (--timeout of the job)")
 
 
 def with_limits(time_limit: float, max_silent: float, steps: Iterable[Step], *, grace: float = 0.0) -> Attempt:
@@ -519,10 +520,10 @@ def with_limits(time_limit: float, max_silent: float, steps: Iterable[Step], *, 
 
 
 def test_the_lower_time_limit_holds() -> None:
-    for limit, wake_at in ((30.0, 30.0), (1000.0, LIMIT)):
+    for limit, wake_at, result in ((30.0, 30.0, OWN_TIMEOUT), (LIMIT, LIMIT, TIMEOUT), (1000.0, LIMIT, TIMEOUT)):
         found = with_limits(limit, math.inf, [BEGUN_AT_0])
         assert found.wake_at == wake_at
-        assert found.handle(TimeCame(), wake_at) == (RecordAborted(result=TIMEOUT),)
+        assert found.handle(TimeCame(), wake_at) == (RecordAborted(result=result),)
 
 
 def test_a_job_that_says_nothing() -> None:
@@ -557,8 +558,7 @@ def test_what_comes_after_the_job_may_take_its_time() -> None:
     assert found.wake_at == math.inf
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(600, "10 min"), (7200, "2 h"), (90, "90 s"), (0.5, "0.5 s"), (5400, "90 min")]
-)
-def test_how_silence_is_said(seconds: float, text: str) -> None:
-    assert attempt.silent_for(seconds) == Aborted(message=f"silent for {text}")
+@pytest.mark.parametrize(("seconds", "text"), [(600, "10m"), (7200, "2h"), (90, "1m30s"), (0.5, "0.5s")])
+def test_a_limit_is_said_as_it_is_given(seconds: float, text: str) -> None:
+    assert attempt.silent_for(seconds).message == f"silent for {text} (--max-silent of the job)"
+    assert attempt.timeout_after(seconds, attempt.JOB_LIMIT).message.endswith(f" {text} (--timeout of the job)")

@@ -13,9 +13,12 @@ from attrs import define, frozen
 
 from builder.execution import ArtifactData, ArtifactStart
 from builder.model import Aborted, Result
+from builder.quantities import format_duration
 
 LOST = Aborted(message="worker lost")
-TIMEOUT = Aborted(message="timeout")
+SERVER_LIMIT, JOB_LIMIT = "--job-timeout of the server", "--timeout of the job"
+"""Whose limit of time it is: the result of a job that reaches it names the option."""
+
 FAULT = Aborted(message="the server failed")
 """What the history says of an attempt that ended by an error in the server's own code."""
 
@@ -282,6 +285,7 @@ class Attempt:
     _put_back: PutBack | None = None
     _acknowledges: bool = False
     _stops: bool = False
+    _limit_of: str = SERVER_LIMIT
 
     @property
     def is_lost(self) -> bool:
@@ -290,7 +294,9 @@ class Attempt:
 
     def tighten(self, time_limit: float, max_silent: float) -> None:
         """Take the job's own limits where they are lower. They hold from the next Attached on."""
-        self.time_limit = min(self.time_limit, time_limit)
+        if time_limit < self.time_limit:
+            self.time_limit = time_limit
+            self._limit_of = JOB_LIMIT
         self.max_silent = min(self.max_silent, max_silent)
 
     def is_overdue(self, now: float) -> bool:
@@ -314,7 +320,7 @@ class Attempt:
             case (Phase.RUNNING, TimeCame()) if self._silent_until < self._job_ends:
                 return self._abort(silent_for(self.max_silent))
             case (Phase.RUNNING, TimeCame()):
-                return self._abort(TIMEOUT)
+                return self._abort(timeout_after(self.time_limit, self._limit_of))
 
             case (Phase.RECEIVING, Artifacts(pieces=pieces)):
                 return (AddArtifacts(pieces=pieces),)
@@ -334,7 +340,7 @@ class Attempt:
             case (Phase.AWAY, Attached()):
                 return self._run(now)  # while it was away, nobody could hear the job
             case (Phase.AWAY, TimeCame()) if now >= self._job_ends:
-                return self._abort(TIMEOUT)
+                return self._abort(timeout_after(self.time_limit, self._limit_of))
             case (Phase.AWAY, TimeCame()):
                 return self._to(Phase.RETURNING, self._what_to_put_back())
 
@@ -421,9 +427,11 @@ def could_not_record(reason: str) -> Aborted:
     return Aborted(message=f"the server could not record it: {reason}")
 
 
+def timeout_after(seconds: float, whose: str) -> Aborted:
+    """Return what the history says of a job that has taken so long."""
+    return Aborted(message=f"timeout: it took longer than {format_duration(round(seconds * 1000))} ({whose})")
+
+
 def silent_for(seconds: float) -> Aborted:
     """Return what the history says of a job that has said nothing for so long."""
-    for unit, name in ((3600, "h"), (60, "min")):
-        if seconds % unit == 0:
-            return Aborted(message=f"silent for {seconds / unit:g} {name}")
-    return Aborted(message=f"silent for {seconds:g} s")
+    return Aborted(message=f"silent for {format_duration(round(seconds * 1000))} (--max-silent of the job)")
