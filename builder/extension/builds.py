@@ -73,7 +73,8 @@ class HistoryEntry:
     """A build, or a run that was ``skipped``, and then why; that has no uuid.
 
     ``retries`` is how often the job is run again at most, None if it is gone. ``previous`` is the success before that the
-    two comparisons are with; None where there is none, or where the hashes are not known.
+    comparisons are with; None where there is none, or where the hashes are not known. Of an orb-build job the template
+    is compared, and as its script the package that it builds.
     """
 
     numbered: ClassVar[bool] = True
@@ -101,6 +102,7 @@ class HistoryEntry:
     script_changed: bool | None = None
     artifacts_changed: bool | None = None
     verdict: str | None = None
+    template_changed: bool | None = None
 
 
 @message

@@ -9,14 +9,14 @@ import sqlalchemy as sa
 from builder import codec
 from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
-from builder.model import Instant, OrbBuildJob, Result, ScriptJob
+from builder.model import Instant, OrbBuildJob, Result
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, queues
-from builder_server.store.records import AfterLoss, Build, Taken, to_build, to_job
+from builder_server.store.records import AfterLoss, Build, Expanded, Taken, to_build, to_job
 from builder_server.store.schema import build, job, queue
 from builder_server.store.waking import Woken
 
-Expand = Callable[[OrbBuildJob], ScriptJob | None]
+Expand = Callable[[OrbBuildJob], Expanded | None]
 """Makes the script of an orb-build job; None where that can't be one."""
 
 _FIRST = (
@@ -74,8 +74,9 @@ def take(
     blocked: str | None = None
     while row is not None:
         queued = to_job(row)
-        script_job = queued if isinstance(queued, ScriptJob) else expand(queued) if expand else None
-        if script_job is not None:
+        expanded = expand(queued) if expand and isinstance(queued, OrbBuildJob) else None
+        script_job = expanded.job if expanded else queued
+        if not isinstance(script_job, OrbBuildJob):
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(
                 uuid=uuid,
@@ -87,9 +88,9 @@ def take(
             )
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
             why["check_of"] = row.check_of
-            connection.execute(
-                sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner, "worker": worker}
-            )
+            made_of = {"template": expanded and expanded.template, "opam_package": row.opam_package}
+            whose = {"job_id": row.id, "owner": owner, "worker": worker}
+            connection.execute(sa.insert(build), _values(taken) | why | made_of | whose)
             woken.note(What.BEGUN, job=row.name, platform=platform, uuid=uuid)
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name

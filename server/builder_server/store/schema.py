@@ -103,6 +103,9 @@ build = Table(
     Column("name", Text, nullable=False),
     Column("platform", Text, nullable=False),
     Column("script", LargeBinary, nullable=False),
+    # of an orb-build job: what its script was made of, the SHA-256 of the template and the package
+    Column("template", Text),
+    Column("opam_package", Text),
     Column("state", Text, nullable=False),
     Column("losses", Integer, nullable=False),
     Column("started", _WIDE, nullable=False),
