@@ -1,6 +1,7 @@
 """builder-client about what two builds have left: compare, and execute --check-reproducible, against a real server."""
 
 import json
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import trio
-from client_harness import assert_one_line
+from client_harness import assert_one_line, client_argv, environment
 from farm import Server, eventually_async, run_client, start_server
 from hypothesis import given
 from hypothesis import strategies as st
@@ -168,6 +169,22 @@ async def test_a_check_whose_job_is_taken_away(server: Server, command: tuple[st
     done = await checked(server, take_away)
     assert done.returncode == 1
     assert b"a was taken from the queue or the schedule before it had run twice" in done.stderr
+
+
+async def test_a_check_says_why_it_waits(server: Server) -> None:
+    """It goes on, and says so once for as long as that is the reason."""
+    await build(server)
+    with subprocess.Popen(
+        client_argv("-r", server.remote, "execute", "a", "--check-reproducible"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(),
+    ) as process:  # fmt: skip
+        assert process.stderr
+        said = [await trio.to_thread.run_sync(process.stderr.readline) for _ in range(2)]
+        await do(server, Execute(name="a"))  # a change, and still no worker
+        await trio.to_thread.run_sync(partial(client, server, "dequeue", "a"))
+        rest = (await trio.to_thread.run_sync(process.communicate))[1]
+    assert said == [b"Running a twice\n", b"a waits: no worker of this platform\n"]
+    assert rest == b"builder-client: a was taken from the queue or the schedule before it had run twice\n"
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200), st.integers(0, 200_000))

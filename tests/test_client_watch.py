@@ -217,3 +217,12 @@ async def test_one_of_several_that_is_unknown(server: Server) -> None:
     assert done.returncode == 3
     assert b"exited 0" in done.stdout
     assert done.stderr == b"00000000: uuid not found\n"
+
+
+async def test_one_that_is_named_twice(server: Server) -> None:
+    await do(server, schedule("a"))
+    async with take_job(server) as taken:
+        await taken.say(b"one")
+        await taken.finish()
+    done = await run(server, "observe", str(taken.uuid), str(taken.uuid).upper())
+    assert [line.split()[-1] for line in done.stdout.decode().splitlines()] == ["one", "0"]

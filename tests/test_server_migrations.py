@@ -69,7 +69,7 @@ def test_the_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> No
     assert shape(tmp_path / "migrated") == shape(tmp_path / "made")
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_the_way_back(tmp_path: Path, revision: str) -> None:
     migrate(tmp_path / "before", revision)
     Store.open(tmp_path / "after").close()
@@ -165,6 +165,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("queue_due", (NOW, NOW), {}),
         *(("take", ("p1", uuid(number), NOW, None), {}) for number in (1, 2, 3)),
         ("lose", (uuid(1), NOW, LOST), {"count": True}),
+        ("note_cancel", (uuid(2), "a:1"), {}),
         ("find_running", ("a", None, None), {}),
         ("find_running", (None, "00", "p1"), {}),
         ("add_artifacts", (uuid(2), [StoredArtifact(path="a", size=1, sha256=bytes(32))]), {}),

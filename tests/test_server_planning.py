@@ -338,7 +338,11 @@ async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: Script
 
 
 @pytest.mark.parametrize(
-    ("limits", "reason"), [({"time_limit": 50}, "timeout"), ({"max_silent": 50}, "silent for 0.05 s")]
+    ("limits", "reason"),
+    [
+        ({"time_limit": 50}, "timeout: it took longer than 0.05s (--timeout of the job)"),
+        ({"max_silent": 50}, "silent for 0.05s (--max-silent of the job)"),
+    ],
 )
 async def test_limits_of_a_job_hold_for_classic_workers(
     client: ScriptedPeer, server: LocalServer, limits: dict[str, Any], reason: str

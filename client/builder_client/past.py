@@ -135,13 +135,12 @@ def outcome(entry: HistoryEntry) -> str:
 
 def changed(entry: HistoryEntry) -> str:
     """Return what changed against the last success."""
-    if entry.artifacts_changed is None and entry.script_changed is None:
-        return ""
-    parts = [
-        name
-        for name, is_other in (("script", entry.script_changed), ("artifacts", entry.artifacts_changed))
-        if is_other
-    ]
+    compared = {
+        "script": entry.script_changed,
+        "template": entry.template_changed,
+        "artifacts": entry.artifacts_changed,
+    }
+    parts = [name for name, is_other in compared.items() if is_other]
     return ", ".join(parts) or ("unchanged" if entry.artifacts_changed is False else "")
 
 
@@ -233,6 +232,7 @@ def json(entry: HistoryEntry) -> JsonObject:
         "upload": entry.upload,
         "previous": None if entry.previous is None else str(entry.previous),
         "script_changed": entry.script_changed,
+        "template_changed": entry.template_changed,
         "artifacts_changed": entry.artifacts_changed,
         "verdict": None if entry.verdict is None else json_text(entry.verdict),
     }

@@ -45,8 +45,11 @@ def observe(remote: "Remote", printer: Printer, ids: Sequence[str], *, as_json: 
         build = next((found for found in running.running if found.uuid == uuid), None)
         if uuid is None:
             build = builds.find_build(running, each)
-        uuids.append(build.uuid if build else uuid or UUID(int=0))
-        names.append(_name(build, uuids[-1]))
+            uuid = build.uuid
+        if uuid in uuids:
+            continue  # named twice
+        uuids.append(uuid)
+        names.append(_name(build, uuid))
         if as_json and build:
             printer.json({"type": "build"} | report.build_json(build))
     width = max(map(len, names))

@@ -27,7 +27,7 @@ def command(name: str, platform: str | None, *, is_check: bool, as_json: bool) -
     """Run the job NAME as soon as a worker is free.
 
     It is put at the front of its queue, or of those of all platforms. With --check-reproducible the exit status is 6
-    where both runs do not leave the same; the verdict is in the history.
+    where both runs do not leave the same; the verdict is in the history. While it waits for a worker, it says why.
 
     \b
     JSON, with --check-reproducible: one object, as of compare

@@ -31,14 +31,16 @@ def command(
     """Show what became of builds, and why they ran.
 
     The newest comes first. Runs that were left out, since the one before was still running or queued, are among
-    them. CHANGED compares with the last success of the job on that platform: its script and its artifacts, "unchanged"
-    where all hashes are the same; of a run that was compared with another it is the verdict of that.
+    them. CHANGED compares with the last success of the job on that platform: its script, the template that the script
+    of an orb-build job is made from, and its artifacts, "unchanged" where all hashes are the same; of a run that was
+    compared with another it is the verdict of that.
 
     \b
     JSON, one object per line:
       {uuid, job, platform, outcome, result, skipped, ended_by, cause, cause_of, retry, retries, due, started,
        finished, took_ms, waited_ms, worker, artifacts, artifact_bytes, main_hash, upload, previous,
-       script_changed, artifacts_changed, verdict}; what is not known is null, and so is the outcome of a running build.
+       script_changed, template_changed, artifacts_changed, verdict}; what is not known is null, and so is the outcome
+      of a running build; template_changed is of orb-build jobs, whose script is the package that they build
       outcome: succeeded, failed (by the job), aborted (by a limit or somebody), lost (by the farm), skipped
       cause: first, due, missed, executed, after, retry, check, lost; result as in observe
 

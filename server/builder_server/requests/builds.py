@@ -71,9 +71,19 @@ async def cancel(asked: Asked, request: CancelBuilds) -> None:
     ended = [await asked.store.find_build(build.uuid) for build in builds]
     cancelled = [build for build in ended if build is not None and build.ended_by == asked.peer]
     if not cancelled:
-        raise CommandRefused(f"{builds[0].uuid} had ended before: {ended[0].result if ended[0] else 'it is forgotten'}")
+        raise CommandRefused(_why_not_cancelled(builds[0].uuid, ended[0]))
     for build in cancelled:
         await asked.channel.send(BuildCancelled(uuid=build.uuid, name=build.job.name, platform=build.job.platform))
+
+
+def _why_not_cancelled(uuid: UUID, found: Build | None) -> str:
+    if found is None:
+        return f"{uuid} had ended before, and is forgotten"
+    if found.state == "running":
+        return (
+            f"{uuid} is dead, but the server's disk does not take that it was cancelled: make room there, and try again"
+        )
+    return f"{uuid} had ended before: {found.result}"
 
 
 async def _running(asked: Asked, request: CancelBuilds) -> tuple[Build, ...]:

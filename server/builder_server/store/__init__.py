@@ -7,7 +7,7 @@ for the client; what the disk does, as StoreError.
 
 from builder.runtime.database import StoreError
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, OldBuild, PlannedJob, StoredArtifact, Taken
+from builder_server.store.records import AfterLoss, Build, Due, Expanded, OldBuild, PlannedJob, StoredArtifact, Taken
 from builder_server.store.store import Store
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Build",
     "Due",
     "Expand",
+    "Expanded",
     "OldBuild",
     "PlannedJob",
     "Store",

@@ -9,14 +9,14 @@ import sqlalchemy as sa
 from builder import codec
 from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
-from builder.model import Instant, OrbBuildJob, Result, ScriptJob
+from builder.model import Instant, OrbBuildJob, Result
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, queues
-from builder_server.store.records import AfterLoss, Build, Taken, to_build, to_job
+from builder_server.store.records import AfterLoss, Build, Expanded, Taken, to_build, to_job
 from builder_server.store.schema import build, job, queue
 from builder_server.store.waking import Woken
 
-Expand = Callable[[OrbBuildJob], ScriptJob | None]
+Expand = Callable[[OrbBuildJob], Expanded | None]
 """Makes the script of an orb-build job; None where that can't be one."""
 
 _FIRST = (
@@ -47,6 +47,12 @@ _END = (
     .returning(build.c.name, build.c.platform, build.c.job_id, build.c.check_of)
 )
 
+_CANCEL = (
+    sa.update(build)
+    .where(build.c.uuid == sa.bindparam("cancelled"), build.c.state == "running")
+    .values(ended_by=sa.bindparam("by"))
+)
+
 
 def take(
     connection: sa.Connection,
@@ -68,8 +74,9 @@ def take(
     blocked: str | None = None
     while row is not None:
         queued = to_job(row)
-        script_job = queued if isinstance(queued, ScriptJob) else expand(queued) if expand else None
-        if script_job is not None:
+        expanded = expand(queued) if expand and isinstance(queued, OrbBuildJob) else None
+        script_job = expanded.job if expanded else queued
+        if not isinstance(script_job, OrbBuildJob):
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(
                 uuid=uuid,
@@ -81,9 +88,9 @@ def take(
             )
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
             why["check_of"] = row.check_of
-            connection.execute(
-                sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner, "worker": worker}
-            )
+            made_of = {"template": expanded and expanded.template, "opam_package": row.opam_package}
+            whose = {"job_id": row.id, "owner": owner, "worker": worker}
+            connection.execute(sa.insert(build), _values(taken) | why | made_of | whose)
             woken.note(What.BEGUN, job=row.name, platform=platform, uuid=uuid)
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
@@ -192,8 +199,8 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
 
 def lose(
     connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool
-) -> AfterLoss:
-    """Take a running build from its worker: the job returns to the front of its queue.
+) -> AfterLoss | str:
+    """Take a running build from its worker: the job returns to the front of its queue, unless it was cancelled, and by whom.
 
     With ``may_pause``, where nobody is to blame, it may return for ever: from the second time on it lets others go first.
     """
@@ -206,6 +213,7 @@ def lose(
             build.c.retry,
             build.c.cause,
             build.c.check_of,
+            build.c.ended_by,
             job.c.id.label("scheduled"),
             job.c.platform.label("its_platform"),
         )
@@ -214,6 +222,8 @@ def lose(
     ).one_or_none()
     if found is None:
         return AfterLoss.NOT_RUNNING
+    if found.ended_by is not None:
+        return str(found.ended_by)
     losses = found.losses + (1 if count else 0)
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
@@ -231,6 +241,11 @@ def lose(
         woken.platforms.add(there)
         woken.schedule = is_again
     return AfterLoss.PUT_BACK
+
+
+def note_cancel(connection: sa.Connection, uuid: UUID, by: str) -> bool:
+    """Note who has cancelled a running build: ``lose`` does not put it back then. Return False if it does not run."""
+    return connection.execute(_CANCEL, {"cancelled": str(uuid), "by": by}).rowcount == 1
 
 
 def _end(

@@ -49,6 +49,14 @@ class OldBuild:
 
 
 @frozen(kw_only=True)
+class Expanded:
+    """The script that was made of an orb-build job, and the SHA-256 of the template that it was made from, in hexadecimal."""
+
+    job: ScriptJob
+    template: str
+
+
+@frozen(kw_only=True)
 class Taken:
     """What a worker that asks gets: a build, or none; ``blocked`` names a job that lacks only a template."""
 

@@ -103,6 +103,9 @@ build = Table(
     Column("name", Text, nullable=False),
     Column("platform", Text, nullable=False),
     Column("script", LargeBinary, nullable=False),
+    # of an orb-build job: what its script was made of, the SHA-256 of the template and the package
+    Column("template", Text),
+    Column("opam_package", Text),
     Column("state", Text, nullable=False),
     Column("losses", Integer, nullable=False),
     Column("started", _WIDE, nullable=False),
@@ -116,7 +119,7 @@ build = Table(
     Column("retry", Integer, nullable=False, server_default=text("0")),
     Column("worker", Text),  # its address
     Column("outcome", Text),  # null while it runs, and of builds of before this was noted
-    Column("ended_by", Text),  # who cancelled it
+    Column("ended_by", Text),  # who cancelled it: also while it still runs
     Column("artifacts", _WIDE),  # how many; null: not counted
     Column("artifact_bytes", _WIDE),
     Column("main_hash", Text),

@@ -177,14 +177,19 @@ class Store:
 
     async def lose(
         self, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool = False
-    ) -> AfterLoss:
+    ) -> AfterLoss | str:
         """Take a running build from its worker: the job returns to the front of its queue.
 
         With ``may_pause`` it waits there for a moment, if the attempt before was lost as well.
 
-        ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt.
+        ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt. One that
+        was cancelled is left as it is: who did that is returned.
         """
         return await self._wake(builds.lose, uuid, now, result, count=count, may_pause=may_pause)
+
+    async def note_cancel(self, uuid: UUID, by: str) -> bool:
+        """Note who has cancelled a running build, so that its job does not go back to the queue; False if it does not run."""
+        return await self.database.write(partial(builds.note_cancel, uuid=uuid, by=by))
 
     async def running(self) -> tuple[UUID, ...]:
         """Return the builds of this server that are recorded as running, the oldest first."""
