@@ -34,6 +34,7 @@ from builder_server.attempts import Attempts
 from builder_server.connections import Connections
 from builder_server.errors import CommandRefused
 from builder_server.informer import Informer
+from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
@@ -67,6 +68,7 @@ class ClientSession:
     peer: str
     store: Store
     informer: Informer
+    looks: Looks
     attempts: Attempts
     connections: Connections
     shutdown: Shutdown
@@ -113,7 +115,14 @@ class ClientSession:
         await _HANDLERS[type(request)](self._asked(), request)
 
     def _asked(self) -> Asked:
-        return Asked(channel=self.channel, peer=self.peer, store=self.store, attempts=self.attempts, now=self.now)
+        return Asked(
+            channel=self.channel,
+            peer=self.peer,
+            store=self.store,
+            attempts=self.attempts,
+            looks=self.looks,
+            now=self.now,
+        )
 
     async def _change(self, command: Message | StreamedFrame) -> None:
         """Do what a command asks for, durably. Raises CommandRefused and InvalidName."""

@@ -8,7 +8,6 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
-import trio
 from attrs import define, field
 
 from builder.extension.applying import Apply, ListedJob
@@ -42,10 +41,6 @@ P = ParamSpec("P")
 ONLY_SERVER = "main"
 """The name of the server that has a database for itself."""
 
-LOOKS_AT_ONCE = 2
-"""Looks at how things stand that are made at once. Each takes a second of long queues: a crowd of them would have all
-threads, and nobody else could read."""
-
 
 @define(eq=False)
 class Store:
@@ -54,7 +49,6 @@ class Store:
     database: Database
     owner: str = ONLY_SERVER
     waking: Waking = field(factory=Waking)
-    _looking: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(LOOKS_AT_ONCE))
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -236,8 +230,7 @@ class Store:
 
     async def standing(self, look: Look) -> Standing:
         """Return how things stand, as far as somebody wants to know."""
-        async with self._looking:
-            return await self.database.read(partial(standing.read, look=look))
+        return await self.database.read(partial(standing.read, look=look))
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 
