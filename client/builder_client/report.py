@@ -45,7 +45,8 @@ from builder.model import (
 
 from . import words
 from .errors import Refused
-from .output import Column, JsonObject, Printer, json_bytes, json_text
+from .fitting import Column
+from .output import JsonObject, Printer, json_bytes, json_text, note
 
 
 def next_run(item: ScheduleItem) -> tuple[Instant, str]:
@@ -61,23 +62,26 @@ def _newest_first(info: InfoReply) -> list[RunningBuild]:
 
 
 _SCHEDULE = (
-    Column("NEXT RUN", rigid=True),
+    Column("NEXT RUN", rigid=True, brief=words.brief_time),
     Column("", rigid=True),
     Column("PERIOD", rigid=True),
     Column("JOB"),
-    Column("WHAT"),
+    Column("WHAT", spare=1),
 )
-_QUEUES = (Column("PLATFORM"), Column("#", rigid=True), Column("JOB"), Column("WHAT"))
+_QUEUES = (Column("PLATFORM"), Column("#", rigid=True), Column("JOB"), Column("WHAT", spare=1))
 RUNNING = (
     Column("FOR", rigid=True),
     Column("JOB"),
     Column("PLATFORM"),
-    Column("UUID", rigid=True),  # it is there to be copied
-    Column("STARTED", rigid=True, spare=True),
+    Column("UUID", rigid=True, brief=words.brief_uuid),
+    Column("STARTED", rigid=True, spare=1, brief=words.brief_time),
 )
 """The table of running builds."""
 
-_EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=True))
+_EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=1))
+
+_ROWS = 100
+"""Most rows of a table that a person gets on a terminal."""
 
 Expected = Mapping[UUID, int | None]
 """The milliseconds that running builds are expected to take in all, by their uuids."""
@@ -144,9 +148,11 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant, expected: Exp
         )
         for item in sorted(info.schedule, key=next_run)
     ]
-    printer.table("Schedule", _SCHEDULE, schedule, empty="no jobs")
+    limit = _ROWS if printer.is_terminal else None
+    printer.table("Schedule", _SCHEDULE, schedule, empty="no jobs", limit=limit)
     printer.line("")
-    printer.table("Queues", _QUEUES, _queue_rows(info.queues), empty="no platforms")
+    queued = _queue_rows(info.queues)
+    printer.table("Queues", _QUEUES, queued, empty="no platforms", limit=limit)
     printer.line("")
     rows = running_rows(info, now=now)
     if expected is not None:
@@ -154,10 +160,12 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant, expected: Exp
         more = [_progress(build, expected, now) for build in _newest_first(info)]
         rows = [(row[0], *progress, *row[1:-1]) for row, progress in zip(rows, more, strict=True)]
     columns = RUNNING if expected is None else (RUNNING[0], *_EXPECTED, *RUNNING[1:-1])
-    printer.table("Running", columns, rows, empty="nothing")
+    printer.table("Running", columns, rows, empty="nothing", limit=limit)
     if info.dropped_platforms:
         printer.line("")
         printer.line(f"Dropped platforms: {', '.join(map(printable, info.dropped_platforms))}")
+    if printer.is_terminal and max(len(schedule), len(queued), len(rows)) > _ROWS:
+        note("For all of it: builder-client info | less")
 
 
 def _queue_rows(queues: Iterable[Queue]) -> list[tuple[str, ...]]:
