@@ -266,6 +266,20 @@ async def test_several_builds_are_observed_at_once(server: Server) -> None:
     assert [line.split()[-1] for line in texts if line.startswith("longer")] == ["two", "three", "0"]
 
 
+async def test_builds_of_one_name_are_told_apart_and_each_is_shown_once(server: Server) -> None:
+    await do(server, schedule("a"))
+    async with take_job(server) as first:
+        await do(server, Execute(name="a"))
+        async with take_job(server) as second:
+            for taken in (first, second):
+                await taken.say(b"a line")
+                await taken.finish()
+            ids = (str(first.uuid), str(second.uuid), str(first.uuid))
+            done = await run(server, "observe", *ids)
+    lines = sorted(line.partition(" | ")[0] for line in done.stdout.decode().splitlines())
+    assert lines == sorted(f"{str(taken.uuid)[:8]}" for taken in (first, second) for _ in range(2))
+
+
 async def test_one_of_several_that_is_unknown(server: Server) -> None:
     await do(server, schedule("a"))
     async with take_job(server) as taken:

@@ -3,16 +3,11 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
-from uuid import UUID
 
 from builder.errors import BuilderError
 from builder.messages import Output
 
 from .errors import ConnectionLost, Unreachable
-
-if TYPE_CHECKING:
-    from .remote import Remote
 
 LONGEST_PAUSE = 15.0
 """Seconds between two attempts, once there were some: the first comes after one, and each pause is twice the one before."""
@@ -27,24 +22,23 @@ def pauses() -> Iterator[float]:
 
 
 def console(
-    remote: "Remote",
-    uuid: UUID,
+    ask: Callable[[], Iterator[Output]],
     *,
     on_break: Callable[[str], None],
-    on_wait: Callable[[], None] = lambda: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Output]:
-    """Yield the outputs of a build as ``Remote.observe`` does, through breaks: each once, none left out.
+    """Yield the outputs of a build, through breaks: each once, none left out.
 
-    ``on_break`` is told why there are none for a while. A server sends a console from its begin: what was yielded is
-    passed over. Raises what broke it where it can't be taken up: the build is not known any more, or reads otherwise.
+    ``ask`` connects and yields them from the first on: what was yielded before a break is passed over. ``on_break`` is told
+    why there are none for a while. Raises what broke it where it can't be taken up: the build is not known any more, or
+    its console is another one.
     """
     count, last = 0, None
     broken: Unreachable | None = None
     waits = _attempts()
     while True:
         try:
-            for output in _behind(remote.observe(uuid, on_wait=on_wait), count, last):
+            for output in _behind(ask(), count, last):
                 count, last, broken, waits = count + 1, output, None, _attempts()
                 yield output
         except Unreachable as error:

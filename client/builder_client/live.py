@@ -15,6 +15,7 @@ import threading
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -138,8 +139,9 @@ class _Feed:
                 self.view.lines.append(printable(line))
             self._announce()
 
+        remote = evolve(self.remote, on_link=opened)
         try:
-            for output in breaks.console(evolve(self.remote, on_link=opened), uuid, on_break=say):
+            for output in breaks.console(partial(remote.observe, uuid), on_break=say):
                 say(text(output.line))
         except BuilderError as error:
             say(str(error))
