@@ -6,8 +6,10 @@ import click
 
 from builder.errors import BuilderError
 from builder.model import printable
+from builder.planning import JobOptions
 from builder.reasons import reason_of
 from builder_client import applying, options, schedule_file
+from builder_client.errors import TooOld
 from builder_client.output import print_done, standard_output
 
 
@@ -27,9 +29,14 @@ def command(folder: Path, *, as_json: bool) -> None:
     Example:
       builder-client export farm && builder-client apply farm/schedule.toml --dry-run
     """
-    with options.remote().requests(what=applying.WHAT) as ask:
-        shown = [applying.shown(ask, name) for name in applying.listed(ask)]
-    plans = [schedule_file.Planned(job=each.job, options=each.options) for each in shown]
+    remote = options.remote()
+    try:
+        with remote.requests(what=applying.WHAT) as ask:
+            shown = [applying.shown(ask, name) for name in applying.listed(ask)]
+        plans = [schedule_file.Planned(job=each.job, options=each.options) for each in shown]
+    except TooOld:
+        schedule = remote.info().schedule
+        plans = [schedule_file.Planned(job=each.job, options=JobOptions(period=each.period)) for each in schedule]
     try:
         schedule_file.write(folder, plans)
     except OSError as error:
