@@ -25,7 +25,7 @@ from croniter import CroniterError, croniter
 
 from builder.errors import InvalidOptions
 from builder.model import NEVER, Instant, Period, printable
-from builder.planning import place
+from builder.spreading import place
 
 ALIASES = {
     "@hourly": "0 * * * *",

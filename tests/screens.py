@@ -79,7 +79,9 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def on_terminal(*arguments: str, size: Size = (100, 30), module: str = "builder_client") -> Iterator[Terminal]:
+def on_terminal(
+    *arguments: str, size: Size = (100, 30), module: str = "builder_client", **variables: str
+) -> Iterator[Terminal]:
     """Run a program on a terminal until the block ends."""
     ours, theirs = pty.openpty()
     screen = pyte.Screen(*size)
@@ -89,7 +91,7 @@ def on_terminal(*arguments: str, size: Size = (100, 30), module: str = "builder_
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env=environment(TERM="xterm-256color", COLUMNS="", LINES=""),
+        env=environment(**{"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""} | variables),
         start_new_session=True,
     ) as process:
         try:

@@ -18,7 +18,7 @@ from builder.extension.schedule import ShowJob
 from builder.messages import Failure, Message
 from builder.model import OrbBuildJob
 from builder.planning import JobOptions
-from builder_client import applying, schedule_file
+from builder_client import applying, jobs, schedule_file
 from builder_client.errors import Refused
 from builder_client.remote import Remote
 from builder_client.schedule_file import InvalidSchedule
@@ -254,9 +254,11 @@ def test_a_job_after_others_has_the_period_that_is_asked_for(tmp_path: Path, key
     path.write_text(f'[jobs.a]\nopam-package = "a"\nafter = ["lib"]\n{keys}\n', "utf-8")
     plan = schedule_file.read(path)["a"]
     assert plan.options.period.value == period
-    assert [line for line in schedule_file.entries(plan) if "after" not in line and "opam" not in line] == (
-        [keys] if keys else []
-    )
+    assert [
+        line
+        for line in schedule_file.entries(jobs.said(plan.job, plan.options))
+        if "after" not in line and "opam" not in line
+    ] == ([keys] if keys else [])
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -292,14 +292,28 @@ def test_a_held_line_is_not_lost_when_the_observation_breaks_off() -> None:
 
 
 def test_a_lost_connection_is_an_error_after_what_came() -> None:
-    def answer(_command: Message) -> Answer:
-        return [output(b"one"), b"\0\0\0"]
-
-    with Server(answer) as server:
+    answers: Iterator[Answer] = iter([[output(b"one"), b"\0\0\0"], [Failure(message="uuid not found")]])
+    with Server(lambda _: next(answers)) as server:
         done = server.run("observe", A, "--exit-status")
     assert done.stdout == b"1.000s one\n"
     assert done.returncode == 5
-    assert_one_line(done.stderr)
+    again, end = done.stderr.splitlines(keepends=True)
+    assert again.endswith(b"; trying again in 1 s\n")
+    assert_one_line(end)
+
+
+def test_a_console_is_taken_up_after_a_break() -> None:
+    answers: Iterator[Answer] = iter(
+        [
+            [output(b"one"), output(b"two"), b"\0\0\0"],
+            [*map(output, (b"one", b"two", b"three", b"exited 3")), Success()],
+        ]
+    )
+    with Server(lambda _: next(answers)) as server:
+        done = server.run("observe", A, "--exit-status")
+    assert done.stdout == b"1.000s one\n1.000s two\n1.000s three\n1.000s exited 3\n"
+    assert done.returncode == 3
+    assert done.stderr.count(b"\n") == 1
 
 
 # --- what is shown ---

@@ -356,7 +356,7 @@ def test_what_an_older_server_has_not_is_told(file: str) -> None:
     with Server(old_server) as server:
         for arguments, what in (
             (("schedule", "a", "p1", file, "--cron", "@daily", "--not-now"), b"no --cron and no --not-now"),
-            (("edit", "a", "--priority", "1"), b"no job that can be edited: see 'reschedule'"),
+            (("edit", "a", "--priority", "1"), b"no job that can be edited: 'reschedule' sets"),
             (("pause", "a"), b"no jobs that are paused"),
         ):
             done = server.run(*arguments)

@@ -65,14 +65,12 @@ def cli(context: click.Context) -> None:
 
 
 def _overview() -> None:
-    from . import clock, looking, overview
+    from . import clock, overview
     from .output import standard_output
 
     printer = standard_output(options.color())
     remote = options.remote()
-    info = overview.ask(remote)
-    plans = looking.plans(remote) if info.schedule else None
-    overview.show(printer, info, name=str(remote), now=clock.now(), plans=plans)
+    overview.show(printer, overview.ask(remote), name=str(remote), now=clock.now())
 
 
 def main() -> NoReturn:

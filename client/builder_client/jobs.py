@@ -157,8 +157,10 @@ PAUSED = "Whether it does not run until it is resumed.  [default: false]"
 
 def defaults(given: Mapping[str, Value | None]) -> dict[str, Value | None]:
     """Return what the keys of such a job have that are not given: one that is after others runs at no other time."""
-    usual = said_options(JobOptions()) | {"time-zone": Cron(rule="").zone}
-    return usual | ({"period": Period.NEVER.value} if given.get("after") else {})
+    usual = JobOptions(
+        spread=bool(given.get("spread")), after=(JobReference(name="others"),) if given.get("after") else ()
+    )
+    return said_options(JobOptions(period=usual.usual_period)) | {"time-zone": Cron(rule="").zone}
 
 
 def in_words(value: Value | None) -> str:

@@ -135,5 +135,5 @@ def workers(platform: PlatformState) -> str:
 
 def title(platform: PlatformState, shown: int) -> str:
     """Return the heading of a platform's queue."""
-    more = f", {platform.queued - shown} more" if platform.queued > shown else ""
+    more = f", {platform.queued - shown} {'more' if shown else 'queued'}" if platform.queued > shown else ""
     return f"{printable(platform.name)} ({workers(platform)}{more})"

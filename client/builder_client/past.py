@@ -19,7 +19,8 @@ from builder.model import Instant, printable
 from builder.sizes import format_size
 
 from . import report, words
-from .output import Column, JsonObject, json_text
+from .fitting import Column
+from .output import JsonObject, json_text
 from .remote import Remote
 
 FIRST_PAGE = 100
@@ -29,18 +30,18 @@ _SHORT = 10_000
 """Milliseconds below which tenths of a second matter."""
 
 COLUMNS = (
-    Column("STARTED", rigid=True),
+    Column("STARTED", rigid=True, brief=words.brief_time),
     Column("JOB"),
     Column("PLATFORM"),
     Column("OUTCOME"),
-    Column("WHY"),
-    Column("TOOK", rigid=True),
-    Column("WAITED", rigid=True, spare=True),
-    Column("ARTIFACTS", spare=True),
-    Column("CHANGED"),
-    Column("UPLOAD", spare=True),
-    Column("WORKER", spare=True),
-    Column("UUID", rigid=True),
+    Column("WHY", spare=3),
+    Column("TOOK", rigid=True, spare=1),
+    Column("WAITED", rigid=True, spare=4),
+    Column("ARTIFACTS", spare=5),
+    Column("CHANGED", spare=2),
+    Column("UPLOAD", spare=6),
+    Column("WORKER", spare=7),
+    Column("UUID", rigid=True, brief=words.brief_uuid),
 )
 """The table of the history."""
 

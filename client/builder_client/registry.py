@@ -1,8 +1,11 @@
 """Which commands there are. Their modules are imported when they are needed: the program's help needs none of them."""
 
 import importlib
+from typing import Any
 
 import click
+
+from .errors import TooOld
 
 SECTIONS = {
     "Schedule": {
@@ -65,6 +68,16 @@ class LazyGroup(click.Group):
         """Return the command itself in place of its stand-in."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, load(name) if name else None, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; where the server is too old for it, say what to do instead."""
+        try:
+            return super().invoke(ctx)
+        except TooOld as error:
+            from .classic import COMMANDS
+
+            assert ctx.invoked_subcommand is not None, "the overview is classic"
+            raise TooOld(f"{error}: {COMMANDS[ctx.invoked_subcommand].instead}") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""

@@ -47,7 +47,8 @@ from builder.planning import JobOptions, JobReference
 
 from . import jobs, words
 from .errors import Refused
-from .output import Column, JsonObject, Printer, json_bytes, json_text
+from .fitting import Column
+from .output import JsonObject, Printer, json_bytes, json_text, note
 
 
 def next_run(item: ScheduleItem) -> tuple[Instant, str]:
@@ -63,23 +64,26 @@ def _newest_first(info: InfoReply) -> list[RunningBuild]:
 
 
 _SCHEDULE = (
-    Column("NEXT RUN", rigid=True),
+    Column("NEXT RUN", rigid=True, brief=words.brief_time),
     Column("", rigid=True),
     Column("WHEN"),
     Column("JOB"),
-    Column("WHAT"),
+    Column("WHAT", spare=1),
 )
-_QUEUES = (Column("PLATFORM"), Column("#", rigid=True), Column("JOB"), Column("WHAT"))
+_QUEUES = (Column("PLATFORM"), Column("#", rigid=True), Column("JOB"), Column("WHAT", spare=1))
 RUNNING = (
     Column("FOR", rigid=True),
     Column("JOB"),
     Column("PLATFORM"),
-    Column("UUID", rigid=True),  # it is there to be copied
-    Column("STARTED", rigid=True, spare=True),
+    Column("UUID", rigid=True, brief=words.brief_uuid),
+    Column("STARTED", rigid=True, spare=1, brief=words.brief_time),
 )
 """The table of running builds."""
 
-_EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=True))
+_EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=1))
+
+_ROWS = 100
+"""Most rows of a table that a person gets on a terminal."""
 
 Plans = Mapping[str, JobOptions]
 """How jobs are run, by their names; a job that is not there has its period alone."""
@@ -146,7 +150,12 @@ def print_schedule(
         for item in items
         for plan in [(plans or {}).get(item.job.name, JobOptions(period=item.period))]
     ]
-    printer.table(title, _SCHEDULE, rows, empty="no jobs")
+    printer.table(title, _SCHEDULE, rows, empty="no jobs", limit=_limit(printer))
+
+
+def _limit(printer: Printer) -> int | None:
+    """Return the most rows of a table: a person gets some, a program all."""
+    return _ROWS if printer.is_terminal else None
 
 
 def _next(item: ScheduleItem, plan: JobOptions, now: Instant) -> tuple[str, str]:
@@ -165,8 +174,10 @@ def print_info(
 ) -> None:
     """Print schedule, queues, running builds and dropped platforms."""
     print_schedule(printer, "Schedule", sorted(info.schedule, key=next_run), now=now, plans=plans)
+    limit = _limit(printer)
     printer.line("")
-    printer.table("Queues", _QUEUES, _queue_rows(info.queues), empty="no platforms")
+    queued = _queue_rows(info.queues)
+    printer.table("Queues", _QUEUES, queued, empty="no platforms", limit=limit)
     printer.line("")
     rows = running_rows(info, now=now)
     if expected is not None:
@@ -174,10 +185,12 @@ def print_info(
         more = [_progress(build, expected, now) for build in _newest_first(info)]
         rows = [(row[0], *progress, *row[1:-1]) for row, progress in zip(rows, more, strict=True)]
     columns = RUNNING if expected is None else (RUNNING[0], *_EXPECTED, *RUNNING[1:-1])
-    printer.table("Running", columns, rows, empty="nothing")
+    printer.table("Running", columns, rows, empty="nothing", limit=limit)
     if info.dropped_platforms:
         printer.line("")
         printer.line(f"Dropped platforms: {', '.join(map(printable, info.dropped_platforms))}")
+    if printer.is_terminal and max(len(info.schedule), len(queued), len(rows)) > _ROWS:
+        note("For all of it: builder-client info | less")
 
 
 def _queue_rows(queues: Iterable[Queue]) -> list[tuple[str, ...]]:

@@ -17,6 +17,7 @@ _BAR = 10
 """Characters of a progress bar."""
 
 UUID_DIGITS = 32
+_BRIEF_UUID = 8
 _HEX = re.compile(rf"[0-9a-f]{{1,{UUID_DIGITS}}}")
 
 _TIME = re.compile(
@@ -107,6 +108,16 @@ def bar(elapsed: int, expected: int | None) -> str:
     part = min(elapsed / expected, 1.0)
     full = int(part * _BAR)
     return f"[{'#' * full}{'-' * (_BAR - full)}] {int(part * 100):3}%"
+
+
+def brief_time(text: str) -> str:
+    """Return an ISO time to the minute: ``2030-01-31 06:00Z``; other texts as they are."""
+    return f"{text[:10]} {text[11:16]}Z" if _TIME.fullmatch(text) else text
+
+
+def brief_uuid(text: str) -> str:
+    """Return the begin of a uuid, which every command takes for it."""
+    return text[:_BRIEF_UUID]
 
 
 def until(moment: Instant, now: Instant) -> str:

@@ -65,7 +65,7 @@ def command(
         return _job(seen.job, what), planning.options_of(name, values, seen.options)
 
     remote = options.remote()
-    done = changes.change(remote, name, make, what="job that can be edited: see 'reschedule'")
+    done = changes.change(remote, name, make, what="job that can be edited")
     if "after" in values:
         planning.note_unknown(remote, planning.options_of(name, {"after": values["after"]}))
     changed = {

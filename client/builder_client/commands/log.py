@@ -3,14 +3,18 @@
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import click
 
 from builder.errors import InvalidOptions
 from builder.extension.logs import ReadConsole
-from builder.messages import Message, Output
-from builder_client import options, past, report
-from builder_client.output import standard_output
+from builder.messages import Output
+from builder.model import printable
+from builder_client import breaks, builds, options, past, report
+from builder_client.errors import TooOld
+from builder_client.observation import split_result
+from builder_client.output import note, standard_output
 
 _UNITS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)")
@@ -64,7 +68,8 @@ def command(
 
     ID is a uuid, or the begin of one that only one build has. Each line begins with the time since the start. A terminal
     gets control characters escaped, without --raw; a pipe or a file gets the bytes of the job. With --tail the server
-    reads the end of the console alone, however long it is.
+    reads the end of the console alone, however long it is. Of a server of the classic protocol it shows running builds,
+    with --follow.
 
     \b
     JSON, one object per line: {type: "line", uuid, line, timestamp_ns}, with line_base64 where a line is not UTF-8
@@ -78,11 +83,18 @@ def command(
         raise InvalidOptions("--follow with both --tail and --grep: leave one of them out")
     remote = options.remote()
     printer = standard_output()
-    shown = past.find(remote, build, what="log")
-    asked = ReadConsole(uuid=past.uuid_of(shown), follow=follow, last=tail if grep is None else None)
-    found = _wanted(
-        remote.stream(asked, what="log", on_wait=printer.flush, is_endless=follow), since=since or 0, grep=grep
-    )
+    try:
+        uuid = past.uuid_of(past.find(remote, build, what="log"))
+    except TooOld:
+        if not follow or tail is not None:
+            raise
+        uuid = builds.find_build(remote.info(), build).uuid
+        ask = partial(remote.observe, uuid, on_wait=printer.flush)
+        replies: Iterable[object] = split_result(breaks.console(ask, on_break=lambda why: note(printable(why))))
+    else:
+        asked = ReadConsole(uuid=uuid, follow=follow, last=tail if grep is None else None)
+        replies = remote.stream(asked, what="log", on_wait=printer.flush, is_endless=follow)
+    found = _wanted(replies, since=since or 0, grep=grep)
     for output in found if grep is None or tail is None else deque(found, maxlen=tail):
         if as_json:
             printer.json(report.output_json(output))
@@ -92,8 +104,9 @@ def command(
             report.print_output(printer, output)
 
 
-def _wanted(replies: Iterable[Message], *, since: int, grep: re.Pattern[bytes] | None) -> Iterator[Output]:
+def _wanted(replies: Iterable[object], *, since: int, grep: re.Pattern[bytes] | None) -> Iterator[Output]:
     for reply in replies:
-        assert isinstance(reply, Output), "the order of messages sees to it"
+        if not isinstance(reply, Output):
+            continue  # the result, which is shown by other commands
         if (reply.timestamp or 0) >= since and (grep is None or grep.search(reply.line)):
             yield reply

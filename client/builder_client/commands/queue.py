@@ -3,15 +3,16 @@
 import click
 
 from builder.model import printable
-from builder_client import clock, options, report
+from builder_client import clock, options, report, words
 from builder_client.errors import Refused, TooOld
+from builder_client.fitting import Column
 from builder_client.looking import look, queue_json, start, title, why
-from builder_client.output import Column, note, standard_output
+from builder_client.output import note, standard_output
 
 _COLUMNS = (
     Column("#", rigid=True),
     Column("JOB"),
-    Column("WAITS SINCE", rigid=True, spare=True),
+    Column("WAITS SINCE", rigid=True, spare=1, brief=words.brief_time),
     Column("STARTS", rigid=True),
     Column("WHY IT WAITS"),
 )
