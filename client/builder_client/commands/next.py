@@ -6,8 +6,8 @@ import re
 import click
 
 from builder.extension.schedule import MAX_RUNS, NextRuns, RunsShown
-from builder.model import Instant
-from builder.planning import Cron
+from builder.model import Instant, printable
+from builder.planning import Cron, JobOptions, JobReference
 from builder_client import clock, options, planning
 from builder_client.errors import TooOld
 from builder_client.output import standard_output
@@ -25,7 +25,7 @@ _HASHED = re.compile(r"(?<![a-z@])H(?![a-z])", re.IGNORECASE)
 def command(name: str | None, count: int, cron: str | None, time_zone: str | None, *, as_json: bool) -> None:
     """Show when the job NAME will run.
 
-    They are less where it has no more. A paused job does not run then.
+    They are less where it has no more. A paused job does not run then. A job that is after others runs after them, too.
 
     \b
     JSON: {next: [time]}, in UTC
@@ -36,6 +36,7 @@ def command(name: str | None, count: int, cron: str | None, time_zone: str | Non
       builder-client next --cron '30 2 * * *' --time-zone Europe/Copenhagen
     """
     printer = standard_output()
+    after: tuple[JobReference, ...] = ()
     zone = Cron(rule=cron or "", zone=time_zone or "UTC")
     if cron is not None and name is None and _HASHED.search(cron):
         raise click.UsageError("Give NAME too: it fixes what H is.", click.get_current_context())
@@ -44,14 +45,15 @@ def command(name: str | None, count: int, cron: str | None, time_zone: str | Non
     elif name is None or time_zone is not None:
         raise click.UsageError("Give NAME, or --cron RULE.", click.get_current_context())
     else:
-        zone, runs = _of_job(name, count)
+        plan, runs = _of_job(name, count)
+        zone, after = plan.cron or zone, plan.after
     if as_json:
         printer.json({"next": [run.isoformat() for run in runs]})
         return
     for run in runs:
         printer.line(planning.at(run, zone, clock.now()))
     if not runs:
-        printer.line("never")
+        printer.line(f"only after {', '.join(printable(str(each)) for each in after)}" if after else "never")
 
 
 def _of_rule(cron: Cron, name: str, count: int) -> list[Instant]:
@@ -61,7 +63,7 @@ def _of_rule(cron: Cron, name: str, count: int) -> list[Instant]:
     return [*itertools.islice(rule.runs(clock.now()), count)]
 
 
-def _of_job(name: str, count: int) -> tuple[Cron, list[Instant]]:
+def _of_job(name: str, count: int) -> tuple[JobOptions, list[Instant]]:
     remote = options.remote()
     found = planning.find_anywhere(remote, name)
     try:
@@ -70,4 +72,4 @@ def _of_job(name: str, count: int) -> tuple[Cron, list[Instant]]:
         runs = [*reply.moments]
     except TooOld:
         runs = [*itertools.islice(found.options.runs(name, found.next_run, clock.now()), count)]
-    return found.options.cron or Cron(rule=""), runs
+    return found.options, runs
