@@ -314,7 +314,7 @@ def test_every_command_speaks_json_and_has_an_example(name: str) -> None:
 def test_the_help_of_edit_says_no_defaults() -> None:
     """What is not given stays as it is."""
     shown = run_client("edit", "--help").stdout.decode()
-    assert "[default: daily]" in run_client("schedule", "--help").stdout.decode()
+    assert "[default: run-once]" in run_client("schedule", "--help").stdout.decode()
     assert "--period" in shown
     assert "[default: " not in shown
 

@@ -151,6 +151,9 @@ async def test_next(run: Run, file: str) -> None:
     assert all(" 03:17:00 +0" in line and "Europe/Copenhagen (in " in line for line in lines)
     await ok(run, "schedule", "never", "p1", file, "--period", "never")
     assert await ok(run, "next", "never") == "never\n"
+    await ok(run, "schedule", "app", "p1", file, "--after", "never@p1", "--after", "a")
+    assert await ok(run, "next", "app") == "only after a, never@p1\n"
+    assert json.loads(await ok(run, "next", "app", "--json")) == {"next": []}
 
 
 def test_next_of_a_rule_without_a_server() -> None:

@@ -57,6 +57,14 @@ def runs(rule: Rule, start: str, count: int) -> list[str]:
             "2027-10-30T23:30Z",
             ["2027-10-31T00:00", "2027-10-31T01:00", "2027-10-31T02:00"],
         ),
+        (
+            COPENHAGEN,
+            "0 */2 * * *",
+            "2027-10-30T23:30Z",
+            ["2027-10-31T00:00", "2027-10-31T01:00", "2027-10-31T03:00"],
+        ),
+        (COPENHAGEN, "0 1,*/2 * * *", "2027-10-30T23:30Z", ["2027-10-31T00:00", "2027-10-31T01:00"]),
+        (COPENHAGEN, "0 0-23/2 * * *", "2027-10-30T23:30Z", ["2027-10-31T00:00", "2027-10-31T03:00"]),
         (NEW_YORK, "0 * * * *", "2027-03-14T05:30Z", ["2027-03-14T06:00", "2027-03-14T07:00", "2027-03-14T08:00"]),
         (
             LORD_HOWE,
@@ -308,6 +316,7 @@ def test_short_names(alias: str) -> None:
         ("H(50-60) * * * *", "does not exist"),
         ("* * H(0-5) * *", "does not exist"),
         ("H/0 * * * *", "does not exist"),
+        ("H(5-5)/0 * * * *", "does not exist"),
         ("H-5 * * * *", "does not exist"),
         ("R * * * *", "another time at each look"),
         ("r(0-5) 3 * * *", "another time at each look"),

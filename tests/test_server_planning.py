@@ -1,7 +1,9 @@
 """builder-server: what our own protocol says of the schedule, what comes of it, and what classic peers see of that."""
 
+import datetime as dt
 import threading
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from builder import codec
 from builder.extension import VERSION
 from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.framing import frame
-from builder.messages import Execute, Failure, Hello, Message, Role, Success, Unschedule
+from builder.messages import Execute, Failure, Hello, Message, Reschedule, Role, Success, Unschedule
 from builder.model import Aborted, Exited, Instant, OrbBuildJob, Period
 from builder.planning import Cron, JobOptions, JobReference, Missed
 from builder_server.requests import schedule as requests_schedule
@@ -208,7 +210,7 @@ async def schedule_and_build_other(server: LocalServer) -> None:
 
 async def test_priorities_and_the_order_of_due_times(client: ScriptedPeer, server: LocalServer, clock: Clock) -> None:
     hour = 3_600_000
-    for name, priority, later in (("a", 5, 0), ("b", 5, 1), ("c", 9, 2 * hour), ("d", 0, 3), ("e", 1, -5 * hour)):
+    for name, priority, later in (("e", 1, -5 * hour), ("a", 5, 0), ("b", 5, 1), ("d", 0, 3), ("c", 9, 2 * hour)):
         clock.now = Instant(NOW.ms + 10 * hour + later)
         await client.request(plan(name, priority=priority))
     # c gains 4 hours on a and was 2 late; e has waited for 5 hours, which are worth more than its 4 levels less
@@ -254,28 +256,196 @@ async def test_what_a_paused_job_waited_for_is_not_forgotten(
         assert (found.queued_on, found.awaited) == ((), after[1:])
 
 
-@pytest.mark.parametrize("others", [False, True])
-async def test_an_orb_build_after_another_is_built_where_that_succeeded(
-    client: ScriptedPeer, server: LocalServer, *, others: bool
+def orb(name: str, *, run_now: bool = False, **options: object) -> PlanJob:
+    job = OrbBuildJob(name=name, opam_package=name)
+    return PlanJob(job=job, options=JobOptions(**options), run_now=run_now)  # type: ignore[arg-type]
+
+
+def after(*names: str) -> tuple[JobReference, ...]:
+    return tuple(map(JobReference.parse, names))
+
+
+async def make_platforms(server: LocalServer, *names: str) -> None:
+    """Make platforms known, on which orb builds can run."""
+    for name in names:
+        await do(server, schedule(f"first-{name}", name, period=Period.NEVER))
+        await build(server, name)
+        (server.config_dir / f"orb-build.template.{name}").write_text("%%OPAM_PACKAGE%%")
+
+
+async def succeed(server: LocalServer, name: str, platform: str) -> None:
+    """Have a job run and succeed on a platform."""
+    await do(server, Execute(name=name, platform=platform))
+    async with take_job(server, platform) as taken:
+        assert taken.job.name == name
+        await taken.finish()
+
+
+ORB_BUILDS_AFTER = [
+    pytest.param(("lib",), id="another"),
+    pytest.param(("lib", "tool"), id="several"),
+    pytest.param(("lib", "script"), id="another and a script"),
+    pytest.param(("lib", "tool@p1", "script"), id="others, a platform and a script"),
+]
+
+
+@pytest.mark.parametrize("names", ORB_BUILDS_AFTER)
+async def test_an_orb_build_after_others_runs_where_each_of_them_has_succeeded(
+    client: ScriptedPeer, server: LocalServer, names: tuple[str, ...]
 ) -> None:
+    """One or several: on a platform it follows those that are built there, and all that were named with a place."""
+    await make_platforms(server, "p1", "p2", "p3")
+    for name in ("lib", "tool"):
+        await client.request(orb(name, period=Period.NEVER))
+    await client.request(plan("script", platform="p3", run_now=False, period=Period.NEVER))
+    await client.request(orb("app", after=after(*names), period=Period.NEVER))
     for platform in ("p1", "p2"):
-        await do(server, schedule(f"script-{platform}", platform))
-        await build(server, platform)
-        (server.config_dir / f"orb-build.template.{platform}").write_text("%%OPAM_PACKAGE%%")
-    lib, app = (OrbBuildJob(name=name, opam_package=name) for name in ("lib", "app"))
-    await client.request(PlanJob(job=lib, options=JobOptions(), run_now=True))
-    after = (JobReference(name="lib"), *((JobReference(name="script-p1"),) if others else ()))
-    await client.request(PlanJob(job=app, options=JobOptions(after=after), run_now=False))
+        assert (await shown(client, "app")).queued_on == (() if platform == "p1" else ("p1",))
+        for name in names:
+            if name in ("lib", "tool"):
+                await succeed(server, name, platform)
+            elif platform == "p1":
+                await succeed(server, name.partition("@")[0], {"script": "p3"}.get(name, "p1"))
+    assert (await shown(client, "app")).queued_on == ("p1", "p2")
+    for platform in ("p1", "p2"):
+        async with take_job(server, platform) as taken:
+            assert taken.job.name == "app"
+            await taken.finish()
+    # and again: where it has run it waits for all anew, elsewhere what counts for all counts still
+    await succeed(server, "lib", "p3")
+    if "tool" in names:
+        await succeed(server, "tool", "p3")
+    assert (await shown(client, "app")).queued_on == ("p3",)
+    await succeed(server, "lib", "p2")
+    waits = (await shown(client, "app")).queued_on
+    assert waits == (("p2", "p3") if names == ("lib",) else ("p3",))
+
+
+async def test_what_an_orb_build_still_waits_for_is_told_with_the_platform(
+    client: ScriptedPeer, server: LocalServer
+) -> None:
+    await client.request(orb("lib"))
+    await client.request(orb("app", after=after("lib", "script"), period=Period.NEVER))
+    assert (await shown(client, "app")).awaited == after("lib", "script")  # no platform is known
+    await make_platforms(server, "p1", "p2")
+    await client.request(plan("script", run_now=False, period=Period.NEVER))
+    assert (await shown(client, "app")).awaited == after("lib@p1", "lib@p2", "script")
+    await succeed(server, "lib", "p1")
+    assert (await shown(client, "app")).awaited == after("lib@p2", "script")
+    await succeed(server, "script", "p1")
+    assert (await shown(client, "app")).awaited == after("lib@p1", "lib@p2", "script")
+    assert (await shown(client, "app")).queued_on == ("p1",)
+
+
+async def test_a_new_platform_needs_only_what_is_built_there(client: ScriptedPeer, server: LocalServer) -> None:
+    await make_platforms(server, "p1")
+    await client.request(orb("lib"))
+    await client.request(plan("script", run_now=False, period=Period.NEVER))
+    await client.request(orb("app", after=after("lib", "script"), period=Period.NEVER))
+    await succeed(server, "script", "p1")
+    await make_platforms(server, "p2")
+    assert await queues(server) == {"p1": [], "p2": ["lib"]}
     await build(server, "p2")
-    if others:
-        assert await queues(server) == {"p1": ["lib"], "p2": []}
-        await do(server, Execute(name="script-p1"))
-        await build(server)
-        assert await queues(server) == {"p1": ["lib", "app"], "p2": ["app"]}
-    else:
-        assert await queues(server) == {"p1": ["lib"], "p2": ["app"]}
-        await build(server, "p1")
-        assert await queues(server) == {"p1": ["app"], "p2": ["app"]}
+    assert await queues(server) == {"p1": [], "p2": ["app"]}
+
+
+async def test_a_run_for_another_reason_uses_what_has_succeeded_before_it(
+    client: ScriptedPeer, server: LocalServer
+) -> None:
+    for name in ("lib", "tool", "app"):
+        waits = after("lib", "tool") if name == "app" else ()
+        await client.request(plan(name, after=waits, run_now=False, period=Period.NEVER))
+    await succeed(server, "lib", "p1")
+    await succeed(server, "app", "p1")
+    await succeed(server, "tool", "p1")
+    assert (await shown(client, "app")).awaited == after("lib")
+    assert await queues(server) == {"p1": []}
+    await succeed(server, "lib", "p1")
+    assert await queues(server) == {"p1": ["app"]}
+
+
+async def test_a_script_after_an_orb_build_runs_wherever_that_has_succeeded(
+    client: ScriptedPeer, server: LocalServer
+) -> None:
+    await make_platforms(server, "p1", "p2")
+    await client.request(orb("lib"))
+    await client.request(plan("publish", after=after("lib"), run_now=False, period=Period.NEVER))
+    await succeed(server, "lib", "p2")
+    assert await queues(server) == {"p1": ["publish"], "p2": []}
+
+
+# --- one run at a time ---------------------------------------------------------------------------------------------
+
+
+def left_out(server: LocalServer) -> list[tuple[str, str, str, str | None, str]]:
+    """Return the runs that were left out: job, platform, cause and what was that, reason."""
+    return server.query(
+        "select name, platform, cause, cause_of, reason from skipped where platform != 'elsewhere' order by id"
+    )
+
+
+async def look(server: LocalServer, clock: Clock) -> None:
+    """Have the server look for what is due, and wait until it has: a run that is due before all others wakes it."""
+    await ask(server, schedule("look", "elsewhere", period=Period.NEVER))
+    await build(server, "elsewhere")
+    await do(server, Reschedule(name="look", next=Instant(clock.now.ms - 86_400_000)))
+    await build(server, "elsewhere")
+    await do(server, Unschedule(name="look"))
+
+
+@pytest.mark.parametrize("kind", ["script", "orb"])
+@pytest.mark.parametrize("state", ["running", "queued", "to be tried again", "tried again"])
+async def test_a_run_that_is_due_meanwhile_is_left_out(
+    client: ScriptedPeer, server: LocalServer, clock: Clock, kind: str, state: str
+) -> None:
+    """Whatever it is due for: by the clock, or since another job has succeeded; on each platform by itself."""
+    await make_platforms(server, "p1", "p2")
+    await client.request(plan("lib", platform="p2", run_now=False, period=Period.NEVER))
+    options: dict[str, Any] = {"period": Period.HOURLY, "after": after("lib"), "retries": 2}
+    await client.request(plan("app", run_now=False, **options) if kind == "script" else orb("app", **options))
+    await do(server, Execute(name="app", platform="p1"))
+    async with AsyncExitStack() as stack:
+        if state in ("to be tried again", "tried again"):
+            await build(server, result=Exited(code=1))
+        if state == "tried again":
+            clock.now = clock.now.plus(dt.timedelta(minutes=2))
+            await look(server, clock)
+        if state in ("running", "tried again"):
+            await stack.enter_async_context(take_job(server))
+        clock.now = NOW.plus(dt.timedelta(hours=1))
+        await look(server, clock)
+        elsewhere = {"script": [], "orb": ["app"]}[kind]
+        reason = "still running" if state in ("running", "tried again") else "still queued"
+        assert left_out(server) == [("app", "p1", "due", None, reason)]
+        there = [] if state in ("running", "tried again") else ["app"]
+        assert (await queues(server))["p1"] == there
+        assert (await queues(server))["p2"] == elsewhere
+        await succeed(server, "lib", "p2")
+        assert left_out(server)[1:] == [
+            ("app", platform, "after", "lib", reason if platform == "p1" else "still queued")
+            for platform in ("p1", "p2")
+            if platform == "p1" or elsewhere
+        ]
+        assert (await queues(server))["p1"] == there
+        assert (await queues(server))["p2"] == elsewhere
+
+
+async def test_a_retry_of_a_job_that_waits_or_runs_again_is_left_out(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    async with take_job(server) as first:
+        await do(server, Execute(name="a"))
+        await first.finish(Exited(code=1))
+        await first.peer.wait_closed()
+    assert server.query("select cause, retry from queue") == [("executed", 0)]
+    assert left_out(server) == [("a", "p1", "retry", str(first.uuid), "still queued")]
+    async with take_job(server) as second, AsyncExitStack() as stack:
+        await do(server, Execute(name="a"))
+        third = await stack.enter_async_context(take_job(server))
+        await second.finish(Exited(code=1))
+        await second.peer.wait_closed()
+        assert await queues(server) == {"p1": []}
+        assert left_out(server)[1:] == [("a", "p1", "retry", str(second.uuid), "still running")]
+        await third.finish()
 
 
 async def test_jobs_that_would_wait_for_each_other(client: ScriptedPeer) -> None:
@@ -312,19 +482,27 @@ async def test_a_job_that_fails_is_tried_again(client: ScriptedPeer, server: Loc
     ]
 
 
-async def test_a_retry_that_a_clock_ahead_has_planned_does_not_wait_for_it(
+async def test_what_a_clock_ahead_has_queued_waits_no_longer_than_what_is_queued_now(
     client: ScriptedPeer, server: LocalServer, clock: Clock
 ) -> None:
-    await client.request(plan("a", retries=1, period=Period.NEVER))
-    clock.now = Instant(NOW.ms + 365 * 86_400_000)
-    await build(server, result=Exited(code=1))
+    """Places in a queue and times to wait for, as they were meant to be, once the clock is right again."""
+    minute = 60_000
+    await client.request(plan("retried", "p2", retries=1, period=Period.NEVER))
+    clock.now = NOW.plus(dt.timedelta(hours=2, minutes=30))  # less than a retry may wait
+    await client.request(plan("early", priority=4))
+    await client.request(plan("front"))
+    await do(server, Execute(name="front"))
+    await build(server, "p2", result=Exited(code=1))
     clock.now = NOW
-    await do(server, schedule("nudge", platform="p3", period=Period.HOURLY))
-    await build(server)
-    assert server.query("select cause, retry from build where name = 'a' order by retry") == [
-        ("first", 0),
-        ("retry", 1),
-    ]
+    await client.request(plan("late", priority=4))
+    await look(server, clock)
+    assert await queues(server) == {"p1": ["front", "early", "late"], "p2": ["retried"], "elsewhere": []}
+    assert server.query("select distinct due from queue") == [(NOW.ms,)]
+    assert server.query("select not_before from queue where not_before is not null") == [(NOW.ms + minute,)]
+    clock.now = NOW.plus(dt.timedelta(minutes=1))
+    await look(server, clock)
+    await build(server, "p2")
+    assert server.query("select max(position) from queue where position > 0") == [(NOW.ms - 4 * 60 * minute,)]
 
 
 async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: ScriptedPeer, server: LocalServer) -> None:

@@ -80,6 +80,11 @@ def wall_clock() -> Instant:
     return Instant(time.time_ns() // 1_000_000)
 
 
+def up_time() -> float:
+    """Return seconds that nobody sets: those since the machine was started, on Linux with those in which it slept."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 async def serve(
     settings: Settings, announce: Callable[[list[str]], None], *, now: Callable[[], Instant] = wall_clock
 ) -> None:
@@ -154,7 +159,7 @@ class _Server:
             on_recorded=uploader.wake if uploader else lambda: None,
         )
         attempts = Attempts(dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout)
-        ticker = Ticker(store, now)
+        ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
         informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now)

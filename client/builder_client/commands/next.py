@@ -7,7 +7,7 @@ import click
 
 from builder.extension.schedule import MAX_RUNS, NextRuns, RunsShown
 from builder.model import Instant, printable
-from builder.planning import Cron, JobOptions
+from builder.planning import Cron, JobOptions, JobReference
 from builder_client import clock, looking, options, planning, report
 from builder_client.errors import TooOld
 from builder_client.output import Printer, json_text, note, standard_output
@@ -25,8 +25,8 @@ _HASHED = re.compile(r"(?<![a-z@])H(?![a-z])", re.IGNORECASE)
 def command(name: str | None, count: int, cron: str | None, time_zone: str | None, *, as_json: bool) -> None:
     """Show when the job NAME will run, or all jobs.
 
-    They are less where it has no more. A job that is paused does not run then, which is said. Without NAME the next run of
-    each job is shown, the first N of them.
+    They are less where it has no more. A job that is paused does not run then, which is said. A job
+    that is after others runs after them, too. Without NAME the next run of each job is shown, the first N of them.
 
     \b
     JSON: {next: [time], paused}, in UTC; paused is missing with --cron
@@ -39,6 +39,7 @@ def command(name: str | None, count: int, cron: str | None, time_zone: str | Non
       builder-client next --cron '30 2 * * *' --time-zone Europe/Copenhagen
     """
     printer = standard_output()
+    after: tuple[JobReference, ...] = ()
     zone = Cron(rule=cron or "", zone=time_zone or "UTC")
     if cron is not None and name is None and _HASHED.search(cron):
         raise click.UsageError("Give NAME too: it fixes what H is.", click.get_current_context())
@@ -52,8 +53,8 @@ def command(name: str | None, count: int, cron: str | None, time_zone: str | Non
         runs = _of_rule(zone, name or "", count)
     else:
         assert name is not None, "else all were shown"
-        found, runs = _of_job(name, count)
-        zone, paused = found.cron or Cron(rule=""), found.paused
+        plan, runs = _of_job(name, count)
+        zone, paused, after = plan.cron or zone, plan.paused, plan.after
     if as_json:
         printer.json({"next": [run.isoformat() for run in runs]} | ({} if paused is None else {"paused": paused}))
         return
@@ -62,7 +63,7 @@ def command(name: str | None, count: int, cron: str | None, time_zone: str | Non
     for run in runs:
         printer.line(planning.at(run, zone, clock.now()))
     if not runs:
-        printer.line("never")
+        printer.line(f"only after {', '.join(printable(str(each)) for each in after)}" if after else "never")
 
 
 def _of_rule(cron: Cron, name: str, count: int) -> list[Instant]:

@@ -91,6 +91,7 @@ def take(
             made_of = {"template": expanded and expanded.template, "opam_package": row.opam_package}
             whose = {"job_id": row.id, "owner": owner, "worker": worker}
             connection.execute(sa.insert(build), _values(taken) | why | made_of | whose)
+            dependencies.begin(connection, row.id, platform)
             woken.note(What.BEGUN, job=row.name, platform=platform, uuid=uuid)
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
@@ -172,11 +173,19 @@ def _check(
 
 
 def _queue_dependants(connection: sa.Connection, woken: Woken, ended: Any, now: Instant) -> None:
-    for job_id, wanted in dependencies.meet(connection, ended.name, ended.platform).items():
-        queues.enqueue_job(
-            connection, woken, job_id, on_platform=wanted, due=now, cause=Cause.AFTER, cause_of=ended.name
-        )
-        woken.platforms |= {wanted} if wanted is not None else {*queues.platforms(connection)}
+    for job_id, there in dependencies.meet(connection, ended.name, ended.platform):
+        queue_after(connection, woken, job_id, there, now, ended.name)
+
+
+def queue_after(
+    connection: sa.Connection, woken: Woken, job_id: int, on_platform: str, now: Instant, last: str
+) -> None:
+    """Queue a job on a platform where all that it waits for has succeeded, ``last`` of them at last."""
+    if queues.enqueue_job(
+        connection, woken, job_id, on_platform=on_platform, due=now, cause=Cause.AFTER, cause_of=last
+    ):
+        dependencies.begin(connection, job_id, on_platform)
+        woken.platforms.add(on_platform)
 
 
 def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant) -> None:

@@ -13,7 +13,7 @@ from builder.model import Instant, Job, OrbBuildJob, Period, ScheduleItem, Scrip
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused, about_job
 from builder_server.scheduler import latest_plan
-from builder_server.store import dependencies, queues
+from builder_server.store import builds, dependencies, queues
 from builder_server.store.records import Due, PlannedJob, options_values, to_job, to_options, to_rule
 from builder_server.store.schema import job, queue
 from builder_server.store.waking import Woken
@@ -98,14 +98,16 @@ def change(
         _note_earlier(connection, woken, next_run)
         values |= {"next_run": next_run.ms, "planned_at": now.ms}
     connection.execute(sa.update(job).where(job.c.id == found.id).values(values))
+    was_after = dependencies.all_of(connection, found.id)
     dependencies.replace(connection, found.id, name, options.after)
     queues.rank_again(connection, found.id, options.priority)
     woken.note(What.SCHEDULED, job=name)
-    is_ready = not options.paused and dependencies.take_met(connection, found.id)
-    if is_ready:
-        queues.enqueue_job(connection, woken, found.id, due=now, cause=Cause.AFTER, cause_of=options.after[0].name)
-    if is_ready or (before.paused and not options.paused):
+    resumed = before.paused and not options.paused
+    if resumed:
         woken.platforms |= _platforms(connection, new or to_job(found))
+    if resumed or was_after != options.after:
+        for there in dependencies.ready(connection, found.id):
+            builds.queue_after(connection, woken, found.id, there, now, options.after[0].name)
 
 
 class Tried(Exception):
@@ -246,7 +248,7 @@ def queue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_befo
 
     Runs of up to ``missed_before`` were due while nobody looked; None: no such ones.
     """
-    returned = _put_back(connection, now)
+    returned = _put_back(connection, woken, now)
     due = connection.execute(_DUE, {"now": now.ms}).all()
     if due:
         names = {row.platform for row in due if row.platform is not None}
@@ -261,11 +263,12 @@ def queue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_befo
     return Due(next_run=min(following, default=None), put_back=returned)
 
 
-def _put_back(connection: sa.Connection, now: Instant) -> tuple[str, ...]:
+def _put_back(connection: sa.Connection, woken: Woken, now: Instant) -> tuple[str, ...]:
     """Plan anew what was planned by a clock that was ahead of this one; return the jobs whose run is another then."""
     latest = latest_plan(now)
     if latest is None:
         return ()
+    queues.put_back(connection, woken, now, latest)
     rows = connection.execute(sa.select(*_OF_RULE).where(job.c.planned_at > latest.ms)).all()
     before = {row.name: row.next_run for row in rows}
     following = _set_next_runs(connection, rows, now)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -62,9 +63,26 @@ dependency = Table(
     # by name, so that a job may be removed and come back
     Column("on_job", Text, nullable=False),
     Column("on_platform", Text, nullable=False),  # empty: any
+    # whether it has succeeded since the job ran last
     Column("is_met", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("job_id", "on_job", "on_platform"),
     Index("dependency_on", "on_job"),
+)
+
+met_there = Table(
+    "met_there",
+    metadata,
+    Column("job_id", _WIDE, nullable=False),
+    Column("on_job", Text, nullable=False),
+    Column("on_platform", Text, nullable=False),
+    Column("platform", Text, nullable=False),
+    Column("is_met", Boolean, nullable=False),  # on this platform, whatever the dependency says of all
+    PrimaryKeyConstraint("job_id", "on_job", "on_platform", "platform"),
+    ForeignKeyConstraint(
+        ["job_id", "on_job", "on_platform"],
+        ["dependency.job_id", "dependency.on_job", "dependency.on_platform"],
+        ondelete="CASCADE",
+    ),
 )
 
 platform = Table(
@@ -92,6 +110,7 @@ queue = Table(
     UniqueConstraint("platform", "job_id"),
     Index("queue_order", "platform", "position", "id"),
     Index("queue_not_before", "not_before"),
+    Index("queue_due", "due"),
     Index("queue_job", "job_id"),  # to remove a job from all queues
 )
 
@@ -157,6 +176,8 @@ skipped = Table(
     Column("name", Text, nullable=False),
     Column("platform", Text, nullable=False),
     Column("due", _WIDE, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("cause_of", Text),
     Column("reason", Text, nullable=False),
     Index("skipped_due", "due"),
     Index("skipped_job", "name", "due"),
