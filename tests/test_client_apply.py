@@ -112,7 +112,7 @@ async def test_a_dry_run_refuses_what_apply_refuses(server: LocalServer, file: P
     await told(server, "drop-platform", "p1")
     file.write_text(FILE, "utf-8")
     assert (await run(server, "apply", file, "--dry-run")).stderr == (
-        b"builder-client: job lib: platform dropped; can't schedule jobs\n"
+        b"builder-client: job lib: platform dropped; can't schedule jobs; 'undrop-platform' lets it have jobs again\n"
     )
 
 

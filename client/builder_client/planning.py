@@ -152,7 +152,7 @@ def find_anywhere(remote: "Remote", name: str) -> JobShown:
         info = remote.info()
     item = next((item for item in info.schedule if item.job.name == name), None)
     if item is None:
-        raise Refused(f"unknown job {printable(name)}")
+        raise Refused(f"unknown job {printable(name)}", name=name)
     return JobShown(
         job=item.job,
         options=JobOptions(period=item.period),

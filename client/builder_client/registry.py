@@ -66,6 +66,17 @@ class LazyGroup(click.Group):
         name, _, rest = super().resolve_command(ctx, args)
         return name, load(name) if name else None, rest
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command. What is refused is told with what to do next."""
+        from .errors import Refused
+
+        try:
+            return super().invoke(ctx)
+        except Refused as error:
+            from . import advice
+
+            raise advice.advised(error) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""
         del ctx

@@ -13,7 +13,7 @@ from builder.errors import BuilderError, InvalidName
 from builder.model import Job, OrbBuildJob, ScriptJob, check_name, printable
 from builder.planning import JobOptions
 
-from . import jobs
+from . import jobs, words
 from .scripts import ScriptEmpty, ScriptTooLarge, read_script
 
 NAME = "schedule.toml"
@@ -79,7 +79,9 @@ def _planned(name: str, table: object, folder: Path) -> Planned:
     if not isinstance(table, dict):
         raise InvalidSchedule("write a table, [jobs.NAME]")
     if unknown := [key for key in table if key not in KEYS]:
-        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: write one of {', '.join(KEYS)}")
+        near = words.near(unknown[0].replace("_", "-"), KEYS)
+        hint = f"did you mean {near}?" if near else f"write one of {', '.join(KEYS)}"
+        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: {hint}")
     what = {key: table[key] for key in WHAT if key in table}
     if wrong := [key for key, value in what.items() if not isinstance(value, str)]:
         raise InvalidSchedule(f"{wrong[0]}: write text")

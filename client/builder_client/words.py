@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from uuid import UUID
 
 from builder.model import Aborted, Exited, Instant, Result, Signalled, Stopped, describe_result, posix_signal, printable
@@ -112,6 +113,13 @@ def bar(elapsed: int, expected: int | None) -> str:
 def until(moment: Instant, now: Instant) -> str:
     """Return when a run comes, seen from ``now``: ``in 3 h``, or ``due``."""
     return f"in {duration(moment.ms - now.ms)}" if moment.ms > now.ms else "due"
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """Return which of the known names may have been meant."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
 
 def count(number: int, noun: str) -> str:
