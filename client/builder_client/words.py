@@ -57,7 +57,7 @@ def parse_id(text: str) -> str:
     """Return the hexadecimal digits of a uuid or of the begin of one. Raises ValueError for anything else."""
     digits = text.lower().replace("-", "")
     if not _HEX.fullmatch(digits):
-        raise ValueError(f"{printable(text)!r} is no uuid and no begin of one")
+        raise ValueError(f"{printable(text)!r} is no uuid and no begin of one; 'history' lists builds with theirs")
     return digits
 
 
