@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scripted import script
 from test_client_planning import NAMES, PLANS
 
+from builder.errors import InvalidName
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListedJob, ListedScript, ListJobs
 from builder.extension.schedule import JobShown, ShowJob
@@ -126,6 +127,13 @@ def test_what_is_the_same_is_not_written_again(tmp_path: Path) -> None:
     before = (tmp_path / "scripts/a.sh").stat().st_ino
     exporting.write(tmp_path, [plan("a"), plan("b", b"other\n")])
     assert (tmp_path / "scripts/a.sh").stat().st_ino == before
+
+
+def test_a_name_that_is_no_text_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    exporting.write(tmp_path, [plan("a")])
+    with pytest.raises(InvalidName, match="give it another name"):
+        exporting.write(tmp_path, [plan("a", b"new\n"), plan("\udcff")])
+    assert read(tmp_path) == named([plan("a")])
 
 
 # --- faults --------------------------------------------------------------------------------------------------------

@@ -158,7 +158,9 @@ def _toml(value: Any) -> str:
     match value:
         case str():
             if any("\ud800" <= char <= "\udfff" for char in value):
-                raise InvalidName(f"{printable(value)} is not UTF-8: no schedule file can hold it")
+                raise InvalidName(
+                    f"{printable(value)} is not UTF-8, so no schedule file can hold it: give it another name"
+                )
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # else JSON's strings are TOML's
         case list():
             return f"[{', '.join(map(_toml, value))}]"
