@@ -19,7 +19,7 @@ from builder.messages import Failure, Message
 from builder.model import OrbBuildJob, ScriptJob
 from builder.planning import JobOptions
 from builder_client import applying, schedule_file
-from builder_client.errors import Refused
+from builder_client.errors import Refused, Unreachable
 from builder_client.remote import Remote
 from builder_client.schedule_file import InvalidSchedule
 
@@ -208,6 +208,19 @@ def test_a_schedule_that_is_never_as_it_was_is_left() -> None:
 
     with pytest.raises(Refused, match=r"nothing was done.*: give the command again"):
         applying.apply(ask, applying.look(ask, {}, prune=True), run_now=False)
+
+
+@pytest.mark.parametrize(("dry_run", "more"), [(False, "; it may have been done or not"), (True, "")])
+def test_a_server_that_is_lost_may_have_done_it(*, dry_run: bool, more: str) -> None:
+    def ask(request: Request) -> list[Message]:
+        if isinstance(request, Apply):
+            raise Unreachable("lost")
+        return [JobsListed(jobs=())]
+
+    job = OrbBuildJob(name="a", opam_package="p")
+    here = {"a": schedule_file.Planned(job=job, options=JobOptions())}
+    with pytest.raises(Unreachable, match=f"^lost{more}"):
+        applying.apply(ask, applying.look(ask, here, prune=False), run_now=False, dry_run=dry_run)
 
 
 async def test_all_or_nothing(server: LocalServer, file: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from attrs import evolve
 
 from builder.model import printable
 from builder_client import applying, options, planning, schedule_file, words
@@ -35,7 +36,7 @@ def command(file: Path, *, dry_run: bool, prune: bool, not_now: bool, yes: bool,
     """
     printer = standard_output()
     here = schedule_file.read(file)
-    remote = options.remote()
+    remote = evolve(options.remote(), reply_timeout=applying.TIMEOUT)
     with remote.requests(what=applying.WHAT) as ask:
         found = applying.look(ask, here, prune=prune)
     if found.removed and not dry_run:
