@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "orb-build": ("orb", "retreat"),
     "show": ("hello",),
     "next": ("hello",),
-    "edit": ("hello", "--priority", "1"),
+    "edit": ("hello", "--period", "hourly"),
     "pause": ("hello",),
     "resume": ("hello",),
     "apply": ("/dev/stdin",),

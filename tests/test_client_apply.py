@@ -16,10 +16,10 @@ from builder.extension import Request
 from builder.extension.applying import Apply, JobsListed, ListedJob, ListJobs
 from builder.extension.schedule import ShowJob
 from builder.messages import Failure, Message
-from builder.model import OrbBuildJob
+from builder.model import OrbBuildJob, ScriptJob
 from builder.planning import JobOptions
 from builder_client import applying, jobs, schedule_file
-from builder_client.errors import Refused
+from builder_client.errors import Refused, Unreachable
 from builder_client.remote import Remote
 from builder_client.schedule_file import InvalidSchedule
 
@@ -112,7 +112,7 @@ async def test_a_dry_run_refuses_what_apply_refuses(server: LocalServer, file: P
     await told(server, "drop-platform", "p1")
     file.write_text(FILE, "utf-8")
     assert (await run(server, "apply", file, "--dry-run")).stderr == (
-        b"builder-client: job lib: platform dropped; can't schedule jobs\n"
+        b"builder-client: job lib: platform dropped; can't schedule jobs; 'undrop-platform' lets it have jobs again\n"
     )
 
 
@@ -210,6 +210,19 @@ def test_a_schedule_that_is_never_as_it_was_is_left() -> None:
         applying.apply(ask, applying.look(ask, {}, prune=True), run_now=False)
 
 
+@pytest.mark.parametrize(("dry_run", "more"), [(False, "; it may have been done or not"), (True, "")])
+def test_a_server_that_is_lost_may_have_done_it(*, dry_run: bool, more: str) -> None:
+    def ask(request: Request) -> list[Message]:
+        if isinstance(request, Apply):
+            raise Unreachable("lost")
+        return [JobsListed(jobs=())]
+
+    job = OrbBuildJob(name="a", opam_package="p")
+    here = {"a": schedule_file.Planned(job=job, options=JobOptions())}
+    with pytest.raises(Unreachable, match=f"^lost{more}"):
+        applying.apply(ask, applying.look(ask, here, prune=False), run_now=False, dry_run=dry_run)
+
+
 async def test_all_or_nothing(server: LocalServer, file: Path) -> None:
     with file.open("a", encoding="utf-8") as more:
         more.write('[jobs.bad]\nopam-package = "a b"\n')
@@ -226,6 +239,12 @@ async def test_all_or_nothing(server: LocalServer, file: Path) -> None:
         ("x = 1", "x: write [jobs.NAME]"),
         ("jobs = 1", "jobs: write [jobs.NAME]"),
         ("[jobs", "end of document"),
+        ("[jobs.a]\n[jobs.a]", "there are two jobs a (at line 2, column 8)"),
+        ('[jobs.a]\nscript = "a"\nscript = "b"', "a key is there twice (at "),
+        ("[jobs.a]\nplatform = p1", "text, and a name that is no word, stand in quotes (at line 2"),
+        ("[jobs.a b]", "text, and a name that is no word, stand in quotes (at line 1"),
+        ("[jobs.a.b]", 'job a: a name with a dot in it stands in quotes, [jobs."a.b"]'),
+        ("\n# \udcff", "it is not UTF-8 (at line 2): write it in that encoding"),
         ('[jobs."a/b"]\nopam-package = "a"', "invalid job name: it contains a slash"),
         ('[jobs.a]\nplatform = "p1"', "job a: write platform and script, or opam-package alone"),
         ('[jobs.a]\nplatform = "p1"\nscript = "none.sh"', "job a: script: can't read none.sh: No such file"),
@@ -233,12 +252,18 @@ async def test_all_or_nothing(server: LocalServer, file: Path) -> None:
         ('[jobs.a]\nplatform = 1\nscript = "."', "job a: platform: write text"),
         ('[jobs.a]\nopam-package = "a"\npriority = 10', "job a: a priority must lie between 0 and 9"),
         ('[jobs.a]\nopam-package = "a"\ncolour = "red"', "job a: there is no key colour: write one of platform"),
+        (
+            '[jobs.a]\nopam-package = "a"\ntime_zone = "UTC"',
+            "job a: there is no key time_zone: did you mean time-zone?",
+        ),
+        ('[jobs.a]\nplatform = "p1"\nscript = "empty.sh"', "job a: script: empty.sh: the script is empty"),
         ('[jobs.a]\nopam-package = "a"\ncron = "61 * * * *"', "job a: invalid cron rule"),
     ],
 )
 def test_wrong_files_are_told_before_connecting(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "empty.sh").touch()
     path = tmp_path / "schedule.toml"
-    path.write_text(text, "utf-8")
+    path.write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(InvalidSchedule) as caught:
         schedule_file.read(path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -259,6 +284,19 @@ def test_a_job_after_others_has_the_period_that_is_asked_for(tmp_path: Path, key
         for line in schedule_file.entries(jobs.said(plan.job, plan.options))
         if "after" not in line and "opam" not in line
     ] == ([keys] if keys else [])
+
+
+@pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf"])
+def test_files_of_other_editors(tmp_path: Path, begin: bytes) -> None:
+    (tmp_path / "a.sh").write_bytes(b"a\r\n")
+    (tmp_path / "s.toml").write_bytes(begin + b'[jobs.a]\r\nplatform = "p1"\r\nscript = "a.sh"\r\n')
+    found = schedule_file.read(tmp_path / "s.toml")["a"].job
+    assert found == ScriptJob(name="a", platform="p1", script=b"a\r\n")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSchedule, match=rf"is a folder: give the file in it, {tmp_path}/schedule\.toml"):
+        schedule_file.read(tmp_path)
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -294,9 +294,11 @@ async def test_cancel_and_dequeue(server: Server) -> None:
     async with take_job(server) as taken:
         (cancelled,) = rows(server, "cancel", "a")
         assert cancelled == {"uuid": str(taken.uuid), "job": "a", "platform": "p1"}
-    assert "nothing runs that is called a" in client(server, "cancel", "a", status=3)
+    shown = client(server, "cancel", "a", status=3)
+    assert "nothing runs that is called a or has a uuid that begins so; 'next a' says when it runs" in shown
+    assert "; it is queued: 'dequeue b' takes it from there" in client(server, "cancel", "b", status=3)
     assert client(server, "dequeue", "b") == "No longer queued on p1\n"
-    assert client(server, "dequeue", "b", status=3) == "builder-client: b is in no queue\n"
+    assert client(server, "dequeue", "b", status=3) == "builder-client: b is in no queue; 'queue' shows what waits\n"
     (ended,) = rows(server, "history")
     assert ended["outcome"] == "aborted"
     assert ended["ended_by"].startswith("127.0.0.1:")

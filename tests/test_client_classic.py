@@ -64,6 +64,7 @@ def test_it_does_what_it_can(server: Server, name: str, tmp_path: Path, monkeypa
     [
         ("schedule", "a", "p1", "-", "--priority", "3"),
         ("orb-build", "a", "b", "--not-now"),
+        ("edit", "hello", "--priority", "3"),
         ("execute", "hello", "--check-reproducible"),
         ("log", "323b"),
         ("log", "323b", "--follow", "--tail", "3"),

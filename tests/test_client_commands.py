@@ -177,7 +177,7 @@ def test_refused_by_the_server() -> None:
     with Server(lambda _: [Failure(message="unknown job \x1b[2J\nhello")]) as server:
         done = server.run("unschedule", "hello")
     assert done.returncode == 3
-    assert done.stderr == b"builder-client: unknown job \\x1b[2J\\nhello\n"
+    assert done.stderr == b"builder-client: unknown job \\x1b[2J\\nhello; 'info' lists all jobs\n"
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from client_harness import EMPTY, Server, client_argv, environment, run_on_terminal
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import script
 from test_client_planning import NAMES, PLANS
 
+from builder.errors import InvalidName
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListedJob, ListedScript, ListJobs
 from builder.extension.schedule import JobShown, ShowJob
-from builder.messages import Message
+from builder.messages import Message, Success
 from builder.model import NEVER, OrbBuildJob, ScriptJob
 from builder.planning import JobOptions
 from builder_client import applying, exporting, schedule_file
@@ -126,6 +128,37 @@ def test_what_is_the_same_is_not_written_again(tmp_path: Path) -> None:
     before = (tmp_path / "scripts/a.sh").stat().st_ino
     exporting.write(tmp_path, [plan("a"), plan("b", b"other\n")])
     assert (tmp_path / "scripts/a.sh").stat().st_ino == before
+
+
+def test_a_name_that_is_no_text_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    exporting.write(tmp_path, [plan("a")])
+    with pytest.raises(InvalidName, match="give it another name"):
+        exporting.write(tmp_path, [plan("a", b"new\n"), plan("\udcff")])
+    assert read(tmp_path) == named([plan("a")])
+
+
+@pytest.mark.parametrize(
+    ("there", "typed", "is_asked", "is_written"),
+    [
+        ("# mine", b"n\n", True, False),
+        ("# mine", b"y\n", True, True),
+        ("", b"y\n", True, True),
+        (exporting.HEAD, b"", False, True),
+        (None, b"", False, True),
+    ],
+)
+def test_a_person_is_asked_before_their_file_is_written_over(
+    tmp_path: Path, there: str | None, typed: bytes, *, is_asked: bool, is_written: bool
+) -> None:
+    file = tmp_path / "schedule.toml"
+    if there is not None:
+        file.write_text(there)
+
+    with Server(lambda _: [EMPTY, Success()]) as server:
+        argv = client_argv("-r", server.address, "export", str(tmp_path))
+        status, shown = run_on_terminal(argv, environment(), typed)
+    assert (b"which no export has written? [y/N]" in shown) is is_asked
+    assert (status, file.read_text().startswith(exporting.HEAD)) == ((0, True) if is_written else (1, False))
 
 
 # --- faults --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from scripted import build, queues, script
 
 from builder.errors import InvalidOptions
 from builder.extension.schedule import ChangeJob, JobShown, ShowJob
-from builder.messages import Info, InfoReply, Message, Schedule, Success
+from builder.messages import Info, InfoReply, Message, Reschedule, Schedule, Success
 from builder.model import Instant, Period, ScheduleItem, ScriptJob
 from builder.planning import MAX_LIMIT, Cron, JobOptions, JobReference
-from builder_client import changes, jobs
+from builder_client import changes, jobs, schedule_file
 from builder_client.errors import Refused
 
 Run = Callable[..., Coroutine[Any, Any, subprocess.CompletedProcess[bytes]]]
@@ -241,7 +242,7 @@ async def test_edit_refuses_what_it_can_not_do(run: Run, file: str) -> None:
         (2, ["a", "--cron", "61 * * * *"], b"invalid cron rule"),
         (2, ["a", "--opam-package", "b"], b"a is a script job: it has no --opam-package"),
         (2, ["orb", "--script", file], b"orb is a orb build: it has no --script"),
-        (3, ["b", "--priority", "1"], b"unknown job b"),
+        (3, ["b", "--priority", "1"], b"unknown job b; there are a"),
     ):
         done = await run("edit", *arguments)
         assert done.returncode == status, done
@@ -356,17 +357,46 @@ def test_show_and_next_of_an_older_server() -> None:
 
 
 def test_what_an_older_server_has_not_is_told(file: str) -> None:
+    schedule = Path(file).with_name("schedule.toml")
+    schedule.write_bytes(b"")
     with Server(old_server) as server:
         for arguments, what in (
             (("schedule", "a", "p1", file, "--cron", "@daily", "--not-now"), b"no --cron and no --not-now"),
-            (("edit", "a", "--priority", "1"), b"no job that can be edited: 'reschedule' sets"),
+            (("edit", "a", "--priority", "1"), b"no edit: there --period alone can be changed; 'unschedule' and"),
+            (("edit", "a", "--period", "daily", "--script", file), b"no edit: there --period alone"),
             (("pause", "a"), b"no jobs that are paused"),
+            (("apply", str(schedule)), b"no whole schedules: 'schedule' and 'unschedule' do it job by job"),
         ):
             done = server.run(*arguments)
             assert done.returncode == 3
             assert_one_line(done.stderr)
             assert b"speaks only the classic protocol, which has " + what in done.stderr
     assert server.seen == []
+
+
+def test_the_period_of_a_job_of_an_older_server_can_be_changed() -> None:
+    def answer(command: Message) -> list[Message]:
+        return [Success()] if isinstance(command, Reschedule) else old_server(command)
+
+    with Server(answer) as server:
+        assert server.run("edit", "a", "--period", "daily").stdout == b"period: weekly -> daily\n"
+        assert server.run("edit", "a", "--period", "weekly").stdout == b"a is so already: nothing was changed\n"
+        assert server.run("edit", "b", "--period", "weekly").returncode == 3
+    (sent,) = (command for command in server.seen if not isinstance(command, Info))
+    assert isinstance(sent, Reschedule)
+    assert (sent.name, sent.period) == ("a", Period.DAILY)
+    assert sent.next > Instant(int(time.time() * 1000))
+
+
+def test_what_an_older_server_has_is_exported(tmp_path: Path) -> None:
+    with Server(old_server) as server:
+        done = server.run("export", str(tmp_path))
+    assert done.stdout.decode() == f"1 job written to {tmp_path / 'schedule.toml'}\n"
+    assert done.stderr.endswith(
+        b"speaks only the classic protocol, which has no options of jobs but periods: here are these alone\n"
+    )
+    found = schedule_file.read(tmp_path / "schedule.toml")["a"]
+    assert (found.job, found.options) == (script("a"), JobOptions(period=Period.WEEKLY))
 
 
 # --- values --------------------------------------------------------------------------------------------------------

@@ -15,16 +15,19 @@ from builder.messages import MIB
 from builder.model import Job, ScriptJob, printable
 
 from . import jobs, schedule_file
-from .errors import Refused
+from .errors import Refused, Unreachable
 from .looking import Ask, listed
 from .schedule_file import Planned
 
-WHAT = "whole schedules"
+WHAT = "whole schedules: see 'schedule', 'unschedule' and 'reschedule'"
 """What an older server has not."""
 
 MAX_COMPARED = 200_000
 """Bytes of a script up to which its lines are compared."""
 
+
+TIMEOUT = 600.0
+"""Seconds for a server to answer: it does all in one transaction, in which it plans thousands of rules."""
 
 MAX_TRIES = 3
 """How often a schedule is looked at again that others change meanwhile."""
@@ -129,10 +132,10 @@ def look(ask: Ask, here: Mapping[str, Planned], *, prune: bool) -> Plan:
 
 
 def apply(ask: Ask, found: Plan, *, run_now: bool, dry_run: bool = False) -> Plan:
-    """Do what a plan says, all of it or nothing, or try whether that can be done; return what was done. Raises Refused.
+    """Do what a plan says, all of it or nothing, or try whether that can be done; return what was done.
 
     Where others have changed the schedule since it was made, it is made again: the file wins, as it had if they had been
-    quicker still. But no job goes that the plan did not name.
+    quicker still. But no job goes that the plan did not name. Raises Refused and Unreachable.
     """
     for _ in range(MAX_TRIES):
         request = found.request(TryApply if dry_run else Apply, run_now=run_now)
@@ -146,6 +149,12 @@ def apply(ask: Ask, found: Plan, *, run_now: bool, dry_run: bool = False) -> Pla
                 raise
             refusal = error
             found = plan(found.here, there, may_go=found.removed)
+        except Unreachable as error:
+            if dry_run:
+                raise
+            raise Unreachable(
+                f"{error}; it may have been done or not: give the command again, it does the rest"
+            ) from error
         else:
             return found
     raise Refused(f"nothing was done, others change the schedule all the time: give the command again ({refusal})")

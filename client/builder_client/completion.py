@@ -38,11 +38,16 @@ def running(info: InfoReply) -> Iterable[str]:
     return (str(build.uuid) for build in info.running)
 
 
+def quick(address: tuple[str, int]) -> Remote:
+    """Return a server that is asked by the way: whoever waits did not ask for it."""
+    host, port = address
+    return Remote(host=host, port=port, connect_timeout=TIMEOUT, reply_timeout=TIMEOUT)
+
+
 def complete(address: tuple[str, int], names: Callable[[InfoReply], Iterable[str]], begin: str) -> list[str]:
     """Return the names that begin so, sorted; none where the server does not answer."""
-    host, port = address
     try:
-        info = Remote(host=host, port=port, connect_timeout=TIMEOUT, reply_timeout=TIMEOUT).info()
+        info = quick(address).info()
     except BuilderError:
         return []
     return safe(names(info), begin)

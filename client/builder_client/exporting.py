@@ -99,6 +99,15 @@ def write(folder: Path, plans: Iterable[Planned]) -> list[Path]:
     return [below / name for name in _remove(below, sorted(earlier - scripts.keys()))]
 
 
+def is_foreign(file: Path) -> bool:
+    """Return whether a file is there that no export has written: somebody's work, with comments perhaps."""
+    try:
+        with file.open("rb") as there:
+            return there.read(len(HEAD)) != HEAD.encode()
+    except OSError:
+        return False  # nothing is lost, or writing will tell
+
+
 def script_name(job: str) -> str:
     """Return how the file of a job's script is called: as the job, where that is a plain name, or with a digest."""
     if _FILE_NAME.fullmatch(job) and job == job.lower():  # there are disks on which A is a

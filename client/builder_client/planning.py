@@ -100,7 +100,10 @@ def add(job: Job, found: dict[str, Any], *, not_now: bool, as_json: bool) -> Non
         return
     run_now = not not_now and not plan.after
     asked = [f"--{key}" for key in values] + ["--not-now"] * not_now
-    remote.request(PlanJob(job=job, options=plan, run_now=run_now), what=" and no ".join(asked))
+    remote.request(
+        PlanJob(job=job, options=plan, run_now=run_now),
+        what=f"{' and no '.join(asked)}: --period alone says when there",
+    )
     note_unknown(remote, plan)
     print_done("scheduled", as_json=as_json, job=job.name, queued=run_now)
     if plan.cron is not None and not as_json:
@@ -152,7 +155,7 @@ def find_anywhere(remote: "Remote", name: str) -> JobShown:
         info = remote.info()
     item = next((item for item in info.schedule if item.job.name == name), None)
     if item is None:
-        raise Refused(f"unknown job {printable(name)}")
+        raise Refused(f"unknown job {printable(name)}", name=name)
     return JobShown(
         job=item.job,
         options=JobOptions(period=item.period),

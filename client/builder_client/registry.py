@@ -70,7 +70,9 @@ class LazyGroup(click.Group):
         return name, load(name) if name else None, rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; where the server is too old for it, say what to do instead."""
+        """Run the command. What is refused, or what the server is too old for, is told with what to do instead."""
+        from .errors import Refused
+
         try:
             return super().invoke(ctx)
         except TooOld as error:
@@ -78,6 +80,10 @@ class LazyGroup(click.Group):
 
             assert ctx.invoked_subcommand is not None, "the overview is classic"
             raise TooOld(f"{error}: {COMMANDS[ctx.invoked_subcommand].instead}") from error
+        except Refused as error:
+            from . import advice
+
+            raise advice.advised(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""

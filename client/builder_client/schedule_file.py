@@ -13,7 +13,7 @@ from builder.errors import BuilderError, InvalidName
 from builder.model import Job, OrbBuildJob, ScriptJob, check_name, printable
 from builder.planning import JobOptions
 
-from . import jobs
+from . import jobs, words
 from .scripts import ScriptEmpty, ScriptTooLarge, read_script
 
 NAME = "schedule.toml"
@@ -54,13 +54,19 @@ def read(path: Path) -> dict[str, Planned]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SIZE + 1)
-        if len(data) > MAX_SIZE:
-            raise InvalidSchedule(f"{path}: it is larger than {MAX_SIZE >> 20} MiB: is it a schedule?")
-        values = tomllib.loads(data.decode("utf-8"))
+    except IsADirectoryError as error:
+        raise InvalidSchedule(f"{path} is a folder: give the file in it, {path / NAME}") from error
     except OSError as error:
         raise InvalidSchedule(f"can't read {path}: {error.strerror}") from error
+    if len(data) > MAX_SIZE:
+        raise InvalidSchedule(f"{path}: it is larger than {MAX_SIZE >> 20} MiB: is it a schedule?")
+    try:
+        values = tomllib.loads(data.decode("utf-8-sig"))  # some editors begin a file with a mark of its encoding
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidSchedule(f"{path}: it is not UTF-8 (at line {line}): write it in that encoding") from error
     except ValueError as error:
-        raise InvalidSchedule(str(error) if isinstance(error, InvalidSchedule) else f"{path}: {error}") from error
+        raise InvalidSchedule(f"{path}: {_explained(str(error))}") from error
     tables = values.pop("jobs", {})
     if values or not isinstance(tables, dict):
         what = printable(next(iter(values), "jobs"))
@@ -69,9 +75,26 @@ def read(path: Path) -> dict[str, Planned]:
     for name, table in tables.items():
         try:
             found[name] = _planned(name, table, path.parent)
-        except (ValueError, ScriptTooLarge, ScriptEmpty) as error:
+        except ValueError as error:
             raise InvalidSchedule(f"{path}: job {printable(name)}: {error}") from error
     return found
+
+
+_HINTS = (
+    (r"Cannot declare \(.*, '(.*)'\) twice", r"there are two jobs \1"),
+    (r"Cannot overwrite a value", r"a key is there twice"),
+    (
+        r"(Invalid value|Expected '\]' at the end of a table declaration)",
+        r"\1: text, and a name that is no word, stand in quotes",
+    ),
+)
+"""What the parser says of common mistakes, and what that means here."""
+
+
+def _explained(error: str) -> str:
+    for pattern, hint in _HINTS:
+        error = re.sub(pattern, hint, error)
+    return error
 
 
 def _planned(name: str, table: object, folder: Path) -> Planned:
@@ -79,7 +102,11 @@ def _planned(name: str, table: object, folder: Path) -> Planned:
     if not isinstance(table, dict):
         raise InvalidSchedule("write a table, [jobs.NAME]")
     if unknown := [key for key in table if key not in KEYS]:
-        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: write one of {', '.join(KEYS)}")
+        if isinstance(table[unknown[0]], dict):
+            raise InvalidSchedule(f"a name with a dot in it stands in quotes, [jobs.{_toml(f'{name}.{unknown[0]}')}]")
+        near = words.near(unknown[0].replace("_", "-"), KEYS)
+        hint = f"did you mean {near}?" if near else f"write one of {', '.join(KEYS)}"
+        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: {hint}")
     what = {key: table[key] for key in WHAT if key in table}
     if wrong := [key for key, value in what.items() if not isinstance(value, str)]:
         raise InvalidSchedule(f"{wrong[0]}: write text")
@@ -100,6 +127,8 @@ def _script(folder: Path, path: str) -> bytes:
     try:
         with (folder / path).open("rb") as file:
             return read_script(file)
+    except (ScriptTooLarge, ScriptEmpty) as error:
+        raise InvalidSchedule(f"script: {printable(path)}: {error}") from error
     except (OSError, ValueError) as error:
         raise InvalidSchedule(f"script: can't read {printable(path)}: {getattr(error, 'strerror', error)}") from error
 
@@ -128,7 +157,9 @@ def _toml(value: Any) -> str:
     match value:
         case str():
             if any("\ud800" <= char <= "\udfff" for char in value):
-                raise InvalidName(f"{printable(value)} is not UTF-8: no schedule file can hold it")
+                raise InvalidName(
+                    f"{printable(value)} is not UTF-8, so no schedule file can hold it: give it another name"
+                )
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # else JSON's strings are TOML's
         case list():
             return f"[{', '.join(map(_toml, value))}]"

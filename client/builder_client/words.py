@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from uuid import UUID
 
 from builder.model import Aborted, Exited, Instant, Result, Signalled, Stopped, describe_result, posix_signal, printable
@@ -57,7 +58,7 @@ def parse_id(text: str) -> str:
     """Return the hexadecimal digits of a uuid or of the begin of one. Raises ValueError for anything else."""
     digits = text.lower().replace("-", "")
     if not _HEX.fullmatch(digits):
-        raise ValueError(f"{printable(text)!r} is no uuid and no begin of one")
+        raise ValueError(f"{printable(text)!r} is no uuid and no begin of one; 'history' lists builds with theirs")
     return digits
 
 
@@ -123,6 +124,13 @@ def brief_uuid(text: str) -> str:
 def until(moment: Instant, now: Instant) -> str:
     """Return when a run comes, seen from ``now``: ``in 3 h``, or ``due``."""
     return f"in {duration(moment.ms - now.ms)}" if moment.ms > now.ms else "due"
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """Return which of the known names may have been meant."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
 
 def count(number: int, noun: str) -> str:

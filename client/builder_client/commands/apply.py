@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from attrs import evolve
 
 from builder.model import printable
 from builder_client import applying, options, planning, schedule_file, words
@@ -35,7 +36,7 @@ def command(file: Path, *, dry_run: bool, prune: bool, not_now: bool, yes: bool,
     """
     printer = standard_output()
     here = schedule_file.read(file)
-    remote = options.remote()
+    remote = evolve(options.remote(), reply_timeout=applying.TIMEOUT)
     with remote.requests(what=applying.WHAT) as ask:
         found = applying.look(ask, here, prune=prune)
     if found.removed and not dry_run:
@@ -43,7 +44,10 @@ def command(file: Path, *, dry_run: bool, prune: bool, not_now: bool, yes: bool,
         which = f"Remove {count} from {remote} that {printable(str(file))} does not have?"
         options.confirm("\n".join([*applying.removals(found), which]), yes=yes)
     with remote.requests(what=applying.WHAT) as ask:
-        found = applying.apply(ask, found, run_now=not not_now, dry_run=dry_run)
+        done = applying.apply(ask, found, run_now=not not_now, dry_run=dry_run)
+        if done is not found:
+            note("others have changed the schedule meanwhile: the file was compared with it once more")
+        found = done
         if not as_json:
             for line in applying.diff(ask, found) if dry_run else applying.removals(found):
                 printer.line(line)
