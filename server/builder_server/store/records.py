@@ -31,6 +31,20 @@ class Build:
 
 
 @frozen(kw_only=True)
+class BuildHead:
+    """What is known of an attempt besides its script, which may have 4 MiB."""
+
+    uuid: UUID
+    name: str
+    platform: str
+    started: Instant
+    state: str
+    finished: Instant | None
+    result: Result | None
+    ended_by: str | None
+
+
+@frozen(kw_only=True)
 class StoredArtifact:
     """What is kept of an artifact; ``sha256`` are the 32 bytes of its hash."""
 
@@ -45,6 +59,7 @@ class OldBuild:
 
     uuid: UUID
     name: str
+    started: Instant
     size: int
 
 
@@ -139,11 +154,26 @@ def to_schedule_item(row: Any) -> ScheduleItem:
 
 def to_build(row: Any) -> Build:
     """Return the build of a row."""
+    head = to_head(row)
     return Build(
-        uuid=UUID(row.uuid),
-        job=ScriptJob(name=row.name, platform=row.platform, script=row.script),
-        started=Instant(row.started),
+        uuid=head.uuid,
+        job=ScriptJob(name=head.name, platform=head.platform, script=row.script),
+        started=head.started,
         losses=row.losses,
+        state=head.state,
+        finished=head.finished,
+        result=head.result,
+        ended_by=head.ended_by,
+    )
+
+
+def to_head(row: Any) -> BuildHead:
+    """Return what a row has of a build besides its script."""
+    return BuildHead(
+        uuid=UUID(row.uuid),
+        name=row.name,
+        platform=row.platform,
+        started=Instant(row.started),
         state=row.state,
         finished=None if row.finished is None else Instant(row.finished),
         result=None if row.result is None else codec.decode_result(row.result),
