@@ -22,7 +22,7 @@ from builder.extension.schedule import ChangeJob
 from builder.extension.watching import Look
 from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
 from builder.planning import Cron, JobOptions, JobReference
-from builder_server.store import AfterLoss, Build, OldBuild, Store, StoredArtifact
+from builder_server.store import AfterLoss, Build, OldBuild, Store, StoredArtifact, Timing
 from builder_server.store.schema import metadata
 
 
@@ -152,7 +152,15 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("show", ("b",), {}),
         ("jobs", (None,), {}),
         ("jobs", ("b",), {}),
-        ("apply", (Apply(removed=(), changed=(ChangeJob(name="b", revision=3, options=AFTER_A),), added=()), NOW), {}),
+        (
+            "apply",
+            (
+                Apply(removed=(), changed=(ChangeJob(name="b", revision=3, options=AFTER_A),), added=()),
+                {"b": Timing.of(AFTER_A, "b", NOW)},
+                NOW,
+            ),
+            {},
+        ),
         ("execute", ("orb", None, NOW, "client"), {}),
         ("execute", ("a", "p1", NOW, "client"), {}),
         ("reschedule", ("a", NOW, Period.WEEKLY), {}),

@@ -1,9 +1,11 @@
 """Requests about the schedule as a whole."""
 
 from builder.extension.applying import Apply, JobsListed, ListJobs
+from builder.model import Instant
 from builder_server.names import known
 from builder_server.requests import Asked, Handlers
 from builder_server.requests.schedule import check_change, check_plan
+from builder_server.store import Timing
 
 
 async def list_jobs(asked: Asked, request: ListJobs) -> None:
@@ -19,13 +21,22 @@ async def list_jobs(asked: Asked, request: ListJobs) -> None:
 
 async def apply(asked: Asked, request: Apply) -> None:
     """Change the schedule, all of it or nothing."""
+    now = asked.now()
+    # in a thread, and before anybody has to wait for the database: of thousands of rules it takes seconds
+    timings = await asked.channel.in_turn(lambda: _planned(request, now))
+    await asked.store.apply(request, timings, now)
+
+
+def _planned(request: Apply, now: Instant) -> dict[str, Timing]:
+    """Return when the jobs of a request run. Raises CommandRefused, InvalidName or InvalidOptions."""
     for each in request.removed:
         known(each.name, f"unknown job {each.name}")
     for change in request.changed:
         check_change(change)
     for plan in request.added:
         check_plan(plan)
-    await asked.store.apply(request, asked.now())
+    timings = {each.job.name: Timing.of(each.options, each.job.name, now) for each in request.added}
+    return timings | {each.name: Timing.of(each.options, each.name, now) for each in request.changed}
 
 
 HANDLERS: Handlers = {ListJobs: list_jobs, Apply: apply}

@@ -1,7 +1,7 @@
 """What the store keeps of a build, and what it answers to those that run them."""
 
 import enum
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from attrs import frozen
@@ -99,6 +99,22 @@ class PlannedJob:
     awaited: tuple[JobReference, ...]
 
 
+@frozen(kw_only=True)
+class Timing:
+    """What follows from the options of a job at a time: its next run, and the period that classic peers are shown.
+
+    For a cron rule that takes a millisecond or two: it is found before a step begins, in which nobody else can write.
+    """
+
+    next_run: Instant
+    period: Period
+
+    @classmethod
+    def of(cls, options: JobOptions, name: str, now: Instant) -> Self:
+        """Return it for a job of that name."""
+        return cls(next_run=options.next_after(name, now, now), period=options.classic_period(name, now))
+
+
 def to_rule(row: Any) -> JobOptions:
     """Return the options of a row that its next run follows from."""
     return JobOptions(period=Period(row.period), cron=_cron(row), spread=row.spread)
@@ -124,10 +140,10 @@ def to_options(row: Any, after: tuple[JobReference, ...] = ()) -> JobOptions:
     )
 
 
-def options_values(options: JobOptions, name: str, now: Instant) -> dict[str, object]:
-    """Return the columns that keep the options of a job of that name; ``now`` is where its nearest period is looked for."""
+def options_values(options: JobOptions, timing: Timing) -> dict[str, object]:
+    """Return the columns that keep the options of a job."""
     return {
-        "period": options.classic_period(name, now).value,
+        "period": timing.period.value,
         "cron": options.cron and options.cron.rule,
         "zone": options.cron and options.cron.zone,
         "spread": options.spread,

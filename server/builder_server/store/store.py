@@ -30,7 +30,17 @@ from builder_server.store import (
     uploads,
 )
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, BuildHead, Due, OldBuild, PlannedJob, StoredArtifact, Taken
+from builder_server.store.records import (
+    AfterLoss,
+    Build,
+    BuildHead,
+    Due,
+    OldBuild,
+    PlannedJob,
+    StoredArtifact,
+    Taken,
+    Timing,
+)
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
@@ -79,11 +89,11 @@ class Store:
 
     async def plan(self, new: Job, options: JobOptions, now: Instant, *, run_now: bool = True) -> None:
         """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
-        await self._wake(schedule.add, new, options, now, run_now=run_now)
+        await self._wake(schedule.add, new, options, Timing.of(options, new.name, now), now, run_now=run_now)
 
     async def change(self, name: str, revision: int, options: JobOptions, new: Job | None, now: Instant) -> None:
         """Change how a job is run that was seen in that revision, and with ``new`` what. Raises CommandRefused."""
-        await self._wake(schedule.change, name, revision, options, new, now)
+        await self._wake(schedule.change, name, revision, options, new, Timing.of(options, name, now), now)
 
     async def show(self, name: str) -> PlannedJob:
         """Return a job of the schedule. Raises CommandRefused."""
@@ -93,9 +103,9 @@ class Store:
         """Return the next jobs of the schedule by their names."""
         return await self.database.read(partial(schedule.page, after=after))
 
-    async def apply(self, request: Apply, now: Instant) -> None:
-        """Remove, change and add jobs. Raises CommandRefused."""
-        await self._wake(schedule.apply, request, now)
+    async def apply(self, request: Apply, timings: Mapping[str, Timing], now: Instant) -> None:
+        """Remove, change and add jobs; ``timings`` are those of the latter two, by their names. Raises CommandRefused."""
+        await self._wake(schedule.apply, request, timings, now)
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
