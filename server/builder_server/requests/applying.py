@@ -31,12 +31,14 @@ def _planned(request: Apply, now: Instant) -> dict[str, Timing]:
     """Return when the jobs of a request run. Raises CommandRefused, InvalidName or InvalidOptions."""
     for each in request.removed:
         known(each.name, f"unknown job {each.name}")
+    timings: dict[str, Timing] = {}
     for change in request.changed:
         check_change(change)
+        timings[change.name] = Timing.of(change.options, change.name, now)
     for plan in request.added:
         check_plan(plan)
-    timings = {each.job.name: Timing.of(each.options, each.job.name, now) for each in request.added}
-    return timings | {each.name: Timing.of(each.options, each.name, now) for each in request.changed}
+        timings[plan.job.name] = Timing.of(plan.options, plan.job.name, now)
+    return timings
 
 
 HANDLERS: Handlers = {ListJobs: list_jobs, Apply: apply}
