@@ -105,6 +105,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "| 64 KiB of memory;", "builder_server.console:READ_SIZE", size),
     ("docs/architecture.md", "an hour without progress", "builder_server.requests.logs:OBSERVER_TIMEOUT", duration),
     ("docs/architecture.md", "in the 1000 newest changes", "builder_server.store.changes:MAX_KEPT", number),
+    ("docs/architecture.md", "told something 50 ms after", "builder_server.requests.watching:PAUSE", milliseconds),
     ("docs/architecture.md", "| a look | 1000 entries", "builder.extension.watching:MAX_SHOWN", number),
     ("docs/architecture.md", "of each queue, 10 000 in all", "builder_server.store.standing:MAX_ENTRIES", number),
     ("docs/architecture.md", "and 1000 results |", "builder.extension.watching:MAX_SHOWN", number),

@@ -22,7 +22,7 @@ from builder.extension.schedule import ChangeJob
 from builder.extension.watching import Look
 from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
 from builder.planning import Cron, JobOptions, JobReference
-from builder_server.store import AfterLoss, Build, Store, StoredArtifact
+from builder_server.store import AfterLoss, Build, OldBuild, Store, StoredArtifact, Timing
 from builder_server.store.schema import metadata
 
 
@@ -152,7 +152,15 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("show", ("b",), {}),
         ("jobs", (None,), {}),
         ("jobs", ("b",), {}),
-        ("apply", (Apply(removed=(), changed=(ChangeJob(name="b", revision=3, options=AFTER_A),), added=()), NOW), {}),
+        (
+            "apply",
+            (
+                Apply(removed=(), changed=(ChangeJob(name="b", revision=3, options=AFTER_A),), added=()),
+                {"b": Timing.of(AFTER_A, "b", NOW)},
+                NOW,
+            ),
+            {},
+        ),
         ("execute", ("orb", None, NOW, "client"), {}),
         ("execute", ("a", "p1", NOW, "client"), {}),
         ("reschedule", ("a", NOW, Period.WEEKLY), {}),
@@ -174,6 +182,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again
         ("running", (), {}),
         ("find_build", (uuid(1),), {}),
+        ("find_head", (uuid(1),), {}),
         ("history", (ShowHistory(count=5),), {}),
         (
             "history",
@@ -195,9 +204,10 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("uploaded", (uuid(1),), {}),
         ("unmeasured", (), {}),
         ("measure", ({uuid(3): 7},), {}),
-        ("older_than", (NOW,), {}),
-        ("beyond_count", (1,), {}),
-        ("beyond_bytes", (1,), {}),
+        ("older_than", (NOW, None), {}),
+        ("beyond_count", (1, OldBuild(uuid=uuid(1), name="a", started=NOW, size=0)), {}),
+        ("total_size", (), {}),
+        ("oldest", (OldBuild(uuid=uuid(1), name="a", started=NOW, size=0),), {}),
         ("forget", ([uuid(3)],), {}),
         ("forget_skipped", (NOW,), {}),
         ("unschedule", ("orb",), {}),

@@ -10,19 +10,23 @@ from typing import Any
 import pytest
 import trio
 from clocks import NOW, Clock
-from farm import LocalServer, eventually, run_server
+from farm import DEADLINE, LocalServer, eventually, run_server
 from scripted import CLIENT, OURS, ScriptedPeer, ask, build, connect, do, info, queues, schedule, script, take_job
 
 from builder import codec
 from builder.extension import VERSION
+from builder.extension.applying import Apply
 from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.framing import frame
 from builder.messages import Execute, Failure, Hello, Message, Reschedule, Role, Success, Unschedule
 from builder.model import Aborted, Exited, Instant, OrbBuildJob, Period
 from builder.planning import Cron, JobOptions, JobReference, Missed
+from builder_server.requests import applying
 from builder_server.requests import schedule as requests_schedule
-from builder_server.requests.schedule import next_runs
+from builder_server.requests.schedule import check_plan, next_runs
+from builder_server.server import MAX_THREADS
 from builder_server.store import PlannedJob
+from builder_server.store import schedule as store_schedule
 
 NIGHTLY = Cron(rule="17 3 * * mon-fri", zone="Europe/Copenhagen")
 
@@ -108,6 +112,67 @@ async def test_many_runs_are_foretold_while_others_are_served(
     assert isinstance(reply, RunsShown)
     assert len(reply.moments) == 1000
     assert threading.current_thread() not in threads
+
+
+async def test_a_schedule_is_planned_while_others_are_served(
+    client: ScriptedPeer, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of thousands of cron rules that takes seconds, in which others would neither be heard nor could write."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def wait_and_check(request: PlanJob) -> None:
+        begun.set()
+        assert may_end.wait(DEADLINE)
+        check_plan(request)
+
+    monkeypatch.setattr(applying, "check_plan", wait_and_check)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.request, Apply(removed=(), changed=(), added=(plan("a", cron=NIGHTLY),)))
+        await eventually(begun.is_set)
+        await do(server, schedule("b"))
+        assert await queues(server) == {"p1": ["b"]}
+        may_end.set()
+    assert await queues(server) == {"p1": ["b", "a"]}
+
+
+async def test_a_step_that_adds_jobs_computes_no_rule(
+    client: ScriptedPeer, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = []
+    add = store_schedule._add
+
+    def noting(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(JobOptions, "rule", lambda *_: writing.append("a rule"))
+        add(*arguments, **options)
+        monkeypatch.undo()
+
+    monkeypatch.setattr(store_schedule, "_add", noting)
+    assert await client.request(plan("a", cron=NIGHTLY)) == [Success()]
+    assert (await shown(client, "a")).next_run == Instant(1_795_400_220_000)
+    assert writing == []
+
+
+async def test_a_crowd_that_wants_runs_foretold_leaves_threads_to_others(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def wait(*_arguments: object) -> tuple[Instant, ...]:
+        begun.set()
+        assert may_end.wait(DEADLINE)
+        return ()
+
+    await do(server, schedule("a"))
+    monkeypatch.setattr(requests_schedule, "next_runs", wait)
+    async with AsyncExitStack() as guests, trio.open_nursery() as nursery:
+        for _ in range(MAX_THREADS):
+            nursery.start_soon(
+                (await guests.enter_async_context(connect(server, OURS))).request, NextRuns(name="a", count=9)
+            )
+        await eventually(begun.is_set)
+        await do(server, schedule("b"))
+        assert await queues(server) == {"p1": ["a", "b"]}
+        may_end.set()
 
 
 async def test_a_classic_client_sees_the_nearest_period(client: ScriptedPeer, server: LocalServer) -> None:

@@ -18,8 +18,7 @@ from builder_server.console import ConsoleWriter
 from builder_server.dispatch import Dispatcher
 from builder_server.owner import Attachment, Owner
 from builder_server.recorder import Recorder
-from builder_server.results import build_dir
-from builder_server.store import Build
+from builder_server.results import directory_of
 
 logger = logging.getLogger(__name__)
 
@@ -130,14 +129,14 @@ class Attempts:
             changed = self._changed.next
             owner = self._owners.get(uuid)
             if owner and owner.build and owner.console:
-                return self._observed(owner.build, owner.console)
-            build = await self.recorder.store.find_build(uuid)
+                return self._observed(uuid, owner.build.job.name, owner.build.started, owner.console)
+            build = await self.recorder.store.find_head(uuid)
             if build is None:
                 return None
             if build.state != "running" or uuid not in self._owners:
-                return self._observed(build)
+                return self._observed(uuid, build.name, build.started)
             await changed.wait()
 
-    def _observed(self, build: Build, live: ConsoleWriter | None = None) -> Observed:
-        path = build_dir(self.recorder.data_dir, build) / console.FILE_NAME
-        return Observed(uuid=build.uuid, started=build.started, console=path, live=live)
+    def _observed(self, uuid: UUID, name: str, started: Instant, live: ConsoleWriter | None = None) -> Observed:
+        path = directory_of(self.recorder.data_dir, name, uuid) / console.FILE_NAME
+        return Observed(uuid=uuid, started=started, console=path, live=live)

@@ -155,7 +155,7 @@ class ClientSession:
         if found is None:
             raise CommandRefused("uuid not found")
         await logs.send_console(self.channel, found)
-        ended = await self.store.find_build(uuid)
+        ended = await self.store.find_head(uuid)
         result = (ended and ended.result) or LOST
         finished = (ended and ended.finished) or self.now()
         # rounded up, so that no line of a short build comes later than its end

@@ -9,6 +9,7 @@ few at a time; then they are put aside.
 import ctypes
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import trio
 from attrs import define, field
@@ -26,6 +27,8 @@ from builder_server.turns import Turns
 
 TOTAL = 128 * MIB
 """Bytes for all larger ones: 8 of the largest lines, or 30 of the largest scripts. More of them wait a moment."""
+
+T = TypeVar("T")
 
 SLOWEST = 64 * KIB
 """Bytes a second that a message must have on the whole, while others wait for its memory."""
@@ -220,6 +223,11 @@ class SharingChannel(Channel):
         with self._grant.at_peer():
             await super()._receive_some(size)
         self._grant.note(self.connection.held)
+
+    async def in_turn(self, work: Callable[[], T]) -> T:
+        """Do in a thread what takes long, as few at a time as replies are made, the newest first."""
+        async with self._memory.making.turn():
+            return await trio.to_thread.run_sync(work)
 
     async def send_reply(self, make: Callable[[], Awaitable[Message]]) -> None:
         """Send the message that ``make`` returns, which may be large. Raises CommandRefused where the disk is full."""

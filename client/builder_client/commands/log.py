@@ -87,7 +87,8 @@ def command(
         uuid = builds.find_build(remote.info(), build).uuid
         ask = partial(remote.observe, uuid, on_wait=printer.flush)
         replies = split_result(breaks.console(ask, on_break=_tell))
-        chosen = filter(_wanted(since or 0, grep), (reply for reply in replies if isinstance(reply, Output)))
+        said = (reply for reply in replies if isinstance(reply, Output))
+        chosen: Iterator[Output] = filter(_wanted(since or 0, grep), said)
     else:
         console = consoles.Console(remote=remote, uuid=uuid, on_wait=printer.flush)
         chosen = _chosen(console, tail, since or 0, grep, follow=follow)

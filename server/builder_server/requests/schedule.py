@@ -1,8 +1,7 @@
 """Requests about the schedule."""
 
 import itertools
-
-import trio
+from functools import partial
 
 from builder.extension.schedule import ChangeJob, CheckJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.model import Instant, Job, ScriptJob
@@ -87,7 +86,7 @@ async def tell_runs(asked: Asked, request: NextRuns) -> None:
     request.check()
     found = await _find(asked, request.name)
     # as long as half a second, in which nobody else would be served
-    moments = await trio.to_thread.run_sync(next_runs, found, request.count, asked.now())
+    moments = await asked.channel.in_turn(partial(next_runs, found, request.count, asked.now()))
     await asked.channel.send(RunsShown(moments=moments))
 
 

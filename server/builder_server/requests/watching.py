@@ -9,10 +9,14 @@ from builder.extension.watching import Changed, Look, LookAgain, Watch
 from builder.framing import frame
 from builder_server.names import known
 from builder_server.requests import Asked, Handlers
-from builder_server.store.changes import MAX_KEPT
+from builder_server.store.changes import Changes
 
 WATCHER_TIMEOUT = 3600.0
 """Seconds without progress after which a watcher is given up."""
+
+PAUSE = 0.05
+"""Seconds after which a watcher is told what has changed since it was told something: on a busy server there is more at
+once then, and what a watcher costs does not grow with what happens."""
 
 
 async def watch(asked: Asked, request: Watch) -> None:
@@ -22,22 +26,26 @@ async def watch(asked: Asked, request: Watch) -> None:
     point = request.since
     while True:
         changed = changes.next
-        new = None if point is None else changes.after(point)
-        if new == ():
+        if point == changes.point:
             await changed.wait()
             continue
+        new = None if point is None else _framed(changes, point, changes.point)
         point = changes.point
         with trio.fail_after(WATCHER_TIMEOUT):
             if new is None:
                 await asked.channel.send(LookAgain(point=point))
             else:
-                await asked.channel.send_bytes(Changed, b"".join(map(_framed, new)))
+                await asked.channel.send_bytes(Changed, new)
+        # all watchers at the same moments, so that they are sent the same bytes
+        await trio.sleep_until((trio.current_time() // PAUSE + 1) * PAUSE)
 
 
-@lru_cache(MAX_KEPT)
-def _framed(change: Changed) -> bytes:
-    """Return a change as all watchers are sent it."""
-    return frame(codec.encode(change))
+@lru_cache(16)
+def _framed(changes: Changes, since: int, point: int) -> bytes | None:
+    """Return the changes between two points as all watchers are sent them; None if some of them are missing."""
+    new = changes.after(since)
+    assert changes.point == point, "nothing changes meanwhile"
+    return None if new is None else b"".join(frame(codec.encode(change)) for change in new)
 
 
 async def look(asked: Asked, request: Look) -> None:

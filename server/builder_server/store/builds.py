@@ -12,7 +12,7 @@ from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, queues
-from builder_server.store.records import AfterLoss, Build, Expanded, Taken, to_build, to_job
+from builder_server.store.records import AfterLoss, Build, BuildHead, Expanded, Taken, to_build, to_head, to_job
 from builder_server.store.schema import build, job, queue
 from builder_server.store.waking import Woken
 
@@ -292,17 +292,30 @@ def running(connection: sa.Connection, owner: str) -> tuple[UUID, ...]:
     return tuple(UUID(uuid) for uuid in connection.scalars(found))
 
 
-_RUNNING = sa.select(build).where(build.c.state == "running").order_by(build.c.started)
+_HEAD = sa.select(
+    build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.state, build.c.finished, build.c.result,
+    build.c.ended_by,
+)  # fmt: skip
+_RUNNING = _HEAD.where(build.c.state == "running").order_by(build.c.started)
+_FIND_HEAD = _HEAD.where(build.c.uuid == sa.bindparam("wanted"))
 
 
-def find_running(connection: sa.Connection, name: str | None, begin: str, on_platform: str | None) -> tuple[Build, ...]:
+def find_running(
+    connection: sa.Connection, name: str | None, begin: str, on_platform: str | None
+) -> tuple[BuildHead, ...]:
     """Return the running builds of a job, or else those whose uuid has that ``begin``; of one platform if that is named."""
     running = _RUNNING if on_platform is None else _RUNNING.where(build.c.platform == on_platform)
     wanted = build.c.name == name if name is not None else build.c.uuid.startswith(begin, autoescape=True)
-    return tuple(map(to_build, connection.execute(running.where(wanted))))
+    return tuple(map(to_head, connection.execute(running.where(wanted))))
 
 
 def find(connection: sa.Connection, uuid: UUID) -> Build | None:
     """Return a build of any state."""
     row = connection.execute(_FIND, {"wanted": str(uuid)}).one_or_none()
     return None if row is None else to_build(row)
+
+
+def find_head(connection: sa.Connection, uuid: UUID) -> BuildHead | None:
+    """Return what is known of a build of any state besides its script."""
+    row = connection.execute(_FIND_HEAD, {"wanted": str(uuid)}).one_or_none()
+    return None if row is None else to_head(row)

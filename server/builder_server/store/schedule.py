@@ -1,7 +1,7 @@
 """The schedule: jobs come, go, and are queued when their time has come. Each function is a step, or a part of one."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from builder.planning import JobOptions
 from builder_server.errors import CommandRefused, about_job
 from builder_server.scheduler import latest_plan
 from builder_server.store import builds, dependencies, queues
-from builder_server.store.records import Due, PlannedJob, options_values, to_job, to_options, to_rule
+from builder_server.store.records import Due, PlannedJob, Timing, options_values, to_job, to_options, to_rule
 from builder_server.store.schema import job, queue
 from builder_server.store.waking import Woken
 
@@ -48,15 +48,38 @@ def _what(new: Job) -> dict[str, object]:
     return {"platform": None, "script": None, "opam_package": new.opam_package}
 
 
-def add(connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, now: Instant, *, run_now: bool) -> None:
-    """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
+def add(
+    connection: sa.Connection,
+    woken: Woken,
+    new: Job,
+    options: JobOptions,
+    timing: Timing,
+    now: Instant,
+    *,
+    run_now: bool,
+) -> None:
+    """Add a job, queue it at once if that is wanted. Raises CommandRefused."""
     _add_platform(connection, woken, new, now)
-    item = ScheduleItem(next=options.next_after(new.name, now, now), period=options.period, job=new)
+    _add(connection, woken, new, options, timing, now, run_now=run_now)
+
+
+def _add(
+    connection: sa.Connection,
+    woken: Woken,
+    new: Job,
+    options: JobOptions,
+    timing: Timing,
+    now: Instant,
+    *,
+    run_now: bool,
+) -> None:
+    item = ScheduleItem(next=timing.next_run, period=options.period, job=new)
     _note_earlier(connection, woken, item.next)
-    job_id = insert(connection, item, options_values(options, new.name, now) | {"planned_at": now.ms})
+    job_id = insert(connection, item, options_values(options, timing) | {"planned_at": now.ms})
     if job_id is None:
         raise CommandRefused("job name already used")
-    dependencies.replace(connection, job_id, new.name, options.after)
+    if options.after:
+        dependencies.replace(connection, job_id, new.name, options.after)
     woken.note(What.SCHEDULED, job=new.name)
     if run_now:
         queues.enqueue_job(connection, woken, job_id, due=now, cause=Cause.FIRST)
@@ -82,11 +105,12 @@ def change(
     revision: int,
     options: JobOptions,
     new: Job | None,
+    timing: Timing,
     now: Instant,
 ) -> None:
     """Change how a job is run, and with ``new`` what; builds of it and its queue entries stay. Raises CommandRefused."""
     found = _seen(connection, name, revision)
-    values = options_values(options, name, now) | {"revision": revision + 1}
+    values = options_values(options, timing) | {"revision": revision + 1}
     if new is not None:
         _add_platform(connection, woken, new, now)
         values |= _what(new)
@@ -94,9 +118,8 @@ def change(
             queues.leave_others(connection, woken, found.id, new.platform)
     before = to_options(found)
     if _rule_of(options) != _rule_of(before):
-        next_run = options.next_after(name, now, now)
-        _note_earlier(connection, woken, next_run)
-        values |= {"next_run": next_run.ms, "planned_at": now.ms}
+        _note_earlier(connection, woken, timing.next_run)
+        values |= {"next_run": timing.next_run.ms, "planned_at": now.ms}
     connection.execute(sa.update(job).where(job.c.id == found.id).values(values))
     was_after = dependencies.all_of(connection, found.id)
     dependencies.replace(connection, found.id, name, options.after)
@@ -114,8 +137,19 @@ class Tried(Exception):
     """A request that was only tried would be done."""
 
 
-def apply(connection: sa.Connection, woken: Woken, request: Apply, now: Instant, *, keep: bool) -> None:
-    """Remove, change and add jobs. Raises CommandRefused, and without ``keep`` Tried."""
+def apply(
+    connection: sa.Connection,
+    woken: Woken,
+    request: Apply,
+    timings: Mapping[str, Timing],
+    now: Instant,
+    *,
+    keep: bool,
+) -> None:
+    """Remove, change and add jobs; ``timings`` are those of the latter two.
+
+    Raises CommandRefused, and without ``keep`` Tried.
+    """
     for each in request.removed:
         _seen(connection, each.name, each.revision)
         remove(connection, woken, each.name)
@@ -124,12 +158,17 @@ def apply(connection: sa.Connection, woken: Woken, request: Apply, now: Instant,
         job_id = _seen(connection, changed.name, changed.revision).id
         kept = tuple(on for on in dependencies.all_of(connection, job_id) if on in changed.options.after)
         dependencies.replace(connection, job_id, changed.name, kept)
+    new = {each.job.platform: each.job for each in request.added if isinstance(each.job, ScriptJob)}
+    for job_of_platform in new.values():
+        _add_platform(connection, woken, job_of_platform, now)
     for added in request.added:
+        timing = timings[added.job.name]
         with about_job(added.job.name):
-            add(connection, woken, added.job, added.options, now, run_now=added.run_now)
+            _add(connection, woken, added.job, added.options, timing, now, run_now=added.run_now)
     for changed in request.changed:
+        timing = timings[changed.name]
         with about_job(changed.name):
-            change(connection, woken, changed.name, changed.revision, changed.options, changed.job, now)
+            change(connection, woken, changed.name, changed.revision, changed.options, changed.job, timing, now)
     if not keep:
         raise Tried
 
@@ -282,8 +321,9 @@ def earliest(connection: sa.Connection) -> Instant | None:
 
 
 def _note_earlier(connection: sa.Connection, woken: Woken, next_run: Instant) -> None:
-    first = earliest(connection)
-    woken.schedule |= first is None or next_run < first
+    if not woken.schedule:
+        first = earliest(connection)
+        woken.schedule = first is None or next_run < first
 
 
 def _set_next_runs(connection: sa.Connection, rows: Sequence[Any], now: Instant) -> dict[str, Instant]:

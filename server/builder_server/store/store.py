@@ -31,7 +31,17 @@ from builder_server.store import (
     uploads,
 )
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, OldBuild, PlannedJob, StoredArtifact, Taken
+from builder_server.store.records import (
+    AfterLoss,
+    Build,
+    BuildHead,
+    Due,
+    OldBuild,
+    PlannedJob,
+    StoredArtifact,
+    Taken,
+    Timing,
+)
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
@@ -80,11 +90,11 @@ class Store:
 
     async def plan(self, new: Job, options: JobOptions, now: Instant, *, run_now: bool = True) -> None:
         """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
-        await self._wake(schedule.add, new, options, now, run_now=run_now)
+        await self._wake(schedule.add, new, options, Timing.of(options, new.name, now), now, run_now=run_now)
 
     async def change(self, name: str, revision: int, options: JobOptions, new: Job | None, now: Instant) -> None:
         """Change how a job is run that was seen in that revision, and with ``new`` what. Raises CommandRefused."""
-        await self._wake(schedule.change, name, revision, options, new, now)
+        await self._wake(schedule.change, name, revision, options, new, Timing.of(options, name, now), now)
 
     async def show(self, name: str) -> PlannedJob:
         """Return a job of the schedule. Raises CommandRefused."""
@@ -94,10 +104,13 @@ class Store:
         """Return the next jobs of the schedule by their names."""
         return await self.database.read(partial(schedule.page, after=after))
 
-    async def apply(self, request: Apply, now: Instant, *, keep: bool = True) -> None:
-        """Remove, change and add jobs; without ``keep`` all of it is taken back again. Raises CommandRefused."""
+    async def apply(self, request: Apply, timings: Mapping[str, Timing], now: Instant, *, keep: bool = True) -> None:
+        """Remove, change and add jobs; ``timings`` are those of the latter two, by their names.
+
+        Without ``keep`` all of it is taken back again. Raises CommandRefused.
+        """
         with suppress(schedule.Tried):
-            await self._wake(schedule.apply, request, now, keep=keep)
+            await self._wake(schedule.apply, request, timings, now, keep=keep)
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
@@ -189,7 +202,7 @@ class Store:
         """Return the builds of this server that are recorded as running, the oldest first."""
         return await self.database.read(partial(builds.running, owner=self.owner))
 
-    async def find_running(self, name: str | None, begin: str | None, on_platform: str | None) -> tuple[Build, ...]:
+    async def find_running(self, name: str | None, begin: str | None, on_platform: str | None) -> tuple[BuildHead, ...]:
         """Return the running builds of a job, or those whose uuid begins so; of one platform if that is named."""
         return await self.database.read(
             partial(builds.find_running, name=name, begin=begin or "", on_platform=on_platform)
@@ -202,6 +215,10 @@ class Store:
     async def find_build(self, uuid: UUID) -> Build | None:
         """Return a build of any state."""
         return await self.database.read(partial(builds.find, uuid=uuid))
+
+    async def find_head(self, uuid: UUID) -> BuildHead | None:
+        """Return what is known of a build of any state besides its script."""
+        return await self.database.read(partial(builds.find_head, uuid=uuid))
 
     async def history(self, asked: ShowHistory) -> tuple[HistoryEntry, ...]:
         """Return builds and runs that were left out, the newest first."""
@@ -256,17 +273,21 @@ class Store:
         """Note how many bytes the files of builds take."""
         await self.database.write(partial(keeping.measure, sizes=sizes))
 
-    async def older_than(self, before: Instant) -> list[OldBuild]:
+    async def older_than(self, before: Instant, behind: OldBuild | None) -> list[OldBuild]:
         """Return builds that ended before a moment and may go, the oldest first; those that are to be uploaded may not."""
-        return await self.database.read(partial(keeping.older_than, before=before))
+        return await self.database.read(partial(keeping.older_than, before=before, behind=behind))
 
-    async def beyond_count(self, most: int) -> list[OldBuild]:
-        """Return builds that may go, of the jobs that have more than so many."""
-        return await self.database.read(partial(keeping.beyond_count, most=most))
+    async def beyond_count(self, most: int, behind: OldBuild | None) -> list[OldBuild]:
+        """Return builds that may go, other than so many newest ones of each job. Those before ``behind`` must be gone."""
+        return await self.database.read(partial(keeping.beyond_count, most=most, behind=behind))
 
-    async def beyond_bytes(self, most: int) -> list[OldBuild]:
-        """Return builds that may go, while all of them take more than so many bytes."""
-        return await self.database.read(partial(keeping.beyond_bytes, most=most))
+    async def total_size(self) -> int:
+        """Return how many bytes the files of all builds take that have ended."""
+        return await self.database.read(keeping.total)
+
+    async def oldest(self, behind: OldBuild | None) -> list[OldBuild]:
+        """Return builds that may go, the oldest first."""
+        return await self.database.read(partial(keeping.oldest, behind=behind))
 
     async def forget(self, uuids: Collection[UUID]) -> None:
         """Remove builds from the history whose files are gone."""
