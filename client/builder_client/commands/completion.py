@@ -3,6 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
+from builder_client.output import standard_output
+
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -21,4 +23,5 @@ def command(context: click.Context, shell: str) -> None:
     complete = get_completion_class(shell)
     assert complete is not None  # click has all three
     program = context.find_root().command
-    click.echo(complete(program, {}, "builder-client", "_BUILDER_CLIENT_COMPLETE").source())
+    source = complete(program, {}, "builder-client", "_BUILDER_CLIENT_COMPLETE").source()
+    standard_output().line(source)
