@@ -7,8 +7,8 @@ from builder_client.output import standard_output
 
 
 @click.command("compare")
-@click.argument("one", metavar="ID", callback=options.by(words.parse_id))
-@click.argument("other", metavar="ID", callback=options.by(words.parse_id))
+@click.argument("one", metavar="ID", callback=options.by(words.parse_id), shell_complete=options.completes("builds"))
+@click.argument("other", metavar="ID", callback=options.by(words.parse_id), shell_complete=options.completes("builds"))
 @options.json_option
 @options.server_options
 def command(one: str, other: str, *, as_json: bool) -> int:
