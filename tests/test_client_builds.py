@@ -72,6 +72,9 @@ async def test_the_history(server: Server) -> None:
         assert rows(server, "history", "--limit", "2") == found[:2]
         assert rows(server, "history", "--since", "2999-01-01") == []
         assert rows(server, "history", "--since", found[2]["started"]) == found[:3]
+        assert rows(server, "history", "--since", "1h") == found
+        assert "unknown job" in client(server, "history", "aa", status=3)
+        assert client(server, "history", "aa", "--failed") == "History: no builds\n"
         table = client(server, "history")
         assert "lost: worker lost" in table
         assert "unchanged" in table

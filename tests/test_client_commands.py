@@ -245,6 +245,13 @@ def test_a_full_disk_is_told() -> None:
     assert done.stderr == b"builder-client: No space left on device\n"
 
 
+def test_a_mistyped_command() -> None:
+    done = run_client("histroy")
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+    assert b"Did you mean 'history'? (see 'builder-client --help')" in done.stderr
+
+
 # --- start ---
 
 

@@ -98,6 +98,20 @@ async def test_another_script_is_told(server: Server, tmp_path: Path) -> None:
     assert "+echo 2\n" in printed
 
 
+async def test_a_build_alone_is_compared_with_the_last_success(server: Server, tmp_path: Path) -> None:
+    one, _ = await build(server)
+    assert b"no success before it" in run_client(server, "compare", str(one)).stderr
+    (tmp_path / "new.sh").write_text("#!/bin/sh\nfalse\n")
+    client(server, "edit", "a", "--script", str(tmp_path / "new.sh"))
+    for _ in range(2):
+        await do(server, Execute(name="a"))
+        failed, _ = await build(server, result=Exited(code=1))
+    printed = client(server, "compare", str(failed))
+    assert printed.startswith(f"one:   {one} ")
+    assert "+false\n" in printed
+    assert f"since:      {one}\n" in client(server, "result", str(failed))
+
+
 async def test_a_build_that_still_runs_is_not_compared(server: Server) -> None:
     one, _ = await build(server)
     await do(server, Execute(name="a"))

@@ -144,7 +144,7 @@ job_argument = click.argument("name", metavar="NAME", shell_complete=completes("
 new_name_argument = click.argument("name", metavar="NAME", callback=by(name("job name")))
 
 
-build_argument = click.argument("build", metavar="ID", callback=by(words.parse_id), shell_complete=completes("running"))
+build_argument = click.argument("build", metavar="ID", callback=by(words.parse_id), shell_complete=completes("builds"))
 platform_option = click.option(
     "--platform", metavar="PLATFORM", shell_complete=completes("platforms"), help="Only there.  [default: everywhere]"
 )

@@ -65,8 +65,15 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command itself in place of its stand-in."""
-        name, _, rest = super().resolve_command(ctx, args)
+        """Return the command itself in place of its stand-in. Raises UsageError, which may say what was meant."""
+        try:
+            name, _, rest = super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"{error.message}{hint}", ctx) from error
         return name, load(name) if name else None, rest
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -91,9 +91,10 @@ def draw(view: Watched, now: Instant, *, width: int, height: int) -> Group:
     """Return the screen: as many lines as it has, none of them wider."""
     console = max(_CONSOLE, height // 4)
     is_wide = width >= _BESIDE
-    left = (width - GAP) * 3 // 5 if is_wide else width
-    right = width - GAP - left if is_wide else width
-    running, queues, results = _running(view, now, width), _Queues(view, now, left), _results(view, now, right)
+    results = _results(view, now, (width - GAP) // 2 if is_wide else width)
+    right = max((line.cell_len for line in results), default=width // 3)
+    left = width - GAP - right if is_wide else width
+    running, queues = _running(view, now, width), _Queues(view, now, left)
     needs = [len(running), len(queues), len(results)]
     if is_wide:
         needs = [needs[0], max(needs[1:])]
@@ -103,7 +104,7 @@ def draw(view: Watched, now: Instant, *, width: int, height: int) -> Group:
     parts = [
         _part(_count("Running", at_most[0], len(running)), running[first : first + at_most[0]], width),
         _part(_count("Queues", min(at_most[1], queues.number), queues.number), queues.lines(at_most[1]), left),
-        _part("Results", results[: at_most[2]], right),
+        _part("Results", results[: at_most[2]], right if is_wide else width),
     ]
     if is_wide:
         parts[1:] = [_beside(parts[1], parts[2], left)]
@@ -185,6 +186,7 @@ def _running(view: Watched, now: Instant, width: int) -> list[Text]:
         )
     lines = _table(_RUNNING, rows, width, {_BAR: ["green"] * len(rows)})
     if view.place is not None:
+        lines[view.place].truncate(width, pad=True)
         lines[view.place].stylize("reverse")
     return lines
 
