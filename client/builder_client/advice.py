@@ -67,7 +67,7 @@ def _job(_match: re.Match[str], refused: Refused, look: Look) -> str:
     info = look()
     if info is not None and not info.schedule:
         return "there are no jobs: 'schedule' adds one"
-    known = completion.jobs(info) if info else ()
+    known = [item.job.name for item in info.schedule] if info else ()
     return _similar(refused.name or "", known) or "'info' lists all jobs"
 
 
@@ -76,9 +76,11 @@ def _platform(_match: re.Match[str], refused: Refused, look: Look) -> str:
     is_dropped = isinstance(refused.request, UndropPlatform)
     if info is not None and is_dropped and not info.dropped_platforms:
         return "no platform is dropped"
-    find = completion.dropped_platforms if is_dropped else completion.platforms
+    known: Iterable[str] = ()
+    if info is not None:
+        known = info.dropped_platforms if is_dropped else [queue.platform for queue in info.queues]
     wanted = getattr(refused.request, "platform", None) or ""
-    return _similar(wanted, find(info) if info else ()) or "'info' lists all platforms"
+    return _similar(wanted, known) or "'info' lists all platforms"
 
 
 def _not_running(_match: re.Match[str], refused: Refused, look: Look) -> str:
