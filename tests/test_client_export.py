@@ -191,7 +191,7 @@ def test_whatever_happens_one_whole_schedule_is_there(
         exporting.write(folder, BEFORE)
         fails = map(number.__le__, itertools.count())
         with monkeypatch.context() as patch:
-            for step in ("fsync", "replace", "unlink"):
+            for step in ("fsync", "replace", "unlink", "link"):
                 patch.setattr(os, step, failing(getattr(os, step), fails, fault))
             try:
                 exporting.write(folder, AFTER)
@@ -210,6 +210,14 @@ def test_whatever_happens_one_whole_schedule_is_there(
     assert seen == sorted(seen)
     assert len(seen) > 15
     assert not seen[0]
+
+
+def test_a_disk_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporting.write(tmp_path, BEFORE)
+    monkeypatch.setattr(os, "link", failing(os.link, itertools.repeat(True), OSError(errno.EPERM, "no links here")))
+    exporting.write(tmp_path, AFTER)
+    assert read(tmp_path) == named(AFTER)
+    assert files(tmp_path) == {"schedule.toml", "scripts/a.sh", "scripts/b.sh", "scripts/new.sh"}
 
 
 # --- the server ----------------------------------------------------------------------------------------------------

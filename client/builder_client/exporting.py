@@ -81,18 +81,18 @@ def write(folder: Path, plans: Iterable[Planned]) -> list[Path]:
     aside = {name: _aside(name) for name in changed if os.path.lexists(below / name)}
     try:
         for name, script in changed.items():
-            _replace(below / aside.get(name, name), script)
+            _replace(below / aside.get(name, name), script, like=below / name)
     except OSError:
         _remove(below, aside.values())
         raise
     sync_directory(below)
     if aside and file.exists():
-        _replace(file, _text(tables.values(), aside))
+        _replace(file, _text(tables.values(), aside), like=file)
         sync_directory(file.parent)
-    for name in aside:
-        _replace(below / name, changed[name])
+    for name, other in aside.items():
+        _place(below / name, below / other)
     sync_directory(below)
-    _replace(file, text)
+    _replace(file, text, like=file)
     sync_directory(file.parent)
 
     _remove(below, [*map(_aside, scripts), _PART])  # also what a crash has left
@@ -153,14 +153,26 @@ def _holds(path: Path, content: bytes) -> bool:
         return False
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Put a file in its place, once it is on the disk as a whole; what was there may be executed as before."""
+def _place(path: Path, aside: Path) -> None:
+    """Put a script that is on the disk in its place as well: by a link, which no full disk refuses, where there are any."""
+    temporary = path.with_name(_PART)
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(aside)
+    except OSError:
+        _replace(path, aside.read_bytes(), like=aside)
+    else:
+        temporary.replace(path)
+
+
+def _replace(path: Path, content: bytes, *, like: Path) -> None:
+    """Put a file in its place, once it is on the disk as a whole; it may be executed if the other may."""
     temporary = path.with_name(_PART)
     try:
         with temporary.open("wb") as file:
             file.write(content)
             with contextlib.suppress(FileNotFoundError):
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+                os.fchmod(file.fileno(), stat.S_IMODE(like.stat().st_mode))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
