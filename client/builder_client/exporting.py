@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ SCRIPTS = "scripts"
 HEAD = "# Written by builder-client export, as are the scripts that it names."
 """The first line of a file whose scripts are known to be from here: those that the next export does not need may go."""
 
+_IS_ASIDE = re.compile(r"\.([^/]*)\.[0-9a-f]{16}\.new")
 _PART = ".part"
 """The name of a file until all of it is on the disk."""
 
@@ -78,7 +79,7 @@ def write(folder: Path, plans: Iterable[Planned]) -> list[Path]:
     earlier = _scripts_of(file)
 
     changed = {name: script for name, script in scripts.items() if not _holds(below / name, script)}
-    aside = {name: _aside(name) for name in changed if os.path.lexists(below / name)}
+    aside = {name: _aside(name, script) for name, script in changed.items() if os.path.lexists(below / name)}
     try:
         for name, script in changed.items():
             _replace(below / aside.get(name, name), script, like=below / name)
@@ -95,7 +96,7 @@ def write(folder: Path, plans: Iterable[Planned]) -> list[Path]:
     _replace(file, text, like=file)
     sync_directory(file.parent)
 
-    _remove(below, [*map(_aside, scripts), _PART])  # also what a crash has left
+    _remove(below, [*_asides(below, scripts), _PART])  # also what a crash has left
     return [below / name for name in _remove(below, sorted(earlier - scripts.keys()))]
 
 
@@ -116,8 +117,15 @@ def script_name(job: str) -> str:
     return f"{plain}~{hashlib.sha256(raw(job)).hexdigest()[:16]}.sh"
 
 
-def _aside(name: str) -> str:
-    return f".{name}.new"
+def _aside(name: str, script: bytes) -> str:
+    """Return the name of a script until it is in its place: another one for each content, since a file may name it."""
+    return f".{name}.{hashlib.sha256(script).hexdigest()[:16]}.new"
+
+
+def _of_aside(name: str) -> str | None:
+    """Return the name of the script that is in a file of such a name."""
+    found = _IS_ASIDE.fullmatch(name)
+    return found and found[1]
 
 
 def _text(plans: Iterable[Planned], aside: Mapping[str, str]) -> bytes:
@@ -142,8 +150,16 @@ def _scripts_of(file: Path) -> set[str]:
     except (OSError, ValueError, LookupError, AttributeError):  # not there, or somebody's own
         return set()
     return {
-        name for own, path in named.items() for name in (own, _aside(own)) if path == f"{SCRIPTS}/{name}"
-    }  # fmt: skip
+        name
+        for own, path in named.items()
+        for folder, _, name in [str(path).partition("/")]
+        if folder == SCRIPTS and own in (name, _of_aside(name))
+    }
+
+
+def _asides(folder: Path, scripts: Container[str]) -> list[str]:
+    """Return the files in which scripts were until they were in their places."""
+    return [path.name for path in folder.glob(".*.new") if _of_aside(path.name) in scripts]
 
 
 def _holds(path: Path, content: bytes) -> bool:
