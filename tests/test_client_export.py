@@ -90,6 +90,7 @@ def test_scripts_of_jobs_that_have_gone_go_and_nothing_else(tmp_path: Path) -> N
     [
         '[jobs.b]\nplatform = "p"\nscript = "scripts/b.sh"\n',  # somebody's own
         f'{exporting.HEAD}\n[jobs.a]\nplatform = "p"\nscript = "scripts/b.sh"\n',  # of another job
+        f'{exporting.HEAD}\n[jobs.b]\nplatform = "p"\nscript = "b.sh"\n',  # elsewhere
         f"{exporting.HEAD}\njobs = 1",
         f"{exporting.HEAD}\njobs = [1]",
         f"{exporting.HEAD}\n[jobs]\nb = 1",
@@ -191,7 +192,7 @@ def test_whatever_happens_one_whole_schedule_is_there(
         exporting.write(folder, BEFORE)
         fails = map(number.__le__, itertools.count())
         with monkeypatch.context() as patch:
-            for step in ("fsync", "replace", "unlink"):
+            for step in ("fsync", "replace", "unlink", "link"):
                 patch.setattr(os, step, failing(getattr(os, step), fails, fault))
             try:
                 exporting.write(folder, AFTER)
@@ -210,6 +211,38 @@ def test_whatever_happens_one_whole_schedule_is_there(
     assert seen == sorted(seen)
     assert len(seen) > 15
     assert not seen[0]
+
+
+def test_nor_does_a_second_crash_mix_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / "left"
+    exporting.write(left, BEFORE)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", failing(os.link, itertools.repeat(True), Crash()))
+        with pytest.raises(Crash):
+            exporting.write(left, AFTER)
+    last = [plan("a", b"a 3\n"), plan("b", b"b 2\n")]
+    for number in itertools.count():
+        folder = tmp_path / str(number)
+        shutil.copytree(left, folder)
+        fails = map(number.__le__, itertools.count())
+        with monkeypatch.context() as patch:
+            for step in ("fsync", "replace", "unlink", "link"):
+                patch.setattr(os, step, failing(getattr(os, step), fails, Crash()))
+            try:
+                exporting.write(folder, last)
+                break
+            except Crash:
+                assert read(folder) in (named(AFTER), named(last))
+    assert files(folder) == {"schedule.toml", "scripts/a.sh", "scripts/b.sh", "scripts/gone.sh"}
+    assert number > 10
+
+
+def test_a_disk_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporting.write(tmp_path, BEFORE)
+    monkeypatch.setattr(os, "link", failing(os.link, itertools.repeat(True), OSError(errno.EPERM, "no links here")))
+    exporting.write(tmp_path, AFTER)
+    assert read(tmp_path) == named(AFTER)
+    assert files(tmp_path) == {"schedule.toml", "scripts/a.sh", "scripts/b.sh", "scripts/new.sh"}
 
 
 # --- the server ----------------------------------------------------------------------------------------------------

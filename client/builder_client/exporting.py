@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ SCRIPTS = "scripts"
 HEAD = "# Written by builder-client export, as are the scripts that it names."
 """The first line of a file whose scripts are known to be from here: those that the next export does not need may go."""
 
+_IS_ASIDE = re.compile(r"\.([^/]*)\.[0-9a-f]{16}\.new")
 _PART = ".part"
 """The name of a file until all of it is on the disk."""
 
@@ -78,24 +79,24 @@ def write(folder: Path, plans: Iterable[Planned]) -> list[Path]:
     earlier = _scripts_of(file)
 
     changed = {name: script for name, script in scripts.items() if not _holds(below / name, script)}
-    aside = {name: _aside(name) for name in changed if os.path.lexists(below / name)}
+    aside = {name: _aside(name, script) for name, script in changed.items() if os.path.lexists(below / name)}
     try:
         for name, script in changed.items():
-            _replace(below / aside.get(name, name), script)
+            _replace(below / aside.get(name, name), script, like=below / name)
     except OSError:
         _remove(below, aside.values())
         raise
     sync_directory(below)
     if aside and file.exists():
-        _replace(file, _text(tables.values(), aside))
+        _replace(file, _text(tables.values(), aside), like=file)
         sync_directory(file.parent)
-    for name in aside:
-        _replace(below / name, changed[name])
+    for name, other in aside.items():
+        _place(below / name, below / other)
     sync_directory(below)
-    _replace(file, text)
+    _replace(file, text, like=file)
     sync_directory(file.parent)
 
-    _remove(below, [*map(_aside, scripts), _PART])  # also what a crash has left
+    _remove(below, [*_asides(below, scripts), _PART])  # also what a crash has left
     return [below / name for name in _remove(below, sorted(earlier - scripts.keys()))]
 
 
@@ -116,8 +117,15 @@ def script_name(job: str) -> str:
     return f"{plain}~{hashlib.sha256(raw(job)).hexdigest()[:16]}.sh"
 
 
-def _aside(name: str) -> str:
-    return f".{name}.new"
+def _aside(name: str, script: bytes) -> str:
+    """Return the name of a script until it is in its place: another one for each content, since a file may name it."""
+    return f".{name}.{hashlib.sha256(script).hexdigest()[:16]}.new"
+
+
+def _of_aside(name: str) -> str | None:
+    """Return the name of the script that is in a file of such a name."""
+    found = _IS_ASIDE.fullmatch(name)
+    return found and found[1]
 
 
 def _text(plans: Iterable[Planned], aside: Mapping[str, str]) -> bytes:
@@ -142,8 +150,16 @@ def _scripts_of(file: Path) -> set[str]:
     except (OSError, ValueError, LookupError, AttributeError):  # not there, or somebody's own
         return set()
     return {
-        name for own, path in named.items() for name in (own, _aside(own)) if path == f"{SCRIPTS}/{name}"
-    }  # fmt: skip
+        name
+        for own, path in named.items()
+        for folder, _, name in [str(path).partition("/")]
+        if folder == SCRIPTS and own in (name, _of_aside(name))
+    }
+
+
+def _asides(folder: Path, scripts: Container[str]) -> list[str]:
+    """Return the files in which scripts were until they were in their places."""
+    return [path.name for path in folder.glob(".*.new") if _of_aside(path.name) in scripts]
 
 
 def _holds(path: Path, content: bytes) -> bool:
@@ -153,14 +169,26 @@ def _holds(path: Path, content: bytes) -> bool:
         return False
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Put a file in its place, once it is on the disk as a whole; what was there may be executed as before."""
+def _place(path: Path, aside: Path) -> None:
+    """Put a script that is on the disk in its place as well: by a link, which no full disk refuses, where there are any."""
+    temporary = path.with_name(_PART)
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(aside)
+    except OSError:
+        _replace(path, aside.read_bytes(), like=aside)
+    else:
+        temporary.replace(path)
+
+
+def _replace(path: Path, content: bytes, *, like: Path) -> None:
+    """Put a file in its place, once it is on the disk as a whole; it may be executed if the other may."""
     temporary = path.with_name(_PART)
     try:
         with temporary.open("wb") as file:
             file.write(content)
             with contextlib.suppress(FileNotFoundError):
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+                os.fchmod(file.fileno(), stat.S_IMODE(like.stat().st_mode))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
