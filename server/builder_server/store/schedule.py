@@ -13,7 +13,7 @@ from builder.model import Instant, Job, OrbBuildJob, Period, ScheduleItem, Scrip
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused
 from builder_server.scheduler import latest_plan
-from builder_server.store import builds, dependencies, queues
+from builder_server.store import dependencies, queues
 from builder_server.store.records import Due, PlannedJob, options_values, to_job, to_options, to_rule
 from builder_server.store.schema import job, queue
 from builder_server.store.waking import Woken
@@ -50,13 +50,20 @@ def _what(new: Job) -> dict[str, object]:
 
 def add(connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, now: Instant, *, run_now: bool) -> None:
     """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
+    _add(connection, woken, new, options, now, run_now=run_now)
+    dependencies.check_cycles(connection, new.name, options.after)
+
+
+def _add(
+    connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, now: Instant, *, run_now: bool
+) -> None:
     _add_platform(connection, woken, new, now)
     item = ScheduleItem(next=options.next_after(new.name, now, now), period=options.period, job=new)
     _note_earlier(connection, woken, item.next)
     job_id = insert(connection, item, options_values(options, new.name, now) | {"planned_at": now.ms})
     if job_id is None:
         raise CommandRefused("job name already used")
-    dependencies.replace(connection, job_id, new.name, options.after)
+    dependencies.replace(connection, job_id, options.after)
     woken.note(What.SCHEDULED, job=new.name)
     if run_now:
         queues.enqueue_job(connection, woken, job_id, due=now, cause=Cause.FIRST)
@@ -85,6 +92,19 @@ def change(
     now: Instant,
 ) -> None:
     """Change how a job is run, and with ``new`` what; builds of it and its queue entries stay. Raises CommandRefused."""
+    _change(connection, woken, name, revision, options, new, now)
+    dependencies.check_cycles(connection, name, options.after)
+
+
+def _change(
+    connection: sa.Connection,
+    woken: Woken,
+    name: str,
+    revision: int,
+    options: JobOptions,
+    new: Job | None,
+    now: Instant,
+) -> None:
     found = _find(connection, name)
     if found.revision != revision:
         raise CommandRefused(f"{name} was changed meanwhile: look at it again, and repeat what you want of it")
@@ -100,16 +120,14 @@ def change(
         _note_earlier(connection, woken, next_run)
         values |= {"next_run": next_run.ms, "planned_at": now.ms}
     connection.execute(sa.update(job).where(job.c.id == found.id).values(values))
-    was_after = dependencies.all_of(connection, found.id)
-    dependencies.replace(connection, found.id, name, options.after)
+    is_after_others = dependencies.replace(connection, found.id, options.after)
     queues.rank_again(connection, found.id, options.priority)
     woken.note(What.SCHEDULED, job=name)
     resumed = before.paused and not options.paused
     if resumed:
         woken.platforms |= _platforms(connection, new or to_job(found))
-    if resumed or was_after != options.after:
-        for there in dependencies.ready(connection, found.id):
-            builds.queue_after(connection, woken, found.id, there, now, options.after[0].name)
+    if options.after and (resumed or is_after_others):
+        dependencies.queue_ready(connection, woken, found.id, now, options.after[0].name)
 
 
 def apply(connection: sa.Connection, woken: Woken, request: Apply, now: Instant) -> None:
@@ -118,15 +136,16 @@ def apply(connection: sa.Connection, woken: Woken, request: Apply, now: Instant)
         if _find(connection, each.name).revision != each.revision:
             raise CommandRefused(f"{each.name} was changed meanwhile")
         remove(connection, woken, each.name)
-    # first what is waited for no more: on the way there must be no cycle that does not stay
-    for changed in request.changed:
-        job_id = _find(connection, changed.name).id
-        kept = tuple(on for on in dependencies.all_of(connection, job_id) if on in changed.options.after)
-        dependencies.replace(connection, job_id, changed.name, kept)
     for added in request.added:
-        add(connection, woken, added.job, added.options, now, run_now=added.run_now)
+        _add(connection, woken, added.job, added.options, now, run_now=added.run_now)
     for changed in request.changed:
-        change(connection, woken, changed.name, changed.revision, changed.options, changed.job, now)
+        _change(connection, woken, changed.name, changed.revision, changed.options, changed.job, now)
+    # last: on the way there may be cycles that do not stay
+    for name, options in (
+        *((each.job.name, each.options) for each in request.added),
+        *((each.name, each.options) for each in request.changed),
+    ):
+        dependencies.check_cycles(connection, name, options.after)
 
 
 _PAGE = sa.select(job).order_by(job.c.name).limit(MAX_LISTED)
