@@ -464,6 +464,21 @@ async def test_a_job_that_waits_for_less_runs_once_it_waits_for_nothing(
     assert await queues(server) == {"p1": [], "p2": ["app", "other"]}
 
 
+async def test_a_success_on_one_platform_starts_nothing_on_another(client: ScriptedPeer, server: LocalServer) -> None:
+    """Not even where a run was left out, for which a success on that platform comes first."""
+    await make_platforms(server, "p1", "p2")
+    await client.request(orb("lib", period=Period.NEVER))
+    await client.request(orb("app", after=after("lib"), period=Period.NEVER))
+    await succeed(server, "lib", "p1")
+    async with take_job(server) as taken:
+        await succeed(server, "lib", "p1")
+        assert left_out(server) == [("app", "p1", "after", "lib", "still running")]
+        await taken.finish()
+        await taken.peer.wait_closed()
+    await succeed(server, "lib", "p2")
+    assert await queues(server) == {"p1": [], "p2": ["app"]}
+
+
 async def test_a_change_of_something_else_is_no_run_that_is_due(client: ScriptedPeer, server: LocalServer) -> None:
     await client.request(plan("lib", "p2", run_now=False, period=Period.NEVER))
     await client.request(plan("app", after=after("lib"), run_now=False, period=Period.NEVER))
