@@ -25,7 +25,7 @@ from croniter import CroniterError, croniter
 
 from builder.errors import InvalidOptions
 from builder.model import NEVER, Instant, Period, printable
-from builder.spreading import place
+from builder.spread import place
 
 ALIASES = {
     "@hourly": "0 * * * *",
@@ -258,5 +258,5 @@ def _hashed(field: int, name: str, begin: str | None, end: str | None, step: str
     every = high - low + 1 if step is None else int(step)
     if not (first <= low <= high <= last and every):
         raise InvalidRule("one of its fields has a value that does not exist")
-    start = low + place(name, min(every, high - low + 1), field=field)
+    start = low + place(name, min(every, high - low + 1), draw=field)
     return str(start) if step is None or start == high else f"{start}-{high}/{every}"

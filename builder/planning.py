@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from builder.errors import InvalidOptions
 from builder.model import NEVER, Instant, Period
-from builder.spreading import place
+from builder.spread import place
 
 if TYPE_CHECKING:
     from builder.cron import Rule
@@ -140,7 +140,7 @@ class JobOptions:
         if self.period.duration is None:
             return self.period.first_after(now)
         step = int(self.period.duration.total_seconds()) * 1000
-        begin = spread_offset(name, step) if self.spread else start.ms
+        begin = place(name, step // 1000) * 1000 if self.spread else start.ms
         return Instant(min(now.ms + step - (now.ms - begin) % step, NEVER.ms))
 
     def runs(self, name: str, first: Instant, now: Instant) -> Iterator[Instant]:
@@ -165,8 +165,3 @@ def _rule(cron: Cron, name: str) -> "Rule":
 @functools.lru_cache(maxsize=_RULES_KEPT)
 def _next_run(rule: "Rule", now: Instant) -> Instant:
     return rule.next_after(now)  # many jobs with the same rule are due together
-
-
-def spread_offset(name: str, step: int) -> int:
-    """Return a place in a period of ``step`` milliseconds that the name fixes, in whole seconds."""
-    return place(name, step // 1000) * 1000

@@ -513,6 +513,68 @@ async def test_a_retry_of_a_job_that_waits_or_runs_again_is_left_out(client: Scr
         await third.finish()
 
 
+async def test_a_job_that_waits_for_less_runs_once_it_waits_for_nothing(
+    client: ScriptedPeer, server: LocalServer
+) -> None:
+    for name in ("lib", "tool"):
+        await client.request(plan(name, run_now=False, period=Period.NEVER))
+    for name in ("app", "other"):
+        await client.request(plan(name, "p2", after=after("lib", "tool"), run_now=False, period=Period.NEVER))
+    await succeed(server, "lib", "p1")
+    fewer = JobOptions(after=after("lib"), period=Period.NEVER)
+    assert await client.request(ChangeJob(name="app", revision=1, options=fewer)) == [Success()]
+    changed = ChangeJob(name="other", revision=1, options=fewer)
+    assert await client.request(Apply(removed=(), changed=(changed,), added=())) == [Success()]
+    assert await queues(server) == {"p1": [], "p2": ["app", "other"]}
+
+
+async def test_a_success_on_one_platform_starts_nothing_on_another(client: ScriptedPeer, server: LocalServer) -> None:
+    """Not even where a run was left out, for which a success on that platform comes first."""
+    await make_platforms(server, "p1", "p2")
+    await client.request(orb("lib", period=Period.NEVER))
+    await client.request(orb("app", after=after("lib"), period=Period.NEVER))
+    await succeed(server, "lib", "p1")
+    async with take_job(server) as taken:
+        await succeed(server, "lib", "p1")
+        assert left_out(server) == [("app", "p1", "after", "lib", "still running")]
+        await taken.finish()
+        await taken.peer.wait_closed()
+    await succeed(server, "lib", "p2")
+    assert await queues(server) == {"p1": [], "p2": ["app"]}
+
+
+async def test_a_change_of_something_else_is_no_run_that_is_due(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("lib", "p2", run_now=False, period=Period.NEVER))
+    await client.request(plan("app", after=after("lib"), run_now=False, period=Period.NEVER))
+    await succeed(server, "lib", "p2")
+    async with take_job(server) as taken:
+        await succeed(server, "lib", "p2")
+        assert left_out(server) == [("app", "p1", "after", "lib", "still running")]
+        options = JobOptions(after=after("lib"), period=Period.NEVER, priority=7)
+        assert await client.request(ChangeJob(name="app", revision=1, options=options)) == [Success()]
+        assert len(left_out(server)) == 1
+        await taken.finish()
+    assert await queues(server) == {"p1": [], "p2": []}
+
+
+async def test_jobs_that_change_who_waits_for_whom_at_once(client: ScriptedPeer) -> None:
+    """Also where one change would lead to a cycle on the way."""
+    for name in ("a", "b"):
+        await client.request(plan(name, after=after("a") if name == "b" else (), run_now=False))
+    turned = (
+        ChangeJob(name="a", revision=1, options=JobOptions(after=after("b"))),
+        ChangeJob(name="b", revision=1, options=JobOptions()),
+    )
+    assert await client.request(Apply(removed=(), changed=turned, added=())) == [Success()]
+    both = (
+        ChangeJob(name="a", revision=2, options=JobOptions(after=after("c"))),
+        plan("c", after=after("a"), run_now=False),
+    )
+    (failure,) = await client.request(Apply(removed=(), changed=(both[0],), added=(both[1],)))
+    assert failure == Failure(message="jobs would wait for each other: c after a after c")
+    assert (await shown(client, "a")).options.after == after("b")
+
+
 async def test_jobs_that_would_wait_for_each_other(client: ScriptedPeer) -> None:
     await client.request(plan("a"))
     await client.request(plan("b", after=(JobReference(name="a"),)))

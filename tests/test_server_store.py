@@ -48,6 +48,36 @@ async def queues(store: Store) -> dict[str, list[str]]:
     return {queue.platform: [job.name for job in queue.jobs] for queue in (await store.info()).queues}
 
 
+# --- clocks that were ahead ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("retry", "minutes"), [(1, 1), (2, 4), (3, 16), (4, 64), (5, 240), (6, 240)])
+async def test_a_retry_waits_as_long_as_it_would_if_the_clock_had_been_right(
+    store: Store, retry: int, minutes: int
+) -> None:
+    wait = minutes * 60_000
+    await store.plan(script("a"), JobOptions(period=Period.NEVER, retries=10), NOW)
+    late = Instant(NOW.ms + 7 * HOUR)
+    for number in range(retry):
+        if number:
+            await store.queue_due(Instant(NOW.ms + 5 * HOUR * number))
+        build = await take(store, number)
+        failed = late if number == retry - 1 else Instant(NOW.ms + 5 * HOUR * number)
+        await store.finish(build.uuid, failed, Exited(code=1), upload=False)
+    assert (await store.queue_due(late)).next_run == Instant(late.ms + wait)  # right, and nothing is moved
+    assert (await store.queue_due(NOW)).next_run == Instant(NOW.ms + wait)
+    assert (await store.queue_due(Instant(NOW.ms + wait - 1))).next_run == Instant(NOW.ms + wait)
+    assert (await store.queue_due(Instant(NOW.ms + wait))).next_run == NEVER
+
+
+async def test_a_pause_after_losses_ends_though_the_clock_was_ahead(store: Store) -> None:
+    await store.schedule(script("a"), Period.NEVER, NOW)
+    for number, at in ((1, NOW), (2, Instant(NOW.ms + HOUR))):
+        build = await take(store, number)
+        await store.lose(build.uuid, at, LOST, count=False, may_pause=True)
+    assert (await store.queue_due(NOW)).next_run == Instant(NOW.ms + 60_000)
+
+
 # --- builds --------------------------------------------------------------------------------------------------------
 
 

@@ -140,7 +140,7 @@ def finish(
     if ended.check_of is not None:
         _check(connection, woken, uuid, ended, outcome, now, concluded.differing)
     if outcome is Outcome.SUCCEEDED and not ended.check_of:  # the run before has woken them
-        _queue_dependants(connection, woken, ended, now)
+        dependencies.meet(connection, woken, ended.name, ended.platform, now)
     elif outcome is Outcome.FAILED:
         _queue_retry(connection, woken, uuid, now)
     return True
@@ -170,22 +170,6 @@ def _check(
         return
     verdict = REPRODUCIBLE if differing is None else f"{DIFFERS}{differing}"
     connection.execute(_JUDGE, [{"judged": each, "said": verdict} for each in (ended.check_of, str(uuid))])
-
-
-def _queue_dependants(connection: sa.Connection, woken: Woken, ended: Any, now: Instant) -> None:
-    for job_id, there in dependencies.meet(connection, ended.name, ended.platform):
-        queue_after(connection, woken, job_id, there, now, ended.name)
-
-
-def queue_after(
-    connection: sa.Connection, woken: Woken, job_id: int, on_platform: str, now: Instant, last: str
-) -> None:
-    """Queue a job on a platform where all that it waits for has succeeded, ``last`` of them at last."""
-    if queues.enqueue_job(
-        connection, woken, job_id, on_platform=on_platform, due=now, cause=Cause.AFTER, cause_of=last
-    ):
-        dependencies.begin(connection, job_id, on_platform)
-        woken.platforms.add(on_platform)
 
 
 def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant) -> None:

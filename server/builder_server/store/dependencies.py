@@ -16,9 +16,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from builder.history import Cause
+from builder.model import Instant
 from builder.planning import JobReference
 from builder_server.errors import CommandRefused
+from builder_server.store import queues
 from builder_server.store.schema import dependency, job, met_there, platform
+from builder_server.store.waking import Woken
 
 _ANY = ""
 """The platform of one who waits for a success on any."""
@@ -147,10 +151,10 @@ def _references(rows: Iterable[Any]) -> tuple[JobReference, ...]:
     return tuple(JobReference(name=on_job, platform=on_platform or None) for on_job, on_platform in rows)
 
 
-def replace(connection: sa.Connection, job_id: int, name: str, after: tuple[JobReference, ...]) -> None:
-    """Have a job wait for others than before; of those that stay it is kept whether they have succeeded.
+def replace(connection: sa.Connection, job_id: int, after: tuple[JobReference, ...]) -> bool:
+    """Have a job wait for others than before, and return whether they are others; what they have done stays known.
 
-    Raises CommandRefused if one of them waits for this one, through any number of others.
+    A cycle is noticed by ``check_cycles``, once all is as it shall be.
     """
     before = {*all_of(connection, job_id)}
     if gone := before - {*after}:
@@ -163,14 +167,15 @@ def replace(connection: sa.Connection, job_id: int, name: str, after: tuple[JobR
             [{"gone": each.name, "there": each.platform or _ANY} for each in gone],
         )
     if new := {*after} - before:
-        _check_cycles(connection, name, new)
         connection.execute(
             sa.insert(dependency),
             [{"job_id": job_id, "on_job": each.name, "on_platform": each.platform or _ANY} for each in new],
         )
+    return bool(gone or new)
 
 
-def _check_cycles(connection: sa.Connection, name: str, after: Iterable[JobReference]) -> None:
+def check_cycles(connection: sa.Connection, name: str, after: Iterable[JobReference]) -> None:
+    """Raise CommandRefused if one of those that a job waits for waits for it, through any number of others."""
     if connection.scalar(_IS_WAITED_FOR, {"name": name}) is None:
         return  # nobody can lead back to it: most jobs are new, and those before them may be many
     came_from = {each.name: name for each in after}
@@ -195,16 +200,25 @@ def begin(connection: sa.Connection, job_id: int, on_platform: str) -> None:
             connection.execute(statement, {"begun": job_id, "there": on_platform})
 
 
-def ready(connection: sa.Connection, job_id: int) -> tuple[str, ...]:
-    """Return the platforms where all that a job waits for has succeeded, as it may have while it was paused."""
-    return tuple(name for _, name in connection.execute(_READY, {"wanted": job_id}))
-
-
-def meet(connection: sa.Connection, name: str, on_platform: str) -> list[tuple[int, str]]:
-    """Note that a job has succeeded on a platform; return the jobs that need nothing more, with the platforms where."""
+def meet(connection: sa.Connection, woken: Woken, name: str, on_platform: str, now: Instant) -> None:
+    """Note that a job has succeeded on a platform, and queue the jobs that need nothing more, where they do."""
     if connection.scalar(_IS_WAITED_FOR, {"name": name}) is None:
-        return []
+        return
     succeeded = {"succeeded": name, "there": on_platform}
     for statement in _MEET:
         connection.execute(statement, succeeded)
-    return [(job_id, where) for job_id, where in connection.execute(_READY_NOW, succeeded)]
+    for job_id, where in connection.execute(_READY_NOW, succeeded).all():
+        _queue(connection, woken, job_id, where, now, name)
+
+
+def queue_ready(connection: sa.Connection, woken: Woken, job_id: int, now: Instant, last: str) -> None:
+    """Queue a job where all that it waits for has succeeded, as it may have while it was paused; ``last`` is one of them."""
+    for _, where in connection.execute(_READY, {"wanted": job_id}).all():
+        _queue(connection, woken, job_id, where, now, last)
+
+
+def _queue(connection: sa.Connection, woken: Woken, job_id: int, on_platform: str, now: Instant, last: str) -> None:
+    cause = Cause.AFTER
+    if queues.enqueue_job(connection, woken, job_id, on_platform=on_platform, due=now, cause=cause, cause_of=last):
+        begin(connection, job_id, on_platform)
+        woken.platforms.add(on_platform)

@@ -13,7 +13,7 @@ from builder.model import Instant, Job, OrbBuildJob, Period, ScheduleItem, Scrip
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused, about_job
 from builder_server.scheduler import latest_plan
-from builder_server.store import builds, dependencies, queues
+from builder_server.store import dependencies, queues
 from builder_server.store.records import Due, PlannedJob, Timing, options_values, to_job, to_options, to_rule
 from builder_server.store.schema import job, queue
 from builder_server.store.waking import Woken
@@ -61,6 +61,7 @@ def add(
     """Add a job, queue it at once if that is wanted. Raises CommandRefused."""
     _add_platform(connection, woken, new, now)
     _add(connection, woken, new, options, timing, now, run_now=run_now)
+    dependencies.check_cycles(connection, new.name, options.after)
 
 
 def _add(
@@ -79,7 +80,7 @@ def _add(
     if job_id is None:
         raise CommandRefused("job name already used")
     if options.after:
-        dependencies.replace(connection, job_id, new.name, options.after)
+        dependencies.replace(connection, job_id, options.after)
     woken.note(What.SCHEDULED, job=new.name)
     if run_now:
         queues.enqueue_job(connection, woken, job_id, due=now, cause=Cause.FIRST)
@@ -109,6 +110,20 @@ def change(
     now: Instant,
 ) -> None:
     """Change how a job is run, and with ``new`` what; builds of it and its queue entries stay. Raises CommandRefused."""
+    _change(connection, woken, name, revision, options, new, timing, now)
+    dependencies.check_cycles(connection, name, options.after)
+
+
+def _change(
+    connection: sa.Connection,
+    woken: Woken,
+    name: str,
+    revision: int,
+    options: JobOptions,
+    new: Job | None,
+    timing: Timing,
+    now: Instant,
+) -> None:
     found = _seen(connection, name, revision)
     values = options_values(options, timing) | {"revision": revision + 1}
     if new is not None:
@@ -121,16 +136,14 @@ def change(
         _note_earlier(connection, woken, timing.next_run)
         values |= {"next_run": timing.next_run.ms, "planned_at": now.ms}
     connection.execute(sa.update(job).where(job.c.id == found.id).values(values))
-    was_after = dependencies.all_of(connection, found.id)
-    dependencies.replace(connection, found.id, name, options.after)
+    is_after_others = dependencies.replace(connection, found.id, options.after)
     queues.rank_again(connection, found.id, options.priority)
     woken.note(What.SCHEDULED, job=name)
     resumed = before.paused and not options.paused
     if resumed:
         woken.platforms |= _platforms(connection, new or to_job(found))
-    if resumed or was_after != options.after:
-        for there in dependencies.ready(connection, found.id):
-            builds.queue_after(connection, woken, found.id, there, now, options.after[0].name)
+    if options.after and (resumed or is_after_others):
+        dependencies.queue_ready(connection, woken, found.id, now, options.after[0].name)
 
 
 class Tried(Exception):
@@ -153,11 +166,6 @@ def apply(
     for each in request.removed:
         _seen(connection, each.name, each.revision)
         remove(connection, woken, each.name)
-    # first what is waited for no more: on the way there must be no cycle that does not stay
-    for changed in request.changed:
-        job_id = _seen(connection, changed.name, changed.revision).id
-        kept = tuple(on for on in dependencies.all_of(connection, job_id) if on in changed.options.after)
-        dependencies.replace(connection, job_id, changed.name, kept)
     new = {each.job.platform: each.job for each in request.added if isinstance(each.job, ScriptJob)}
     for job_of_platform in new.values():
         _add_platform(connection, woken, job_of_platform, now)
@@ -168,7 +176,15 @@ def apply(
     for changed in request.changed:
         timing = timings[changed.name]
         with about_job(changed.name):
-            change(connection, woken, changed.name, changed.revision, changed.options, changed.job, timing, now)
+            _change(connection, woken, changed.name, changed.revision, changed.options, changed.job, timing, now)
+    # last: on the way there may be cycles that do not stay
+    for name, options in (
+        *((each.job.name, each.options) for each in request.added),
+        *((each.name, each.options) for each in request.changed),
+    ):
+        if options.after:
+            with about_job(name):
+                dependencies.check_cycles(connection, name, options.after)
     if not keep:
         raise Tried
 
