@@ -62,6 +62,15 @@ async def test_queue_says_why(server: Server) -> None:
     assert_one_line(unknown.stderr)
 
 
+async def test_long_queues_are_for_pipes(server: Server) -> None:
+    await do(server, *(schedule(f"job{number}", f"p{number % 2}") for number in range(120)))
+    with on_terminal("-r", server.remote, "queue", size=(80, 200)) as terminal:
+        text = await trio.to_thread.run_sync(terminal.wait_for, lambda text: "queue | less" in text)
+    assert text.count("(50 of 60)") == 2
+    assert text.count("no worker of this platform") == 100
+    assert (await run(server, "queue")).stdout.count(b"no worker of this platform") == 120
+
+
 def test_queue_of_an_old_server_is_the_order() -> None:
     def answer(_command: object) -> list[object]:
         return [EMPTY, Success()]

@@ -80,7 +80,7 @@ RUNNING = (
 
 _EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=1))
 
-_ROWS = 100
+MAX_ROWS = 100
 """Most rows of a table that a person gets on a terminal."""
 
 Expected = Mapping[UUID, int | None]
@@ -148,7 +148,7 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant, expected: Exp
         )
         for item in sorted(info.schedule, key=next_run)
     ]
-    limit = _ROWS if printer.is_terminal else None
+    limit = MAX_ROWS if printer.is_terminal else None
     printer.table("Schedule", _SCHEDULE, schedule, empty="no jobs", limit=limit)
     printer.line("")
     queued = _queue_rows(info.queues)
@@ -164,7 +164,7 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant, expected: Exp
     if info.dropped_platforms:
         printer.line("")
         printer.line(f"Dropped platforms: {', '.join(map(printable, info.dropped_platforms))}")
-    if printer.is_terminal and max(len(schedule), len(queued), len(rows)) > _ROWS:
+    if printer.is_terminal and max(len(schedule), len(queued), len(rows)) > MAX_ROWS:
         note("For all of it: builder-client info | less")
 
 
