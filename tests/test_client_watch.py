@@ -1,12 +1,14 @@
 """builder-client, watching: queue, info with progress, watch as changes and as a live view on a real terminal."""
 
+import contextlib
 import json
 import re
 import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +62,15 @@ async def test_queue_says_why(server: Server) -> None:
     unknown = await run(server, "queue", "--platform", "px")
     assert unknown.returncode == 3
     assert_one_line(unknown.stderr)
+
+
+async def test_long_queues_are_for_pipes(server: Server) -> None:
+    await do(server, *(schedule(f"job{number}", f"p{number % 2}") for number in range(120)))
+    with on_terminal("-r", server.remote, "queue", size=(80, 200)) as terminal:
+        text = await trio.to_thread.run_sync(terminal.wait_for, lambda text: "queue | less" in text)
+    assert text.count("(50 of 60)") == 2
+    assert text.count("no worker of this platform") == 100
+    assert (await run(server, "queue")).stdout.count(b"no worker of this platform") == 120
 
 
 def test_queue_of_an_old_server_is_the_order() -> None:
@@ -231,6 +242,49 @@ async def test_a_terminal_that_is_hung_up(server: Server) -> None:
         terminal.process.send_signal(signal.SIGHUP)
         assert await trio.to_thread.run_sync(terminal.wait) == 129
         assert terminal.modes & termios.ECHO
+
+
+@asynccontextmanager
+async def tunnel(server: Server) -> AsyncIterator[tuple[str, Callable[[], None]]]:
+    """Have a way to the server that breaks when the function is called; it can be gone again at once."""
+    scopes: set[trio.CancelScope] = set()
+
+    async def pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in source:
+                await sink.send_all(data)
+        await sink.aclose()
+
+    async def carry(ours: trio.SocketStream) -> None:
+        theirs = await trio.open_tcp_stream("127.0.0.1", server.port)
+        with trio.CancelScope() as scope:
+            scopes.add(scope)
+            async with ours, theirs, trio.open_nursery() as nursery:
+                nursery.start_soon(pump, ours, theirs)
+                nursery.start_soon(pump, theirs, ours)
+
+    def cut() -> None:
+        for scope in scopes:
+            scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, carry, 0, host="127.0.0.1"))
+        yield f"127.0.0.1:{listener.socket.getsockname()[1]}", cut
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_console_goes_on_after_a_break(server: Server) -> None:
+    await do(server, schedule("a"))
+    async with take_job(server) as taken, tunnel(server) as (address, cut):
+        await taken.say(b"first line")
+        with on_terminal("-r", address, "watch") as terminal:
+            await see(terminal, "first line")
+            cut()
+            await taken.say(b"second line")
+            text = await see(terminal, "first line", "trying again in 1 s", "second line", "1 running")
+            assert text.count("first line") == 1
+            terminal.type(b"q")
+            assert await trio.to_thread.run_sync(terminal.wait) == 0
 
 
 async def test_an_unreachable_server_is_told_in_one_line(server: Server) -> None:

@@ -12,9 +12,13 @@ class Classic:
     has: str
     instead: str = ""
 
+    def added_to(self, error: object) -> str:
+        """Return an error that says what there is, and what to do."""
+        return f"{error}{self.has and f', but {self.has}'}: {self.instead}"
+
 
 _ALL = Classic("all of it")
-_NO_OPTIONS = Classic("a job with --period", "leave them out")
+_NO_OPTIONS = Classic("jobs with --period", "leave them out")
 _ON_THE_SERVER = "builder-inspect shows what the server keeps below DIR/JOB/UUID"
 
 COMMANDS: Mapping[str, Classic] = {
@@ -28,7 +32,7 @@ COMMANDS: Mapping[str, Classic] = {
     "apply": Classic("", "'schedule' and 'unschedule' do it job by job"),
     "export": Classic("jobs, scripts and periods"),
     "reschedule": _ALL,
-    "execute": Classic("all but --check-reproducible", "run it twice, and compare what builder-inspect shows of both"),
+    "execute": Classic("single runs", "run it twice, and compare what builder-inspect shows of both"),
     "dequeue": Classic("", "'unschedule' takes it from queues and schedule"),
     "unschedule": _ALL,
     "info": Classic("all but what builds are expected to take"),
@@ -37,9 +41,7 @@ COMMANDS: Mapping[str, Classic] = {
     "observe": _ALL,
     "history": Classic("", f"'info' shows what runs, and {_ON_THE_SERVER}"),
     "result": Classic("", _ON_THE_SERVER),
-    "log": Classic(
-        "a running build, with --follow and without --tail", "'observe' or 'log --follow' show one that runs"
-    ),
+    "log": Classic("running builds, with --follow and without --tail", "'observe' shows one, too"),
     "fetch": Classic("", f"{_ON_THE_SERVER}, and writes it with --output"),
     "compare": Classic("", f"{_ON_THE_SERVER}"),
     "cancel": Classic("", "end the worker that has it: the job is queued again"),

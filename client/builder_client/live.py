@@ -12,6 +12,7 @@ import signal
 import sys
 import termios
 import threading
+import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,14 +140,26 @@ class _Feed:
                 self.view.lines.append(printable(line))
             self._announce()
 
-        remote = evolve(self.remote, on_link=opened)
-        try:
-            for output in breaks.console(partial(remote.observe, uuid), on_break=say):
-                say(text(output.line))
-        except BuilderError as error:
-            say(str(error))
-        except _Another:
-            pass
+        ask = partial(evolve(self.remote, on_link=opened).observe, uuid)
+        with contextlib.suppress(_Another):
+            while True:
+                try:
+                    for output in breaks.console(ask, on_break=say):
+                        say(text(output.line))
+                except Unreachable as error:  # also where it could not be begun with
+                    say(str(error))
+                    time.sleep(breaks.LONGEST_PAUSE)
+                    self._clear(uuid)
+                except BuilderError as error:
+                    say(str(error))
+                    return
+                else:
+                    return
+
+    def _clear(self, uuid: UUID) -> None:
+        with self.lock:
+            if self.view.following == uuid:
+                self.view.lines.clear()
 
 
 def show(remote: "Remote", *, color: bool) -> None:

@@ -86,7 +86,7 @@ class LazyGroup(click.Group):
             from .classic import COMMANDS
 
             assert ctx.invoked_subcommand is not None, "the overview is classic"
-            raise TooOld(f"{error}: {COMMANDS[ctx.invoked_subcommand].instead}") from error
+            raise TooOld(COMMANDS[ctx.invoked_subcommand].added_to(error)) from error
         except Refused as error:
             from . import advice
 

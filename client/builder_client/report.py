@@ -82,7 +82,7 @@ RUNNING = (
 
 _EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=1))
 
-_ROWS = 100
+MAX_ROWS = 100
 """Most rows of a table that a person gets on a terminal."""
 
 Plans = Mapping[str, JobOptions]
@@ -155,7 +155,7 @@ def print_schedule(
 
 def _limit(printer: Printer) -> int | None:
     """Return the most rows of a table: a person gets some, a program all."""
-    return _ROWS if printer.is_terminal else None
+    return MAX_ROWS if printer.is_terminal else None
 
 
 def _next(item: ScheduleItem, plan: JobOptions, now: Instant) -> tuple[str, str]:
@@ -189,7 +189,7 @@ def print_info(
     if info.dropped_platforms:
         printer.line("")
         printer.line(f"Dropped platforms: {', '.join(map(printable, info.dropped_platforms))}")
-    if printer.is_terminal and max(len(info.schedule), len(queued), len(rows)) > _ROWS:
+    if printer.is_terminal and max(len(info.schedule), len(queued), len(rows)) > MAX_ROWS:
         note("For all of it: builder-client info | less")
 
 

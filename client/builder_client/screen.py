@@ -113,7 +113,7 @@ def draw(view: Watched, now: Instant, *, width: int, height: int) -> Group:
     lines += [Text()] * (height - 1 - len(lines))
     lines.append(Text("j/k or arrows select, q quits", style="dim"))
     for line in lines:
-        line.no_wrap, line.overflow = True, "ellipsis"
+        line.truncate(width, overflow="ellipsis")
     return Group(*lines)
 
 
