@@ -31,7 +31,7 @@ from builder.model import (
 from builder.planning import JobOptions, JobReference
 from builder.runtime import sqlite
 from builder_server.errors import CommandRefused
-from builder_server.store import AfterLoss, Build, Due, Store, StoreError, Taken
+from builder_server.store import AfterLoss, Build, Due, Expanded, Store, StoreError, Taken
 from builder_server.store import queues as store_queues
 from builder_server.store.queues import MAX_PLATFORMS
 
@@ -390,7 +390,7 @@ async def test_a_refused_request_takes_nothing_with_it(store: Store) -> None:
 
 
 async def test_a_fault_of_ours_takes_nothing_with_it(store: Store) -> None:
-    def faulty(_job: OrbBuildJob) -> ScriptJob | None:
+    def faulty(_job: OrbBuildJob) -> Expanded | None:
         raise ZeroDivisionError
 
     await store.schedule(script("z"), Period.DAILY, NOW)

@@ -41,7 +41,7 @@ def _nothing() -> None:
 
 
 @frozen(kw_only=True)
-class Console:
+class RemoteConsole:
     """The console of a build; ``on_wait`` is called before every wait for the network."""
 
     remote: "Remote"

@@ -76,7 +76,7 @@ def command(
     remote = options.remote()
     printer = standard_output()
     uuid = past.uuid_of(past.find(remote, build, what=consoles.WHAT))
-    found = consoles.Console(remote=remote, uuid=uuid, on_wait=printer.flush)
+    found = consoles.RemoteConsole(remote=remote, uuid=uuid, on_wait=printer.flush)
     for output in _chosen(found, tail, since or 0, grep, follow=follow):
         if as_json:
             printer.json(report.output_json(output))
@@ -87,7 +87,7 @@ def command(
 
 
 def _chosen(
-    found: consoles.Console, tail: int | None, since: int, grep: re.Pattern[bytes] | None, *, follow: bool
+    found: consoles.RemoteConsole, tail: int | None, since: int, grep: re.Pattern[bytes] | None, *, follow: bool
 ) -> Iterator[Output]:
     def is_wanted(output: Output) -> bool:
         return (output.timestamp or 0) >= since and (grep is None or grep.search(output.line) is not None)
