@@ -13,7 +13,7 @@ from client_harness import assert_one_line, client_argv, environment
 from farm import Server, eventually_async, run_client, start_server
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import build, do, queues, schedule, take_job
+from scripted import build, do, lose_worker, queues, schedule, take_job
 
 from builder.messages import Execute
 from builder.model import Artifact, Exited
@@ -79,6 +79,35 @@ async def test_two_builds_that_do_not(server: Server) -> None:
     assert "artifacts: 4 the same, 0 not" in client(server, "compare", str(one), str(other))
 
 
+async def test_more_that_differ_than_files_may_be_open(server: Server) -> None:
+    for content in (b"1", b"2"):
+        await do(server, Execute(name="a"))
+        await build(server, artifacts=[Artifact(path=f"{number}", content=content) for number in range(200)])
+    uuids = [uuid for (uuid,) in server.query("select uuid from build")]
+    done = await trio.to_thread.run_sync(
+        lambda: subprocess.run(
+            ["/bin/sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *client_argv("-r", server.remote, "compare", *uuids)],
+            capture_output=True, env=environment(), check=False,
+        )
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (6, b"")
+    assert done.stdout.count(b"differs at byte 0 (1 bytes)") == 200
+
+
+async def test_a_file_where_the_other_has_a_directory(server: Server) -> None:
+    for paths in (("a", "b/c"), ("a/x", "b")):
+        await do(server, Execute(name="a"))
+        await build(server, artifacts=[Artifact(path=path, content=b"same") for path in paths])
+    uuids = [uuid for (uuid,) in server.query("select uuid from build order by started")]
+    printed = client(server, "compare", *uuids, status=6)
+    assert [line.strip() for line in printed.splitlines() if " is only in " in line] == [
+        "a is only in the one",
+        "a/x is only in the other",
+        "b is only in the other",
+        "b/c is only in the one",
+    ]
+
+
 async def test_builds_whose_artifacts_are_not_there_any_more(server: Server) -> None:
     one, other = await two_builds(server)
     next(server.data_dir.glob(f"a/{one}/full")).unlink()
@@ -120,6 +149,30 @@ async def test_a_build_that_still_runs_is_not_compared(server: Server) -> None:
     assert (done.returncode, done.stdout) == (3, b"")
     assert f"{taken.uuid} still runs" in done.stderr.decode()
     assert_one_line(done.stderr)
+
+
+async def test_a_build_that_was_lost_is_not_compared(server: Server) -> None:
+    one = await lose_worker(server)
+    other, _ = await build(server)
+    done = run_client(server, "compare", str(one), str(other))
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert f"the server has not recorded what {one} left" in done.stderr.decode()
+    assert_one_line(done.stderr)
+
+
+async def test_there_is_no_room_to_look_into_artifacts(server: Server, tmp_path: Path) -> None:
+    one, other = await two_builds(server)
+    (tmp_path / "kept").mkdir()
+    done = await trio.to_thread.run_sync(
+        lambda: subprocess.run(
+            ["/bin/sh", "-c", 'ulimit -f 10; exec "$@"', "sh", *client_argv("-r", server.remote, "compare", one, other)],
+            capture_output=True, env=environment(TMPDIR=str(tmp_path / "kept")), check=False,
+        )
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"can't keep artifacts in " in done.stderr
+    assert_one_line(done.stderr)
+    assert not list((tmp_path / "kept").iterdir())
 
 
 async def test_a_build_that_is_not_there(server: Server) -> None:

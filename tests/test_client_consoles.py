@@ -21,7 +21,7 @@ from builder.extension.logs import ConsoleRange, ReadConsole
 from builder.messages import Failure, Output, Success
 from builder.outputs import Outputs
 from builder_client import consoles
-from builder_client.consoles import Console
+from builder_client.consoles import RemoteConsole
 from builder_client.remote import Remote
 
 SECOND = 10**9
@@ -106,7 +106,7 @@ async def test_what_is_no_range(server: Server, what: dict[str, Any]) -> None:
 
 async def test_a_time_is_found_by_halving(server: Server) -> None:
     uuid = await long_build(server)
-    console = Console(remote=Remote(host="127.0.0.1", port=server.port), uuid=uuid)
+    console = RemoteConsole(remote=Remote(host="127.0.0.1", port=server.port), uuid=uuid)
     for since in (0, 1, SECOND, 1_234 * SECOND - 5, 2_999 * SECOND, 3_000 * SECOND):
         offset = await trio.to_thread.run_sync(console.find_time, since)
         found = await trio.to_thread.run_sync(lambda offset: [*console.lines(offset=offset)], offset)
@@ -118,7 +118,7 @@ async def test_a_time_is_found_by_halving(server: Server) -> None:
 
 async def test_the_last_lines_that_are_wanted(server: Server) -> None:
     uuid = await long_build(server)
-    console = Console(remote=Remote(host="127.0.0.1", port=server.port), uuid=uuid)
+    console = RemoteConsole(remote=Remote(host="127.0.0.1", port=server.port), uuid=uuid)
     size = (server.data_dir / "a" / str(uuid) / "console").stat().st_size
 
     def has(pattern: bytes, output: Output) -> bool:
@@ -245,7 +245,7 @@ async def test_it_goes_on_without_gap_or_double(server: Server, last: int | None
         remote = Remote(host="127.0.0.1", port=cutter.address)
         async with take_job(server) as taken, trio.open_nursery() as nursery:
             await taken.say(*lines)
-            console = Console(remote=remote, uuid=taken.uuid)
+            console = RemoteConsole(remote=remote, uuid=taken.uuid)
             path = server.data_dir / "a" / str(taken.uuid) / "console"
             await eventually(lambda: lines[-1] in path.read_bytes())
             found: list[bytes] = []

@@ -51,7 +51,7 @@ from builder_server.attempt import (
 
 LIMIT = 100.0
 GRACE = 60.0
-TIMEOUT = Aborted(message="timeout: it took longer than 1m40s (--job-timeout of the server)")
+TIMEOUT = Aborted(message="timeout after 1m40s (--job-timeout of the server)")
 DONE = Exited(code=0)
 CANCELLED = Aborted(message="cancelled")
 NO_SPACE = DiskFault(reason="No space left on device")
@@ -508,7 +508,7 @@ def test_every_event_in_every_phase(phase: Phase, event: Event) -> None:
 # --- the job's own limits ------------------------------------------------------------------------------------------
 
 SILENT = Aborted(message="silent for 10s (--max-silent of the job)")
-OWN_TIMEOUT = Aborted(message="timeout: it took longer than 30s (--timeout of the job)")
+OWN_TIMEOUT = Aborted(message="timeout after 30s (--timeout of the job)")
 
 
 def with_limits(time_limit: float, max_silent: float, steps: Iterable[Step], *, grace: float = 0.0) -> Attempt:

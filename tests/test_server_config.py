@@ -307,7 +307,7 @@ async def test_the_time_limit_of_jobs(tmp_path: Path) -> None:
         async with take_job(found) as taken:
             await taken.peer.wait_closed()
         assert found.execution("a", taken.uuid).result == Aborted(
-            message="timeout: it took longer than 0.1s (--job-timeout of the server)"
+            message="timeout after 0.1s (--job-timeout of the server)"
         )
 
 

@@ -645,7 +645,7 @@ async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: Script
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        ({"time_limit": 50}, "timeout: it took longer than 0.05s (--timeout of the job)"),
+        ({"time_limit": 50}, "timeout after 0.05s (--timeout of the job)"),
         ({"max_silent": 50}, "silent for 0.05s (--max-silent of the job)"),
     ],
 )

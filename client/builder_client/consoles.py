@@ -27,6 +27,9 @@ RETRY = 1.0
 _CLOSE = 64 * KIB
 """Bytes that are read rather than halved once more: a connection sends them at once."""
 
+_FEW = 512
+"""Bytes in which a line is likely to begin: where none does, the one behind them is asked for."""
+
 _PART = MIB
 """Bytes that are looked through at once from the end on."""
 
@@ -38,7 +41,7 @@ def _nothing() -> None:
 
 
 @frozen(kw_only=True)
-class Console:
+class RemoteConsole:
     """The console of a build; ``on_wait`` is called before every wait for the network."""
 
     remote: "Remote"
@@ -89,7 +92,7 @@ class Console:
             low, high = 0, self._range(ask, 0, 0)[0].size
             while high - low > _CLOSE:
                 middle = (low + high) // 2
-                place, lines = self._range(ask, middle, 1)
+                place, lines = self._range(ask, middle, _FEW)
                 if not lines and place.offset < high:
                     place, lines = self._range(ask, place.offset, 1)
                 if place.offset >= high or not lines or (lines[0].timestamp or 0) >= since:

@@ -429,7 +429,7 @@ def could_not_record(reason: str) -> Aborted:
 
 def timeout_after(seconds: float, whose: str) -> Aborted:
     """Return what the history says of a job that has taken so long."""
-    return Aborted(message=f"timeout: it took longer than {format_duration(round(seconds * 1000))} ({whose})")
+    return Aborted(message=f"timeout after {format_duration(round(seconds * 1000))} ({whose})")
 
 
 def silent_for(seconds: float) -> Aborted:

@@ -269,7 +269,7 @@ def line_from(descriptor: int, uuid: UUID, size: int, offset: int) -> int:
     return size
 
 
-_WINDOW = 256 * 1024
+_WINDOW = 72 * 1024
 """Bytes in which messages must follow on each other. A line of our worker has 64 KiB: what is forged within one leads
 to its end, and no further."""
 

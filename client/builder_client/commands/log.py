@@ -90,7 +90,7 @@ def command(
         said = (reply for reply in replies if isinstance(reply, Output))
         chosen: Iterator[Output] = filter(_wanted(since or 0, grep), said)
     else:
-        console = consoles.Console(remote=remote, uuid=uuid, on_wait=printer.flush)
+        console = consoles.RemoteConsole(remote=remote, uuid=uuid, on_wait=printer.flush)
         chosen = _chosen(console, tail, since or 0, grep, follow=follow)
     for output in chosen:
         if as_json:
@@ -110,7 +110,7 @@ def _wanted(since: int, grep: re.Pattern[bytes] | None) -> Callable[[Output], bo
 
 
 def _chosen(
-    found: consoles.Console, tail: int | None, since: int, grep: re.Pattern[bytes] | None, *, follow: bool
+    found: consoles.RemoteConsole, tail: int | None, since: int, grep: re.Pattern[bytes] | None, *, follow: bool
 ) -> Iterator[Output]:
     is_wanted = _wanted(since, grep)
     offset = found.find_time(since) if since else 0
