@@ -20,6 +20,7 @@ from builder_server.store.waking import Woken
 
 _FIND = sa.select(job).where(job.c.name == sa.bindparam("job_name"))
 _IS_KNOWN = sa.select(job.c.id).where(job.c.name == sa.bindparam("job_name"))
+_SCRIPT_SIZE = sa.select(sa.func.length(job.c.script)).where(job.c.name == sa.bindparam("job_name"))
 _OF_RULE = (job.c.id, job.c.name, job.c.period, job.c.cron, job.c.zone, job.c.spread, job.c.next_run)
 _DUE = sa.select(*_OF_RULE, job.c.platform).where(job.c.next_run <= sa.bindparam("now"))
 _EARLIEST = sa.select(sa.func.min(job.c.next_run))
@@ -196,6 +197,11 @@ def show(connection: sa.Connection, name: str) -> PlannedJob:
         queued_on=tuple(connection.scalars(_QUEUED_ON, {"wanted": found.id})),
         awaited=dependencies.unmet_of(connection, found.id),
     )
+
+
+def script_size(connection: sa.Connection, name: str) -> int:
+    """Return the bytes of the script of a job, 0 if it has none."""
+    return connection.scalar(_SCRIPT_SIZE, {"job_name": name}) or 0
 
 
 def _find(connection: sa.Connection, name: str) -> Any:
