@@ -170,6 +170,7 @@ def _enqueue(
     cause: Any = _CAUSE,
     not_before: Any = None,
     can_run: sa.ColumnElement[bool] = _CAN_RUN,
+    in_order: bool = False,
 ) -> ReturningInsert[tuple[str, str]]:
     """Return what puts jobs into the queues of the platforms that can run them, unless they are there already."""
     position = due - job.c.priority * AGING
@@ -180,11 +181,14 @@ def _enqueue(
         sa.null() if not_before is None else not_before, sa.null(),
     )  # fmt: skip
     found = entry.join_from(job, platform, can_run).where(~_is_queued(job.c.id), which)
+    if in_order:  # of the same priority, those go first that are added first
+        found = found.order_by(job.c.id)
     return sa.insert(queue).from_select(_COLUMNS, found).returning(*_ENTRY)
 
 
 _there = sa.bindparam("there", type_=platform.c.name.type)
 _ENQUEUE_JOB = _enqueue(sa.and_(job.c.id == _MOVED, sa.or_(_there.is_(None), platform.c.name == _there)), due=_DUE)
+_ENQUEUE_NEW = _enqueue(job.c.id.in_(sa.bindparam("new", expanding=True)), due=_DUE, in_order=True)
 _ENQUEUE_ALL = _enqueue(
     sa.and_(platform.c.name == sa.bindparam("name"), ~sa.exists().where(dependency.c.job_id == job.c.id)), due=_DUE
 )
@@ -233,6 +237,17 @@ def enqueue_job(
     """Put a job into the queue of its platform, an orb-build job into every queue or one, unless it is there already."""
     values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of, "there": on_platform}
     woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_JOB, values))
+
+
+_AT_ONCE = 500
+"""Jobs that are named in one statement."""
+
+
+def enqueue_new(connection: sa.Connection, woken: Woken, job_ids: Sequence[int], *, due: Instant) -> None:
+    """Put new jobs into the queues of all platforms that can run them."""
+    for start in range(0, len(job_ids), _AT_ONCE):
+        values = {"new": job_ids[start : start + _AT_ONCE], "due": due.ms, "cause": Cause.FIRST.value, "cause_of": None}
+        woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_NEW, values))
 
 
 def enqueue_retry(

@@ -61,19 +61,14 @@ def add(
 ) -> None:
     """Add a job, queue it at once if that is wanted. Raises CommandRefused."""
     _add_platform(connection, woken, new, now)
-    _add(connection, woken, new, options, timing, now, run_now=run_now)
+    job_id = _add(connection, woken, new, options, timing, now)
+    if run_now:
+        queues.enqueue_new(connection, woken, [job_id], due=now)
+        woken.platforms |= _platforms(connection, new)
 
 
-def _add(
-    connection: sa.Connection,
-    woken: Woken,
-    new: Job,
-    options: JobOptions,
-    timing: Timing,
-    now: Instant,
-    *,
-    run_now: bool,
-) -> None:
+def _add(connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, timing: Timing, now: Instant) -> int:
+    """Add a job whose platform is known, and return its id. Raises CommandRefused."""
     item = ScheduleItem(next=timing.next_run, period=options.period, job=new)
     _note_earlier(connection, woken, item.next)
     job_id = insert(connection, item, options_values(options, timing) | {"planned_at": now.ms})
@@ -82,9 +77,7 @@ def _add(
     if options.after:
         dependencies.replace(connection, job_id, new.name, options.after)
     woken.note(What.SCHEDULED, job=new.name)
-    if run_now:
-        queues.enqueue_job(connection, woken, job_id, due=now, cause=Cause.FIRST)
-        woken.platforms |= _platforms(connection, new)
+    return job_id
 
 
 def _add_platform(connection: sa.Connection, woken: Woken, new: Job, now: Instant) -> None:
@@ -148,9 +141,13 @@ def apply(connection: sa.Connection, woken: Woken, request: Apply, timings: Mapp
     new = {each.job.platform: each.job for each in request.added if isinstance(each.job, ScriptJob)}
     for job_of_platform in new.values():
         _add_platform(connection, woken, job_of_platform, now)
+    at_once: list[int] = []
     for added in request.added:
-        timing = timings[added.job.name]
-        _add(connection, woken, added.job, added.options, timing, now, run_now=added.run_now)
+        job_id = _add(connection, woken, added.job, added.options, timings[added.job.name], now)
+        at_once += [job_id] if added.run_now else []
+    queues.enqueue_new(connection, woken, at_once, due=now)
+    if at_once:
+        woken.platforms |= {*queues.platforms(connection)}
     for changed in request.changed:
         timing = timings[changed.name]
         change(connection, woken, changed.name, changed.revision, changed.options, changed.job, timing, now)
