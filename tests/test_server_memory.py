@@ -18,15 +18,15 @@ from builder import codec
 from builder.errors import ConnectionEnded
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListJobs
-from builder.extension.builds import FetchArtifacts
+from builder.extension.builds import FetchArtifacts, ShowHistory
 from builder.extension.logs import ReadConsole
 from builder.extension.schedule import JobShown, ShowJob
 from builder.framing import frame
-from builder.messages import KIB, MAX_SCRIPT, MIB, Failure, Info, JobFinished, Output, Schedule, Success
+from builder.messages import KIB, MAX_SCRIPT, MIB, Failure, Info, JobFinished, Message, Output, Schedule, Success
 from builder.model import Artifact, Exited
 from builder_server import aside, console, memory
 from builder_server.aside import Replies
-from builder_server.server import SHUTDOWN_TIMEOUT
+from builder_server.server import MAX_THREADS, SHUTDOWN_TIMEOUT
 from builder_server.workers import SLOWEST_RESULT
 
 STALLERS = 100
@@ -354,6 +354,29 @@ async def test_whoever_takes_a_reply_for_longest_makes_room(
             _, end = await client.request(ShowJob(name="a"))
         assert end == Success()
         assert len(log_lines(caplog.text, "a large reply was taken too slowly while others waited")) == 1
+
+
+async def test_what_is_small_waits_for_nothing_large(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    framed = memory._framed
+
+    def wait_and_frame(message: Message) -> bytes:
+        if isinstance(message, JobShown) and message.job.name == "a":
+            begun.set()
+            assert may_end.wait(DEADLINE)
+        return framed(message)
+
+    await do(server, large("a"), schedule("b"))
+    monkeypatch.setattr(memory, "_framed", wait_and_frame)
+    async with AsyncExitStack() as guests:
+        for _ in range(2 * MAX_THREADS):
+            await ask_ours(server, guests, ShowJob(name="a"))
+        await eventually(begun.is_set)
+        async with connect(server, OURS) as client:
+            for request in (ShowJob(name="b"), ShowHistory(count=20)):
+                _, end = await client.request(request)
+                assert end == Success()
+        may_end.set()
 
 
 async def test_a_disk_that_takes_no_reply(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("running", (), {}),
         ("find_build", (uuid(1),), {}),
         ("find_head", (uuid(1),), {}),
+        ("script_size", ("a",), {}),
         ("history", (ShowHistory(count=5),), {}),
         (
             "history",

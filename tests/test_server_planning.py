@@ -135,6 +135,15 @@ async def test_a_schedule_is_planned_while_others_are_served(
     assert await queues(server) == {"p1": ["b", "a"]}
 
 
+async def test_a_schedule_is_queued_in_its_order_and_its_priorities(client: ScriptedPeer, server: LocalServer) -> None:
+    added = tuple(plan(f"job{number * 7 % 600:03}", run_now=number != 3, priority=number % 2) for number in range(600))
+    assert await client.request(Apply(removed=(), changed=(), added=added)) == [Success()]
+    expected = [
+        each.job.name for priority in (1, 0) for each in added if each.run_now and each.options.priority == priority
+    ]
+    assert (await queues(server))["p1"] == expected
+
+
 async def test_a_step_that_adds_jobs_computes_no_rule(
     client: ScriptedPeer, server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

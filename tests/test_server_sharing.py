@@ -1,4 +1,4 @@
-"""What builder-server makes for many who ask at once: turns, the newest first; replies that all share."""
+"""What builder-server makes for many who ask at once: whose turn it is; replies that all share."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from builder_server.shared import KEPT, Shared
 from builder_server.turns import Turns
 
 
-async def test_the_newest_has_the_next_turn() -> None:
+async def test_the_newest_and_the_oldest_have_turns_by_turns() -> None:
     turns = Turns(1)
     had: list[int] = []
 
@@ -22,10 +22,10 @@ async def test_the_newest_has_the_next_turn() -> None:
             had.append(number)
 
     async with trio.open_nursery() as nursery, turns.turn():
-        for number in range(3):
+        for number in range(6):
             nursery.start_soon(have, number)
             await wait_all_tasks_blocked()
-    assert had == [2, 1, 0]
+    assert had == [5, 0, 4, 1, 3, 2]
     assert turns.free == 1
 
 

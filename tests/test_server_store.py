@@ -652,3 +652,25 @@ def check(found: InfoReply) -> None:
             assert not isinstance(job, ScriptJob) or job.platform == queue.platform
     assert all(isinstance(item, ScheduleItem) for item in found.schedule)
     assert codec.decode(codec.encode(found)) == found
+
+
+async def test_whoever_cancels_or_observes_reads_no_scripts(store: Store) -> None:
+    """Of 4 MiB each, of all builds that a name or the begin of a uuid means."""
+    said: list[str] = []
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    build = await take(store, 1)
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        said.extend([statement] if "FROM" in statement else [])
+
+    sa.event.listen(database(store)._readers, "before_cursor_execute", note)
+    head = await store.find_head(build.uuid)
+    assert head is not None
+    assert (head.uuid, head.name, head.platform, head.state) == (build.uuid, "a", "p1", "running")
+    assert await store.find_running("a", None, None) == (head,)
+    assert await store.find_running(None, "0000", "p1") == (head,)
+    assert await store.script_size("a") == len(build.job.script)
+    *heads, size = said
+    assert len(heads) == 3
+    assert not any("script" in statement for statement in heads)
+    assert "length(job.script)" in size

@@ -6,6 +6,7 @@ While anybody waits, a message that its peer sends too slowly is cut off. Large 
 few at a time; then they are put aside.
 """
 
+import contextlib
 import ctypes
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -225,13 +226,16 @@ class SharingChannel(Channel):
         self._grant.note(self.connection.held)
 
     async def in_turn(self, work: Callable[[], T]) -> T:
-        """Do in a thread what takes long, as few at a time as replies are made, the newest first."""
+        """Do in a thread what takes long, as few at a time as replies are made."""
         async with self._memory.making.turn():
             return await trio.to_thread.run_sync(work)
 
-    async def send_reply(self, make: Callable[[], Awaitable[Message]]) -> None:
-        """Send the message that ``make`` returns, which may be large. Raises CommandRefused where the disk is full."""
-        async with self._memory.making.turn():
+    async def send_reply(self, make: Callable[[], Awaitable[Message]], *, is_large: bool) -> None:
+        """Send the message that ``make`` returns. Raises CommandRefused where it is large and the disk is full.
+
+        ``is_large``: it is likely to be, or takes long to make. Then it waits for its turn; what is small never does.
+        """
+        async with self._memory.making.turn() if is_large else contextlib.nullcontext():
             message = await make()
             kind = type(message)
             made = await trio.to_thread.run_sync(_framed, message)

@@ -1,5 +1,9 @@
-"""Turns at what takes long, the newest first: a crowd that has waited for long shuts nobody out."""
+"""Turns at what takes long: by turns the newest has the next one, and whoever has waited for longest.
 
+So a crowd that waits does not keep a newcomer waiting, and a crowd that comes after somebody is not before them for ever.
+"""
+
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,7 +16,8 @@ class Turns:
     """So many blocks may run at once; the others wait."""
 
     free: int
-    _waiting: list[trio.Event] = field(factory=list)
+    _waiting: deque[trio.Event] = field(factory=deque)
+    _is_for_newest: bool = True
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -40,6 +45,8 @@ class Turns:
 
     def _pass_on(self) -> None:
         if self._waiting:
-            self._waiting.pop().set()
+            given = self._waiting.pop() if self._is_for_newest else self._waiting.popleft()
+            self._is_for_newest = not self._is_for_newest
+            given.set()
         else:
             self.free += 1

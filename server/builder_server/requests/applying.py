@@ -17,7 +17,7 @@ async def list_jobs(asked: Asked, request: ListJobs) -> None:
     async def make() -> JobsListed:
         return JobsListed(jobs=await asked.store.jobs(request.after))
 
-    await asked.channel.send_reply(make)
+    await asked.channel.send_reply(make, is_large=True)
 
 
 async def apply(asked: Asked, request: Apply) -> None:

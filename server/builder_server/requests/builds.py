@@ -42,6 +42,9 @@ PIECE_TIMEOUT = 300.0
 MAX_TEXTS = 1024 * 1024
 """Characters of the results of a page: each may have 64 KiB."""
 
+USUAL_COUNT = 100
+"""Entries of a page that nobody needs to wait for."""
+
 MAX_NAMED = 5
 """Most builds that an error names."""
 
@@ -129,7 +132,7 @@ async def show_history(asked: Asked, request: ShowHistory) -> None:
             entries.append(entry)
         return HistoryShown(entries=tuple(entries))
 
-    await asked.channel.send_reply(make)
+    await asked.channel.send_reply(make, is_large=request.count > USUAL_COUNT)
 
 
 async def show(asked: Asked, request: ShowBuild) -> None:
@@ -163,7 +166,7 @@ async def list_artifacts(asked: Asked, request: ListArtifacts) -> None:
         artifacts = tuple(ArtifactEntry(path=each.path, size=each.size, sha256=each.sha256) for each in found)
         return ArtifactsListed(artifacts=artifacts)
 
-    await asked.channel.send_reply(make)
+    await asked.channel.send_reply(make, is_large=request.count > USUAL_COUNT)
 
 
 async def show_script(asked: Asked, request: ShowScript) -> None:
@@ -175,7 +178,7 @@ async def show_script(asked: Asked, request: ShowScript) -> None:
             raise _unknown(request.uuid)
         return ScriptShown(script=build.job.script)
 
-    await asked.channel.send_reply(make)
+    await asked.channel.send_reply(make, is_large=True)
 
 
 def _unknown(uuid: UUID) -> CommandRefused:

@@ -199,6 +199,7 @@ def _runs(
     not_before: Any = None,
     is_missed: Any = _NEVER,
     can_run: sa.ColumnElement[bool] = _CAN_RUN,
+    in_order: bool = False,
 ) -> _Runs:
     """Return what queues jobs on the platforms that can run them; a run ``is_missed`` if it is to be left out for that."""
     is_running, is_queued = _is_running(job.c.id), _is_queued(job.c.id)
@@ -208,6 +209,8 @@ def _runs(
     )  # fmt: skip
     can_enter = sa.and_(~is_missed, ~is_running, ~is_queued)
     entering = entry.join_from(job, platform, can_run).where(which, can_enter)
+    if in_order:  # of the same priority, those go first that were added first
+        entering = entering.order_by(job.c.id)
     reason = sa.case(
         (is_missed, Skipped.SERVER_DOWN.value), (is_running, Skipped.RUNNING.value), else_=Skipped.QUEUED.value
     )
@@ -223,6 +226,7 @@ def _runs(
 
 _there = sa.bindparam("there", type_=platform.c.name.type)
 _OF_JOB = _runs(sa.and_(job.c.id == _MOVED, sa.or_(_there.is_(None), platform.c.name == _there)))
+_OF_NEW = _runs(job.c.id.in_(sa.bindparam("new", expanding=True)), in_order=True)
 _RETRY_OF_JOB = _runs(sa.and_(job.c.id == _MOVED, platform.c.name == _there), retry=_RETRY, not_before=_NOT_BEFORE)
 _OF_PLATFORM = _runs(sa.and_(platform.c.name == _there, ~sa.exists().where(dependency.c.job_id == job.c.id)))
 
@@ -253,6 +257,17 @@ def enqueue_job(
     """Put a job into the queue of its platform, an orb-build job into every queue or one; return whether it was."""
     values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of, "there": on_platform}
     return bool(_OF_JOB.queue(connection, woken, values))
+
+
+_AT_ONCE = 500
+"""Jobs that are named in one statement."""
+
+
+def enqueue_new(connection: sa.Connection, woken: Woken, job_ids: Sequence[int], *, due: Instant) -> None:
+    """Put new jobs into the queues of all platforms that can run them."""
+    for start in range(0, len(job_ids), _AT_ONCE):
+        values = {"new": job_ids[start : start + _AT_ONCE], "due": due.ms, "cause": Cause.FIRST.value, "cause_of": None}
+        _OF_NEW.queue(connection, woken, values)
 
 
 def enqueue_retry(

@@ -20,6 +20,7 @@ from builder_server.store.waking import Woken
 
 _FIND = sa.select(job).where(job.c.name == sa.bindparam("job_name"))
 _IS_KNOWN = sa.select(job.c.id).where(job.c.name == sa.bindparam("job_name"))
+_SCRIPT_SIZE = sa.select(sa.func.length(job.c.script)).where(job.c.name == sa.bindparam("job_name"))
 _OF_RULE = (job.c.id, job.c.name, job.c.period, job.c.cron, job.c.zone, job.c.spread, job.c.next_run)
 _DUE = sa.select(*_OF_RULE, job.c.platform).where(job.c.next_run <= sa.bindparam("now"))
 _EARLIEST = sa.select(sa.func.min(job.c.next_run))
@@ -60,20 +61,15 @@ def add(
 ) -> None:
     """Add a job, queue it at once if that is wanted. Raises CommandRefused."""
     _add_platform(connection, woken, new, now)
-    _add(connection, woken, new, options, timing, now, run_now=run_now)
+    job_id = _add(connection, woken, new, options, timing, now)
+    if run_now:
+        queues.enqueue_new(connection, woken, [job_id], due=now)
+        woken.platforms |= _platforms(connection, new)
     dependencies.check_cycles(connection, new.name, options.after)
 
 
-def _add(
-    connection: sa.Connection,
-    woken: Woken,
-    new: Job,
-    options: JobOptions,
-    timing: Timing,
-    now: Instant,
-    *,
-    run_now: bool,
-) -> None:
+def _add(connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, timing: Timing, now: Instant) -> int:
+    """Add a job whose platform is known, and return its id. Raises CommandRefused."""
     item = ScheduleItem(next=timing.next_run, period=options.period, job=new)
     _note_earlier(connection, woken, item.next)
     job_id = insert(connection, item, options_values(options, timing) | {"planned_at": now.ms})
@@ -82,9 +78,7 @@ def _add(
     if options.after:
         dependencies.replace(connection, job_id, options.after)
     woken.note(What.SCHEDULED, job=new.name)
-    if run_now:
-        queues.enqueue_job(connection, woken, job_id, due=now, cause=Cause.FIRST)
-        woken.platforms |= _platforms(connection, new)
+    return job_id
 
 
 def _add_platform(connection: sa.Connection, woken: Woken, new: Job, now: Instant) -> None:
@@ -169,10 +163,15 @@ def apply(
     new = {each.job.platform: each.job for each in request.added if isinstance(each.job, ScriptJob)}
     for job_of_platform in new.values():
         _add_platform(connection, woken, job_of_platform, now)
+    at_once: list[int] = []
     for added in request.added:
         timing = timings[added.job.name]
         with about_job(added.job.name):
-            _add(connection, woken, added.job, added.options, timing, now, run_now=added.run_now)
+            job_id = _add(connection, woken, added.job, added.options, timing, now)
+        at_once += [job_id] if added.run_now else []
+    queues.enqueue_new(connection, woken, at_once, due=now)
+    if at_once:
+        woken.platforms |= {*queues.platforms(connection)}
     for changed in request.changed:
         timing = timings[changed.name]
         with about_job(changed.name):
@@ -230,6 +229,11 @@ def show(connection: sa.Connection, name: str) -> PlannedJob:
         queued_on=tuple(connection.scalars(_QUEUED_ON, {"wanted": found.id})),
         awaited=dependencies.unmet_of(connection, found.id),
     )
+
+
+def script_size(connection: sa.Connection, name: str) -> int:
+    """Return the bytes of the script of a job, 0 if it has none."""
+    return connection.scalar(_SCRIPT_SIZE, {"job_name": name}) or 0
 
 
 def _find(connection: sa.Connection, name: str) -> Any:

@@ -100,6 +100,10 @@ class Store:
         """Return a job of the schedule. Raises CommandRefused."""
         return await self.database.read(partial(schedule.show, name=name))
 
+    async def script_size(self, name: str) -> int:
+        """Return the bytes of the script of a job, 0 if it has none, or is not there."""
+        return await self.database.read(partial(schedule.script_size, name=name))
+
     async def jobs(self, after: str | None) -> tuple[ListedJob, ...]:
         """Return the next jobs of the schedule by their names."""
         return await self.database.read(partial(schedule.page, after=after))
