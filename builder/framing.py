@@ -57,17 +57,23 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._piece = b""  # of a body, when all before it was returned: it is returned as it came, without a copy
         self._body_left = 0
         self._awaited = 0
 
     def feed(self, data: bytes | bytearray) -> None:
         """Append what came from the peer."""
-        self._buffer += data
+        if not self.held and len(data) <= self._body_left:
+            self._piece = bytes(data)
+        else:
+            self._buffer += self._piece
+            self._buffer += data
+            self._piece = b""
 
     @property
     def held(self) -> int:
         """Bytes that have come and were not returned yet."""
-        return len(self._buffer)
+        return len(self._buffer) + len(self._piece)
 
     @property
     def awaited(self) -> int:
@@ -129,8 +135,11 @@ class FrameReader:
 
     def read_body(self) -> bytes:
         """Return what has arrived of a streamed frame's body, empty while more must be fed or when it is complete."""
-        data = bytes(memoryview(self._buffer)[: self._body_left])
-        del self._buffer[: len(data)]
+        if self._piece:
+            data, self._piece = self._piece, b""
+        else:
+            data = bytes(memoryview(self._buffer)[: self._body_left])
+            del self._buffer[: len(data)]
         self._body_left -= len(data)
         return data
 

@@ -107,6 +107,11 @@ class Outputs:
         parts[1::3] = lines
         return b"".join(parts)
 
+    def size(self, output: Output) -> int:
+        """Return how many bytes such a line takes with its frame."""
+        tail = 0 if output.timestamp is None else len(codec.encode_console_integer(output.timestamp))
+        return self._with_tail(tail).of(len(output.line)).size
+
     def records_size(self, lines: Sequence[bytes], timestamp: int) -> int:
         """Return how many bytes such lines take in the console of an execution."""
         of = self._with_tail(len(codec.encode_console_integer(timestamp))).of

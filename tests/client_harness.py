@@ -24,6 +24,37 @@ from builder.order import Side
 DEADLINE = 30.0
 """Seconds after which a test that waits has failed."""
 
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "schedule": ("hello", "p1", "-"),
+    "orb-build": ("orb", "retreat"),
+    "show": ("hello",),
+    "next": ("hello",),
+    "edit": ("hello", "--period", "hourly"),
+    "pause": ("hello",),
+    "resume": ("hello",),
+    "apply": ("/dev/stdin",),
+    "export": (".",),
+    "reschedule": ("hello", "2030-01-01"),
+    "execute": ("hello",),
+    "dequeue": ("hello",),
+    "unschedule": ("hello",),
+    "info": (),
+    "queue": (),
+    "watch": ("--json",),
+    "observe": ("323b",),
+    "history": (),
+    "result": ("323b",),
+    "log": ("323b", "--follow"),
+    "fetch": ("323b", "."),
+    "compare": ("323b", "323b"),
+    "cancel": ("hello",),
+    "observe-latest": (),
+    "drop-platform": ("p1",),
+    "undrop-platform": ("p1",),
+    "completion": ("bash",),
+}
+"""Each command with arguments that do what it is for; what it reads is standard input, and it writes here."""
+
 Answer = Iterable[Message | bytes]
 
 

@@ -22,7 +22,7 @@ from builder.extension.schedule import ChangeJob
 from builder.extension.watching import Look
 from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
 from builder.planning import Cron, JobOptions, JobReference
-from builder_server.store import AfterLoss, Build, Store, StoredArtifact
+from builder_server.store import AfterLoss, Build, OldBuild, Store, StoredArtifact, Timing
 from builder_server.store.schema import metadata
 
 
@@ -69,7 +69,7 @@ def test_the_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> No
     assert shape(tmp_path / "migrated") == shape(tmp_path / "made")
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_the_way_back(tmp_path: Path, revision: str) -> None:
     migrate(tmp_path / "before", revision)
     Store.open(tmp_path / "after").close()
@@ -152,7 +152,15 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("show", ("b",), {}),
         ("jobs", (None,), {}),
         ("jobs", ("b",), {}),
-        ("apply", (Apply(removed=(), changed=(ChangeJob(name="b", revision=3, options=AFTER_A),), added=()), NOW), {}),
+        (
+            "apply",
+            (
+                Apply(removed=(), changed=(ChangeJob(name="b", revision=3, options=AFTER_A),), added=()),
+                {"b": Timing.of(AFTER_A, "b", NOW)},
+                NOW,
+            ),
+            {},
+        ),
         ("execute", ("orb", None, NOW, "client"), {}),
         ("execute", ("a", "p1", NOW, "client"), {}),
         ("reschedule", ("a", NOW, Period.WEEKLY), {}),
@@ -165,6 +173,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("queue_due", (NOW, NOW), {}),
         *(("take", ("p1", uuid(number), NOW, None), {}) for number in (1, 2, 3)),
         ("lose", (uuid(1), NOW, LOST), {"count": True}),
+        ("note_cancel", (uuid(2), "a:1"), {}),
         ("find_running", ("a", None, None), {}),
         ("find_running", (None, "00", "p1"), {}),
         ("add_artifacts", (uuid(2), [StoredArtifact(path="a", size=1, sha256=bytes(32))]), {}),
@@ -173,6 +182,8 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again
         ("running", (), {}),
         ("find_build", (uuid(1),), {}),
+        ("find_head", (uuid(1),), {}),
+        ("script_size", ("a",), {}),
         ("history", (ShowHistory(count=5),), {}),
         (
             "history",
@@ -194,9 +205,10 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("uploaded", (uuid(1),), {}),
         ("unmeasured", (), {}),
         ("measure", ({uuid(3): 7},), {}),
-        ("older_than", (NOW,), {}),
-        ("beyond_count", (1,), {}),
-        ("beyond_bytes", (1,), {}),
+        ("older_than", (NOW, None), {}),
+        ("beyond_count", (1, OldBuild(uuid=uuid(1), name="a", started=NOW, size=0)), {}),
+        ("total_size", (), {}),
+        ("oldest", (OldBuild(uuid=uuid(1), name="a", started=NOW, size=0),), {}),
         ("forget", ([uuid(3)],), {}),
         ("forget_skipped", (NOW,), {}),
         ("unschedule", ("orb",), {}),

@@ -180,7 +180,7 @@ class Link:
                 case Success():
                     return
                 case Failure(message=reason):
-                    raise Refused(printable(reason))
+                    raise Refused(printable(reason), request=command)
             yield message
 
     def wait(self) -> None:

@@ -82,7 +82,13 @@ async def _page(site: Site, left: Build, right: Build, files: Sequence[_Files], 
             for one in (switch.opam_files if switch else ())
         ),
         same_input=left.input_id == right.input_id if left.input_id and right.input_id else None,
-        problems=tuple(f"{one.file} of the {one.side} build: {one.why}" for one in found.problems),
+        problems=(
+            *(f"{one.file} of the {one.side} build: {one.why}" for one in found.problems),
+            *(
+                f"Only one side has the opam file of {package}."
+                for package in (switch.described_once if switch else ())
+            ),
+        ),
     )
 
 

@@ -70,6 +70,7 @@ def upgrade() -> None:
     op.drop_index("queue_order", "queue")
     op.create_index("queue_order", "queue", ["platform", "position", "id"])
     op.create_index("queue_not_before", "queue", ["not_before"])
+    op.create_index("queue_due", "queue", ["due"])
     op.drop_index("build_state", "build")
     op.create_index("build_state", "build", ["state", "job_id"])
     op.create_index("build_started", "build", ["started"])
@@ -89,6 +90,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id", "on_job", "on_platform"),
     )
     op.create_index("dependency_on", "dependency", ["on_job"])
+    key = ("job_id", "on_job", "on_platform")
+    op.create_table(
+        "met_there",
+        sa.Column("job_id", WIDE, nullable=False),
+        sa.Column("on_job", sa.Text, nullable=False),
+        sa.Column("on_platform", sa.Text, nullable=False),
+        sa.Column("platform", sa.Text, nullable=False),
+        sa.Column("is_met", sa.Boolean, nullable=False),
+        sa.PrimaryKeyConstraint(*key, "platform"),
+        sa.ForeignKeyConstraint(key, [f"dependency.{column}" for column in key], ondelete="CASCADE"),
+    )
     op.create_table(
         "artifact",
         sa.Column("build", sa.Text, sa.ForeignKey("build.uuid", ondelete="CASCADE"), nullable=False),
@@ -103,6 +115,8 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("platform", sa.Text, nullable=False),
         sa.Column("due", WIDE, nullable=False),
+        sa.Column("cause", sa.Text, nullable=False),
+        sa.Column("cause_of", sa.Text),
         sa.Column("reason", sa.Text, nullable=False),
     )
     op.create_index("skipped_due", "skipped", ["due"])
@@ -111,7 +125,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """What is only known since is forgotten: a job with a cron rule keeps its nearest period."""
-    for table in ("skipped", "artifact", "dependency"):
+    for table in ("skipped", "artifact", "met_there", "dependency"):
         op.drop_table(table)
     for table, index in (
         ("build", "build_finished"),
@@ -123,6 +137,7 @@ def downgrade() -> None:
         ("build", "build_size"),
         ("build", "build_started"),
         ("build", "build_state"),
+        ("queue", "queue_due"),
         ("queue", "queue_not_before"),
         ("queue", "queue_order"),
         ("job", "job_planned_at"),
