@@ -97,7 +97,7 @@ access = _table("access_list", "id", "user", "job")
 tag = _table("tag", "id", "tag")
 job_tag = _table("job_tag", "id", "tag", "value", "job")
 
-OUR_VERSION = 1
+OUR_VERSION = 2
 """Grows whenever a table of ours changes: they are made anew then."""
 
 ours = sa.MetaData()
@@ -111,10 +111,27 @@ newest = sa.Table(
     sa.Column("platform", sa.Text, nullable=False),
     sa.Column("failed", sa.Boolean, nullable=False),
     sa.Column("build", sa.Integer, nullable=False),
+    sa.Column("started", sa.Integer, nullable=False),
     sa.PrimaryKeyConstraint("job", "platform", "failed"),
     sqlite_with_rowid=False,
 )
-"""The newest successful build and the newest failed one of each job on each platform."""
+"""The newest successful build and the newest failed one of each job on each platform, and when they began: milliseconds
+since 1970."""
+
+output = sa.Table(
+    "web_output",
+    ours,
+    sa.Column("job", sa.Integer, nullable=False),
+    sa.Column("platform", sa.Text, nullable=False),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("build", sa.Integer, nullable=False),
+    sa.Column("started", sa.Integer, nullable=False),
+    sa.Column("alike", sa.Integer, nullable=False),
+    sa.PrimaryKeyConstraint("job", "platform", "sha256"),
+    sqlite_with_rowid=False,
+)
+"""The different main binaries of a job on a platform: the newest build that has it, when that began in milliseconds since
+1970, and how many builds have it."""
 
 binary = sa.Table(
     "web_binary",

@@ -1,11 +1,14 @@
 """Lists of jobs and builds."""
 
+from collections.abc import Sequence
+
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
 from builder_web.pages import markdown, models, parts
 from builder_web.store import builds, jobs
+from builder_web.store.builds import Entry
 from builder_web.store.records import Job
 from builder_web.views import answers, data, presenting
 from builder_web.views.answers import NotFound
@@ -88,14 +91,9 @@ async def _job(request: Request, *, with_failed: bool) -> Response:
     site, name, platform = site_of(request), request.path_params["job"], platform_of(request)
     if not await site.store.ask(jobs.exists, name):
         raise NotFound
-    outputs = await site.store.ask(builds.outputs, name, platform)
-    entries = [models.JobEntry(build=presenting.summary(one.newest), alike=one.count) for one in outputs]
-    if with_failed:
-        failed = await site.store.ask(builds.failures, name, platform)
-        entries += [models.JobEntry(build=presenting.summary(build)) for build in failed]
-        entries.sort(key=lambda entry: entry.build.started, reverse=True)
+    found = await site.store.ask(builds.entries, name, platform, with_failed=with_failed)
     if answers.wants_json(request):
-        return answers.json(data.of_builds(entry.build for entry in entries))
+        return answers.json(data.of_builds([entry.build for entry in await _entries(site, found)]))
     start = number_of(request, "start", 0, most=_MOST_START)
     count = number_of(request, "count", JOB_PAGE, most=_MOST) or JOB_PAGE
     tags = await site.store.ask(jobs.tags, name)
@@ -112,12 +110,21 @@ async def _job(request: Request, *, with_failed: bool) -> Response:
         platform=platform,
         with_failed=with_failed,
         platforms=tuple(platforms),
-        entries=tuple(entries[start : start + count]),
-        paging=parts.Paging(start=start, count=count, total=len(entries), more=len(entries) > start + count),
+        entries=await _entries(site, found[start : start + count]),
+        paging=parts.Paging(start=start, count=count, total=len(found), more=len(found) > start + count),
         histories=presenting.histories(newest),
         charts=await trio.to_thread.run_sync(presenting.charts, newest),
     )
     return presenting.show(request, page)
+
+
+async def _entries(site: Site, found: Sequence[Entry]) -> tuple[models.JobEntry, ...]:
+    known = await site.store.ask(builds.find_all, [one.build_id for one in found])
+    return tuple(
+        models.JobEntry(build=presenting.summary(known[one.build_id]), alike=one.alike)
+        for one in found
+        if one.build_id in known
+    )
 
 
 def _is_recent(site: Site, job: Job) -> bool:
