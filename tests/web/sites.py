@@ -42,8 +42,7 @@ def make_directory(root: Path) -> DataDirectory:
     if _template and _template[0].exists():
         shutil.copy(_template[0], directory.database)
         return directory
-    with opening.transaction(directory.database, new=True) as connection:
-        opening.create(connection)
+    with opening.writing(directory.database, new=True) as connection:
         for name, password in PASSWORDS.items():
             hashed = access.new_password(password.encode())
             users.add(connection, name, hashed, restricted=name == "limited")

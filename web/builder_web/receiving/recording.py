@@ -10,6 +10,7 @@ import trio
 from attrs import define
 
 from builder.errors import BuilderError
+from builder_web import removing
 from builder_web.directory import DataDirectory
 from builder_web.receiving import staging
 from builder_web.receiving.staging import Staging
@@ -37,18 +38,14 @@ class Recorder:
         await self.store.ask(_check, uuid)
 
     async def record(self, staged: Staging, new: NewBuild, user: int) -> None:
-        """Record a build. Raises Duplicate, OSError and StoreError; nothing of it is left then."""
+        """Record a build. Raises Duplicate, OSError and StoreError; it is to be discarded then."""
 
         def step(connection: sa.Connection) -> None:
             _check(connection, new.uuid)
             staged.place(new.job, new.uuid)
             uploads.record(connection, new, user)
 
-        try:
-            await self.store.database.write(step)
-        except BaseException:
-            await self.discard(staged)
-            raise
+        await self.store.database.write(step)
         self.then(new)
         await trio.to_thread.run_sync(_remove, staged)
 
@@ -61,7 +58,11 @@ class Recorder:
                 log.error("what was uploaded in part stays in %s until the next start: %s", staged.path, error)
 
     async def recover(self) -> None:
-        """Take back what the last run left half done. Raises OSError and StoreError."""
+        """Take back what was half received when this program ended, and finish what was half removed.
+
+        Raises OSError and StoreError.
+        """
+        await self.store.database.write(partial(removing.remove_files, directory=self.directory))
         count = await self.store.database.write(partial(_recover, self.directory))
         if count:
             log.info("took back %d uploads that were not recorded", count)
