@@ -14,8 +14,8 @@ from builder_web import removing
 from builder_web.directory import DataDirectory
 from builder_web.receiving import staging
 from builder_web.receiving.staging import Staging
-from builder_web.store import uploads
-from builder_web.store.records import NewBuild
+from builder_web.store import uploads, users
+from builder_web.store.records import NewBuild, User
 from builder_web.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 class Duplicate(BuilderError):
     """A build with that uuid exists."""
+
+
+class Forbidden(BuilderError):
+    """The user may not upload builds of that job, or is no longer there."""
 
 
 @define
@@ -33,17 +37,17 @@ class Recorder:
     store: Store
     then: Callable[[NewBuild], None]
 
-    async def check(self, uuid: str) -> None:
-        """Raise Duplicate if a build with that uuid exists."""
-        await self.store.ask(_check, uuid)
+    async def check(self, job: str, uuid: str, user: User) -> None:
+        """Raise Forbidden or Duplicate if a build can't be recorded, as far as that is known now. Raises StoreError."""
+        await self.store.ask(_check, job, uuid, user)
 
-    async def record(self, staged: Staging, new: NewBuild, user: int) -> None:
-        """Record a build. Raises Duplicate, OSError and StoreError; it is to be discarded then."""
+    async def record(self, staged: Staging, new: NewBuild, user: User) -> None:
+        """Record a build. Raises Forbidden, Duplicate, OSError and StoreError; it is to be discarded then."""
 
         def step(connection: sa.Connection) -> None:
-            _check(connection, new.uuid)
+            _check(connection, new.job, new.uuid, user)  # much may have changed while it arrived
             staged.place(new.job, new.uuid)
-            uploads.record(connection, new, user)
+            uploads.record(connection, new, user.id)
 
         await self.store.database.write(step)
         self.then(new)
@@ -68,10 +72,13 @@ class Recorder:
             log.info("took back %d uploads that were not recorded", count)
 
 
-def _check(connection: sa.Connection, uuid: str) -> None:
-    job = uploads.find_job_of(connection, uuid)
-    if job is not None:
-        raise Duplicate(f"Build with same uuid exists: {job}({uuid})")
+def _check(connection: sa.Connection, job: str, uuid: str, user: User) -> None:
+    known = users.find(connection, user.username)
+    if known is None or known.id != user.id or not users.may_upload(connection, known, job):
+        raise Forbidden(f"{user.username} may not upload builds of {job}")
+    other = uploads.find_job_of(connection, uuid)
+    if other is not None:
+        raise Duplicate(f"Build with same uuid exists: {other}({uuid})")
 
 
 def _is_recorded(connection: sa.Connection, uuid: str) -> bool:

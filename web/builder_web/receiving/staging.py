@@ -85,8 +85,12 @@ class Staging:
     def begin(cls, directory: DataDirectory, uuid: str) -> Self:
         """Make a directory for the files of a build. Others may upload the same build meanwhile: it bears a random part."""
         path = directory.staging / f"{uuid}.{secrets.token_hex(4)}"
-        for made in (directory.staging, path, path / "build", path / "contents"):
-            made.mkdir(exist_ok=made == directory.staging)
+        try:
+            for made in (directory.staging, path, path / "build", path / "contents"):
+                made.mkdir(exist_ok=made == directory.staging)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return cls(directory, path)
 
     @property
