@@ -26,6 +26,10 @@ class StoreError(BuilderError):
     exit_code = 5
 
 
+class DiskFull(StoreError):
+    """The disk has no room for what was to be written."""
+
+
 class Database(abc.ABC):
     """Where steps are run. ``run`` must be running while it is written to."""
 

@@ -5,6 +5,7 @@ one, each in a savepoint, so that one that is refused takes nothing with it. Rea
 the last commit.
 """
 
+import errno
 import math
 import sqlite3
 import time
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 import trio
 from attrs import define, field
 
-from builder.runtime.database import Database, StoreError, nothing
+from builder.runtime.database import Database, DiskFull, StoreError, nothing
 
 T = TypeVar("T")
 
@@ -27,6 +28,8 @@ LOCK_TIMEOUT = 30.0
 _LOCK_LOOK = 0.2
 """Seconds after which a writer that waits for the lock looks whether its program stops meanwhile, and begins to wait
 anew: SQLite itself looks ever more seldom, and would miss that the lock was free for a moment."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _STOPPED = "the server stops"
 
@@ -112,7 +115,7 @@ class SQLite(Database):
                     self._commit([request], deadline)
             else:
                 for request in batch:
-                    request.error = StoreError(f"the database can't be written: {_reason(error)}")
+                    request.error = _failure(error)
 
     @contextmanager
     def _transaction(self, deadline: float, look: Callable[[], None] = lambda: None) -> Iterator[sa.Connection]:
@@ -184,11 +187,23 @@ def _is_locked(error: sa.exc.OperationalError) -> bool:
     return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
 
 
+def _failure(error: BaseException) -> StoreError:
+    first = _first(error)
+    is_full = (
+        getattr(first, "errno", None) in _NO_ROOM or getattr(first, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    )
+    return (DiskFull if is_full else StoreError)(f"the database can't be written: {first}")
+
+
 def _reason(error: BaseException) -> str:
+    return str(_first(error))
+
+
+def _first(error: BaseException) -> BaseException:
     """Return what was met first: a full disk takes the whole transaction back, and then there is no savepoint to leave."""
     while error.__context__ is not None:
         error = error.__context__
-    return str(getattr(error, "orig", None) or error)
+    return getattr(error, "orig", None) or error
 
 
 def _attempt(connection: sa.Connection, request: _Request[Any]) -> None:

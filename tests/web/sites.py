@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, frozen
 from starlette.types import ASGIApp
 
 from builder.model import Instant
@@ -21,6 +21,7 @@ from builder_web.server import Settings
 from builder_web.store import opening, users
 from builder_web.store.records import NewBuild
 from builder_web.store.store import Store
+from builder_web.views.site import Site
 
 UPLOADS = Path(__file__).parent / "data" / "uploads"
 PASSWORDS = {"admin": "correct horse", "limited": "battery:staple"}
@@ -42,8 +43,7 @@ def make_directory(root: Path) -> DataDirectory:
     if _template and _template[0].exists():
         shutil.copy(_template[0], directory.database)
         return directory
-    with opening.transaction(directory.database, new=True) as connection:
-        opening.create(connection)
+    with opening.writing(directory.database, new=True) as connection:
         for name, password in PASSWORDS.items():
             hashed = access.new_password(password.encode())
             users.add(connection, name, hashed, restricted=name == "limited")
@@ -128,7 +128,9 @@ class InProcess:
     directory: DataDirectory
     store: Store
     client: Client
-    recorded: list[NewBuild] = field(factory=list)
+    recorded: list[NewBuild]
+    site: Site
+    settings: Settings
 
     async def upload(self, name: str, user: str = "admin") -> Answer:
         content = (UPLOADS / name).read_bytes()
@@ -136,7 +138,7 @@ class InProcess:
 
 
 @asynccontextmanager
-async def open_site(directory: DataDirectory, **options: int) -> AsyncIterator[InProcess]:
+async def open_site(directory: DataDirectory, **options: Any) -> AsyncIterator[InProcess]:
     """Open a site on a data directory."""
     store = Store.open(directory)
     recorded: list[NewBuild] = []
@@ -146,14 +148,14 @@ async def open_site(directory: DataDirectory, **options: int) -> AsyncIterator[I
         port=0,
         directory=directory.root,
         configuration=directory.root,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.database.run)
             await recorder.recover()
             site = server.make_site(directory, store, recorder, settings, now=lambda: NOW)
-            yield InProcess(directory, store, Client(application.make(site)), recorded)
+            yield InProcess(directory, store, Client(application.make(site)), recorded, site, settings)
             nursery.cancel_scope.cancel()
     finally:
         store.close()

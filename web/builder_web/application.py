@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from builder.model import text
+from builder.runtime.database import StoreError
 from builder_web.views import (
     announcing,
     answers,
@@ -93,6 +94,7 @@ def make(site: Site) -> ASGIApp:
         exception_handlers={
             NotFound: _not_found,
             Refused: _refused,
+            StoreError: _unavailable,
             HTTPException: _http_error,
             Exception: _fault,
         },
@@ -109,6 +111,11 @@ async def _not_found(request: Request, _error: Exception) -> Response:
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return answers.text(error.status, str(error), error.headers)
+
+
+async def _unavailable(_request: Request, error: Exception) -> Response:
+    log.error("%s", error)
+    return answers.text(503, "The database can't be used now, try again", {"retry-after": "30"})
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

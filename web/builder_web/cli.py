@@ -1,13 +1,19 @@
 """The command line of builder-web: it parses, and hands over to ``server``."""
 
 import platform
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from builder import __version__
 from builder.quantities import parse_size
 from builder.runtime import program
+
+if TYPE_CHECKING:
+    from builder_web.store.removal import Policy
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder-web" if ON_FREEBSD else "/var/lib/builder-web"
@@ -18,6 +24,31 @@ PORT = 3000
 def _size(context: click.Context, parameter: click.Parameter, value: str) -> int:
     try:
         return parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+def _prefix(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    prefix = value.rstrip("/")
+    if prefix and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix):
+        raise click.BadParameter("it must be a path such as /builds", context, parameter)
+    return prefix
+
+
+def _networks(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(item) for item in value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+def _policy(context: click.Context, parameter: click.Parameter, value: str | None) -> "Policy | None":
+    from builder_web import policies  # it needs the database's library
+
+    try:
+        return policies.parse(value) if value is not None else None
     except ValueError as error:
         raise click.BadParameter(str(error), context, parameter) from error
 
@@ -75,7 +106,28 @@ Every option can be set in the environment: BUILDER_WEB_DATADIR=/srv/builds.""",
     show_default=True,
     metavar="SIZE",
     callback=_size,
-    help="Largest upload that is taken.",
+    help="Largest upload that is taken, once it is decompressed.",
+)
+@click.option(
+    "--prefix",
+    default="",
+    metavar="PATH",
+    callback=_prefix,
+    help="Path below which a proxy has the site, such as /builds; requests may come with it or without.",
+)
+@click.option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    multiple=True,
+    metavar="ADDRESS|NETWORK",
+    callback=_networks,
+    help="Believe X-Forwarded-For, -Proto and -Host from there; may be given several times.  [default: from nobody]",
+)
+@click.option(
+    "--vacuum",
+    metavar="POLICY",
+    callback=_policy,
+    help="Remove old builds daily, in the words of builder-db vacuum: 'except-latest-successful 5'.  [default: keep all]",
 )
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
@@ -94,6 +146,9 @@ def command(
     configdir: Path,
     expired_jobs: int,
     max_upload: int,
+    prefix: str,
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...],
+    vacuum: "Policy | None",
     verbose: int,
     quiet: int,
     log_format: str,
@@ -116,6 +171,9 @@ def command(
         configuration=configdir,
         expired_days=expired_jobs,
         max_upload=max_upload,
+        prefix=prefix,
+        trusted_proxies=trusted_proxies,
+        vacuum=vacuum,
     )
     trio.run(serve, settings, _announce)
 

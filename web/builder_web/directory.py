@@ -4,6 +4,7 @@ Nothing in it is named by an upload but the directories of jobs, whose names ``c
 """
 
 import os
+import re
 from pathlib import Path
 
 from attrs import frozen
@@ -14,6 +15,7 @@ from builder.runtime import files
 
 _RESERVED = frozenset({"_artifacts", "_staging", "_cache"})
 _DATABASE = "builder.sqlite3"
+_CONTENT = re.compile("_artifacts/[0-9a-f]{2}/([0-9a-f]{64})")
 
 
 def check_job(name: str) -> None:
@@ -33,6 +35,18 @@ def script_path(job: str, uuid: str) -> str:
 def console_path(job: str, uuid: str) -> str:
     """Return where the console of a build is, as the database says it: relative to the data directory."""
     return f"{job}/{uuid}/console.txt"
+
+
+def content_path(digest: bytes) -> str:
+    """Return where the content with that SHA-256 is, relative to the data directory."""
+    name = digest.hex()
+    return f"_artifacts/{name[:2]}/{name}"
+
+
+def digest_of(path: str) -> bytes | None:
+    """Return the SHA-256 of the content that is at a path relative to the data directory; None if none is there."""
+    found = _CONTENT.fullmatch(path)
+    return bytes.fromhex(found[1]) if found else None
 
 
 @frozen
@@ -58,8 +72,7 @@ class DataDirectory:
 
     def content(self, digest: bytes) -> Path:
         """Return where the content with that SHA-256 is."""
-        name = digest.hex()
-        return self.root / "_artifacts" / name[:2] / name
+        return self.root / content_path(digest)
 
     def build(self, job: str, uuid: str) -> Path:
         """Return the directory of a build."""

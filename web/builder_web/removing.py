@@ -1,23 +1,45 @@
-"""The files of builds that were removed from the database."""
+"""Builds are removed: rows and files, in steps small enough that uploads do not wait long for the database."""
 
 import shutil
-from contextlib import suppress
+from collections.abc import Sequence
+
+import sqlalchemy as sa
 
 from builder_web.directory import DataDirectory
-from builder_web.store.removal import Removed
+from builder_web.store import removal
+from builder_web.store.records import Build
+
+AT_ONCE = 100
+"""Builds of one step."""
 
 
-def remove_files(directory: DataDirectory, removed: Removed) -> None:
+def parts(gone: Sequence[Build]) -> list[Sequence[Build]]:
+    """Return builds in parts that one step removes."""
+    return [gone[start : start + AT_ONCE] for start in range(0, len(gone), AT_ONCE)]
+
+
+def remove_files(connection: sa.Connection, directory: DataDirectory) -> None:
     """Remove the files that no row names any more. Raises OSError; it may be done again.
 
-    Whoever calls holds the database's lock for writing, so that no upload places one of them meanwhile.
+    It is a step of its own, after the one that removed the rows is on the disk: the other way round, rows could name files
+    that are gone. A step that writes, so that no upload places one of them meanwhile.
     """
-    for build in removed.builds:
-        folder = directory.below(build.script).parent
-        if folder != directory.root:
-            with suppress(FileNotFoundError):
-                shutil.rmtree(folder)
-            with suppress(OSError):  # others are in it
-                folder.parent.rmdir()
-    for digest in removed.contents:
-        directory.content(digest).unlink(missing_ok=True)
+    for path in removal.pending(connection):
+        _remove(directory, path)
+    removal.forget_pending(connection)
+
+
+def _remove(directory: DataDirectory, path: str) -> None:
+    try:
+        found = directory.below(path)
+        if found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
+    except FileNotFoundError:
+        return
+    try:
+        if found.parent != directory.root:
+            found.parent.rmdir()
+    except OSError:
+        return  # others are in it

@@ -1,26 +1,20 @@
 """The site as a program: who lives how long."""
 
 import datetime as dt
+import logging
 import os
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import cast
 
 import trio
-import trio.lowlevel
 from attrs import frozen
-from hypercorn.config import Config
-from hypercorn.trio import serve as serve_http
-from hypercorn.typing import Framework
+from starlette.types import ASGIApp
 
 from builder.errors import BuilderError
 from builder.model import Instant
-from builder.runtime import service, sockets
+from builder.runtime import service
 from builder.runtime.files import lock_directory
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.shutdown import Shutdown
@@ -31,12 +25,23 @@ from builder_web.directory import DataDirectory
 from builder_web.hooks import Hooks
 from builder_web.pages.links import Links
 from builder_web.receiving.recording import Recorder
+from builder_web.serving.access_log import AccessLog
+from builder_web.serving.connection import Connection
+from builder_web.serving.forwarding import Forwarding, Network
+from builder_web.serving.listening import accept, listen, url_of
 from builder_web.store import users
+from builder_web.store.removal import Policy
 from builder_web.store.store import Store
+from builder_web.vacuum import vacuum_daily
 from builder_web.views.site import Options, Site
 
-GRACE = 10.0
-"""Seconds that requests may take to end when the program stops."""
+log = logging.getLogger(__name__)
+
+GRACE = 8.0
+"""Seconds that requests may take to end when the program stops; the process is to be gone within 10."""
+
+LAST_WAIT = 3.0
+"""Seconds of these for which whoever has the database locked is waited for."""
 
 
 class StartError(BuilderError):
@@ -59,6 +64,10 @@ class Settings:
     """Bytes."""
     prefix: str = ""
     """The path below which a proxy has this program, without a slash at its end."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Where those are whose X-Forwarded-… headers are believed."""
+    vacuum: Policy | None = None
+    """What is kept, once a day; None: everything."""
 
 
 def wall_clock() -> Instant:
@@ -75,28 +84,44 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.database.run)
-                aftermath = Aftermath(
-                    directory, Hooks(configuration=settings.configuration.absolute(), directory=directory)
-                )
-                nursery.start_soon(aftermath.run)
+                hooks = Hooks(configuration=settings.configuration.absolute(), directory=directory)
+                aftermath = Aftermath(directory, hooks)
                 recorder = Recorder(directory, store, aftermath.begin)
                 await recorder.recover()
+                nursery.start_soon(aftermath.run)
+                if settings.vacuum is not None:
+                    nursery.start_soon(vacuum_daily, store, directory, settings.vacuum, wall_clock)
                 site = make_site(directory, store, recorder, settings)
-                async with plain_nursery() as connections:
-                    serve_site = partial(
-                        serve_http,
-                        cast("Framework", application.make(site)),
-                        _configuration(_listen(settings)),
-                        shutdown_trigger=shutdown.requested.wait,
-                    )
-                    announce(await connections.start(serve_site))
-                    service.notify("READY=1")
-                    await shutdown.requested.wait()
-                    service.notify("STOPPING=1")
-                    _end_at_last()
-                nursery.cancel_scope.cancel()
+                await _serve_connections(make_application(site, settings), settings, shutdown, store, announce)
+                nursery.cancel_scope.cancel()  # last: whoever ended had something to record
         finally:
             store.close()
+
+
+async def _serve_connections(
+    served: ASGIApp, settings: Settings, shutdown: Shutdown, store: Store, announce: Callable[[list[str]], None]
+) -> None:
+    listeners = listen(settings.hosts, settings.port)
+    addresses = [url_of(listener) for listener in listeners]
+
+    async def serve_one(stream: trio.SocketStream) -> None:
+        await Connection(served, stream, shutdown).run()
+
+    async with plain_nursery() as connections:
+        async with plain_nursery() as accepting:
+            accepting.start_soon(accept, listeners, serve_one, connections)
+            announce(addresses)
+            service.notify("READY=1")
+            await shutdown.requested.wait()
+            service.notify("STOPPING=1")
+            accepting.cancel_scope.cancel()
+        connections.cancel_scope.deadline = trio.current_time() + GRACE
+        store.database.limit_waits(LAST_WAIT)
+
+
+def make_application(site: Site, settings: Settings) -> ASGIApp:
+    """Return what connections are served by."""
+    return Forwarding(AccessLog(application.make(site)), trusted=settings.trusted_proxies, prefix=settings.prefix)
 
 
 def make_site(
@@ -122,42 +147,6 @@ def make_site(
     )
 
 
-def _end_at_last() -> None:
-    """End the process some time after it began to stop, whatever it waits for: a peer that reads nothing, for one.
-
-    Nothing is lost by that: what is half done is taken back at the next start, as after a crash.
-    """
-    timer = threading.Timer(GRACE + 5, os._exit, [0])
-    timer.daemon = True
-    timer.start()
-
-
-def _listen(settings: Settings) -> list[socket.socket]:
-    """Return sockets that listen on all addresses of all hosts. Raises StartError."""
-    listeners: list[socket.socket] = []
-    try:
-        for host in settings.hosts:
-            # with 0 the first takes a free one, and the others the same
-            port = settings.port or (listeners[0].getsockname()[1] if listeners else 0)
-            for family, kind, protocol, _, address in socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            ):
-                listener = socket.socket(family, kind, protocol)
-                listeners.append(listener)
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                # connections have these from the socket that accepts them
-                sockets.tune(listener)
-                sockets.bound_unsent(listener)
-                listener.bind(address)
-    except OSError as error:
-        for listener in listeners:
-            listener.close()
-        raise StartError(f"can't listen on {host} port {settings.port}: {error.strerror}") from error
-    return listeners
-
-
 @contextmanager
 def _locked(directory: DataDirectory) -> Iterator[None]:
     """Hold the data directory. Raises StartError if another builder-web does."""
@@ -173,13 +162,3 @@ def _locked(directory: DataDirectory) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _configuration(listeners: Sequence[socket.socket]) -> Config:
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}" for listener in listeners]
-    config.graceful_timeout = GRACE
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = None
-    return config

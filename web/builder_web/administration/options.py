@@ -17,9 +17,8 @@ from builder_web.store import opening
 
 _DATA_DIR = "/var/db/builder-web" if platform.system() == "FreeBSD" else "/var/lib/builder-web"
 
-datadir: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
-    "-d",
-    "--datadir",
+datadir_option = click.Option(
+    ["-d", "--datadir"],
     envvar="BUILDER_WEB_DATADIR",
     type=click.Path(file_okay=False, path_type=Path),
     default=_DATA_DIR,
@@ -29,12 +28,31 @@ datadir: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 )
 
 
+def datadir(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option --datadir."""
+    parameters = vars(command).setdefault("__click_params__", [])  # where click's own decorators put theirs
+    parameters.append(datadir_option)
+    return command
+
+
 @contextmanager
-def database(datadir: Path, *, new: bool = False) -> Iterator[sa.Connection]:
-    """One transaction. Raises NotOurs, and StoreError for what the disk does."""
+def writing(datadir: Path, *, new: bool = False) -> Iterator[sa.Connection]:
+    """One transaction that writes; with ``new`` it makes the database. Raises NotOurs, and StoreError for what the disk does."""
+    with _told(datadir), opening.writing(DataDirectory(datadir).database, new=new) as connection:
+        yield connection
+
+
+@contextmanager
+def reading(datadir: Path) -> Iterator[sa.Connection]:
+    """One transaction that changes nothing, and holds nobody up. Raises NotOurs, and StoreError for what the disk does."""
+    with _told(datadir), opening.reading(DataDirectory(datadir).database) as connection:
+        yield connection
+
+
+@contextmanager
+def _told(datadir: Path) -> Iterator[None]:
     try:
-        with opening.transaction(DataDirectory(datadir).database, new=new) as connection:
-            yield connection
+        yield
     except sa.exc.SQLAlchemyError as error:
         raise StoreError(f"the database in {datadir}: {getattr(error, 'orig', None) or error}") from error
 

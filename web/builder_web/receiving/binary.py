@@ -4,7 +4,7 @@ from builder.model import Instant, Result
 from builder_web.directory import DataDirectory
 from builder_web.receiving.execution import Head, write_durably
 from builder_web.receiving.facts import Facts
-from builder_web.receiving.staging import Staging
+from builder_web.receiving.staging import ContentWriter, Staging
 from builder_web.store.records import Artifact, NewBuild
 
 _SCRIPT = b"# This artifact was manually built\n"
@@ -17,26 +17,36 @@ class BinaryReception:
         self, directory: DataDirectory, *, uuid: str, job: str, platform: str, path: str, now: Instant, result: Result
     ) -> None:
         self.head = Head(uuid=uuid, job=job)
-        self.staging = Staging.begin(directory, uuid)
+        self.staging: Staging | None = None
+        self._directory = directory
         self._platform = platform
         self._path = path
         self._now = now
         self._result = result
-        self._writer = self.staging.new_content()
+        self._writer: ContentWriter | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        self._writer.write(data)
+        self._begin()[1].write(data)
+
+    def _begin(self) -> tuple[Staging, ContentWriter]:
+        if self.staging is None:
+            self.staging = Staging.begin(self._directory, self.head.uuid)
+        if self._writer is None:
+            self._writer = self.staging.new_content()
+        return self.staging, self._writer
 
     def close(self) -> None:
         """Close what is open; what is staged stays."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def finish(self) -> NewBuild:
         """Return the build; all its files are durable where they are staged."""
-        content = self._writer.finish()
-        write_durably(self.staging.script, _SCRIPT)
-        write_durably(self.staging.console, b"")
+        staging, writer = self._begin()
+        content = writer.finish()
+        write_durably(staging.script, _SCRIPT)
+        write_durably(staging.console, b"")
         main = Artifact(path=self._path, digest=content.digest, size=content.size)
         return NewBuild(
             uuid=self.head.uuid,
@@ -49,5 +59,5 @@ class BinaryReception:
             main_binary=main.path,
             input_id=None,
             tags={},
-            solo5=Facts([main], self.staging.content).solo5(main),
+            solo5=Facts([main], staging.content).solo5(main),
         )

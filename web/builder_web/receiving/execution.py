@@ -19,6 +19,9 @@ from builder_web.store.jobs import README as README_TAG
 from builder_web.store.records import Artifact, NewBuild, Readme, result_to_row
 from builder_web.stored import README
 
+MAX_ARTIFACTS = 20_000
+"""Of one build: each has a row, and a file if nothing else has its content."""
+
 _MAX_PLATFORM = 255
 _MAX_README = 1024 * 1024
 _MAX_CODE = 2**63 - 1
@@ -47,9 +50,8 @@ class Reception:
         self._artifacts: list[Artifact] = []
         self._paths: set[str] = set()
         self._open: tuple[str, ContentWriter] | None = None
-        self._readme: tuple[str, bytearray] | None = None
-        self._is_left_out = False
-        self._readmes: dict[str, Readme] = {}
+        self._open_readme: tuple[str, bytearray] | None = None
+        self._readme: tuple[str, Readme] | None = None
         self.head: Head | None = None
         self.staging: Staging | None = None
 
@@ -91,9 +93,9 @@ class Reception:
             self._artifacts.insert(0, self._artifacts.pop(main_position))
         facts = Facts(self._artifacts, self.staging.content)
         tags = facts.tags()
-        if self._readmes:
-            shortest = min(self._readmes, key=lambda path: (path.count("/"), path))
-            tags[README_TAG] = self._readmes[shortest].content.decode("utf-8", "replace")
+        readme_path, readme = self._readme or ("", None)
+        if readme is not None:
+            tags[README_TAG] = readme.content.decode("utf-8", "replace")
         return NewBuild(
             uuid=self.head.uuid,
             job=self.head.job,
@@ -104,7 +106,7 @@ class Reception:
             artifacts=tuple(self._artifacts),
             main_binary=main_binary.path if main_binary else None,
             main_position=main_position,
-            readme=self._readmes.get(README),
+            readme=readme if readme_path == README else None,
             input_id=facts.input_id(),
             tags=tags,
             solo5=facts.solo5(main_binary) if main_binary else None,
@@ -139,19 +141,20 @@ class Reception:
             raise InvalidName("invalid artifact path: it is not UTF-8")
         if path in self._paths:
             raise InvalidName(f"two artifacts with the path {path!r}")
+        if len(self._paths) == MAX_ARTIFACTS:
+            raise ProtocolError(f"more than {MAX_ARTIFACTS} artifacts")
         self._paths.add(path)
         name = path.rpartition("/")[2]
-        self._is_left_out = name == README or name.endswith(".build-hashes")
         if name == README:
-            self._readme = (path, bytearray())
-        elif not self._is_left_out:
+            self._open_readme = (path, bytearray())
+        elif not name.endswith(".build-hashes"):
             self._open = (path, self.staging.new_content())
 
     def _take(self, data: bytes) -> None:
         if self._open is not None:
             self._open[1].write(data)
-        elif self._readme is not None:
-            self._readme[1].extend(data[: _MAX_README - len(self._readme[1])])
+        elif self._open_readme is not None:
+            self._open_readme[1].extend(data[: _MAX_README - len(self._open_readme[1])])
 
     def _finish_artifact(self) -> None:
         if self._open is not None:
@@ -159,9 +162,16 @@ class Reception:
             content = writer.finish()
             self._artifacts.append(Artifact(path=path, digest=content.digest, size=content.size))
             self._open = None
-        elif self._readme is not None:
-            self._readmes[self._readme[0]] = Readme(position=len(self._artifacts), content=bytes(self._readme[1]))
-            self._readme = None
+        elif self._open_readme is not None:
+            path, text = self._open_readme
+            # of several the one that is least deep
+            if self._readme is None or _depth(path) < _depth(self._readme[0]):
+                self._readme = (path, Readme(position=len(self._artifacts), content=bytes(text)))
+            self._open_readme = None
+
+
+def _depth(path: str) -> tuple[int, str]:
+    return path.count("/"), path
 
 
 def check_platform(platform: str) -> str:

@@ -10,11 +10,12 @@ import trio
 from attrs import define
 
 from builder.errors import BuilderError
+from builder_web import removing
 from builder_web.directory import DataDirectory
 from builder_web.receiving import staging
 from builder_web.receiving.staging import Staging
-from builder_web.store import uploads
-from builder_web.store.records import NewBuild
+from builder_web.store import uploads, users
+from builder_web.store.records import NewBuild, User
 from builder_web.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,10 @@ log = logging.getLogger(__name__)
 
 class Duplicate(BuilderError):
     """A build with that uuid exists."""
+
+
+class Forbidden(BuilderError):
+    """The user may not upload builds of that job, or is no longer there."""
 
 
 @define
@@ -32,23 +37,19 @@ class Recorder:
     store: Store
     then: Callable[[NewBuild], None]
 
-    async def check(self, uuid: str) -> None:
-        """Raise Duplicate if a build with that uuid exists."""
-        await self.store.ask(_check, uuid)
+    async def check(self, job: str, uuid: str, user: User) -> None:
+        """Raise Forbidden or Duplicate if a build can't be recorded, as far as that is known now. Raises StoreError."""
+        await self.store.ask(_check, job, uuid, user)
 
-    async def record(self, staged: Staging, new: NewBuild, user: int) -> None:
-        """Record a build. Raises Duplicate, OSError and StoreError; nothing of it is left then."""
+    async def record(self, staged: Staging, new: NewBuild, user: User) -> None:
+        """Record a build. Raises Forbidden, Duplicate, OSError and StoreError; it is to be discarded then."""
 
         def step(connection: sa.Connection) -> None:
-            _check(connection, new.uuid)
+            _check(connection, new.job, new.uuid, user)  # much may have changed while it arrived
             staged.place(new.job, new.uuid)
-            uploads.record(connection, new, user)
+            uploads.record(connection, new, user.id)
 
-        try:
-            await self.store.database.write(step)
-        except BaseException:
-            await self.discard(staged)
-            raise
+        await self.store.database.write(step)
         self.then(new)
         await trio.to_thread.run_sync(_remove, staged)
 
@@ -61,16 +62,23 @@ class Recorder:
                 log.error("what was uploaded in part stays in %s until the next start: %s", staged.path, error)
 
     async def recover(self) -> None:
-        """Take back what the last run left half done. Raises OSError and StoreError."""
+        """Take back what was half received when this program ended, and finish what was half removed.
+
+        Raises OSError and StoreError.
+        """
+        await self.store.database.write(partial(removing.remove_files, directory=self.directory))
         count = await self.store.database.write(partial(_recover, self.directory))
         if count:
             log.info("took back %d uploads that were not recorded", count)
 
 
-def _check(connection: sa.Connection, uuid: str) -> None:
-    job = uploads.find_job_of(connection, uuid)
-    if job is not None:
-        raise Duplicate(f"Build with same uuid exists: {job}({uuid})")
+def _check(connection: sa.Connection, job: str, uuid: str, user: User) -> None:
+    known = users.find(connection, user.username)
+    if known is None or known.id != user.id or not users.may_upload(connection, known, job):
+        raise Forbidden(f"{user.username} may not upload builds of {job}")
+    other = uploads.find_job_of(connection, uuid)
+    if other is not None:
+        raise Duplicate(f"Build with same uuid exists: {other}({uuid})")
 
 
 def _is_recorded(connection: sa.Connection, uuid: str) -> bool:

@@ -11,7 +11,9 @@ Placing and taking back are steps of the database's writer: while one runs, nobo
 
 import glob
 import hashlib
+import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -23,7 +25,12 @@ from attrs import frozen
 from builder.runtime import files
 from builder_web.directory import DataDirectory
 
+log = logging.getLogger(__name__)
+
 _UUID_LENGTH = 36
+_NAME = re.compile(
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.[0-9a-f]+)?"
+)  # without the random part it is the original's
 
 
 @frozen(kw_only=True)
@@ -78,8 +85,12 @@ class Staging:
     def begin(cls, directory: DataDirectory, uuid: str) -> Self:
         """Make a directory for the files of a build. Others may upload the same build meanwhile: it bears a random part."""
         path = directory.staging / f"{uuid}.{secrets.token_hex(4)}"
-        for made in (directory.staging, path, path / "build", path / "contents"):
-            made.mkdir(exist_ok=made == directory.staging)
+        try:
+            for made in (directory.staging, path, path / "build", path / "contents"):
+                made.mkdir(exist_ok=made == directory.staging)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return cls(directory, path)
 
     @property
@@ -114,10 +125,13 @@ class Staging:
                 self.directory.make_parents(target)
                 os.link(staged, target)
                 parents.add(target.parent)
-        target = self.directory.build(job, uuid)
-        if not target.exists():
+        target, build = self.directory.build(job, uuid), self.path / "build"
+        if build.exists():
+            if target.exists():  # no row names it: of a build that was removed, or by another program
+                shutil.rmtree(target)
             self.directory.make_parents(target)
-            (self.path / "build").rename(target)
+            files.sync_directory(build)
+            build.rename(target)
             parents.add(target.parent)
         for parent in parents:
             files.sync_directory(parent)
@@ -144,6 +158,9 @@ def recover(directory: DataDirectory, *, is_recorded: Callable[[str], bool], is_
     """Take back what was half done, and return the number of uploads whose builds were not recorded. Raises OSError."""
     count = 0
     for path in sorted(directory.staging.iterdir()) if directory.staging.is_dir() else ():
+        if not _NAME.fullmatch(path.name) or not path.is_dir():
+            log.warning("%s is no upload, and stays", path)
+            continue
         staging = Staging(directory, path)
         if is_recorded(staging.uuid):
             staging.remove()

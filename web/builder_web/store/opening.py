@@ -4,10 +4,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from builder.runtime.sqlite import SQLite
+from builder.runtime.sqlite import LOCK_TIMEOUT, SQLite
 from builder_web.errors import NotOurs
 from builder_web.store import newest, schema
 
@@ -17,7 +18,7 @@ def check(path: Path) -> None:
     if not path.exists():
         raise NotOurs(f"there is no {path}; make one with: builder-db migrate --datadir {path.parent}")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.Error as error:
@@ -67,13 +68,35 @@ def open_database(path: Path) -> SQLite:
 
 
 @contextmanager
-def transaction(path: Path, *, new: bool = False) -> Iterator[sa.Connection]:
-    """One transaction that writes, for a program that does one thing. Raises NotOurs; SQLAlchemyError as it comes."""
+def writing(path: Path, *, new: bool = False) -> Iterator[sa.Connection]:
+    """One transaction that writes, for a program that does one thing. Raises NotOurs; SQLAlchemyError as it comes.
+
+    All tables are there, our own too. With ``new`` those of the original are made as well.
+    """
     if not new:
         check(path)
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), connect_args={"timeout": 30})
+    with _transaction(sa.URL.create("sqlite", database=str(path)), begin="BEGIN IMMEDIATE") as connection:
+        if new:
+            create(connection)
+        prepare(connection)
+        yield connection
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sa.Connection]:
+    """One transaction that sees one moment, and keeps nobody from writing. Raises NotOurs; SQLAlchemyError as it comes."""
+    check(path)
+    query = {"mode": "ro", "uri": "true"}
+    url = sa.URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
+    with _transaction(url, begin="BEGIN") as connection:
+        yield connection
+
+
+@contextmanager
+def _transaction(url: sa.URL, *, begin: str) -> Iterator[sa.Connection]:
+    engine = sa.create_engine(url, connect_args={"timeout": LOCK_TIMEOUT})
     sa.event.listen(engine, "connect", _configure)
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     try:
         with engine.begin() as connection:
             yield connection

@@ -152,6 +152,10 @@ console = sa.Table(
 
 kept = sa.MetaData()
 
+removing = sa.Table("web_removing", kept, sa.Column("path", sa.Text, primary_key=True))
+"""Files and directories, relative to the data directory, whose rows are gone and which go next. Whoever removes rows notes
+them here in the same transaction: after a crash the next one knows what is left to do."""
+
 received = sa.Table(
     "web_received",
     kept,

@@ -35,7 +35,8 @@ def json(value: Any) -> Response:
 
 def text(status: int, line: str, headers: dict[str, str] | None = None) -> Response:
     """Return a line of plain text."""
-    return PlainTextResponse(line + "\n", status_code=status, headers=headers)
+    content = f"{line}\n".encode("utf-8", "backslashreplace")  # a name need not be UTF-8
+    return PlainTextResponse(content, status_code=status, headers=headers)
 
 
 def redirect(location: str, status: int) -> Response:

@@ -22,7 +22,7 @@ def remembered(view: View) -> View:
     async def answer(request: Request) -> Response:
         site = site_of(request)
         form = "json" if answers.wants_json(request) else "html"
-        key = (request.url.path, request.url.query, form, request.headers.get("host", ""))
+        key = (request.url.path, request.url.query, form, request.url.scheme, request.headers.get("host", ""))
         state = (site.store.state(), site.now().ms // _MINUTE_MS)
 
         async def make() -> Response:

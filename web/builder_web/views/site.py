@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import cast
 
+import trio
 from attrs import field, frozen
 from starlette.requests import Request
 
@@ -14,6 +15,9 @@ from builder_web.pages.links import Links
 from builder_web.receiving.recording import Recorder
 from builder_web.store.store import Store
 from builder_web.views.kept import KeptAnswers
+
+MAX_WRITERS = 8
+"""Threads that write uploads: more make no disk faster."""
 
 
 @frozen(kw_only=True)
@@ -38,6 +42,8 @@ class Site:
     links: Links
     now: Callable[[], Instant]
     kept: KeptAnswers = field(factory=KeptAnswers)
+    writers: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(MAX_WRITERS))
+    """The threads that hash and write what is uploaded: pages need not wait for these."""
 
 
 def site_of(request: Request) -> Site:

@@ -11,13 +11,13 @@ from starlette.responses import Response
 
 from builder.errors import InvalidName, ProtocolError
 from builder.model import Exited
+from builder.runtime.database import DiskFull
 from builder_web import access
 from builder_web.directory import check_job
 from builder_web.receiving.binary import BinaryReception
 from builder_web.receiving.decoding import Decoder, NotDecodable, TooLarge
 from builder_web.receiving.execution import Reception, check_platform
-from builder_web.receiving.recording import Duplicate
-from builder_web.store import users
+from builder_web.receiving.recording import Duplicate, Forbidden
 from builder_web.store.records import NewBuild, User
 from builder_web.views.answers import Refused
 from builder_web.views.site import Site, site_of
@@ -29,6 +29,7 @@ STALLED = 120.0
 """Seconds without a byte after which an upload is given up."""
 
 _UNAUTHORIZED = "Unauthorized!"
+_FULL = "The disk is full"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -79,10 +80,10 @@ async def _receive(site: Site, request: Request, user: User, reception: Receptio
         new = await _take(site, request, user, reception)
         staged = reception.staging
         assert staged
-        await site.recorder.record(staged, new, user.id)
+        await site.recorder.record(staged, new, user)
     except BaseException as error:
         reception.close()
-        if reception.staging is not None and reception.staging.path.exists():
+        if reception.staging is not None:
             await site.recorder.discard(reception.staging)
         raise _answer(error) from error
     return Response(status_code=201)
@@ -90,31 +91,38 @@ async def _receive(site: Site, request: Request, user: User, reception: Receptio
 
 def _answer(error: BaseException) -> BaseException:
     match error:
+        case Forbidden():  # other credentials would not help: nothing is asked for
+            return Refused(401, _UNAUTHORIZED)
         case Duplicate():
             return Refused(409, str(error))
         case ProtocolError() | InvalidName() | NotDecodable():
             return Refused(400, f"Bad upload: {error}")
         case TooLarge():
             return Refused(413, str(error))
+        case DiskFull():
+            return Refused(507, _FULL)
         case OSError() if error.errno in _NO_ROOM:
-            return Refused(507, "The disk is full")
+            return Refused(507, _FULL)
     return error
 
 
 async def _take(site: Site, request: Request, user: User, reception: Reception | BinaryReception) -> NewBuild:
-    """Take a body, one piece being written while the next arrives."""
+    """Take a body, piece by piece: the kernel receives the next one while a thread writes."""
     decoder = Decoder(request.headers.get("content-encoding"), site.options.max_upload)
-    is_checked = False
+    is_checked = await _check(site, user, reception)
     async with aclosing(_pieces(request)) as pieces:
         async for piece in pieces:
-            await trio.to_thread.run_sync(_feed, decoder, reception, piece)
-            if not is_checked and reception.head is not None:
-                head = reception.head
-                if not await site.store.ask(users.may_upload, user, head.job):
-                    raise Refused(401, _UNAUTHORIZED)  # other credentials would not help: nothing is asked for
-                await site.recorder.check(head.uuid)
-                is_checked = True
-    return await trio.to_thread.run_sync(_finish, decoder, reception)
+            await trio.to_thread.run_sync(_feed, decoder, reception, piece, limiter=site.writers)
+            is_checked = is_checked or await _check(site, user, reception)
+    return await trio.to_thread.run_sync(_finish, decoder, reception, limiter=site.writers)
+
+
+async def _check(site: Site, user: User, reception: Reception | BinaryReception) -> bool:
+    """Refuse what is known already not to be taken, and return whether enough is known to say so."""
+    if reception.head is None:
+        return False
+    await site.recorder.check(reception.head.job, reception.head.uuid, user)
+    return True
 
 
 def _feed(decoder: Decoder, reception: Reception | BinaryReception, piece: bytes) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 import click
 
 from builder_web import stored
-from builder_web.administration.options import database, datadir
+from builder_web.administration.options import datadir, reading
 from builder_web.directory import DataDirectory
 from builder_web.errors import Unknown
 from builder_web.store import builds
@@ -28,7 +28,7 @@ def command(datadir: Path, dest: Path | None, uuid: UUID) -> None:
     Example:
       builder-db extract-build --dest hello.full 4f0dd4c1-3b1e-4a7e-9a7c-0d2f2d1f4d11
     """
-    with database(datadir) as connection:
+    with reading(datadir) as connection:
         found = builds.find(connection, str(uuid))
         if found is None:
             raise Unknown(f"there is no build {uuid}")

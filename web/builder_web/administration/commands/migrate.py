@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from builder_web.administration.options import database, datadir
+from builder_web.administration.options import datadir, writing
 from builder_web.directory import DataDirectory
 from builder_web.store import opening
 
@@ -23,5 +23,5 @@ def command(datadir: Path) -> None:
     if directory.database.exists() and directory.database.stat().st_size:
         opening.check(directory.database)
         return
-    with database(datadir, new=True) as connection:
-        opening.create(connection)
+    with writing(datadir, new=True):
+        pass

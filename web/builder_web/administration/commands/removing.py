@@ -1,40 +1,37 @@
 """Of builder-db: job-remove and vacuum."""
 
-import datetime as dt
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import click
-import sqlalchemy as sa
 
 from builder.model import Instant
-from builder_web.administration.options import database, datadir
+from builder_web import policies, removing
+from builder_web.administration.options import datadir, datadir_option, reading, writing
 from builder_web.directory import DataDirectory
-from builder_web.removing import remove_files
 from builder_web.store import removal
-from builder_web.store.removal import Policy, Removed
+from builder_web.store.removal import Policy
 
 
-def _remove(datadir: Path, step: Callable[[sa.Connection], Removed]) -> Removed:
-    """Remove rows, then files.
-
-    The files go in a second transaction, which holds the lock: after a crash between them they are left over, and
-    verify-data-dir names them; the other way round rows would name files that are gone.
-    """
-    with database(datadir) as connection:
-        removed = step(connection)
-    with database(datadir) as connection:
-        remove_files(DataDirectory(datadir), removal.still_unused(connection, removed))
-    return removed
+def _remove_files(datadir: Path) -> None:
+    with writing(datadir) as connection:
+        removing.remove_files(connection, DataDirectory(datadir))
 
 
 @click.command("job-remove")
 @datadir
 @click.argument("job")
 def job_remove(datadir: Path, job: str) -> None:
-    """Remove a job with all its builds."""
-    removed = _remove(datadir, lambda connection: removal.remove_job(connection, job))
-    click.echo(f"removed {job} with {len(removed.builds)} builds")
+    """Remove a job with all its builds.
+
+    \b
+    Example:
+      builder-db job-remove hello
+    """
+    with writing(datadir) as connection:
+        count = removal.remove_job(connection, job)
+    _remove_files(datadir)
+    click.echo(f"removed {job} with {count} build{'' if count == 1 else 's'}")
 
 
 @click.group("vacuum")
@@ -44,47 +41,22 @@ def vacuum() -> None:
     \b
     Examples:
       builder-db vacuum older-than 2026-01-01
+      builder-db vacuum older-than 90d
       builder-db vacuum except-latest-successful 5
       builder-db vacuum except-latest 20 --job hello --platform debian-12
     """
 
 
-def _which(function: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--platform", help="Only builds on that platform."),
-        click.option("--job", "jobs", multiple=True, help="Only builds of that job; may be given several times."),
-        datadir,
-    ):
-        function = option(function)
-    return function
+def _vacuum(policy: Policy, datadir: Path) -> None:
+    now = Instant(time.time_ns() // 1_000_000)
+    with reading(datadir) as connection:
+        gone = removal.beyond(connection, policy, now)
+    for part in removing.parts(gone):
+        with writing(datadir) as connection:
+            removal.remove(connection, part)
+        _remove_files(datadir)
+        for build in part:
+            click.echo(f"removed {build.job} {build.uuid}")
 
 
-def _vacuum(datadir: Path, policy: Policy) -> None:
-    removed = _remove(datadir, lambda connection: removal.remove(connection, removal.beyond(connection, policy)))
-    for build in removed.builds:
-        click.echo(f"removed {build.job} {build.uuid}")
-
-
-@vacuum.command("older-than")
-@_which
-@click.argument("date", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S"]))
-def older_than(datadir: Path, jobs: tuple[str, ...], platform: str | None, date: dt.datetime) -> None:
-    """Remove builds that began before a date, in UTC."""
-    moment = Instant.from_datetime(date.replace(tzinfo=dt.UTC))
-    _vacuum(datadir, Policy(newer_than=moment, jobs=jobs, platform=platform))
-
-
-@vacuum.command("except-latest")
-@_which
-@click.argument("count", type=click.IntRange(0))
-def except_latest(datadir: Path, jobs: tuple[str, ...], platform: str | None, count: int) -> None:
-    """Keep the newest builds of each job on each platform, so many."""
-    _vacuum(datadir, Policy(latest=count, jobs=jobs, platform=platform))
-
-
-@vacuum.command("except-latest-successful")
-@_which
-@click.argument("count", type=click.IntRange(0))
-def except_latest_successful(datadir: Path, jobs: tuple[str, ...], platform: str | None, count: int) -> None:
-    """Keep the newest successful builds of each job on each platform, so many, and all that are newer."""
-    _vacuum(datadir, Policy(latest_successful=count, jobs=jobs, platform=platform))
+policies.add_commands(vacuum, _vacuum, (datadir_option,))

@@ -6,7 +6,7 @@ import click
 
 from builder.errors import InvalidOptions
 from builder_web import access
-from builder_web.administration.options import database, datadir, read_password
+from builder_web.administration.options import datadir, read_password, reading, writing
 from builder_web.store import users
 from builder_web.store.records import Password
 
@@ -43,7 +43,7 @@ def add(datadir: Path, *, unrestricted: bool, scrypt_n: int, scrypt_r: int, scry
     if not username or ":" in username:
         raise InvalidOptions("a user's name must not be empty, nor hold a colon")
     password = _hash(read_password(), scrypt_n, scrypt_r, scrypt_p)
-    with database(datadir) as connection:
+    with writing(datadir) as connection:
         users.add(connection, username, password, restricted=not unrestricted)
 
 
@@ -66,7 +66,7 @@ def update(
       echo -n secret | builder-db user-update uploader
     """
     password = _hash(read_password(), scrypt_n, scrypt_r, scrypt_p)
-    with database(datadir) as connection:
+    with writing(datadir) as connection:
         users.update(connection, username, password, restricted=None if unrestricted is None else not unrestricted)
 
 
@@ -75,7 +75,7 @@ def update(
 @click.argument("username")
 def remove(datadir: Path, username: str) -> None:
     """Remove a user that has uploaded nothing."""
-    with database(datadir) as connection:
+    with writing(datadir) as connection:
         users.remove(connection, username)
 
 
@@ -89,7 +89,7 @@ def disable(datadir: Path, username: str) -> None:
     """
     # no password has an empty hash
     password = Password(hash=b"", salt=b"", n=access.SCRYPT_N, r=access.SCRYPT_R, p=access.SCRYPT_P)
-    with database(datadir) as connection:
+    with writing(datadir) as connection:
         users.update(connection, username, password, restricted=True)
 
 
@@ -97,7 +97,7 @@ def disable(datadir: Path, username: str) -> None:
 @datadir
 def listed(datadir: Path) -> None:
     """Print all users, a line each, and the jobs that restricted ones may upload."""
-    with database(datadir) as connection:
+    with reading(datadir) as connection:
         for user in users.everyone(connection):
             rights = (
                 f"restricted: {', '.join(users.allowed(connection, user)) or 'no jobs'}"
@@ -118,7 +118,7 @@ def access_add(datadir: Path, username: str, job: str) -> None:
     Example:
       builder-db access-add partner hello
     """
-    with database(datadir) as connection:
+    with writing(datadir) as connection:
         users.allow(connection, username, job)
 
 
@@ -128,5 +128,5 @@ def access_add(datadir: Path, username: str, job: str) -> None:
 @click.argument("job")
 def access_remove(datadir: Path, username: str, job: str) -> None:
     """Let a restricted user no longer upload builds of a job."""
-    with database(datadir) as connection:
+    with writing(datadir) as connection:
         users.forbid(connection, username, job)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from builder_web import verification
-from builder_web.administration.options import database, datadir
+from builder_web.administration.options import datadir, reading
 from builder_web.directory import DataDirectory
 from builder_web.errors import Unsound
 
@@ -24,7 +24,7 @@ def _say(faults: Iterator[str]) -> None:
 @datadir
 def input_id(datadir: Path) -> None:
     """Check that each build's input id is that of its opam-switch, build-environment and system-packages."""
-    with database(datadir) as connection:
+    with reading(datadir) as connection:
         _say(verification.input_ids(connection))
 
 
@@ -32,7 +32,7 @@ def input_id(datadir: Path) -> None:
 @datadir
 def data_dir(datadir: Path) -> None:
     """Check that all files are there, whole, and named by a build."""
-    with database(datadir) as connection:
+    with reading(datadir) as connection:
         _say(verification.data_directory(connection, DataDirectory(datadir)))
 
 
@@ -40,5 +40,5 @@ def data_dir(datadir: Path) -> None:
 @datadir
 def cache_dir(datadir: Path) -> None:
     """Check that each cached drawing belongs to an artifact that a build has."""
-    with database(datadir) as connection:
+    with reading(datadir) as connection:
         _say(verification.cache_directory(connection, DataDirectory(datadir)))

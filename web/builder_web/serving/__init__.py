@@ -1,0 +1,1 @@
+"""HTTP/1.1 for the application: listeners, connections, and what a request is wrapped into."""

@@ -1,0 +1,105 @@
+"""Sockets that listen, and the connections that they accept."""
+
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from builder.address import format_address
+from builder.errors import BuilderError
+from builder.runtime import sockets
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 400
+"""Connections at once; more wait to be accepted. Each may need two files besides, and a process has 1024 by default."""
+
+_BACKLOG = 256
+_NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_RETRY = 0.1
+
+
+class CannotListen(BuilderError):
+    """An address can't be had; the text says why."""
+
+    exit_code = 3
+
+
+def listen(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Return sockets that listen on all addresses of all hosts; with port 0 on the same free port. Raises CannotListen."""
+    listeners: list[socket.socket] = []
+    try:
+        for host in hosts:
+            for address in _addresses(host, port):
+                # the first takes a free port, and the others the same
+                taken = port or (listeners[0].getsockname()[1] if listeners else 0)
+                listeners.append(_listen(address[0], (address[1][0], taken, *address[1][2:])))
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise CannotListen(f"can't listen on {host} port {port}: {error.strerror or error}") from error
+    return listeners
+
+
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, ...]]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))  # type: ignore[misc]
+
+
+def _listen(family: socket.AddressFamily, address: tuple[object, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # connections have these from the socket that accepts them
+        sockets.tune(listener)
+        sockets.bound_unsent(listener)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address of the site as a peer on this machine would write it."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{format_address(host, port)}"
+
+
+async def accept(
+    listeners: Sequence[socket.socket],
+    serve: Callable[[trio.SocketStream], Awaitable[None]],
+    connections: trio.Nursery,
+) -> None:
+    """Accept connections, and serve each in a nursery, until cancelled. The listeners are closed then."""
+    free = trio.Semaphore(MAX_CONNECTIONS)
+
+    async def serve_one(stream: trio.SocketStream) -> None:
+        try:
+            await serve(stream)
+        finally:
+            free.release()
+
+    async def accept_from(listener: trio.SocketListener) -> None:
+        async with listener:
+            while True:
+                await free.acquire()
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    free.release()
+                    if error.errno not in _NO_MORE:
+                        raise
+                    log.error("connections can't be accepted: %s", error.strerror)
+                    await trio.sleep(_RETRY)
+                    continue
+                connections.start_soon(serve_one, stream)
+
+    async with trio.open_nursery() as nursery:
+        for listener in listeners:
+            nursery.start_soon(accept_from, trio.SocketListener(trio.socket.from_stdlib_socket(listener)))
