@@ -1,5 +1,7 @@
 """How jobs are to be run, why each build ran and what came of it, its artifacts, and the runs that were left out.
 
+What the scripts of orb-build jobs were made of, a template and a package, is not known of builds of before.
+
 Of the runs that the server planned it was known that, and not when: it was a period before, or earlier.
 """
 
@@ -52,6 +54,8 @@ def _columns() -> dict[str, list[sa.Column[object]]]:
             sa.Column("check_of", sa.Text),
             sa.Column("verdict", sa.Text),
             sa.Column("size", WIDE),
+            sa.Column("template", sa.Text),
+            sa.Column("opam_package", sa.Text),
         ],
     }
 
