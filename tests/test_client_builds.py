@@ -126,7 +126,8 @@ async def test_pages_of_the_history(server: Server) -> None:
                 [f"{number:08x}-0000-0000-0000-000000000000", moment],
             )
             connection.execute(
-                "insert into skipped (name, platform, due, reason) values ('a', 'p1', ?, 'still running')", [moment]
+                "insert into skipped (name, platform, due, cause, reason) values ('a', 'p1', ?, 'due', 'still running')",
+                [moment],
             )
     found = rows(server, "history", "--limit", "1000")
     assert len({each["uuid"] for each in found}) == 251
