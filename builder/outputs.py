@@ -18,6 +18,9 @@ from builder.model import ConsoleLine
 _KEPT = 256
 """Lengths of lines for which is kept what precedes them: 100 KB of a build at most, and enough for nearly all lines."""
 
+_LONGEST_TAIL = der.value_size(8)
+"""Bytes of the longest timestamps, of which 62 bits may be used."""
+
 _UUID_SIZE = der.value_size(16)
 _LENGTH_SIZE = len(frame_header(0))
 
@@ -171,8 +174,9 @@ class Outputs:
         """Yield the form of each frame whose timestamp takes ``tail`` bytes, where that begins, and where it ends."""
         find = self._with_tail(tail).find
         least, most = b"", b"\0"
-        if tail:  # nearly every timestamp is positive, in its shortest form and below 62 bits, as its first bytes tell
-            least, most = bytes((der.INTEGER, tail - 2, 0x00, 0x80)), bytes((der.INTEGER, tail - 2, 0x40))
+        if tail:  # one that is positive, in its shortest form and below 62 bits, is known by its first bytes
+            begin = bytes((der.INTEGER, tail - 2))
+            least, most = begin + b"\0\x80", begin + (b"\x40" if tail == _LONGEST_TAIL else b"\x80")
         limit = len(data)
         while form := find(data[start : start + _LENGTH_SIZE]):
             end = start + form.size

@@ -141,7 +141,12 @@ def test_any_timestamp_is_read(time: int) -> None:
     assert len(Outputs(UUID1).records(data)[0]) == len(Outputs(UUID1).read(data)[0]) == 6
 
 
-def test_the_codec_is_asked_only_where_the_size_of_the_timestamp_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("one", "another"), [(1, 127), (128, 2**15 - 1), (2**31, 2**39 - 1), (2**39, 2**47 - 1), (2**55, 2**62 - 1)]
+)
+def test_the_codec_is_asked_only_where_the_size_of_the_timestamp_changes(
+    monkeypatch: pytest.MonkeyPatch, one: int, another: int
+) -> None:
     outputs, decoded, decode = Outputs(UUID1), [], codec.decode
 
     def noted(data: bytes) -> Message:
@@ -149,10 +154,11 @@ def test_the_codec_is_asked_only_where_the_size_of_the_timestamp_changes(monkeyp
         return decode(data)
 
     monkeypatch.setattr(codec, "decode", noted)
-    data = outputs.join([b"line"] * 100, 12_345) + outputs.join([b"line"] * 100, 12_345_678)
+    data = outputs.join([b"line"] * 100, one) + outputs.join([b"line"] * 100, another)
     assert len(outputs.read(data)[0]) == 200
-    assert len(decoded) == 2
-    assert len(outputs.read(outputs.join([b"line"], 12_345_679))[0]) == 1  # one alone, as it comes of a build that runs
+    assert len(outputs.read(outputs.join([b"line"], one))[0]) == 1  # one alone, as it comes of a build that runs
+    assert len(decoded) == 1
+    assert len(outputs.records(data)[0]) == 200
     assert len(decoded) == 2
 
 
