@@ -15,11 +15,13 @@ from builder.address import format_address
 from builder.connection import Connection
 from builder.errors import ConnectionEnded, LocalProtocolError, ProtocolError
 from builder.extension import VERSION, Request
+from builder.extension.logs import ReadConsole
 from builder.extension.order import ALL
 from builder.framing import StreamedFrame
 from builder.messages import CLIENT_VERSION, Failure, Hello, Info, InfoReply, Message, Observe, Output, Role, Success
 from builder.model import printable
 from builder.order import Side
+from builder.outputs import Outputs
 from builder.reasons import reason_of
 from builder.runtime.sockets import tune
 
@@ -183,16 +185,21 @@ class Link:
         """Send a command, and yield what comes before the Success that ends its answer. Raises Refused."""
         self.send(command)
         self._sock.settimeout(reply_timeout)
+        outputs = Outputs(command.uuid) if isinstance(command, Observe | ReadConsole) else None
         while True:
-            while (message := self.received()) is None:
-                on_wait()
-                self.wait()
-            match message:
+            if outputs and (lines := self._connection.take_outputs(outputs.read)):
+                yield from lines
+                continue
+            match message := self.received():
+                case None:
+                    on_wait()
+                    self.wait()
                 case Success():
                     return
                 case Failure(message=reason):
                     raise Refused(printable(reason), request=command)
-            yield message
+                case _:
+                    yield message
 
     def wait(self) -> None:
         """Wait for more bytes, or the end."""
