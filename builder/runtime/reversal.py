@@ -22,7 +22,7 @@ class Reversal:
 
     def __init__(self, directory: Path | None = None) -> None:
         """``directory`` is where the temporary file is made; by default where such files are."""
-        self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_SIZE, dir=directory and str(directory))  # noqa: SIM115  close() ends it
+        self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_SIZE, dir=str(directory) if directory else None)  # noqa: SIM115  close() ends it
         self._lengths: list[int] = []
         self._block: list[bytes] = []
         self._block_size = 0
