@@ -94,7 +94,7 @@ class DataDirectoryCheck:
         root = self._directory.root
         for folder, folders, names in os.walk(root):
             if Path(folder) == root:
-                folders[:] = [name for name in folders if name not in _NOT_NAMED]
+                folders[:] = sorted(name for name in folders if name not in _NOT_NAMED)
                 continue
             folders.sort()
             for name in sorted(names):
