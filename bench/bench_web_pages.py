@@ -51,9 +51,7 @@ def builds() -> Iterator[NewBuild]:
 
 
 def fill(directory: DataDirectory) -> None:
-    with opening.transaction(directory.database, new=True) as connection:
-        opening.create(connection)
-        opening.prepare(connection)
+    with opening.writing(directory.database, new=True) as connection:
         users.add(connection, "u", Password(hash=b"", salt=b"", n=2, r=1, p=1), restricted=False)
         for build in builds():
             uploads.record(connection, build, 1)

@@ -6,8 +6,10 @@ from typing import Any
 import sqlalchemy as sa
 from attrs import evolve, frozen
 
-from builder_web.store.records import Artifact, Build, Readme, from_row, result_from_row
+from builder.model import Instant
+from builder_web.store.records import Artifact, Build, Readme, from_row, result_from_row, to_row
 from builder_web.store.schema import artifact, build, job, output, received
+from builder_web.store.schema import newest as newest_builds
 
 _main = artifact.alias("main")
 _from = build.join(job, job.c.id == build.c.job).outerjoin(_main, _main.c.id == build.c.main_binary)
@@ -33,6 +35,16 @@ class Entry:
     """Milliseconds since 1970."""
     alike: int
     """How many builds have that output."""
+
+
+@frozen(kw_only=True)
+class Past:
+    """A build as the row of the last builds needs it."""
+
+    uuid: str
+    started: Instant
+    output: bytes | None
+    """The SHA-256 of its main binary; None if it failed."""
 
 
 @frozen(kw_only=True)
@@ -91,6 +103,39 @@ def failed(connection: sa.Connection, *, platform: str | None, start: int, count
     """Return the newest failed builds of all jobs."""
     query = _select.where(_is_failed).order_by(*_NEWEST_FIRST).offset(start).limit(count)
     return [record(row) for row in connection.execute(_on(query, platform))]
+
+
+def failed_since(connection: sa.Connection, since: Instant, *, count: int) -> tuple[list[Build], int]:
+    """Return the newest builds that began since then and failed, and how many there are in all."""
+    lately = _is_failed & (sa.tuple_(build.c.start_d, build.c.start_ps) >= sa.tuple_(*to_row(since)))
+    total = connection.scalar(sa.select(sa.func.count()).select_from(build).where(lately))
+    rows = connection.execute(_select.where(lately).order_by(*_NEWEST_FIRST).limit(count))
+    return [record(row) for row in rows], total or 0
+
+
+def past(connection: sa.Connection, job_names: Sequence[str], *, count: int) -> dict[tuple[str, str], list[Past]]:
+    """Return the newest builds of jobs on each of their platforms, by both names, the newest first."""
+    places = sa.select(newest_builds.c.job, newest_builds.c.platform).distinct().subquery()
+    last = (
+        sa.select(build.c.id)
+        .where(build.c.job == places.c.job, build.c.platform == places.c.platform)
+        .order_by(build.c.start_d.desc(), build.c.start_ps.desc())
+        .limit(count)
+        .correlate(places)
+    )
+    these = build.alias("these")
+    query = (
+        sa.select(job.c.name, places.c.platform, these.c.uuid, these.c.start_d, these.c.start_ps, artifact.c.sha256)
+        .select_from(places.join(job, job.c.id == places.c.job).join(these, these.c.id.in_(last)))
+        .outerjoin(artifact, artifact.c.id == these.c.main_binary)
+        .where(job.c.name.in_(job_names))
+        .order_by(these.c.start_d.desc(), these.c.start_ps.desc(), these.c.id.desc())
+    )
+    found: dict[tuple[str, str], list[Past]] = {}
+    for name, platform, uuid, days, picoseconds, output_digest in connection.execute(query):
+        one = Past(uuid=uuid, started=from_row(days, picoseconds), output=output_digest)
+        found.setdefault((name, platform), []).append(one)
+    return found
 
 
 def entries(connection: sa.Connection, job_name: str, platform: str | None, *, with_failed: bool) -> list[Entry]:

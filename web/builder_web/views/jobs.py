@@ -1,5 +1,6 @@
 """Lists of jobs and builds."""
 
+import datetime as dt
 from collections.abc import Sequence
 
 import trio
@@ -12,7 +13,7 @@ from builder_web.store.builds import Entry
 from builder_web.store.records import Job
 from builder_web.views import answers, data, presenting
 from builder_web.views.answers import NotFound
-from builder_web.views.finding import number_of, platform_of
+from builder_web.views.finding import check_job, number_of, platform_of
 from builder_web.views.remembering import remembered
 from builder_web.views.site import Site, site_of
 
@@ -21,6 +22,11 @@ JOB_PAGE = 50
 _MOST = 1000
 _MOST_START = 10**9
 _MOST_ROWS = 20
+_MOST_STATES = 200
+"""Rows of the last builds on the first page: with more of them it would be slow to make, and to load."""
+
+LATELY = dt.timedelta(days=7)
+"""For how long a failure is news."""
 
 
 @remembered
@@ -71,7 +77,10 @@ async def latest(request: Request) -> Response:
     site = site_of(request)
     found = await site.store.ask(builds.latest, request.path_params["job"], platform_of(request))
     if found is None:
-        raise NotFound
+        job, platform = request.path_params["job"], platform_of(request)
+        await check_job(request, job)
+        where = f" on {platform}" if platform else ""
+        raise NotFound(f"No build of {job} has succeeded{where}.", job=job)
     rest = request.path_params.get("rest", "")
     address = site.links.build(found.job, found.uuid)
     return answers.redirect(address + site.links.below(rest), 307)
@@ -80,17 +89,22 @@ async def latest(request: Request) -> Response:
 async def _list(request: Request, found: list[Job], *, expired_days: int | None) -> Response:
     if answers.wants_json(request):
         return answers.json(data.of_jobs(found))
-    failed = await site_of(request).store.ask(builds.failed, platform=None, start=0, count=presenting.FEW)
-    sections, failures = presenting.sections(found), tuple(map(presenting.summary, failed))
+    site = site_of(request)
+    lately, failed = await site.store.ask(builds.failed_since, site.now().plus(-LATELY), count=presenting.FEW)
+    failures = tuple(map(presenting.summary, lately))
+    past: presenting.Pasts = {}
+    if sum(len(job.newest) for job in found) <= _MOST_STATES:
+        past = await site.store.ask(builds.past, [job.name for job in found], count=presenting.ROW + 1)
+    sections = presenting.sections(found, past)
     if expired_days is None:
-        return presenting.show(request, models.AllBuilds(sections=sections, failures=failures))
-    return presenting.show(request, models.Main(sections=sections, failures=failures, expired_days=expired_days))
+        return presenting.show(request, models.AllBuilds(sections=sections, failures=failures, failed=failed))
+    page = models.Main(sections=sections, failures=failures, failed=failed, expired_days=expired_days)
+    return presenting.show(request, page)
 
 
 async def _job(request: Request, *, with_failed: bool) -> Response:
     site, name, platform = site_of(request), request.path_params["job"], platform_of(request)
-    if not await site.store.ask(jobs.exists, name):
-        raise NotFound
+    await check_job(request, name)
     found = await site.store.ask(builds.entries, name, platform, with_failed=with_failed)
     if answers.wants_json(request):
         return answers.json(data.of_builds([entry.build for entry in await _entries(site, found)]))
