@@ -66,7 +66,7 @@ def environment(**changes: str) -> dict[str, str]:
         | {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "TERM": "xterm",
-            "XDG_CONFIG_HOME": "/nonexistent",
+            "XDG_CONFIG_HOME": "/dev/null",
         }
         | changes
     )
