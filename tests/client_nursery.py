@@ -7,6 +7,7 @@ Each is a process of its own all the same, with arguments, environment, director
 
 import atexit
 import functools
+import gc
 import json
 import os
 import select
@@ -159,6 +160,7 @@ def nursery() -> Nursery:
 if __name__ == "__main__":
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that tell
     main = _load()
+    gc.freeze()  # the end of a run does not go through all that was loaded, and copy it for that
     with socket.socket(fileno=int(sys.argv[1])) as found:
         _serve(found)
     main()
