@@ -53,13 +53,15 @@ def test_so_is_that_of_the_file(tmp_path: Path) -> None:
 
 
 DESTROYING = {
-    "apply": ("--prune", "/dev/null"),
     "cancel": ("hello",),
     "dequeue": ("hello",),
     "drop-platform": ("p1",),
     "unschedule": ("hello",),
 }
 """The commands that destroy something, with arguments."""
+
+LOOKING = {"apply", "export"}
+"""Those that look first, and ask if there is something to lose: their own tests show that."""
 
 
 def test_what_destroys_is_what_has_the_option() -> None:
@@ -69,7 +71,7 @@ def test_what_destroys_is_what_has_the_option() -> None:
         for name in section
         if any(parameter.name == "yes" for parameter in load(name).params)
     }
-    assert asking == set(DESTROYING)
+    assert asking == {*DESTROYING, *LOOKING}
 
 
 @pytest.mark.parametrize("name", DESTROYING)

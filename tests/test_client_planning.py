@@ -154,7 +154,7 @@ async def test_next(run: Run, file: str) -> None:
     assert await ok(run, "next", "never") == "never\n"
     await ok(run, "schedule", "app", "p1", file, "--after", "never@p1", "--after", "a")
     assert await ok(run, "next", "app") == "only after a, never@p1\n"
-    assert json.loads(await ok(run, "next", "app", "--json")) == {"next": []}
+    assert json.loads(await ok(run, "next", "app", "--json")) == {"next": [], "paused": False}
 
 
 def test_next_of_a_rule_without_a_server() -> None:
@@ -362,8 +362,8 @@ def test_what_an_older_server_has_not_is_told(file: str) -> None:
     with Server(old_server) as server:
         for arguments, what in (
             (("schedule", "a", "p1", file, "--cron", "@daily", "--not-now"), b"no --cron and no --not-now"),
-            (("edit", "a", "--priority", "1"), b"no edit: there --period alone can be changed; 'unschedule' and"),
-            (("edit", "a", "--period", "daily", "--script", file), b"no edit: there --period alone"),
+            (("edit", "a", "--priority", "1"), b"no edit, but --period: 'unschedule' and"),
+            (("edit", "a", "--period", "daily", "--script", file), b"no edit, but --period"),
             (("pause", "a"), b"no jobs that are paused"),
             (("apply", str(schedule)), b"no whole schedules: 'schedule' and 'unschedule' do it job by job"),
         ):

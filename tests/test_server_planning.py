@@ -580,7 +580,7 @@ async def test_jobs_that_change_who_waits_for_whom_at_once(client: ScriptedPeer)
         plan("c", after=after("a"), run_now=False),
     )
     (failure,) = await client.request(Apply(removed=(), changed=(both[0],), added=(both[1],)))
-    assert failure == Failure(message="jobs would wait for each other: c after a after c")
+    assert failure == Failure(message="job c: jobs would wait for each other: c after a after c")
     assert (await shown(client, "a")).options.after == after("b")
 
 

@@ -62,11 +62,7 @@ class SQLite(Database):
         self.version = 0
         try:
             with self._transaction(time.monotonic() + LOCK_TIMEOUT) as connection:
-                config = Config()
-                config.set_main_option("script_location", migrations)
-                config.set_main_option("path_separator", "os")
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                command.upgrade(_config(connection, migrations), "head")
         except (sa.exc.SQLAlchemyError, OSError) as error:
             self.close()
             raise StoreError(f"can't open the database {path}: {_reason(error)}") from error
@@ -162,6 +158,28 @@ class SQLite(Database):
                 raise StoreError(f"the database can't be read: {_reason(error)}") from error
 
         return await trio.to_thread.run_sync(read)
+
+
+def migrate_back(path: Path, *, migrations: str, revision: str) -> None:
+    """Bring a database back to a revision that an earlier version knows. Raises StoreError."""
+    engine = _engine(path, begin="BEGIN IMMEDIATE", timeout=LOCK_TIMEOUT)
+    try:
+        if not path.is_file():
+            raise StoreError(f"there is no database {path}")
+        with engine.connect() as connection, connection.begin():
+            command.downgrade(_config(connection, migrations), revision)
+    except (sa.exc.SQLAlchemyError, OSError, CommandError) as error:
+        raise StoreError(f"can't bring the database {path} back to {revision}: {_reason(error)}") from error
+    finally:
+        engine.dispose()
+
+
+def _config(connection: sa.Connection, migrations: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", migrations)
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
 
 
 def _engine(path: Path, *, begin: str, timeout: float) -> sa.Engine:

@@ -19,7 +19,7 @@ from .errors import Refused, Unreachable
 from .looking import Ask, listed
 from .schedule_file import Planned
 
-WHAT = "whole schedules: see 'schedule', 'unschedule' and 'reschedule'"
+WHAT = "whole schedules"
 """What an older server has not."""
 
 MAX_COMPARED = 200_000

@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, Classic] = {
     "orb-build": _NO_OPTIONS,
     "show": Classic("job, period, next run, script"),
     "next": Classic("the next run, and those that its period makes"),
-    "edit": Classic("--period", "there --period alone can be changed; 'unschedule' and 'schedule' make a new job"),
+    "edit": Classic("--period", "'unschedule' and 'schedule' make a new job"),
     "pause": Classic("", "'reschedule' it to a far year"),
     "resume": Classic("", "'reschedule' it to now"),
     "apply": Classic("", "'schedule' and 'unschedule' do it job by job"),

@@ -105,25 +105,31 @@ class Remote:
     def _link(self, what: str) -> Iterator["Link"]:
         """Have a connection that speaks our own protocol. Raises TooOld."""
         with contextlib.closing(self._connect()) as link:
-            link.send(Hello(role=Role.CLIENT, version=VERSION))
             try:
-                link.receive()
+                link.greet(VERSION)
             except ConnectionLost as error:
-                raise TooOld(f"{self} speaks only the classic protocol, which has no {what}") from error
+                # a classic server says nothing to such a hello, as one that stops or is no server says nothing to any
+                with self._classic_link():
+                    raise TooOld(f"{self} speaks only the classic protocol, which has no {what}") from error
             yield link
 
-    def _exchange(
-        self, command: Message, *, reply_timeout: float | None, on_wait: Callable[[], None] = _nothing
-    ) -> Iterator[Message]:
+    @contextlib.contextmanager
+    def _classic_link(self) -> Iterator["Link"]:
+        """Have a connection that speaks the classic protocol, as every server does. Raises Unreachable."""
         with contextlib.closing(self._connect()) as link:
-            link.send(Hello(role=Role.CLIENT, version=CLIENT_VERSION))
             try:
-                link.receive()
+                link.greet(CLIENT_VERSION)
             except ConnectionLost as error:
                 raise Unreachable(
                     f"{self} closed the connection at once: is it a builder-server that speaks client version "
                     f"{CLIENT_VERSION}?"
                 ) from error
+            yield link
+
+    def _exchange(
+        self, command: Message, *, reply_timeout: float | None, on_wait: Callable[[], None] = _nothing
+    ) -> Iterator[Message]:
+        with self._classic_link() as link:
             yield from link.ask(command, reply_timeout, on_wait)
 
     def _connect(self) -> "Link":
@@ -153,6 +159,11 @@ class Link:
         """End the exchange, from any thread: who waits for more finds that the connection is lost."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
+
+    def greet(self, version: int) -> None:
+        """Say the version that is spoken from here on. Raises ConnectionLost where that is not answered."""
+        self.send(Hello(role=Role.CLIENT, version=version))
+        self.receive()
 
     def send(self, message: Message) -> None:
         with self._lost():

@@ -160,9 +160,10 @@ def apply(
     for each in request.removed:
         _seen(connection, each.name, each.revision)
         remove(connection, woken, each.name)
-    new = {each.job.platform: each.job for each in request.added if isinstance(each.job, ScriptJob)}
+    new = {each.job.platform: each.job for each in reversed(request.added) if isinstance(each.job, ScriptJob)}
     for job_of_platform in new.values():
-        _add_platform(connection, woken, job_of_platform, now)
+        with about_job(job_of_platform.name):
+            _add_platform(connection, woken, job_of_platform, now)
     at_once: list[int] = []
     for added in request.added:
         timing = timings[added.job.name]
