@@ -29,22 +29,25 @@ def make_anew(connection: sa.Connection, *, job: int | None = None) -> None:
     )
 
 
+def _started_of(build_id: sa.ColumnElement[int]) -> sa.ScalarSelect[int]:
+    return sa.select(_started).where(build.c.id == build_id).scalar_subquery()
+
+
+_KEY = ["job", "platform", "failed"]
+_added = insert(newest).from_select(
+    [*_KEY, "build"],
+    sa.select(build.c.job, build.c.platform, build.c.main_binary.is_(None), build.c.id).where(
+        build.c.id == sa.bindparam("id_")
+    ),
+)
+_add = _added.on_conflict_do_update(
+    index_elements=_KEY,
+    set_={"build": _added.excluded["build"]},
+    # the other may be gone, by another program
+    where=_started_of(_added.excluded["build"]) >= sa.func.coalesce(_started_of(newest.c.build), -(2**62)),
+)
+
+
 def add(connection: sa.Connection, build_id: int) -> None:
     """Note a build that was recorded just now: it is the newest unless one that began later is there."""
-    this = connection.execute(
-        sa.select(build.c.job, build.c.platform, build.c.main_binary.is_(None).label("failed"), _started).where(
-            build.c.id == build_id
-        )
-    ).one()
-    other = connection.scalar(
-        sa.select(_started)
-        .select_from(newest.join(build, build.c.id == newest.c.build))
-        .where(newest.c.job == this.job, newest.c.platform == this.platform, newest.c.failed == this.failed)
-    )
-    if other is None or other <= this.started:
-        key = {"job": this.job, "platform": this.platform, "failed": bool(this.failed)}
-        connection.execute(
-            insert(newest)
-            .values(**key, build=build_id)
-            .on_conflict_do_update(index_elements=list(key), set_={"build": build_id})
-        )
+    connection.execute(_add, {"id_": build_id})
