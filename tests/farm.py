@@ -35,7 +35,7 @@ from builder_server.names import directory_name
 T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = (ROOT, ROOT / "server", ROOT / "worker", ROOT / "client")
+PACKAGES = (ROOT, ROOT / "server", ROOT / "worker", ROOT / "client", ROOT / "web")
 
 DEADLINE = 30.0
 """Seconds that no step of a test takes, however busy the machine is."""
