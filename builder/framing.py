@@ -8,12 +8,15 @@ Rules kept here:
 
 import struct
 from collections.abc import Callable, Collection
+from typing import TypeVar
 
 from attrs import frozen
 
 from builder import codec, der
 from builder.errors import FrameTooLarge, ProtocolError, RemoteProtocolError
 from builder.messages import Kind
+
+T = TypeVar("T")
 
 _LENGTH = struct.Struct(">Q")
 
@@ -120,7 +123,7 @@ class FrameReader:
         del self._buffer[:end]
         return Frame(body=body)
 
-    def take(self, cut: Callable[[bytes], tuple[list[bytes], int]]) -> list[bytes]:
+    def take(self, cut: Callable[[bytes], tuple[list[T], int]]) -> list[T]:
         """Return what ``cut`` makes of whole frames at the front of what has come; it tells where they end.
 
         It leaves all else to ``next_frame``, and what the frames must be is its own affair.

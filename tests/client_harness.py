@@ -77,18 +77,11 @@ def client_argv(*arguments: str | bytes) -> list[str | bytes]:
 
 
 def run_client(
-    *arguments: str | bytes, stdin: bytes = b"", env: dict[str, str] | None = None
+    *arguments: str | bytes, stdin: bytes = b"", env: dict[str, str] | None = None, stdout: int | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    if env is None:
-        return nursery().run([*map(os.fsdecode, arguments)], environment(), DEADLINE, stdin)
-    return subprocess.run(
-        client_argv(*arguments),
-        input=stdin,
-        capture_output=True,
-        env=env,
-        timeout=DEADLINE,
-        check=False,
-    )
+    """Run builder-client; what it says to a descriptor ``stdout`` is not returned."""
+    given = environment() if env is None else env
+    return nursery().run([*map(os.fsdecode, arguments)], given, DEADLINE, stdin, stdout)
 
 
 def run_inspect(

@@ -73,6 +73,7 @@ async def test_the_history(server: Server) -> None:
         assert rows(server, "history", "--since", "2999-01-01") == []
         assert rows(server, "history", "--since", found[2]["started"]) == found[:3]
         assert rows(server, "history", "--since", "1h") == found
+        assert b"or how long ago, as 12h or 2d" in run_client(server, "history", "--since", "yesterday").stderr
         assert "unknown job" in client(server, "history", "aa", status=3)
         assert client(server, "history", "aa", "--failed") == "History: no builds\n"
         table = client(server, "history")

@@ -5,7 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from client_harness import COMMANDS, Answer, Server, assert_one_line, environment, running
+from client_harness import COMMANDS, Answer, Server, assert_one_line, running
 
 from builder.messages import Info, InfoReply, Message, Observe, Output, Success
 from builder.model import Instant, Period, ScheduleItem, ScriptJob
@@ -48,7 +48,7 @@ def test_the_table_has_every_command() -> None:
 @pytest.mark.parametrize("name", CLASSIC)
 def test_it_does_what_it_can(server: Server, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = server.run(name, *COMMANDS[name], stdin=b"# nothing\n", env=environment())
+    done = server.run(name, *COMMANDS[name], stdin=b"# nothing\n")
     if CLASSIC[name].has:
         assert done.returncode == 0, done.stderr
         return

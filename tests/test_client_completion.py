@@ -94,6 +94,34 @@ def test_without_a_server_nothing_is_said(tmp_path: Path) -> None:
     assert text.rstrip().endswith("builder-client execute hel#")
 
 
+async def test_what_runs_is_completed_by_its_jobs_too(server: Server) -> None:
+    async with take_job(server) as taken:
+        found = await trio.to_thread.run_sync(
+            completion.complete, ("127.0.0.1", server.port), completion.running_jobs, ""
+        )
+        await taken.finish()
+    assert found == sorted([str(taken.uuid), taken.job.name])
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [("edit x --after hello.", b"hello.two"), ("edit x --time-zone Europe/Cop", b"Europe/Copenhagen")],
+)
+async def test_values_of_options_are_completed(server: Server, typed: str, expected: bytes) -> None:
+    *_, last = typed.split()
+    env = environment(
+        BUILDER_REMOTE=server.remote,
+        _BUILDER_CLIENT_COMPLETE="fish_complete",
+        COMP_WORDS=f"builder-client {typed}",
+        COMP_CWORD=last,
+    )
+    assert PROGRAM is not None
+    done = await trio.to_thread.run_sync(
+        lambda: subprocess.run([PROGRAM], env=env, capture_output=True, timeout=DEADLINE, check=True)
+    )
+    assert done.stdout == b"plain," + expected + b"\n"
+
+
 async def test_builds_are_completed_finished_ones_too(server: Server) -> None:
     async with take_job(server) as taken:
         await taken.finish()

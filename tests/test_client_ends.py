@@ -133,10 +133,7 @@ def end_of(server: Server, name: str, uuid: str, stdout: int) -> tuple[str, int,
     known = {"323b": uuid} | ({"hello": "another"} if name == "schedule" else {})
     arguments = [known.get(argument, argument) for argument in COMMANDS[name]]
     as_json = [] if name == "completion" or "--json" in arguments else ["--json"]
-    done = subprocess.run(
-        client_argv("-r", server.remote, name, *arguments, *as_json),
-        input=SCRIPT, stdout=stdout, stderr=subprocess.PIPE, env=environment(), timeout=DEADLINE, check=False,
-    )  # fmt: skip
+    done = run_client("-r", server.remote, name, *arguments, *as_json, stdin=SCRIPT, stdout=stdout)
     return name, done.returncode, done.stderr
 
 

@@ -30,6 +30,7 @@ from builder.model import (
 )
 from builder.planning import JobOptions, JobReference
 from builder.runtime import sqlite
+from builder.runtime.database import DiskFull
 from builder_server.errors import CommandRefused
 from builder_server.store import AfterLoss, Build, Due, Expanded, Store, StoreError, Taken
 from builder_server.store import queues as store_queues
@@ -456,7 +457,7 @@ async def test_a_full_database_in_a_group(store: Store) -> None:
         lambda: store.unschedule("unknown"),
         lambda: store.unschedule("before"),
     )
-    assert [type(result) for result in results] == [type(None), StoreError, CommandRefused, type(None)]
+    assert [type(result) for result in results] == [type(None), DiskFull, CommandRefused, type(None)]
     assert str(results[1]) == "the database can't be written: database or disk is full"
     assert await queues(store) == {"p1": ["a"]}
     await store.unschedule("a")

@@ -1,7 +1,10 @@
 """Files and directories: made durable, and locked."""
 
+import errno
 import fcntl
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -14,6 +17,24 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, or a directory with all that is in it, if it is there. Raises OSError."""
+    with suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove a directory unless something is in it, or it is not there. Raises OSError."""
+    try:
+        directory.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise
 
 
 def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:

@@ -1,4 +1,4 @@
-"""Names of jobs, platforms and builds for the shell's Tab key, asked from the server.
+"""Names of jobs, platforms, builds and time zones for the shell's Tab key, asked from the server.
 
 Nothing is said when there is no answer within a second: a person who types wants no error. Names that a shell
 could read as anything but a word are never offered, since what is offered ends up on the command line.
@@ -11,7 +11,9 @@ from builder.errors import BuilderError
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListJobs
 from builder.extension.builds import HistoryShown, ShowHistory
+from builder.extension.watching import RunningState
 from builder.messages import Message
+from builder.model import RunningBuild
 
 from .errors import TooOld
 from .looking import look
@@ -26,7 +28,7 @@ BUILDS, MAX_PAGES = 100, 10
 Source = Callable[[Remote, str], Iterable[str]]
 """What finds the names that begin so, and maybe others."""
 
-_SAFE = re.compile(r"[\w+@%,.][\w+@%,.:-]*", re.ASCII)
+_SAFE = re.compile(r"[\w+@%,.][\w+@%,.:/-]*", re.ASCII)
 
 
 def jobs(remote: Remote, begin: str) -> Iterable[str]:
@@ -65,10 +67,30 @@ def dropped_platforms(remote: Remote, _begin: str) -> Iterable[str]:
 
 def running(remote: Remote, _begin: str) -> Iterable[str]:
     """Return the uuids of the running builds."""
+    return [str(build.uuid) for build in _running(remote)]
+
+
+def running_jobs(remote: Remote, _begin: str) -> Iterable[str]:
+    """Return the uuids of the running builds, and the names of their jobs."""
+    return [text for build in _running(remote) for text in (str(build.uuid), _name(build))]
+
+
+def _running(remote: Remote) -> Iterable[RunningBuild | RunningState]:
     try:
-        return [str(build.uuid) for build in look(remote, entries=0).running]
+        return look(remote, entries=0).running
     except TooOld:
-        return [str(build.uuid) for build in remote.info().running]
+        return remote.info().running
+
+
+def _name(build: RunningBuild | RunningState) -> str:
+    return build.job.name if isinstance(build, RunningBuild) else build.job
+
+
+def time_zones(_remote: Remote, _begin: str) -> Iterable[str]:
+    """Return the names of all time zones that this machine knows."""
+    import zoneinfo
+
+    return zoneinfo.available_timezones()
 
 
 def builds(remote: Remote, _begin: str) -> Iterable[str]:

@@ -72,7 +72,7 @@ class RemoteConsole:
                         assert next_line is not None, "the range comes first"
                         next_line += sizes.size(reply)
                         yield reply
-            except (Unreachable, TooOld) as error:  # one that is stopping closes at once
+            except (Unreachable, TooOld) as error:  # a server that stops, and its successor, look like a classic one
                 if next_line is None:
                     raise
                 if not is_told:

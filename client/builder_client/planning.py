@@ -26,14 +26,14 @@ _CLASSIC_KEYS = {"period"}
 _OPTIONS = (
     click.option("--period", type=options.PERIODS, metavar="PERIOD", help="How often: hourly, daily, weekly or never (only when executed).  [default: daily; with --after never]"),
     click.option("--cron", metavar="RULE", help="When, by a cron rule such as '17 3 * * mon-fri', @daily, or 'H H(0-5) * * *'; H is fixed by the job's name."),
-    click.option("--time-zone", metavar="ZONE", help="Whose clocks the rule follows, such as Europe/Copenhagen.  [default: UTC]"),
+    click.option("--time-zone", metavar="ZONE", shell_complete=options.completes("time_zones"), help="Whose clocks the rule follows, such as Europe/Copenhagen.  [default: UTC]"),
     click.option("--spread/--no-spread", default=None, help="Run at a place in the period that the job's name fixes, so that not all start at once."),
     click.option("--missed", type=click.Choice([each.value for each in Missed]), help="What becomes of runs that were due while the server was down.  [default: run-once]"),
     click.option("--priority", type=click.IntRange(0, MAX_PRIORITY), help=f"{MAX_PRIORITY} goes first.  [default: {JobOptions().priority}]"),
     click.option("--retries", type=click.IntRange(0, MAX_RETRIES), metavar="N", help="Run again up to N times when it fails, a minute later, then four, ….  [default: 0]"),
     click.option("--timeout", metavar="DURATION", help="End it after so long, as 90s, 10m or 1h30m; the server's own limit holds too."),
     click.option("--max-silent", metavar="DURATION", help="End it when it says nothing for so long."),
-    click.option("--after", multiple=True, metavar="JOB[@PLATFORM]", help="Run when that job has succeeded; several: when all have. What is behind the last @ is the platform. Without --period, --cron and --spread it runs at no other time."),
+    click.option("--after", multiple=True, metavar="JOB[@PLATFORM]", shell_complete=options.completes("jobs"), help="Run when that job has succeeded; several: when all have. What is behind the last @ is the platform. Without --period, --cron and --spread it runs at no other time."),
 )  # fmt: skip
 _REMOVALS = tuple(
     click.option(f"--no-{key}", f"no_{key.replace('-', '_')}", is_flag=True, help=f"Take the {key} away.")

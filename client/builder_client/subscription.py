@@ -44,7 +44,7 @@ def changes(
                     since = None if looks else message.point
                     waits = pauses()
                     yield message
-        except (Unreachable, TooOld) as error:  # one that is stopping closes at once
+        except (Unreachable, TooOld) as error:  # a server that stops, and its successor, look like a classic one
             if not has_begun:
                 raise
             trouble = str(error)

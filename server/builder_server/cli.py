@@ -29,6 +29,9 @@ them: with Python's own 5 ms a request that goes through ten turns took a tenth 
 _SEVERAL = {"ip": "addresses", "keep": "what is kept"}
 """Options that may be given several times, and what their values are."""
 
+EARLIER = ("0001", "0002", "0003")
+"""The revisions of the database that a way leads back to: the last one is that of the release before this one."""
+
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
 
@@ -42,7 +45,10 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise click.BadParameter(f"can't read {path}: {reason}", context) from error
-    known = {parameter.name for parameter in context.command.params if parameter.expose_value} - {"config"}
+    known = {parameter.name for parameter in context.command.params if parameter.expose_value} - {
+        "config",
+        "migrate_back",
+    }
     defaults: dict[str, Any] = {key.replace("-", "_"): value for key, value in values.items()}
     if unknown := sorted(set(defaults) - known):
         options = ", ".join(sorted(str(name).replace("_", "-") for name in known))
@@ -148,6 +154,12 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
+@click.option(
+    "--migrate-back",
+    type=click.Choice(EARLIER),
+    allow_from_autoenv=False,
+    help="Bring the database back to what an earlier release knows, and exit; what only this one knows is lost.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
 @click.option(
@@ -167,6 +179,7 @@ def command(
     upload: str | None,
     job_timeout: float,
     keep: tuple[str, ...],
+    migrate_back: str | None,
     verbose: int,
     quiet: int,
     log_format: str,
@@ -181,11 +194,14 @@ def command(
     import trio
 
     from builder.runtime import logs
+    from builder_server import server
     from builder_server.retention import parse_retention
-    from builder_server.server import Settings, serve
 
     logs.set_up(verbosity=verbose - quiet, form=log_format)
-    settings = Settings(
+    if migrate_back is not None:
+        server.migrate_back(dir, migrate_back)
+        return
+    settings = server.Settings(
         addresses=ip,
         port=port,
         data_dir=dir,
@@ -197,7 +213,7 @@ def command(
     sys.setswitchinterval(SWITCH)
     gc.freeze()  # what was imported is no garbage
     gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
-    trio.run(serve, settings, _announce)
+    trio.run(server.serve, settings, _announce)
 
 
 def _announce(addresses: list[str]) -> None:

@@ -104,6 +104,12 @@ async def serve(
             store.close()
 
 
+def migrate_back(data_dir: Path, revision: str) -> None:
+    """Bring the database of a server that does not run back to a revision. Raises StartError and StoreError."""
+    with _locked(data_dir):
+        Store.migrate_back(data_dir / DATABASE, revision)
+
+
 async def _outlive_hangups() -> None:
     """Say what a SIGHUP does here: nothing, and it ends nothing either."""
     with trio.open_signal_receiver(signal.SIGHUP) as signals:

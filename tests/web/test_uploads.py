@@ -18,10 +18,10 @@ from sites import InProcess, authorization, make_directory, open_site
 from builder.runtime import files
 from builder.runtime.database import StoreError
 from builder_server.receiver import Receiver, UploadFailed
-from builder_web import verification
 from builder_web.receiving import execution, staging
 from builder_web.serving.connection import Limits
 from builder_web.store import builds, opening, users
+from builder_web.verification import DataDirectoryCheck
 from builder_web.views import uploads
 
 ADMIN = authorization("admin")
@@ -42,7 +42,7 @@ async def post(site: InProcess, content: bytes, **headers: str) -> tuple[int, st
 def faults(site: InProcess) -> list[str]:
     """Return what verify-data-dir says, and what is staged."""
     with opening.reading(site.directory.database) as connection:
-        found = list(verification.data_directory(connection, site.directory))
+        found = list(DataDirectoryCheck(site.directory).faults(connection))
     if site.directory.staging.exists():
         found += [path.name for path in site.directory.staging.iterdir()]
     return found

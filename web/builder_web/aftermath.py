@@ -1,17 +1,18 @@
 """What is done once a build was recorded: the operator's hooks are run, its drawings are made, its parts can be searched."""
 
 import logging
+from functools import partial
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from builder.runtime.database import StoreError
 from builder_web import derived, drawings, hooks
 from builder_web.directory import DataDirectory
-from builder_web.drawings import GRAPH, TREEMAP
+from builder_web.drawings import GRAPH, TREEMAP, Kind
 from builder_web.hooks import Hooks
 from builder_web.store import builds
-from builder_web.store.records import NewBuild
+from builder_web.store.records import Artifact, NewBuild
 from builder_web.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,17 @@ _LARGE = 1024 * 1024
 """Bytes of a console above which it is read before somebody asks for it."""
 
 
+@frozen(kw_only=True)
+class _Task:
+    """What is left to do for a build, without all that is known of it: many may wait."""
+
+    uuid: str
+    job: str
+    is_failed: bool
+    arguments: list[str]
+    sources: tuple[tuple[Kind, Artifact], ...]
+
+
 @define(eq=False)
 class Aftermath:
     """Takes builds, and works on some of them at once."""
@@ -32,50 +44,60 @@ class Aftermath:
     _store: Store
     _directory: DataDirectory
     _hooks: Hooks
-    _send: "trio.MemorySendChannel[NewBuild]" = field(init=False)
-    _receive: "trio.MemoryReceiveChannel[NewBuild]" = field(init=False)
+    _send: "trio.MemorySendChannel[_Task]" = field(init=False)
+    _receive: "trio.MemoryReceiveChannel[_Task]" = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel(MAX_WAITING)
 
     def begin(self, build: NewBuild) -> None:
         """Take a build that was recorded."""
+        sources = ((kind, kind.source(build.artifacts)) for kind in (GRAPH, TREEMAP))
+        task = _Task(
+            uuid=build.uuid,
+            job=build.job,
+            is_failed=build.main_binary is None,
+            arguments=self._hooks.arguments(build),
+            sources=tuple((kind, source) for kind, source in sources if source is not None),
+        )
         try:
-            self._send.send_nowait(build)
+            self._send.send_nowait(task)
         except trio.WouldBlock:
             log.error("no hooks are run for build %s: %d builds wait already", build.uuid, MAX_WAITING)
 
     async def run(self) -> None:
-        """Work until cancelled."""
-        async with trio.open_nursery() as nursery:
-            for _ in range(_AT_ONCE):
-                nursery.start_soon(self._work)
-            nursery.start_soon(derived.note_switches, self._store, self._directory)
+        """Work until cancelled: hooks that run are ended then, and those of builds that wait are not run."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(_AT_ONCE):
+                    nursery.start_soon(self._work)
+                nursery.start_soon(derived.note_switches, self._store, self._directory)
+        finally:
+            if count := self._send.statistics().current_buffer_used:
+                log.warning("no hooks were run for %d builds that waited", count)
 
     async def _work(self) -> None:
-        async for build in self._receive.clone():
-            for path in await trio.to_thread.run_sync(self._hooks.find, build):
-                await hooks.run(path, self._hooks.arguments(build))
-            await trio.to_thread.run_sync(self._draw, build)
+        async for task in self._receive.clone():
+            # a thread that draws may be left behind: what it makes is put into its place as a whole, or not at all
+            await trio.to_thread.run_sync(self._draw, task, abandon_on_cancel=True)
             try:
-                await self._note(build)
+                await self._note(task)
             except (StoreError, OSError) as error:
-                log.error("build %s can't be searched yet: %s", build.uuid, error)
+                log.error("build %s can't be searched yet: %s", task.uuid, error)
+            for path in await trio.to_thread.run_sync(partial(self._hooks.find, failed=task.is_failed)):
+                await hooks.run(path, task.arguments)
 
-    async def _note(self, build: NewBuild) -> None:
-        switch = GRAPH.source(build.artifacts)
-        if switch is not None:
-            await derived.note_switch(self._store, self._directory, switch.digest)
-        recorded = await self._store.ask(builds.find, build.uuid)
+    async def _note(self, task: _Task) -> None:
+        for kind, source in task.sources:
+            if kind is GRAPH:
+                await derived.note_switch(self._store, self._directory, source.digest)
+        recorded = await self._store.ask(builds.find, task.uuid)
         if recorded is not None and self._directory.below(recorded.console).stat().st_size > _LARGE:
             await derived.console_of(self._store, self._directory, recorded)
 
-    def _draw(self, build: NewBuild) -> None:
-        for kind in (GRAPH, TREEMAP):
-            source = kind.source(build.artifacts)
-            if source is None:
-                continue
+    def _draw(self, task: _Task) -> None:
+        for kind, source in task.sources:
             try:
-                drawings.make(self._directory, kind, source, job=build.job)
+                drawings.make(self._directory, kind, source, job=task.job)
             except OSError as error:
-                log.error("the %s of build %s can't be drawn: %s", kind.name, build.uuid, error)
+                log.error("the %s of build %s can't be drawn: %s", kind.name, task.uuid, error)

@@ -26,6 +26,7 @@ from builder_web.store.records import Artifact
 
 _VERSION = re.compile(r"(dependencies|treemap)_([0-9]{1,9})")
 _OURS = 0
+_PART = ".part"
 
 
 @frozen(kw_only=True)
@@ -108,10 +109,16 @@ def make(directory: DataDirectory, kind: Kind, source: Artifact, *, job: str) ->
         return None
     path = directory.cache / f"{kind.name}_{_OURS}" / f"{source.digest.hex()}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
     try:
         part.write_text(document(chart), "utf-8", "replace")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def remove_parts(directory: DataDirectory) -> None:
+    """Remove what was half written when the program ended. Raises OSError."""
+    for part in directory.cache.glob(f"*_{_OURS}/.*{_PART}"):
+        part.unlink()

@@ -1,10 +1,10 @@
 """Builds are removed: rows and files, in steps small enough that uploads do not wait long for the database."""
 
-import shutil
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from builder.runtime import files
 from builder_web.directory import DataDirectory
 from builder_web.store import removal
 from builder_web.store.records import Build
@@ -25,21 +25,8 @@ def remove_files(connection: sa.Connection, directory: DataDirectory) -> None:
     that are gone. A step that writes, so that no upload places one of them meanwhile.
     """
     for path in removal.pending(connection):
-        _remove(directory, path)
-    removal.forget_pending(connection)
-
-
-def _remove(directory: DataDirectory, path: str) -> None:
-    try:
         found = directory.below(path)
-        if found.is_dir() and not found.is_symlink():
-            shutil.rmtree(found)
-        else:
-            found.unlink()
-    except FileNotFoundError:
-        return
-    try:
+        files.remove_tree(found)
         if found.parent != directory.root:
-            found.parent.rmdir()
-    except OSError:
-        return  # others are in it
+            files.remove_if_empty(found.parent)
+    removal.forget_pending(connection)

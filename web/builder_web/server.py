@@ -18,7 +18,7 @@ from builder.runtime import service
 from builder.runtime.files import lock_directory
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.shutdown import Shutdown
-from builder_web import application
+from builder_web import application, drawings
 from builder_web.access import Access
 from builder_web.aftermath import Aftermath
 from builder_web.directory import DataDirectory
@@ -88,6 +88,7 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
                 aftermath = Aftermath(store, directory, hooks)
                 recorder = Recorder(directory, store, aftermath.begin)
                 await recorder.recover()
+                await trio.to_thread.run_sync(drawings.remove_parts, directory)
                 nursery.start_soon(aftermath.run)
                 if settings.vacuum is not None:
                     nursery.start_soon(vacuum_daily, store, directory, settings.vacuum, wall_clock)

@@ -33,10 +33,11 @@ complete -o nosort -F _builder_client_completion builder-client
 def command(context: click.Context, shell: str) -> None:
     """Print a script that lets the Tab key complete names.
 
-    It completes commands, options, jobs, platforms and builds. Names that a shell would not take for one word are left out.
+    It completes commands, options, jobs, platforms, builds and time zones. Names that a shell would not take for one word
+    are left out. The examples install it for the next shells.
 
     \b
-    Install it for the next shells:
+    Examples:
       builder-client completion bash > ~/.local/share/bash-completion/completions/builder-client
       builder-client completion zsh  > ~/.zfunc/_builder-client     (a folder of your $fpath)
       builder-client completion fish > ~/.config/fish/completions/builder-client.fish

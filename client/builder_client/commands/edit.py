@@ -41,9 +41,9 @@ def command(
 
     What is not given stays. It prints what has changed. Builds keep the script that they ran; the history stays.
     --period takes the place of a rule, --after of all jobs that it waited for. The usual period stays the usual one:
-    with --after a daily job runs no more each day, unless --period daily is given, and with --no-after it does again. If somebody else has changed the job
-    meanwhile, it is tried once more, unless both changed the same. Of a server that speaks only the classic protocol it
-    changes the period.
+    with --after a daily job runs no more each day, unless --period daily is given, and with --no-after it does again.
+    If somebody else has changed the job meanwhile, it is tried once more, unless both changed the same. Of a server that
+    speaks only the classic protocol it changes the period.
 
     \b
     JSON: {done: "edited", job, changed: {key: {before, after}}}, values in words

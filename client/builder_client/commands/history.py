@@ -17,7 +17,10 @@ def _since(text: str) -> Instant:
     try:
         ago = parse_duration(text)
     except InvalidQuantity:
-        return words.parse_time(text)
+        try:
+            return words.parse_time(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or how long ago, as 12h or 2d") from error
     return Instant(max(0, clock.now().ms - round(ago * 1000)))
 
 

@@ -26,8 +26,9 @@ _COLUMNS = (
 def command(*, platform: str | None, as_json: bool, color: str) -> None:
     """Show what waits on each platform, why, and for how long.
 
-    Up to 1000 jobs of each queue are shown, on a terminal 100 of all queues without --platform. Likely starts follow from how long the last five successful builds of each
-    job took; where nobody knows, nothing is said. A server of the classic protocol tells the order alone.
+    Up to 1000 jobs of each queue are shown, on a terminal 100 of all queues without --platform. Likely starts follow from
+    how long the last five successful builds of each job took; where nobody knows, nothing is said. A server of the classic
+    protocol tells the order alone.
 
     \b
     Examples:

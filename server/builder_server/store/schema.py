@@ -137,7 +137,7 @@ build = Table(
     Column("cause_of", Text),
     Column("retry", Integer, nullable=False, server_default=text("0")),
     Column("worker", Text),  # its address
-    Column("outcome", Text),  # null while it runs, and of builds of before this was noted
+    Column("outcome", Text),  # null while it runs
     Column("ended_by", Text),  # who cancelled it: also while it still runs
     Column("artifacts", _WIDE),  # how many; null: not counted
     Column("artifact_bytes", _WIDE),

@@ -17,8 +17,8 @@ from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
-from builder.runtime.migrations import upgrade
-from builder.runtime.sqlite import SQLite
+from builder.runtime.migrations import downgrade, upgrade
+from builder.runtime.sqlite import SQLite, alter
 from builder_server.store import (
     artifacts,
     builds,
@@ -49,6 +49,8 @@ from builder_server.store.waking import Waking, Woken
 T = TypeVar("T")
 P = ParamSpec("P")
 
+MIGRATIONS = "builder_server.store:migrations"
+
 ONLY_SERVER = "main"
 """The name of the server that has a database for itself."""
 
@@ -64,7 +66,12 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Return the store in a file, created or migrated. Raises StoreError."""
-        return cls(SQLite(path, prepare=upgrade("builder_server.store:migrations")))
+        return cls(SQLite(path, prepare=upgrade(MIGRATIONS)))
+
+    @staticmethod
+    def migrate_back(path: Path, revision: str) -> None:
+        """Bring the store in a file back to a revision that an earlier release knows. Raises StoreError."""
+        alter(path, downgrade(MIGRATIONS, revision))
 
     async def run(self) -> None:
         """Write what is asked for, until cancelled."""

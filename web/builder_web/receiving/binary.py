@@ -31,7 +31,7 @@ class BinaryReception:
 
     def _begin(self) -> tuple[Staging, ContentWriter]:
         if self.staging is None:
-            self.staging = Staging.begin(self._directory, self.head.uuid)
+            self.staging = Staging.begin(self._directory, job=self.head.job, uuid=self.head.uuid)
         if self._writer is None:
             self._writer = self.staging.new_content()
         return self.staging, self._writer

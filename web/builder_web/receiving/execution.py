@@ -116,7 +116,7 @@ class Reception:
         directory.check_job(event.job.name)
         self._platform = check_platform(event.job.platform)
         self.head = Head(uuid=str(event.uuid), job=event.job.name)
-        self.staging = Staging.begin(self._directory, self.head.uuid)
+        self.staging = Staging.begin(self._directory, job=self.head.job, uuid=self.head.uuid)
         write_durably(self.staging.script, event.job.script)
         self._console = Reversal(self.staging.path)
 

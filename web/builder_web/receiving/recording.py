@@ -46,7 +46,7 @@ class Recorder:
 
         def step(connection: sa.Connection) -> None:
             _check(connection, new.job, new.uuid, user)  # much may have changed while it arrived
-            staged.place(new.job, new.uuid)
+            staged.place()
             uploads.record(connection, new, user.id)
 
         await self.store.database.write(step)

@@ -1,5 +1,6 @@
 """What is half done: the files of an upload until its build is recorded, in a directory of its own below ``_staging``.
 
+    UUID.XXXX/job           the name of its job
     UUID.XXXX/build/        script.txt and console.txt, which become JOB/UUID
     UUID.XXXX/contents/     a file for each content, by its SHA-256
 
@@ -9,7 +10,6 @@ staging directory is removed last, and whoever finds one takes back what it name
 Placing and taking back are steps of the database's writer: while one runs, nobody else places, records or removes.
 """
 
-import glob
 import hashlib
 import logging
 import os
@@ -22,8 +22,10 @@ from typing import Self
 
 from attrs import frozen
 
+from builder.errors import InvalidName
+from builder.model import raw, text
 from builder.runtime import files
-from builder_web.directory import DataDirectory
+from builder_web.directory import DataDirectory, check_job
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +84,13 @@ class Staging:
     path: Path
 
     @classmethod
-    def begin(cls, directory: DataDirectory, uuid: str) -> Self:
+    def begin(cls, directory: DataDirectory, *, job: str, uuid: str) -> Self:
         """Make a directory for the files of a build. Others may upload the same build meanwhile: it bears a random part."""
         path = directory.staging / f"{uuid}.{secrets.token_hex(4)}"
         try:
             for made in (directory.staging, path, path / "build", path / "contents"):
                 made.mkdir(exist_ok=made == directory.staging)
+            (path / "job").write_bytes(raw(job))
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
             raise
@@ -116,7 +119,17 @@ class Staging:
         """Return what takes the next content."""
         return ContentWriter(self.path / "contents")
 
-    def place(self, job: str, uuid: str) -> None:
+    @property
+    def target(self) -> Path | None:
+        """Where the directory of the build goes, or None if nothing says for which job it is: then nothing was placed."""
+        try:
+            job = text((self.path / "job").read_bytes())
+            check_job(job)
+        except (FileNotFoundError, InvalidName):
+            return None
+        return self.directory.build(job, self.uuid)
+
+    def place(self) -> None:
         """Put all files into their places, durably. It may be done again."""
         parents = set()
         for staged in sorted((self.path / "contents").iterdir()):
@@ -125,14 +138,14 @@ class Staging:
                 self.directory.make_parents(target)
                 os.link(staged, target)
                 parents.add(target.parent)
-        target, build = self.directory.build(job, uuid), self.path / "build"
+        place, build = self.target, self.path / "build"
         if build.exists():
-            if target.exists():  # no row names it: of a build that was removed, or by another program
-                shutil.rmtree(target)
-            self.directory.make_parents(target)
+            assert place
+            files.remove_tree(place)  # no row names it: of a build that was removed, or by another program
+            self.directory.make_parents(place)
             files.sync_directory(build)
-            build.rename(target)
-            parents.add(target.parent)
+            build.rename(place)
+            parents.add(place.parent)
         for parent in parents:
             files.sync_directory(parent)
 
@@ -146,11 +159,9 @@ class Staging:
         for staged in contents.iterdir() if contents.is_dir() else ():
             if len(staged.name) == 64 and not is_used(digest := bytes.fromhex(staged.name)):
                 self.directory.content(digest).unlink(missing_ok=True)
-        for found in self.directory.root.glob(f"*/{glob.escape(self.uuid)}"):
-            if found.parent != self.directory.staging:
-                shutil.rmtree(found)
-                if not any(found.parent.iterdir()):
-                    found.parent.rmdir()
+        if (target := self.target) is not None:
+            files.remove_tree(target)
+            files.remove_if_empty(target.parent)
         self.remove()
 
 

@@ -66,6 +66,8 @@ def remove_job(connection: sa.Connection, name: str) -> int:
 
 def pending(connection: sa.Connection) -> list[str]:
     """Return what is to be removed from the disk: others may have uploaded a content, or a build, again meanwhile."""
+    if not sa.inspect(connection).has_table(removing.name):  # of a directory that only another program wrote to
+        return []
     paths = list(connection.scalars(sa.select(removing.c.path).order_by(removing.c.path)))
     digests = {path: digest for path in paths if (digest := directory.digest_of(path)) is not None}
     used = _used(connection, set(digests.values()))

@@ -13,6 +13,7 @@ from builder.errors import InvalidName, ProtocolError
 from builder.model import Exited
 from builder.runtime.database import DiskFull
 from builder_web import access
+from builder_web.access import TooManyFailures
 from builder_web.directory import check_job
 from builder_web.receiving.binary import BinaryReception
 from builder_web.receiving.decoding import Decoder, NotDecodable, TooLarge
@@ -69,7 +70,10 @@ async def upload_binary(request: Request) -> Response:
 
 async def _authenticate(site: Site, request: Request) -> User:
     address = request.client.host if request.client else ""
-    user = await site.access.check(access.parse(request.headers.get("authorization")), address)
+    try:
+        user = await site.access.check(access.parse(request.headers.get("authorization")), address)
+    except TooManyFailures as error:
+        raise Refused(429, str(error), {"retry-after": f"{access.FORGET:.0f}"}) from error
     if user is None:
         raise Refused(401, _UNAUTHORIZED, {"www-authenticate": 'Basic realm="builder-web"'})
     return user
