@@ -7,21 +7,19 @@ from collections.abc import Iterator
 import examples
 import gallery
 import pytest
+from operators import need
 
 pytest.importorskip("playwright", reason="playwright has no driver for this system")
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = shutil.which("chromium")
 TELEPHONE: ViewportSize = {"width": 320, "height": 640}
 DESK: ViewportSize = {"width": 1280, "height": 800}
 NOW = dt.datetime(2026, 11, 26, 16, 0, tzinfo=dt.UTC)
 
-pytestmark = [
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +30,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    need("chromium", ["chromium"])
     with sync_playwright() as playwright:
         # The sandbox of chromium needs namespaces that containers often lack; it opens nothing but these pages
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
