@@ -3,7 +3,6 @@
 import errno
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import partial
 from uuid import uuid4
 
 import trio
@@ -13,7 +12,6 @@ from starlette.responses import Response
 from builder.errors import InvalidName, ProtocolError
 from builder.model import Exited
 from builder.runtime.database import DiskFull
-from builder.runtime.nurseries import plain_nursery
 from builder_web import access
 from builder_web.directory import check_job
 from builder_web.receiving.binary import BinaryReception
@@ -109,21 +107,13 @@ def _answer(error: BaseException) -> BaseException:
 
 
 async def _take(site: Site, request: Request, user: User, reception: Reception | BinaryReception) -> NewBuild:
-    """Take a body, piece by piece: each is hashed and written by a thread while the next one arrives."""
+    """Take a body, piece by piece: the kernel receives the next one while a thread writes."""
     decoder = Decoder(request.headers.get("content-encoding"), site.options.max_upload)
     is_checked = await _check(site, user, reception)
     async with aclosing(_pieces(request)) as pieces:
-        piece = await anext(pieces, None)
-        while piece is not None:
-            feed = partial(trio.to_thread.run_sync, _feed, decoder, reception, piece, limiter=site.writers)
-            if not is_checked:
-                await feed()
-                is_checked = await _check(site, user, reception)
-                piece = await anext(pieces, None)
-            else:
-                async with plain_nursery() as nursery:
-                    nursery.start_soon(feed)
-                    piece = await anext(pieces, None)
+        async for piece in pieces:
+            await trio.to_thread.run_sync(_feed, decoder, reception, piece, limiter=site.writers)
+            is_checked = is_checked or await _check(site, user, reception)
     return await trio.to_thread.run_sync(_finish, decoder, reception, limiter=site.writers)
 
 
@@ -135,10 +125,9 @@ async def _check(site: Site, user: User, reception: Reception | BinaryReception)
     return True
 
 
-def _feed(decoder: Decoder, reception: Reception | BinaryReception, piece: list[bytes]) -> None:
-    for chunk in piece:
-        for data in decoder.feed(chunk):
-            reception.feed(data)
+def _feed(decoder: Decoder, reception: Reception | BinaryReception, piece: bytes) -> None:
+    for data in decoder.feed(piece):
+        reception.feed(data)
 
 
 def _finish(decoder: Decoder, reception: Reception | BinaryReception) -> NewBuild:
@@ -146,7 +135,7 @@ def _finish(decoder: Decoder, reception: Reception | BinaryReception) -> NewBuil
     return reception.finish()
 
 
-async def _pieces(request: Request) -> AsyncGenerator[list[bytes], None]:
+async def _pieces(request: Request) -> AsyncGenerator[bytes, None]:
     """Return the body in pieces; the first one small, so that what can't be taken is known early."""
     held: list[bytes] = []
     size, wanted = 0, 1
@@ -155,10 +144,10 @@ async def _pieces(request: Request) -> AsyncGenerator[list[bytes], None]:
             held.append(chunk)
             size += len(chunk)
             if size >= wanted:
-                yield held
+                yield b"".join(held)
                 held, size, wanted = [], 0, PIECE_SIZE
     if held:
-        yield held
+        yield b"".join(held)
 
 
 async def _next(stream: AsyncGenerator[bytes, None]) -> bytes | None:
