@@ -241,7 +241,7 @@ async def test_edit_refuses_what_it_can_not_do(run: Run, file: str) -> None:
         (2, ["a", "--cron", "@daily", "--no-cron"], b"exclude each other"),
         (2, ["a", "--cron", "61 * * * *"], b"invalid cron rule"),
         (2, ["a", "--opam-package", "b"], b"a is a script job: it has no --opam-package"),
-        (2, ["orb", "--script", file], b"orb is a orb build: it has no --script"),
+        (2, ["orb", "--script", file], b"orb is an orb build: it has no --script"),
         (3, ["b", "--priority", "1"], b"unknown job b; there are a"),
     ):
         done = await run("edit", *arguments)
