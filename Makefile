@@ -3,13 +3,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Where the demo uploads its results; empty: they stay on disk. make demo UPLOAD=http://user:password@host/upload
+# Where the demo uploads its results; empty: to a builder-web of its own. make demo UPLOAD=http://user:password@host/upload
 export UPLOAD ?=
+# With KEEP=1 the demo's programs run on until Ctrl-C, so that its pages can be looked at.
+export KEEP ?=
 
 .PHONY: demo test lint unit test-long test-interop test-vm bench man wheel deb clean help
 
 help:
-	@echo "make demo          run a server and a worker, build this project twice, compare (UPLOAD=URL to upload)"
+	@echo "make demo          run server, worker and site, build this project twice, compare (KEEP=1: stay up until Ctrl-C;"
+	@echo "                   UPLOAD=http://user:password@host/upload: upload there, without a site of its own)"
 	@echo "make test          lint, type check and the tests, in less than five minutes"
 	@echo "make test-long     the tests that take longer: packages in systems of their own, large builds, crowds"
 	@echo "make test-interop  the same programs against the original's (BUILDER_PEER_BIN=folder with its programs)"

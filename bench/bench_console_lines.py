@@ -1,4 +1,5 @@
-"""What a console line costs in this process: cut out of what a worker sent, joined for it, turned round for a record.
+"""What a console line costs in this process: cut out of what a worker sent, joined for it, read by
+a client, turned round for a record.
 
 python bench/bench_console_lines.py
 """
@@ -44,6 +45,7 @@ def main() -> None:
     show("cut lines out of what a worker sent", microseconds(lambda: outputs.cut(sent)), "us a line", goal=0.5)
     show("join lines for the server", microseconds(lambda: outputs.join(lines)), "us a line", goal=0.5)
     show("join lines with their time", microseconds(lambda: outputs.join(lines, TIMESTAMP)), "us a line", goal=0.5)
+    show("read lines with their time", microseconds(lambda: outputs.read(kept)), "us a line", goal=2)
     show("turn lines round for a record", microseconds(lambda: outputs.records(kept)), "us a line", goal=1)
     one_by_one = microseconds(lambda: [codec.decode(data[8:]) for data in frames], lines=100)
     show("the codec, for comparison: decode", one_by_one, "us a line")

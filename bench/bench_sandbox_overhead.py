@@ -1,7 +1,8 @@
 """What a sandbox costs: the time of a job that does nothing, in each back end that works here, against none.
 
 Medians, from the moment at which a worker has the job until its directory is removed again, with the limits that a
-worker sets by itself: once it has waited for the job, as workers do, and when there was no time to get ready. Back ends that need a root tree take the one in BUILDER_TEST_CACHE (/var/cache/builder-tests),
+worker sets by itself: once it has waited for the job, as workers do, and when there was no time to get ready. Back ends
+that need a root tree take the one in BUILDER_TEST_CACHE (/var/cache/builder-tests),
 where the tests have left it, or the one that is named:
 
     python bench/bench_sandbox_overhead.py [ROOT]

@@ -17,7 +17,7 @@ from builder.extension.applying import Apply
 from builder.extension.schedule import PlanJob
 from builder.model import Instant, ScriptJob
 from builder.planning import Cron, JobOptions
-from builder_server.store import Store
+from builder_server.store import Store, Timing
 from builder_server.store.schema import job
 
 JOBS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
@@ -77,7 +77,8 @@ async def main() -> None:
             began = time.perf_counter()
             for number in range(0, JOBS, BATCH):
                 added = tuple(map(plan, range(number, min(number + BATCH, JOBS))))
-                await store.apply(Apply(removed=(), changed=(), added=added), NOW)
+                timings = {each.job.name: Timing.of(each.options, each.job.name, NOW) for each in added}
+                await store.apply(Apply(removed=(), changed=(), added=added), timings, NOW)
             took = time.perf_counter() - began
             last = await measure_adding(store, JOBS + 2 * SAMPLES)
             print(f"adding a job: {first * 1000:.1f} ms the first, {last * 1000:.1f} ms with {JOBS} others")

@@ -5,12 +5,16 @@ when the other side sent it, LocalProtocolError when this program wanted to. To 
 program may do both at once, from two tasks.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from builder import codec
 from builder.errors import ConnectionEnded, LocalProtocolError, ProtocolError, RemoteProtocolError
 from builder.framing import FrameReader, StreamedFrame, frame
 from builder.messages import Hello, Kind, Message, Output
 from builder.order import OPENING, PROTOCOLS, Protocol, Protocols, Side, State, Turn, spoken
-from builder.outputs import Outputs
+
+T = TypeVar("T")
 
 
 class Connection:
@@ -59,13 +63,13 @@ class Connection:
         self._turn(self._other, allowed[type(message)])
         return message
 
-    def take_outputs(self, outputs: Outputs) -> list[bytes]:
-        """Return the console lines at the front of what has come, as far as they can be had in bulk.
+    def take_outputs(self, read: Callable[[bytes], tuple[list[T], int]]) -> list[T]:
+        """Return what a method of ``Outputs`` reads at the front of what has come.
 
-        Where there are none, ``next_message`` tells what there is.
+        Where that is nothing, ``next_message`` tells what there is.
         """
         allowed = self.protocol.allowed(self._other, self.states[self._other])
-        return self._reader.take(outputs.cut) if Output in allowed else []
+        return self._reader.take(read) if Output in allowed else []
 
     @property
     def held(self) -> int:

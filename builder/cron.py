@@ -8,7 +8,9 @@ a wall does jump, for summer time or by decree, is decided here:
 - Any other rule names times of the day. One that the clock leaves out runs at the first moment after the gap, one that it
   shows twice runs the first time; and two that fall on the same moment run once.
 
-``H`` stands for a value that the name of the job fixes, within the field or within a range, as in ``H(0-5)``.
+``H`` stands for a value that the name of the job fixes, within the field or within a range, as in ``H(0-5)``; ``H/15`` for
+every 15th from such a one on. Of the days of a month it is one that each month has. croniter would draw all fields from
+the same few bits, so that a thousand jobs would share 240 times of the day.
 """
 
 import contextlib
@@ -23,6 +25,7 @@ from croniter import CroniterError, croniter
 
 from builder.errors import InvalidOptions
 from builder.model import NEVER, Instant, Period, printable
+from builder.spread import place
 
 ALIASES = {
     "@hourly": "0 * * * *",
@@ -38,7 +41,25 @@ ALIASES = {
 MAX_LENGTH = 200
 """Characters of the longest rule: a field may list many values."""
 
-_FIELDS = 5
+_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+"""First and last value of each field. Sunday is 0 and 7."""
+
+_HASHED_BOUNDS = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))
+"""The same of a bare H."""
+
+_NAMES = {
+    3: ("", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
+    4: ("sun", "mon", "tue", "wed", "thu", "fri", "sat"),
+}
+"""Names of values, of the fields that have them."""
+
+_SUNDAY = "sun"
+"""What a week ends with as well as begins."""
+
+_HASHED = re.compile(r"h(?:\((\d+)-(\d+)\))?(?:/(\d+))?", re.IGNORECASE | re.ASCII)
+_RANDOM = re.compile(r"r(\(.*\))?(/.*)?", re.IGNORECASE)
+_RANGE = re.compile(r"(\w+)-(\w+)(/0*[1-9]\d*)?", re.ASCII)
+
 _YEARS = 9
 """Years that are looked ahead: from 2096 on the 29th of February does not come for eight."""
 
@@ -76,11 +97,11 @@ class Rule:
 
     def __attrs_post_init__(self) -> None:
         """Raises InvalidRule."""
-        expression = _normal(self.text)
-        hour = expression.split()[1]
+        expression = _normal(self.text, self.name)
+        hours = expression.split()[1].split(",")
         object.__setattr__(self, "_zone", time_zone(self.zone))
         object.__setattr__(self, "_expression", expression)
-        object.__setattr__(self, "_follows_clock", hour == "*" or hour.startswith("*/"))
+        object.__setattr__(self, "_follows_clock", any(hour == "*" or hour.startswith("*/") for hour in hours))
         if next(self._walls(dt.datetime(2000, 1, 1)), None) is None:  # noqa: DTZ001 - a wall has no zone
             raise self._refuse("it never matches a day of the calendar")
 
@@ -120,10 +141,7 @@ class Rule:
 
     def _walls(self, after: dt.datetime) -> Iterator[dt.datetime]:
         """Yield the times that match, on a clock that never jumps."""
-        times = croniter(
-            self._expression, after, ret_type=dt.datetime, hash_id=self.name.encode("utf-8", "surrogateescape"),
-            max_years_between_matches=_YEARS,
-        )  # fmt: skip
+        times = croniter(self._expression, after, ret_type=dt.datetime, max_years_between_matches=_YEARS)
         try:
             while True:
                 yield times.get_next()
@@ -176,8 +194,8 @@ def _invalid(text: str, reason: str) -> InvalidRule:
     )
 
 
-def _normal(text: str) -> str:
-    """Return a rule with its five fields. Raises InvalidRule."""
+def _normal(text: str, name: str) -> str:
+    """Return a rule with its five fields, as croniter reads them. Raises InvalidRule."""
     if len(text) > MAX_LENGTH:
         raise _invalid(text, f"it has more than {MAX_LENGTH} characters")
     words = text.split()
@@ -185,17 +203,60 @@ def _normal(text: str) -> str:
         if (alias := ALIASES.get(words[0].lower())) is None:
             raise _invalid(text, f"there are only {', '.join(ALIASES)}")
         return alias
-    if len(words) != _FIELDS:
-        raise _invalid(text, f"it has {len(words)} fields instead of {_FIELDS}")
-    if any("r" in word.lower().split("(")[0].split("/")[0].split(",") for word in words):
-        raise _invalid(text, "R would be another time at each look")
+    if len(words) != len(_BOUNDS):
+        raise _invalid(text, f"it has {len(words)} fields instead of {len(_BOUNDS)}")
     _, _, of_month, _, of_week = (word.lower() for word in words)
     if {"*", "?"}.isdisjoint([of_month, of_week]) and (re.search("[lw]", of_month) or re.search("[l#]", of_week)):
         # croniter drops such days, or gives up at the first month without one; others take a day that matches either
         raise _invalid(text, "L, W and # can't stand beside a day of the other kind")
-    expression = " ".join(words)
     try:
-        croniter.expand(expression, hash_id=b"")
+        expression = " ".join(
+            ",".join(_item(item, which, name) for item in word.split(",")) for which, word in enumerate(words)
+        )
+        croniter.expand(expression)
+    except InvalidRule as error:
+        raise _invalid(text, str(error)) from error
     except (CroniterError, ValueError, KeyError, IndexError, OverflowError) as error:
         raise _invalid(text, "one of its fields has a value that does not exist") from error
     return expression
+
+
+def _item(item: str, field: int, name: str) -> str:
+    """Return one of the values that a field lists as croniter reads it. Raises InvalidRule, which says the reason alone."""
+    if _RANDOM.fullmatch(item):
+        raise InvalidRule("R would be another time at each look")
+    if (found := _HASHED.fullmatch(item)) is not None:
+        return _hashed(field, name, *found.groups())
+    if (found := _RANGE.fullmatch(item)) is None:
+        return item
+    begin, end, step = found.groups("")
+    first, last = _BOUNDS[field]
+    low, high = _value(begin, field), _value(end, field)
+    if low and end.lower() == _SUNDAY:
+        end, high = str(last), last
+    if low is None or high is None:
+        return item  # croniter refuses it, and says so better
+    if low <= high:
+        return f"{begin}-{end}{step}" if low < high else begin  # a range of one is the whole field to croniter
+    raise InvalidRule(
+        f"{begin}-{end} ends before it begins: write two ranges, {begin}-{last}{step},{first}-{end}{step}"
+    )
+
+
+def _value(word: str, field: int) -> int | None:
+    """Return what a number or a name stands for."""
+    if word.isdecimal():
+        return int(word)
+    names = _NAMES.get(field, ())
+    return names.index(word.lower()) if word.lower() in names else None
+
+
+def _hashed(field: int, name: str, begin: str | None, end: str | None, step: str | None) -> str:
+    """Return the value, or with a step those, that H stands for in a field. Raises InvalidRule."""
+    low, high = _HASHED_BOUNDS[field] if begin is None or end is None else (int(begin), int(end))
+    first, last = _BOUNDS[field]
+    every = high - low + 1 if step is None else int(step)
+    if not (first <= low <= high <= last and every):
+        raise InvalidRule("one of its fields has a value that does not exist")
+    start = low + place(name, min(every, high - low + 1), draw=field)
+    return str(start) if step is None or start == high else f"{start}-{high}/{every}"

@@ -91,13 +91,20 @@ class _Reader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._piece = b""  # of an artifact, when all before it was returned: it is returned as it came, without a copy
+        self._content_left = 0  # bytes of that artifact that are still to come
         self._consumed = 0  # bytes of the value before the buffer's begin
         self._steps: _Steps = self._value()
         self._complete = False
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """Take more bytes and return the events they complete. Raises ProtocolError, and nothing works after that."""
-        self._buffer += data
+        if not self._buffer and not self._piece and len(data) <= self._content_left:
+            self._piece = data
+        else:
+            self._buffer += self._piece
+            self._buffer += data
+            self._piece = b""
         if self._complete and self._buffer:
             raise ProtocolError("bytes after the end of the value")
         for event in self._steps:
@@ -178,13 +185,21 @@ class _Reader:
                 raise ProtocolError("an element after the content of an artifact")
             yield ArtifactStart(path=path, size=content_end - self._consumed)
             while self._consumed < content_end:
-                data = bytes(memoryview(self._buffer)[: content_end - self._consumed])
-                if not data:
+                if data := self._next_content(content_end - self._consumed):
+                    yield ArtifactData(data=data)
+                else:
                     yield None
-                    continue
-                del self._buffer[: len(data)]
-                self._consumed += len(data)
-                yield ArtifactData(data=data)
+
+    def _next_content(self, size: int) -> bytes:
+        """Return what has come of so many bytes."""
+        if self._piece:
+            data, self._piece = self._piece, b""
+        else:
+            data = bytes(memoryview(self._buffer)[:size])
+            del self._buffer[: len(data)]
+        self._consumed += len(data)
+        self._content_left = size - len(data)
+        return data
 
 
 class FinishedReader(_Reader):

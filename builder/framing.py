@@ -8,12 +8,15 @@ Rules kept here:
 
 import struct
 from collections.abc import Callable, Collection
+from typing import TypeVar
 
 from attrs import frozen
 
 from builder import codec, der
 from builder.errors import FrameTooLarge, ProtocolError, RemoteProtocolError
 from builder.messages import Kind
+
+T = TypeVar("T")
 
 _LENGTH = struct.Struct(">Q")
 
@@ -57,17 +60,23 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._piece = b""  # of a body, when all before it was returned: it is returned as it came, without a copy
         self._body_left = 0
         self._awaited = 0
 
     def feed(self, data: bytes | bytearray) -> None:
         """Append what came from the peer."""
-        self._buffer += data
+        if not self.held and len(data) <= self._body_left:
+            self._piece = bytes(data)
+        else:
+            self._buffer += self._piece
+            self._buffer += data
+            self._piece = b""
 
     @property
     def held(self) -> int:
         """Bytes that have come and were not returned yet."""
-        return len(self._buffer)
+        return len(self._buffer) + len(self._piece)
 
     @property
     def awaited(self) -> int:
@@ -114,7 +123,7 @@ class FrameReader:
         del self._buffer[:end]
         return Frame(body=body)
 
-    def take(self, cut: Callable[[bytes], tuple[list[bytes], int]]) -> list[bytes]:
+    def take(self, cut: Callable[[bytes], tuple[list[T], int]]) -> list[T]:
         """Return what ``cut`` makes of whole frames at the front of what has come; it tells where they end.
 
         It leaves all else to ``next_frame``, and what the frames must be is its own affair.
@@ -129,8 +138,11 @@ class FrameReader:
 
     def read_body(self) -> bytes:
         """Return what has arrived of a streamed frame's body, empty while more must be fed or when it is complete."""
-        data = bytes(memoryview(self._buffer)[: self._body_left])
-        del self._buffer[: len(data)]
+        if self._piece:
+            data, self._piece = self._piece, b""
+        else:
+            data = bytes(memoryview(self._buffer)[: self._body_left])
+            del self._buffer[: len(data)]
         self._body_left -= len(data)
         return data
 

@@ -5,7 +5,7 @@ precedes a line is known from the frame's length, so it is compared and not deco
 codec says: a frame that is not what this module would write is left to the codec, at the place where it begins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from builder import codec, der
@@ -17,6 +17,9 @@ from builder.model import ConsoleLine
 
 _KEPT = 256
 """Lengths of lines for which is kept what precedes them: 100 KB of a build at most, and enough for nearly all lines."""
+
+_LONGEST_TAIL = der.value_size(8)
+"""Bytes of the longest timestamps, of which 62 bits may be used."""
 
 _UUID_SIZE = der.value_size(16)
 _LENGTH_SIZE = len(frame_header(0))
@@ -89,6 +92,7 @@ class Outputs:
     def __init__(self, uuid: UUID) -> None:
         self._uuid = uuid
         self._forms: dict[int, _Forms] = {}
+        self._tail = 0  # of the output that was decoded last: the next one is likely to have one as long
 
     def _with_tail(self, size: int) -> _Forms:
         if size not in self._forms:
@@ -107,9 +111,13 @@ class Outputs:
         parts[1::3] = lines
         return b"".join(parts)
 
+    def size(self, output: Output) -> int:
+        """Return how many bytes such a line takes with its frame."""
+        return self._with_tail(_tail_size(output.timestamp)).of(len(output.line)).size
+
     def records_size(self, lines: Sequence[bytes], timestamp: int) -> int:
         """Return how many bytes such lines take in the console of an execution."""
-        of = self._with_tail(len(codec.encode_console_integer(timestamp))).of
+        of = self._with_tail(_tail_size(timestamp)).of
         return sum([of(len(line)).record_size for line in lines])
 
     def cut(self, data: bytes) -> tuple[list[bytes], int]:
@@ -129,6 +137,22 @@ class Outputs:
             start = end
         return lines, start
 
+    def read(self, data: bytes) -> tuple[list[Output], int]:
+        """Return the outputs that ``data`` begins with, and where those end: at a frame that is not whole or is no Output."""
+        found: list[Output] = []
+        start, tail = 0, self._tail
+        while True:
+            for form, middle, end in self._frames(data, start, tail):
+                time = int.from_bytes(data[middle + 2 : end], "big") if tail else None
+                found.append(Output(uuid=self._uuid, line=data[start + form.line : middle], timestamp=time))
+                start = end
+            output, end = self._decode(data, start)
+            if output is None:
+                return found, start
+            found.append(output)
+            start, tail = end, _tail_size(output.timestamp)
+            self._tail = tail
+
     def records(self, data: bytes) -> tuple[list[bytes], int]:
         """Return the lines that ``data`` begins with, each with its timestamp as the console of an execution has it.
 
@@ -137,32 +161,32 @@ class Outputs:
         records: list[bytes] = []
         start = tail = 0
         while True:
-            if tail:
-                start = self._cut_records(data, start, tail, records)
+            for form, middle, end in self._frames(data, start, tail) if tail else ():
+                records.append(form.record + data[middle:end] + data[start + form.text : middle])
+                start = end
             output, end = self._decode(data, start)
             if output is None or output.timestamp is None:
                 return records, start
             records.append(encode_console_line(ConsoleLine(delta=output.timestamp, line=output.line)))
-            tail = len(codec.encode_console_integer(output.timestamp))
-            start = end
+            start, tail = end, _tail_size(output.timestamp)
 
-    def _cut_records(self, data: bytes, start: int, tail: int, records: list[bytes]) -> int:
-        """Append the records of frames whose timestamps take ``tail`` bytes; return where they end."""
+    def _frames(self, data: bytes, start: int, tail: int) -> Iterator[tuple[_Form, int, int]]:
+        """Yield the form of each frame whose timestamp takes ``tail`` bytes, where that begins, and where it ends."""
         find = self._with_tail(tail).find
-        # nearly every timestamp is positive, in its shortest form and below 62 bits, as its first bytes tell
-        least, most = bytes((der.INTEGER, tail - 2, 0x00, 0x80)), bytes((der.INTEGER, tail - 2, 0x40))
+        least, most = b"", b"\0"
+        if tail:  # one that is positive, in its shortest form and below 62 bits, is known by its first bytes
+            begin = bytes((der.INTEGER, tail - 2))
+            least, most = begin + b"\0\x80", begin + (b"\x40" if tail == _LONGEST_TAIL else b"\x80")
         limit = len(data)
         while form := find(data[start : start + _LENGTH_SIZE]):
             end = start + form.size
             if end > limit or not data.startswith(form.before, start):
-                break
+                return
             middle = end - tail
-            time = data[middle:end]
-            if not least <= time < most:
-                break
-            records.append(form.record + time + data[start + form.text : middle])
+            if not least <= data[middle:end] < most:
+                return
+            yield form, middle, end
             start = end
-        return start
 
     def _decode(self, data: bytes, start: int) -> tuple[Output | None, int]:
         """Return the Output of this build whose frame begins there, and where it ends."""
@@ -177,3 +201,8 @@ class Outputs:
         except ProtocolError:
             return None, start
         return (message, end) if isinstance(message, Output) and message.uuid == self._uuid else (None, start)
+
+
+def _tail_size(timestamp: int | None) -> int:
+    """Return how many bytes a timestamp takes."""
+    return 0 if timestamp is None else len(codec.encode_console_integer(timestamp))

@@ -2,7 +2,6 @@
 
 import enum
 import functools
-import hashlib
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import field, frozen
 
 from builder.errors import InvalidOptions
-from builder.model import NEVER, Instant, Period, raw
+from builder.model import NEVER, Instant, Period
+from builder.spread import place
 
 if TYPE_CHECKING:
     from builder.cron import Rule
@@ -28,8 +28,6 @@ MAX_AFTER = 64
 
 MAX_LIMIT = 30 * 24 * 3600 * 1000
 """Milliseconds of the longest time limit, 30 days."""
-
-_SPREAD_CYCLE = 2**32
 
 _RULES_KEPT = 1000
 
@@ -123,6 +121,11 @@ class JobOptions:
         if self.cron is not None:
             self.rule(name)
 
+    @property
+    def usual_period(self) -> Period:
+        """The period of such a job if none is asked for: a job after others runs after them, and at no time else."""
+        return Period.NEVER if self.after and not self.spread else Period.DAILY
+
     def rule(self, name: str) -> "Rule | None":
         """Return the cron rule of a job of that name, or None if it has a period. Raises InvalidRule."""
         return None if self.cron is None else _rule(self.cron, name if _HAS_H.search(self.cron.rule) else "")
@@ -137,7 +140,7 @@ class JobOptions:
         if self.period.duration is None:
             return self.period.first_after(now)
         step = int(self.period.duration.total_seconds()) * 1000
-        begin = spread_offset(name, step) if self.spread else start.ms
+        begin = place(name, step // 1000) * 1000 if self.spread else start.ms
         return Instant(min(now.ms + step - (now.ms - begin) % step, NEVER.ms))
 
     def runs(self, name: str, first: Instant, now: Instant) -> Iterator[Instant]:
@@ -162,9 +165,3 @@ def _rule(cron: Cron, name: str) -> "Rule":
 @functools.lru_cache(maxsize=_RULES_KEPT)
 def _next_run(rule: "Rule", now: Instant) -> Instant:
     return rule.next_after(now)  # many jobs with the same rule are due together
-
-
-def spread_offset(name: str, step: int) -> int:
-    """Return a place in a period of ``step`` milliseconds that the name fixes, in whole seconds."""
-    digest = hashlib.sha256(raw(name)).digest()
-    return int.from_bytes(digest[:4], "big") * (step // 1000) // _SPREAD_CYCLE * 1000

@@ -37,6 +37,8 @@ class Package:
 
     name: str
     programs: dict[str, str] = field(factory=dict)
+    pages: tuple[str, ...] = ()
+    """Manual pages of files; those of the programs, and those whose name begins so, are here anyway."""
     files: dict[str, str] = field(factory=dict)
     secrets: frozenset[str] = frozenset()
     """Of the files, those that only root may read. All below etc are configuration."""
@@ -93,6 +95,7 @@ PACKAGES = (
     Package(
         name="builder-client",
         programs={"builder-client": "builder_client.cli", "builder-inspect": "builder_client.inspect"},
+        pages=("builder-schedule.toml",),
     ),
 )
 
@@ -203,6 +206,7 @@ def lay_out(package: Package, tree: Path, manual: Path) -> None:
     template = string.Template((HERE / "program.in").read_text("utf-8"))
     for name, module in package.programs.items():
         _write(tree / "usr/bin" / name, template.substitute(module=module), mode=0o755)
+    for name in (*package.programs, *package.pages):
         for page in manual.glob(f"*/{name}.*"):
             _compress(page, tree / "usr/share/man" / page.parent.name / f"{page.name}.gz")
     for pattern, target in package.files.items():

@@ -1,7 +1,7 @@
-"""The whole system on one machine: a server, a worker, and a real job that runs twice.
+"""The whole system on one machine: a server, a worker, a site that shows what they build, and a real job that runs twice.
 
 The job builds this project's own wheel from sources that its script carries along. Both builds are compared at the
-end: with SOURCE_DATE_EPOCH set they are byte-identical.
+end, by the client and on the site: with SOURCE_DATE_EPOCH set they are byte-identical.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,12 @@ import tarfile
 import tempfile
 import time
 import tomllib
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +34,7 @@ PLATFORM = "demo"
 JOB = "builder-wheel"
 SOURCE_DATE_EPOCH = 1_700_000_000  # any fixed date will do
 DEADLINE = 80.0  # seconds for one build; on a slow machine it takes 10
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "builder", "server", "worker", "client", "man")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "builder", "server", "worker", "client", "web", "man")
 
 SCRIPT = """\
 #!/bin/sh
@@ -43,8 +46,8 @@ mkdir .source
 sed '1,/^# sources$/d' "$0" | base64 -d | tar -xzf - -C .source
 echo "building the wheel with hatchling {version}"
 cd .source
-{python} -m hatchling build -t wheel -d ..
-cd ..
+{python} -m hatchling build -t wheel -d ../bin  # the one file in bin/ is what a build is about: its main binary
+cd ../bin
 {python} -m zipfile -t *.whl
 sha256sum *.whl
 exit 0
@@ -70,21 +73,32 @@ class Place:
     tools: Path
 
 
+@dataclass(frozen=True)
+class Upload:
+    """Where the server uploads to, and the address of the site that this demo runs; None: it is somebody else's."""
+
+    url: str
+    site: str | None = None
+
+
 def main() -> int:
     """Run the demo and clean up, also after Ctrl-C."""
     argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
-        epilog="With a URL in the environment variable UPLOAD the results are uploaded there instead of kept on disk.",
+        epilog="Environment: with a URL in UPLOAD the results go there, and no site is started; with KEEP=1 all programs "
+        "run on until Ctrl-C.",
     ).parse_args()
-    upload = os.environ.get("UPLOAD")
+    upload, stay = os.environ.get("UPLOAD"), os.environ.get("KEEP", "") not in ("", "0")
     # whoever stops the demo, Ctrl-C or a service manager, gets the same clean-up
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     directory = Path(tempfile.mkdtemp(prefix="builder-demo-"))
     directory.chmod(0o711)  # the job may be another user, who must get through to the tools
+    os.environ["TMPDIR"] = str(directory)  # what the programs leave there goes with it
     failed, keep = True, False
     try:
-        run(directory, upload)
-        failed, keep = False, not upload
+        run(directory, upload, stay=stay)
+        failed = False
     except UploadRefused as error:
         keep = True
         print(f"\ndemo: an upload was refused, the results stay in {directory / 'data'}:\n{error}", file=sys.stderr)
@@ -100,8 +114,15 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def run(directory: Path, upload: str | None) -> None:
-    """Start the programs, build twice, show what came of it."""
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Begin to clean up; a signal that comes again changes nothing."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def run(directory: Path, upload: str | None, *, stay: bool) -> None:
+    """Start the programs, build twice, show what came of it. With ``stay`` they run on until Ctrl-C."""
     data, config = directory / "data", directory / "etc"
     data.mkdir(mode=0o700)
     config.mkdir()
@@ -110,13 +131,16 @@ def run(directory: Path, upload: str | None) -> None:
     script = directory / "job.sh"
     script.write_text(make_script(place))
     options = ["--port", "0", "--dir", str(data), "--config-dir", str(config)]
-    environment = os.environ | ({"BUILDER_SERVER_UPLOAD": upload} if upload else {})  # not for `ps` to show
     with contextlib.ExitStack() as running:
+        receiver = Upload(upload) if upload else start_site(directory, running)
         step("starting a server")
+        environment = os.environ | {"BUILDER_SERVER_UPLOAD": receiver.url}  # not for `ps` to show
+        if receiver.site:
+            environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         server = running.enter_context(
             program("builder-server", *options, log=directory / "server.log", env=environment, stdout=subprocess.PIPE)
         )
-        address = read_address(server)
+        address = read_address(server, "builder-server")
         print(f"   listening on {address}, data in {data}")
         client = ["builder-client", "--remote", address]
         step(f"scheduling the job {JOB}: {script.stat().st_size // 1024} KiB of script, which carries the sources")
@@ -137,16 +161,64 @@ def run(directory: Path, upload: str | None) -> None:
         watch(client, directory / "server.log", 1)
         step("executing it again")
         call(*client, "execute", JOB)
-        watch(client, directory / "server.log", 2)
-        step("comparing both builds")
-        if upload:
-            wait_for_uploads(directory / "server.log", 2)
-            print("   both executions were uploaded, and their local copies removed")
-        else:
-            compare(sorted(data.glob(f"{JOB}/*/full"), key=lambda path: path.stat().st_mtime))
+        builds = watch(client, directory / "server.log", 2)
+        step("waiting until both builds are uploaded")
+        wait_for_uploads(directory / "server.log", 2, is_own=receiver.site is not None)
+        print("   both were; the server keeps no copies of its own")
+        step("comparing both builds by the client")
+        call(*client, "compare", *builds)
+        if receiver.site:
+            step("asking the site about the job")
+            show_page(f"{receiver.site}/job/{JOB}")
+        print("\nThe two wheels are byte-identical: the build is reproducible.")
+        if stay:
+            wait_for_interrupt(server, address, receiver)
+        elif receiver.site:
+            print("Everything is stopped and removed now. To look at the pages yourself: make demo KEEP=1")
 
 
-def wait_for_uploads(log: Path, count: int) -> None:
+def start_site(directory: Path, running: contextlib.ExitStack) -> Upload:
+    """Make the data directory of a builder-web with a user who may upload, and start it on a free port."""
+    step("starting a site that takes the results and shows them")
+    data, password = directory / "site", secrets.token_urlsafe()
+    call("builder-db", "migrate", "--datadir", str(data))
+    call("builder-db", "user-add", "--datadir", str(data), "--unrestricted", "demo", said=password)
+    options = ["--host", "127.0.0.1", "--port", "0", "--datadir", str(data), "--configdir", str(directory / "etc")]
+    site = running.enter_context(program("builder-web", *options, log=directory / "site.log", stdout=subprocess.PIPE))
+    address = read_address(site, "builder-web")
+    print(f"   listening on {address}, data in {data}")
+    return Upload(f"http://demo:{password}@{address.removeprefix('http://')}/upload", address)
+
+
+def show_page(address: str) -> None:
+    """Print the address of the job's page, and what it says of its builds."""
+    print(f"   {address}")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(address, timeout=DEADLINE) as answer:
+            page = answer.read().decode()
+    except OSError as error:
+        raise DemoFailed(f"{address} can't be read: {error}") from None
+    said = re.search(r"reproduced: built 2 times", page)
+    if said is None:
+        raise DemoFailed(f"{address} does not say that the job was reproduced")
+    print(f"   the page says “{said[0]}”")
+
+
+def wait_for_interrupt(server: subprocess.Popen[str], address: str, receiver: Upload) -> None:
+    """Leave the programs running until Ctrl-C."""
+    print(
+        f"\nAll of it runs on, until you press Ctrl-C.\nAsk the server with: {BIN / 'builder-client'} --remote {address} info"
+    )
+    if receiver.site:
+        print(f"Look at the pages: {receiver.site}/job/{JOB}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.wait()
+        raise DemoFailed("the server has ended")
+    print("\nEverything is stopped and removed now.")
+
+
+def wait_for_uploads(log: Path, count: int, *, is_own: bool) -> None:
     """Wait until the server has uploaded so many results, or says that one was refused."""
 
     def told(what: str) -> list[str]:
@@ -154,7 +226,7 @@ def wait_for_uploads(log: Path, count: int) -> None:
 
     wait_until(lambda: len(told(" uploaded (HTTP") + told("was not uploaded")) == count, "the uploads")
     if refused := told("was not uploaded"):
-        raise UploadRefused("\n".join(refused))
+        raise (DemoFailed if is_own else UploadRefused)("\n".join(refused))
 
 
 def make_script(place: Place) -> str:
@@ -240,28 +312,6 @@ def is_new_enough(python: Path) -> bool:
         return False
 
 
-def compare(executions: list[Path]) -> None:
-    """Print the artifacts of both builds and whether they are the same."""
-    digests = []
-    for execution in executions:
-        shown = subprocess.run(
-            [BIN / "builder-inspect", "--json", execution], capture_output=True, text=True, check=False
-        )
-        if shown.returncode:
-            raise DemoFailed(f"builder-inspect failed: {shown.stderr}")
-        artifacts: list[dict[str, Any]] = json.loads(shown.stdout)["artifacts"]
-        print(f"   {execution}")
-        for artifact in artifacts:
-            print(f"      {artifact['path']}  {artifact['size']} bytes  SHA-256 {artifact['sha256']}")
-        digests.append([(artifact["path"], artifact["sha256"]) for artifact in artifacts])
-    if len(digests) != 2 or not digests[0] or digests[0] != digests[1]:
-        raise DemoFailed("the two builds differ, or left no wheel")
-    print("\nThe two wheels are byte-identical: the build is reproducible.")
-    print(
-        f"Look closer with: {BIN / 'builder-inspect'} {executions[-1]}\nRemove the results with: rm -r {executions[0].parents[3]}"
-    )
-
-
 def step(text: str) -> None:
     """Tell what comes next."""
     print(f"\n== {text}", flush=True)
@@ -291,24 +341,24 @@ def program(name: str, *arguments: str, log: Path, **options: Any) -> Iterator[s
                 process.kill()
 
 
-def read_address(server: subprocess.Popen[str]) -> str:
-    """Return where the server listens: the last word of its first line."""
+def read_address(server: subprocess.Popen[str], name: str) -> str:
+    """Return where a program listens: the last word of its first line."""
     assert server.stdout is not None
     line = server.stdout.readline()
     if not line:
-        raise DemoFailed("the server did not start")
+        raise DemoFailed(f"{name} did not start")
     return line.split()[-1]
 
 
-def call(*command: str) -> None:
-    """Run a program of the client to its end."""
-    done = subprocess.run([BIN / command[0], *command[1:]], check=False)
+def call(*command: str, said: str = "") -> None:
+    """Run a program to its end, with so much on its standard input."""
+    done = subprocess.run([BIN / command[0], *command[1:]], input=said, text=True, check=False)
     if done.returncode:
         raise DemoFailed(f"{' '.join(command)} failed")
 
 
-def watch(client: list[str], log: Path, count: int) -> None:
-    """Wait until that many builds have begun, observe the last one, and wait until it ends well."""
+def watch(client: list[str], log: Path, count: int) -> list[str]:
+    """Wait until that many builds have begun, observe the last one until it ends well, and return the uuids of all."""
 
     def begun() -> list[str]:
         return re.findall(r" build (\S+) of \S+ on \S+ begins at ", log.read_text())
@@ -321,6 +371,7 @@ def watch(client: list[str], log: Path, count: int) -> None:
         raise DemoFailed(f"build {count} took longer than {DEADLINE:.0f} seconds") from None
     if done.returncode:
         raise DemoFailed(f"build {count} failed")
+    return begun()
 
 
 def wait_until(condition: Any, what: str) -> None:

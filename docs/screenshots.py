@@ -53,12 +53,12 @@ async def _fill(server: Server) -> None:
         for name, platform, cron in JOBS:
             job = ScriptJob(name=name, platform=platform, script=b"#!/bin/sh\n")
             await client.request(PlanJob(job=job, options=JobOptions(cron=cron), run_now=True))
-    for code, seconds in ((0, 5), (0, 3), (1, 1)):
+    for code, seconds in ((0, 25), (0, 3), (1, 1)):
         async with take_job(server, "debian-12") as build:
             await trio.sleep(seconds)
             await build.finish(Exited(code=code))
     async with take_job(server, "debian-12-arm64") as build:
-        await trio.sleep(4)
+        await trio.sleep(16)
         await build.finish()
     await do(server, *(Execute(name=name) for name in ("compiler", "kernel", "website", "kernel-arm")))
 
@@ -90,7 +90,9 @@ def _save(terminal: Terminal, name: str) -> None:
             colour = "" if cell.fg == "default" else f" {'yellow' if cell.fg == 'brown' else cell.fg}"
             line.append(cell.data, style=(style + colour).strip() or None)
         console.print(line, no_wrap=True, crop=True, soft_wrap=False)
-    console.save_svg(str(FOLDER / f"{name}.svg"), title=f"builder-client {name}", unique_id=name)
+    picture = console.export_svg(title=f"builder-client {name}", unique_id=name)
+    # some programs leave out spaces at the begin of a text otherwise
+    (FOLDER / f"{name}.svg").write_text(picture.replace("<svg ", '<svg xml:space="preserve" ', 1), "utf-8")
 
 
 trio.run(main)

@@ -11,6 +11,8 @@ sys.path[:0] = [str(ROOT / name) for name in (".", "server", "worker", "client",
 
 import builder_client.cli
 import builder_client.inspect
+import builder_client.jobs
+import builder_client.registry
 import builder_server.cli
 import builder_web.administration.cli
 import builder_web.cli
@@ -18,6 +20,7 @@ import builder_worker.cli
 import roff
 from builder import __version__
 from builder_client import config
+from builder_client import schedule_file as files
 from roff import FilePage, Key
 
 PROGRAMS: dict[str, click.Command] = {
@@ -60,6 +63,54 @@ def client_file() -> FilePage:
     )
 
 
+def schedule_file() -> FilePage:
+    """Return the page of the file that holds a schedule: its keys are options of ``schedule``."""
+    command = builder_client.registry.load("schedule")
+    context = click.Context(command, info_name="schedule")
+    meanings = {
+        max(option.opts, key=len).removeprefix("--"): record[1]
+        for option in command.params
+        if isinstance(option, click.Option) and (record := option.get_help_record(context))
+    } | {"paused": builder_client.jobs.PAUSED}
+    what = [Key(name=key, value=value, meaning=meaning) for key, (value, meaning) in files.WHAT.items()]
+    how = [Key(name=key, value=value, meaning=meanings[key]) for key, value in builder_client.jobs.WRITE.items()]
+    return FilePage(
+        name="builder-schedule.toml",
+        summary="a whole schedule, as builder-client applies it",
+        paths=["the file of builder-client apply", "the file schedule.toml that builder-client export writes"],
+        description="""
+            The file is TOML. Each table [jobs.NAME] is a job; a name that is no word stands in quotes. A job has platform
+            and script, or opam-package. All other keys may be missing.
+
+            The command 'builder-client apply FILE' makes the schedule of a server equal to the file, all of it or nothing.
+            With --dry-run it shows what would change. Jobs that are not in the file stay, unless --prune is given.
+
+            A job whose name has an @ in it is waited for as "na@me@"; a platform that has one, as
+            { job = "lib", platform = "de@bian" }.
+            """,
+        keys=[*what, *how],
+        example="""
+            [jobs.lib]
+            platform = "debian-12"
+            script = "scripts/lib.sh"
+            cron = "17 3 * * mon-fri"
+            time-zone = "Europe/Copenhagen"
+            timeout = "1h30m"
+
+            [jobs.app]
+            platform = "debian-12"
+            script = "scripts/app.sh"
+            period = "never"
+            after = ["lib@debian-12"]
+
+            [jobs.retreat]
+            opam-package = "retreat"
+            period = "weekly"
+            spread = true
+            """,
+    )
+
+
 def server_file() -> FilePage:
     """Return the page of the server's options in a file."""
     context = builder_server.cli.command.make_context("builder-server", [], resilient_parsing=True)
@@ -97,7 +148,7 @@ def _value(option: click.Option) -> str:
     return f'"{option.metavar or option.type.name.upper()}"'
 
 
-FILES = (client_file(), server_file())
+FILES = (client_file(), schedule_file(), server_file())
 SECTION = {**dict.fromkeys(PROGRAMS, 1), **{page.name: 5 for page in FILES}}
 
 

@@ -24,6 +24,37 @@ from builder.order import Side
 DEADLINE = 30.0
 """Seconds after which a test that waits has failed."""
 
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "schedule": ("hello", "p1", "-"),
+    "orb-build": ("orb", "retreat"),
+    "show": ("hello",),
+    "next": ("hello",),
+    "edit": ("hello", "--period", "hourly"),
+    "pause": ("hello",),
+    "resume": ("hello",),
+    "apply": ("/dev/stdin",),
+    "export": (".",),
+    "reschedule": ("hello", "2030-01-01"),
+    "execute": ("hello",),
+    "dequeue": ("hello",),
+    "unschedule": ("hello",),
+    "info": (),
+    "queue": (),
+    "watch": ("--json",),
+    "observe": ("323b",),
+    "history": (),
+    "result": ("323b",),
+    "log": ("323b", "--follow"),
+    "fetch": ("323b", "."),
+    "compare": ("323b", "323b"),
+    "cancel": ("hello",),
+    "observe-latest": (),
+    "drop-platform": ("p1",),
+    "undrop-platform": ("p1",),
+    "completion": ("bash",),
+}
+"""Each command with arguments that do what it is for; what it reads is standard input, and it writes here."""
+
 Answer = Iterable[Message | bytes]
 
 
@@ -46,18 +77,11 @@ def client_argv(*arguments: str | bytes) -> list[str | bytes]:
 
 
 def run_client(
-    *arguments: str | bytes, stdin: bytes = b"", env: dict[str, str] | None = None
+    *arguments: str | bytes, stdin: bytes = b"", env: dict[str, str] | None = None, stdout: int | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    if env is None:
-        return nursery().run([*map(os.fsdecode, arguments)], environment(), DEADLINE, stdin)
-    return subprocess.run(
-        client_argv(*arguments),
-        input=stdin,
-        capture_output=True,
-        env=env,
-        timeout=DEADLINE,
-        check=False,
-    )
+    """Run builder-client; what it says to a descriptor ``stdout`` is not returned."""
+    given = environment() if env is None else env
+    return nursery().run([*map(os.fsdecode, arguments)], given, DEADLINE, stdin, stdout)
 
 
 def run_inspect(

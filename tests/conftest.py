@@ -1,7 +1,12 @@
 """What all tests share."""
 
 import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
 
+import pytest
+from clocks import Clock
+from farm import LocalServer, run_server
 from hypothesis import settings
 
 # Whoever starts the tests may ignore these, as nohup does, and programs would inherit that.
@@ -14,3 +19,16 @@ settings.register_profile("default", derandomize=True, deadline=None, max_exampl
 # For a person who looks for trouble: pytest --hypothesis-profile=thorough tests/test_codec.py
 settings.register_profile("thorough", max_examples=20_000, deadline=None)
 settings.load_profile("default")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of ``server``, which a test may set."""
+    return Clock()
+
+
+@pytest.fixture
+async def server(tmp_path: Path, clock: Clock) -> AsyncIterator[LocalServer]:
+    """A server in this process; test files that need another one have their own."""
+    async with run_server(tmp_path, now=clock) as running_server:
+        yield running_server

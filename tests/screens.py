@@ -79,17 +79,26 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def on_terminal(*arguments: str, size: Size = (100, 30), module: str = "builder_client") -> Iterator[Terminal]:
-    """Run a program on a terminal until the block ends."""
+def on_terminal(
+    *arguments: str, size: Size = (100, 30), module: str = "builder_client", **variables: str
+) -> Iterator[Terminal]:
+    """Run one of our programs on a terminal until the block ends."""
+    with terminal_of(sys.executable, "-m", module, *arguments, size=size, **variables) as terminal:
+        yield terminal
+
+
+@contextlib.contextmanager
+def terminal_of(*argv: str, size: Size = (100, 30), **variables: str) -> Iterator[Terminal]:
+    """Run any program on a terminal until the block ends."""
     ours, theirs = pty.openpty()
     screen = pyte.Screen(*size)
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        argv,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env=environment(TERM="xterm-256color", COLUMNS="", LINES=""),
+        env=environment(**{"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""} | variables),
         start_new_session=True,
     ) as process:
         try:

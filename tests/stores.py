@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 
 from builder.model import Aborted, Exited, Instant, OrbBuildJob, ScriptJob
 from builder.runtime.sqlite import SQLite
-from builder_server.store import Build, Store
+from builder_server.store import Build, Expanded, Store
 
 NOW = Instant(1_795_194_796_123)
 LOST = Aborted(message="worker lost")
@@ -26,8 +26,9 @@ def uuid(number: int) -> UUID:
     return UUID(int=number)
 
 
-def expand(job: OrbBuildJob) -> ScriptJob | None:
-    return ScriptJob(name=job.name, platform="p1", script=job.opam_package.encode())
+def expand(job: OrbBuildJob) -> Expanded | None:
+    script_job = ScriptJob(name=job.name, platform="p1", script=job.opam_package.encode())
+    return Expanded(job=script_job, template="")
 
 
 def database(store: Store) -> SQLite:

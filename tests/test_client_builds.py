@@ -72,11 +72,47 @@ async def test_the_history(server: Server) -> None:
         assert rows(server, "history", "--limit", "2") == found[:2]
         assert rows(server, "history", "--since", "2999-01-01") == []
         assert rows(server, "history", "--since", found[2]["started"]) == found[:3]
+        assert rows(server, "history", "--since", "1h") == found
+        assert b"or how long ago, as 12h or 2d" in run_client(server, "history", "--since", "yesterday").stderr
+        assert "unknown job" in client(server, "history", "aa", status=3)
+        assert client(server, "history", "aa", "--failed") == "History: no builds\n"
         table = client(server, "history")
         assert "lost: worker lost" in table
         assert "unchanged" in table
         assert "aborted: timeout (limit 5 s)" in table
         assert "executed by 127.0.0.1:" in table
+
+
+async def test_a_template_is_told_from_a_script(server: Server) -> None:
+    """What has changed of an orb-build job is the template of its platform, the package, or both."""
+    template = server.config_dir / "orb-build.template.p1"
+    template.write_bytes(b"#!/bin/sh\necho %%OPAM_PACKAGE%%\n")
+    client(server, "orb-build", "orb", "one")
+    await do(server, schedule("plain"))  # which p1 needs to be known
+    found = []
+    for new_template, package in ((b"", ""), (b"# new\n", ""), (b"", "two"), (b"# newer\n", "three"), (b"", "")):
+        if new_template:
+            template.write_bytes(template.read_bytes() + new_template)
+        if package:
+            client(server, "edit", "orb", "--opam-package", package)
+        await do(server, Execute(name="orb"))
+        await build(server)
+        (newest,) = rows(server, "history", "orb", "--limit", "1")
+        found.append((newest["script_changed"], newest["template_changed"], newest["artifacts_changed"]))
+    assert found == [
+        (None, None, None),
+        (False, True, False),
+        (True, False, False),
+        (True, True, False),
+        (False, False, False),
+    ]
+    words = [line.split(":")[1].strip() for line in result_lines(server, "orb") if line.startswith("changed:")]
+    assert words == ["unchanged", "script, template", "script", "template"]
+
+
+def result_lines(server: Server, job: str) -> list[str]:
+    uuids = [each["uuid"] for each in rows(server, "history", job)]
+    return [line for uuid in uuids for line in client(server, "result", uuid).splitlines()]
 
 
 async def test_pages_of_the_history(server: Server) -> None:
@@ -90,7 +126,8 @@ async def test_pages_of_the_history(server: Server) -> None:
                 [f"{number:08x}-0000-0000-0000-000000000000", moment],
             )
             connection.execute(
-                "insert into skipped (name, platform, due, reason) values ('a', 'p1', ?, 'still running')", [moment]
+                "insert into skipped (name, platform, due, cause, reason) values ('a', 'p1', ?, 'due', 'still running')",
+                [moment],
             )
     found = rows(server, "history", "--limit", "1000")
     assert len({each["uuid"] for each in found}) == 251
@@ -172,6 +209,80 @@ async def test_the_result_and_its_artifacts(server: Server, tmp_path: Path) -> N
     assert "has no artifacts" in client(server, "fetch", str(uuid), str(target), status=3)
 
 
+def files_below(target: Path) -> dict[str, bytes]:
+    return {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            "update artifact set sha256 = zeroblob(32) where path = cast('empty' as blob)",
+            "not written: empty: 0 bytes with",
+        ),
+        (
+            "update artifact set size = 7 where path = cast('empty' as blob)",
+            "the server has recorded 7 bytes with the SHA",
+        ),
+        ("delete from artifact where path = cast('empty' as blob)", "the server has recorded nothing of that name"),
+        (
+            "insert into artifact select build, cast('gone' as blob), 1, sha256 from artifact where size = 0",
+            "not written: gone: it did not come, though",
+        ),
+    ],
+)
+async def test_what_is_not_as_it_was_recorded_is_not_written(
+    server: Server, tmp_path: Path, damage: str, said: str
+) -> None:
+    await do(server, schedule("a"))
+    uuid, _ = await build(server, artifacts=FILES)
+    with sqlite3.connect(server.data_dir / "builder.sqlite3") as connection:
+        connection.execute(damage)
+    target = tmp_path / "fetched"
+    done = run_client(server, "fetch", str(uuid), str(target))
+    assert done.returncode == 1
+    assert said in done.stderr.decode()
+    assert "fetch it again; if it still differs" in done.stderr.decode()
+    assert "gone" not in files_below(target)
+    assert ("empty" in files_below(target)) == ("gone" in said)
+    assert files_below(target)["bin/tool"] == FILES[0].content
+    assert b"1 of the artifacts could not be written" in done.stderr
+
+
+async def test_damage_on_the_servers_disk_is_seen(server: Server, tmp_path: Path) -> None:
+    await do(server, schedule("a"))
+    uuid, _ = await build(server, artifacts=FILES)
+    full = server.full("a", uuid)
+    full.write_bytes(full.read_bytes().replace(b"\x7fELF" * 100_000, b"\x7fELF" * 99_999 + b"\x7fElF"))
+    target = tmp_path / "fetched"
+    done = run_client(server, "fetch", str(uuid), str(target))
+    assert done.returncode == 1
+    assert files_below(target) == {"empty": b""}
+
+
+async def test_a_fetch_that_is_cut_off_leaves_nothing_that_is_not_whole(server: Server, tmp_path: Path) -> None:
+    await do(server, schedule("a"))
+    uuid, _ = await build(server, artifacts=FILES)
+    full = server.full("a", uuid)
+    full.write_bytes(full.read_bytes()[:200_000])
+    for options in ((), ("--force",)):
+        target = tmp_path / f"fetched{len(options)}"
+        assert run_client(server, "fetch", str(uuid), str(target), *options).returncode != 0
+        assert files_below(target) == {}
+
+
+async def test_a_build_without_hashes_is_not_checked(server: Server, tmp_path: Path) -> None:
+    """Servers of before have recorded none."""
+    await do(server, schedule("a"))
+    uuid, _ = await build(server, artifacts=FILES)
+    with sqlite3.connect(server.data_dir / "builder.sqlite3") as connection:
+        connection.execute("delete from artifact")
+        connection.execute("update build set artifacts = null, main_hash = null")
+    done = run_client(server, "fetch", str(uuid), str(tmp_path / "fetched"))
+    assert (done.returncode, len(files_below(tmp_path / "fetched"))) == (0, 2)
+    assert b"what comes is not checked" in done.stderr
+
+
 async def test_a_fetch_leads_nowhere_else(server: Server, tmp_path: Path) -> None:
     await do(server, schedule("a"))
     uuid, _ = await build(server, artifacts=[Artifact(path="way/out", content=b"x")])
@@ -188,9 +299,11 @@ async def test_cancel_and_dequeue(server: Server) -> None:
     async with take_job(server) as taken:
         (cancelled,) = rows(server, "cancel", "a")
         assert cancelled == {"uuid": str(taken.uuid), "job": "a", "platform": "p1"}
-    assert "nothing runs that is called a" in client(server, "cancel", "a", status=3)
+    shown = client(server, "cancel", "a", status=3)
+    assert "nothing runs that is called a or has a uuid that begins so; 'next a' says when it runs" in shown
+    assert "; it is queued: 'dequeue b' takes it from there" in client(server, "cancel", "b", status=3)
     assert client(server, "dequeue", "b") == "No longer queued on p1\n"
-    assert client(server, "dequeue", "b", status=3) == "builder-client: b is in no queue\n"
+    assert client(server, "dequeue", "b", status=3) == "builder-client: b is in no queue; 'queue' shows what waits\n"
     (ended,) = rows(server, "history")
     assert ended["outcome"] == "aborted"
     assert ended["ended_by"].startswith("127.0.0.1:")

@@ -177,7 +177,7 @@ def test_refused_by_the_server() -> None:
     with Server(lambda _: [Failure(message="unknown job \x1b[2J\nhello")]) as server:
         done = server.run("unschedule", "hello")
     assert done.returncode == 3
-    assert done.stderr == b"builder-client: unknown job \\x1b[2J\\nhello\n"
+    assert done.stderr == b"builder-client: unknown job \\x1b[2J\\nhello; 'info' lists all jobs\n"
 
 
 @pytest.mark.parametrize(
@@ -243,6 +243,13 @@ def test_a_full_disk_is_told() -> None:
         )
     assert done.returncode == 1
     assert done.stderr == b"builder-client: No space left on device\n"
+
+
+def test_a_mistyped_command() -> None:
+    done = run_client("histroy")
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+    assert b"Did you mean 'history'? (see 'builder-client --help')" in done.stderr
 
 
 # --- start ---
@@ -314,7 +321,7 @@ def test_every_command_speaks_json_and_has_an_example(name: str) -> None:
 def test_the_help_of_edit_says_no_defaults() -> None:
     """What is not given stays as it is."""
     shown = run_client("edit", "--help").stdout.decode()
-    assert "[default: daily]" in run_client("schedule", "--help").stdout.decode()
+    assert "[default: run-once]" in run_client("schedule", "--help").stdout.decode()
     assert "--period" in shown
     assert "[default: " not in shown
 

@@ -1,6 +1,7 @@
 """builder-client about what two builds have left: compare, and execute --check-reproducible, against a real server."""
 
 import json
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 
 import pytest
 import trio
-from client_harness import assert_one_line
+from client_harness import assert_one_line, client_argv, environment
 from farm import Server, eventually_async, run_client, start_server
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import build, do, queues, schedule, take_job
+from scripted import build, do, lose_worker, queues, schedule, take_job
 
 from builder.messages import Execute
 from builder.model import Artifact, Exited
@@ -78,6 +79,35 @@ async def test_two_builds_that_do_not(server: Server) -> None:
     assert "artifacts: 4 the same, 0 not" in client(server, "compare", str(one), str(other))
 
 
+async def test_more_that_differ_than_files_may_be_open(server: Server) -> None:
+    for content in (b"1", b"2"):
+        await do(server, Execute(name="a"))
+        await build(server, artifacts=[Artifact(path=f"{number}", content=content) for number in range(200)])
+    uuids = [uuid for (uuid,) in server.query("select uuid from build")]
+    done = await trio.to_thread.run_sync(
+        lambda: subprocess.run(
+            ["/bin/sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *client_argv("-r", server.remote, "compare", *uuids)],
+            capture_output=True, env=environment(), check=False,
+        )
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (6, b"")
+    assert done.stdout.count(b"differs at byte 0 (1 bytes)") == 200
+
+
+async def test_a_file_where_the_other_has_a_directory(server: Server) -> None:
+    for paths in (("a", "b/c"), ("a/x", "b")):
+        await do(server, Execute(name="a"))
+        await build(server, artifacts=[Artifact(path=path, content=b"same") for path in paths])
+    uuids = [uuid for (uuid,) in server.query("select uuid from build order by started")]
+    printed = client(server, "compare", *uuids, status=6)
+    assert [line.strip() for line in printed.splitlines() if " is only in " in line] == [
+        "a is only in the one",
+        "a/x is only in the other",
+        "b is only in the other",
+        "b/c is only in the one",
+    ]
+
+
 async def test_builds_whose_artifacts_are_not_there_any_more(server: Server) -> None:
     one, other = await two_builds(server)
     next(server.data_dir.glob(f"a/{one}/full")).unlink()
@@ -97,6 +127,20 @@ async def test_another_script_is_told(server: Server, tmp_path: Path) -> None:
     assert "+echo 2\n" in printed
 
 
+async def test_a_build_alone_is_compared_with_the_last_success(server: Server, tmp_path: Path) -> None:
+    one, _ = await build(server)
+    assert b"no success before it" in run_client(server, "compare", str(one)).stderr
+    (tmp_path / "new.sh").write_text("#!/bin/sh\nfalse\n")
+    client(server, "edit", "a", "--script", str(tmp_path / "new.sh"))
+    for _ in range(2):
+        await do(server, Execute(name="a"))
+        failed, _ = await build(server, result=Exited(code=1))
+    printed = client(server, "compare", str(failed))
+    assert printed.startswith(f"one:   {one} ")
+    assert "+false\n" in printed
+    assert f"since:      {one}\n" in client(server, "result", str(failed))
+
+
 async def test_a_build_that_still_runs_is_not_compared(server: Server) -> None:
     one, _ = await build(server)
     await do(server, Execute(name="a"))
@@ -105,6 +149,30 @@ async def test_a_build_that_still_runs_is_not_compared(server: Server) -> None:
     assert (done.returncode, done.stdout) == (3, b"")
     assert f"{taken.uuid} still runs" in done.stderr.decode()
     assert_one_line(done.stderr)
+
+
+async def test_a_build_that_was_lost_is_not_compared(server: Server) -> None:
+    one = await lose_worker(server)
+    other, _ = await build(server)
+    done = run_client(server, "compare", str(one), str(other))
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert f"the server has not recorded what {one} left" in done.stderr.decode()
+    assert_one_line(done.stderr)
+
+
+async def test_there_is_no_room_to_look_into_artifacts(server: Server, tmp_path: Path) -> None:
+    one, other = await two_builds(server)
+    (tmp_path / "kept").mkdir()
+    done = await trio.to_thread.run_sync(
+        lambda: subprocess.run(
+            ["/bin/sh", "-c", 'ulimit -f 10; exec "$@"', "sh", *client_argv("-r", server.remote, "compare", one, other)],
+            capture_output=True, env=environment(TMPDIR=str(tmp_path / "kept")), check=False,
+        )
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"can't keep artifacts in " in done.stderr
+    assert_one_line(done.stderr)
+    assert not list((tmp_path / "kept").iterdir())
 
 
 async def test_a_build_that_is_not_there(server: Server) -> None:
@@ -168,6 +236,22 @@ async def test_a_check_whose_job_is_taken_away(server: Server, command: tuple[st
     done = await checked(server, take_away)
     assert done.returncode == 1
     assert b"a was taken from the queue or the schedule before it had run twice" in done.stderr
+
+
+async def test_a_check_says_why_it_waits(server: Server) -> None:
+    """It goes on, and says so once for as long as that is the reason."""
+    await build(server)
+    with subprocess.Popen(
+        client_argv("-r", server.remote, "execute", "a", "--check-reproducible"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(),
+    ) as process:  # fmt: skip
+        assert process.stderr
+        said = [await trio.to_thread.run_sync(process.stderr.readline) for _ in range(2)]
+        await do(server, Execute(name="a"))  # a change, and still no worker
+        await trio.to_thread.run_sync(partial(client, server, "dequeue", "a"))
+        rest = (await trio.to_thread.run_sync(process.communicate))[1]
+    assert said == [b"Running a twice\n", b"a waits: no worker of this platform\n"]
+    assert rest == b"builder-client: a was taken from the queue or the schedule before it had run twice\n"
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200), st.integers(0, 200_000))

@@ -1,7 +1,9 @@
 """The file of settings: what may be in it, what is said of what may not, and what wins over it."""
 
+import errno
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from client_harness import (
@@ -112,6 +114,31 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     done = run_client("info", env=environment(XDG_CONFIG_HOME=str(tmp_path)))
     assert done.returncode == 2
     assert done.stderr.endswith(b"client.toml: Is a directory; mend it, or move it away\n")
+
+
+@pytest.mark.parametrize("kind", ["link", "loop", "dangling", "denied"])
+def test_links_and_files_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    folder = tmp_path / "builder"
+    folder.mkdir()
+    target = {"link": "real.toml", "loop": "client.toml", "dangling": "nowhere", "denied": "real.toml"}[kind]
+    (folder / "real.toml").write_text("sound = 1", "utf-8")
+    (folder / "client.toml").symlink_to(target)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    config.settings.cache_clear()
+    if kind == "dangling":
+        assert config.settings() == ClientSettings()
+        return
+    if kind == "denied":  # root may read anything
+        monkeypatch.setattr(Path, "read_text", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    reason = {"link": "sound: there is", "loop": "Too many levels", "denied": "Permission denied; mend it"}[kind]
+    with pytest.raises(config.InvalidSettings, match=f"client.toml: {reason}"):
+        config.settings()
+
+
+def test_no_home_is_no_error() -> None:
+    variables = {name: value for name, value in environment().items() if name not in ("HOME", "XDG_CONFIG_HOME")}
+    with Server(answer) as server:
+        assert server.run("info", env=variables).returncode == 0
 
 
 def test_no_file_is_no_error() -> None:

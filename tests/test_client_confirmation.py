@@ -3,10 +3,12 @@
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
-from client_harness import DEADLINE, Server, client_argv, environment, run_on_terminal, succeed
+from client_harness import DEADLINE, Server, client_argv, closed_port, environment, run_on_terminal, succeed
 
 from builder.messages import DropPlatform, Message, Unschedule
+from builder_client.registry import SECTIONS, load
 
 COMMANDS: list[tuple[list[str], Message]] = [
     (["unschedule", "hel\x1blo"], Unschedule(name="hel\x1blo")),
@@ -48,6 +50,44 @@ def test_so_is_that_of_the_file(tmp_path: Path) -> None:
         argv = client_argv("-r", server.address, "unschedule", "hello")
         status, shown = run_on_terminal(argv, environment(XDG_CONFIG_HOME=str(tmp_path)), b"")
     assert (status, shown, server.seen) == (0, b"", [Unschedule(name="hello")])
+
+
+DESTROYING = {
+    "cancel": ("hello",),
+    "dequeue": ("hello",),
+    "drop-platform": ("p1",),
+    "unschedule": ("hello",),
+}
+"""The commands that destroy something, with arguments."""
+
+LOOKING = {"apply", "export"}
+"""Those that look first, and ask if there is something to lose: their own tests show that."""
+
+
+def test_what_destroys_is_what_has_the_option() -> None:
+    asking = {
+        name
+        for section in SECTIONS.values()
+        for name in section
+        if any(parameter.name == "yes" for parameter in load(name).params)
+    }
+    assert asking == {*DESTROYING, *LOOKING}
+
+
+@pytest.mark.parametrize("name", DESTROYING)
+def test_all_of_them_ask_before_anything_is_sent(name: str) -> None:
+    help_text = " ".join(
+        (load(name).help or "").split()
+        + [option.help for option in load(name).params if isinstance(option, click.Option) and option.help]
+    )
+    assert "n a terminal it asks before" in help_text
+    with closed_port() as port:
+        argv = client_argv("-r", f"127.0.0.1:{port}", name, *DESTROYING[name])
+        status, shown = run_on_terminal(argv, environment(), b"n\n")
+        assert (status, shown.count(b"[y/N]")) == (1, 1)
+        assert shown.endswith(b"builder-client: nothing was changed\n")
+        status, shown = run_on_terminal([*argv, "--yes"], environment(), b"")
+        assert (status, shown.count(b"[y/N]")) == (5, 0)
 
 
 @pytest.mark.parametrize("closed", ["", "0<&-", "2>&-"])

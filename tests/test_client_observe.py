@@ -75,7 +75,7 @@ def test_an_ambiguous_prefix_lists_the_candidates() -> None:
         done = server.run("observe", "323b")
     assert done.returncode == 3
     assert_one_line(done.stderr)
-    assert f"323b is ambiguous: hello on p1 ({A}), bye on p2 ({B})\n" in done.stderr.decode()
+    assert f"323b is ambiguous: hello on p1 ({A}), bye on p2 ({B}); give more of its digits\n" in done.stderr.decode()
     assert done.stdout == b""
 
 
@@ -90,8 +90,9 @@ def test_an_unknown_prefix_and_an_unknown_uuid_are_refused() -> None:
         prefix = server.run("observe", "94ec")
         whole = server.run("observe", C)
     assert prefix.returncode == whole.returncode == 3
-    assert prefix.stderr == b"builder-client: no running build has a uuid that begins with 94ec\n"
-    assert whole.stderr == b"builder-client: uuid not found\n"
+    more = b"; 'info' lists what runs, 'history' what has ended\n"
+    assert prefix.stderr == b"builder-client: no running build has a uuid that begins with 94ec" + more
+    assert whole.stderr == b"builder-client: uuid not found" + more
 
 
 def test_the_newest_build_of_a_job_and_platform() -> None:
@@ -111,7 +112,8 @@ def test_observe_latest_with_its_options() -> None:
         none = server.run("observe-latest", "--platform", "p9")
     assert done.stdout == b"1.000s exited 0\n"
     assert server.seen == [Info(), Observe(uuid=UUID(A)), Info()]
-    assert (none.returncode, none.stderr) == (3, b"builder-client: no running build on p9\n")
+    more = b"; 'info' lists what runs, 'history' what has ended\n"
+    assert (none.returncode, none.stderr) == (3, b"builder-client: no running build on p9" + more)
 
 
 NOW = Instant(1_900_000_000_000)
@@ -225,7 +227,7 @@ def test_follow_next_of_an_unknown_job_ends() -> None:
     with server_with(EMPTY) as server:
         done = server.run("observe", "--follow-next", "helo")
     assert done.returncode == 3
-    assert done.stderr == b"builder-client: unknown job helo\n"
+    assert done.stderr == b"builder-client: unknown job helo; there are no jobs: 'schedule' adds one\n"
 
 
 def test_follow_next_as_a_program() -> None:
@@ -292,14 +294,28 @@ def test_a_held_line_is_not_lost_when_the_observation_breaks_off() -> None:
 
 
 def test_a_lost_connection_is_an_error_after_what_came() -> None:
-    def answer(_command: Message) -> Answer:
-        return [output(b"one"), b"\0\0\0"]
-
-    with Server(answer) as server:
+    answers: Iterator[Answer] = iter([[output(b"one"), b"\0\0\0"], [Failure(message="uuid not found")]])
+    with Server(lambda _: next(answers)) as server:
         done = server.run("observe", A, "--exit-status")
     assert done.stdout == b"1.000s one\n"
     assert done.returncode == 5
-    assert_one_line(done.stderr)
+    again, end = done.stderr.splitlines(keepends=True)
+    assert again.endswith(b"; trying again in 1 s\n")
+    assert_one_line(end)
+
+
+def test_a_console_is_taken_up_after_a_break() -> None:
+    answers: Iterator[Answer] = iter(
+        [
+            [output(b"one"), output(b"two"), b"\0\0\0"],
+            [*map(output, (b"one", b"two", b"three", b"exited 3")), Success()],
+        ]
+    )
+    with Server(lambda _: next(answers)) as server:
+        done = server.run("observe", A, "--exit-status")
+    assert done.stdout == b"1.000s one\n1.000s two\n1.000s three\n1.000s exited 3\n"
+    assert done.returncode == 3
+    assert done.stderr.count(b"\n") == 1
 
 
 # --- what is shown ---

@@ -17,10 +17,12 @@ from client_harness import (
     run_in_terminal,
 )
 
+from builder.extension.watching import ResultState
+from builder.history import Outcome
 from builder.messages import Info, InfoReply, Message, Success
 from builder.model import NEVER, Instant, Period, Queue, RunningBuild, ScheduleItem, ScriptJob
 from builder_client.output import Printer
-from builder_client.overview import show
+from builder_client.overview import Seen, show
 
 NOW = Instant(1_900_000_000_000)  # 2030-03-17T17:46:40Z
 MINUTE = 60_000
@@ -44,17 +46,22 @@ BUSY = InfoReply(
 
 
 @pytest.fixture
-def shown(tmp_path: Path) -> Callable[[InfoReply], str]:
-    def shown(info: InfoReply) -> str:
+def shown(tmp_path: Path) -> Callable[..., str]:
+    def shown(info: InfoReply, *failed: ResultState) -> str:
         path = tmp_path / "out"
         with path.open("wb") as file:
-            show(Printer(file, color="auto", environ={"TERM": "xterm"}), info, name="127.0.0.1:1234", now=NOW)
+            show(
+                Printer(file, color="auto", environ={"TERM": "xterm"}),
+                Seen(info=info, failed=failed),
+                name="127.0.0.1:1234",
+                now=NOW,
+            )
         return path.read_text("utf-8")
 
     return shown
 
 
-def test_a_busy_server(shown: Callable[[InfoReply], str]) -> None:
+def test_a_busy_server(shown: Callable[..., str]) -> None:
     assert shown(BUSY) == (
         "builder-server at 127.0.0.1:1234\n"
         "11 jobs, 15 queued, 7 running; 6 platforms, 1 dropped\n"
@@ -82,7 +89,26 @@ def test_a_busy_server(shown: Callable[[InfoReply], str]) -> None:
     )
 
 
-def test_an_idle_server(shown: Callable[[InfoReply], str]) -> None:
+def test_failures_are_shown_too(shown: Callable[..., str]) -> None:
+    failed = ResultState(
+        uuid=UUID(int=7 << 124),
+        job="job1",
+        platform="p1",
+        started=NOW,
+        finished=Instant(NOW.ms - MINUTE),
+        outcome=Outcome.FAILED,
+    )
+    text = shown(BUSY, *[failed] * 50)
+    lines = text.splitlines()
+    assert len(lines) == 23
+    at = lines.index("Failed (2 of 50)")
+    assert lines[at + 1 : at + 3] == [
+        "ENDED      JOB   PLATFORM  OUTCOME  UUID",
+        "1 min ago  job1  p1        failed   70000000-0000-0000-0000-000000000000",
+    ]
+
+
+def test_an_idle_server(shown: Callable[..., str]) -> None:
     assert shown(EMPTY) == (
         "builder-server at 127.0.0.1:1234\n"
         "0 jobs, 0 queued, 0 running; 0 platforms\n"
@@ -95,7 +121,7 @@ def test_an_idle_server(shown: Callable[[InfoReply], str]) -> None:
     )
 
 
-def test_a_hostile_name_is_a_name(shown: Callable[[InfoReply], str]) -> None:
+def test_a_hostile_name_is_a_name(shown: Callable[..., str]) -> None:
     hostile = ScriptJob(name="\x1b[2J\n", platform="\r\x07", script=b"")
     text = shown(
         InfoReply(

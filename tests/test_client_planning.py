@@ -1,7 +1,9 @@
 """The commands that plan jobs, through a real server: what they send, print and refuse."""
 
 import json
+import re
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,10 @@ from scripted import build, queues, script
 
 from builder.errors import InvalidOptions
 from builder.extension.schedule import ChangeJob, JobShown, ShowJob
-from builder.messages import Info, InfoReply, Message, Schedule, Success
+from builder.messages import Info, InfoReply, Message, Reschedule, Schedule, Success
 from builder.model import Instant, Period, ScheduleItem, ScriptJob
 from builder.planning import MAX_LIMIT, Cron, JobOptions, JobReference
-from builder_client import changes, jobs
+from builder_client import changes, jobs, schedule_file
 from builder_client.errors import Refused
 
 Run = Callable[..., Coroutine[Any, Any, subprocess.CompletedProcess[bytes]]]
@@ -142,7 +144,7 @@ def test_an_older_server_is_asked_in_the_classic_way_where_that_suffices(file: s
 async def test_next(run: Run, file: str) -> None:
     await ok(run, "schedule", "a", "p1", file, *NIGHTLY)
     found = json.loads(await ok(run, "next", "a", "--count", "3", "--json"))
-    assert [*found] == ["next"]
+    assert [*found] == ["next", "paused"]
     assert len(found["next"]) == 3
     assert all(moment.endswith(":17:00Z") for moment in found["next"])
     lines = (await ok(run, "next", "a", "--count", "2")).splitlines()
@@ -150,6 +152,9 @@ async def test_next(run: Run, file: str) -> None:
     assert all(" 03:17:00 +0" in line and "Europe/Copenhagen (in " in line for line in lines)
     await ok(run, "schedule", "never", "p1", file, "--period", "never")
     assert await ok(run, "next", "never") == "never\n"
+    await ok(run, "schedule", "app", "p1", file, "--after", "never@p1", "--after", "a")
+    assert await ok(run, "next", "app") == "only after a, never@p1\n"
+    assert json.loads(await ok(run, "next", "app", "--json")) == {"next": [], "paused": False}
 
 
 def test_next_of_a_rule_without_a_server() -> None:
@@ -158,7 +163,7 @@ def test_next_of_a_rule_without_a_server() -> None:
     runs = json.loads(done.stdout)["next"]
     assert len(runs) == 2
     assert all(run[4:] in ("-03-28T00:00:00Z", "-03-27T23:00:00Z") for run in runs)  # summer time has begun, or not
-    for wrong in ((), ("a", "--time-zone", "UTC")):
+    for wrong in (("--time-zone", "UTC"), ("a", "--time-zone", "UTC")):
         assert run_alone("next", *wrong).returncode == 2
 
 
@@ -183,6 +188,51 @@ async def test_edit(run: Run, server: LocalServer, file: str, tmp_path: Path) ->
     assert await queues(server) == {"p1": [], "p2": []}
 
 
+@pytest.mark.parametrize("kind", ["script", "orb"])
+@pytest.mark.parametrize(
+    ("asked", "period", "cron"),
+    [
+        ((), "never", None),
+        (("--period", "daily"), "daily", None),
+        (("--period", "weekly", "--spread"), "weekly", None),
+        (("--spread",), "daily", None),
+        (("--cron", "0 */6 * * *"), "daily", "0 */6 * * *"),
+    ],
+)
+async def test_a_job_after_others_has_the_period_that_is_asked_for(
+    run: Run, file: str, kind: str, asked: tuple[str, ...], period: str, cron: str | None
+) -> None:
+    await ok(run, "schedule", "lib", "p1", file)
+    what = ("schedule", "app", "p1", file) if kind == "script" else ("orb-build", "app", "app")
+    await ok(run, *what, "--after", "lib", *asked)
+    found = await shown(run, "app")
+    assert (found["period"], found["cron"]) == (period, cron)
+    assert (found["next"] is None) == (period == "never")
+    # and the same by an edit of a job that was after none
+    await ok(run, "unschedule", "app", "--yes")
+    await ok(run, *what)
+    await ok(run, "edit", "app", "--after", "lib", *asked)
+    found = await shown(run, "app")
+    assert (found["period"], found["cron"]) == (period, cron)
+
+
+async def test_a_period_that_was_asked_for_stays(run: Run, file: str) -> None:
+    for name in ("app", "lib", "tool"):
+        await ok(run, "schedule", name, "p1", file)
+    assert await ok(run, "edit", "app", "--after", "lib") == "period: daily -> never\nafter: none -> lib\n"
+    assert await ok(run, "edit", "app", "--period", "daily") == "period: never -> daily\n"
+    assert await ok(run, "edit", "app", "--after", "tool") == "after: lib -> tool\n"
+    assert await ok(run, "edit", "app", "--no-after", "--period", "weekly") == (
+        "period: daily -> weekly\nafter: tool -> none\n"
+    )
+    assert await ok(run, "edit", "app", "--after", "lib") == "after: none -> lib\n"
+    await ok(run, "edit", "app", "--cron", "@hourly")
+    told = await ok(run, "edit", "app", "--no-cron")
+    assert "cron: @hourly -> none\n" in told
+    assert (await shown(run, "app"))["period"] == "never"
+    assert await ok(run, "edit", "app", "--no-after") == "period: never -> daily\nafter: lib -> none\n"
+
+
 async def test_edit_refuses_what_it_can_not_do(run: Run, file: str) -> None:
     await ok(run, "schedule", "a", "p1", file)
     await ok(run, "orb-build", "orb", "retreat")
@@ -192,7 +242,7 @@ async def test_edit_refuses_what_it_can_not_do(run: Run, file: str) -> None:
         (2, ["a", "--cron", "61 * * * *"], b"invalid cron rule"),
         (2, ["a", "--opam-package", "b"], b"a is a script job: it has no --opam-package"),
         (2, ["orb", "--script", file], b"orb is a orb build: it has no --script"),
-        (3, ["b", "--priority", "1"], b"unknown job b"),
+        (3, ["b", "--priority", "1"], b"unknown job b; there are a"),
     ):
         done = await run("edit", *arguments)
         assert done.returncode == status, done
@@ -208,6 +258,33 @@ async def test_pause_and_resume(run: Run, server: LocalServer, file: str) -> Non
     assert (await shown(run, "a"))["paused"] is True
     assert await ok(run, "resume", "a") == ""
     await build(server)
+
+
+async def test_rules_and_pauses_are_shown_of_all_jobs(run: Run, file: str) -> None:
+    await ok(run, "schedule", "rule", "p1", file, *NIGHTLY, "--priority", "7", "--not-now")
+    await ok(run, "schedule", "still", "p1", file, "--cron", "@weekly", "--not-now")
+    await ok(run, "schedule", "last", "p1", file, "--period", "never", "--after", "rule@p1")
+    await ok(run, "pause", "still")
+    await ok(run, "pause", "last")
+    for command in ("info", "next"):
+        lines = {name: line for line in (await ok(run, command)).splitlines() for name in line.split()[-4:-3]}
+        assert re.search(r"Z  in \d.*  17 3 \* \* mon-fri Europe/Copenhagen +rule ", lines["rule"])
+        assert re.search(r"Z  paused  +@weekly UTC +still ", lines["still"])
+        assert re.search(r"^never +paused +after rule@p1 +last ", lines["last"])
+    told = {item["job"]: item for item in json.loads(await ok(run, "info", "--json"))["schedule"]}
+    for name, item in told.items():
+        whole = await shown(run, name)
+        assert item == {key: whole[key] for key in whole if key not in ("awaited", "queued_on", "revision")}
+    found = json.loads(await ok(run, "next", "--json", "--count", "2"))["jobs"]
+    assert {each["job"]: (each["next"], each["paused"]) for each in found} == {
+        name: (told[name]["next"], name == "still") for name in ("rule", "still")
+    }
+    done = await run("next", "still", "--count", "1")
+    assert done.stderr == b"still is paused: it does not run until it is resumed\n"
+    assert json.loads((await run("next", "still", "--json")).stdout)["paused"] is True
+    overview = await ok(run)
+    assert "3 jobs (2 paused)" in overview
+    assert "still" not in overview
 
 
 # --- a change that another one has overtaken -----------------------------------------------------------------------
@@ -273,20 +350,53 @@ def test_show_and_next_of_an_older_server() -> None:
         runs = json.loads(server.run("next", "a", "--count", "2", "--json").stdout)["next"]
         assert runs == ["2026-11-20T17:13:16Z", "2026-11-27T17:13:16Z"]
         assert server.run("show", "b").returncode == 3
+        assert json.loads(server.run("next", "--json").stdout) == {
+            "jobs": [{"job": "a", "next": "2026-11-20T17:13:16Z", "paused": False}]
+        }
+        assert "cron" not in json.loads(server.run("info", "--json").stdout)["schedule"][0]
 
 
 def test_what_an_older_server_has_not_is_told(file: str) -> None:
+    schedule = Path(file).with_name("schedule.toml")
+    schedule.write_bytes(b"")
     with Server(old_server) as server:
         for arguments, what in (
             (("schedule", "a", "p1", file, "--cron", "@daily", "--not-now"), b"no --cron and no --not-now"),
-            (("edit", "a", "--priority", "1"), b"no job that can be edited: see 'reschedule'"),
+            (("edit", "a", "--priority", "1"), b"no edit, but --period: 'unschedule' and"),
+            (("edit", "a", "--period", "daily", "--script", file), b"no edit, but --period"),
             (("pause", "a"), b"no jobs that are paused"),
+            (("apply", str(schedule)), b"no whole schedules: 'schedule' and 'unschedule' do it job by job"),
         ):
             done = server.run(*arguments)
             assert done.returncode == 3
             assert_one_line(done.stderr)
             assert b"speaks only the classic protocol, which has " + what in done.stderr
     assert server.seen == []
+
+
+def test_the_period_of_a_job_of_an_older_server_can_be_changed() -> None:
+    def answer(command: Message) -> list[Message]:
+        return [Success()] if isinstance(command, Reschedule) else old_server(command)
+
+    with Server(answer) as server:
+        assert server.run("edit", "a", "--period", "daily").stdout == b"period: weekly -> daily\n"
+        assert server.run("edit", "a", "--period", "weekly").stdout == b"a is so already: nothing was changed\n"
+        assert server.run("edit", "b", "--period", "weekly").returncode == 3
+    (sent,) = (command for command in server.seen if not isinstance(command, Info))
+    assert isinstance(sent, Reschedule)
+    assert (sent.name, sent.period) == ("a", Period.DAILY)
+    assert sent.next > Instant(int(time.time() * 1000))
+
+
+def test_what_an_older_server_has_is_exported(tmp_path: Path) -> None:
+    with Server(old_server) as server:
+        done = server.run("export", str(tmp_path))
+    assert done.stdout.decode() == f"1 job written to {tmp_path / 'schedule.toml'}\n"
+    assert done.stderr.endswith(
+        b"speaks only the classic protocol, which has no options of jobs but periods: here are these alone\n"
+    )
+    found = schedule_file.read(tmp_path / "schedule.toml")["a"]
+    assert (found.job, found.options) == (script("a"), JobOptions(period=Period.WEEKLY))
 
 
 # --- values --------------------------------------------------------------------------------------------------------
@@ -317,7 +427,7 @@ def test_what_is_said_of_options_is_read_as_them(plan: JobOptions) -> None:
     [
         ({"priority": "high"}, "priority: write a number from 0 to 9"),
         ({"priority": True}, "priority: write a number from 0 to 9"),
-        ({"period": "monthly"}, "period: write hourly, daily, weekly or never"),
+        ({"period": "monthly"}, 'period: write "hourly", "daily", "weekly" or "never"'),
         ({"after": [1]}, "after: write JOB or JOB@PLATFORM"),
         ({"after": [{"job": "a"}]}, "after: write JOB or JOB@PLATFORM"),
         ({"cron": 5}, "cron: write text"),
@@ -377,6 +487,7 @@ async def test_what_commands_say_in_json(run: Run, file: str, tmp_path: Path) ->
         "done": "exported",
         "jobs": 3,
         "file": str(tmp_path / "farm" / "schedule.toml"),
+        "removed": [],
     }
     assert await said("unschedule", "c") == {"done": "unscheduled", "job": "c"}
     added = {"added": ["c"], "changed": [], "removed": [], "left": []}

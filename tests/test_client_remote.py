@@ -1,10 +1,11 @@
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
 from uuid import UUID
 
 import pytest
-from client_harness import DEADLINE, EMPTY, Answer, Server
+from client_harness import DEADLINE, EMPTY, Answer, Server, assert_one_line, run_client
 
 from builder.messages import CLIENT_VERSION, Info, Message, Observe, Output, Success
 from builder_client.errors import Unreachable
@@ -31,6 +32,28 @@ def test_a_server_that_says_no_hello_is_not_waited_for_without_end() -> None:
         silent = Remote(host="127.0.0.1", port=listener.getsockname()[1], reply_timeout=0.05)
         with pytest.raises(Unreachable, match=r"did not answer within 0\.05 s$"):
             silent.info()
+
+
+@pytest.mark.parametrize("command", [(), ("history",), ("info",), ("log", "323b"), ("watch", "--json")])
+def test_what_closes_before_a_hello_is_no_classic_server(command: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closing = threading.Thread(target=close_all, args=(listener,))
+        closing.start()
+        done = run_client("-r", f"127.0.0.1:{listener.getsockname()[1]}", *command)
+        listener.shutdown(socket.SHUT_RDWR)
+        closing.join(DEADLINE)
+    assert done.returncode == 5
+    assert_one_line(done.stderr)
+    assert b"closed the connection at once: is it a builder-server" in done.stderr
+
+
+def close_all(listener: socket.socket) -> None:
+    """Close each connection once it has said something, as a server that stops or is full does."""
+    with contextlib.suppress(OSError):
+        while True:
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(64)
 
 
 def test_an_observation_may_be_silent_for_longer_than_a_reply() -> None:

@@ -1,11 +1,14 @@
 """builder-client, watching: queue, info with progress, watch as changes and as a live view on a real terminal."""
 
+import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +62,15 @@ async def test_queue_says_why(server: Server) -> None:
     unknown = await run(server, "queue", "--platform", "px")
     assert unknown.returncode == 3
     assert_one_line(unknown.stderr)
+
+
+async def test_long_queues_are_for_pipes(server: Server) -> None:
+    await do(server, *(schedule(f"job{number}", f"p{number % 2}") for number in range(120)))
+    with on_terminal("-r", server.remote, "queue", size=(80, 200)) as terminal:
+        text = await trio.to_thread.run_sync(terminal.wait_for, lambda text: "queue | less" in text)
+    assert text.count("(50 of 60)") == 2
+    assert text.count("no worker of this platform") == 100
+    assert (await run(server, "queue")).stdout.count(b"no worker of this platform") == 120
 
 
 def test_queue_of_an_old_server_is_the_order() -> None:
@@ -176,6 +188,105 @@ async def test_a_server_that_starts_again(tmp_path: Path) -> None:
                 assert await trio.to_thread.run_sync(terminal.wait) == 0
 
 
+LONG = ("unikernel-dns-primary", "unikernel-dns-primary-git", "unikernel-dns-secondary-git")
+PLATFORM = "debian-12-x86_64-opam-2.1-ocaml-{}"
+
+
+def is_whole(columns: int, text: str) -> bool:
+    """Return whether a screen of that width has been drawn to its end."""
+    lines = text.split("\n")
+    return (
+        "no workers" in text
+        and lines[-1].startswith("j/k")
+        and any(line.startswith("── Running") and len(line) == columns for line in lines)
+    )
+
+
+async def test_builds_are_told_apart_on_any_terminal(server: Server) -> None:
+    await do(server, *(schedule(name, PLATFORM.format(number)) for number, name in enumerate(LONG)))
+    async with take_job(server, PLATFORM.format(0)), take_job(server, PLATFORM.format(1)):
+        with on_terminal("-r", server.remote, "watch", size=(80, 24), COLUMNS="200") as terminal:
+            for columns, lines in ((80, 24), (60, 20), (40, 16), (200, 50)):
+                terminal.resize((columns, lines))
+                terminal.process.send_signal(signal.SIGWINCH)
+                text = await trio.to_thread.run_sync(terminal.wait_for, partial(is_whole, columns))
+                rows = text[text.index("Running") : text.index("Queues")].splitlines()[1:-1]
+                assert len({row[2:] for row in rows}) == 2, text
+                assert all(row.endswith(" s") for row in rows), text
+            terminal.type(b"jq")
+            assert await trio.to_thread.run_sync(terminal.wait) == 0
+
+
+@pytest.mark.parametrize("term", ["linux", "screen", "xterm", "vt100"])
+async def test_without_colours_on_any_kind_of_terminal(server: Server, term: str) -> None:
+    await with_history(server)
+    with on_terminal("-r", server.remote, "watch", TERM=term, NO_COLOR="1") as terminal:
+        await see(terminal, "no worker of this platform", "succeeded")
+        terminal.type(b"\x1a")  # Ctrl-Z does not leave the screen behind
+        terminal.type(b"q")
+        assert await trio.to_thread.run_sync(terminal.wait) == 0
+        assert not re.search(rb"\x1b\[(\d+;)*3\dm", terminal.raw)
+
+
+@pytest.mark.parametrize("term", ["dumb", ""])
+async def test_a_terminal_without_a_cursor(server: Server, term: str) -> None:
+    with on_terminal("-r", server.remote, "watch", TERM=term) as terminal:
+        assert await trio.to_thread.run_sync(terminal.wait) == 2
+        terminal.wait_for(lambda text: "TERM is" in text and "--json" in text)
+        assert b"\x1b" not in terminal.raw
+
+
+async def test_a_terminal_that_is_hung_up(server: Server) -> None:
+    with on_terminal("-r", server.remote, "watch") as terminal:
+        await see(terminal, "q quits")
+        terminal.process.send_signal(signal.SIGHUP)
+        assert await trio.to_thread.run_sync(terminal.wait) == 129
+        assert terminal.modes & termios.ECHO
+
+
+@asynccontextmanager
+async def tunnel(server: Server) -> AsyncIterator[tuple[str, Callable[[], None]]]:
+    """Have a way to the server that breaks when the function is called; it can be gone again at once."""
+    scopes: set[trio.CancelScope] = set()
+
+    async def pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in source:
+                await sink.send_all(data)
+        await sink.aclose()
+
+    async def carry(ours: trio.SocketStream) -> None:
+        theirs = await trio.open_tcp_stream("127.0.0.1", server.port)
+        with trio.CancelScope() as scope:
+            scopes.add(scope)
+            async with ours, theirs, trio.open_nursery() as nursery:
+                nursery.start_soon(pump, ours, theirs)
+                nursery.start_soon(pump, theirs, ours)
+
+    def cut() -> None:
+        for scope in scopes:
+            scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, carry, 0, host="127.0.0.1"))
+        yield f"127.0.0.1:{listener.socket.getsockname()[1]}", cut
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_console_goes_on_after_a_break(server: Server) -> None:
+    await do(server, schedule("a"))
+    async with take_job(server) as taken, tunnel(server) as (address, cut):
+        await taken.say(b"first line")
+        with on_terminal("-r", address, "watch") as terminal:
+            await see(terminal, "first line")
+            cut()
+            await taken.say(b"second line")
+            text = await see(terminal, "first line", "trying again in 1 s", "second line", "1 running")
+            assert text.count("first line") == 1
+            terminal.type(b"q")
+            assert await trio.to_thread.run_sync(terminal.wait) == 0
+
+
 async def test_an_unreachable_server_is_told_in_one_line(server: Server) -> None:
     await trio.to_thread.run_sync(server.terminate)
     with on_terminal("-r", server.remote, "watch") as terminal:
@@ -209,6 +320,20 @@ async def test_several_builds_are_observed_at_once(server: Server) -> None:
     assert [line.split()[-1] for line in texts if line.startswith("longer")] == ["two", "three", "0"]
 
 
+async def test_builds_of_one_name_are_told_apart_and_each_is_shown_once(server: Server) -> None:
+    await do(server, schedule("a"))
+    async with take_job(server) as first:
+        await do(server, Execute(name="a"))
+        async with take_job(server) as second:
+            for taken in (first, second):
+                await taken.say(b"a line")
+                await taken.finish()
+            ids = (str(first.uuid), str(second.uuid), str(first.uuid))
+            done = await run(server, "observe", *ids)
+    lines = sorted(line.partition(" | ")[0] for line in done.stdout.decode().splitlines())
+    assert lines == sorted(f"{str(taken.uuid)[:8]}" for taken in (first, second) for _ in range(2))
+
+
 async def test_one_of_several_that_is_unknown(server: Server) -> None:
     await do(server, schedule("a"))
     async with take_job(server) as taken:
@@ -217,3 +342,12 @@ async def test_one_of_several_that_is_unknown(server: Server) -> None:
     assert done.returncode == 3
     assert b"exited 0" in done.stdout
     assert done.stderr == b"00000000: uuid not found\n"
+
+
+async def test_one_that_is_named_twice(server: Server) -> None:
+    await do(server, schedule("a"))
+    async with take_job(server) as taken:
+        await taken.say(b"one")
+        await taken.finish()
+    done = await run(server, "observe", str(taken.uuid), str(taken.uuid).upper())
+    assert [line.split()[-1] for line in done.stdout.decode().splitlines()] == ["one", "0"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from builder.extension.watching import QueuedState, RunningState, Why
 from builder.history import Cause
 from builder.model import Instant
-from builder_server.estimates import Circumstances, Waiting, foresee, median
+from builder_server.estimates import Circumstances, Waiting, foresee
 
 NOW = Instant(1_795_194_796_123)
 
@@ -81,8 +81,3 @@ def test_nothing_starts_before_what_goes_before_it(
     assert [each.ahead for each in found] == list(range(len(entries)))
     # who is unknown takes a worker away: what is told is what comes first
     assert [each.start is None for each in found] == sorted(each.start is None for each in found)
-
-
-@pytest.mark.parametrize(("durations", "expected"), [((), None), ((7,), 7), ((9, 1, 5), 5), ((4, 1, 2, 3), 2)])
-def test_the_median(durations: tuple[int, ...], expected: int | None) -> None:
-    assert median(durations) == expected

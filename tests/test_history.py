@@ -4,7 +4,7 @@ import pytest
 
 from builder.history import WORKER_FAULT, Outcome, outcome_of
 from builder.model import Aborted, Exited, Result, Signalled, Stopped
-from builder_server.attempt import FAULT, LOST, TIMEOUT, could_not_record
+from builder_server.attempt import FAULT, JOB_LIMIT, LOST, could_not_record, silent_for, timeout_after
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,8 @@ from builder_server.attempt import FAULT, LOST, TIMEOUT, could_not_record
         (Exited(code=1), Outcome.FAILED),
         (Signalled(signal=-7), Outcome.FAILED),
         (Stopped(signal=19), Outcome.FAILED),
-        (TIMEOUT, Outcome.ABORTED),
+        (timeout_after(60, JOB_LIMIT), Outcome.ABORTED),
+        (silent_for(60), Outcome.ABORTED),
         (LOST, Outcome.LOST),
         (FAULT, Outcome.LOST),
         (could_not_record("no space"), Outcome.LOST),

@@ -18,7 +18,7 @@ import builder_client.registry
 import builder_server.cli
 import pages
 import roff
-from builder_client import config
+from builder_client import config, jobs, schedule_file
 
 MADE = pages.pages()
 
@@ -72,17 +72,30 @@ def test_exit_statuses_and_examples_have_sections() -> None:
     assert "BUILDER_SERVER" in plain("man1/builder-client.1").split(".SH ENVIRONMENT")[1]
 
 
-@pytest.mark.parametrize("page", [pages.client_file(), pages.server_file()], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages.FILES, ids=lambda page: page.name)
 def test_examples_of_files_have_keys_of_the_page(page: roff.FilePage) -> None:
     keys = {key.name.rpartition(".")[2] for key in page.keys}
     example = tomllib.loads(page.example)
-    assert set(example) - {"servers"} <= keys
+    assert set(example) - {"servers", "jobs"} <= keys
     for key in page.keys:
         assert f"\n\\fB{roff.escape(key.name)}\\fR = " in MADE[f"man5/{page.name}.5"]
 
 
 def test_the_example_of_the_clients_file_is_right() -> None:
     assert config.parse(pages.client_file().example).default == "prod"
+
+
+def test_the_keys_of_a_schedule_are_those_that_it_takes(tmp_path: Path) -> None:
+    page = pages.schedule_file()
+    assert [key.name for key in page.keys] == [*schedule_file.KEYS]
+    table = (ROOT / "docs/schedule.md").read_text("utf-8").partition("| key | value |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))) == {*jobs.KEYS}
+    path = tmp_path / "schedule.toml"
+    path.write_text(page.example, "utf-8")
+    (tmp_path / "scripts").mkdir()
+    for name in ("lib", "app"):
+        (tmp_path / f"scripts/{name}.sh").write_bytes(b"make\n")
+    assert [*schedule_file.read(path)] == ["lib", "app", "retreat"]
 
 
 def test_the_keys_of_the_servers_file_are_those_that_it_takes() -> None:

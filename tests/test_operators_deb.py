@@ -73,7 +73,7 @@ def test_every_program_has_its_pages(packages: list[Path]) -> None:
     programs = set(re.findall(r"\./usr/bin/(\S+)", listed))
     assert set(re.findall(r"\./usr/share/man/man1/(\S+)\.1\.gz", listed)) == programs
     pages = set(re.findall(r"\./usr/share/man/man5/(\S+)\.5\.gz", listed))
-    assert pages == {"builder-client.toml", "builder-server.toml"}
+    assert pages == {"builder-client.toml", "builder-schedule.toml", "builder-server.toml"}
 
 
 def test_secrets_are_for_root_only(packages: list[Path]) -> None:

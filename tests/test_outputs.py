@@ -12,7 +12,7 @@ from builder import codec
 from builder.errors import ProtocolError
 from builder.execution import encode_console_line
 from builder.framing import Frame, FrameReader, frame
-from builder.messages import KINDS, Output
+from builder.messages import KINDS, Message, Output
 from builder.model import ConsoleLine
 from builder.outputs import Outputs
 
@@ -27,6 +27,12 @@ timestamps = st.none() | st.integers(0, 2**62 - 1) | integers
 
 def _framed(uuid: UUID, line: bytes, timestamp: int | None = None) -> bytes:
     return frame(codec.encode(Output(uuid=uuid, line=line, timestamp=timestamp)))
+
+
+_UNUSUAL = [
+    _framed(UUID1, b"a", 300) + _framed(UUID1, b"a", 300).replace(b"\2\2\1\x2c", b"\2\2\0\x2c"),  # not minimal
+    b"\0\0\0\0\0\0\0\x1d\xa4\x1b\x30\x19\x0c\x11" + UUID1.bytes + b"\0\x0c\x01a\2\1\5",  # 17 bytes of uuid
+]
 
 
 def _frames(data: bytes) -> Iterator[tuple[Output, int]]:
@@ -50,6 +56,17 @@ def _lines(data: bytes) -> tuple[list[bytes], int]:
         if output.uuid != UUID1 or output.timestamp is not None or frame(codec.encode(output)) != data[end:after]:
             break  # the last: of a uuid of more than 16 bytes, the codec reads the first 16
         found.append(output.line)
+        end = after
+    return found, end
+
+
+def _outputs(data: bytes) -> tuple[list[Output], int]:
+    """Return what ``read`` has to, by the codec."""
+    found, end = [], 0
+    for output, after in _frames(data):
+        if output.uuid != UUID1:
+            break
+        found.append(output)
         end = after
     return found, end
 
@@ -100,16 +117,49 @@ def test_lines_are_cut_as_far_as_the_codec_reads_them(data: bytes) -> None:
 
 
 @given(st.one_of(_runs(timestamps.filter(lambda time: time is not None)), consoles, mutated(consoles)))
-@example(_framed(UUID1, b"a", 300) + _framed(UUID1, b"a", 300).replace(b"\2\2\1\x2c", b"\2\2\0\x2c"))  # not minimal
+@example(_UNUSUAL[0])
+@example(_UNUSUAL[1])
 def test_records_are_those_that_the_codec_reads(data: bytes) -> None:
     assert Outputs(UUID1).records(data) == _records(data)
 
 
+@given(st.one_of(_runs(timestamps), consoles, mutated(_runs(timestamps)), mutated(consoles)))
+@example(_UNUSUAL[0])
+@example(_UNUSUAL[1])
+@example(_framed(UUID1, b"a", 5) + _framed(UUID1, b"b") + _framed(UUID1, b"c", 300) + _framed(UUID2, b"d", 300))
+def test_outputs_are_those_that_the_codec_reads(data: bytes) -> None:
+    outputs = Outputs(UUID1)
+    assert outputs.read(data) == _outputs(data)
+    assert outputs.read(data) == _outputs(data)  # also with what it remembers of the first time
+
+
 @pytest.mark.parametrize("time", [0, 1, 127, 128, 255, 256, 2**15, 2**39, 2**62 - 1, -1, -(2**62)])
-def test_records_with_any_timestamp(time: int) -> None:
+def test_any_timestamp_is_read(time: int) -> None:
     data = Outputs(UUID1).join([b"a", b"", b"b" * 300], time) * 2
     assert Outputs(UUID1).records(data) == _records(data)
-    assert len(Outputs(UUID1).records(data)[0]) == 6
+    assert Outputs(UUID1).read(data) == _outputs(data)
+    assert len(Outputs(UUID1).records(data)[0]) == len(Outputs(UUID1).read(data)[0]) == 6
+
+
+@pytest.mark.parametrize(
+    ("one", "another"), [(1, 127), (128, 2**15 - 1), (2**31, 2**39 - 1), (2**39, 2**47 - 1), (2**55, 2**62 - 1)]
+)
+def test_the_codec_is_asked_only_where_the_size_of_the_timestamp_changes(
+    monkeypatch: pytest.MonkeyPatch, one: int, another: int
+) -> None:
+    outputs, decoded, decode = Outputs(UUID1), [], codec.decode
+
+    def noted(data: bytes) -> Message:
+        decoded.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(codec, "decode", noted)
+    data = outputs.join([b"line"] * 100, one) + outputs.join([b"line"] * 100, another)
+    assert len(outputs.read(data)[0]) == 200
+    assert len(outputs.read(outputs.join([b"line"], one))[0]) == 1  # one alone, as it comes of a build that runs
+    assert len(decoded) == 1
+    assert len(outputs.records(data)[0]) == 200
+    assert len(decoded) == 2
 
 
 @pytest.mark.parametrize("time", [2**62, -(2**62) - 1])

@@ -12,7 +12,6 @@ from builder_server.attempt import (
     FAULT,
     LOST,
     RETRY,
-    TIMEOUT,
     Acknowledge,
     Action,
     AddArtifacts,
@@ -28,7 +27,8 @@ from builder_server.attempt import (
     EndAsked,
     Event,
     Lines,
-    LostTooOften,
+    NoteCancel,
+    NotPutBack,
     NotRunning,
     OurFault,
     Phase,
@@ -51,6 +51,7 @@ from builder_server.attempt import (
 
 LIMIT = 100.0
 GRACE = 60.0
+TIMEOUT = Aborted(message="timeout after 1m40s (--job-timeout of the server)")
 DONE = Exited(code=0)
 CANCELLED = Aborted(message="cancelled")
 NO_SPACE = DiskFault(reason="No space left on device")
@@ -68,6 +69,11 @@ DISK_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=
 FILLED = DiskFault(reason="No space left on device", counted=True)
 FILL_LOSS = PutBack(reason=could_not_record("No space left on device"), counted=True)
 OUR_LOSS = PutBack(reason=FAULT, counted=True)
+
+CANCEL = EndAsked(result=CANCELLED, by="a:1")
+NOTE = NoteCancel(by="a:1")
+STAYS_CANCELLED = NotPutBack(result=CANCELLED, by="a:1")
+RECORD_CANCELLED = RecordAborted(result=CANCELLED, by="a:1")
 
 Step = tuple[float, Event, list[Action], Phase]
 
@@ -116,7 +122,7 @@ TRANSCRIPTS: dict[str, list[Step]] = {
     "the third worker is lost": [
         BEGUN_AT_0,
         (1, Detached(), [LOSS], Phase.RETURNING),
-        (2, LostTooOften(), [RecordAborted(result=LOST)], Phase.RECORDING),
+        (2, NotPutBack(result=LOST), [RecordAborted(result=LOST)], Phase.RECORDING),
         (3, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "a job takes too long": [
@@ -129,7 +135,7 @@ TRANSCRIPTS: dict[str, list[Step]] = {
     ],
     "somebody ends it": [
         BEGUN_AT_0,
-        (1, EndAsked(result=CANCELLED, by="a:1"), [Reset(), RecordAborted(result=CANCELLED, by="a:1")], Phase.RECORDING),
+        (1, CANCEL, [Reset(), NOTE, RECORD_CANCELLED], Phase.RECORDING),
         (2, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "somebody ends it when it has ended by itself": [
@@ -138,6 +144,33 @@ TRANSCRIPTS: dict[str, list[Step]] = {
         (2, EndAsked(result=CANCELLED), [], Phase.RECEIVING),
         (3, ResultEnded(), [Record()], Phase.RECORDING),
         (4, Recorded(), [Acknowledge(), TellUploader()], Phase.ENDED),
+    ],
+    "somebody ends it, and it can't be recorded for long": [
+        BEGUN_AT_0,
+        (1, CANCEL, [Reset(), NOTE, RECORD_CANCELLED], Phase.RECORDING),
+        (2, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
+        (3, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
+        (4, NO_SPACE, [Reset()], Phase.RETURNING),
+        (4 + RETRY, TimeCame(), [DISK_LOSS], Phase.RETURNING),
+        (20, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
+        (21, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+    ],
+    "somebody ends it when it has ended by itself, and its worker is lost": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, CANCEL, [NOTE], Phase.RECEIVING),
+        (3, Detached(), [LOSS], Phase.RETURNING),
+        (4, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
+        (5, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+    ],
+    "somebody ends it while it waits for the disk": [
+        BEGUN_AT_0,
+        (1, Detached(), [LOSS], Phase.RETURNING),
+        (2, NO_SPACE, [Reset()], Phase.RETURNING),
+        (3, CANCEL, [NOTE], Phase.RETURNING),
+        (2 + RETRY, TimeCame(), [LOSS], Phase.RETURNING),
+        (20, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
+        (21, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "artifacts that must not be stored": [
         BEGUN_AT_0,
@@ -155,7 +188,7 @@ TRANSCRIPTS: dict[str, list[Step]] = {
         BEGUN_AT_0,
         (1, LINES, [APPEND], Phase.RUNNING),
         (2, FILLED, [ClearConsole(), FILL_LOSS], Phase.RETURNING),
-        (3, LostTooOften(), [RecordAborted(result=FILL_LOSS.reason)], Phase.RECORDING),
+        (3, NotPutBack(result=FILL_LOSS.reason), [RecordAborted(result=FILL_LOSS.reason)], Phase.RECORDING),
         (4, FILLED, [Reset()], Phase.RETURNING),
         (4 + RETRY, TimeCame(), [FILL_LOSS], Phase.RETURNING),
         (20, PutBackDone(), [Reset()], Phase.ENDED),
@@ -182,10 +215,10 @@ TRANSCRIPTS: dict[str, list[Step]] = {
     "the disk fails for long, and it was the third loss": [
         BEGUN_AT_0,
         (1, Detached(), [LOSS], Phase.RETURNING),
-        (2, LostTooOften(), [RecordAborted(result=LOST)], Phase.RECORDING),
+        (2, NotPutBack(result=LOST), [RecordAborted(result=LOST)], Phase.RECORDING),
         (3, NO_SPACE, [Reset()], Phase.RETURNING),
         (3 + RETRY, TimeCame(), [LOSS], Phase.RETURNING),
-        (20, LostTooOften(), [RecordAborted(result=LOST)], Phase.RECORDING),
+        (20, NotPutBack(result=LOST), [RecordAborted(result=LOST)], Phase.RECORDING),
         (21, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
     ],
     "a fault of ours": [
@@ -348,7 +381,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): OURS,
         Recorded(): NEVER,
         PutBackDone(): NEVER,
-        LostTooOften(): NEVER,
+        NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
     },
     Phase.RUNNING: {
@@ -366,7 +399,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): OURS,
         Recorded(): NEVER,
         PutBackDone(): NEVER,
-        LostTooOften(): NEVER,
+        NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
     },
     Phase.AWAY: {
@@ -384,7 +417,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): OURS,
         Recorded(): NEVER,
         PutBackDone(): NEVER,
-        LostTooOften(): NEVER,
+        NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
     },
     Phase.RECEIVING: {
@@ -402,7 +435,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): OURS,
         Recorded(): NEVER,
         PutBackDone(): NEVER,
-        LostTooOften(): NEVER,
+        NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
     },
     Phase.RECORDING: {
@@ -420,7 +453,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): OURS,
         Recorded(): ([Acknowledge(), TellUploader()], Phase.ENDED),
         PutBackDone(): NEVER,
-        LostTooOften(): NEVER,
+        NotPutBack(result=LOST): NEVER,
         NotRunning(): ([Reset()], Phase.ENDED),
     },
     Phase.RETURNING: {
@@ -438,7 +471,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         OurFault(): ([Reset()], None),
         Recorded(): NEVER,
         PutBackDone(): ([Reset()], Phase.ENDED),
-        LostTooOften(): ([RecordAborted(result=LOST)], Phase.RECORDING),
+        NotPutBack(result=LOST): ([RecordAborted(result=LOST)], Phase.RECORDING),
         NotRunning(): ([Reset()], Phase.ENDED),
     },
 }
@@ -474,7 +507,8 @@ def test_every_event_in_every_phase(phase: Phase, event: Event) -> None:
 
 # --- the job's own limits ------------------------------------------------------------------------------------------
 
-SILENT = Aborted(message="silent for 10 s")
+SILENT = Aborted(message="silent for 10s (--max-silent of the job)")
+OWN_TIMEOUT = Aborted(message="timeout after 30s (--timeout of the job)")
 
 
 def with_limits(time_limit: float, max_silent: float, steps: Iterable[Step], *, grace: float = 0.0) -> Attempt:
@@ -486,10 +520,10 @@ def with_limits(time_limit: float, max_silent: float, steps: Iterable[Step], *, 
 
 
 def test_the_lower_time_limit_holds() -> None:
-    for limit, wake_at in ((30.0, 30.0), (1000.0, LIMIT)):
+    for limit, wake_at, result in ((30.0, 30.0, OWN_TIMEOUT), (LIMIT, LIMIT, TIMEOUT), (1000.0, LIMIT, TIMEOUT)):
         found = with_limits(limit, math.inf, [BEGUN_AT_0])
         assert found.wake_at == wake_at
-        assert found.handle(TimeCame(), wake_at) == (RecordAborted(result=TIMEOUT),)
+        assert found.handle(TimeCame(), wake_at) == (RecordAborted(result=result),)
 
 
 def test_a_job_that_says_nothing() -> None:
@@ -524,8 +558,7 @@ def test_what_comes_after_the_job_may_take_its_time() -> None:
     assert found.wake_at == math.inf
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(600, "10 min"), (7200, "2 h"), (90, "90 s"), (0.5, "0.5 s"), (5400, "90 min")]
-)
-def test_how_silence_is_said(seconds: float, text: str) -> None:
-    assert attempt.silent_for(seconds) == Aborted(message=f"silent for {text}")
+@pytest.mark.parametrize(("seconds", "text"), [(600, "10m"), (7200, "2h"), (90, "1m30s"), (0.5, "0.5s")])
+def test_a_limit_is_said_as_it_is_given(seconds: float, text: str) -> None:
+    assert attempt.silent_for(seconds).message == f"silent for {text} (--max-silent of the job)"
+    assert attempt.timeout_after(seconds, attempt.JOB_LIMIT).message.endswith(f" {text} (--timeout of the job)")

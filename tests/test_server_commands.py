@@ -1,10 +1,10 @@
 """builder-server: every command of a client, with its success and each of its failures, and what the queues hold."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from farm import LocalServer, eventually, run_server
+from clocks import NOW
+from farm import LocalServer, eventually
 from scripted import (
     CLIENT,
     ask,
@@ -38,14 +38,7 @@ from builder.messages import (
 from builder.model import NEVER, Instant, OrbBuildJob, Period, Queue, ScheduleItem, text
 from builder_server.names import RESERVED, directory_name
 
-NOW = Instant(1_795_194_796_123)
 HOUR, DAY, WEEK = 3_600_000, 86_400_000, 604_800_000
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[LocalServer]:
-    async with run_server(tmp_path, now=lambda: NOW) as running_server:
-        yield running_server
 
 
 def orb(name: str, package: str = "retreat", period: Period = Period.DAILY) -> ScheduleOrbBuild:

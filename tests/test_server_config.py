@@ -306,7 +306,9 @@ async def test_the_time_limit_of_jobs(tmp_path: Path) -> None:
         await do(found, schedule("a"))
         async with take_job(found) as taken:
             await taken.peer.wait_closed()
-        assert found.execution("a", taken.uuid).result == Aborted(message="timeout")
+        assert found.execution("a", taken.uuid).result == Aborted(
+            message="timeout after 0.1s (--job-timeout of the server)"
+        )
 
 
 @pytest.mark.parametrize(

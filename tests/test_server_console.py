@@ -167,3 +167,40 @@ def test_the_last_lines_are_found_from_the_end(
         patch.setattr(console, "BLOCK_SIZE", block)
         found = console.last_lines(file.fileno(), UUID_, path.stat().st_size, count)
     assert found == sum(map(len, frames[: max(0, len(frames) - count)]))
+
+
+@given(
+    texts=st.lists(st.binary(max_size=300), max_size=40),
+    forged=st.lists(st.integers(0, 39), max_size=3),
+    window=st.sampled_from([700, 2000, 1024 * 1024]),
+    offset=st.integers(0, 8000),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_first_line_from_an_offset_on(
+    tmp_path: Path, texts: list[bytes], forged: list[int], window: int, offset: int
+) -> None:
+    for index in forged:
+        if index < len(texts):
+            texts[index] = b"x" + OUTPUTS.join([b"forged", b"twice"], 1)
+    frames = [OUTPUTS.join([line], number) for number, line in enumerate(texts)]
+    begins = [sum(map(len, frames[:number])) for number in range(len(frames) + 1)]
+    path = tmp_path / "some"
+    path.write_bytes(b"".join(frames))
+    with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
+        patch.setattr(console, "_WINDOW", window)
+        found = console.line_from(file.fileno(), UUID_, begins[-1], offset)
+    assert found == next((begin for begin in begins if begin >= offset), begins[-1])
+
+
+def test_the_first_line_behind_one_that_is_longer_than_what_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "some"
+    path.write_bytes(SHORT + lines(b"x" * 3_000_000) + SHORT)
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        assert console.line_from(file.fileno(), UUID_, size, len(SHORT) + 1) == size - len(SHORT)
+
+
+def test_what_is_no_console_has_no_lines(tmp_path: Path) -> None:
+    (tmp_path / "some").write_bytes(bytes(1_000_000))
+    with (tmp_path / "some").open("rb") as file:
+        assert console.line_from(file.fileno(), UUID_, 1_000_000, 10) == 1_000_000

@@ -342,7 +342,7 @@ async def test_a_job_that_takes_too_long(tmp_path: Path, caplog: pytest.LogCaptu
             await taken.say(b"slow")
             assert await taken.peer.wait_closed() == b""
         record = server.execution("a", taken.uuid)
-        assert record.result == Aborted(message="timeout")
+        assert record.result == Aborted(message="timeout after 0.2s (--job-timeout of the server)")
         assert [line.line for line in record.console] == [b"slow"]
         found = await info(server)
         assert (found.running, await queues(server)) == ((), {"p1": []})  # it waits for its next period

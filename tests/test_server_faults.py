@@ -23,6 +23,7 @@ from attrs import define
 from farm import Reachable, eventually, eventually_async, log_lines, run_server, start_server
 from scripted import (
     CLIENT,
+    OURS,
     ask,
     build,
     connect,
@@ -38,6 +39,7 @@ from scripted import (
 )
 
 from builder.errors import ConnectionEnded
+from builder.extension.builds import BuildCancelled, CancelBuilds
 from builder.messages import Failure, Observe, Output, Success
 from builder.model import Aborted, Artifact, Exited
 from builder_server import attempt, console, recorder
@@ -224,6 +226,43 @@ async def test_half_a_console_line_reaches_nobody(tmp_path: Path, monkeypatch: p
         ]
 
 
+RECORDS = [step for step in STEPS if " of " in step]
+"""The steps in which a record becomes durable."""
+
+
+@pytest.mark.parametrize("step", RECORDS)
+@pytest.mark.parametrize("how", ["the disk works again", "the server starts again"])
+async def test_a_cancelled_build_stays_cancelled(
+    tmp_path: Path, fault: Fault, step: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is answered as soon as nothing can bring the job back."""
+    monkeypatch.setattr(attempt, "RETRY", 0.02)
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken, connect(server, OURS) as client:
+            await taken.say(b"one")
+            STEPS[step](fault)
+            fault.left = ALWAYS
+            reply, _ = await client.request(CancelBuilds(target="a"))
+            assert reply == BuildCancelled(uuid=taken.uuid, name="a", platform="p1")
+            assert await taken.peer.wait_end() == "reset"
+            by = "{}:{}".format(*client.stream.socket.getsockname())
+        assert server.query("select state, ended_by from build") == [("running", by)]
+        if how == "the disk works again":
+            fault.left = 0
+            await wait_until_finished(server)
+    fault.left = 0
+    async with run_server(tmp_path) as server:
+        await wait_until_finished(server)
+        assert server.query("select outcome, ended_by from build") == [("aborted", by)]
+        assert server.execution("a", taken.uuid).result == Aborted(message=f"cancelled by {by}")
+        assert await queues(server) == {"p1": []}
+
+
+async def wait_until_finished(server: Reachable) -> None:
+    await eventually(lambda: server.query("select state from build") == [("finished",)], what="the record")
+
+
 # --- the database --------------------------------------------------------------------------------------------------
 
 
@@ -283,6 +322,22 @@ async def test_a_result_that_the_database_does_not_take(
         assert len(log_lines(caplog.text, "can't be recorded: the database can't be written: disk I/O error")) == 1
         uuid, _ = await one_build(server)
         assert server.execution("a", uuid).result == Exited(code=0)
+
+
+async def test_a_cancel_that_the_database_does_not_take(
+    tmp_path: Path, failing_commits: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused: the job goes back to the queue."""
+    monkeypatch.setattr(attempt, "RETRY", 0.02)
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken, connect(server, OURS) as client:
+            failing_commits.left = ALWAYS
+            (failure,) = await client.request(CancelBuilds(target="a"))
+            assert isinstance(failure, Failure)
+            assert failure.message.startswith(f"{taken.uuid} is dead, but the server's disk does not take that")
+            failing_commits.left = 0
+            await wait_until_queued(server, "a")
 
 
 async def test_a_loss_that_the_database_does_not_take(

@@ -9,7 +9,7 @@ from scripted import do, info, schedule, take_job
 
 from builder.messages import DropPlatform, Execute, InfoReply, Message, Reschedule, UndropPlatform, Unschedule
 from builder.model import Instant, ScriptJob
-from builder_server.memory import SMALL
+from builder_server.aside import SMALL
 from builder_server.store import Store
 
 

@@ -1,14 +1,18 @@
 """builder-server: which builds are kept, what goes, and what never does."""
 
+import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import sqlalchemy as sa
 from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import LOST, NOW, opened, script, take, uuid
+from stores import LOST, NOW, database, opened, script, take, uuid
 
 from builder.model import Exited, Instant
 from builder.planning import JobOptions
@@ -16,7 +20,7 @@ from builder.quantities import InvalidQuantity
 from builder_server.keeper import Keeper
 from builder_server.results import build_dir
 from builder_server.retention import Retention, parse_retention
-from builder_server.store import Store
+from builder_server.store import OldBuild, Store, keeping
 
 DAY = 86_400_000
 
@@ -32,7 +36,7 @@ class Farm:
     async def build(self, name: str, *, days: int, upload: str | None = None, is_lost: bool = False) -> int:
         """Have a job run so many days ago; return the number of its build."""
         self.made += 1
-        number, then = self.made, Instant(NOW.ms - days * DAY)
+        number, then = self.made, Instant(NOW.ms - days * DAY + self.made)  # never two at once
         await self.store.execute(name, None, then, "client")
         taken = await self.store.take("p1", uuid(number), then, None)
         assert taken.build is not None
@@ -115,9 +119,9 @@ async def test_what_runs_stays(farm: Farm) -> None:
 
 
 async def test_more_than_a_page(farm: Farm) -> None:
-    for _ in range(205):
+    for _ in range(105):
         await farm.build("a", days=3)
-    assert await farm.look("count=3") == {203, 204, 205}
+    assert await farm.look("count=3") == {103, 104, 105}
 
 
 async def test_files_that_can_not_be_removed(farm: Farm, caplog: pytest.LogCaptureFixture) -> None:
@@ -169,3 +173,110 @@ def test_what_is_refused(text: str, reason: str) -> None:
 def test_what_is_read(days: int, count: int, gigabytes: int) -> None:
     expected = Retention(age=dt.timedelta(days=days), count=count, bytes=gigabytes * 2**30)
     assert parse_retention([f"age={days}d, count={count}", f"bytes={gigabytes}G"]) == expected
+
+
+# --- what a look costs ---------------------------------------------------------------------------------------------
+
+_INSERT = (
+    "insert into build (uuid, job_id, name, platform, script, state, losses, started, finished, cause, retry, size, upload)"
+    " values (?, 1, ?, 'p1', x'', 'finished', 0, ?, ?, 'due', 0, ?, ?)"
+)
+
+
+def fill(path: Path, runs: int, *, jobs: int = 20, upload: str | None = None) -> None:
+    """Add builds of jobs that have run by turns."""
+    with contextlib.closing(sqlite3.connect(path / "db", timeout=30)) as connection, connection:
+        connection.executemany(
+            _INSERT,
+            (
+                (str(uuid(number)), f"job{number % jobs:03}", number * 1000, number * 1000 + 1, 10, upload)
+                for number in range(1, runs * jobs + 1)
+            ),
+        )
+
+
+Step = Callable[[sa.Connection], Sequence[OldBuild] | int]
+
+STEPS: dict[str, Step] = {
+    "age": lambda connection: keeping.older_than(connection, Instant(50_000), None),
+    "count": lambda connection: keeping.beyond_count(connection, 5, None),
+    "bytes": lambda connection: keeping.oldest(connection, None),
+    "a size that is not known": keeping.unmeasured,
+}
+
+
+async def cost(store: Store, step: Step) -> int:
+    """Return how many instructions of its machine SQLite runs."""
+
+    def count(connection: sa.Connection) -> int:
+        found = 0
+
+        def note() -> int:
+            nonlocal found
+            found += 1
+            return 0
+
+        driver = connection.connection.dbapi_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.set_progress_handler(note, 10)
+        step(connection)
+        driver.set_progress_handler(None, 10)
+        return found * 10
+
+    return await database(store).read(count)
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+async def test_a_page_costs_the_same_of_ten_times_the_builds(tmp_path: Path, step: Step) -> None:
+    costs = []
+    for number, runs in enumerate((30, 300)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        async with opened(folder) as store:
+            fill(folder, runs)
+            costs.append(await cost(store, step))
+    few, many = costs
+    assert many < 1.2 * few
+
+
+async def test_all_pages_together_look_at_each_build_once(tmp_path: Path) -> None:
+    """Also where most of them may not go, and are passed over."""
+    async with opened(tmp_path) as store:
+        fill(tmp_path, 300, upload="failed")
+        keeper = Keeper(store, tmp_path, lambda: NOW, parse_retention(["bytes=1"]))
+        pages = []
+        find = store.oldest
+
+        async def noting(behind: OldBuild | None) -> list[OldBuild]:
+            pages.append(behind)
+            return await find(behind)
+
+        with mock.patch.object(Store, "oldest", staticmethod(noting)):
+            await keeper.look()
+            with contextlib.closing(sqlite3.connect(tmp_path / "db", timeout=30)) as connection, connection:
+                connection.execute("update build set upload = 'done' where started > 5500000")
+            await keeper.look()
+        places = [behind.started.ms for behind in pages if behind]
+        assert places == sorted(places)
+        assert places[0] > 5_500_000
+        left = await database(store).read(
+            lambda connection: connection.exec_driver_sql("select count(*) from build").scalar()
+        )
+        assert left == 5500
+
+
+async def test_the_newest_stay_whatever_became_of_the_others(farm: Farm) -> None:
+    for days in (5, 4, 3):
+        await farm.build("a", days=days, upload="failed")
+    newest = await farm.build("a", days=1)
+    assert await farm.look("count=2") == {1, 2, 3, newest}
+
+
+async def test_count_of_more_jobs_than_a_page_has(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        fill(tmp_path, 3, jobs=250)
+        await Keeper(store, tmp_path, lambda: NOW, parse_retention(["count=2"])).look()
+        rows = await database(store).read(
+            lambda connection: connection.exec_driver_sql("select count(*), min(started) from build").one()
+        )
+        assert tuple(rows) == (500, 251_000)

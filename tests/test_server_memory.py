@@ -1,6 +1,7 @@
 """builder-server and many large messages at once: memory for all of them together, and nobody shut out by halves."""
 
 import contextlib
+import errno
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -17,14 +18,15 @@ from builder import codec
 from builder.errors import ConnectionEnded
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListJobs
-from builder.extension.builds import FetchArtifacts
+from builder.extension.builds import FetchArtifacts, ShowHistory
 from builder.extension.logs import ReadConsole
-from builder.extension.schedule import ShowJob
+from builder.extension.schedule import JobShown, ShowJob
 from builder.framing import frame
-from builder.messages import KIB, MAX_SCRIPT, MIB, Info, JobFinished, Output, Schedule
+from builder.messages import KIB, MAX_SCRIPT, MIB, Failure, Info, JobFinished, Message, Output, Schedule, Success
 from builder.model import Artifact, Exited
-from builder_server import console, memory
-from builder_server.server import SHUTDOWN_TIMEOUT
+from builder_server import aside, console, memory
+from builder_server.aside import Replies
+from builder_server.server import MAX_THREADS, SHUTDOWN_TIMEOUT
 from builder_server.workers import SLOWEST_RESULT
 
 STALLERS = 100
@@ -161,7 +163,7 @@ async def test_artifacts_on_their_way_hold_no_memory(server: LocalServer) -> Non
 
 async def test_the_newest_is_served_first() -> None:
     """Whoever came before it may be a crowd that never sends what it announced."""
-    shared = memory.Memory(1000 * KIB)
+    shared = memory.Memory(Replies(Path()), 1000 * KIB)
     first = await shared.grant(600 * KIB)
     served: list[str] = []
 
@@ -181,7 +183,7 @@ async def test_the_newest_is_served_first() -> None:
 
 
 async def test_who_stops_waiting_takes_nothing() -> None:
-    shared = memory.Memory(1000 * KIB)
+    shared = memory.Memory(Replies(Path()), 1000 * KIB)
     first = await shared.grant(600 * KIB)
     with trio.move_on_after(0.01):
         await shared.grant(500 * KIB)
@@ -220,7 +222,7 @@ async def is_queued(server: Reachable, name: str) -> bool:
 
 @pytest.mark.parametrize(("size", "seconds"), [(512 * KIB, 8.0), (4 * MIB, 15.0), (16 * MIB, 15.0)])
 async def test_the_largest_have_to_be_the_fastest(mock_clock: MockClock, size: int, seconds: float) -> None:
-    grant = await memory.Memory(16 * MIB).grant(size)
+    grant = await memory.Memory(Replies(Path()), 16 * MIB).grant(size)
     mock_clock.jump(60)
     grant.note(size // 2)
     assert grant.deadline == pytest.approx(trio.current_time() - 60 + seconds / 2 + memory.GRACE)
@@ -323,26 +325,74 @@ async def test_replies_that_nobody_reads_take_bounded_memory(tmp_path: Path) -> 
         assert server.memory("VmHWM") < before + 2 * memory.TOTAL
 
 
-@pytest.mark.parametrize("is_ours", [False, True])
-async def test_a_reply_that_is_not_read_makes_room_for_another(
-    server: LocalServer, mock_clock: MockClock, caplog: pytest.LogCaptureFixture, *, is_ours: bool
-) -> None:
+async def test_replies_that_nobody_reads_hold_nobody_up(server: LocalServer, mock_clock: MockClock) -> None:
     await do(server, large("a", 4 * MIB))
-    mock_clock.rate = 0  # however long the machine takes, nobody is slow until it jumps
-    async with AsyncExitStack() as guests, trio.open_nursery() as nursery:
-        for _ in range(3):
-            await (ask_ours(server, guests, ShowJob(name="a")) if is_ours else ask_info(server, guests))
-        await wait_all_tasks_blocked(0.2)
-        assert "too slow" not in caplog.text
-        nursery.start_soon(info, server)
-        await wait_all_tasks_blocked(0.2)
+    mock_clock.rate = 0  # so nobody can be too slow
+    async with AsyncExitStack() as guests:
+        for _ in range(10):
+            await ask_ours(server, guests, ShowJob(name="a"))
+            await ask_info(server, guests)
+        await wait_all_tasks_blocked(0.1)
+        async with connect(server, OURS) as client:
+            shown, end = await client.request(ShowJob(name="a"))
+        assert (isinstance(shown, JobShown), end) == (True, Success())
+        await do(server, large("b"))
+        assert await queues(server) == {"p1": ["a", "b"]}
 
-        def is_cut_off() -> bool:
-            mock_clock.jump(1)
-            return "too slow" in caplog.text
 
-        await eventually(is_cut_off)
-    assert await queues(server) == {"p1": ["a"]}
+async def test_whoever_takes_a_reply_for_longest_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(aside, "TOTAL", 9 * MIB)
+    async with run_server(tmp_path) as server, AsyncExitStack() as guests:
+        await do(server, large("a", 4 * MIB))
+        for _ in range(2):
+            await ask_ours(server, guests, ShowJob(name="a"))
+            await wait_all_tasks_blocked(0.1)
+        assert "too slowly" not in caplog.text
+        async with connect(server, OURS) as client:
+            _, end = await client.request(ShowJob(name="a"))
+        assert end == Success()
+        assert len(log_lines(caplog.text, "a large reply was taken too slowly while others waited")) == 1
+
+
+async def test_what_is_small_waits_for_nothing_large(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    framed = memory._framed
+
+    def wait_and_frame(message: Message) -> bytes:
+        if isinstance(message, JobShown) and message.job.name == "a":
+            begun.set()
+            assert may_end.wait(DEADLINE)
+        return framed(message)
+
+    await do(server, large("a"), schedule("b"))
+    monkeypatch.setattr(memory, "_framed", wait_and_frame)
+    async with AsyncExitStack() as guests:
+        for _ in range(2 * MAX_THREADS):
+            await ask_ours(server, guests, ShowJob(name="a"))
+        await eventually(begun.is_set)
+        async with connect(server, OURS) as client:
+            for request in (ShowJob(name="b"), ShowHistory(count=20)):
+                _, end = await client.request(request)
+                assert end == Success()
+        may_end.set()
+
+
+async def test_a_disk_that_takes_no_reply(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    await do(server, large("a"), schedule("b"))
+
+    def refuse(*_arguments: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(aside, "_written", refuse)
+    async with connect(server, OURS) as client:
+        (failure,) = await client.request(ShowJob(name="a"))
+        assert isinstance(failure, Failure)
+        assert failure.message.startswith("the reply is large, and the server's disk does not take it: ")
+        assert failure.message.endswith("No space left on device")
+        _, end = await client.request(ShowJob(name="b"))
+        assert end == Success()
 
 
 async def test_a_large_message_is_decoded_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

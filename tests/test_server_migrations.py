@@ -2,6 +2,8 @@
 
 import inspect
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,18 +14,36 @@ import trio
 from alembic import command
 from alembic.config import Config
 from attrs import evolve
+from farm import DEADLINE, ROOT, environment, start_server
+from scripted import build, do, info, schedule
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 from stores import LOST, NOW, opened, script, take, uuid
 
+from builder import codec
 from builder.extension.applying import Apply
 from builder.extension.builds import HistoryPlace, ShowHistory
 from builder.extension.schedule import ChangeJob
 from builder.extension.watching import Look
-from builder.model import DroppedPlatform, Exited, Instant, OrbBuildJob, Period, Queue, ScheduleItem
+from builder.model import (
+    Aborted,
+    DroppedPlatform,
+    Exited,
+    Instant,
+    OrbBuildJob,
+    Period,
+    Queue,
+    Result,
+    ScheduleItem,
+    Signalled,
+)
 from builder.planning import Cron, JobOptions, JobReference
-from builder_server.store import AfterLoss, Build, Store, StoredArtifact
+from builder_server.cli import EARLIER
+from builder_server.names import DATABASE
+from builder_server.store import AfterLoss, Build, OldBuild, Store, StoredArtifact, Timing
 from builder_server.store.schema import metadata
+
+VERSIONS = ROOT / "server/builder_server/store/migrations/versions"
 
 
 def migrate(path: Path, revision: str) -> None:
@@ -119,6 +139,60 @@ async def test_a_database_of_the_last_release_with_builds_that_run(tmp_path: Pat
     connection.close()
 
 
+RESULTS: dict[Result, str] = {
+    Exited(code=0): "succeeded",
+    Exited(code=1): "failed",
+    Signalled(signal=-7): "failed",
+    Aborted(message="timeout"): "aborted",
+    Aborted(message="worker lost"): "lost",
+}
+
+
+async def test_builds_of_the_last_release_have_outcomes(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    await trio.to_thread.run_sync(migrate, path, "0003")
+    connection = sqlite3.connect(path)
+    connection.executemany(
+        "insert into build (uuid, job_id, name, platform, script, state, losses, started, finished, result)"
+        " values (?, 1, 'a', 'p1', x'01', 'finished', 0, ?, ?, ?)",
+        [(str(UUID(int=n)), NOW.ms + n, NOW.ms + n, codec.encode_result(result)) for n, result in enumerate(RESULTS)],
+    )
+    connection.commit()
+    connection.close()
+    async with opened(tmp_path) as store:
+        found = await store.history(ShowHistory(count=9))
+        assert {entry.result: entry.outcome.value for entry in found if entry.outcome} == RESULTS
+        assert len(await store.history(ShowHistory(count=9, failed=True))) == 2
+
+
+async def test_a_server_goes_back_to_the_last_release_and_forward(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        done, _ = await build(server)
+        busy = await trio.to_thread.run_sync(go_back, server.data_dir)
+        assert (busy.returncode, busy.stderr) == (
+            3,
+            f"builder-server: another server uses {server.data_dir}\n".encode(),
+        )
+    back = await trio.to_thread.run_sync(go_back, server.data_dir)
+    assert (back.returncode, back.stdout, back.stderr) == (0, b"", b"")
+    await trio.to_thread.run_sync(migrate, tmp_path / "before", "0003")
+    assert shape(server.data_dir / DATABASE) == shape(tmp_path / "before")
+    async with start_server(tmp_path) as server:
+        assert server.query("select uuid, outcome from build") == [(str(done), "succeeded")]
+        assert [item.job.name for item in (await info(server)).schedule] == ["a"]
+
+
+def go_back(data_dir: Path) -> subprocess.CompletedProcess[bytes]:
+    argv = [sys.executable, "-m", "builder_server", f"--dir={data_dir}", f"--migrate-back={EARLIER[-1]}"]
+    return subprocess.run(argv, env=environment(), capture_output=True, timeout=DEADLINE, check=False)
+
+
+def test_the_way_back_leads_to_every_revision_of_before() -> None:
+    revisions = sorted(path.name[:4] for path in VERSIONS.glob("0*.py"))
+    assert [*EARLIER] == revisions[:-1]
+
+
 async def test_a_server_finds_its_own_builds(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         for name in "ab":
@@ -152,7 +226,15 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("show", ("b",), {}),
         ("jobs", (None,), {}),
         ("jobs", ("b",), {}),
-        ("apply", (Apply(removed=(), changed=(ChangeJob(name="b", revision=3, options=AFTER_A),), added=()), NOW), {}),
+        (
+            "apply",
+            (
+                Apply(removed=(), changed=(ChangeJob(name="b", revision=3, options=AFTER_A),), added=()),
+                {"b": Timing.of(AFTER_A, "b", NOW)},
+                NOW,
+            ),
+            {},
+        ),
         ("execute", ("orb", None, NOW, "client"), {}),
         ("execute", ("a", "p1", NOW, "client"), {}),
         ("reschedule", ("a", NOW, Period.WEEKLY), {}),
@@ -165,6 +247,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("queue_due", (NOW, NOW), {}),
         *(("take", ("p1", uuid(number), NOW, None), {}) for number in (1, 2, 3)),
         ("lose", (uuid(1), NOW, LOST), {"count": True}),
+        ("note_cancel", (uuid(2), "a:1"), {}),
         ("find_running", ("a", None, None), {}),
         ("find_running", (None, "00", "p1"), {}),
         ("add_artifacts", (uuid(2), [StoredArtifact(path="a", size=1, sha256=bytes(32))]), {}),
@@ -173,6 +256,8 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again
         ("running", (), {}),
         ("find_build", (uuid(1),), {}),
+        ("find_head", (uuid(1),), {}),
+        ("script_size", ("a",), {}),
         ("history", (ShowHistory(count=5),), {}),
         (
             "history",
@@ -194,9 +279,10 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("uploaded", (uuid(1),), {}),
         ("unmeasured", (), {}),
         ("measure", ({uuid(3): 7},), {}),
-        ("older_than", (NOW,), {}),
-        ("beyond_count", (1,), {}),
-        ("beyond_bytes", (1,), {}),
+        ("older_than", (NOW, None), {}),
+        ("beyond_count", (1, OldBuild(uuid=uuid(1), name="a", started=NOW, size=0)), {}),
+        ("total_size", (), {}),
+        ("oldest", (OldBuild(uuid=uuid(1), name="a", started=NOW, size=0),), {}),
         ("forget", ([uuid(3)],), {}),
         ("forget_skipped", (NOW,), {}),
         ("unschedule", ("orb",), {}),

@@ -1,45 +1,34 @@
 """builder-server: what our own protocol says of the schedule, what comes of it, and what classic peers see of that."""
 
+import datetime as dt
 import threading
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from farm import LocalServer, eventually, run_server
+from clocks import NOW, Clock
+from farm import DEADLINE, LocalServer, eventually, run_server
 from scripted import CLIENT, OURS, ScriptedPeer, ask, build, connect, do, info, queues, schedule, script, take_job
 
 from builder import codec
 from builder.extension import VERSION
+from builder.extension.applying import Apply
 from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.framing import frame
-from builder.messages import Execute, Failure, Hello, Message, Role, Success, Unschedule
+from builder.messages import Execute, Failure, Hello, Message, Reschedule, Role, Success, Unschedule
 from builder.model import Aborted, Exited, Instant, OrbBuildJob, Period
 from builder.planning import Cron, JobOptions, JobReference, Missed
+from builder_server.requests import applying
 from builder_server.requests import schedule as requests_schedule
-from builder_server.requests.schedule import next_runs
+from builder_server.requests.schedule import check_plan, next_runs
+from builder_server.server import MAX_THREADS
 from builder_server.store import PlannedJob
+from builder_server.store import schedule as store_schedule
 
-NOW = Instant(1_795_194_796_123)  # 2026-11-20T17:13:16.123Z
 NIGHTLY = Cron(rule="17 3 * * mon-fri", zone="Europe/Copenhagen")
-
-
-class Clock:
-    """The server's wall clock, which a test sets."""
-
-    now = NOW
-
-
-@pytest.fixture
-async def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def server(tmp_path: Path, clock: Clock) -> AsyncIterator[LocalServer]:
-    async with run_server(tmp_path, now=lambda: clock.now) as running_server:
-        yield running_server
 
 
 @pytest.fixture
@@ -123,6 +112,76 @@ async def test_many_runs_are_foretold_while_others_are_served(
     assert isinstance(reply, RunsShown)
     assert len(reply.moments) == 1000
     assert threading.current_thread() not in threads
+
+
+async def test_a_schedule_is_planned_while_others_are_served(
+    client: ScriptedPeer, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of thousands of cron rules that takes seconds, in which others would neither be heard nor could write."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def wait_and_check(request: PlanJob) -> None:
+        begun.set()
+        assert may_end.wait(DEADLINE)
+        check_plan(request)
+
+    monkeypatch.setattr(applying, "check_plan", wait_and_check)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.request, Apply(removed=(), changed=(), added=(plan("a", cron=NIGHTLY),)))
+        await eventually(begun.is_set)
+        await do(server, schedule("b"))
+        assert await queues(server) == {"p1": ["b"]}
+        may_end.set()
+    assert await queues(server) == {"p1": ["b", "a"]}
+
+
+async def test_a_schedule_is_queued_in_its_order_and_its_priorities(client: ScriptedPeer, server: LocalServer) -> None:
+    added = tuple(plan(f"job{number * 7 % 600:03}", run_now=number != 3, priority=number % 2) for number in range(600))
+    assert await client.request(Apply(removed=(), changed=(), added=added)) == [Success()]
+    expected = [
+        each.job.name for priority in (1, 0) for each in added if each.run_now and each.options.priority == priority
+    ]
+    assert (await queues(server))["p1"] == expected
+
+
+async def test_a_step_that_adds_jobs_computes_no_rule(
+    client: ScriptedPeer, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = []
+    add = store_schedule._add
+
+    def noting(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(JobOptions, "rule", lambda *_: writing.append("a rule"))
+        add(*arguments, **options)
+        monkeypatch.undo()
+
+    monkeypatch.setattr(store_schedule, "_add", noting)
+    assert await client.request(plan("a", cron=NIGHTLY)) == [Success()]
+    assert (await shown(client, "a")).next_run == Instant(1_795_400_220_000)
+    assert writing == []
+
+
+async def test_a_crowd_that_wants_runs_foretold_leaves_threads_to_others(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def wait(*_arguments: object) -> tuple[Instant, ...]:
+        begun.set()
+        assert may_end.wait(DEADLINE)
+        return ()
+
+    await do(server, schedule("a"))
+    monkeypatch.setattr(requests_schedule, "next_runs", wait)
+    async with AsyncExitStack() as guests, trio.open_nursery() as nursery:
+        for _ in range(MAX_THREADS):
+            nursery.start_soon(
+                (await guests.enter_async_context(connect(server, OURS))).request, NextRuns(name="a", count=9)
+            )
+        await eventually(begun.is_set)
+        await do(server, schedule("b"))
+        assert await queues(server) == {"p1": ["a", "b"]}
+        may_end.set()
 
 
 async def test_a_classic_client_sees_the_nearest_period(client: ScriptedPeer, server: LocalServer) -> None:
@@ -225,7 +284,7 @@ async def schedule_and_build_other(server: LocalServer) -> None:
 
 async def test_priorities_and_the_order_of_due_times(client: ScriptedPeer, server: LocalServer, clock: Clock) -> None:
     hour = 3_600_000
-    for name, priority, later in (("a", 5, 0), ("b", 5, 1), ("c", 9, 2 * hour), ("d", 0, 3), ("e", 1, -5 * hour)):
+    for name, priority, later in (("e", 1, -5 * hour), ("a", 5, 0), ("b", 5, 1), ("d", 0, 3), ("c", 9, 2 * hour)):
         clock.now = Instant(NOW.ms + 10 * hour + later)
         await client.request(plan(name, priority=priority))
     # c gains 4 hours on a and was 2 late; e has waited for 5 hours, which are worth more than its 4 levels less
@@ -271,28 +330,258 @@ async def test_what_a_paused_job_waited_for_is_not_forgotten(
         assert (found.queued_on, found.awaited) == ((), after[1:])
 
 
-@pytest.mark.parametrize("others", [False, True])
-async def test_an_orb_build_after_another_is_built_where_that_succeeded(
-    client: ScriptedPeer, server: LocalServer, *, others: bool
+def orb(name: str, *, run_now: bool = False, **options: object) -> PlanJob:
+    job = OrbBuildJob(name=name, opam_package=name)
+    return PlanJob(job=job, options=JobOptions(**options), run_now=run_now)  # type: ignore[arg-type]
+
+
+def after(*names: str) -> tuple[JobReference, ...]:
+    return tuple(map(JobReference.parse, names))
+
+
+async def make_platforms(server: LocalServer, *names: str) -> None:
+    """Make platforms known, on which orb builds can run."""
+    for name in names:
+        await do(server, schedule(f"first-{name}", name, period=Period.NEVER))
+        await build(server, name)
+        (server.config_dir / f"orb-build.template.{name}").write_text("%%OPAM_PACKAGE%%")
+
+
+async def succeed(server: LocalServer, name: str, platform: str) -> None:
+    """Have a job run and succeed on a platform."""
+    await do(server, Execute(name=name, platform=platform))
+    async with take_job(server, platform) as taken:
+        assert taken.job.name == name
+        await taken.finish()
+
+
+ORB_BUILDS_AFTER = [
+    pytest.param(("lib",), id="another"),
+    pytest.param(("lib", "tool"), id="several"),
+    pytest.param(("lib", "script"), id="another and a script"),
+    pytest.param(("lib", "tool@p1", "script"), id="others, a platform and a script"),
+]
+
+
+@pytest.mark.parametrize("names", ORB_BUILDS_AFTER)
+async def test_an_orb_build_after_others_runs_where_each_of_them_has_succeeded(
+    client: ScriptedPeer, server: LocalServer, names: tuple[str, ...]
 ) -> None:
+    """One or several: on a platform it follows those that are built there, and all that were named with a place."""
+    await make_platforms(server, "p1", "p2", "p3")
+    for name in ("lib", "tool"):
+        await client.request(orb(name, period=Period.NEVER))
+    await client.request(plan("script", platform="p3", run_now=False, period=Period.NEVER))
+    await client.request(orb("app", after=after(*names), period=Period.NEVER))
     for platform in ("p1", "p2"):
-        await do(server, schedule(f"script-{platform}", platform))
-        await build(server, platform)
-        (server.config_dir / f"orb-build.template.{platform}").write_text("%%OPAM_PACKAGE%%")
-    lib, app = (OrbBuildJob(name=name, opam_package=name) for name in ("lib", "app"))
-    await client.request(PlanJob(job=lib, options=JobOptions(), run_now=True))
-    after = (JobReference(name="lib"), *((JobReference(name="script-p1"),) if others else ()))
-    await client.request(PlanJob(job=app, options=JobOptions(after=after), run_now=False))
+        assert (await shown(client, "app")).queued_on == (() if platform == "p1" else ("p1",))
+        for name in names:
+            if name in ("lib", "tool"):
+                await succeed(server, name, platform)
+            elif platform == "p1":
+                await succeed(server, name.partition("@")[0], {"script": "p3"}.get(name, "p1"))
+    assert (await shown(client, "app")).queued_on == ("p1", "p2")
+    for platform in ("p1", "p2"):
+        async with take_job(server, platform) as taken:
+            assert taken.job.name == "app"
+            await taken.finish()
+    # and again: where it has run it waits for all anew, elsewhere what counts for all counts still
+    await succeed(server, "lib", "p3")
+    if "tool" in names:
+        await succeed(server, "tool", "p3")
+    assert (await shown(client, "app")).queued_on == ("p3",)
+    await succeed(server, "lib", "p2")
+    waits = (await shown(client, "app")).queued_on
+    assert waits == (("p2", "p3") if names == ("lib",) else ("p3",))
+
+
+async def test_what_an_orb_build_still_waits_for_is_told_with_the_platform(
+    client: ScriptedPeer, server: LocalServer
+) -> None:
+    await client.request(orb("lib"))
+    await client.request(orb("app", after=after("lib", "script"), period=Period.NEVER))
+    assert (await shown(client, "app")).awaited == after("lib", "script")  # no platform is known
+    await make_platforms(server, "p1", "p2")
+    await client.request(plan("script", run_now=False, period=Period.NEVER))
+    assert (await shown(client, "app")).awaited == after("lib@p1", "lib@p2", "script")
+    await succeed(server, "lib", "p1")
+    assert (await shown(client, "app")).awaited == after("lib@p2", "script")
+    await succeed(server, "script", "p1")
+    assert (await shown(client, "app")).awaited == after("lib@p1", "lib@p2", "script")
+    assert (await shown(client, "app")).queued_on == ("p1",)
+
+
+async def test_a_new_platform_needs_only_what_is_built_there(client: ScriptedPeer, server: LocalServer) -> None:
+    await make_platforms(server, "p1")
+    await client.request(orb("lib"))
+    await client.request(plan("script", run_now=False, period=Period.NEVER))
+    await client.request(orb("app", after=after("lib", "script"), period=Period.NEVER))
+    await succeed(server, "script", "p1")
+    await make_platforms(server, "p2")
+    assert await queues(server) == {"p1": [], "p2": ["lib"]}
     await build(server, "p2")
-    if others:
-        assert await queues(server) == {"p1": ["lib"], "p2": []}
-        await do(server, Execute(name="script-p1"))
-        await build(server)
-        assert await queues(server) == {"p1": ["lib", "app"], "p2": ["app"]}
-    else:
-        assert await queues(server) == {"p1": ["lib"], "p2": ["app"]}
-        await build(server, "p1")
-        assert await queues(server) == {"p1": ["app"], "p2": ["app"]}
+    assert await queues(server) == {"p1": [], "p2": ["app"]}
+
+
+async def test_a_run_for_another_reason_uses_what_has_succeeded_before_it(
+    client: ScriptedPeer, server: LocalServer
+) -> None:
+    for name in ("lib", "tool", "app"):
+        waits = after("lib", "tool") if name == "app" else ()
+        await client.request(plan(name, after=waits, run_now=False, period=Period.NEVER))
+    await succeed(server, "lib", "p1")
+    await succeed(server, "app", "p1")
+    await succeed(server, "tool", "p1")
+    assert (await shown(client, "app")).awaited == after("lib")
+    assert await queues(server) == {"p1": []}
+    await succeed(server, "lib", "p1")
+    assert await queues(server) == {"p1": ["app"]}
+
+
+async def test_a_script_after_an_orb_build_runs_wherever_that_has_succeeded(
+    client: ScriptedPeer, server: LocalServer
+) -> None:
+    await make_platforms(server, "p1", "p2")
+    await client.request(orb("lib"))
+    await client.request(plan("publish", after=after("lib"), run_now=False, period=Period.NEVER))
+    await succeed(server, "lib", "p2")
+    assert await queues(server) == {"p1": ["publish"], "p2": []}
+
+
+# --- one run at a time ---------------------------------------------------------------------------------------------
+
+
+def left_out(server: LocalServer) -> list[tuple[str, str, str, str | None, str]]:
+    """Return the runs that were left out: job, platform, cause and what was that, reason."""
+    return server.query(
+        "select name, platform, cause, cause_of, reason from skipped where platform != 'elsewhere' order by id"
+    )
+
+
+async def look(server: LocalServer, clock: Clock) -> None:
+    """Have the server look for what is due, and wait until it has: a run that is due before all others wakes it."""
+    await ask(server, schedule("look", "elsewhere", period=Period.NEVER))
+    await build(server, "elsewhere")
+    await do(server, Reschedule(name="look", next=Instant(clock.now.ms - 86_400_000)))
+    await build(server, "elsewhere")
+    await do(server, Unschedule(name="look"))
+
+
+@pytest.mark.parametrize("kind", ["script", "orb"])
+@pytest.mark.parametrize("state", ["running", "queued", "to be tried again", "tried again"])
+async def test_a_run_that_is_due_meanwhile_is_left_out(
+    client: ScriptedPeer, server: LocalServer, clock: Clock, kind: str, state: str
+) -> None:
+    """Whatever it is due for: by the clock, or since another job has succeeded; on each platform by itself."""
+    await make_platforms(server, "p1", "p2")
+    await client.request(plan("lib", platform="p2", run_now=False, period=Period.NEVER))
+    options: dict[str, Any] = {"period": Period.HOURLY, "after": after("lib"), "retries": 2}
+    await client.request(plan("app", run_now=False, **options) if kind == "script" else orb("app", **options))
+    await do(server, Execute(name="app", platform="p1"))
+    async with AsyncExitStack() as stack:
+        if state in ("to be tried again", "tried again"):
+            await build(server, result=Exited(code=1))
+        if state == "tried again":
+            clock.now = clock.now.plus(dt.timedelta(minutes=2))
+            await look(server, clock)
+        if state in ("running", "tried again"):
+            await stack.enter_async_context(take_job(server))
+        clock.now = NOW.plus(dt.timedelta(hours=1))
+        await look(server, clock)
+        elsewhere = {"script": [], "orb": ["app"]}[kind]
+        reason = "still running" if state in ("running", "tried again") else "still queued"
+        assert left_out(server) == [("app", "p1", "due", None, reason)]
+        there = [] if state in ("running", "tried again") else ["app"]
+        assert (await queues(server))["p1"] == there
+        assert (await queues(server))["p2"] == elsewhere
+        await succeed(server, "lib", "p2")
+        assert left_out(server)[1:] == [
+            ("app", platform, "after", "lib", reason if platform == "p1" else "still queued")
+            for platform in ("p1", "p2")
+            if platform == "p1" or elsewhere
+        ]
+        assert (await queues(server))["p1"] == there
+        assert (await queues(server))["p2"] == elsewhere
+
+
+async def test_a_retry_of_a_job_that_waits_or_runs_again_is_left_out(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("a", retries=1, period=Period.NEVER))
+    async with take_job(server) as first:
+        await do(server, Execute(name="a"))
+        await first.finish(Exited(code=1))
+        await first.peer.wait_closed()
+    assert server.query("select cause, retry from queue") == [("executed", 0)]
+    assert left_out(server) == [("a", "p1", "retry", str(first.uuid), "still queued")]
+    async with take_job(server) as second, AsyncExitStack() as stack:
+        await do(server, Execute(name="a"))
+        third = await stack.enter_async_context(take_job(server))
+        await second.finish(Exited(code=1))
+        await second.peer.wait_closed()
+        assert await queues(server) == {"p1": []}
+        assert left_out(server)[1:] == [("a", "p1", "retry", str(second.uuid), "still running")]
+        await third.finish()
+
+
+async def test_a_job_that_waits_for_less_runs_once_it_waits_for_nothing(
+    client: ScriptedPeer, server: LocalServer
+) -> None:
+    for name in ("lib", "tool"):
+        await client.request(plan(name, run_now=False, period=Period.NEVER))
+    for name in ("app", "other"):
+        await client.request(plan(name, "p2", after=after("lib", "tool"), run_now=False, period=Period.NEVER))
+    await succeed(server, "lib", "p1")
+    fewer = JobOptions(after=after("lib"), period=Period.NEVER)
+    assert await client.request(ChangeJob(name="app", revision=1, options=fewer)) == [Success()]
+    changed = ChangeJob(name="other", revision=1, options=fewer)
+    assert await client.request(Apply(removed=(), changed=(changed,), added=())) == [Success()]
+    assert await queues(server) == {"p1": [], "p2": ["app", "other"]}
+
+
+async def test_a_success_on_one_platform_starts_nothing_on_another(client: ScriptedPeer, server: LocalServer) -> None:
+    """Not even where a run was left out, for which a success on that platform comes first."""
+    await make_platforms(server, "p1", "p2")
+    await client.request(orb("lib", period=Period.NEVER))
+    await client.request(orb("app", after=after("lib"), period=Period.NEVER))
+    await succeed(server, "lib", "p1")
+    async with take_job(server) as taken:
+        await succeed(server, "lib", "p1")
+        assert left_out(server) == [("app", "p1", "after", "lib", "still running")]
+        await taken.finish()
+        await taken.peer.wait_closed()
+    await succeed(server, "lib", "p2")
+    assert await queues(server) == {"p1": [], "p2": ["app"]}
+
+
+async def test_a_change_of_something_else_is_no_run_that_is_due(client: ScriptedPeer, server: LocalServer) -> None:
+    await client.request(plan("lib", "p2", run_now=False, period=Period.NEVER))
+    await client.request(plan("app", after=after("lib"), run_now=False, period=Period.NEVER))
+    await succeed(server, "lib", "p2")
+    async with take_job(server) as taken:
+        await succeed(server, "lib", "p2")
+        assert left_out(server) == [("app", "p1", "after", "lib", "still running")]
+        options = JobOptions(after=after("lib"), period=Period.NEVER, priority=7)
+        assert await client.request(ChangeJob(name="app", revision=1, options=options)) == [Success()]
+        assert len(left_out(server)) == 1
+        await taken.finish()
+    assert await queues(server) == {"p1": [], "p2": []}
+
+
+async def test_jobs_that_change_who_waits_for_whom_at_once(client: ScriptedPeer) -> None:
+    """Also where one change would lead to a cycle on the way."""
+    for name in ("a", "b"):
+        await client.request(plan(name, after=after("a") if name == "b" else (), run_now=False))
+    turned = (
+        ChangeJob(name="a", revision=1, options=JobOptions(after=after("b"))),
+        ChangeJob(name="b", revision=1, options=JobOptions()),
+    )
+    assert await client.request(Apply(removed=(), changed=turned, added=())) == [Success()]
+    both = (
+        ChangeJob(name="a", revision=2, options=JobOptions(after=after("c"))),
+        plan("c", after=after("a"), run_now=False),
+    )
+    (failure,) = await client.request(Apply(removed=(), changed=(both[0],), added=(both[1],)))
+    assert failure == Failure(message="job c: jobs would wait for each other: c after a after c")
+    assert (await shown(client, "a")).options.after == after("b")
 
 
 async def test_jobs_that_would_wait_for_each_other(client: ScriptedPeer) -> None:
@@ -329,19 +618,27 @@ async def test_a_job_that_fails_is_tried_again(client: ScriptedPeer, server: Loc
     ]
 
 
-async def test_a_retry_that_a_clock_ahead_has_planned_does_not_wait_for_it(
+async def test_what_a_clock_ahead_has_queued_waits_no_longer_than_what_is_queued_now(
     client: ScriptedPeer, server: LocalServer, clock: Clock
 ) -> None:
-    await client.request(plan("a", retries=1, period=Period.NEVER))
-    clock.now = Instant(NOW.ms + 365 * 86_400_000)
-    await build(server, result=Exited(code=1))
+    """Places in a queue and times to wait for, as they were meant to be, once the clock is right again."""
+    minute = 60_000
+    await client.request(plan("retried", "p2", retries=1, period=Period.NEVER))
+    clock.now = NOW.plus(dt.timedelta(hours=2, minutes=30))  # less than a retry may wait
+    await client.request(plan("early", priority=4))
+    await client.request(plan("front"))
+    await do(server, Execute(name="front"))
+    await build(server, "p2", result=Exited(code=1))
     clock.now = NOW
-    await do(server, schedule("nudge", platform="p3", period=Period.HOURLY))
-    await build(server)
-    assert server.query("select cause, retry from build where name = 'a' order by retry") == [
-        ("first", 0),
-        ("retry", 1),
-    ]
+    await client.request(plan("late", priority=4))
+    await look(server, clock)
+    assert await queues(server) == {"p1": ["front", "early", "late"], "p2": ["retried"], "elsewhere": []}
+    assert server.query("select distinct due from queue") == [(NOW.ms,)]
+    assert server.query("select not_before from queue where not_before is not null") == [(NOW.ms + minute,)]
+    clock.now = NOW.plus(dt.timedelta(minutes=1))
+    await look(server, clock)
+    await build(server, "p2")
+    assert server.query("select max(position) from queue where position > 0") == [(NOW.ms - 4 * 60 * minute,)]
 
 
 async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: ScriptedPeer, server: LocalServer) -> None:
@@ -355,7 +652,11 @@ async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: Script
 
 
 @pytest.mark.parametrize(
-    ("limits", "reason"), [({"time_limit": 50}, "timeout"), ({"max_silent": 50}, "silent for 0.05 s")]
+    ("limits", "reason"),
+    [
+        ({"time_limit": 50}, "timeout after 0.05s (--timeout of the job)"),
+        ({"max_silent": 50}, "silent for 0.05s (--max-silent of the job)"),
+    ],
 )
 async def test_limits_of_a_job_hold_for_classic_workers(
     client: ScriptedPeer, server: LocalServer, limits: dict[str, Any], reason: str
@@ -372,11 +673,11 @@ async def test_limits_of_a_job_hold_for_classic_workers(
 
 
 async def test_runs_missed_while_the_server_was_down(tmp_path: Path, clock: Clock) -> None:
-    async with run_server(tmp_path, now=lambda: clock.now) as server, connect(server, OURS) as client:
+    async with run_server(tmp_path, now=clock) as server, connect(server, OURS) as client:
         for name, missed in (("run", Missed.RUN_ONCE), ("skip", Missed.SKIP)):
             await client.request(plan(name, missed=missed, run_now=False))
     clock.now = Instant(NOW.ms + 3 * 86_400_000 + 1)
-    async with run_server(tmp_path, now=lambda: clock.now) as server, connect(server, OURS) as client:
+    async with run_server(tmp_path, now=clock) as server, connect(server, OURS) as client:
         await eventually(lambda: server.query("select * from queue"), what="what was missed in the queue")
         assert await queues(server) == {"p1": ["run"]}
         assert (await shown(client, "skip")).next_run == Instant(NOW.ms + 4 * 86_400_000)

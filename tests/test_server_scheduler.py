@@ -1,29 +1,39 @@
 """builder-server's scheduler: how long it sleeps, which runs were missed, and when what failed is tried again."""
 
+import datetime as dt
+
 import pytest
 
 from builder.model import NEVER, Instant
-from builder_server.scheduler import backoff, latest_plan, missed_before, time_until
+from builder_server.scheduler import backoff, jump, latest_plan, missed_before, time_until
 
 START = 1_795_194_796_123  # 2026-11-20T17:13:16.123Z
 
 
 @pytest.mark.parametrize(
-    ("looked", "missed"),
+    ("unwatched", "missed"), [(None, True), (0.0, False), (60.0, False), (120.0, False), (120.001, True), (1e7, True)]
+)
+def test_what_was_due_while_nobody_looked(unwatched: float | None, missed: bool) -> None:  # noqa: FBT001
+    now = Instant(START)
+    assert missed_before(unwatched, now) == (now if missed else None)
+
+
+@pytest.mark.parametrize(
+    ("by_the_wall", "elapsed", "jumped"),
     [
-        (None, True),
-        (0, False),
-        (-60_000, False),
-        (-120_000, False),
-        (-120_001, True),
-        (-(10**10), True),
-        (60_000, False),
+        (60.0, 60.0, None),
+        (120.0, 60.0, None),
+        (0.0, 60.0, None),
+        (120.001, 60.0, 60.001),
+        (-0.001, 60.0, -60.001),
+        (86_400.0, 86_400.0, None),
+        (86_400.0, 60.0, 86_340.0),
+        (-86_400.0, 60.0, -86_460.0),
     ],
 )
-def test_what_was_due_while_nobody_looked(looked: int | None, missed: bool) -> None:  # noqa: FBT001
-    now = Instant(START)
-    found = missed_before(None if looked is None else Instant(START + looked), now)
-    assert found == (now if missed else None)
+def test_how_far_a_clock_was_set(by_the_wall: float, elapsed: float, jumped: float | None) -> None:
+    found = jump(Instant(START), Instant(START + round(by_the_wall * 1000)), elapsed)
+    assert found == (None if jumped is None else dt.timedelta(seconds=jumped))
 
 
 def test_what_failed_waits_longer_each_time() -> None:

@@ -30,8 +30,9 @@ from builder.model import (
 )
 from builder.planning import JobOptions, JobReference
 from builder.runtime import sqlite
+from builder.runtime.database import DiskFull
 from builder_server.errors import CommandRefused
-from builder_server.store import AfterLoss, Build, Due, Store, StoreError, Taken
+from builder_server.store import AfterLoss, Build, Due, Expanded, Store, StoreError, Taken
 from builder_server.store import queues as store_queues
 from builder_server.store.queues import MAX_PLATFORMS
 
@@ -46,6 +47,36 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 async def queues(store: Store) -> dict[str, list[str]]:
     return {queue.platform: [job.name for job in queue.jobs] for queue in (await store.info()).queues}
+
+
+# --- clocks that were ahead ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("retry", "minutes"), [(1, 1), (2, 4), (3, 16), (4, 64), (5, 240), (6, 240)])
+async def test_a_retry_waits_as_long_as_it_would_if_the_clock_had_been_right(
+    store: Store, retry: int, minutes: int
+) -> None:
+    wait = minutes * 60_000
+    await store.plan(script("a"), JobOptions(period=Period.NEVER, retries=10), NOW)
+    late = Instant(NOW.ms + 7 * HOUR)
+    for number in range(retry):
+        if number:
+            await store.queue_due(Instant(NOW.ms + 5 * HOUR * number))
+        build = await take(store, number)
+        failed = late if number == retry - 1 else Instant(NOW.ms + 5 * HOUR * number)
+        await store.finish(build.uuid, failed, Exited(code=1), upload=False)
+    assert (await store.queue_due(late)).next_run == Instant(late.ms + wait)  # right, and nothing is moved
+    assert (await store.queue_due(NOW)).next_run == Instant(NOW.ms + wait)
+    assert (await store.queue_due(Instant(NOW.ms + wait - 1))).next_run == Instant(NOW.ms + wait)
+    assert (await store.queue_due(Instant(NOW.ms + wait))).next_run == NEVER
+
+
+async def test_a_pause_after_losses_ends_though_the_clock_was_ahead(store: Store) -> None:
+    await store.schedule(script("a"), Period.NEVER, NOW)
+    for number, at in ((1, NOW), (2, Instant(NOW.ms + HOUR))):
+        build = await take(store, number)
+        await store.lose(build.uuid, at, LOST, count=False, may_pause=True)
+    assert (await store.queue_due(NOW)).next_run == Instant(NOW.ms + 60_000)
 
 
 # --- builds --------------------------------------------------------------------------------------------------------
@@ -390,7 +421,7 @@ async def test_a_refused_request_takes_nothing_with_it(store: Store) -> None:
 
 
 async def test_a_fault_of_ours_takes_nothing_with_it(store: Store) -> None:
-    def faulty(_job: OrbBuildJob) -> ScriptJob | None:
+    def faulty(_job: OrbBuildJob) -> Expanded | None:
         raise ZeroDivisionError
 
     await store.schedule(script("z"), Period.DAILY, NOW)
@@ -426,7 +457,7 @@ async def test_a_full_database_in_a_group(store: Store) -> None:
         lambda: store.unschedule("unknown"),
         lambda: store.unschedule("before"),
     )
-    assert [type(result) for result in results] == [type(None), StoreError, CommandRefused, type(None)]
+    assert [type(result) for result in results] == [type(None), DiskFull, CommandRefused, type(None)]
     assert str(results[1]) == "the database can't be written: database or disk is full"
     assert await queues(store) == {"p1": ["a"]}
     await store.unschedule("a")
@@ -622,3 +653,25 @@ def check(found: InfoReply) -> None:
             assert not isinstance(job, ScriptJob) or job.platform == queue.platform
     assert all(isinstance(item, ScheduleItem) for item in found.schedule)
     assert codec.decode(codec.encode(found)) == found
+
+
+async def test_whoever_cancels_or_observes_reads_no_scripts(store: Store) -> None:
+    """Of 4 MiB each, of all builds that a name or the begin of a uuid means."""
+    said: list[str] = []
+    await store.schedule(script("a"), Period.DAILY, NOW)
+    build = await take(store, 1)
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        said.extend([statement] if "FROM" in statement else [])
+
+    sa.event.listen(database(store)._readers, "before_cursor_execute", note)
+    head = await store.find_head(build.uuid)
+    assert head is not None
+    assert (head.uuid, head.name, head.platform, head.state) == (build.uuid, "a", "p1", "running")
+    assert await store.find_running("a", None, None) == (head,)
+    assert await store.find_running(None, "0000", "p1") == (head,)
+    assert await store.script_size("a") == len(build.job.script)
+    *heads, size = said
+    assert len(heads) == 3
+    assert not any("script" in statement for statement in heads)
+    assert "length(job.script)" in size

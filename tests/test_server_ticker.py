@@ -11,7 +11,11 @@ from attrs import define
 from farm import eventually, log_lines
 from trio.testing import MockClock
 
+from builder.extension.builds import ShowHistory
+from builder.history import Cause
 from builder.model import Exited, Instant, Period, ScriptJob
+from builder.planning import JobOptions, Missed
+from builder.quantities import format_duration
 from builder_server.store import Due, Store, StoreError
 from builder_server.ticker import Ticker
 
@@ -43,7 +47,7 @@ class Farm:
     wall: Instant = START
 
     def begin(self, nursery: trio.Nursery) -> None:
-        self.ticker = Ticker(self.store, lambda: self.wall)
+        self.ticker = Ticker(self.store, lambda: self.wall, trio.current_time)
         nursery.start_soon(self.ticker.run)
 
     async def pass_time(self, ms: int) -> None:
@@ -53,10 +57,11 @@ class Farm:
         self.clock.jump(ms / 1000)
         await eventually(lambda: self.store.looks > looks, what="a look at what is due")
 
-    async def schedule(self, name: str, period: Period) -> None:
+    async def schedule(self, name: str, period: Period, missed: Missed = Missed.RUN_ONCE) -> None:
         """Add a job, and take it from the queue."""
         async with self.told_of(period.first_after(self.wall)):
-            await self.store.schedule(ScriptJob(name=name, platform="p1", script=b""), period, self.wall)
+            job, options = ScriptJob(name=name, platform="p1", script=b""), JobOptions(period=period, missed=missed)
+            await self.store.plan(job, options, self.wall)
         await self.empty()
 
     async def reschedule(self, name: str, ms: int, period: Period | None = None) -> None:
@@ -79,6 +84,16 @@ class Farm:
             await self.store.finish(build.uuid, self.wall, Exited(code=0), upload=False)
             names.append(build.job.name)
         return names
+
+    async def causes(self) -> dict[str, Cause]:
+        """Return why each job was put into the queue; they are taken from it."""
+        names = await self.empty()
+        found = await self.store.history(ShowHistory(count=10))
+        return {name: next(entry.cause for entry in found if entry.name == name) for name in names}
+
+    async def skipped(self) -> list[str]:
+        """Return the jobs of which a run was left out."""
+        return [entry.name for entry in await self.store.history(ShowHistory(count=10)) if entry.skipped]
 
     async def next_run(self) -> int:
         """Milliseconds from the start of the test to the first next run."""
@@ -150,6 +165,65 @@ async def test_a_clock_that_was_set_forward_is_noticed_within_a_minute(mock_cloc
     await farm.pass_time(MINUTE)
     assert await farm.empty() == ["a"]
     assert await farm.next_run() == 2 * WEEK
+
+
+@pytest.mark.parametrize("ahead", [2 * MINUTE + 1, 5 * HOUR, 1000 * DAY])
+async def test_a_clock_that_was_set_forward_is_no_time_in_which_the_server_was_down(
+    mock_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture, ahead: int
+) -> None:
+    await farm.schedule("a", Period.HOURLY, Missed.SKIP)
+    await farm.reschedule("a", MINUTE)
+    farm.wall = Instant(START.ms + ahead)
+    await farm.pass_time(MINUTE)
+    assert await farm.causes() == {"a": Cause.DUE}
+    assert await farm.skipped() == []
+    (line,) = log_lines(caplog.text, "the clock was set forward by ")
+    assert line.endswith(f"by {format_duration(ahead // SECOND * SECOND)}")
+
+
+async def test_a_clock_that_is_corrected_is_not_worth_a_line(
+    mock_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture
+) -> None:
+    for correction in (MINUTE, -MINUTE):
+        farm.wall = Instant(farm.wall.ms + correction)
+        await farm.pass_time(MINUTE)
+    assert "the clock was set" not in caplog.text
+
+
+@pytest.mark.parametrize("missed", Missed)
+async def test_a_run_that_nobody_misses(mock_clock: MockClock, farm: Farm, missed: Missed) -> None:
+    await farm.schedule("a", Period.HOURLY, missed)
+    for _ in range(60):
+        await farm.pass_time(MINUTE)
+    assert await farm.causes() == {"a": Cause.DUE}
+
+
+@pytest.mark.parametrize("step", [2 * MINUTE, 2 * MINUTE + 1, 5 * HOUR])
+async def test_a_time_in_which_nobody_looked_is_one_in_which_the_server_was_down(
+    mock_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture, step: int
+) -> None:
+    """The machine slept, or the process was held up: both clocks went on."""
+    await farm.schedule("skip", Period.HOURLY, Missed.SKIP)
+    await farm.schedule("run", Period.HOURLY)
+    for name in ("skip", "run"):
+        await farm.reschedule(name, MINUTE)
+    await farm.pass_time(step)
+    if step == 2 * MINUTE:
+        assert await farm.causes() == {"skip": Cause.DUE, "run": Cause.DUE}
+    else:
+        assert await farm.causes() == {"run": Cause.MISSED}
+        assert await farm.skipped() == ["skip"]
+    assert "the clock was set" not in caplog.text
+
+
+async def test_a_clock_that_is_set_while_nobody_looks(
+    mock_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture
+) -> None:
+    await farm.schedule("skip", Period.HOURLY, Missed.SKIP)
+    farm.wall = Instant(START.ms - 3 * HOUR)
+    await farm.pass_time(5 * HOUR)
+    assert await farm.skipped() == ["skip"]
+    assert len(log_lines(caplog.text, "the clock was set back by 3h")) == 1
 
 
 async def test_a_clock_that_was_set_back_repeats_nothing_at_once(mock_clock: MockClock, farm: Farm) -> None:

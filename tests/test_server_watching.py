@@ -6,12 +6,15 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 import trio
-from farm import DEADLINE, LocalServer, eventually, run_server, start_server
+from clocks import NOW, Clock
+from farm import DEADLINE, LocalServer, eventually, start_server
 from scripted import (
     OURS,
     ScriptedPeer,
@@ -26,35 +29,22 @@ from scripted import (
     take_job,
     waiting_worker,
 )
+from stores import database, opened
+from trio.testing import MockClock
 
+from builder import codec
 from builder.errors import ConnectionEnded
 from builder.extension.schedule import PlanJob
 from builder.extension.watching import Changed, Look, LookAgain, Looked, Watch, What, Why
 from builder.history import Cause, Outcome
 from builder.messages import DropPlatform, Execute, Failure, Message, Reschedule, Success, UndropPlatform, Unschedule
-from builder.model import Exited, Instant, OrbBuildJob
+from builder.model import Exited, Instant, OrbBuildJob, Period
 from builder.planning import JobOptions, JobReference
+from builder_server.requests import watching as watching_requests
 from builder_server.server import MAX_THREADS
 from builder_server.store import standing
 from builder_server.store.changes import MAX_KEPT, Changes
 from builder_server.store.waking import MAX_NOTED, Waking, Woken
-
-NOW = Instant(1_795_194_796_123)
-
-
-class Clock:
-    now = NOW
-
-
-@pytest.fixture
-async def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def server(tmp_path: Path, clock: Clock) -> AsyncIterator[LocalServer]:
-    async with run_server(tmp_path, now=lambda: clock.now) as running_server:
-        yield running_server
 
 
 @asynccontextmanager
@@ -186,10 +176,58 @@ async def test_many_changes_at_once_are_told_as_one(server: LocalServer, clock: 
         async with watching(server) as peer:
             clock.now = Instant(NOW.ms + 86_400_000)
             await client.request(Reschedule(name="job0", next=NOW))  # wakes who looks for what is due
-            await peer.receive(Changed)
-            assert (await peer.receive(LookAgain)).point > 0
+            while isinstance(message := await peer.receive_any(), Changed):
+                pass  # the change of job0, if it came long enough before
+            assert isinstance(message, LookAgain)
             await do(server, Execute(name="job1"))
             assert await told(peer, 1) == [(What.QUEUED, "job1", "p1")]
+
+
+async def test_a_change_is_encoded_once_for_all_watchers(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    encode = codec.encode
+
+    def noting(message: Message) -> bytes:
+        encoded.append(message)
+        return encode(message)
+
+    async with AsyncExitStack() as guests:
+        peers = [await guests.enter_async_context(watching(server)) for _ in range(10)]
+        monkeypatch.setattr(codec, "encode", noting)
+        await do(server, schedule("a"))
+        for peer in peers:
+            while (await peer.receive(Changed)).what is not What.QUEUED:
+                pass
+    changes = [message for message in encoded if isinstance(message, Changed)]
+    assert len(changes) == len(set(changes)) == 3  # the platform, the job, its entry
+
+
+async def test_changes_of_a_moment_are_told_together(mock_clock: MockClock) -> None:
+    """How often a watcher is told something does not grow with what happens."""
+    sent: list[tuple[float, int]] = []
+
+    class Listening:
+        def bound_unsent(self, _seconds: float) -> None:
+            pass
+
+        async def send(self, message: Message) -> None:
+            sent.append((trio.current_time(), 0))
+
+        async def send_bytes(self, _kind: object, data: bytes) -> None:
+            sent.append((trio.current_time(), data.count(b"job")))
+
+    waking = Waking()
+    mock_clock.autojump_threshold = 0
+    asked: Any = SimpleNamespace(channel=Listening(), store=SimpleNamespace(waking=waking))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watching_requests.watch, asked, Watch())
+        for _ in range(1000):
+            waking.changes.add([Changed(point=0, what=What.SCHEDULED, job="job")])
+            await trio.sleep(0.001)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert sum(count for _, count in sent) >= 990
+    assert len(sent) < 50
 
 
 def test_who_is_too_slow_has_to_look_again() -> None:
@@ -393,13 +431,44 @@ async def test_a_crowd_that_looks_leaves_threads_to_others(
         may_end.set()
 
 
-async def test_estimates_and_results_are_found_by_indexes(server: LocalServer) -> None:
-    plans = server.query(
-        "explain query plan select finished - started from build where name = 'a' and platform = 'p' and "
-        "outcome = 'succeeded' order by started desc limit 5"
-    ) + server.query(
-        "explain query plan select uuid from build where finished is not null order by finished desc limit 9"
-    )
-    told_plans = [row[-1] for row in plans]
-    assert ["build_success" in told_plans[0], "build_finished" in told_plans[1]] == [True, True]
-    assert not any("TEMP B-TREE" in each for each in told_plans)
+@pytest.mark.parametrize(
+    ("durations", "expected"),
+    [((), None), ((7,), 7), ((9, 1, 5), 5), ((4, 1, 2, 3), 2), ((4, 4, 1, 1), 1), ((900, 800, 5, 4, 1, 2, 3), 3)],
+)
+async def test_what_is_expected_is_the_median_of_the_newest(
+    tmp_path: Path, durations: tuple[int, ...], expected: int | None
+) -> None:
+    """Of the newest five, of an even number the lower of the two in the middle; the last one is the newest."""
+    async with opened(tmp_path) as store:
+        await store.schedule(script("a"), Period.DAILY, NOW)
+        await store.schedule(script("b"), Period.DAILY, NOW)
+        for number, took in enumerate(durations):
+            await store.execute("a", None, NOW, "client")
+            moment = Instant(NOW.ms + number * 1000)
+            await store.take("p1", UUID(int=number), moment, None)
+            await store.finish(UUID(int=number), Instant(moment.ms + took), Exited(code=0), upload=False)
+        await store.execute("a", None, NOW, "client")
+        found = await store.standing(Look(entries=9, results=0))
+        assert [(each.job, each.expected) for each in found.queued["p1"][1]] == [("a", expected), ("b", None)]
+        await store.take("p1", UUID(int=99), NOW, None)
+        (running,) = (await store.standing(Look(entries=0, results=0))).running
+        assert running.expected == expected
+
+
+async def test_estimates_and_results_are_found_by_indexes(tmp_path: Path) -> None:
+    plans: list[str] = []
+
+    def explain(connection: Any, _cursor: object, statement: str, values: Any, *_: object) -> None:
+        driver = connection.connection.dbapi_connection
+        plans.extend(row[-1] for row in driver.execute(f"explain query plan {statement}", values))
+
+    async with opened(tmp_path) as store:
+        await store.schedule(script("a"), Period.DAILY, NOW)
+        sa.event.listen(database(store)._readers, "before_cursor_execute", explain)
+        await store.standing(Look(entries=9, results=9))
+    # the newest builds of a job once for those that run, once for a queue
+    assert sum(plan.startswith("SEARCH build_1 USING INDEX build_success (name=?") for plan in plans) == 2
+    assert "SEARCH queue USING INDEX queue_order (platform=?)" in plans
+    assert any("build_finished" in plan for plan in plans)
+    scanned = {plan.split()[1] for plan in plans if plan.startswith("SCAN") and "INDEX" not in plan}
+    assert scanned.isdisjoint({"build", "build_1", "job", "queue"})

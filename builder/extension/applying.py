@@ -78,3 +78,12 @@ class Apply(Request):
     removed: tuple[SeenJob, ...]
     changed: tuple[ChangeJob, ...]
     added: tuple[PlanJob, ...]
+
+
+@message
+@frozen(kw_only=True)
+class TryApply(Apply):
+    """Ask whether the same would be done; nothing is."""
+
+    tag: ClassVar[int] = 123
+    changes: ClassVar[bool] = False

@@ -31,7 +31,7 @@ class CancelBuilds(Request):
 @message
 @frozen(kw_only=True)
 class BuildCancelled(Reply):
-    """A build that was ended, and is recorded."""
+    """A build that was ended: it is recorded, or will be as soon as the disk allows it, and is not run again."""
 
     tag: ClassVar[int] = 81
     uuid: UUID
@@ -73,7 +73,8 @@ class HistoryEntry:
     """A build, or a run that was ``skipped``, and then why; that has no uuid.
 
     ``retries`` is how often the job is run again at most, None if it is gone. ``previous`` is the success before that the
-    two comparisons are with; None where there is none, or where the hashes are not known.
+    comparisons are with; None where there is none, or where the hashes are not known. Of an orb-build job the template
+    is compared, and as its script the package that it builds.
     """
 
     numbered: ClassVar[bool] = True
@@ -101,6 +102,7 @@ class HistoryEntry:
     script_changed: bool | None = None
     artifacts_changed: bool | None = None
     verdict: str | None = None
+    template_changed: bool | None = None
 
 
 @message

@@ -54,7 +54,10 @@ class ShowJob(Request):
 @message
 @frozen(kw_only=True)
 class JobShown(Reply):
-    """A job of the schedule. ``queued_on`` are the platforms in whose queues it is, ``awaited`` those that it still waits for."""
+    """A job of the schedule. ``queued_on`` are the platforms in whose queues it is.
+
+    ``awaited`` are those that it still waits for; where an orb build waits for another one, with the platform where.
+    """
 
     tag: ClassVar[int] = 68
     max_size: ClassVar[int] = _WITH_SCRIPT

@@ -55,7 +55,7 @@ class Channel:
         An Output in an unusual form is another message too.
         """
         while True:
-            if lines := self.connection.take_outputs(outputs):
+            if lines := self.connection.take_outputs(outputs.cut):
                 return lines
             if (message := self.connection.next_message()) is not None:
                 return message

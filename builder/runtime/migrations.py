@@ -1,4 +1,7 @@
-"""Migrations by Alembic, run when a database is opened."""
+"""Migrations by Alembic, as steps of a database.
+
+``location`` is where Alembic finds them, such as "package:folder".
+"""
 
 from collections.abc import Callable
 
@@ -11,19 +14,32 @@ from builder.runtime.database import StoreError
 
 
 def upgrade(location: str) -> Callable[[sa.Connection], None]:
-    """Return what brings a database to the newest version there is. It raises StoreError for one that is newer.
+    """Return what brings a database to the newest revision there is. It raises StoreError for one that is newer."""
 
-    ``location`` is where Alembic finds the migrations, such as "package:folder".
-    """
-
-    def prepare(connection: sa.Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", location)
-        config.set_main_option("path_separator", "os")
-        config.attributes["connection"] = connection
+    def step(connection: sa.Connection) -> None:
         try:
-            command.upgrade(config, "head")
+            command.upgrade(_config(connection, location), "head")
         except CommandError as error:
             raise StoreError(f"is it of a newer version? {error}") from error
 
-    return prepare
+    return step
+
+
+def downgrade(location: str, revision: str) -> Callable[[sa.Connection], None]:
+    """Return what brings a database back to a revision. It raises StoreError where there is no such way."""
+
+    def step(connection: sa.Connection) -> None:
+        try:
+            command.downgrade(_config(connection, location), revision)
+        except CommandError as error:
+            raise StoreError(f"can't bring the database back to {revision}: {error}") from error
+
+    return step
+
+
+def _config(connection: sa.Connection, location: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", location)
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config

@@ -160,6 +160,20 @@ class SQLite(Database):
         return await trio.to_thread.run_sync(read)
 
 
+def alter(path: Path, step: Callable[[sa.Connection], None]) -> None:
+    """Do a step in a database that no program has open, in one transaction. Raises StoreError."""
+    engine = _engine(path, begin="BEGIN IMMEDIATE", timeout=LOCK_TIMEOUT)
+    try:
+        if not path.is_file():
+            raise StoreError(f"there is no database {path}")
+        with engine.connect() as connection, connection.begin():
+            step(connection)
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        raise StoreError(f"can't change the database {path}: {_reason(error)}") from error
+    finally:
+        engine.dispose()
+
+
 def _engine(path: Path, *, begin: str, timeout: float) -> sa.Engine:
     """Return connections that begin so. ``timeout`` is in seconds: for how long they wait for a lock by themselves.
 

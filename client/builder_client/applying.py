@@ -2,26 +2,22 @@
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+import itertools
+from collections.abc import Container, Iterator, Mapping
 
 from attrs import frozen
 
 from builder import codec, der
 from builder.errors import BuilderError, ProtocolError
-from builder.extension import Request
-from builder.extension.applying import Apply, JobsListed, ListedJob, ListedScript, ListJobs, SeenJob
+from builder.extension.applying import Apply, ListedJob, ListedScript, SeenJob, TryApply
 from builder.extension.schedule import ChangeJob, JobShown, PlanJob, ShowJob
-from builder.messages import MIB, Message
+from builder.messages import MIB
 from builder.model import Job, ScriptJob, printable
 
 from . import jobs, schedule_file
+from .errors import Refused, Unreachable
+from .looking import Ask, listed
 from .schedule_file import Planned
-
-if TYPE_CHECKING:
-    from .remote import Remote
-
-Ask = Callable[[Request], list[Message]]
 
 WHAT = "whole schedules"
 """What an older server has not."""
@@ -30,22 +26,15 @@ MAX_COMPARED = 200_000
 """Bytes of a script up to which its lines are compared."""
 
 
+TIMEOUT = 600.0
+"""Seconds for a server to answer: it does all in one transaction, in which it plans thousands of rules."""
+
+MAX_TRIES = 3
+"""How often a schedule is looked at again that others change meanwhile."""
+
+
 class TooMuch(BuilderError):
     """Changes of more bytes, or jobs, than a server takes at once."""
-
-
-def listed(ask: Ask) -> dict[str, ListedJob]:
-    """Return all jobs of a server by their names."""
-    found: dict[str, ListedJob] = {}
-    last: str | None = None
-    while True:
-        (page,) = ask(ListJobs(after=last))
-        assert isinstance(page, JobsListed), "a server answers so"
-        names = [each.job.name for each in page.jobs]
-        if not names or names[-1] in found:
-            return found
-        found.update(zip(names, page.jobs, strict=True))
-        last = names[-1]
 
 
 def shown(ask: Ask, name: str) -> JobShown:
@@ -75,11 +64,26 @@ class Plan:
     removed: tuple[str, ...]
     left: tuple[str, ...]
 
-    def request(self, *, run_now: bool) -> Apply | None:
+    @property
+    def is_change(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.added or self.changed or self.removed)
+
+    def unknown(self) -> dict[str, list[str]]:
+        """Return the jobs that others of the file wait for and that are nowhere, and with each those others."""
+        known = self.here.keys() | self.there.keys() - {*self.removed}
+        found: dict[str, list[str]] = {}
+        for name, planned in self.here.items():
+            for reference in planned.options.after:
+                if reference.name not in known:
+                    found.setdefault(reference.name, []).append(name)
+        return found
+
+    def request(self, kind: type[Apply], *, run_now: bool) -> Apply | None:
         """Return the request that does it, None where there is nothing to do. Raises TooMuch."""
-        if not (self.added or self.changed or self.removed):
+        if not self.is_change:
             return None
-        request = Apply(
+        request = kind(
             removed=tuple(SeenJob(name=name, revision=self.there[name].revision) for name in self.removed),
             changed=tuple(map(self._change, self.changed)),
             added=tuple(
@@ -104,16 +108,16 @@ class Plan:
         return ChangeJob(name=name, revision=there.revision, options=here.options, job=job)
 
 
-def plan(here: Mapping[str, Planned], there: Mapping[str, ListedJob], *, prune: bool) -> Plan:
-    """Return what makes a server's schedule equal to a file."""
-    extra = tuple(sorted(there.keys() - here.keys()))
+def plan(here: Mapping[str, Planned], there: Mapping[str, ListedJob], *, may_go: Container[str]) -> Plan:
+    """Return what makes a server's schedule equal to a file. Of the jobs that are not in it those stay that may not go."""
+    extra = sorted(there.keys() - here.keys())
     return Plan(
         here=here,
         there=there,
         added=tuple(name for name in here if name not in there),
         changed=tuple(name for name, found in here.items() if name in there and not _is_equal(there[name], found)),
-        removed=extra if prune else (),
-        left=() if prune else extra,
+        removed=tuple(name for name in extra if name in may_go),
+        left=tuple(name for name in extra if name not in may_go),
     )
 
 
@@ -121,19 +125,49 @@ def _is_equal(there: ListedJob, here: Planned) -> bool:
     return _same_job(there.job, here.job) and jobs.said_options(there.options) == jobs.said_options(here.options)
 
 
-def apply(remote: "Remote", here: Mapping[str, Planned], *, prune: bool, run_now: bool) -> Plan:
-    """Make a server's schedule equal to a file, all of it or nothing; return what was done. Raises Refused, and TooOld."""
-    with remote.requests(what=WHAT) as ask:
-        found = plan(here, listed(ask), prune=prune)
-        if (request := found.request(run_now=run_now)) is not None:
+def look(ask: Ask, here: Mapping[str, Planned], *, prune: bool) -> Plan:
+    """Return what makes a server's schedule equal to a file; ``prune``: jobs that are not in it go."""
+    there = listed(ask)
+    return plan(here, there, may_go=there if prune else ())
+
+
+def apply(ask: Ask, found: Plan, *, run_now: bool, dry_run: bool = False) -> Plan:
+    """Do what a plan says, all of it or nothing, or try whether that can be done; return what was done.
+
+    Where others have changed the schedule since it was made, it is made again: the file wins, as it had if they had been
+    quicker still. But no job goes that the plan did not name. Raises Refused and Unreachable.
+    """
+    for _ in range(MAX_TRIES):
+        request = found.request(TryApply if dry_run else Apply, run_now=run_now)
+        if request is None:
+            return found
+        try:
             ask(request)
-        return found
+        except Refused as error:
+            there = listed(ask)
+            if there == found.there:
+                raise
+            refusal = error
+            found = plan(found.here, there, may_go=found.removed)
+        except Unreachable as error:
+            if dry_run:
+                raise
+            raise Unreachable(
+                f"{error}; it may have been done or not: give the command again, it does the rest"
+            ) from error
+        else:
+            return found
+    raise Refused(f"nothing was done, others change the schedule all the time: give the command again ({refusal})")
+
+
+def removals(found: Plan) -> list[str]:
+    """Return a line for each job that goes."""
+    return [f"- job {printable(name)}" for name in found.removed]
 
 
 def diff(ask: Ask, found: Plan) -> Iterator[str]:
     """Yield the lines that tell what a plan would do, as a diff does."""
-    for name in found.removed:
-        yield f"- job {printable(name)}"
+    yield from removals(found)
     for name in found.changed:
         yield f"  job {printable(name)}"
         before = shown(ask, name)
@@ -141,7 +175,8 @@ def diff(ask: Ask, found: Plan) -> Iterator[str]:
         yield from _script_lines(_script(before.job), _script(found.here[name].job))
     for name in found.added:
         yield f"+ job {printable(name)}"
-        yield from (f"+   {printable(line)}" for line in _told(found.here[name]))
+        yield from _lines([], _told(found.here[name]))
+        yield from _script_lines(b"", _script(found.here[name].job))
 
 
 def _told(planned: Planned) -> list[str]:
@@ -165,7 +200,13 @@ def _script_lines(before: bytes, after: bytes) -> Iterator[str]:
         yield f"-     {len(before)} bytes"
         yield f"+     {len(after)} bytes"
         return
-    old, new = (script.decode("utf-8", "surrogateescape").splitlines() for script in (before, after))
-    for line in difflib.unified_diff(old, new, lineterm="", n=0):
-        if not line.startswith(("---", "+++", "@@")):
-            yield f"{line[0]}     {printable(line[1:])}"
+    changed = difflib.unified_diff(_split(before), _split(after), lineterm="", n=0)
+    for line in itertools.islice(changed, 2, None):  # behind the names of the two
+        if not line.startswith("@@"):
+            yield f"{line[0]}     {line[1:]}"
+
+
+def _split(script: bytes) -> list[str]:
+    r"""Return the lines of a script as they are shown: a carriage return as \r, a last line without its end as such."""
+    *lines, last = ("\t".join(map(printable, line.split(b"\t"))) for line in script.split(b"\n"))
+    return [*lines, f"{last} (without a newline)"] if last else lines

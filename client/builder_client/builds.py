@@ -59,7 +59,7 @@ def newest_build(info: InfoReply, *, job: str | None, platform: str | None) -> R
     if found is None:
         of = f" of {printable(job)}" if job is not None else ""
         on = f" on {printable(platform)}" if platform is not None else ""
-        raise Refused(f"no running build{of}{on}")
+        raise Refused(f"no running build{of}{on}", name=job)
     return found
 
 
@@ -71,7 +71,7 @@ def check_job(info: InfoReply, name: str) -> None:
         or any(build.job.name == name for build in info.running)
     )
     if not known:
-        raise Refused(f"unknown job {printable(name)}")
+        raise Refused(f"unknown job {printable(name)}", name=name)
 
 
 def wait_for_next(

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from builder.extension.schedule import ChangeJob, JobShown
+from builder.messages import Reschedule
 from builder.model import Job, printable
 from builder.planning import JobOptions
 
-from . import jobs, planning, words
+from . import clock, jobs, planning, words
 from .errors import Refused
 
 if TYPE_CHECKING:
@@ -92,6 +93,18 @@ def _send(remote: "Remote", seen: JobShown, make: Change, *, what: str) -> list[
         new = None if job == seen.job else job
         request = ChangeJob(name=seen.job.name, revision=seen.revision, options=plan, job=new)
         remote.request(request, what=what)
+    return found
+
+
+def change_period(remote: "Remote", name: str, make: Change) -> list[Difference]:
+    """Change the period of a job of an older server, where nothing else of it is lost. Raises Refused."""
+    seen = planning.find_anywhere(remote, name)
+    job, plan = make(seen)
+    found = differences(_state(seen), (job, plan))
+    if found:
+        now = clock.now()
+        following = plan.next_after(name, now, now)  # as another server plans a job whose period is changed
+        remote.ask(Reschedule(name=name, next=following, period=plan.period))
     return found
 
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from builder.errors import BuilderError
 from builder.extension.builds import HistoryEntry
 from builder.extension.schedule import CheckJob, JobShown, ShowJob
-from builder.extension.watching import Changed, What
+from builder.extension.watching import Changed, What, Why
 from builder.history import Cause, Outcome
 from builder.model import ScriptJob, printable
 
-from . import comparison, past, subscription
+from . import comparison, looking, past, subscription
 from .comparison import Comparison
 from .output import note
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 WHAT = "--check-reproducible"
 
 _LOOKED_AT = 100
-"""Builds of the job that are looked at for those two: there may be others, and lost ones, meanwhile."""
+"""Builds of the job that are looked at for those two: there may be others, and lost ones, meanwhile. As many entries of
+its queue are looked at for the job, which was put to the front."""
 
 
 class CheckFailed(BuilderError):
@@ -40,13 +41,16 @@ def check(remote: "Remote", name: str, platform: str | None) -> Comparison:
         raise CheckFailed(f"{printable(name)} is built on every platform: name one with --platform")
     has_asked = False
     before: set[object] = set()
+    waiting = _Waiting(remote, name, where)
     for change in subscription.changes(remote, on_break=lambda why: note(printable(why))):
         if not has_asked:  # changes have begun to come: none is missed
             before = {entry.uuid for entry in _newest(remote, name, platform)}
             remote.request(CheckJob(name=name, platform=platform), what=WHAT)
             note(f"Running {printable(name)} twice")
             has_asked = True
-        elif isinstance(change, Changed) and not (
+        if not isinstance(change, Changed) or change.platform in (None, where):
+            waiting.tell()
+        if isinstance(change, Changed) and not (
             (change.what is What.FINISHED and change.job == name) or _takes_away(change, name, where)
         ):
             continue
@@ -61,6 +65,25 @@ def check(remote: "Remote", name: str, platform: str | None) -> Comparison:
         ):
             raise CheckFailed(f"{printable(name)} was taken from the queue or the schedule before it had run twice")
     raise AssertionError("changes come for ever")
+
+
+class _Waiting:
+    """Says why a job waits on a platform, when that changes: how many are before it is said once."""
+
+    def __init__(self, remote: "Remote", name: str, platform: str) -> None:
+        self._remote = remote
+        self._name = name
+        self._platform = platform
+        self._said: Why | None = None
+
+    def tell(self) -> None:
+        """Say why it waits, unless that was said."""
+        queued = looking.look(self._remote, entries=_LOOKED_AT, platform=self._platform).queued
+        found = next((entry for entry in queued if entry.job == self._name), None)
+        why = None if found is None or found.why is Why.NEXT else found.why
+        if found is not None and why not in (None, self._said):
+            note(f"{printable(self._name)} waits: {looking.why(found)}")
+        self._said = why
 
 
 def _takes_away(change: Changed, name: str, platform: str) -> bool:

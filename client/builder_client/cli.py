@@ -58,7 +58,7 @@ def cli(context: click.Context) -> None:
     Exit status:
       0 done; 1 other errors, or not confirmed; 2 wrong usage; 3 refused by the server, or no such build;
       4 the server does not follow the protocol; 5 unreachable, or the connection was lost; 6 builds that differ;
-      130 interrupted; 141 nobody reads the output
+      130 interrupted; 141 nobody reads the output; 128 + N ended by the signal N
     """
     if context.invoked_subcommand is None:
         _overview()

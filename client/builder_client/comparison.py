@@ -5,11 +5,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from uuid import UUID
 
 from attrs import evolve, field, frozen
 
+from builder.errors import BuilderError
 from builder.execution import ArtifactData, ArtifactsReader, ArtifactStart
 from builder.extension.builds import ArtifactEntry, ArtifactsPiece, BuildShown, FetchArtifacts, ScriptShown, ShowScript
 from builder.messages import KIB, MIB
@@ -69,14 +70,24 @@ class Comparison:
 
 
 def compare(remote: "Remote", one: BuildShown, other: BuildShown) -> Comparison:
-    """Compare two builds that have ended. Raises Refused, and TooOld."""
+    """Compare two builds that have ended. Raises Refused, TooOld, and BuilderError where there is no room to look into them."""
     for each in (one, other):
-        if each.entry.outcome is None:
+        if each.entry.finished is None:
             raise Refused(f"{past.uuid_of(each)} still runs: compare it when it has ended")
+        if each.entry.artifacts is None:
+            raise Refused(
+                f"the server has not recorded what {past.uuid_of(each)} left: it was lost, or is of before that"
+            )
     uuids = past.uuid_of(one), past.uuid_of(other)
     same, differing = _paths(*(past.artifacts(remote, uuid, what=WHAT) for uuid in uuids))
     if one.has_record and other.has_record:
-        differing = _look_into(remote, uuids, differing)
+        try:
+            differing = _look_into(remote, uuids, differing)
+        except OSError as error:
+            where = printable(tempfile.gettempdir())
+            raise BuilderError(
+                f"can't keep artifacts in {where}: {error.strerror}; set TMPDIR to where there is room"
+            ) from error
     scripts = (_script(remote, uuid) for uuid in uuids)
     return Comparison(one=one, other=other, script=_lines("script", *scripts), same=same, differing=tuple(differing))
 
@@ -114,24 +125,31 @@ def _look_into(remote: "Remote", uuids: tuple[UUID, UUID], found: list[Differing
     numbers = {each.path: str(number) for number, each in enumerate(found) if each.one and each.other}
     if not numbers:
         return found
-    with tempfile.TemporaryDirectory(prefix="builder-compare-") as directory, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="builder-compare-") as directory:
         kept = Path(directory)
         for side, uuid in zip(("one", "other"), uuids, strict=True):
             (kept / side).mkdir()
-            file = None
-            for event in _contents(remote, uuid):
-                match event:
-                    case ArtifactStart(path=path):
-                        number = numbers.get(path)
-                        file = number and stack.enter_context((kept / side / number).open("wb", buffering=0))
-                    case ArtifactData(data=data) if file:
-                        file.write(data)
+            _keep(_contents(remote, uuid), kept / side, numbers)
         return [
             _located(each, kept / "one" / numbers[each.path], kept / "other" / numbers[each.path])
             if each.path in numbers
             else each
             for each in found
         ]
+
+
+def _keep(contents: Iterator[object], directory: Path, numbers: dict[str, str]) -> None:
+    """Write the artifacts that have a number into files called so."""
+    with ExitStack() as stack:
+        file: BinaryIO | None = None
+        for event in contents:
+            match event:
+                case ArtifactStart(path=path):
+                    stack.close()  # there may be more of them than files may be open
+                    number = numbers.get(path)
+                    file = None if number is None else stack.enter_context((directory / number).open("wb"))
+                case ArtifactData(data=data) if file:
+                    file.write(data)
 
 
 def _contents(remote: "Remote", uuid: UUID) -> Iterator[object]:

@@ -15,6 +15,8 @@ from builder.address import parse_address
 from builder.errors import BuilderError
 from builder.model import printable
 
+from . import words
+
 COLORS = ("auto", "always", "never")
 
 
@@ -143,10 +145,8 @@ def _no_server(name: str, known: Iterable[str]) -> str:
 
 def _hint(name: str, known: Iterable[str]) -> str:
     """Return which of the known names may have been meant; nothing where there are none."""
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"; did you mean {printable(near[0])}?"
+    near = words.near(name, known)
+    if near is not None:
+        return f"; did you mean {printable(near)}?"
     names = ", ".join(map(printable, sorted(known)))
     return f"; there are {names}" if names else ""

@@ -12,6 +12,9 @@ from builder.model import check_artifact_path
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What file systems say that know one name for each file."""
+
 
 class NotWritten(BuilderError):
     """An artifact that is not written, and why; the others are."""
@@ -21,8 +24,8 @@ class Extraction:
     """Writes one artifact after the other below a directory.
 
     Every folder of a path is opened by itself without following symlinks, relative to the one before it, so that
-    nothing that lies in the directory, or comes there meanwhile, leads out of it. With ``force`` an existing file is
-    replaced once its successor is complete; without, it stays. An artifact that is not completed leaves no file.
+    nothing that lies in the directory, or comes there meanwhile, leads out of it. An artifact has its name once it is complete,
+    and leaves no file otherwise. With ``force`` it replaces an existing file; without, that stays.
     """
 
     def __init__(self, directory: str, *, force: bool) -> None:
@@ -36,7 +39,7 @@ class Extraction:
 
     def close(self) -> None:
         """End the extraction; an artifact that is not complete goes."""
-        self._abandon()
+        self.abandon()
         os.close(self._root)
 
     def enter(self, folder: str) -> None:
@@ -45,7 +48,7 @@ class Extraction:
 
     def start(self, path: str) -> None:
         """Begin an artifact. Raises NotWritten if it can't have that path here."""
-        self._abandon()
+        self.abandon()
         try:
             check_artifact_path(path)
         except InvalidName as error:
@@ -53,10 +56,12 @@ class Extraction:
         *folders, self._name = path.split("/")
         try:
             self._folder = self._open_folder([*self._above, *folders])
-            self._written_name = f".builder-inspect-{secrets.token_hex(8)}" if self._force else self._name
+            if not self._force:
+                _check_is_free(self._name, self._folder)  # before a gigabyte is written
+            self._written_name = f".builder-{secrets.token_hex(8)}.part"
             self._file = os.open(self._written_name, _NEW_FILE, 0o666, dir_fd=self._folder)
         except OSError as error:
-            self._abandon()
+            self.abandon()
             raise NotWritten(_reason(error)) from error
 
     def write(self, data: bytes) -> None:
@@ -72,14 +77,36 @@ class Extraction:
         os.close(self._file)
         self._file = -1
         try:
-            if self._force:
-                os.rename(self._written_name, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            self._name_it()
         except OSError as error:
             os.unlink(self._written_name, dir_fd=self._folder)
             raise NotWritten(_reason(error)) from error
         finally:
             os.close(self._folder)
             self._folder = -1
+
+    def _name_it(self) -> None:
+        """Give the file its name. Raises FileExistsError where another has it meanwhile."""
+        if not self._force:
+            try:
+                os.link(self._written_name, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                _check_is_free(self._name, self._folder)
+            else:
+                os.unlink(self._written_name, dir_fd=self._folder)
+                return
+        os.rename(self._written_name, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+
+    def abandon(self) -> None:
+        """Give the artifact up that was started: it leaves no file."""
+        if self._file >= 0:
+            os.close(self._file)
+            os.unlink(self._written_name, dir_fd=self._folder)
+        if self._folder >= 0:
+            os.close(self._folder)
+        self._file = self._folder = -1
 
     def _open_folder(self, folders: list[str]) -> int:
         folder = os.dup(self._root)
@@ -92,18 +119,17 @@ class Extraction:
                 os.close(parent)
         return folder
 
-    def _abandon(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            os.unlink(self._written_name, dir_fd=self._folder)
-        if self._folder >= 0:
-            os.close(self._folder)
-        self._file = self._folder = -1
-
 
 def _make_folder(name: str, parent: int) -> None:
     with contextlib.suppress(FileExistsError):  # what it is shows when it is opened
         os.mkdir(name, dir_fd=parent)
+
+
+def _check_is_free(name: str, folder: int) -> None:
+    """Raise FileExistsError where there is something of that name."""
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(name, dir_fd=folder)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def _reason(error: OSError) -> str:

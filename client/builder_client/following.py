@@ -1,5 +1,6 @@
 """Follows a build: prints its console as it comes, and its result, for people or as JSON."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -8,12 +9,16 @@ from attrs import frozen
 from builder.messages import Output
 from builder.model import Result, RunningBuild, printable
 
-from . import builds, clock, report, words
+from . import breaks, builds, clock, report, words
 from .observation import Ending, split_result
 from .output import Printer, note
 
 if TYPE_CHECKING:
     from .remote import Remote
+
+
+def _tell(trouble: str) -> None:
+    note(printable(trouble))
 
 
 @frozen(kw_only=True)
@@ -44,7 +49,8 @@ class Following:
         """Follow the build with that uuid."""
         printer = self.printer
         result: Result | None = None
-        for part in split_result(self.remote.observe(uuid, on_wait=printer.flush)):
+        outputs = breaks.console(partial(self.remote.observe, uuid, on_wait=printer.flush), on_break=_tell)
+        for part in split_result(outputs):
             match part:
                 case Output() if self.as_json:
                     printer.json(report.output_json(part))

@@ -6,6 +6,8 @@ Values are those of TOML: text, numbers, true and false, lists. A key that is no
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import evolve
+
 from builder.errors import InvalidOptions
 from builder.model import Job, Period, ScriptJob, check_name, printable
 from builder.planning import Cron, JobOptions, JobReference, Missed
@@ -40,9 +42,9 @@ def _say_reference(reference: JobReference) -> object:
 
 
 _READ: dict[str, tuple[type, str, str, Callable[[Any], object]]] = {
-    "period": (str, "hourly, daily, weekly or never", "period", Period),
+    "period": (str, '"hourly", "daily", "weekly" or "never"', "period", Period),
     "spread": (bool, "true or false", "spread", bool),
-    "missed": (str, "run-once or skip", "missed", Missed),
+    "missed": (str, '"run-once" or "skip"', "missed", Missed),
     "priority": (int, "a number from 0 to 9", "priority", int),
     "retries": (int, "a number from 0 to 10", "retries", int),
     "timeout": (str, 'a duration such as "10m" or "1h30m"', "time_limit", _duration),
@@ -56,7 +58,8 @@ _READ: dict[str, tuple[type, str, str, Callable[[Any], object]]] = {
 def options_with(given: Mapping[str, Value | None], before: JobOptions, name: str) -> JobOptions:
     """Return the options of a job of that name with what is given; None takes away what was there before.
 
-    A period, or a spread, takes the place of a cron rule. Raises InvalidOptions, which says the key and what to write.
+    A period, or a spread, takes the place of a cron rule. A period that is the usual one stays it: a job that is after
+    others now runs no more each day. Raises InvalidOptions, which says the key and what to write.
     """
     values = {attribute: getattr(before, attribute) for _, _, attribute, _ in _READ.values()}
     defaults = JobOptions()
@@ -77,8 +80,15 @@ def options_with(given: Mapping[str, Value | None], before: JobOptions, name: st
     if cron is not None and "spread" not in given:
         values["spread"] = False
     options = JobOptions(**values, cron=cron)
+    if given.get("period") is None and cron is None and _has_usual_period(before, options):
+        options = evolve(options, period=options.usual_period)
     options.check(name)
     return options
+
+
+def _has_usual_period(before: JobOptions, options: JobOptions) -> bool:
+    """Return whether nobody has asked for a period; that beside a rule is only what is nearest to it."""
+    return bool(options.after) if before.cron else before.period is before.usual_period
 
 
 def _cron(given: Mapping[str, Value | None], before: JobOptions) -> Cron | None:
@@ -128,11 +138,29 @@ def said_options(options: JobOptions) -> dict[str, Value | None]:
     }
 
 
-KEYS = ("cron", "time-zone", *_READ)
-"""The keys of options."""
+def when(options: JobOptions) -> str:
+    """Return in short when a job runs."""
+    rule = f"{options.cron.rule} {options.cron.zone}" if options.cron else options.period.value
+    after = f"after {options.after[0] if len(options.after) == 1 else f'{len(options.after)} jobs'}"
+    parts = [printable(rule), *["spread"] * options.spread, *[printable(after)] * bool(options.after)]
+    return ", ".join(parts[1:] if options.after and rule == Period.NEVER.value else parts)
 
-DEFAULTS = {**said_options(JobOptions()), "time-zone": Cron(rule="").zone}
-"""What keys have that are not given."""
+
+WRITE = {"cron": '"RULE"', "time-zone": '"ZONE"'} | {key: what for key, (_, what, _, _) in _READ.items()}
+"""The keys of options, and what to write."""
+
+KEYS = (*WRITE,)
+
+PAUSED = "Whether it does not run until it is resumed.  [default: false]"
+"""What the key means that is no option: a job is paused by a command."""
+
+
+def defaults(given: Mapping[str, Value | None]) -> dict[str, Value | None]:
+    """Return what the keys of such a job have that are not given: one that is after others runs at no other time."""
+    usual = JobOptions(
+        spread=bool(given.get("spread")), after=(JobReference(name="others"),) if given.get("after") else ()
+    )
+    return said_options(JobOptions(period=usual.usual_period)) | {"time-zone": Cron(rule="").zone}
 
 
 def in_words(value: Value | None) -> str:

@@ -6,14 +6,17 @@ happens, also by SIGTERM.
 
 import contextlib
 import os
+import re
 import select
 import signal
 import sys
 import termios
 import threading
+import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -24,7 +27,8 @@ from rich.live import Live
 from builder.errors import BuilderError
 from builder.model import printable, text
 
-from . import clock
+from . import breaks, clock
+from .errors import Unreachable
 from .looking import look
 from .screen import Watched, draw
 from .subscription import changes
@@ -41,11 +45,20 @@ LOOK_PAUSE = 0.5
 DRAW_PAUSE = 1.0
 """Seconds after which it is drawn again if nothing happens: times go on."""
 
-_UP, _DOWN, _QUIT = (b"k", b"\x1b[A", b"\x1bOA"), (b"j", b"\x1b[B", b"\x1bOB"), (b"q", b"Q", b"\x03", b"\x04")
+BUSY_PAUSE = 0.05
+"""Seconds after which it is drawn again at the earliest, unless a key is pressed: a console may have any number of lines."""
+
+_KEY = re.compile(rb"\x1b[\[O].|.", re.DOTALL)
+_STEPS = {b"k": -1, b"\x1b[A": -1, b"\x1bOA": -1, b"j": 1, b"\x1b[B": 1, b"\x1bOB": 1}
+_QUIT = {b"q", b"Q", b"\x03", b"\x04"}
 
 
 class _Ended(Exception):
-    """SIGTERM, or SIGHUP: the terminal is restored on the way out."""
+    """SIGTERM, or SIGHUP, whose number it has: the terminal is restored on the way out."""
+
+
+class _Another(Exception):
+    """Another build's console is shown meanwhile."""
 
 
 @define(eq=False)
@@ -72,7 +85,8 @@ class _Feed:
 
     def _watch(self) -> None:
         try:
-            for _ in changes(self.remote, on_break=self._tell):
+            for _ in changes(self.remote, on_break=self._tell, looks=True):
+                self._tell("")
                 self._dirty.set()
         except BuilderError as error:
             self.error = error
@@ -80,9 +94,9 @@ class _Feed:
 
     def _tell(self, trouble: str) -> None:
         with self.lock:
-            self.view.trouble = trouble
-        self._dirty.set()
-        self._announce()
+            if trouble != self.view.trouble:
+                self.view.trouble = trouble
+                self._announce()
 
     def _look(self) -> None:
         pause = threading.Event()
@@ -90,11 +104,12 @@ class _Feed:
             self._dirty.clear()
             try:
                 looked = look(self.remote, entries=ENTRIES, results=RESULTS)
+            except Unreachable:
+                pass  # the other thread says so, and when the server is there again
             except BuilderError as error:
                 self._tell(str(error))
             else:
                 with self.lock:
-                    self.view.trouble = ""
                     self.view.take(looked)
                 self._announce()
             pause.wait(LOOK_PAUSE)
@@ -102,10 +117,8 @@ class _Feed:
     def follow(self, uuid: UUID | None) -> None:
         """Follow the console of that build, and no other any more."""
         with self.lock:
-            if uuid == self.view.following:
+            if not self.view.follow(uuid):
                 return
-            self.view.following = uuid
-            self.view.lines.clear()
             before, self._console = self._console, None
         if before is not None:
             before.abort()
@@ -120,23 +133,42 @@ class _Feed:
                     return
             link.abort()
 
-        try:
-            for output in evolve(self.remote, on_link=opened).observe(uuid):
-                with self.lock:
-                    if self.view.following != uuid:
-                        return
-                    self.view.lines.append(printable(text(output.line)))
-                self._announce()
-        except BuilderError as error:
+        def say(line: str) -> None:
             with self.lock:
-                if self.view.following == uuid:
-                    self.view.lines.append(printable(str(error)))
+                if self.view.following != uuid:
+                    raise _Another
+                self.view.lines.append(printable(line))
+            self._announce()
+
+        ask = partial(evolve(self.remote, on_link=opened).observe, uuid)
+        with contextlib.suppress(_Another):
+            while True:
+                try:
+                    for output in breaks.console(ask, on_break=say):
+                        say(text(output.line))
+                except Unreachable as error:  # also where it could not be begun with
+                    say(str(error))
+                    time.sleep(breaks.LONGEST_PAUSE)
+                    self._clear(uuid)
+                except BuilderError as error:
+                    say(str(error))
+                    return
+                else:
+                    return
+
+    def _clear(self, uuid: UUID) -> None:
+        with self.lock:
+            if self.view.following == uuid:
+                self.view.lines.clear()
 
 
-def show(remote: "Remote") -> None:
+def show(remote: "Remote", *, color: bool) -> None:
     """Show a server until the person quits. Raises Unreachable and TooOld."""
     feed = _Feed(remote, Watched(server=str(remote)))
-    console = Console()
+    size = ("COLUMNS", "LINES")  # those of the shell do not change with the window
+    environ = {name: value for name, value in os.environ.items() if name not in size}
+    console = Console(no_color=None if color else True, _environ=environ)
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # an old locale has no lines to draw
     with (
         _signals() as (awake, wake),
         _raw(sys.stdin.fileno()),
@@ -150,7 +182,8 @@ def show(remote: "Remote") -> None:
                 selected = feed.view.selected
             feed.follow(selected)
             with feed.lock:
-                live.update(draw(feed.view, clock.now(), height=console.height), refresh=True)
+                width, height = console.size
+                live.update(draw(feed.view, clock.now(), width=width, height=height), refresh=True)
             if not _wait(feed, awake):
                 return
 
@@ -158,25 +191,30 @@ def show(remote: "Remote") -> None:
 def _wait(feed: _Feed, awake: int) -> bool:
     """Wait for something to draw, and deal with keys; return False at the end."""
     stdin = sys.stdin.fileno()
-    ready, _, _ = select.select([stdin, awake], [], [], DRAW_PAUSE)
-    if awake in ready and {signal.SIGTERM, signal.SIGHUP} & {*os.read(awake, 4096)}:
-        raise _Ended
+    if not select.select([stdin], [], [], BUSY_PAUSE)[0]:
+        select.select([stdin, awake], [], [], DRAW_PAUSE)
+    ready, _, _ = select.select([stdin, awake], [], [], 0)
+    if awake in ready and (ends := {signal.SIGTERM, signal.SIGHUP} & {*os.read(awake, 4096)}):
+        raise _Ended(min(ends))
     if stdin not in ready:
         return True
-    keys = os.read(stdin, 64)
-    if not keys or keys.startswith(_QUIT):
+    keys = _KEY.findall(os.read(stdin, 1024))
+    if not keys or _QUIT & {*keys}:
         return False
     with feed.lock:
-        feed.view.select(keys.endswith(_DOWN) - keys.endswith(_UP))
+        feed.view.select(sum(_STEPS.get(key, 0) for key in keys))
     return True
 
 
 @contextmanager
 def _raw(terminal: int) -> Iterator[None]:
-    """Have keys as they are typed, without an echo."""
+    """Have keys as they are typed, without an echo. Ctrl-Z is one of them: a stopped view would leave its screen behind."""
     before = termios.tcgetattr(terminal)
     try:
         tty.setcbreak(terminal)
+        modes = termios.tcgetattr(terminal)
+        modes[6][termios.VSUSP] = os.fpathconf(terminal, "PC_VDISABLE").to_bytes(1, "little")
+        termios.tcsetattr(terminal, termios.TCSANOW, modes)
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
@@ -192,8 +230,8 @@ def _signals() -> Iterator[tuple[int, int]]:
     pipe = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     try:
         yield awake, wake
-    except _Ended:
-        raise SystemExit(128 + signal.SIGTERM) from None
+    except _Ended as error:
+        raise SystemExit(128 + error.args[0]) from None
     except KeyboardInterrupt:
         pass  # Ctrl-C quits, as q does
     finally:

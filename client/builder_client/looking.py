@@ -1,10 +1,15 @@
 """How things stand on a server that speaks our own protocol: its pages joined, and what they mean to people and programs."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from builder.extension import Request
+from builder.extension.applying import JobsListed, ListedJob, ListJobs
 from builder.extension.watching import MAX_SHOWN, Look, Looked, PlatformState, QueuedState, Why
+from builder.messages import Message
 from builder.model import Instant, printable
+from builder.planning import JobOptions
 
 from . import words
 from .errors import TooOld, Unreachable
@@ -12,6 +17,10 @@ from .output import JsonObject, json_text
 
 if TYPE_CHECKING:
     from .remote import Remote
+
+
+Ask = Callable[[Request], list[Message]]
+"""What makes a request on a connection, and returns the replies."""
 
 
 def look(remote: "Remote", *, entries: int = MAX_SHOWN, results: int = 0, platform: str | None = None) -> Looked:
@@ -36,6 +45,29 @@ def expected(remote: "Remote") -> dict[UUID, int | None] | None:
     """
     try:
         return {build.uuid: build.expected for build in look(remote, entries=0).running}
+    except (TooOld, Unreachable):
+        return None
+
+
+def listed(ask: Ask) -> dict[str, ListedJob]:
+    """Return all jobs of a server by their names."""
+    found: dict[str, ListedJob] = {}
+    last: str | None = None
+    while True:
+        (page,) = ask(ListJobs(after=last))
+        assert isinstance(page, JobsListed), "a server answers so"
+        names = [each.job.name for each in page.jobs]
+        if not names or names[-1] in found:
+            return found
+        found.update(zip(names, page.jobs, strict=True))
+        last = names[-1]
+
+
+def plans(remote: "Remote") -> dict[str, JobOptions] | None:
+    """Return how all jobs are run, by their names; None of a server that tells their periods alone. No error, as above."""
+    try:
+        with remote.requests(what="options of jobs") as ask:
+            return {name: each.options for name, each in listed(ask).items()}
     except (TooOld, Unreachable):
         return None
 
@@ -103,5 +135,5 @@ def workers(platform: PlatformState) -> str:
 
 def title(platform: PlatformState, shown: int) -> str:
     """Return the heading of a platform's queue."""
-    more = f", {platform.queued - shown} more" if platform.queued > shown else ""
+    more = f", {platform.queued - shown} {'more' if shown else 'queued'}" if platform.queued > shown else ""
     return f"{printable(platform.name)} ({workers(platform)}{more})"

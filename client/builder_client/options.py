@@ -32,10 +32,11 @@ _F = TypeVar("_F", bound=Callable[..., object] | click.Command)
 # --- the server ----------------------------------------------------------------------------------------------------
 
 
-def _address(context: click.Context) -> tuple[str, int]:
+def address(context: click.Context) -> tuple[str, int]:
+    """Return host and port of the server that is meant. Raises InvalidAddress and InvalidSettings."""
     if chosen := context.meta.get(_ADDRESS):
-        address: tuple[str, int] = chosen()
-        return address
+        found: tuple[str, int] = chosen()
+        return found
     if text := os.environ.get("BUILDER_REMOTE"):
         return parse_address(text)
     if name := os.environ.get("BUILDER_SERVER") or config.settings().default:
@@ -47,7 +48,7 @@ def remote() -> "Remote":
     """Return the server that is meant. Raises InvalidAddress and InvalidSettings."""
     from .remote import Remote
 
-    host, port = _address(click.get_current_context())
+    host, port = address(click.get_current_context())
     return Remote(host=host, port=port)
 
 
@@ -127,10 +128,10 @@ def completes(source: str) -> Callable[[click.Context, click.Parameter, str], li
         from . import completion
 
         try:
-            address = _address(context)
+            server = address(context)
         except BuilderError:
             return []
-        return [CompletionItem(name) for name in completion.complete(address, getattr(completion, source), incomplete)]
+        return [CompletionItem(name) for name in completion.complete(server, getattr(completion, source), incomplete)]
 
     return complete
 
@@ -143,7 +144,7 @@ job_argument = click.argument("name", metavar="NAME", shell_complete=completes("
 new_name_argument = click.argument("name", metavar="NAME", callback=by(name("job name")))
 
 
-build_argument = click.argument("build", metavar="ID", callback=by(words.parse_id), shell_complete=completes("running"))
+build_argument = click.argument("build", metavar="ID", callback=by(words.parse_id), shell_complete=completes("builds"))
 platform_option = click.option(
     "--platform", metavar="PLATFORM", shell_complete=completes("platforms"), help="Only there.  [default: everywhere]"
 )

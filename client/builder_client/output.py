@@ -1,48 +1,29 @@
 """Everything that is printed goes through a Printer: to a terminal safely, to a pipe or a file exactly.
 
-On a terminal, text from outside loses its control characters, tables are fitted to the width (where what may be folded
-suffices for that), and headings are bold. Elsewhere bytes are not altered, tables are as wide as their content, and there is no escape sequence.
+On a terminal, text from outside loses its control characters, tables are fitted to the width, and headings are bold.
+Elsewhere bytes are not altered, tables are as wide as their content, and there is no escape sequence.
 """
 
-import io
 import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
-
-from attrs import frozen
 
 from builder.errors import BuilderError, NobodyReads
 from builder.model import printable, raw
 
-_NO_WRAP = 10_000_000
-"""Columns of a table that is not for a terminal: wider than any row can be."""
-
-_NARROWEST = 8
-"""Columns of a terminal that a folded cell has at least."""
-
-_GAP = 2
-"""Spaces between two columns of a table."""
+from .fitting import GAP, Column, fill, fit
 
 _FIRST_COLOUR, _COLOURS = 31, 6
 """Codes of the colours from red to cyan."""
 
+_LINES = 24
+"""Lines of a terminal, where there is none to be asked."""
+
 _TITLE, _HEADING = "1", "1;36"
-"""Codes of bold, and bold and cyan, which are "bold cyan" below."""
-
-
-@frozen
-class Column:
-    """A column of a table, and how it gives way on a terminal too narrow for all.
-
-    Its cells are folded, unless it is ``rigid``; it is left out first if it is ``spare``, for what others tell too.
-    """
-
-    title: str
-    rigid: bool = False
-    spare: bool = False
+"""Codes of bold, and of bold and cyan."""
 
 
 def json_text(value: str | bytes) -> str:
@@ -108,27 +89,36 @@ class Printer:
         """Write ``prefix`` and a line from outside."""
         self.write(prefix.encode("utf-8", "backslashreplace") + self.foreign(data) + b"\n")
 
-    def table(self, title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-        """Write a titled table, or ``empty`` in its place; cells have gone through ``printable``."""
+    @property
+    def height(self) -> int:
+        """Lines that are seen at once; elsewhere those of the usual terminal."""
+        return shutil.get_terminal_size().lines if self.is_terminal else _LINES
+
+    def table(
+        self,
+        title: str,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[str]],
+        *,
+        empty: str,
+        limit: int | None = None,
+    ) -> None:
+        """Write a titled table, or ``empty`` in its place; cells have gone through ``printable``.
+
+        With ``limit`` it has no more rows than that, and says of how many.
+        """
         if not rows:
             self.line(f"{title}: {empty}")
             return
-        from rich.cells import cell_len, set_cell_size
-
-        width = shutil.get_terminal_size().columns if self.is_terminal else _NO_WRAP
-        cells = [(column, [column.title, *(row[index] for row in rows)]) for index, column in enumerate(columns)]
-        widths = {column: max(map(cell_len, texts)) for column, texts in cells}
-        if sum(widths.values()) + _GAP * (len(columns) - 1) > width:
-            cells = [(column, texts) for column, texts in cells if not column.spare]
+        if limit is not None and limit < len(rows):
+            title, rows = f"{title} ({limit} of {len(rows)})", rows[:limit]
+        filled = fill(columns, rows)
+        if self.is_terminal:
+            filled = fit(filled, shutil.get_terminal_size().columns)
         self.line(self._style(title, _TITLE))
-        if sum(widths[column] for column, _ in cells) + _GAP * (len(cells) - 1) > width:
-            self._folded(cells, widths, width)
-            return
-        padded = [[set_cell_size(text, widths[column]) for text in texts] for column, texts in cells]
-        heading, *lines = ((" " * _GAP).join(row).rstrip() for row in zip(*padded, strict=True))
-        self.line(self._style(heading, _HEADING))
-        for line in lines:
-            self.line(line)
+        self.line(self._style(_row([each.pad(each.title) for each in filled]), _HEADING))
+        for row in zip(*([each.pad(text) for text in each.texts] for each in filled), strict=True):
+            self.line(_row(row))
 
     def coloured(self, text: str, number: int) -> str:
         """Return text in one of six colours, where there are any."""
@@ -137,39 +127,9 @@ class Printer:
     def _style(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._styled else text
 
-    def _folded(self, cells: Sequence[tuple[Column, list[str]]], widths: Mapping[Column, int], width: int) -> None:
-        """Write a table that is too wide as it is."""
-        # 40 ms that only such tables need
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
-        text = io.StringIO()
-        console = Console(
-            file=text,
-            width=width,
-            height=25,  # unused, but the width counts only together with a height
-            force_terminal=self._styled,
-            color_system="standard" if self._styled else None,
-            no_color=False,  # NO_COLOR is in _styled already
-            legacy_windows=False,
-            highlight=False,
-        )
-        table = Table(
-            box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold cyan" if self._styled else ""
-        )
-        for column, _ in cells:
-            table.add_column(
-                Text(column.title),
-                overflow="fold",
-                no_wrap=column.rigid,
-                min_width=widths[column] if column.rigid else min(widths[column], _NARROWEST),
-            )
-        for row in list(zip(*(texts for _, texts in cells), strict=True))[1:]:
-            table.add_row(*map(Text, row))
-        console.print(table, crop=False)
-        for line in text.getvalue().removesuffix("\n").split("\n"):
-            self.line(line.rstrip())
+def _row(cells: Iterable[str]) -> str:
+    return (" " * GAP).join(cells).rstrip()
 
 
 def print_done(done: str, *, as_json: bool, **values: object) -> None:

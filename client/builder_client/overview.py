@@ -3,48 +3,107 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from attrs import frozen
+
+from builder.extension.watching import ResultState
+from builder.history import Outcome
 from builder.messages import InfoReply
 from builder.model import NEVER, Instant, printable
 
 from . import report, words
-from .errors import Unreachable
-from .output import Column, Printer
+from .errors import TooOld, Unreachable
+from .fitting import Column, share
+from .looking import look, plans
+from .output import Printer
 
 if TYPE_CHECKING:
     from .remote import Remote
 
-ROWS = 4
-"""Most rows of each of the three tables: with their titles and the prompt that follows, 24 lines."""
+RESULTS = 100
+"""The newest builds among which those are looked for that did not succeed."""
 
-_NEXT = (Column("NEXT RUN", rigid=True), Column("", rigid=True), Column("JOB"))
+_HEADING = 2
+"""Lines above the tables."""
+
+_FRAME = 3
+"""Lines of each table that are no rows: the empty one before it, its title, its heading."""
+
+_NEXT = (Column("NEXT RUN", rigid=True, brief=words.brief_time), Column("", rigid=True), Column("JOB"))
 _QUEUES = (Column("PLATFORM"), Column("QUEUED", rigid=True), Column("RUNNING", rigid=True), Column("NEXT JOB"))
+_FAILED = (
+    Column("ENDED", rigid=True),
+    Column("JOB"),
+    Column("PLATFORM"),
+    Column("OUTCOME", rigid=True),
+    Column("UUID", rigid=True, brief=words.brief_uuid),
+)
 
 
-def ask(remote: "Remote") -> InfoReply:
-    """Return what the server has. Where there is none, the error says what to do: whoever asks may be new here."""
+@frozen(kw_only=True)
+class Seen:
+    """What a server has, and its builds that have ended without success, the newest first: none of a classic server."""
+
+    info: InfoReply
+    paused: frozenset[str] = frozenset()
+    """The names of the jobs that do not run until they are resumed."""
+    failed: tuple[ResultState, ...] = ()
+
+
+@frozen(kw_only=True)
+class _Table:
+    name: str
+    columns: Sequence[Column]
+    rows: Sequence[tuple[str, ...]]
+    empty: str = ""
+    """What is said in place of it; without a word it is left out."""
+
+
+def ask(remote: "Remote") -> Seen:
+    """Return what there is to be seen. Where there is no server, the error says what to do: whoever asks may be new here."""
     try:
-        return remote.info()
+        info = remote.info()
     except Unreachable as error:
         raise Unreachable(
             f"{error}; start builder-server there, or name another server with -r HOST:PORT (see 'builder-client --help')"
         ) from error
+    try:
+        results = look(remote, entries=0, results=RESULTS).results
+    except TooOld:
+        results = ()
+    found = plans(remote) if info.schedule else None
+    paused = frozenset(name for name, plan in (found or {}).items() if plan.paused)
+    failed = tuple(each for each in results if each.outcome not in (None, Outcome.SUCCEEDED))
+    return Seen(info=info, paused=paused, failed=failed)
 
 
-def show(printer: Printer, info: InfoReply, *, name: str, now: Instant) -> None:
-    """Print counts, and the first rows of what runs, what runs next, and the queues; the fullest come first."""
+def show(printer: Printer, seen: Seen, *, name: str, now: Instant) -> None:
+    """Print counts, and the first rows of what runs, failed, runs next, and the queues; the fullest come first."""
     printer.line(f"builder-server at {name}")
-    printer.line(_counts(info))
-    printer.line("")
-    running = report.running_rows(info, now=now)
-    printer.table(_title("Running", running), report.RUNNING, running[:ROWS], empty="nothing")
-    printer.line("")
+    printer.line(_counts(seen))
+    tables = [table for table in _tables(seen, now) if table.rows or table.empty]
+    room = printer.height - 1 - _HEADING - sum(_FRAME if table.rows else _FRAME - 1 for table in tables)
+    for table, count in zip(tables, share([len(table.rows) for table in tables], room), strict=True):
+        printer.line("")
+        printer.table(table.name, table.columns, table.rows, empty=table.empty, limit=count)
+
+
+def _tables(seen: Seen, now: Instant) -> list[_Table]:
+    info = seen.info
+    failed = [
+        (
+            f"{words.duration(now.ms - result.finished.ms)} ago",
+            printable(result.job),
+            printable(result.platform),
+            result.outcome.value if result.outcome else "",
+            str(result.uuid),
+        )
+        for result in seen.failed
+    ]
     soon = [
         (report.seconds(item.next), words.until(item.next, now), printable(item.job.name))
         for item in sorted(info.schedule, key=report.next_run)
-        if item.next != NEVER
+        if item.next != NEVER and item.job.name not in seen.paused
     ]
-    printer.table(_title("Next runs", soon), _NEXT, soon[:ROWS], empty="none")
-    printer.line("")
     queues = [
         (
             printable(queue.platform),
@@ -54,17 +113,21 @@ def show(printer: Printer, info: InfoReply, *, name: str, now: Instant) -> None:
         )
         for queue in sorted(info.queues, key=lambda queue: (-len(queue.jobs), queue.platform))
     ]
-    printer.table(_title("Queues", queues), _QUEUES, queues[:ROWS], empty="no platforms")
+    running = report.running_rows(info, now=now)
+    return [
+        _Table(name="Running", columns=report.RUNNING, rows=running, empty="nothing"),
+        _Table(name="Failed", columns=_FAILED, rows=failed),
+        _Table(name="Next runs", columns=_NEXT, rows=soon, empty="none"),
+        _Table(name="Queues", columns=_QUEUES, rows=queues, empty="no platforms"),
+    ]
 
 
-def _counts(info: InfoReply) -> str:
+def _counts(seen: Seen) -> str:
+    info = seen.info
     queued = sum(len(queue.jobs) for queue in info.queues)
     dropped = f", {len(info.dropped_platforms)} dropped" if info.dropped_platforms else ""
+    pauses = f" ({len(seen.paused)} paused)" if seen.paused else ""
     return (
-        f"{words.count(len(info.schedule), 'job')}, {queued} queued, {len(info.running)} running; "
+        f"{words.count(len(info.schedule), 'job')}{pauses}, {queued} queued, {len(info.running)} running; "
         f"{words.count(len(info.queues), 'platform')}{dropped}"
     )
-
-
-def _title(name: str, rows: Sequence[object]) -> str:
-    return f"{name} ({ROWS} of {len(rows)})" if len(rows) > ROWS else name

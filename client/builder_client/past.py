@@ -19,7 +19,8 @@ from builder.model import Instant, printable
 from builder.sizes import format_size
 
 from . import report, words
-from .output import Column, JsonObject, json_text
+from .fitting import Column
+from .output import JsonObject, json_text
 from .remote import Remote
 
 FIRST_PAGE = 100
@@ -29,18 +30,18 @@ _SHORT = 10_000
 """Milliseconds below which tenths of a second matter."""
 
 COLUMNS = (
-    Column("STARTED", rigid=True),
+    Column("STARTED", rigid=True, brief=words.brief_time),
     Column("JOB"),
     Column("PLATFORM"),
     Column("OUTCOME"),
-    Column("WHY"),
-    Column("TOOK", rigid=True),
-    Column("WAITED", rigid=True, spare=True),
-    Column("ARTIFACTS", spare=True),
-    Column("CHANGED"),
-    Column("UPLOAD", spare=True),
-    Column("WORKER", spare=True),
-    Column("UUID", rigid=True),
+    Column("WHY", spare=3),
+    Column("TOOK", rigid=True, spare=1),
+    Column("WAITED", rigid=True, spare=4),
+    Column("ARTIFACTS", spare=5),
+    Column("CHANGED", spare=2),
+    Column("UPLOAD", spare=6),
+    Column("WORKER", spare=7),
+    Column("UUID", rigid=True, brief=words.brief_uuid),
 )
 """The table of the history."""
 
@@ -135,13 +136,12 @@ def outcome(entry: HistoryEntry) -> str:
 
 def changed(entry: HistoryEntry) -> str:
     """Return what changed against the last success."""
-    if entry.artifacts_changed is None and entry.script_changed is None:
-        return ""
-    parts = [
-        name
-        for name, is_other in (("script", entry.script_changed), ("artifacts", entry.artifacts_changed))
-        if is_other
-    ]
+    compared = {
+        "script": entry.script_changed,
+        "template": entry.template_changed,
+        "artifacts": entry.artifacts_changed,
+    }
+    parts = [name for name, is_other in compared.items() if is_other]
     return ", ".join(parts) or ("unchanged" if entry.artifacts_changed is False else "")
 
 
@@ -199,6 +199,7 @@ def lines(entry: HistoryEntry) -> Iterator[tuple[str, str]]:
         "worker": printable(entry.worker or ""),
         "ended by": printable(entry.ended_by or ""),
         "changed": changed(entry),
+        "since": str(entry.previous or ""),
         "check": printable(entry.verdict or ""),
         "upload": entry.upload or "",
         "artifacts": _artifacts(entry),
@@ -233,6 +234,7 @@ def json(entry: HistoryEntry) -> JsonObject:
         "upload": entry.upload,
         "previous": None if entry.previous is None else str(entry.previous),
         "script_changed": entry.script_changed,
+        "template_changed": entry.template_changed,
         "artifacts_changed": entry.artifacts_changed,
         "verdict": None if entry.verdict is None else json_text(entry.verdict),
     }

@@ -1,6 +1,6 @@
 """The options by which people plan jobs, and what a job of the schedule has, also where the server is an older one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -9,7 +9,7 @@ from builder.errors import InvalidOptions
 from builder.extension.schedule import JobShown, PlanJob, ShowJob
 from builder.messages import Schedule, ScheduleOrbBuild
 from builder.model import NEVER, Instant, Job, ScriptJob, printable
-from builder.planning import MAX_PRIORITY, MAX_RETRIES, Cron, JobOptions, JobReference, Missed
+from builder.planning import MAX_PRIORITY, MAX_RETRIES, Cron, JobOptions, Missed
 
 from . import clock, jobs, options, words
 from .errors import Refused, TooOld
@@ -24,16 +24,16 @@ _CLASSIC_KEYS = {"period"}
 """What the classic protocol has."""
 
 _OPTIONS = (
-    click.option("--period", type=options.PERIODS, metavar="PERIOD", help="How often: hourly, daily, weekly or never (only when executed).  [default: daily]"),
+    click.option("--period", type=options.PERIODS, metavar="PERIOD", help="How often: hourly, daily, weekly or never (only when executed).  [default: daily; with --after never]"),
     click.option("--cron", metavar="RULE", help="When, by a cron rule such as '17 3 * * mon-fri', @daily, or 'H H(0-5) * * *'; H is fixed by the job's name."),
-    click.option("--time-zone", metavar="ZONE", help="Whose clocks the rule follows, such as Europe/Copenhagen.  [default: UTC]"),
+    click.option("--time-zone", metavar="ZONE", shell_complete=options.completes("time_zones"), help="Whose clocks the rule follows, such as Europe/Copenhagen.  [default: UTC]"),
     click.option("--spread/--no-spread", default=None, help="Run at a place in the period that the job's name fixes, so that not all start at once."),
     click.option("--missed", type=click.Choice([each.value for each in Missed]), help="What becomes of runs that were due while the server was down.  [default: run-once]"),
     click.option("--priority", type=click.IntRange(0, MAX_PRIORITY), help=f"{MAX_PRIORITY} goes first.  [default: {JobOptions().priority}]"),
     click.option("--retries", type=click.IntRange(0, MAX_RETRIES), metavar="N", help="Run again up to N times when it fails, a minute later, then four, ….  [default: 0]"),
     click.option("--timeout", metavar="DURATION", help="End it after so long, as 90s, 10m or 1h30m; the server's own limit holds too."),
     click.option("--max-silent", metavar="DURATION", help="End it when it says nothing for so long."),
-    click.option("--after", multiple=True, metavar="JOB[@PLATFORM]", help="Run when that job has succeeded; several: when all have. What is behind the last @ is the platform. With --period never it runs then alone."),
+    click.option("--after", multiple=True, metavar="JOB[@PLATFORM]", shell_complete=options.completes("jobs"), help="Run when that job has succeeded; several: when all have. What is behind the last @ is the platform. Without --period, --cron and --spread it runs at no other time."),
 )  # fmt: skip
 _REMOVALS = tuple(
     click.option(f"--no-{key}", f"no_{key.replace('-', '_')}", is_flag=True, help=f"Take the {key} away.")
@@ -100,7 +100,10 @@ def add(job: Job, found: dict[str, Any], *, not_now: bool, as_json: bool) -> Non
         return
     run_now = not not_now and not plan.after
     asked = [f"--{key}" for key in values] + ["--not-now"] * not_now
-    remote.request(PlanJob(job=job, options=plan, run_now=run_now), what=" and no ".join(asked))
+    remote.request(
+        PlanJob(job=job, options=plan, run_now=run_now),
+        what=f"{' and no '.join(asked)}: --period alone says when there",
+    )
     note_unknown(remote, plan)
     print_done("scheduled", as_json=as_json, job=job.name, queued=run_now)
     if plan.cron is not None and not as_json:
@@ -115,9 +118,15 @@ def note_unknown(remote: "Remote", plan: JobOptions) -> None:
         try:
             find(remote, reference.name, what="--after")
         except Refused:
-            note(
-                f"There is no job {printable(reference.name)} yet: it is waited for until it is scheduled and succeeds"
-            )
+            note_awaited(reference.name, [])
+
+
+def note_awaited(name: str, waiting: Iterable[str]) -> None:
+    """Say that a job is not there that is waited for; by ``waiting``, where a person may not know by which."""
+    by = ", ".join(map(printable, waiting))
+    note(
+        f"There is no job {printable(name)} yet: it is waited for{by and f' by {by}'} until it is scheduled and succeeds"
+    )
 
 
 def at(moment: Instant, cron: Cron | None, now: Instant) -> str:
@@ -146,7 +155,7 @@ def find_anywhere(remote: "Remote", name: str) -> JobShown:
         info = remote.info()
     item = next((item for item in info.schedule if item.job.name == name), None)
     if item is None:
-        raise Refused(f"unknown job {printable(name)}")
+        raise Refused(f"unknown job {printable(name)}", name=name)
     return JobShown(
         job=item.job,
         options=JobOptions(period=item.period),
@@ -162,28 +171,13 @@ def as_json(shown: JobShown) -> dict[str, Any]:
     from . import report
     from .output import json_bytes, json_text
 
-    plan = shown.options
     script = json_bytes("script", shown.job.script) if isinstance(shown.job, ScriptJob) else {}
     return {
         **report.job_json(shown.job),
         **script,
-        "period": plan.period.value,
-        "cron": plan.cron and plan.cron.rule,
-        "time_zone": plan.cron and plan.cron.zone,
-        "spread": plan.spread,
-        "missed": plan.missed.value,
-        "priority": plan.priority,
-        "retries": plan.retries,
-        "timeout_ms": plan.time_limit,
-        "max_silent_ms": plan.max_silent,
-        "after": [_reference_json(each) for each in plan.after],
-        "awaited": [_reference_json(each) for each in shown.awaited],
-        "paused": plan.paused,
+        **report.options_json(shown.options),
+        "awaited": [report.reference_json(each) for each in shown.awaited],
         "next": None if shown.next_run == NEVER else shown.next_run.isoformat(),
         "queued_on": [json_text(name) for name in shown.queued_on],
         "revision": shown.revision,
     }
-
-
-def _reference_json(reference: JobReference) -> dict[str, Any]:
-    return {"job": reference.name, "platform": reference.platform}

@@ -1,15 +1,18 @@
 """Which commands there are. Their modules are imported when they are needed: the program's help needs none of them."""
 
 import importlib
+from typing import Any
 
 import click
+
+from .errors import TooOld
 
 SECTIONS = {
     "Schedule": {
         "schedule": "Run the script FILE on PLATFORM periodically, first now.",
         "orb-build": "Build the opam package OPAM on every platform periodically.",
         "show": "Show all that the job NAME has.",
-        "next": "Show when the job NAME will run.",
+        "next": "Show when the job NAME will run, or all jobs.",
         "edit": "Change how the job NAME is run, or what it runs.",
         "pause": "Have the job NAME run no more until it is resumed.",
         "resume": "Let the paused job NAME run again.",
@@ -62,9 +65,32 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command itself in place of its stand-in."""
-        name, _, rest = super().resolve_command(ctx, args)
+        """Return the command itself in place of its stand-in. Raises UsageError, which may say what was meant."""
+        try:
+            name, _, rest = super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"{error.message}{hint}", ctx) from error
         return name, load(name) if name else None, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. What is refused, or what the server is too old for, is told with what to do instead."""
+        from .errors import Refused
+
+        try:
+            return super().invoke(ctx)
+        except TooOld as error:
+            from .classic import COMMANDS
+
+            assert ctx.invoked_subcommand is not None, "the overview is classic"
+            raise TooOld(COMMANDS[ctx.invoked_subcommand].added_to(error)) from error
+        except Refused as error:
+            from . import advice
+
+            raise advice.advised(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""

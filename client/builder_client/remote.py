@@ -15,11 +15,13 @@ from builder.address import format_address
 from builder.connection import Connection
 from builder.errors import ConnectionEnded, LocalProtocolError, ProtocolError
 from builder.extension import VERSION, Request
+from builder.extension.logs import ReadConsole
 from builder.extension.order import ALL
 from builder.framing import StreamedFrame
 from builder.messages import CLIENT_VERSION, Failure, Hello, Info, InfoReply, Message, Observe, Output, Role, Success
 from builder.model import printable
 from builder.order import Side
+from builder.outputs import Outputs
 from builder.reasons import reason_of
 from builder.runtime.sockets import tune
 
@@ -103,25 +105,31 @@ class Remote:
     def _link(self, what: str) -> Iterator["Link"]:
         """Have a connection that speaks our own protocol. Raises TooOld."""
         with contextlib.closing(self._connect()) as link:
-            link.send(Hello(role=Role.CLIENT, version=VERSION))
             try:
-                link.receive()
+                link.greet(VERSION)
             except ConnectionLost as error:
-                raise TooOld(f"{self} speaks only the classic protocol, which has no {what}") from error
+                # a classic server says nothing to such a hello, as one that stops or is no server says nothing to any
+                with self._classic_link():
+                    raise TooOld(f"{self} speaks only the classic protocol, which has no {what}") from error
             yield link
 
-    def _exchange(
-        self, command: Message, *, reply_timeout: float | None, on_wait: Callable[[], None] = _nothing
-    ) -> Iterator[Message]:
+    @contextlib.contextmanager
+    def _classic_link(self) -> Iterator["Link"]:
+        """Have a connection that speaks the classic protocol, as every server does. Raises Unreachable."""
         with contextlib.closing(self._connect()) as link:
-            link.send(Hello(role=Role.CLIENT, version=CLIENT_VERSION))
             try:
-                link.receive()
+                link.greet(CLIENT_VERSION)
             except ConnectionLost as error:
                 raise Unreachable(
                     f"{self} closed the connection at once: is it a builder-server that speaks client version "
                     f"{CLIENT_VERSION}?"
                 ) from error
+            yield link
+
+    def _exchange(
+        self, command: Message, *, reply_timeout: float | None, on_wait: Callable[[], None] = _nothing
+    ) -> Iterator[Message]:
+        with self._classic_link() as link:
             yield from link.ask(command, reply_timeout, on_wait)
 
     def _connect(self) -> "Link":
@@ -152,6 +160,11 @@ class Link:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
+    def greet(self, version: int) -> None:
+        """Say the version that is spoken from here on. Raises ConnectionLost where that is not answered."""
+        self.send(Hello(role=Role.CLIENT, version=version))
+        self.receive()
+
     def send(self, message: Message) -> None:
         with self._lost():
             self._sock.sendall(self._connection.send(message))
@@ -172,16 +185,21 @@ class Link:
         """Send a command, and yield what comes before the Success that ends its answer. Raises Refused."""
         self.send(command)
         self._sock.settimeout(reply_timeout)
+        outputs = Outputs(command.uuid) if isinstance(command, Observe | ReadConsole) else None
         while True:
-            while (message := self.received()) is None:
-                on_wait()
-                self.wait()
-            match message:
+            if outputs and (lines := self._connection.take_outputs(outputs.read)):
+                yield from lines
+                continue
+            match message := self.received():
+                case None:
+                    on_wait()
+                    self.wait()
                 case Success():
                     return
                 case Failure(message=reason):
-                    raise Refused(printable(reason))
-            yield message
+                    raise Refused(printable(reason), request=command)
+                case _:
+                    yield message
 
     def wait(self) -> None:
         """Wait for more bytes, or the end."""

@@ -4,7 +4,8 @@ The keys of the JSON are stable. Times are ISO 8601 in UTC. Text that is not UTF
 stand beside it under ``KEY_base64`` where they matter (console lines, scripts).
 
 info, one object:
-    schedule           [{next (null: never), period, job, kind, platform | opam_package, script}], next run first
+    schedule           [{next (null: never), period, job, kind, platform | opam_package, script}], next run first;
+                       with all other options, as of show, where the server speaks our own protocol
     queues             [{platform, jobs: [{job, kind, platform | opam_package}]}], the next job first
     running            [{uuid, job, platform, started}], newest first; with elapsed_ms and expected_ms (null: not
                        known) where the server speaks our own protocol
@@ -42,10 +43,12 @@ from builder.model import (
     printable,
     signal_name,
 )
+from builder.planning import JobOptions, JobReference
 
-from . import words
+from . import jobs, words
 from .errors import Refused
-from .output import Column, JsonObject, Printer, json_bytes, json_text
+from .fitting import Column
+from .output import JsonObject, Printer, json_bytes, json_text, note
 
 
 def next_run(item: ScheduleItem) -> tuple[Instant, str]:
@@ -61,23 +64,29 @@ def _newest_first(info: InfoReply) -> list[RunningBuild]:
 
 
 _SCHEDULE = (
-    Column("NEXT RUN", rigid=True),
+    Column("NEXT RUN", rigid=True, brief=words.brief_time),
     Column("", rigid=True),
-    Column("PERIOD", rigid=True),
+    Column("WHEN"),
     Column("JOB"),
-    Column("WHAT"),
+    Column("WHAT", spare=1),
 )
-_QUEUES = (Column("PLATFORM"), Column("#", rigid=True), Column("JOB"), Column("WHAT"))
+_QUEUES = (Column("PLATFORM"), Column("#", rigid=True), Column("JOB"), Column("WHAT", spare=1))
 RUNNING = (
     Column("FOR", rigid=True),
     Column("JOB"),
     Column("PLATFORM"),
-    Column("UUID", rigid=True),  # it is there to be copied
-    Column("STARTED", rigid=True, spare=True),
+    Column("UUID", rigid=True, brief=words.brief_uuid),
+    Column("STARTED", rigid=True, spare=1, brief=words.brief_time),
 )
 """The table of running builds."""
 
-_EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=True))
+_EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=1))
+
+MAX_ROWS = 100
+"""Most rows of a table that a person gets on a terminal."""
+
+Plans = Mapping[str, JobOptions]
+"""How jobs are run, by their names; a job that is not there has its period alone."""
 
 Expected = Mapping[UUID, int | None]
 """The milliseconds that running builds are expected to take in all, by their uuids."""
@@ -132,21 +141,43 @@ def print_queues(printer: Printer, info: InfoReply, *, platform: str | None, as_
         printer.table("Queues", _QUEUES, _queue_rows(found), empty="no platforms")
 
 
-def print_info(printer: Printer, info: InfoReply, *, now: Instant, expected: Expected | None = None) -> None:
-    """Print schedule, queues, running builds and dropped platforms."""
-    schedule = [
-        (
-            "never" if item.next == NEVER else seconds(item.next),
-            "" if item.next == NEVER else words.until(item.next, now),
-            item.period.value,
-            printable(item.job.name),
-            _what(item.job),
-        )
-        for item in sorted(info.schedule, key=next_run)
+def print_schedule(
+    printer: Printer, title: str, items: Iterable[ScheduleItem], *, now: Instant, plans: Plans | None
+) -> None:
+    """Print jobs: when each is run next, and by what."""
+    rows = [
+        (*_next(item, plan, now), jobs.when(plan), printable(item.job.name), _what(item.job))
+        for item in items
+        for plan in [(plans or {}).get(item.job.name, JobOptions(period=item.period))]
     ]
-    printer.table("Schedule", _SCHEDULE, schedule, empty="no jobs")
+    printer.table(title, _SCHEDULE, rows, empty="no jobs", limit=_limit(printer))
+
+
+def _limit(printer: Printer) -> int | None:
+    """Return the most rows of a table: a person gets some, a program all."""
+    return MAX_ROWS if printer.is_terminal else None
+
+
+def _next(item: ScheduleItem, plan: JobOptions, now: Instant) -> tuple[str, str]:
+    if item.next == NEVER:
+        return "never", "paused" if plan.paused else ""
+    return seconds(item.next), "paused" if plan.paused else words.until(item.next, now)
+
+
+def print_info(
+    printer: Printer,
+    info: InfoReply,
+    *,
+    now: Instant,
+    plans: Plans | None = None,
+    expected: Expected | None = None,
+) -> None:
+    """Print schedule, queues, running builds and dropped platforms."""
+    print_schedule(printer, "Schedule", sorted(info.schedule, key=next_run), now=now, plans=plans)
+    limit = _limit(printer)
     printer.line("")
-    printer.table("Queues", _QUEUES, _queue_rows(info.queues), empty="no platforms")
+    queued = _queue_rows(info.queues)
+    printer.table("Queues", _QUEUES, queued, empty="no platforms", limit=limit)
     printer.line("")
     rows = running_rows(info, now=now)
     if expected is not None:
@@ -154,10 +185,12 @@ def print_info(printer: Printer, info: InfoReply, *, now: Instant, expected: Exp
         more = [_progress(build, expected, now) for build in _newest_first(info)]
         rows = [(row[0], *progress, *row[1:-1]) for row, progress in zip(rows, more, strict=True)]
     columns = RUNNING if expected is None else (RUNNING[0], *_EXPECTED, *RUNNING[1:-1])
-    printer.table("Running", columns, rows, empty="nothing")
+    printer.table("Running", columns, rows, empty="nothing", limit=limit)
     if info.dropped_platforms:
         printer.line("")
         printer.line(f"Dropped platforms: {', '.join(map(printable, info.dropped_platforms))}")
+    if printer.is_terminal and max(len(info.schedule), len(queued), len(rows)) > MAX_ROWS:
+        note("For all of it: builder-client info | less")
 
 
 def _queue_rows(queues: Iterable[Queue]) -> list[tuple[str, ...]]:
@@ -199,11 +232,37 @@ def job_json(job: Job) -> JsonObject:
     return value | {"kind": "orb-build", "opam_package": json_text(job.opam_package)}
 
 
-def _schedule_json(item: ScheduleItem) -> JsonObject:
-    value: JsonObject = {
-        "next": None if item.next == NEVER else item.next.isoformat(),
-        "period": item.period.value,
-    } | job_json(item.job)
+def options_json(plan: JobOptions) -> JsonObject:
+    """Return how a job is run."""
+    return {
+        "period": plan.period.value,
+        "cron": plan.cron and plan.cron.rule,
+        "time_zone": plan.cron and plan.cron.zone,
+        "spread": plan.spread,
+        "missed": plan.missed.value,
+        "priority": plan.priority,
+        "retries": plan.retries,
+        "timeout_ms": plan.time_limit,
+        "max_silent_ms": plan.max_silent,
+        "after": [reference_json(each) for each in plan.after],
+        "paused": plan.paused,
+    }
+
+
+def reference_json(reference: JobReference) -> JsonObject:
+    """Return a job that is waited for."""
+    return {"job": json_text(reference.name), "platform": reference.platform and json_text(reference.platform)}
+
+
+def next_json(moment: Instant) -> str | None:
+    """Return when a job is run next."""
+    return None if moment == NEVER else moment.isoformat()
+
+
+def _schedule_json(item: ScheduleItem, plans: Plans | None) -> JsonObject:
+    value: JsonObject = {"next": next_json(item.next), "period": item.period.value} | job_json(item.job)
+    if plans is not None:
+        value |= options_json(plans.get(item.job.name, JobOptions(period=item.period)))
     return value | json_bytes("script", item.job.script) if isinstance(item.job, ScriptJob) else value
 
 
@@ -224,10 +283,12 @@ def _running_json(build: RunningBuild, expected: Expected | None, now: Instant) 
     return build_json(build) | times
 
 
-def info_json(info: InfoReply, *, now: Instant, expected: Expected | None = None) -> JsonObject:
+def info_json(
+    info: InfoReply, *, now: Instant, plans: Plans | None = None, expected: Expected | None = None
+) -> JsonObject:
     """Return an info reply."""
     return {
-        "schedule": [_schedule_json(item) for item in sorted(info.schedule, key=next_run)],
+        "schedule": [_schedule_json(item, plans) for item in sorted(info.schedule, key=next_run)],
         "queues": [
             {"platform": json_text(queue.platform), "jobs": [job_json(job) for job in queue.jobs]}
             for queue in sorted(info.queues, key=lambda queue: queue.platform)

@@ -1,6 +1,5 @@
 """The file that holds a whole schedule: jobs by their names, with the keys of ``jobs``, and scripts beside it."""
 
-import hashlib
 import json
 import re
 import tomllib
@@ -11,10 +10,10 @@ from typing import Any, ClassVar
 from attrs import frozen
 
 from builder.errors import BuilderError, InvalidName
-from builder.model import Job, OrbBuildJob, ScriptJob, check_name, printable, raw
+from builder.model import Job, OrbBuildJob, ScriptJob, check_name, printable
 from builder.planning import JobOptions
 
-from . import jobs
+from . import jobs, words
 from .scripts import ScriptEmpty, ScriptTooLarge, read_script
 
 NAME = "schedule.toml"
@@ -22,10 +21,18 @@ NAME = "schedule.toml"
 MAX_SIZE = 64 * 2**20
 """Bytes of the largest file."""
 
-_WHAT = ("platform", "script", "opam-package")
-_KEYS = (*_WHAT, *jobs.KEYS)
+WHAT = {
+    "platform": ('"PLATFORM"', "Whose workers run the script."),
+    "script": ('"FILE"', 'The script; its path begins in the folder of this file. "" is an empty script.'),
+    "opam-package": (
+        '"OPAM"',
+        "The package that is built on every platform; it takes the place of platform and script.",
+    ),
+}
+"""The keys that say what a job runs: what to write, and what it means."""
+
+KEYS = (*WHAT, *jobs.KEYS)
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,99}")
 
 
 class InvalidSchedule(BuilderError, ValueError):
@@ -47,13 +54,19 @@ def read(path: Path) -> dict[str, Planned]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SIZE + 1)
-        if len(data) > MAX_SIZE:
-            raise InvalidSchedule(f"{path}: it is larger than {MAX_SIZE >> 20} MiB: is it a schedule?")
-        values = tomllib.loads(data.decode("utf-8"))
+    except IsADirectoryError as error:
+        raise InvalidSchedule(f"{path} is a folder: give the file in it, {path / NAME}") from error
     except OSError as error:
         raise InvalidSchedule(f"can't read {path}: {error.strerror}") from error
+    if len(data) > MAX_SIZE:
+        raise InvalidSchedule(f"{path}: it is larger than {MAX_SIZE >> 20} MiB: is it a schedule?")
+    try:
+        values = tomllib.loads(data.decode("utf-8-sig"))  # some editors begin a file with a mark of its encoding
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidSchedule(f"{path}: it is not UTF-8 (at line {line}): write it in that encoding") from error
     except ValueError as error:
-        raise InvalidSchedule(str(error) if isinstance(error, InvalidSchedule) else f"{path}: {error}") from error
+        raise InvalidSchedule(f"{path}: {_explained(str(error))}") from error
     tables = values.pop("jobs", {})
     if values or not isinstance(tables, dict):
         what = printable(next(iter(values), "jobs"))
@@ -62,18 +75,39 @@ def read(path: Path) -> dict[str, Planned]:
     for name, table in tables.items():
         try:
             found[name] = _planned(name, table, path.parent)
-        except (ValueError, ScriptTooLarge, ScriptEmpty) as error:
+        except ValueError as error:
             raise InvalidSchedule(f"{path}: job {printable(name)}: {error}") from error
     return found
+
+
+_HINTS = (
+    (r"Cannot declare \(.*, '(.*)'\) twice", r"there are two jobs \1"),
+    (r"Cannot overwrite a value", r"a key is there twice"),
+    (
+        r"(Invalid value|Expected '\]' at the end of a table declaration)",
+        r"\1: text, and a name that is no word, stand in quotes",
+    ),
+)
+"""What the parser says of common mistakes, and what that means here."""
+
+
+def _explained(error: str) -> str:
+    for pattern, hint in _HINTS:
+        error = re.sub(pattern, hint, error)
+    return error
 
 
 def _planned(name: str, table: object, folder: Path) -> Planned:
     check_name(name, what="job name")
     if not isinstance(table, dict):
         raise InvalidSchedule("write a table, [jobs.NAME]")
-    if unknown := [key for key in table if key not in _KEYS]:
-        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: write one of {', '.join(_KEYS)}")
-    what = {key: table[key] for key in _WHAT if key in table}
+    if unknown := [key for key in table if key not in KEYS]:
+        if isinstance(table[unknown[0]], dict):
+            raise InvalidSchedule(f"a name with a dot in it stands in quotes, [jobs.{_toml(f'{name}.{unknown[0]}')}]")
+        near = words.near(unknown[0].replace("_", "-"), KEYS)
+        hint = f"did you mean {near}?" if near else f"write one of {', '.join(KEYS)}"
+        raise InvalidSchedule(f"there is no key {printable(unknown[0])}: {hint}")
+    what = {key: table[key] for key in WHAT if key in table}
     if wrong := [key for key, value in what.items() if not isinstance(value, str)]:
         raise InvalidSchedule(f"{wrong[0]}: write text")
     options = jobs.options_with({key: table[key] for key in jobs.KEYS if key in table}, JobOptions(), name)
@@ -88,9 +122,13 @@ def _planned(name: str, table: object, folder: Path) -> Planned:
 
 
 def _script(folder: Path, path: str) -> bytes:
+    if not path:
+        return b""  # a server may have such a job; an empty file is rather a mistake
     try:
         with (folder / path).open("rb") as file:
             return read_script(file)
+    except (ScriptTooLarge, ScriptEmpty) as error:
+        raise InvalidSchedule(f"script: {printable(path)}: {error}") from error
     except (OSError, ValueError) as error:
         raise InvalidSchedule(f"script: can't read {printable(path)}: {getattr(error, 'strerror', error)}") from error
 
@@ -98,36 +136,16 @@ def _script(folder: Path, path: str) -> bytes:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, plans: list[Planned]) -> None:
-    """Write a schedule file and its scripts into a folder. Raises OSError, and InvalidName for a name that is no text."""
-    scripts = folder / "scripts"
-    scripts.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for plan in plans:
-        table: dict[str, jobs.Value | None] = jobs.said(plan.job, plan.options)
-        if isinstance(plan.job, ScriptJob):
-            name = script_name(plan.job.name)
-            (scripts / name).write_bytes(plan.job.script)
-            table["script"] = f"scripts/{name}"
-        lines = [f"[jobs.{_key(plan.job.name)}]", *entries(table)]
-        parts.append("\n".join(lines) + "\n")
-    (folder / NAME).write_text("\n".join(parts), "utf-8")
-
-
-def script_name(job: str) -> str:
-    """Return how the file of a job's script is called: as the job, where that is a plain name, or with a digest."""
-    if _FILE_NAME.fullmatch(job) and job == job.lower():  # there are disks on which A is a
-        return f"{job}.sh"
-    plain = re.sub(r"[^A-Za-z0-9._+-]", "_", job)[:60].lstrip(".")
-    return f"{plain}~{hashlib.sha256(raw(job)).hexdigest()[:16]}.sh"
+def section(name: str, table: Mapping[str, jobs.Value | None]) -> list[str]:
+    """Return the lines of a job. Raises InvalidName for a name that is no text."""
+    return [f"[jobs.{_key(name)}]", *entries(table)]
 
 
 def entries(table: Mapping[str, jobs.Value | None]) -> list[str]:
     """Return the lines of a job's keys, but for those that have their defaults."""
+    defaults = jobs.defaults(table)
     return [
-        f"{key} = {_toml(value)}"
-        for key, value in table.items()
-        if value is not None and value != jobs.DEFAULTS.get(key)
+        f"{key} = {_toml(value)}" for key, value in table.items() if value is not None and value != defaults.get(key)
     ]
 
 
@@ -139,7 +157,9 @@ def _toml(value: Any) -> str:
     match value:
         case str():
             if any("\ud800" <= char <= "\udfff" for char in value):
-                raise InvalidName(f"{printable(value)} is not UTF-8: no schedule file can hold it")
+                raise InvalidName(
+                    f"{printable(value)} is not UTF-8, so no schedule file can hold it: give it another name"
+                )
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # else JSON's strings are TOML's
         case list():
             return f"[{', '.join(map(_toml, value))}]"

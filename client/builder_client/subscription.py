@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 from builder.extension.watching import Changed, LookAgain, Watch
 from builder.model import printable
 
+from .breaks import pauses
 from .errors import TooOld, Unreachable
 from .output import JsonObject, Printer, json_text, note
 
 if TYPE_CHECKING:
     from .remote import Remote
-
-RETRY = 1.0
-"""Seconds before a server that has gone is tried again."""
 
 
 def _nothing() -> None:
@@ -22,26 +20,37 @@ def _nothing() -> None:
 
 
 def changes(
-    remote: "Remote", *, on_break: Callable[[str], None], on_wait: Callable[[], None] = _nothing
+    remote: "Remote",
+    *,
+    on_break: Callable[[str], None],
+    on_wait: Callable[[], None] = _nothing,
+    looks: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Changed | LookAgain]:
     """Yield changes for ever. ``on_break`` is told why there are none for a while.
 
+    After a break they go on where they broke off; who ``looks`` begins anew then, with a LookAgain at once.
     Raises Unreachable where not even the first connection is made, and TooOld.
     """
     since: int | None = None
     has_begun = False
+    waits = pauses()
     while True:
+        trouble = f"{remote} closed the connection"
         try:
             for message in remote.stream(Watch(since=since), what="watching", on_wait=on_wait, is_endless=True):
                 if isinstance(message, Changed | LookAgain):
                     has_begun = True
-                    since = message.point
+                    since = None if looks else message.point
+                    waits = pauses()
                     yield message
-        except (Unreachable, TooOld) as error:  # one that is stopping closes at once
+        except (Unreachable, TooOld) as error:  # a server that stops, and its successor, look like a classic one
             if not has_begun:
                 raise
-            on_break(f"{error}; trying again")
-        time.sleep(RETRY)
+            trouble = str(error)
+        wait = next(waits)
+        on_break(f"{trouble}; trying again in {wait:g} s")
+        sleep(wait)
 
 
 def change_json(change: Changed | LookAgain) -> JsonObject:

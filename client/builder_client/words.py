@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from uuid import UUID
 
 from builder.model import Aborted, Exited, Instant, Result, Signalled, Stopped, describe_result, posix_signal, printable
@@ -17,6 +18,7 @@ _BAR = 10
 """Characters of a progress bar."""
 
 UUID_DIGITS = 32
+_BRIEF_UUID = 8
 _HEX = re.compile(rf"[0-9a-f]{{1,{UUID_DIGITS}}}")
 
 _TIME = re.compile(
@@ -56,7 +58,7 @@ def parse_id(text: str) -> str:
     """Return the hexadecimal digits of a uuid or of the begin of one. Raises ValueError for anything else."""
     digits = text.lower().replace("-", "")
     if not _HEX.fullmatch(digits):
-        raise ValueError(f"{printable(text)!r} is no uuid and no begin of one")
+        raise ValueError(f"{printable(text)!r} is no uuid and no begin of one; 'history' lists builds with theirs")
     return digits
 
 
@@ -109,9 +111,26 @@ def bar(elapsed: int, expected: int | None) -> str:
     return f"[{'#' * full}{'-' * (_BAR - full)}] {int(part * 100):3}%"
 
 
+def brief_time(text: str) -> str:
+    """Return an ISO time to the minute: ``2030-01-31 06:00Z``; other texts as they are."""
+    return f"{text[:10]} {text[11:16]}Z" if _TIME.fullmatch(text) else text
+
+
+def brief_uuid(text: str) -> str:
+    """Return the begin of a uuid, which every command takes for it."""
+    return text[:_BRIEF_UUID]
+
+
 def until(moment: Instant, now: Instant) -> str:
     """Return when a run comes, seen from ``now``: ``in 3 h``, or ``due``."""
     return f"in {duration(moment.ms - now.ms)}" if moment.ms > now.ms else "due"
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """Return which of the known names may have been meant."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
 
 def count(number: int, noun: str) -> str:

@@ -13,9 +13,12 @@ from attrs import define, frozen
 
 from builder.execution import ArtifactData, ArtifactStart
 from builder.model import Aborted, Result
+from builder.quantities import format_duration
 
 LOST = Aborted(message="worker lost")
-TIMEOUT = Aborted(message="timeout")
+SERVER_LIMIT, JOB_LIMIT = "--job-timeout of the server", "--timeout of the job"
+"""Whose limit of time it is: the result of a job that reaches it names the option."""
+
 FAULT = Aborted(message="the server failed")
 """What the history says of an attempt that ended by an error in the server's own code."""
 
@@ -127,9 +130,12 @@ class PutBackDone:
     """The job is queued again, unless it has left the schedule."""
 
 
-@frozen
-class LostTooOften:
-    """The job does not go back to the queue: this attempt is to be recorded as failed."""
+@frozen(kw_only=True)
+class NotPutBack:
+    """The job does not go back to the queue: this attempt is to be recorded with that result. ``by`` is who cancelled it."""
+
+    result: Aborted
+    by: str | None = None
 
 
 @frozen
@@ -152,7 +158,7 @@ Event = (
     | OurFault
     | Recorded
     | PutBackDone
-    | LostTooOften
+    | NotPutBack
     | NotRunning
 )
 
@@ -211,8 +217,15 @@ class RecordAborted:
 
 
 @frozen(kw_only=True)
+class NoteCancel:
+    """Make durable that somebody has cancelled it, so that its job does not go back to the queue."""
+
+    by: str
+
+
+@frozen(kw_only=True)
 class PutBack:
-    """Put the job back to the front of its queue: PutBackDone, LostTooOften, or NotRunning."""
+    """Put the job back to the front of its queue: PutBackDone, NotPutBack, or NotRunning."""
 
     reason: Aborted
     counted: bool
@@ -242,6 +255,7 @@ Action = (
     | AddArtifacts
     | Record
     | RecordAborted
+    | NoteCancel
     | PutBack
     | Acknowledge
     | Reset
@@ -271,6 +285,7 @@ class Attempt:
     _put_back: PutBack | None = None
     _acknowledges: bool = False
     _stops: bool = False
+    _limit_of: str = SERVER_LIMIT
 
     @property
     def is_lost(self) -> bool:
@@ -279,7 +294,9 @@ class Attempt:
 
     def tighten(self, time_limit: float, max_silent: float) -> None:
         """Take the job's own limits where they are lower. They hold from the next Attached on."""
-        self.time_limit = min(self.time_limit, time_limit)
+        if time_limit < self.time_limit:
+            self.time_limit = time_limit
+            self._limit_of = JOB_LIMIT
         self.max_silent = min(self.max_silent, max_silent)
 
     def is_overdue(self, now: float) -> bool:
@@ -303,7 +320,7 @@ class Attempt:
             case (Phase.RUNNING, TimeCame()) if self._silent_until < self._job_ends:
                 return self._abort(silent_for(self.max_silent))
             case (Phase.RUNNING, TimeCame()):
-                return self._abort(TIMEOUT)
+                return self._abort(timeout_after(self.time_limit, self._limit_of))
 
             case (Phase.RECEIVING, Artifacts(pieces=pieces)):
                 return (AddArtifacts(pieces=pieces),)
@@ -312,8 +329,8 @@ class Attempt:
             case (Phase.RECEIVING, ResultEnded()):
                 self._acknowledges = True
                 return self._to(Phase.RECORDING, Record())
-            case (Phase.RECEIVING, EndAsked()):
-                return ()  # it has ended by itself
+            case (Phase.RECEIVING | Phase.RETURNING, EndAsked(by=by)):
+                return _note(by)  # it has ended by itself, and is not to run again if that comes to nothing
 
             case (Phase.RUNNING | Phase.RECEIVING, Detached(reason=reason, counted=counted)):
                 if not self.grace or self._stops:
@@ -323,13 +340,13 @@ class Attempt:
             case (Phase.AWAY, Attached()):
                 return self._run(now)  # while it was away, nobody could hear the job
             case (Phase.AWAY, TimeCame()) if now >= self._job_ends:
-                return self._abort(TIMEOUT)
+                return self._abort(timeout_after(self.time_limit, self._limit_of))
             case (Phase.AWAY, TimeCame()):
                 return self._to(Phase.RETURNING, self._what_to_put_back())
 
             case (Phase.TAKEN | Phase.RUNNING | Phase.AWAY, EndAsked(result=why, by=by)):
                 # the job is to be dead at once, and a long console takes a minute to be recorded
-                return (Reset(), *self._abort(why, by))
+                return (Reset(), *_note(by), *self._abort(why, by))
             case (Phase.TAKEN | Phase.RUNNING | Phase.AWAY, Stopping()):
                 self._stops = True
                 return self._return(LOST, counted=False)
@@ -344,8 +361,8 @@ class Attempt:
                 return self._to(Phase.ENDED, Acknowledge() if self._acknowledges else Reset(), TellUploader())
             case (Phase.RETURNING, PutBackDone()):
                 return self._to(Phase.ENDED, Reset())
-            case (Phase.RETURNING, LostTooOften()):
-                return self._to(Phase.RECORDING, RecordAborted(result=self._what_to_put_back().reason))
+            case (Phase.RETURNING, NotPutBack(result=why, by=by)):
+                return self._to(Phase.RECORDING, RecordAborted(result=why, by=by))
             case (Phase.RETURNING, TimeCame()):
                 return self._to(Phase.RETURNING, self._what_to_put_back())
             case (Phase.RECORDING | Phase.RETURNING, NotRunning()):
@@ -361,9 +378,11 @@ class Attempt:
                 return self._return(FAULT)  # counted, or it might happen again and again
             case (
                 Phase.RECORDING | Phase.RETURNING,
-                Lines() | ResultBegun() | Artifacts() | ResultEnded() | ResultRefused() | Detached() | EndAsked(),
+                Lines() | ResultBegun() | Artifacts() | ResultEnded() | ResultRefused() | Detached(),
             ):
                 return ()  # it was under way when the attempt had come to its end
+            case (Phase.RECORDING, EndAsked()):
+                return ()
             case _:
                 raise UnexpectedEvent(f"{type(event).__name__} in phase {self.phase.name}")
 
@@ -394,14 +413,25 @@ class Attempt:
         return self._put_back
 
 
+def _note(by: str | None) -> tuple[Action, ...]:
+    return () if by is None else (NoteCancel(by=by),)
+
+
+def cancelled(by: str) -> Aborted:
+    """Return what the history says of an attempt that somebody has cancelled."""
+    return Aborted(message=f"cancelled by {by}")
+
+
 def could_not_record(reason: str) -> Aborted:
     """Return what the history says of an attempt that failed by the server's own disk."""
     return Aborted(message=f"the server could not record it: {reason}")
 
 
+def timeout_after(seconds: float, whose: str) -> Aborted:
+    """Return what the history says of a job that has taken so long."""
+    return Aborted(message=f"timeout after {format_duration(round(seconds * 1000))} ({whose})")
+
+
 def silent_for(seconds: float) -> Aborted:
     """Return what the history says of a job that has said nothing for so long."""
-    for unit, name in ((3600, "h"), (60, "min")):
-        if seconds % unit == 0:
-            return Aborted(message=f"silent for {seconds / unit:g} {name}")
-    return Aborted(message=f"silent for {seconds:g} s")
+    return Aborted(message=f"silent for {format_duration(round(seconds * 1000))} (--max-silent of the job)")

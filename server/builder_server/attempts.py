@@ -9,17 +9,16 @@ from uuid import UUID, uuid4
 import trio
 from attrs import define, field, frozen
 
-from builder.model import Aborted, Instant
+from builder.model import Instant
 from builder.runtime.changes import Change
 from builder.runtime.nurseries import plain_nursery
 from builder_server import console
-from builder_server.attempt import Attempt, EndAsked, Stopping
+from builder_server.attempt import Attempt, EndAsked, Stopping, cancelled
 from builder_server.console import ConsoleWriter
 from builder_server.dispatch import Dispatcher
 from builder_server.owner import Attachment, Owner
 from builder_server.recorder import Recorder
-from builder_server.results import build_dir
-from builder_server.store import Build
+from builder_server.results import directory_of
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,9 @@ class Attempts:
 
     def _owner(self, uuid: UUID, worker: str | None = None) -> Owner:
         attempt = Attempt(time_limit=self.time_limit)
-        return Owner(uuid=uuid, recorder=self.recorder, attempt=attempt, on_begun=self._changed.announce, worker=worker)
+        return Owner(
+            uuid=uuid, recorder=self.recorder, attempt=attempt, on_changed=self._changed.announce, worker=worker
+        )
 
     def _start(self, owner: Owner, task: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
@@ -106,12 +107,16 @@ class Attempts:
         self._nursery.start_soon(run)
 
     async def cancel(self, uuids: Collection[UUID], by: str) -> None:
-        """Have attempts end for somebody, and wait until they are recorded. One that has just ended stays as it is."""
-        for owner in (self._owners[uuid] for uuid in uuids if uuid in self._owners):
-            owner.tell(EndAsked(result=Aborted(message=f"cancelled by {by}"), by=by))
+        """Have attempts end for somebody, and wait until they are recorded, or it is durable that they are cancelled.
+
+        One that has just ended stays as it is.
+        """
+        owners = [owner for uuid in uuids if (owner := self._owners.get(uuid))]
+        for owner in owners:
+            owner.tell(EndAsked(result=cancelled(by), by=by))
         while True:
             changed = self._changed.next
-            if not any(uuid in self._owners for uuid in uuids):
+            if not any(owner.uuid in self._owners and not owner.asked.is_set() for owner in owners):
                 return
             await changed.wait()
 
@@ -124,14 +129,14 @@ class Attempts:
             changed = self._changed.next
             owner = self._owners.get(uuid)
             if owner and owner.build and owner.console:
-                return self._observed(owner.build, owner.console)
-            build = await self.recorder.store.find_build(uuid)
+                return self._observed(uuid, owner.build.job.name, owner.build.started, owner.console)
+            build = await self.recorder.store.find_head(uuid)
             if build is None:
                 return None
             if build.state != "running" or uuid not in self._owners:
-                return self._observed(build)
+                return self._observed(uuid, build.name, build.started)
             await changed.wait()
 
-    def _observed(self, build: Build, live: ConsoleWriter | None = None) -> Observed:
-        path = build_dir(self.recorder.data_dir, build) / console.FILE_NAME
-        return Observed(uuid=build.uuid, started=build.started, console=path, live=live)
+    def _observed(self, uuid: UUID, name: str, started: Instant, live: ConsoleWriter | None = None) -> Observed:
+        path = directory_of(self.recorder.data_dir, name, uuid) / console.FILE_NAME
+        return Observed(uuid=uuid, started=started, console=path, live=live)

@@ -3,6 +3,7 @@
 import gc
 import math
 import platform
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,15 @@ GARBAGE = 50_000
 """Objects that are made before garbage is looked for. Every look goes over much of what is held, which is more the more
 workers wait: with Python's own 700, a command took a third longer beside 900 of them."""
 
+SWITCH = 0.001
+"""Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
+them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
+
 _SEVERAL = {"ip": "addresses", "keep": "what is kept"}
 """Options that may be given several times, and what their values are."""
+
+EARLIER = ("0001", "0002", "0003")
+"""The revisions of the database that a way leads back to: the last one is that of the release before this one."""
 
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
@@ -37,7 +45,10 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise click.BadParameter(f"can't read {path}: {reason}", context) from error
-    known = {parameter.name for parameter in context.command.params if parameter.expose_value} - {"config"}
+    known = {parameter.name for parameter in context.command.params if parameter.expose_value} - {
+        "config",
+        "migrate_back",
+    }
     defaults: dict[str, Any] = {key.replace("-", "_"): value for key, value in values.items()}
     if unknown := sorted(set(defaults) - known):
         options = ", ".join(sorted(str(name).replace("_", "-") for name in known))
@@ -143,6 +154,12 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
+@click.option(
+    "--migrate-back",
+    type=click.Choice(EARLIER),
+    allow_from_autoenv=False,
+    help="Bring the database back to what an earlier release knows, and exit; what only this one knows is lost.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
 @click.option(
@@ -162,6 +179,7 @@ def command(
     upload: str | None,
     job_timeout: float,
     keep: tuple[str, ...],
+    migrate_back: str | None,
     verbose: int,
     quiet: int,
     log_format: str,
@@ -176,11 +194,14 @@ def command(
     import trio
 
     from builder.runtime import logs
+    from builder_server import server
     from builder_server.retention import parse_retention
-    from builder_server.server import Settings, serve
 
     logs.set_up(verbosity=verbose - quiet, form=log_format)
-    settings = Settings(
+    if migrate_back is not None:
+        server.migrate_back(dir, migrate_back)
+        return
+    settings = server.Settings(
         addresses=ip,
         port=port,
         data_dir=dir,
@@ -189,9 +210,10 @@ def command(
         job_timeout=job_timeout,
         keep=parse_retention(keep),
     )
+    sys.setswitchinterval(SWITCH)
     gc.freeze()  # what was imported is no garbage
     gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
-    trio.run(serve, settings, _announce)
+    trio.run(server.serve, settings, _announce)
 
 
 def _announce(addresses: list[str]) -> None:

@@ -29,16 +29,17 @@ from builder.messages import (
     Unschedule,
 )
 from builder.model import Instant, printable
+from builder.runtime.shutdown import Shutdown
 from builder_server.attempt import LOST
 from builder_server.attempts import Attempts
 from builder_server.connections import Connections
 from builder_server.errors import CommandRefused
 from builder_server.informer import Informer
+from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
 from builder_server.requests import Asked, Handlers, applying, builds, logs, schedule, watching
-from builder.runtime.shutdown import Shutdown
 from builder_server.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class ClientSession:
     peer: str
     store: Store
     informer: Informer
+    looks: Looks
     attempts: Attempts
     connections: Connections
     shutdown: Shutdown
@@ -113,7 +115,14 @@ class ClientSession:
         await _HANDLERS[type(request)](self._asked(), request)
 
     def _asked(self) -> Asked:
-        return Asked(channel=self.channel, peer=self.peer, store=self.store, attempts=self.attempts, now=self.now)
+        return Asked(
+            channel=self.channel,
+            peer=self.peer,
+            store=self.store,
+            attempts=self.attempts,
+            looks=self.looks,
+            now=self.now,
+        )
 
     async def _change(self, command: Message | StreamedFrame) -> None:
         """Do what a command asks for, durably. Raises CommandRefused and InvalidName."""
@@ -146,7 +155,7 @@ class ClientSession:
         if found is None:
             raise CommandRefused("uuid not found")
         await logs.send_console(self.channel, found)
-        ended = await self.store.find_build(uuid)
+        ended = await self.store.find_head(uuid)
         result = (ended and ended.result) or LOST
         finished = (ended and ended.finished) or self.now()
         # rounded up, so that no line of a short build comes later than its end

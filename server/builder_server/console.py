@@ -250,8 +250,35 @@ def last_lines(descriptor: int, uuid: UUID, size: int, count: int) -> int:
     return end
 
 
-def _begins(data: bytes, uuid: UUID, *, is_first: bool) -> list[int]:
-    """Return where the messages begin that lead to the end of the data; ``is_first``: one begins with the data."""
+def line_from(descriptor: int, uuid: UUID, size: int, offset: int) -> int:
+    """Return where the first line begins at an offset or behind it, in a console that is whole up to ``size``.
+
+    That is where the last one ends if there is none. Raises OSError.
+    """
+    if offset <= 0:
+        return 0
+    window = _WINDOW
+    while offset < size:
+        data = os.pread(descriptor, min(window, size - offset), offset)
+        is_cut = offset + len(data) < size
+        if begins := _begins(data, uuid, is_first=False, is_cut=is_cut):
+            return offset + begins[0]
+        if not is_cut or window > 2 * Output.max_size:
+            break  # within the last line, or what is there is none
+        window *= 2
+    return size
+
+
+_WINDOW = 72 * 1024
+"""Bytes in which messages must follow on each other. A line of our worker has 64 KiB: what is forged within one leads
+to its end, and no further."""
+
+
+def _begins(data: bytes, uuid: UUID, *, is_first: bool, is_cut: bool = False) -> list[int]:
+    """Return where the messages begin that lead to the end of the data.
+
+    ``is_first``: one begins with the data. ``is_cut``: the data may end within one.
+    """
     marker = der.header(der.TEXT, 16) + uuid.bytes
     passed: set[int] = set()  # they do not lead there, so that none is looked at twice
     found = 0 if is_first else data.find(marker)
@@ -262,7 +289,7 @@ def _begins(data: bytes, uuid: UUID, *, is_first: bool) -> list[int]:
             while offset < len(data) and offset not in passed and (end := _framed(data, offset, marker)) is not None:
                 begins.append(offset)
                 offset = end
-            if begins and offset == len(data):
+            if begins and (offset == len(data) or (is_cut and offset > len(data))):
                 return begins
             passed.update(begins)
         is_first, found = False, data.find(marker, found + 1)
@@ -285,7 +312,7 @@ def _framed(data: bytes, start: int, marker: bytes) -> int | None:
         content = _content(data[body : body + _LONGEST_BEGIN], inner, der.SEQUENCE, length)
     except ProtocolError:
         return None
-    return body + length if data.startswith(marker, body + content) and body + length <= len(data) else None
+    return body + length if data.startswith(marker, body + content) else None
 
 
 def _header(data: bytes, offset: int) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ Per platform the attempts that wait stand in line: a fair lock lets the first on
 behind it, so that a new job costs one transaction and not one per worker.
 """
 
+import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
@@ -14,10 +15,10 @@ from attrs import define, field
 
 from builder.extension.watching import Changed, What
 from builder.messages import MAX_SCRIPT
-from builder.model import OrbBuildJob, ScriptJob, printable
+from builder.model import OrbBuildJob, printable
 from builder_server import templates
 from builder_server.room import room
-from builder_server.store import Expand, Store, Taken
+from builder_server.store import Expand, Expanded, Store, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +135,10 @@ def _expander(template: bytes | None, platform: str) -> Expand | None:
     if template is None:
         return None
 
-    def expand(job: OrbBuildJob) -> ScriptJob | None:
+    digest = hashlib.sha256(template).hexdigest()
+
+    def expand(job: OrbBuildJob) -> Expanded | None:
         script_job = templates.expand(template, job, platform)
-        return script_job if len(script_job.script) <= MAX_SCRIPT else None
+        return Expanded(job=script_job, template=digest) if len(script_job.script) <= MAX_SCRIPT else None
 
     return expand

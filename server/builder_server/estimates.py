@@ -13,11 +13,6 @@ SAMPLES = 5
 """The newest builds that succeeded from whose durations the next one is foretold."""
 
 
-def median(durations: Sequence[int]) -> int | None:
-    """Return the median of durations, of an even number the lower of the two; None for none."""
-    return sorted(durations)[(len(durations) - 1) // 2] if durations else None
-
-
 @frozen(kw_only=True)
 class Waiting:
     """An entry of a queue. ``is_orb``: it needs a template."""

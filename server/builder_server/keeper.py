@@ -2,9 +2,12 @@
 
 import datetime as dt
 import logging
+import math
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import trio
 from attrs import define
@@ -47,14 +50,13 @@ class Keeper:
         kept, now = self.retention, self.now()
         if kept.age is not None:
             before = now.plus(-kept.age)
-            await self._remove_all(lambda: self.store.older_than(before), f"older than {_days(kept.age)}")
+            await self._remove_all(partial(self.store.older_than, before), f"older than {_days(kept.age)}")
         if kept.count is not None:
-            most = kept.count
-            await self._remove_all(lambda: self.store.beyond_count(most), f"beyond {most} of their job")
+            await self._remove_all(partial(self.store.beyond_count, kept.count), f"beyond {kept.count} of their job")
         if kept.bytes is not None:
             await self._measure_all()
-            size = kept.bytes
-            await self._remove_all(lambda: self.store.beyond_bytes(size), f"the oldest beyond {format_size(size)}")
+            excess = await self.store.total_size() - kept.bytes
+            await self._remove_all(self.store.oldest, f"the oldest beyond {format_size(kept.bytes)}", excess)
         await self.store.forget_skipped(now.plus(-min(kept.age or SKIPPED_AGE, SKIPPED_AGE)))
 
     async def _measure_all(self) -> None:
@@ -65,15 +67,23 @@ class Keeper:
     def _directory(self, build: OldBuild) -> Path:
         return directory_of(self.data_dir, build.name, build.uuid)
 
-    async def _remove_all(self, find: Callable[[], Awaitable[Sequence[OldBuild]]], why: str) -> None:
+    async def _remove_all(
+        self, find: Callable[[OldBuild | None], Awaitable[Sequence[OldBuild]]], why: str, excess: float = math.inf
+    ) -> None:
+        """Remove what is found page by page, until ``excess`` bytes are gone."""
         count = size = 0
-        while page := await find():
-            removed = {each.uuid: freed for each in page if (freed := await self._remove_files(each)) is not None}
+        last: OldBuild | None = None
+        while excess > 0 and (page := await find(last)):
+            removed: dict[UUID, int] = {}
+            for last in page:
+                if excess > 0 and (freed := await self._remove_files(last)) is not None:
+                    removed[last.uuid] = freed
+                    excess -= last.size
             if removed:
                 await self.store.forget(removed)
             count += len(removed)
             size += sum(removed.values())
-            if len(removed) < len(page):
+            if excess > 0 and len(removed) < len(page):
                 break  # the disk does not do it: not before the next look
         if count:
             logger.info("removed %d builds, %s: %s", count, format_size(size), why)

@@ -1,20 +1,21 @@
 """Memory for large messages, which all connections share.
 
 A message that is not small is granted all of its bytes before more than the begin of it is read, and keeps them until
-it was dealt with; a large reply has its memory before it is made, and until it is sent. Who finds nothing left waits,
-the newest first: so a crowd that has waited for long shuts nobody out. While anybody waits, a message that its peer
-sends or takes too slowly is cut off.
+it was dealt with. Who finds nothing left waits, the newest first: so a crowd that has waited for long shuts nobody out.
+While anybody waits, a message that its peer sends too slowly is cut off. Large replies take memory while they are made,
+few at a time; then they are put aside.
 """
 
+import contextlib
 import ctypes
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import trio
 from attrs import define, field
 
 from builder import codec
-from builder.errors import BuilderError
 from builder.extension.order import ALL
 from builder.framing import StreamedFrame, frame
 from builder.messages import KIB, MIB, Kind, Message
@@ -22,12 +23,13 @@ from builder.order import Side
 from builder.outputs import Outputs
 from builder.runtime.channel import RECEIVE_SIZE, Channel
 from builder.runtime.sockets import bound_unsent, reset_at_close
-
-SMALL = 128 * KIB
-"""Largest message that needs no grant, in bytes: a line of our own worker, and every command but a large script."""
+from builder_server.aside import SMALL, Aside, Crowded, Replies
+from builder_server.turns import Turns
 
 TOTAL = 128 * MIB
 """Bytes for all larger ones: 8 of the largest lines, or 30 of the largest scripts. More of them wait a moment."""
+
+T = TypeVar("T")
 
 SLOWEST = 64 * KIB
 """Bytes a second that a message must have on the whole, while others wait for its memory."""
@@ -39,7 +41,7 @@ GRACE = 3.0
 """Seconds for which it may be slower, or may stand still."""
 
 PIECE = 64 * KIB
-"""Bytes of a reply that are sent before its progress is noted."""
+"""Bytes of a reply that are in memory while it is sent."""
 
 
 _LARGE_BLOCK = 2 * MIB
@@ -59,9 +61,8 @@ def return_large_blocks() -> None:
 DECODED_AT_ONCE = 2
 """Large messages that are decoded at once, in threads of their own."""
 
-
-class Crowded(BuilderError):
-    """A message came or went too slowly while others waited for its memory."""
+MADE_AT_ONCE = 2
+"""Replies that may be large, and are made at once: a crowd of them would have all threads and all memory."""
 
 
 @define(eq=False)
@@ -101,11 +102,16 @@ class Grant:
 
 @define(eq=False)
 class Memory:
-    """What there is for the large messages of all connections. Sizes are in bytes."""
+    """What there is for the large messages of all connections. Sizes are in bytes.
 
+    Messages of up to SMALL need no grant: lines of our own worker, and every command but a large script.
+    """
+
+    replies: Replies
     total: int = field(factory=lambda: TOTAL)
     free: int = field(init=False)
     decoding: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(DECODED_AT_ONCE))
+    making: Turns = field(factory=lambda: Turns(MADE_AT_ONCE))
     _held: set[Grant] = field(factory=set)
     _waiting: list[Grant] = field(factory=list)
 
@@ -219,33 +225,34 @@ class SharingChannel(Channel):
             await super()._receive_some(size)
         self._grant.note(self.connection.held)
 
-    async def send_reply(self, make: Callable[[], Awaitable[Message]]) -> None:
-        """Send the message that ``make`` returns. It makes a large one twice: only then it is known what that takes."""
+    async def in_turn(self, work: Callable[[], T]) -> T:
+        """Do in a thread what takes long, as few at a time as replies are made."""
+        async with self._memory.making.turn():
+            return await trio.to_thread.run_sync(work)
 
-        async def framed() -> bytes:
-            return await trio.to_thread.run_sync(_framed, await make())
+    async def send_reply(self, make: Callable[[], Awaitable[Message]], *, is_large: bool) -> None:
+        """Send the message that ``make`` returns. Raises CommandRefused where it is large and the disk is full.
 
-        message = await make()
-        kind = type(message)
-        made = await trio.to_thread.run_sync(_framed, message)
-        del message
-        if (size := len(made)) <= SMALL:
-            await self.send_bytes(kind, made)
-        else:
+        ``is_large``: it is likely to be, or takes long to make. Then it waits for its turn; what is small never does.
+        """
+        async with self._memory.making.turn() if is_large else contextlib.nullcontext():
+            message = await make()
+            kind = type(message)
+            made = await trio.to_thread.run_sync(_framed, message)
+            del message
+            aside = await self._memory.replies.put(made)
             del made
-            await self.send_large(kind, 2 * size, framed)
+        try:
+            await self.send_aside(kind, aside)
+        finally:
+            aside.close()
 
-    async def send_large(self, kind: Kind, size: int, make: Callable[[], Awaitable[bytes]]) -> None:
-        """Send the frame that ``make`` returns; to make it takes about that many bytes."""
-        self._grant = await self._memory.grant(size)
-        made = await make()
-        self._grant.begin()
-        await self.send_bytes(kind, b"")
-        for start in range(0, len(made), PIECE):
-            with self._grant.at_peer():
-                await self.send_body(made[start : start + PIECE])
-            self._grant.note(start + PIECE)
-        self._give_back()
+    async def send_aside(self, kind: Kind, aside: Aside) -> None:
+        """Send frames that were put aside. Raises Crowded, and OSError."""
+        with self._memory.replies.taking(aside):
+            await self.send_bytes(kind, await aside.read(0, PIECE))
+            for start in range(PIECE, aside.size, PIECE):
+                await self.send_body(await aside.read(start, PIECE))
 
     def _give_back(self) -> None:
         if self._grant is not None:

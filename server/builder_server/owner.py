@@ -35,7 +35,8 @@ from builder_server.attempt import (
     DiskFault,
     EndAsked,
     Event,
-    LostTooOften,
+    NoteCancel,
+    NotPutBack,
     NotRunning,
     OurFault,
     Phase,
@@ -49,6 +50,7 @@ from builder_server.attempt import (
     SendJob,
     TellUploader,
     TimeCame,
+    cancelled,
 )
 from builder_server.console import ConsoleWriter
 from builder_server.dispatch import Dispatcher
@@ -140,13 +142,13 @@ class Attachment:
 class Owner:
     """Owns an attempt that is still to be taken, or one that an earlier server has left.
 
-    ``on_begun`` is called when its console has begun.
+    ``on_changed`` is called when its console has begun, and when it was tried to put it back.
     """
 
     uuid: UUID
     recorder: Recorder
     attempt: Attempt
-    on_begun: Callable[[], None]
+    on_changed: Callable[[], None]
     worker: str | None = None
     """The address of the worker that it is for."""
     build: Build | None = None
@@ -269,7 +271,7 @@ class Owner:
         match action:
             case BeginConsole():
                 self.console = await self.recorder.begin_console(self._taken)
-                self.on_begun()
+                self.on_changed()
             case SendJob():
                 assert self._began is not None, "it was taken here"
                 self.attachment.give(self._taken, self._began)
@@ -296,6 +298,8 @@ class Owner:
                 self._ended_by = by
                 await self._begin_record(why, 0)
                 return await self._record()
+            case NoteCancel(by=by):
+                return None if await self.recorder.note_cancel(self.uuid, by) else NotRunning()
             case PutBack(reason=reason, counted=counted):
                 return await self._put_back(reason, counted=counted)
             case Acknowledge():
@@ -317,7 +321,11 @@ class Owner:
         assert self._writer, "it was begun"
         assert self._end, "it was begun"
         if not await self.recorder.finish(
-            self._writer, self._taken, self._end, is_lost=self.attempt.is_lost, ended_by=self._ended_by
+            self._writer,
+            self._taken,
+            self._end,
+            is_lost=self.attempt.is_lost and self._ended_by is None,
+            ended_by=self._ended_by,
         ):
             logger.error("%s does not run any more: its result was not recorded", self)
             return NotRunning()
@@ -337,14 +345,17 @@ class Owner:
             found = await self.recorder.put_back(self.build, self._finished(), reason, counted=counted)
         finally:
             self.asked.set()
+            self.on_changed()
         match found:
             case AfterLoss.PUT_BACK:
                 return PutBackDone()
             case AfterLoss.TOO_MANY:
                 logger.warning("%s was lost too often: recorded as failed", self)
-                return LostTooOften()
+                return NotPutBack(result=reason)
             case AfterLoss.NOT_RUNNING:
                 return NotRunning()
+            case str() as by:
+                return NotPutBack(result=cancelled(by), by=by)
 
     def _finished(self) -> Instant:
         """Return when it ends if it ends now: the wall clock may have been set meanwhile, and is not asked."""

@@ -86,10 +86,15 @@ class Recorder:
                 await writer.discard()
         return recorded
 
-    async def put_back(self, build: Build, finished: Instant, reason: Aborted, *, counted: bool) -> AfterLoss:
+    async def note_cancel(self, uuid: UUID, by: str) -> bool:
+        """Make durable that somebody has cancelled an attempt; return False if it does not run any more."""
+        return await self.store.note_cancel(uuid, by)
+
+    async def put_back(self, build: Build, finished: Instant, reason: Aborted, *, counted: bool) -> AfterLoss | str:
         """Throw away what there is of a record, and put the job of an attempt back to the front of its queue.
 
-        In this order: after a crash between the two it still runs, and the next start does both.
+        In this order: after a crash between the two it still runs, and the next start does both. Of an attempt that was
+        cancelled it returns who did, and nothing is put back.
         """
         found = await self.find(build.uuid)
         if found is None or found.state != "running":

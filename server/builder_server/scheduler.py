@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from builder.model import NEVER, Instant
+from builder.model import Instant
 
 MAX_LOSSES = 3
 """Workers lost in a row with the same job before it is recorded as failed: a job that kills its workers must end."""
@@ -14,7 +14,7 @@ LONGEST_SLEEP = dt.timedelta(seconds=60)
 """Longest wait for the next due job, so that a clock that was set is noticed; the original ticks as often."""
 
 CORRECTION = dt.timedelta(minutes=1)
-"""What a clock may be set back by in the course of things; runs are left where they are."""
+"""What a clock may be set by in the course of things; runs are left where they are."""
 
 AGING = 3_600_000
 """Milliseconds of waiting that weigh as much as one level of priority: an hour.
@@ -36,12 +36,6 @@ def latest_plan(now: Instant) -> Instant | None:
 LONGEST_BACKOFF = dt.timedelta(hours=4)
 
 
-def latest_retry(now: Instant) -> Instant:
-    """Return the last moment until which a job can have to wait, if the clock was right when that was decided."""
-    latest = latest_plan(now)
-    return NEVER if latest is None else latest.plus(LONGEST_BACKOFF)
-
-
 def backoff(retry: int) -> dt.timedelta:
     """Return how long a job that has failed waits before it runs again; ``retry`` is 0 for the run itself.
 
@@ -50,11 +44,21 @@ def backoff(retry: int) -> dt.timedelta:
     return min(dt.timedelta(minutes=4**retry), LONGEST_BACKOFF)
 
 
-def missed_before(looked: Instant | None, now: Instant) -> Instant | None:
-    """Return up to when runs were due while nobody looked, given when that was done last; None: at no time."""
-    if looked is None or now.ms - looked.ms > 2 * LONGEST_SLEEP / dt.timedelta(milliseconds=1):
+def missed_before(unwatched: float | None, now: Instant) -> Instant | None:
+    """Return up to when runs were due while nobody looked; None: at no time.
+
+    ``unwatched`` are the seconds since the last look, by a clock that nobody sets; None: there was none. So a clock that
+    is set forward makes no run a missed one.
+    """
+    if unwatched is None or unwatched > 2 * LONGEST_SLEEP.total_seconds():
         return now  # the server, or the whole machine, was down
     return None
+
+
+def jump(looked: Instant, now: Instant, elapsed: float) -> dt.timedelta | None:
+    """Return how far the clock was set forward since it was looked at, negative for back; None if it was not."""
+    found = dt.timedelta(milliseconds=now.ms - looked.ms) - dt.timedelta(seconds=elapsed)
+    return found if abs(found) > CORRECTION else None
 
 
 def time_until(run: Instant, now: Instant) -> float:

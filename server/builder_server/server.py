@@ -22,7 +22,9 @@ from builder.reasons import reason_of
 from builder.runtime import entry, service
 from builder.runtime.files import lock
 from builder.runtime.nurseries import plain_nursery
+from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
+from builder_server.aside import Replies
 from builder_server.attempts import Attempts
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
@@ -30,13 +32,13 @@ from builder_server.dispatch import Dispatcher
 from builder_server.importer import import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
+from builder_server.looks import Looks
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.receiver import Receiver
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
-from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder_server.store import Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader
@@ -78,6 +80,11 @@ def wall_clock() -> Instant:
     return Instant(time.time_ns() // 1_000_000)
 
 
+def up_time() -> float:
+    """Return seconds that nobody sets: those since the machine was started, on Linux with those in which it slept."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 async def serve(
     settings: Settings, announce: Callable[[list[str]], None], *, now: Callable[[], Instant] = wall_clock
 ) -> None:
@@ -95,6 +102,12 @@ async def serve(
                 nursery.cancel_scope.cancel()  # last: whoever ended had something to record
         finally:
             store.close()
+
+
+def migrate_back(data_dir: Path, revision: str) -> None:
+    """Bring the database of a server that does not run back to a revision. Raises StartError and StoreError."""
+    with _locked(data_dir):
+        Store.migrate_back(data_dir / DATABASE, revision)
 
 
 async def _outlive_hangups() -> None:
@@ -129,14 +142,15 @@ class _Server:
     _settings: Settings
     _store: Store
     _informer: Informer
+    _looks: Looks
     _now: Callable[[], Instant]
     _attempts: Attempts
     _ticker: Ticker
     _uploader: Uploader | None
     _keeper: Keeper
     _connections: Connections
+    _memory: Memory
     _shutdown: Shutdown = field(factory=Shutdown)
-    _memory: Memory = field(factory=Memory)
 
     @classmethod
     def make(cls, settings: Settings, store: Store, now: Callable[[], Instant], connections: Connections) -> "_Server":
@@ -151,9 +165,11 @@ class _Server:
             on_recorded=uploader.wake if uploader else lambda: None,
         )
         attempts = Attempts(dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout)
-        ticker = Ticker(store, now)
+        ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
-        return cls(settings, store, Informer(store), now, attempts, ticker, uploader, keeper, connections)
+        memory = Memory(Replies(settings.data_dir))
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now)
+        return cls(settings, store, informer, looks, now, attempts, ticker, uploader, keeper, connections, memory)
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
@@ -222,6 +238,7 @@ class _Server:
             peer,
             self._store,
             self._informer,
+            self._looks,
             self._attempts,
             self._connections,
             self._shutdown,

@@ -14,11 +14,12 @@ from builder.framing import StreamedFrame
 from builder.messages import KIB, JobSchedule, Message, Output
 from builder.model import Result, printable
 from builder.outputs import Outputs
+from builder_server.aside import Crowded
 from builder_server.attempt import FAULT, Artifacts, Detached, Event, Lines, ResultBegun, ResultEnded, ResultRefused
 from builder_server.attempts import Attempts
 from builder_server.console import MAX_LINE
 from builder_server.logs import describe
-from builder_server.memory import Crowded, SharingChannel
+from builder_server.memory import SharingChannel
 from builder_server.names import check_platform_name
 from builder_server.owner import Attachment
 from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected

@@ -307,4 +307,4 @@ def test_the_originals_worker_survives_our_servers_timeout(make_farm: Make) -> N
     farm.client("theirs", "schedule", "long", "p1", farm.script("#!/bin/sh\nsleep 60\n"), "--period", "daily")
     farm.start_worker("theirs")
     found = execution.decode(farm.wait_full("long").read_bytes())
-    assert found.result == Aborted(message="timeout")
+    assert found.result == Aborted(message="timeout after 2s (--job-timeout of the server)")

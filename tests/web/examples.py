@@ -24,10 +24,11 @@ from builder_web.pages.parts import (
 NOW = 1_795_705_200_000  # 2026-11-26T15:00:00Z
 HOUR = 3_600_000
 
-DURATIONS = """<svg viewBox="0 0 600 160" role="img" aria-label="Durations">
-<path class="axis" d="M40 10V130H590"/><text x="36" y="20" text-anchor="end">4 min</text><text x="36" y="130" text-anchor="end">0</text>
-<path class="line" d="M50 100L90 96L130 97L170 92L210 60L250 64L290 62L330 66L370 61L410 30L450 58L490 57L530 61L570 59"/>
-<text x="50" y="150">October</text><text x="590" y="150" text-anchor="end">today</text></svg>"""
+DURATIONS = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 440 160" role="img" aria-label="Durations">
+<path d="M50 10V130H430" fill="none" stroke="currentColor" stroke-opacity="0.25"/>
+<path d="M50 100L100 97L150 92L180 60L220 64L290 62L340 30L370 58L430 59" fill="none" stroke="#4c6ebe" stroke-width="1.5"/>
+<g fill="currentColor" font-size="12"><text x="44" y="20" text-anchor="end">4 min</text><text x="44" y="134" text-anchor="end">0</text>
+<text x="50" y="150">October</text><text x="430" y="150" text-anchor="end">today</text></g></svg>"""
 
 
 def digest(seed: object) -> str:
@@ -168,7 +169,7 @@ def job_page() -> models.Job:
             models.JobEntry(build=build(platform="freebsd-14", hours=5, output=None)),
             models.JobEntry(build=build(platform="ubuntu-24.04", hours=20, seed="b", size=6_310_000), alike=1),
             models.JobEntry(build=build(hours=200, seed="c", result=Exited(code=3)), alike=3),
-            models.JobEntry(build=build(platform="freebsd-14", hours=700, seed="d"), alike=1200),
+            models.JobEntry(build=build(platform="freebsd-14", hours=756, seed="d"), alike=1200),
         ),
         paging=Paging(start=20, count=20, total=1234, more=True),
         histories=(

@@ -20,8 +20,10 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from builder import execution
 
@@ -230,6 +232,8 @@ def compare(
         wanted = expected["text"]
         if step["path"].partition("?")[0] not in FREE_TEXT and hashlib.sha256(content).hexdigest() != wanted["sha256"]:
             yield f"text is {content[:300]!r} instead of {wanted}"
+    if "page" in expected:
+        yield from compare_page(expected["page"], content.decode())
     if "execution" in expected:
         yield from compare_execution(expected["execution"], content)
     if "tar" in expected:
@@ -243,6 +247,60 @@ def compare(
 
 FREE_TEXT = {"/robots.txt"}
 """Addresses whose text is our own."""
+
+
+class _Page(HTMLParser):
+    """Reads the title of a page, and its links and texts in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.title = ""
+        self.links: list[str] = []
+        self.texts: list[str] = []
+        self._in_title = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in_title = tag == "title" and not self.title  # others are those of drawings
+        if tag == "a":
+            self.links.append(dict(attrs).get("href") or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_title = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_title:
+            self.title += data
+        self.texts.append(data)
+
+
+_MOVED = {"/console": "/console/view", "/script": "/script/view"}
+"""Ends of addresses for which our pages have a page where the original's have plain text, which is there as well."""
+
+
+_FRAMES = ("/vizdependencies", "/viztreemap")
+
+
+def compare_page(wanted: Step, html: str) -> Iterator[str]:
+    """Yield what a page lacks: its title, links to what it is about, texts that it must have."""
+    page = _Page()
+    page.feed(html)
+    if page.title.strip() not in {wanted["title"].strip(), unquote(wanted["title"]).strip()}:
+        yield f"the title is {page.title!r} instead of {wanted['title']!r}"
+    links = {unquote(link).removesuffix("/") for link in page.links}
+    for link in [*wanted["crumbs"], *(link for section in wanted["sections"] for link in section["links"])]:
+        plain = unquote(unquote(link)).removesuffix("/") if "%25" in link else unquote(link).removesuffix("/")
+        found = {plain, unquote(link).removesuffix("/")} | {plain + more for end, more in _ends(plain)}
+        if link.startswith("#") or link.endswith(_FRAMES):
+            continue  # the original has frames for drawings also where there are none
+        if not found & {*links, *(unquote(one) for one in links)}:
+            yield f"no link to {link}"
+    for text in wanted.get("must", []):
+        if text not in "".join(page.texts):
+            yield f"no text {text!r}"
+
+
+def _ends(plain: str) -> list[tuple[str, str]]:
+    return [(end, more.removeprefix(end)) for end, more in _MOVED.items() if plain.endswith(end)]
 
 
 def compare_tar(wanted: Any, members: dict[str, str]) -> Iterator[str]:

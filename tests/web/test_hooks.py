@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from bodies import STARTED
+from sites import make_directory
 
 from builder.model import Exited
 from builder_web import aftermath, hooks
@@ -17,6 +18,7 @@ from builder_web.aftermath import Aftermath
 from builder_web.directory import DataDirectory
 from builder_web.hooks import Hooks
 from builder_web.store.records import Artifact, NewBuild
+from builder_web.store.store import Store
 
 MAIN = Artifact(path="bin/hello", digest=bytes(32), size=3)
 
@@ -157,8 +159,11 @@ async def test_at_a_stop_hooks_that_run_end_and_others_are_not_run(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     hook(tmp_path, f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 1000\n")
-    made = Aftermath(DataDirectory(tmp_path / "data"), hooks_in(tmp_path))
+    directory = make_directory(tmp_path / "data")
+    store = Store.open(directory)
+    made = Aftermath(store, directory, hooks_in(tmp_path))
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.database.run)
         nursery.start_soon(made.run)
         for _ in range(5):
             made.begin(new())
@@ -166,6 +171,7 @@ async def test_at_a_stop_hooks_that_run_end_and_others_are_not_run(
             while not (tmp_path / "pids").exists() or (tmp_path / "pids").read_text().count("\n") < 2:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
+    store.close()
     assert "no hooks were run for 3 builds that waited" in log.messages
     for pid in (tmp_path / "pids").read_text().split():
         with pytest.raises(ProcessLookupError):
@@ -176,8 +182,11 @@ def test_more_builds_than_may_wait_are_told(
     tmp_path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aftermath, "MAX_WAITING", 2)
-    made = Aftermath(DataDirectory(tmp_path / "data"), hooks_in(tmp_path))
+    directory = make_directory(tmp_path / "data")
+    store = Store.open(directory)
+    made = Aftermath(store, directory, hooks_in(tmp_path))
     for _ in range(3):
         made.begin(new())
+    store.close()
     assert len(log.messages) == 1
     assert "2 builds wait already" in log.messages[0]

@@ -53,7 +53,7 @@ def _values(draw: st.DrawFn, depth: int = 3) -> Value:
     if kind == 1:
         return draw(_RELATIONS)
     inner = _values(depth - 1)
-    several = tuple(draw(st.lists(inner, max_size=3)))
+    several = tuple(_apart(draw(st.lists(inner, max_size=3))))
     match kind:
         case 2 | 3:
             return Bracketed(values=several)
@@ -71,6 +71,21 @@ def _values(draw: st.DrawFn, depth: int = 3) -> Value:
                 Group(values=(value,)) if isinstance(value, Logical) and value.operator == "|" else value
                 for value in both
             ))  # fmt: skip
+
+
+def _apart(values: list[Value]) -> list[Value]:
+    """Keep a relation without its left side from taking the value before it."""
+    return [*values[:1], *(Group(values=(value,)) if _is_open(value) else value for value in values[1:])]
+
+
+def _is_open(value: Value) -> bool:
+    match value:
+        case Relation(left=left):
+            return left is None
+        case Filtered(value=first) | Logical(operands=(first, *_)):
+            return _is_open(first)
+        case _:
+            return False
 
 
 def _tight(value: Value, *loose: type) -> Value:
@@ -114,6 +129,16 @@ def test_any_tokens_are_read_or_refused(pieces: list[str]) -> None:
     assert parse(show(items).encode()) == items
 
 
+@given(text=st.text('_-+:019aZ#=!<(*)\\"\n ', max_size=12))
+def test_any_words_and_strings_are_read_or_refused(text: str) -> None:
+    for data in (f"a: {text}", f'a: "{text}"', f'a: """{text}"""'):
+        try:
+            items = parse(data.encode())
+        except UnreadableOpamFile:
+            continue
+        assert parse(show(items).encode()) == items
+
+
 @pytest.mark.parametrize("path", SWITCHES, ids=lambda path: path.name)
 def test_real_exports_come_out_as_they_were(path: Path) -> None:
     items = parse(path.read_bytes())
@@ -132,6 +157,7 @@ def test_real_exports_come_out_as_they_were(path: Path) -> None:
         ('""', ""),
         ("-12", -12),
         ("1_000", 1000),
+        ("-0_1__2_", -12),
         ("true", True),
         ("os-family", Word(name="os-family")),
         ("?foo+bar:installed", Prefixed(operator="?", value=Word(name="foo+bar:installed"))),
@@ -145,6 +171,7 @@ def test_real_exports_come_out_as_they_were(path: Path) -> None:
                 Relation(operator=">=", left=None, right="2"), Prefixed(operator="!", value=Word(name="a")))),
             Word(name="b"),
         ))),
+        ('! = "a"', Prefixed(operator="!", value=Relation(operator="=", left=None, right="a"))),
         ("!a {b}", Prefixed(operator="!", value=Filtered(value=Word(name="a"), filters=(Word(name="b"),)))),
         ('a & "b" {c}', Logical(operator="&", operands=(
             Word(name="a"), Filtered(value="b", filters=(Word(name="c"),))))),

@@ -1,4 +1,4 @@
-"""What is done once a build was recorded: its drawings are made, and the operator's hooks are run."""
+"""What is done once a build was recorded: the operator's hooks are run, its drawings are made, its parts can be searched."""
 
 import logging
 from functools import partial
@@ -6,11 +6,14 @@ from functools import partial
 import trio
 from attrs import define, field, frozen
 
-from builder_web import drawings, hooks
+from builder.runtime.database import StoreError
+from builder_web import derived, drawings, hooks
 from builder_web.directory import DataDirectory
 from builder_web.drawings import GRAPH, TREEMAP, Kind
 from builder_web.hooks import Hooks
+from builder_web.store import builds
 from builder_web.store.records import Artifact, NewBuild
+from builder_web.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +21,9 @@ MAX_WAITING = 10_000
 """Builds that wait for it; of more than that nothing is made."""
 
 _AT_ONCE = 2
+
+_LARGE = 1024 * 1024
+"""Bytes of a console above which it is read before somebody asks for it."""
 
 
 @frozen(kw_only=True)
@@ -35,6 +41,7 @@ class _Task:
 class Aftermath:
     """Takes builds, and works on some of them at once."""
 
+    _store: Store
     _directory: DataDirectory
     _hooks: Hooks
     _send: "trio.MemorySendChannel[_Task]" = field(init=False)
@@ -64,6 +71,7 @@ class Aftermath:
             async with trio.open_nursery() as nursery:
                 for _ in range(_AT_ONCE):
                     nursery.start_soon(self._work)
+                nursery.start_soon(derived.note_switches, self._store, self._directory)
         finally:
             if count := self._send.statistics().current_buffer_used:
                 log.warning("no hooks were run for %d builds that waited", count)
@@ -72,8 +80,20 @@ class Aftermath:
         async for task in self._receive.clone():
             # a thread that draws may be left behind: what it makes is put into its place as a whole, or not at all
             await trio.to_thread.run_sync(self._draw, task, abandon_on_cancel=True)
+            try:
+                await self._note(task)
+            except (StoreError, OSError) as error:
+                log.error("build %s can't be searched yet: %s", task.uuid, error)
             for path in await trio.to_thread.run_sync(partial(self._hooks.find, failed=task.is_failed)):
                 await hooks.run(path, task.arguments)
+
+    async def _note(self, task: _Task) -> None:
+        for kind, source in task.sources:
+            if kind is GRAPH:
+                await derived.note_switch(self._store, self._directory, source.digest)
+        recorded = await self._store.ask(builds.find, task.uuid)
+        if recorded is not None and self._directory.below(recorded.console).stat().st_size > _LARGE:
+            await derived.console_of(self._store, self._directory, recorded)
 
     def _draw(self, task: _Task) -> None:
         for kind, source in task.sources:

@@ -43,8 +43,8 @@ _ROUTES = [
     Route(_BUILD, builds.build),
     Route(_BUILD + "/f/{path:path}", builds.artifact),
     Route(_BUILD + "/main-binary", builds.main_binary),
-    Route(_BUILD + "/script", builds.script),
-    Route(_BUILD + "/console", builds.console),
+    Route(_BUILD + "/script", texts.script),
+    Route(_BUILD + "/console", texts.console_text),
     Route(_BUILD + "/script/view", texts.script_page),
     Route(_BUILD + "/console/view", texts.console_page),
     Route(_BUILD + "/exec", executions.execution),
@@ -104,8 +104,9 @@ def make(site: Site) -> ASGIApp:
     return _Paths(application)
 
 
-async def _not_found(request: Request, _error: Exception) -> Response:
-    return presenting.error(request, 404, "There is nothing here.")
+async def _not_found(request: Request, error: Exception) -> Response:
+    missing = error if isinstance(error, NotFound) else NotFound()
+    return presenting.error(request, 404, missing.detail, job=missing.job)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

@@ -1,5 +1,6 @@
-"""Where the lines of a console file begin, so that any part of it is found without reading the rest."""
+"""Where the lines of a console file begin, so that any part of it is found without reading the rest, and its SHA-256."""
 
+import hashlib
 import re
 from array import array
 from bisect import bisect_left
@@ -17,6 +18,8 @@ MAX_PART = 4 * 1024 * 1024
 MAX_SEARCHED = 256 * 1024 * 1024
 """Most bytes that one search goes through; the next one goes on where it ended."""
 
+_DIGEST_SIZE = hashlib.sha256().digest_size
+
 
 @frozen
 class ConsoleIndex:
@@ -26,19 +29,23 @@ class ConsoleIndex:
     """Bytes of the file."""
     before: "array[int]"
     """Line ends before each block, and in the whole file as the last one."""
+    digest: bytes
+    """The SHA-256 of the file."""
 
     @classmethod
     def of(cls, path: Path) -> Self:
         """Return the index of a file. Raises OSError."""
         before, count, size, last = array("Q"), 0, 0, b""
+        digest = hashlib.sha256()
         with path.open("rb") as file:
             while data := file.read(BLOCK):
                 before.append(count)
+                digest.update(data)
                 count += data.count(b"\n")
                 size += len(data)
                 last = data[-1:]
         before.append(count + (last not in (b"", b"\n")))
-        return cls(size, before)
+        return cls(size, before, digest.digest())
 
     @property
     def lines(self) -> int:
@@ -47,16 +54,16 @@ class ConsoleIndex:
 
     def to_bytes(self) -> bytes:
         """Return it in a form that ``from_bytes`` reads."""
-        return array("Q", [self.size, *self.before]).tobytes()
+        return self.digest + array("Q", [self.size, *self.before]).tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Return the index that was kept. Raises ValueError."""
         numbers = array("Q")
-        numbers.frombytes(data)
+        numbers.frombytes(data[_DIGEST_SIZE:])
         if len(numbers) < 2:
             raise ValueError("the index is cut off")
-        return cls(numbers[0], numbers[1:])
+        return cls(numbers[0], numbers[1:], data[:_DIGEST_SIZE])
 
     def read(self, path: Path, *, first: int, count: int) -> bytes:
         """Return lines of the file: ``count`` from the line ``first`` (from 1) on, fewer if they are long. Raises OSError."""

@@ -85,7 +85,7 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.database.run)
                 hooks = Hooks(configuration=settings.configuration.absolute(), directory=directory)
-                aftermath = Aftermath(directory, hooks)
+                aftermath = Aftermath(store, directory, hooks)
                 recorder = Recorder(directory, store, aftermath.begin)
                 await recorder.recover()
                 await trio.to_thread.run_sync(drawings.remove_parts, directory)

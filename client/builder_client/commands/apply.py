@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import click
+from attrs import evolve
 
 from builder.model import printable
-from builder_client import applying, options, schedule_file, words
+from builder_client import applying, options, planning, schedule_file, words
 from builder_client.output import json_text, note, print_done, standard_output
 
 
@@ -22,8 +23,8 @@ from builder_client.output import json_text, note, print_done, standard_output
 def command(file: Path, *, dry_run: bool, prune: bool, not_now: bool, yes: bool, as_json: bool) -> None:
     """Make the schedule equal to the file FILE.
 
-    It does all of it, or nothing. Jobs that are not in it are left, and named. docs/schedule.md says what is in the
-    file; 'export' writes one.
+    It does all of it, or nothing. Jobs that are not in it are left, and named. builder-schedule.toml(5) says what is in
+    the file; 'export' writes one. If others change the schedule meanwhile, the file wins; a job that comes meanwhile stays.
 
     \b
     JSON: {done, added, changed, removed, left}, names of jobs; done is "applied", or "compared" with --dry-run
@@ -35,21 +36,32 @@ def command(file: Path, *, dry_run: bool, prune: bool, not_now: bool, yes: bool,
     """
     printer = standard_output()
     here = schedule_file.read(file)
-    remote = options.remote()
-    if dry_run:
-        with remote.requests(what=applying.WHAT) as ask:
-            found = applying.plan(here, applying.listed(ask), prune=prune)
-            for line in applying.diff(ask, found) if not as_json else ():
-                printer.line(line)
-    else:
-        if prune:
-            options.confirm(f"Remove the jobs from {remote} that are not in {printable(str(file))}?", yes=yes)
-        found = applying.apply(remote, here, prune=prune, run_now=not not_now)
+    remote = evolve(options.remote(), reply_timeout=applying.TIMEOUT)
+    with remote.requests(what=applying.WHAT) as ask:
+        found = applying.look(ask, here, prune=prune)
+    if found.removed and not dry_run:
+        count = words.count(len(found.removed), "job")
+        which = f"Remove {count} from {remote} that {printable(str(file))} does not have?"
+        options.confirm("\n".join([*applying.removals(found), which]), yes=yes)
+    with remote.requests(what=applying.WHAT) as ask:
+        done = applying.apply(ask, found, run_now=not not_now, dry_run=dry_run)
+        if done is not found:
+            note("others have changed the schedule meanwhile: the file was compared with it once more")
+        found = done
         if not as_json:
-            printer.line(
-                f"{words.count(len(found.added), 'job')} added, {len(found.changed)} changed, {len(found.removed)} removed"
-            )
+            for line in applying.diff(ask, found) if dry_run else applying.removals(found):
+                printer.line(line)
+            if not dry_run or not found.is_change:
+                printer.line(_summary(found))
     names = {key: [*map(json_text, getattr(found, key))] for key in ("added", "changed", "removed", "left")}
     print_done("compared" if dry_run else "applied", as_json=as_json, **names)
     if found.left and not as_json:
         note(f"not in the file, and left: {', '.join(map(printable, found.left))}")
+    for awaited, waiting in found.unknown().items():
+        planning.note_awaited(awaited, waiting)
+
+
+def _summary(found: applying.Plan) -> str:
+    if not found.is_change:
+        return "no changes"
+    return f"{words.count(len(found.added), 'job')} added, {len(found.changed)} changed, {len(found.removed)} removed"

@@ -9,7 +9,7 @@ from builder_client.output import json_text, standard_output
 
 
 @click.command("cancel")
-@click.argument("target", metavar="ID|JOB", shell_complete=options.completes("running"))
+@click.argument("target", metavar="ID|JOB", shell_complete=options.completes("running_jobs"))
 @options.platform_option
 @options.json_option
 @options.yes_option

@@ -9,6 +9,7 @@ from builder.errors import InvalidOptions
 from builder.extension.schedule import JobShown
 from builder.model import Job, OrbBuildJob, printable
 from builder_client import changes, options, planning
+from builder_client.errors import TooOld
 from builder_client.output import json_text, print_done, standard_output
 from builder_client.scripts import read_script
 
@@ -39,8 +40,10 @@ def command(
     """Change how the job NAME is run, or what it runs.
 
     What is not given stays. It prints what has changed. Builds keep the script that they ran; the history stays.
-    --period takes the place of a rule, --after of all jobs that it waited for. If somebody else has changed the job
-    meanwhile, it is tried once more, unless both changed the same.
+    --period takes the place of a rule, --after of all jobs that it waited for. The usual period stays the usual one:
+    with --after a daily job runs no more each day, unless --period daily is given, and with --no-after it does again.
+    If somebody else has changed the job meanwhile, it is tried once more, unless both changed the same. Of a server that
+    speaks only the classic protocol it changes the period.
 
     \b
     JSON: {done: "edited", job, changed: {key: {before, after}}}, values in words
@@ -64,7 +67,12 @@ def command(
         return _job(seen.job, what), planning.options_of(name, values, seen.options)
 
     remote = options.remote()
-    done = changes.change(remote, name, make, what="job that can be edited: see 'reschedule'")
+    try:
+        done = changes.change(remote, name, make, what="edit")
+    except TooOld:
+        if values.keys() != {"period"} or what:
+            raise
+        done = changes.change_period(remote, name, make)
     if "after" in values:
         planning.note_unknown(remote, planning.options_of(name, {"after": values["after"]}))
     changed = {

@@ -4,7 +4,7 @@ import click
 
 from builder.messages import Execute
 from builder_client import options, words
-from builder_client.output import note, standard_output
+from builder_client.output import note, print_done, standard_output
 
 
 @click.command("execute")
@@ -27,10 +27,11 @@ def command(name: str, platform: str | None, *, is_check: bool, as_json: bool) -
     """Run the job NAME as soon as a worker is free.
 
     It is put at the front of its queue, or of those of all platforms. With --check-reproducible the exit status is 6
-    where both runs do not leave the same; the verdict is in the history.
+    where both runs do not leave the same; the verdict is in the history. While it waits for a worker, it says why.
 
     \b
-    JSON, with --check-reproducible: one object, as of compare
+    JSON: {done: "executed", job, platform}, of which platform is null where it is everywhere; with --check-reproducible one
+      object, as of compare
 
     \b
     Examples:
@@ -41,6 +42,7 @@ def command(name: str, platform: str | None, *, is_check: bool, as_json: bool) -
     remote = options.remote()
     if not is_check:
         remote.ask(Execute(name=name, platform=platform))
+        print_done("executed", as_json=as_json, job=name, platform=platform)
         return 0
     from builder_client import checking, comparison
 

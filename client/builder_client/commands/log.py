@@ -1,16 +1,17 @@
 """``log``: the console of a build."""
 
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import click
 
-from builder.errors import InvalidOptions
-from builder.extension.logs import ReadConsole
-from builder.messages import Message, Output
-from builder_client import options, past, report
-from builder_client.output import standard_output
+from builder.messages import Output
+from builder.model import printable
+from builder_client import breaks, builds, consoles, options, past, report
+from builder_client.errors import TooOld
+from builder_client.observation import split_result
+from builder_client.output import note, standard_output
 
 _UNITS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)")
@@ -63,8 +64,10 @@ def command(
     """Show the console of the build ID, finished or running.
 
     ID is a uuid, or the begin of one that only one build has. Each line begins with the time since the start. A terminal
-    gets control characters escaped, without --raw; a pipe or a file gets the bytes of the job. With --tail the server
-    reads the end of the console alone, however long it is.
+    gets control characters escaped, without --raw; a pipe or a file gets the bytes of the job. With --tail or --since only
+    that part of the console is read and sent, however long it is. With --follow it goes on where it was after the
+    connection was lost, and ends when the build does. Of a server of
+    the classic protocol it shows running builds, with --follow.
 
     \b
     JSON, one object per line: {type: "line", uuid, line, timestamp_ns}, with line_base64 where a line is not UTF-8
@@ -74,16 +77,22 @@ def command(
       builder-client log 323b --tail 20
       builder-client log 323b --follow --grep 'error|warning'
     """
-    if follow and grep is not None and tail is not None:
-        raise InvalidOptions("--follow with both --tail and --grep: leave one of them out")
     remote = options.remote()
     printer = standard_output()
-    shown = past.find(remote, build, what="log")
-    asked = ReadConsole(uuid=past.uuid_of(shown), follow=follow, last=tail if grep is None else None)
-    found = _wanted(
-        remote.stream(asked, what="log", on_wait=printer.flush, is_endless=follow), since=since or 0, grep=grep
-    )
-    for output in found if grep is None or tail is None else deque(found, maxlen=tail):
+    try:
+        uuid = past.uuid_of(past.find(remote, build, what=consoles.WHAT))
+    except TooOld:
+        if not follow or tail is not None:
+            raise
+        uuid = builds.find_build(remote.info(), build).uuid
+        ask = partial(remote.observe, uuid, on_wait=printer.flush)
+        replies = split_result(breaks.console(ask, on_break=_tell))
+        said = (reply for reply in replies if isinstance(reply, Output))
+        chosen: Iterator[Output] = filter(_wanted(since or 0, grep), said)
+    else:
+        console = consoles.RemoteConsole(remote=remote, uuid=uuid, on_wait=printer.flush)
+        chosen = _chosen(console, tail, since or 0, grep, follow=follow)
+    for output in chosen:
         if as_json:
             printer.json(report.output_json(output))
         elif raw:
@@ -92,8 +101,27 @@ def command(
             report.print_output(printer, output)
 
 
-def _wanted(replies: Iterable[Message], *, since: int, grep: re.Pattern[bytes] | None) -> Iterator[Output]:
-    for reply in replies:
-        assert isinstance(reply, Output), "the order of messages sees to it"
-        if (reply.timestamp or 0) >= since and (grep is None or grep.search(reply.line)):
-            yield reply
+def _tell(why: str) -> None:
+    note(printable(why))
+
+
+def _wanted(since: int, grep: re.Pattern[bytes] | None) -> Callable[[Output], bool]:
+    return lambda output: (output.timestamp or 0) >= since and (grep is None or grep.search(output.line) is not None)
+
+
+def _chosen(
+    found: consoles.RemoteConsole, tail: int | None, since: int, grep: re.Pattern[bytes] | None, *, follow: bool
+) -> Iterator[Output]:
+    is_wanted = _wanted(since, grep)
+    offset = found.find_time(since) if since else 0
+    last = tail
+    if tail is not None and (grep is not None or since):
+        wanted, offset = found.last_wanted(tail, is_wanted, offset=offset)
+        yield from wanted
+        if not follow:
+            return
+        last = None
+    if last is not None:
+        offset = 0
+    lines = found.follow(offset=offset, last=last, on_break=_tell) if follow else found.lines(offset=offset, last=last)
+    yield from filter(is_wanted, lines)

@@ -35,6 +35,7 @@ def command(ids: tuple[str, ...], follow_next: str | None, *, exit_status: bool,
     A terminal gets control characters escaped; a pipe or a file gets the bytes of the job.
 
     Of several builds the lines come as they are said, each after the build's name and a bar; it ends when all have ended.
+    After a break of the connection it goes on where it broke off, if it can within a minute.
 
     \b
     Exit status, of several builds:

@@ -25,5 +25,6 @@ def command(name: str, opam_package: str, *, not_now: bool, as_json: bool, **fou
     Examples:
       builder-client orb-build retreat retreat --period weekly
       builder-client orb-build retreat retreat --cron 'H H(0-5) * * *' --retries 2
+      builder-client orb-build app app --after retreat
     """
     planning.add(OrbBuildJob(name=name, opam_package=opam_package), found, not_now=not_now, as_json=as_json)

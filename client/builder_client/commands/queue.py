@@ -3,15 +3,16 @@
 import click
 
 from builder.model import printable
-from builder_client import clock, options, report
+from builder_client import clock, options, report, words
 from builder_client.errors import Refused, TooOld
+from builder_client.fitting import Column, share
 from builder_client.looking import look, queue_json, start, title, why
-from builder_client.output import Column, note, standard_output
+from builder_client.output import note, standard_output
 
 _COLUMNS = (
     Column("#", rigid=True),
     Column("JOB"),
-    Column("WAITS SINCE", rigid=True, spare=True),
+    Column("WAITS SINCE", rigid=True, spare=1, brief=words.brief_time),
     Column("STARTS", rigid=True),
     Column("WHY IT WAITS"),
 )
@@ -25,8 +26,9 @@ _COLUMNS = (
 def command(*, platform: str | None, as_json: bool, color: str) -> None:
     """Show what waits on each platform, why, and for how long.
 
-    Up to 1000 jobs of each queue are shown. Likely starts follow from how long the last five successful builds of each
-    job took; where nobody knows, nothing is said. A server of the classic protocol tells the order alone.
+    Up to 1000 jobs of each queue are shown, on a terminal 100 of all queues without --platform. Likely starts follow from
+    how long the last five successful builds of each job took; where nobody knows, nothing is said. A server of the classic
+    protocol tells the order alone.
 
     \b
     Examples:
@@ -55,8 +57,11 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
         printer.json({"queues": [queue_json(each, looked) for each in looked.platforms]}, indent=2)
         return
     now = clock.now()
-    for index, each in enumerate(looked.platforms):
-        entries = [entry for entry in looked.queued if entry.platform == each.name]
+    queues = [[entry for entry in looked.queued if entry.platform == each.name] for each in looked.platforms]
+    is_limited = printer.is_terminal and platform is None and len(looked.queued) > report.MAX_ROWS
+    room = max(report.MAX_ROWS, len(queues)) if is_limited else len(looked.queued)
+    limits = share([len(entries) for entries in queues], room)
+    for index, (each, entries, limit) in enumerate(zip(looked.platforms, queues, limits, strict=True)):
         rows = [
             (
                 str(number),
@@ -69,6 +74,8 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
         ]
         if index:
             printer.line("")
-        printer.table(title(each, len(entries)), _COLUMNS, rows, empty="nothing waits")
+        printer.table(title(each, len(entries)), _COLUMNS, rows, empty="nothing waits", limit=limit)
     if not looked.platforms:
         printer.line("Queues: no platforms")
+    if is_limited:
+        note("For all of it: builder-client queue | less, or --platform")

@@ -17,7 +17,8 @@ from builder_client.output import json_text, standard_output
 def command(build: str, limit: int | None, *, as_json: bool) -> None:
     """Show what became of the build ID, and its artifacts.
 
-    ID is a uuid, or the begin of one that only one build has.
+    ID is a uuid, or the begin of one that only one build has. "since" is the last success before it, which "changed" is
+    about: 'compare ID' shows what it is.
 
     \b
     JSON, one object per line:

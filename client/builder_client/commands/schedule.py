@@ -35,7 +35,7 @@ def command(name: str, platform: str, script: BinaryIO, *, not_now: bool, as_jso
     Examples:
       builder-client schedule hello debian-12 hello.sh
       builder-client schedule hello debian-12 hello.sh --cron '17 3 * * mon-fri' --time-zone Europe/Copenhagen
-      builder-client schedule app debian-12 app.sh --period never --after lib@debian-12 --after tool
+      builder-client schedule app debian-12 app.sh --after lib@debian-12 --after tool
       make-script | builder-client schedule hello debian-12 - --period weekly --not-now
     """
     planning.add(

@@ -21,7 +21,8 @@ def command(name: str, *, as_json: bool) -> None:
            timeout_ms, max_silent_ms, after: [{job, platform}], awaited: as after, paused, next, queued_on: [platform],
            revision}
           null is what it does not have; with a rule, period is the nearest one; awaited are those of after that have
-          not succeeded since it ran last; script_base64 is there where the script is not UTF-8
+          not succeeded since it ran last, of an orb build with the platform where; script_base64 is there where the
+          script is not UTF-8
 
     \b
     Examples:

@@ -1,5 +1,6 @@
 """``watch``: a server's queues, builds and results as they change."""
 
+import os
 import sys
 
 import click
@@ -47,6 +48,10 @@ def command(*, as_json: bool) -> None:
         return
     if not (sys.stdin is not None and sys.stdin.isatty() and sys.stdout is not None and sys.stdout.isatty()):
         raise NoTerminal("watch needs a terminal; --json prints the changes anywhere")
+    if (name := os.environ.get("TERM", "")) in ("", "dumb", "unknown"):
+        raise NoTerminal(
+            f"watch needs a terminal whose cursor it can move, and TERM is {name or 'not set'!r}; --json prints lines"
+        )
     from builder_client.live import show
 
-    show(remote)
+    show(remote, color=options.color() != "never")

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from pathlib import Path
 from uuid import UUID
 
 import trio
@@ -31,8 +30,8 @@ from builder_server import console
 from builder_server.errors import CommandRefused
 from builder_server.names import known
 from builder_server.requests import Asked, Handlers
-from builder_server.results import FILE_NAME, build_dir, directory_of
-from builder_server.store import Build
+from builder_server.results import FILE_NAME, directory_of
+from builder_server.store import BuildHead
 
 PIECE = 64 * 1024
 """Bytes of artifacts that are sent at once: each of many clients may take none of its own."""
@@ -42,6 +41,9 @@ PIECE_TIMEOUT = 300.0
 
 MAX_TEXTS = 1024 * 1024
 """Characters of the results of a page: each may have 64 KiB."""
+
+USUAL_COUNT = 100
+"""Entries of a page that nobody needs to wait for."""
 
 MAX_NAMED = 5
 """Most builds that an error names."""
@@ -68,15 +70,25 @@ async def cancel(asked: Asked, request: CancelBuilds) -> None:
     """End running builds."""
     builds = await _running(asked, request)
     await asked.attempts.cancel([build.uuid for build in builds], asked.peer)
-    ended = [await asked.store.find_build(build.uuid) for build in builds]
+    ended = [await asked.store.find_head(build.uuid) for build in builds]
     cancelled = [build for build in ended if build is not None and build.ended_by == asked.peer]
     if not cancelled:
-        raise CommandRefused(f"{builds[0].uuid} had ended before: {ended[0].result if ended[0] else 'it is forgotten'}")
+        raise CommandRefused(_why_not_cancelled(builds[0].uuid, ended[0]))
     for build in cancelled:
-        await asked.channel.send(BuildCancelled(uuid=build.uuid, name=build.job.name, platform=build.job.platform))
+        await asked.channel.send(BuildCancelled(uuid=build.uuid, name=build.name, platform=build.platform))
 
 
-async def _running(asked: Asked, request: CancelBuilds) -> tuple[Build, ...]:
+def _why_not_cancelled(uuid: UUID, found: BuildHead | None) -> str:
+    if found is None:
+        return f"{uuid} had ended before, and is forgotten"
+    if found.state == "running":
+        return (
+            f"{uuid} is dead, but the server's disk does not take that it was cancelled: make room there, and try again"
+        )
+    return f"{uuid} had ended before: {found.result}"
+
+
+async def _running(asked: Asked, request: CancelBuilds) -> tuple[BuildHead, ...]:
     name = known(request.target, "no running build of that name")
     _check_platform(request.platform)
     found = await asked.store.find_running(name, None, request.platform)
@@ -120,7 +132,7 @@ async def show_history(asked: Asked, request: ShowHistory) -> None:
             entries.append(entry)
         return HistoryShown(entries=tuple(entries))
 
-    await asked.channel.send_reply(make)
+    await asked.channel.send_reply(make, is_large=request.count > USUAL_COUNT)
 
 
 async def show(asked: Asked, request: ShowBuild) -> None:
@@ -154,39 +166,35 @@ async def list_artifacts(asked: Asked, request: ListArtifacts) -> None:
         artifacts = tuple(ArtifactEntry(path=each.path, size=each.size, sha256=each.sha256) for each in found)
         return ArtifactsListed(artifacts=artifacts)
 
-    await asked.channel.send_reply(make)
+    await asked.channel.send_reply(make, is_large=request.count > USUAL_COUNT)
 
 
 async def show_script(asked: Asked, request: ShowScript) -> None:
     """Send the script that a build ran."""
 
     async def make() -> ScriptShown:
-        build = await _find(asked, request.uuid)
+        build = await asked.store.find_build(request.uuid)
+        if build is None:
+            raise _unknown(request.uuid)
         return ScriptShown(script=build.job.script)
 
-    await asked.channel.send_reply(make)
+    await asked.channel.send_reply(make, is_large=True)
 
 
-async def _find(asked: Asked, uuid: UUID) -> Build:
-    build = await asked.store.find_build(uuid)
-    if build is None:
-        raise CommandRefused(f"there is no build {uuid}")
-    return build
-
-
-async def _record_of(asked: Asked, uuid: UUID) -> tuple[Path, str]:
-    """Return the record of a build and its state; without its script, which would be held for as long as a client takes."""
-    build = await _find(asked, uuid)
-    return build_dir(asked.attempts.recorder.data_dir, build) / FILE_NAME, build.state
+def _unknown(uuid: UUID) -> CommandRefused:
+    return CommandRefused(f"there is no build {uuid}")
 
 
 async def fetch(asked: Asked, request: FetchArtifacts) -> None:
     """Send the artifacts of a build."""
-    path, state = await _record_of(asked, request.uuid)
+    build = await asked.store.find_head(request.uuid)
+    if build is None:
+        raise _unknown(request.uuid)
+    path = directory_of(asked.attempts.recorder.data_dir, build.name, build.uuid) / FILE_NAME
     try:
         file = await trio.to_thread.run_sync(path.open, "rb")
     except FileNotFoundError as error:
-        why = "it runs" if state == "running" else "they were uploaded or removed, or it has none"
+        why = "it runs" if build.state == "running" else "they were uploaded or removed, or it has none"
         raise CommandRefused(f"the server has no artifacts of {request.uuid}: {why}") from error
     with file:
         file.seek(await trio.to_thread.run_sync(execution.artifacts_offset, file))

@@ -4,7 +4,7 @@ import os
 
 import trio
 
-from builder.extension.logs import ReadConsole
+from builder.extension.logs import ConsoleRange, ReadConsole
 from builder.messages import Output
 from builder_server import console
 from builder_server.attempts import Observed
@@ -17,31 +17,42 @@ OBSERVER_TIMEOUT = 3600.0
 """Seconds without progress after which an observer is given up: people stop their terminals and go to lunch."""
 
 
-async def send_console(
-    channel: SharingChannel, found: Observed, *, last: int | None = None, follow: bool = True
-) -> None:
-    """Send the console of an attempt as it is, or its last lines, and with ``follow`` as it grows. Raises OSError."""
+async def send_console(channel: SharingChannel, found: Observed, asked: ReadConsole | None = None) -> None:
+    """Send the console of an attempt as it is and as it grows, or what was asked for of it. Raises OSError."""
     channel.bound_unsent(OBSERVER_TIMEOUT)
     try:
         file = await trio.open_file(found.console, "rb", buffering=0)
     except FileNotFoundError:
+        if asked is not None:
+            await channel.send(ConsoleRange(offset=0, size=0))
         return  # the build ended before its console began
     async with file:
         descriptor = file.wrapped.fileno()
         size = found.live.size if found.live else os.fstat(descriptor).st_size
-        offset = 0
-        if last is not None:
-            offset = await trio.to_thread.run_sync(
-                console.last_lines, descriptor, found.uuid, size, last, abandon_on_cancel=False
-            )
-        if found.live and follow:
-            await _follow(channel, descriptor, found.live, offset)
+        start, end = 0, size
+        if asked is not None:
+            start, end = await trio.to_thread.run_sync(_range, descriptor, size, asked)
+            await channel.send(ConsoleRange(offset=start, size=size))
+        if found.live and (asked is None or asked.follow):
+            await _follow(channel, descriptor, found.live, start)
         elif found.live:
-            await _copy(channel, descriptor, offset, size)
+            await _copy(channel, descriptor, start, end)
         else:
-            old = console.OldConsole(descriptor, size, offset, offset)
+            old = console.OldConsole(descriptor, end, start, start)
             while data := await trio.to_thread.run_sync(old.read):
                 await _send(channel, data)
+
+
+def _range(descriptor: int, size: int, asked: ReadConsole) -> tuple[int, int]:
+    """Return where the lines that were asked for begin and end."""
+    if asked.last is not None:
+        return console.last_lines(descriptor, asked.uuid, size, asked.last), size
+    offset = asked.offset if asked.offset >= 0 else max(0, size + asked.offset)
+    start = console.line_from(descriptor, asked.uuid, size, offset)
+    if asked.length is None:
+        return start, size
+    end = offset + asked.length
+    return start, start if end <= start else console.line_from(descriptor, asked.uuid, size, end)
 
 
 async def _follow(channel: SharingChannel, descriptor: int, live: ConsoleWriter, offset: int) -> None:
@@ -77,7 +88,7 @@ async def read(asked: Asked, request: ReadConsole) -> None:
     found = await asked.attempts.find(request.uuid)
     if found is None:
         raise CommandRefused(f"there is no build {request.uuid}")
-    await send_console(asked.channel, found, last=request.last, follow=request.follow)
+    await send_console(asked.channel, found, request)
 
 
 HANDLERS: Handlers = {ReadConsole: read}

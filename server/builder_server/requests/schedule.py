@@ -1,12 +1,12 @@
 """Requests about the schedule."""
 
 import itertools
-
-import trio
+from functools import partial
 
 from builder.extension.schedule import ChangeJob, CheckJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.model import Instant, Job, ScriptJob
 from builder.planning import JobOptions
+from builder_server.aside import SMALL
 from builder_server.errors import CommandRefused
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.requests import Asked, Handlers
@@ -60,6 +60,7 @@ async def change(asked: Asked, request: ChangeJob) -> None:
 
 async def show(asked: Asked, request: ShowJob) -> None:
     """Tell all of a job."""
+    size = await asked.store.script_size(known(request.name, f"unknown job {request.name}"))
 
     async def make() -> JobShown:
         found = await _find(asked, request.name)
@@ -72,7 +73,7 @@ async def show(asked: Asked, request: ShowJob) -> None:
             awaited=found.awaited,
         )
 
-    await asked.channel.send_reply(make)
+    await asked.channel.send_reply(make, is_large=size > SMALL)
 
 
 async def check(asked: Asked, request: CheckJob) -> None:
@@ -87,7 +88,7 @@ async def tell_runs(asked: Asked, request: NextRuns) -> None:
     request.check()
     found = await _find(asked, request.name)
     # as long as half a second, in which nobody else would be served
-    moments = await trio.to_thread.run_sync(next_runs, found, request.count, asked.now())
+    moments = await asked.channel.in_turn(partial(next_runs, found, request.count, asked.now()))
     await asked.channel.send(RunsShown(moments=moments))
 
 

@@ -1,33 +1,22 @@
 """Requests of those who watch: changes as they come, and how things stand."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache, partial
-from typing import Any
+from functools import lru_cache
 
 import trio
 
 from builder import codec
-from builder.extension.watching import (
-    PAGE,
-    Changed,
-    Look,
-    LookAgain,
-    Looked,
-    PlatformState,
-    QueuedState,
-    Watch,
-)
+from builder.extension.watching import Changed, Look, LookAgain, Watch
 from builder.framing import frame
-from builder.model import Instant
-from builder_server.estimates import Circumstances, foresee
 from builder_server.names import known
 from builder_server.requests import Asked, Handlers
-from builder_server.store.changes import MAX_KEPT
-from builder_server.store.standing import Standing
+from builder_server.store.changes import Changes
 
 WATCHER_TIMEOUT = 3600.0
 """Seconds without progress after which a watcher is given up."""
+
+PAUSE = 0.05
+"""Seconds after which a watcher is told what has changed since it was told something: on a busy server there is more at
+once then, and what a watcher costs does not grow with what happens."""
 
 
 async def watch(asked: Asked, request: Watch) -> None:
@@ -37,22 +26,26 @@ async def watch(asked: Asked, request: Watch) -> None:
     point = request.since
     while True:
         changed = changes.next
-        new = None if point is None else changes.after(point)
-        if new == ():
+        if point == changes.point:
             await changed.wait()
             continue
+        new = None if point is None else _framed(changes, point, changes.point)
         point = changes.point
         with trio.fail_after(WATCHER_TIMEOUT):
             if new is None:
                 await asked.channel.send(LookAgain(point=point))
             else:
-                await asked.channel.send_bytes(Changed, b"".join(map(_framed, new)))
+                await asked.channel.send_bytes(Changed, new)
+        # all watchers at the same moments, so that they are sent the same bytes
+        await trio.sleep_until((trio.current_time() // PAUSE + 1) * PAUSE)
 
 
-@lru_cache(MAX_KEPT)
-def _framed(change: Changed) -> bytes:
-    """Return a change as all watchers are sent it."""
-    return frame(codec.encode(change))
+@lru_cache(16)
+def _framed(changes: Changes, since: int, point: int) -> bytes | None:
+    """Return the changes between two points as all watchers are sent them; None if some of them are missing."""
+    new = changes.after(since)
+    assert changes.point == point, "nothing changes meanwhile"
+    return None if new is None else b"".join(frame(codec.encode(change)) for change in new)
 
 
 async def look(asked: Asked, request: Look) -> None:
@@ -60,51 +53,7 @@ async def look(asked: Asked, request: Look) -> None:
     request.check()
     if request.platform is not None:
         known(request.platform, f"unknown platform {request.platform}")
-    dispatcher = asked.attempts.dispatcher
-    now = asked.now()
-    standing = await asked.store.standing(request)
-    is_full = await dispatcher.is_full()
-    templates = {
-        name: await dispatcher.has_template(name)
-        for name, (_, entries) in standing.queued.items()
-        if any(entry.is_orb for entry in entries)
-    }
-    # in a thread: there may be thousands of entries
-    platforms, queued = await trio.to_thread.run_sync(
-        partial(_queues, standing, Counter(dispatcher.waiting), templates, now, is_full=is_full)
-    )
-    for page in _pages(platforms=platforms, running=standing.running, queued=queued, results=standing.results):
-        await asked.channel.send(Looked(now=now, is_full=is_full, scheduled=standing.scheduled, **page))
-
-
-def _queues(
-    standing: Standing, waiting: Mapping[str, int], templates: Mapping[str, bool], now: Instant, *, is_full: bool
-) -> tuple[list[PlatformState], list[QueuedState]]:
-    platforms: list[PlatformState] = []
-    queued: list[QueuedState] = []
-    builds = defaultdict(list)
-    for build in standing.running:
-        builds[build.platform].append(build)
-    for name, (count, entries) in standing.queued.items():
-        running = builds[name]
-        workers = waiting.get(name, 0)
-        place = Circumstances(
-            platform=name, waiting=workers, running=running, has_template=templates.get(name, True), is_full=is_full
-        )
-        queued += foresee(place, entries, now)
-        platforms.append(PlatformState(name=name, waiting=workers, busy=len(running), queued=count))
-    return platforms, queued
-
-
-def _pages(**lists: Sequence[object]) -> Iterator[dict[str, Any]]:
-    """Cut lists into pages, each of a part of one of them; one page that is empty if they all are."""
-    yield from (
-        {name: tuple(values[start : start + PAGE])}
-        for name, values in lists.items()
-        for start in range(0, len(values), PAGE)
-    )
-    if not any(lists.values()):
-        yield {}
+    await asked.looks.send(asked.channel, request)
 
 
 HANDLERS: Handlers = {Look: look}

@@ -7,18 +7,32 @@ for the client; what the disk does, as StoreError.
 
 from builder.runtime.database import StoreError
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, OldBuild, PlannedJob, StoredArtifact, Taken
+from builder_server.store.records import (
+    AfterLoss,
+    Build,
+    BuildHead,
+    Due,
+    Expanded,
+    OldBuild,
+    PlannedJob,
+    StoredArtifact,
+    Taken,
+    Timing,
+)
 from builder_server.store.store import Store
 
 __all__ = [
     "AfterLoss",
     "Build",
+    "BuildHead",
     "Due",
     "Expand",
+    "Expanded",
     "OldBuild",
     "PlannedJob",
     "Store",
     "StoreError",
     "StoredArtifact",
     "Taken",
+    "Timing",
 ]

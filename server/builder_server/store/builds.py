@@ -9,14 +9,14 @@ import sqlalchemy as sa
 from builder import codec
 from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
-from builder.model import Instant, OrbBuildJob, Result, ScriptJob
+from builder.model import Instant, OrbBuildJob, Result
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, queues
-from builder_server.store.records import AfterLoss, Build, Taken, to_build, to_job
+from builder_server.store.records import AfterLoss, Build, BuildHead, Expanded, Taken, to_build, to_head, to_job
 from builder_server.store.schema import build, job, queue
 from builder_server.store.waking import Woken
 
-Expand = Callable[[OrbBuildJob], ScriptJob | None]
+Expand = Callable[[OrbBuildJob], Expanded | None]
 """Makes the script of an orb-build job; None where that can't be one."""
 
 _FIRST = (
@@ -47,6 +47,12 @@ _END = (
     .returning(build.c.name, build.c.platform, build.c.job_id, build.c.check_of)
 )
 
+_CANCEL = (
+    sa.update(build)
+    .where(build.c.uuid == sa.bindparam("cancelled"), build.c.state == "running")
+    .values(ended_by=sa.bindparam("by"))
+)
+
 
 def take(
     connection: sa.Connection,
@@ -68,8 +74,9 @@ def take(
     blocked: str | None = None
     while row is not None:
         queued = to_job(row)
-        script_job = queued if isinstance(queued, ScriptJob) else expand(queued) if expand else None
-        if script_job is not None:
+        expanded = expand(queued) if expand and isinstance(queued, OrbBuildJob) else None
+        script_job = expanded.job if expanded else queued
+        if not isinstance(script_job, OrbBuildJob):
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(
                 uuid=uuid,
@@ -81,9 +88,10 @@ def take(
             )
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
             why["check_of"] = row.check_of
-            connection.execute(
-                sa.insert(build), _values(taken) | why | {"job_id": row.id, "owner": owner, "worker": worker}
-            )
+            made_of = {"template": expanded and expanded.template, "opam_package": row.opam_package}
+            whose = {"job_id": row.id, "owner": owner, "worker": worker}
+            connection.execute(sa.insert(build), _values(taken) | why | made_of | whose)
+            dependencies.begin(connection, row.id, platform)
             woken.note(What.BEGUN, job=row.name, platform=platform, uuid=uuid)
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
@@ -132,7 +140,7 @@ def finish(
     if ended.check_of is not None:
         _check(connection, woken, uuid, ended, outcome, now, concluded.differing)
     if outcome is Outcome.SUCCEEDED and not ended.check_of:  # the run before has woken them
-        _queue_dependants(connection, woken, ended, now)
+        dependencies.meet(connection, woken, ended.name, ended.platform, now)
     elif outcome is Outcome.FAILED:
         _queue_retry(connection, woken, uuid, now)
     return True
@@ -164,14 +172,6 @@ def _check(
     connection.execute(_JUDGE, [{"judged": each, "said": verdict} for each in (ended.check_of, str(uuid))])
 
 
-def _queue_dependants(connection: sa.Connection, woken: Woken, ended: Any, now: Instant) -> None:
-    for job_id, wanted in dependencies.meet(connection, ended.name, ended.platform).items():
-        queues.enqueue_job(
-            connection, woken, job_id, on_platform=wanted, due=now, cause=Cause.AFTER, cause_of=ended.name
-        )
-        woken.platforms |= {wanted} if wanted is not None else {*queues.platforms(connection)}
-
-
 def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant) -> None:
     found = connection.execute(_RETRIES, {"wanted": str(uuid)}).one_or_none()
     if found is None or found.retry >= found.retries:
@@ -192,8 +192,8 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
 
 def lose(
     connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool
-) -> AfterLoss:
-    """Take a running build from its worker: the job returns to the front of its queue.
+) -> AfterLoss | str:
+    """Take a running build from its worker: the job returns to the front of its queue, unless it was cancelled, and by whom.
 
     With ``may_pause``, where nobody is to blame, it may return for ever: from the second time on it lets others go first.
     """
@@ -206,6 +206,7 @@ def lose(
             build.c.retry,
             build.c.cause,
             build.c.check_of,
+            build.c.ended_by,
             job.c.id.label("scheduled"),
             job.c.platform.label("its_platform"),
         )
@@ -214,6 +215,8 @@ def lose(
     ).one_or_none()
     if found is None:
         return AfterLoss.NOT_RUNNING
+    if found.ended_by is not None:
+        return str(found.ended_by)
     losses = found.losses + (1 if count else 0)
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
@@ -231,6 +234,11 @@ def lose(
         woken.platforms.add(there)
         woken.schedule = is_again
     return AfterLoss.PUT_BACK
+
+
+def note_cancel(connection: sa.Connection, uuid: UUID, by: str) -> bool:
+    """Note who has cancelled a running build: ``lose`` does not put it back then. Return False if it does not run."""
+    return connection.execute(_CANCEL, {"cancelled": str(uuid), "by": by}).rowcount == 1
 
 
 def _end(
@@ -268,17 +276,30 @@ def running(connection: sa.Connection, owner: str) -> tuple[UUID, ...]:
     return tuple(UUID(uuid) for uuid in connection.scalars(found))
 
 
-_RUNNING = sa.select(build).where(build.c.state == "running").order_by(build.c.started)
+_HEAD = sa.select(
+    build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.state, build.c.finished, build.c.result,
+    build.c.ended_by,
+)  # fmt: skip
+_RUNNING = _HEAD.where(build.c.state == "running").order_by(build.c.started)
+_FIND_HEAD = _HEAD.where(build.c.uuid == sa.bindparam("wanted"))
 
 
-def find_running(connection: sa.Connection, name: str | None, begin: str, on_platform: str | None) -> tuple[Build, ...]:
+def find_running(
+    connection: sa.Connection, name: str | None, begin: str, on_platform: str | None
+) -> tuple[BuildHead, ...]:
     """Return the running builds of a job, or else those whose uuid has that ``begin``; of one platform if that is named."""
     running = _RUNNING if on_platform is None else _RUNNING.where(build.c.platform == on_platform)
     wanted = build.c.name == name if name is not None else build.c.uuid.startswith(begin, autoescape=True)
-    return tuple(map(to_build, connection.execute(running.where(wanted))))
+    return tuple(map(to_head, connection.execute(running.where(wanted))))
 
 
 def find(connection: sa.Connection, uuid: UUID) -> Build | None:
     """Return a build of any state."""
     row = connection.execute(_FIND, {"wanted": str(uuid)}).one_or_none()
     return None if row is None else to_build(row)
+
+
+def find_head(connection: sa.Connection, uuid: UUID) -> BuildHead | None:
+    """Return what is known of a build of any state besides its script."""
+    row = connection.execute(_FIND_HEAD, {"wanted": str(uuid)}).one_or_none()
+    return None if row is None else to_head(row)

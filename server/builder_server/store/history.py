@@ -36,12 +36,18 @@ _PREVIOUS = (
 
 def _compared(page: sa.Select[Any]) -> sa.Select[Any]:
     """Return a page of builds, each compared with the success before it."""
-    found = page.add_columns(build.c.job_id, build.c.script, _PREVIOUS.label("previous")).subquery()
+    compared = build.c.script, build.c.template, build.c.opam_package
+    found = page.add_columns(build.c.job_id, *compared, _PREVIOUS.label("previous")).subquery()
     previous = sa.alias(build)
+    # what a template says is no change of a job that names the package
+    has_package = sa.and_(found.c.opam_package.is_not(None), previous.c.opam_package.is_not(None))
+    is_other_package = found.c.opam_package != previous.c.opam_package
     return (
         sa.select(
-            *(column for column in found.c if column.name not in ("script", "job_id")),
-            (found.c.script != previous.c.script).label("script_changed"),
+            *(found.c[column.name] for column in _SHOWN),
+            found.c.previous,
+            sa.case((has_package, is_other_package), else_=found.c.script != previous.c.script).label("script_changed"),
+            (found.c.template != previous.c.template).label("template_changed"),
             (found.c.main_hash != previous.c.main_hash).label("artifacts_changed"),
             job.c.retries,
         )
@@ -102,7 +108,8 @@ def _skipped(connection: sa.Connection, asked: ShowHistory) -> list[HistoryEntry
             place=HistoryPlace(at=Instant(row.due), key=f"{_SKIPPED}{row.id:019}"),
             name=row.name,
             platform=row.platform,
-            cause=Cause.DUE,
+            cause=Cause(row.cause),
+            cause_of=row.cause_of,
             retry=0,
             skipped=row.reason,
             due=Instant(row.due),
@@ -139,7 +146,8 @@ def _to_entry(row: Any) -> HistoryEntry:
         verdict=row.verdict,
         upload=row.upload,
         previous=None if row.previous is None else UUID(row.previous),
-        script_changed=row.script_changed,
+        script_changed=None if row.script_changed is None else bool(row.script_changed),
+        template_changed=row.template_changed,
         artifacts_changed=row.artifacts_changed,
     )
 

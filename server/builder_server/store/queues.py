@@ -4,10 +4,12 @@ They are standard SQL, so that any database takes them: what is there already is
 all queues at once, since there may be hundreds of thousands of entries.
 """
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from attrs import frozen
 from sqlalchemy.sql.dml import ReturningInsert
 
 from builder.extension.watching import What
@@ -15,7 +17,7 @@ from builder.history import Cause, Skipped
 from builder.model import Instant
 from builder.planning import Missed
 from builder_server.errors import CommandRefused
-from builder_server.scheduler import AGING, latest_retry
+from builder_server.scheduler import AGING, backoff
 from builder_server.store.schema import build, dependency, job, platform, queue, skipped
 from builder_server.store.waking import Woken
 
@@ -49,9 +51,9 @@ def ensure_platform(connection: sa.Connection, woken: Woken, name: str, now: Ins
     """Create the queue of a platform that is new, with every job that can run there; return whether it was."""
     created = insert_platform(connection, name, dropped=False)
     if created:
-        values = {"name": name, "due": now.ms, "cause": Cause.FIRST.value, "cause_of": None}
         woken.note(What.SCHEDULED, platform=name)
-        woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_ALL, values))
+        values = {"there": name, "due": now.ms, "cause": Cause.FIRST.value, "cause_of": None}
+        _OF_PLATFORM.queue(connection, woken, values)
     return created
 
 
@@ -104,6 +106,9 @@ def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> ReturningIn
     return sa.insert(queue).from_select(_COLUMNS, sa.select(*entry).where(*where)).returning(*_ENTRY)
 
 
+_BEFORE_ALL = -(2**62)
+"""A time before all others: beside null everything would be unknown."""
+
 _FRONT = -(2**60)
 """Entries before this position were put to the front; the others have the ``rank`` of their job."""
 
@@ -119,6 +124,12 @@ _NOT_BEFORE = sa.bindparam("not_before", type_=queue.c.not_before.type)
 _CHECK_OF = sa.bindparam("check_of", type_=queue.c.check_of.type)
 _NOW = sa.bindparam("now", type_=job.c.next_run.type)
 _MISSED_BEFORE = sa.bindparam("missed_before", type_=job.c.next_run.type)
+_NO_RETRY: Any = sa.literal(0)
+_NEVER: Any = sa.false()
+
+
+def _ms(length: dt.timedelta) -> int:
+    return length // dt.timedelta(milliseconds=1)
 
 
 def _first_of(name: sa.ColumnElement[str]) -> Any:
@@ -163,58 +174,71 @@ _EACH_WAY = (sa.and_(_THERE, _IN_USE), sa.and_(_ANYWHERE, _IN_USE))
 """The two halves of it. For many jobs one statement each: joined by OR, every job would be held against every platform."""
 
 
-def _enqueue(
+@frozen(kw_only=True)
+class _Runs:
+    """Runs that the server wants: ``enter`` puts them into queues, ``leave_out`` notes those that can't be now."""
+
+    enter: ReturningInsert[tuple[str, str]]
+    leave_out: sa.Insert
+
+    def queue(self, connection: sa.Connection, woken: Woken, values: dict[str, Any]) -> list[sa.Row[tuple[str, str]]]:
+        """Put jobs into queues, once each, and not while they run there; return the entries."""
+        connection.execute(self.leave_out, values)
+        entered = [*connection.execute(self.enter, values)]
+        woken.note_entries(What.QUEUED, entered)
+        return entered
+
+
+def _runs(
     which: sa.ColumnElement[bool],
     *,
-    due: Any,
+    due: Any = _DUE,
     cause: Any = _CAUSE,
+    cause_of: Any = _CAUSE_OF,
+    retry: Any = _NO_RETRY,
     not_before: Any = None,
+    is_missed: Any = _NEVER,
     can_run: sa.ColumnElement[bool] = _CAN_RUN,
-) -> ReturningInsert[tuple[str, str]]:
-    """Return what puts jobs into the queues of the platforms that can run them, unless they are there already."""
-    position = due - job.c.priority * AGING
-    retry = _RETRY if not_before is not None else sa.literal(0)
-    cause_of = _CAUSE_OF if cause is _CAUSE else sa.null()
+    in_order: bool = False,
+) -> _Runs:
+    """Return what queues jobs on the platforms that can run them; a run ``is_missed`` if it is to be left out for that."""
+    is_running, is_queued = _is_running(job.c.id), _is_queued(job.c.id)
     entry = sa.select(
-        platform.c.name, job.c.id, position, sa.literal(0), due, cause, cause_of, retry,
+        platform.c.name, job.c.id, due - job.c.priority * AGING, sa.literal(0), due, cause, cause_of, retry,
         sa.null() if not_before is None else not_before, sa.null(),
     )  # fmt: skip
-    found = entry.join_from(job, platform, can_run).where(~_is_queued(job.c.id), which)
-    return sa.insert(queue).from_select(_COLUMNS, found).returning(*_ENTRY)
+    can_enter = sa.and_(~is_missed, ~is_running, ~is_queued)
+    entering = entry.join_from(job, platform, can_run).where(which, can_enter)
+    if in_order:  # of the same priority, those go first that were added first
+        entering = entering.order_by(job.c.id)
+    reason = sa.case(
+        (is_missed, Skipped.SERVER_DOWN.value), (is_running, Skipped.RUNNING.value), else_=Skipped.QUEUED.value
+    )
+    left_out = sa.select(job.c.name, platform.c.name, due, cause, cause_of, reason)
+    leaving_out = left_out.join_from(job, platform, can_run).where(which, ~can_enter)
+    return _Runs(
+        enter=sa.insert(queue).from_select(_COLUMNS, entering).returning(*_ENTRY),
+        leave_out=sa.insert(skipped).from_select(
+            ("name", "platform", "due", "cause", "cause_of", "reason"), leaving_out
+        ),
+    )
 
 
 _there = sa.bindparam("there", type_=platform.c.name.type)
-_ENQUEUE_JOB = _enqueue(sa.and_(job.c.id == _MOVED, sa.or_(_there.is_(None), platform.c.name == _there)), due=_DUE)
-_ENQUEUE_ALL = _enqueue(
-    sa.and_(platform.c.name == sa.bindparam("name"), ~sa.exists().where(dependency.c.job_id == job.c.id)), due=_DUE
-)
-_ENQUEUE_RETRY = _enqueue(
-    sa.and_(job.c.id == _MOVED, platform.c.name == sa.bindparam("name")), due=_DUE, not_before=_NOT_BEFORE
-)
+_OF_JOB = _runs(sa.and_(job.c.id == _MOVED, sa.or_(_there.is_(None), platform.c.name == _there)))
+_OF_NEW = _runs(job.c.id.in_(sa.bindparam("new", expanding=True)), in_order=True)
+_RETRY_OF_JOB = _runs(sa.and_(job.c.id == _MOVED, platform.c.name == _there), retry=_RETRY, not_before=_NOT_BEFORE)
+_OF_PLATFORM = _runs(sa.and_(platform.c.name == _there, ~sa.exists().where(dependency.c.job_id == job.c.id)))
 
-_is_due = job.c.next_run <= _NOW
-_is_missed = job.c.next_run <= _MISSED_BEFORE
-_is_left_out = sa.and_(_is_missed, job.c.missed == Missed.SKIP.value)
-_ENQUEUE_DUE = [
-    _enqueue(
-        sa.and_(_is_due, ~_is_left_out, ~_is_running(job.c.id)),
+_missed = job.c.next_run <= _MISSED_BEFORE
+_DUE_RUNS = [
+    _runs(
+        job.c.next_run <= _NOW,
         due=job.c.next_run,
-        cause=sa.case((_is_missed, Cause.MISSED.value), else_=Cause.DUE.value),
+        cause=sa.case((_missed, Cause.MISSED.value), else_=Cause.DUE.value),
+        cause_of=sa.null(),
+        is_missed=sa.and_(_missed, job.c.missed == Missed.SKIP.value),
         can_run=can_run,
-    )
-    for can_run in _EACH_WAY
-]
-_why_skipped = sa.case(
-    (_is_left_out, Skipped.SERVER_DOWN.value),
-    (_is_running(job.c.id), Skipped.RUNNING.value),
-    (_is_queued(job.c.id), Skipped.QUEUED.value),
-)
-_SKIP_DUE = [
-    sa.insert(skipped).from_select(
-        ("name", "platform", "due", "reason"),
-        sa.select(job.c.name, platform.c.name, job.c.next_run, _why_skipped)
-        .join_from(job, platform, can_run)
-        .where(_is_due, _why_skipped.is_not(None)),
     )
     for can_run in _EACH_WAY
 ]
@@ -229,10 +253,21 @@ def enqueue_job(
     cause: Cause,
     cause_of: str | None = None,
     on_platform: str | None = None,
-) -> None:
-    """Put a job into the queue of its platform, an orb-build job into every queue or one, unless it is there already."""
+) -> bool:
+    """Put a job into the queue of its platform, an orb-build job into every queue or one; return whether it was."""
     values = {"moved": job_id, "due": due.ms, "cause": cause.value, "cause_of": cause_of, "there": on_platform}
-    woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_JOB, values))
+    return bool(_OF_JOB.queue(connection, woken, values))
+
+
+_AT_ONCE = 500
+"""Jobs that are named in one statement."""
+
+
+def enqueue_new(connection: sa.Connection, woken: Woken, job_ids: Sequence[int], *, due: Instant) -> None:
+    """Put new jobs into the queues of all platforms that can run them."""
+    for start in range(0, len(job_ids), _AT_ONCE):
+        values = {"new": job_ids[start : start + _AT_ONCE], "due": due.ms, "cause": Cause.FIRST.value, "cause_of": None}
+        _OF_NEW.queue(connection, woken, values)
 
 
 def enqueue_retry(
@@ -247,18 +282,15 @@ def enqueue_retry(
     not_before: Instant,
 ) -> None:
     """Put a job that has failed into the queue of a platform again; ``failed`` is the uuid of the attempt."""
-    values = {"moved": job_id, "name": name, "due": due.ms, "retry": retry, "not_before": not_before.ms}
-    values |= {"cause": Cause.RETRY.value, "cause_of": failed}
-    woken.note_entries(What.QUEUED, connection.execute(_ENQUEUE_RETRY, values))
+    values = {"moved": job_id, "there": name, "due": due.ms, "retry": retry, "not_before": not_before.ms}
+    _RETRY_OF_JOB.queue(connection, woken, values | {"cause": Cause.RETRY.value, "cause_of": failed})
 
 
 def enqueue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_before: Instant | None) -> None:
-    """The same for all jobs that are due, each with the time at which it was; note the runs that are left out."""
-    values = {"now": now.ms, "missed_before": missed_before and missed_before.ms}
-    for statement in _SKIP_DUE:
-        connection.execute(statement, values)
-    for statement in _ENQUEUE_DUE:
-        woken.note_entries(What.QUEUED, connection.execute(statement, values))
+    """The same for all jobs that are due, each with the time at which it was."""
+    values = {"now": now.ms, "missed_before": _BEFORE_ALL if missed_before is None else missed_before.ms}
+    for runs in _DUE_RUNS:
+        runs.queue(connection, woken, values)
 
 
 def append_to_queue(connection: sa.Connection, name: str, job_id: int) -> None:
@@ -326,16 +358,47 @@ def leave_others(connection: sa.Connection, woken: Woken, job_id: int, name: str
     woken.note_entries(What.REMOVED, connection.execute(others.returning(*_ENTRY)))
 
 
-_is_ripe = sa.or_(
-    queue.c.not_before <= _NOW, queue.c.not_before > sa.bindparam("latest", type_=queue.c.not_before.type)
+_LATEST = sa.bindparam("latest", type_=queue.c.due.type)
+_AS_OF_NOW = (
+    sa.update(queue)
+    .where(queue.c.due > _LATEST)
+    .values(
+        due=_NOW,
+        position=sa.case((queue.c.position > _FRONT, queue.c.position - (queue.c.due - _NOW)), else_=queue.c.position),
+    )
+    .returning(*_ENTRY)
 )
-_RIPEN = sa.update(queue).where(_is_ripe).values(not_before=None).returning(*_ENTRY)
+_RETRIES_WITH_OWN_WAIT = 4
+_wait = sa.case(
+    *((queue.c.retry <= retry + 1, _ms(backoff(retry))) for retry in range(_RETRIES_WITH_OWN_WAIT)),
+    else_=_ms(backoff(_RETRIES_WITH_OWN_WAIT)),
+)
+"""The longest time that an entry waits; the pause after losses is as short as that before the first retry."""
+
+_WAIT_LESS = (
+    sa.update(queue)
+    .where(queue.c.not_before > _LATEST, queue.c.not_before - _wait > _LATEST)
+    .values(not_before=_NOW + _wait)
+    .returning(*_ENTRY)
+)
+
+
+def put_back(connection: sa.Connection, woken: Woken, now: Instant, latest: Instant) -> None:
+    """Have entries that were queued by a clock that was ahead stand as if they were queued now.
+
+    ``latest`` is the last moment at which one can have been queued if the clock was right.
+    """
+    for statement in (_AS_OF_NOW, _WAIT_LESS):
+        woken.note_entries(What.QUEUED, connection.execute(statement, {"now": now.ms, "latest": latest.ms}))
+
+
+_RIPEN = sa.update(queue).where(queue.c.not_before <= _NOW).values(not_before=None).returning(*_ENTRY)
 _NEXT_RIPE = sa.select(sa.func.min(queue.c.not_before))
 
 
 def ripen(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | None:
-    """Let entries run whose time has come, or was set by a clock that was ahead; return when the next one's does."""
-    ripe = connection.execute(_RIPEN, {"now": now.ms, "latest": latest_retry(now).ms}).all()
+    """Let entries run whose time has come; return when the next one's does."""
+    ripe = connection.execute(_RIPEN, {"now": now.ms}).all()
     woken.platforms.update(name for _, name in ripe)
     woken.note_entries(What.QUEUED, ripe)
     found = connection.scalar(_NEXT_RIPE)

@@ -1,7 +1,7 @@
 """What the store keeps of a build, and what it answers to those that run them."""
 
 import enum
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from attrs import frozen
@@ -31,6 +31,20 @@ class Build:
 
 
 @frozen(kw_only=True)
+class BuildHead:
+    """What is known of an attempt besides its script, which may have 4 MiB."""
+
+    uuid: UUID
+    name: str
+    platform: str
+    started: Instant
+    state: str
+    finished: Instant | None
+    result: Result | None
+    ended_by: str | None
+
+
+@frozen(kw_only=True)
 class StoredArtifact:
     """What is kept of an artifact; ``sha256`` are the 32 bytes of its hash."""
 
@@ -45,7 +59,16 @@ class OldBuild:
 
     uuid: UUID
     name: str
+    started: Instant
     size: int
+
+
+@frozen(kw_only=True)
+class Expanded:
+    """The script that was made of an orb-build job, and the SHA-256 of the template that it was made from, in hexadecimal."""
+
+    job: ScriptJob
+    template: str
 
 
 @frozen(kw_only=True)
@@ -84,6 +107,22 @@ class PlannedJob:
     awaited: tuple[JobReference, ...]
 
 
+@frozen(kw_only=True)
+class Timing:
+    """What follows from the options of a job at a time: its next run, and the period that classic peers are shown.
+
+    For a cron rule that takes a millisecond or two: it is found before a step begins, in which nobody else can write.
+    """
+
+    next_run: Instant
+    period: Period
+
+    @classmethod
+    def of(cls, options: JobOptions, name: str, now: Instant) -> Self:
+        """Return it for a job of that name."""
+        return cls(next_run=options.next_after(name, now, now), period=options.classic_period(name, now))
+
+
 def to_rule(row: Any) -> JobOptions:
     """Return the options of a row that its next run follows from."""
     return JobOptions(period=Period(row.period), cron=_cron(row), spread=row.spread)
@@ -109,10 +148,10 @@ def to_options(row: Any, after: tuple[JobReference, ...] = ()) -> JobOptions:
     )
 
 
-def options_values(options: JobOptions, name: str, now: Instant) -> dict[str, object]:
-    """Return the columns that keep the options of a job of that name; ``now`` is where its nearest period is looked for."""
+def options_values(options: JobOptions, timing: Timing) -> dict[str, object]:
+    """Return the columns that keep the options of a job."""
     return {
-        "period": options.classic_period(name, now).value,
+        "period": timing.period.value,
         "cron": options.cron and options.cron.rule,
         "zone": options.cron and options.cron.zone,
         "spread": options.spread,
@@ -139,11 +178,26 @@ def to_schedule_item(row: Any) -> ScheduleItem:
 
 def to_build(row: Any) -> Build:
     """Return the build of a row."""
+    head = to_head(row)
     return Build(
-        uuid=UUID(row.uuid),
-        job=ScriptJob(name=row.name, platform=row.platform, script=row.script),
-        started=Instant(row.started),
+        uuid=head.uuid,
+        job=ScriptJob(name=head.name, platform=head.platform, script=row.script),
+        started=head.started,
         losses=row.losses,
+        state=head.state,
+        finished=head.finished,
+        result=head.result,
+        ended_by=head.ended_by,
+    )
+
+
+def to_head(row: Any) -> BuildHead:
+    """Return what a row has of a build besides its script."""
+    return BuildHead(
+        uuid=UUID(row.uuid),
+        name=row.name,
+        platform=row.platform,
+        started=Instant(row.started),
         state=row.state,
         finished=None if row.finished is None else Instant(row.finished),
         result=None if row.result is None else codec.decode_result(row.result),

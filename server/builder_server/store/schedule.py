@@ -1,7 +1,7 @@
 """The schedule: jobs come, go, and are queued when their time has come. Each function is a step, or a part of one."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,15 +11,16 @@ from builder.extension.watching import What
 from builder.history import Cause
 from builder.model import Instant, Job, OrbBuildJob, Period, ScheduleItem, ScriptJob
 from builder.planning import JobOptions
-from builder_server.errors import CommandRefused
+from builder_server.errors import CommandRefused, about_job
 from builder_server.scheduler import latest_plan
 from builder_server.store import dependencies, queues
-from builder_server.store.records import Due, PlannedJob, options_values, to_job, to_options, to_rule
+from builder_server.store.records import Due, PlannedJob, Timing, options_values, to_job, to_options, to_rule
 from builder_server.store.schema import job, queue
 from builder_server.store.waking import Woken
 
 _FIND = sa.select(job).where(job.c.name == sa.bindparam("job_name"))
 _IS_KNOWN = sa.select(job.c.id).where(job.c.name == sa.bindparam("job_name"))
+_SCRIPT_SIZE = sa.select(sa.func.length(job.c.script)).where(job.c.name == sa.bindparam("job_name"))
 _OF_RULE = (job.c.id, job.c.name, job.c.period, job.c.cron, job.c.zone, job.c.spread, job.c.next_run)
 _DUE = sa.select(*_OF_RULE, job.c.platform).where(job.c.next_run <= sa.bindparam("now"))
 _EARLIEST = sa.select(sa.func.min(job.c.next_run))
@@ -48,19 +49,36 @@ def _what(new: Job) -> dict[str, object]:
     return {"platform": None, "script": None, "opam_package": new.opam_package}
 
 
-def add(connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, now: Instant, *, run_now: bool) -> None:
-    """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
+def add(
+    connection: sa.Connection,
+    woken: Woken,
+    new: Job,
+    options: JobOptions,
+    timing: Timing,
+    now: Instant,
+    *,
+    run_now: bool,
+) -> None:
+    """Add a job, queue it at once if that is wanted. Raises CommandRefused."""
     _add_platform(connection, woken, new, now)
-    item = ScheduleItem(next=options.next_after(new.name, now, now), period=options.period, job=new)
+    job_id = _add(connection, woken, new, options, timing, now)
+    if run_now:
+        queues.enqueue_new(connection, woken, [job_id], due=now)
+        woken.platforms |= _platforms(connection, new)
+    dependencies.check_cycles(connection, new.name, options.after)
+
+
+def _add(connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, timing: Timing, now: Instant) -> int:
+    """Add a job whose platform is known, and return its id. Raises CommandRefused."""
+    item = ScheduleItem(next=timing.next_run, period=options.period, job=new)
     _note_earlier(connection, woken, item.next)
-    job_id = insert(connection, item, options_values(options, new.name, now) | {"planned_at": now.ms})
+    job_id = insert(connection, item, options_values(options, timing) | {"planned_at": now.ms})
     if job_id is None:
         raise CommandRefused("job name already used")
-    dependencies.replace(connection, job_id, new.name, options.after)
+    if options.after:
+        dependencies.replace(connection, job_id, options.after)
     woken.note(What.SCHEDULED, job=new.name)
-    if run_now:
-        queues.enqueue_job(connection, woken, job_id, due=now, cause=Cause.FIRST)
-        woken.platforms |= _platforms(connection, new)
+    return job_id
 
 
 def _add_platform(connection: sa.Connection, woken: Woken, new: Job, now: Instant) -> None:
@@ -82,13 +100,26 @@ def change(
     revision: int,
     options: JobOptions,
     new: Job | None,
+    timing: Timing,
     now: Instant,
 ) -> None:
     """Change how a job is run, and with ``new`` what; builds of it and its queue entries stay. Raises CommandRefused."""
-    found = _find(connection, name)
-    if found.revision != revision:
-        raise CommandRefused(f"{name} was changed meanwhile: look at it again, and repeat what you want of it")
-    values = options_values(options, name, now) | {"revision": revision + 1}
+    _change(connection, woken, name, revision, options, new, timing, now)
+    dependencies.check_cycles(connection, name, options.after)
+
+
+def _change(
+    connection: sa.Connection,
+    woken: Woken,
+    name: str,
+    revision: int,
+    options: JobOptions,
+    new: Job | None,
+    timing: Timing,
+    now: Instant,
+) -> None:
+    found = _seen(connection, name, revision)
+    values = options_values(options, timing) | {"revision": revision + 1}
     if new is not None:
         _add_platform(connection, woken, new, now)
         values |= _what(new)
@@ -96,35 +127,66 @@ def change(
             queues.leave_others(connection, woken, found.id, new.platform)
     before = to_options(found)
     if _rule_of(options) != _rule_of(before):
-        next_run = options.next_after(name, now, now)
-        _note_earlier(connection, woken, next_run)
-        values |= {"next_run": next_run.ms, "planned_at": now.ms}
+        _note_earlier(connection, woken, timing.next_run)
+        values |= {"next_run": timing.next_run.ms, "planned_at": now.ms}
     connection.execute(sa.update(job).where(job.c.id == found.id).values(values))
-    dependencies.replace(connection, found.id, name, options.after)
+    is_after_others = dependencies.replace(connection, found.id, options.after)
     queues.rank_again(connection, found.id, options.priority)
     woken.note(What.SCHEDULED, job=name)
-    is_ready = not options.paused and dependencies.take_met(connection, found.id)
-    if is_ready:
-        queues.enqueue_job(connection, woken, found.id, due=now, cause=Cause.AFTER, cause_of=options.after[0].name)
-    if is_ready or (before.paused and not options.paused):
+    resumed = before.paused and not options.paused
+    if resumed:
         woken.platforms |= _platforms(connection, new or to_job(found))
+    if options.after and (resumed or is_after_others):
+        dependencies.queue_ready(connection, woken, found.id, now, options.after[0].name)
 
 
-def apply(connection: sa.Connection, woken: Woken, request: Apply, now: Instant) -> None:
-    """Remove, change and add jobs. Raises CommandRefused."""
+class Tried(Exception):
+    """A request that was only tried would be done."""
+
+
+def apply(
+    connection: sa.Connection,
+    woken: Woken,
+    request: Apply,
+    timings: Mapping[str, Timing],
+    now: Instant,
+    *,
+    keep: bool,
+) -> None:
+    """Remove, change and add jobs; ``timings`` are those of the latter two.
+
+    Raises CommandRefused, and without ``keep`` Tried.
+    """
     for each in request.removed:
-        if _find(connection, each.name).revision != each.revision:
-            raise CommandRefused(f"{each.name} was changed meanwhile")
+        _seen(connection, each.name, each.revision)
         remove(connection, woken, each.name)
-    # first what is waited for no more: on the way there must be no cycle that does not stay
-    for changed in request.changed:
-        job_id = _find(connection, changed.name).id
-        kept = tuple(on for on in dependencies.all_of(connection, job_id) if on in changed.options.after)
-        dependencies.replace(connection, job_id, changed.name, kept)
+    new = {each.job.platform: each.job for each in reversed(request.added) if isinstance(each.job, ScriptJob)}
+    for job_of_platform in new.values():
+        with about_job(job_of_platform.name):
+            _add_platform(connection, woken, job_of_platform, now)
+    at_once: list[int] = []
     for added in request.added:
-        add(connection, woken, added.job, added.options, now, run_now=added.run_now)
+        timing = timings[added.job.name]
+        with about_job(added.job.name):
+            job_id = _add(connection, woken, added.job, added.options, timing, now)
+        at_once += [job_id] if added.run_now else []
+    queues.enqueue_new(connection, woken, at_once, due=now)
+    if at_once:
+        woken.platforms |= {*queues.platforms(connection)}
     for changed in request.changed:
-        change(connection, woken, changed.name, changed.revision, changed.options, changed.job, now)
+        timing = timings[changed.name]
+        with about_job(changed.name):
+            _change(connection, woken, changed.name, changed.revision, changed.options, changed.job, timing, now)
+    # last: on the way there may be cycles that do not stay
+    for name, options in (
+        *((each.job.name, each.options) for each in request.added),
+        *((each.name, each.options) for each in request.changed),
+    ):
+        if options.after:
+            with about_job(name):
+                dependencies.check_cycles(connection, name, options.after)
+    if not keep:
+        raise Tried
 
 
 _PAGE = sa.select(job).order_by(job.c.name).limit(MAX_LISTED)
@@ -170,11 +232,24 @@ def show(connection: sa.Connection, name: str) -> PlannedJob:
     )
 
 
+def script_size(connection: sa.Connection, name: str) -> int:
+    """Return the bytes of the script of a job, 0 if it has none."""
+    return connection.scalar(_SCRIPT_SIZE, {"job_name": name}) or 0
+
+
 def _find(connection: sa.Connection, name: str) -> Any:
     """Return the row of a job. Raises CommandRefused."""
     found = connection.execute(_FIND, {"job_name": name}).one_or_none()
     if found is None:
         raise CommandRefused(f"unknown job {name}")
+    return found
+
+
+def _seen(connection: sa.Connection, name: str, revision: int) -> Any:
+    """Return the row of a job, as it was seen in that revision. Raises CommandRefused."""
+    found = _find(connection, name)
+    if found.revision != revision:
+        raise CommandRefused(f"{name} was changed meanwhile: look at it again, and repeat what you want of it")
     return found
 
 
@@ -233,7 +308,7 @@ def queue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_befo
 
     Runs of up to ``missed_before`` were due while nobody looked; None: no such ones.
     """
-    returned = _put_back(connection, now)
+    returned = _put_back(connection, woken, now)
     due = connection.execute(_DUE, {"now": now.ms}).all()
     if due:
         names = {row.platform for row in due if row.platform is not None}
@@ -248,11 +323,12 @@ def queue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_befo
     return Due(next_run=min(following, default=None), put_back=returned)
 
 
-def _put_back(connection: sa.Connection, now: Instant) -> tuple[str, ...]:
+def _put_back(connection: sa.Connection, woken: Woken, now: Instant) -> tuple[str, ...]:
     """Plan anew what was planned by a clock that was ahead of this one; return the jobs whose run is another then."""
     latest = latest_plan(now)
     if latest is None:
         return ()
+    queues.put_back(connection, woken, now, latest)
     rows = connection.execute(sa.select(*_OF_RULE).where(job.c.planned_at > latest.ms)).all()
     before = {row.name: row.next_run for row in rows}
     following = _set_next_runs(connection, rows, now)
@@ -266,8 +342,9 @@ def earliest(connection: sa.Connection) -> Instant | None:
 
 
 def _note_earlier(connection: sa.Connection, woken: Woken, next_run: Instant) -> None:
-    first = earliest(connection)
-    woken.schedule |= first is None or next_run < first
+    if not woken.schedule:
+        first = earliest(connection)
+        woken.schedule = first is None or next_run < first
 
 
 def _set_next_runs(connection: sa.Connection, rows: Sequence[Any], now: Instant) -> dict[str, Instant]:

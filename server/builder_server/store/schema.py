@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -62,9 +63,26 @@ dependency = Table(
     # by name, so that a job may be removed and come back
     Column("on_job", Text, nullable=False),
     Column("on_platform", Text, nullable=False),  # empty: any
+    # whether it has succeeded since the job ran last
     Column("is_met", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("job_id", "on_job", "on_platform"),
     Index("dependency_on", "on_job"),
+)
+
+met_there = Table(
+    "met_there",
+    metadata,
+    Column("job_id", _WIDE, nullable=False),
+    Column("on_job", Text, nullable=False),
+    Column("on_platform", Text, nullable=False),
+    Column("platform", Text, nullable=False),
+    Column("is_met", Boolean, nullable=False),  # on this platform, whatever the dependency says of all
+    PrimaryKeyConstraint("job_id", "on_job", "on_platform", "platform"),
+    ForeignKeyConstraint(
+        ["job_id", "on_job", "on_platform"],
+        ["dependency.job_id", "dependency.on_job", "dependency.on_platform"],
+        ondelete="CASCADE",
+    ),
 )
 
 platform = Table(
@@ -92,6 +110,7 @@ queue = Table(
     UniqueConstraint("platform", "job_id"),
     Index("queue_order", "platform", "position", "id"),
     Index("queue_not_before", "not_before"),
+    Index("queue_due", "due"),
     Index("queue_job", "job_id"),  # to remove a job from all queues
 )
 
@@ -103,6 +122,9 @@ build = Table(
     Column("name", Text, nullable=False),
     Column("platform", Text, nullable=False),
     Column("script", LargeBinary, nullable=False),
+    # of an orb-build job: what its script was made of, the SHA-256 of the template and the package
+    Column("template", Text),
+    Column("opam_package", Text),
     Column("state", Text, nullable=False),
     Column("losses", Integer, nullable=False),
     Column("started", _WIDE, nullable=False),
@@ -115,8 +137,8 @@ build = Table(
     Column("cause_of", Text),
     Column("retry", Integer, nullable=False, server_default=text("0")),
     Column("worker", Text),  # its address
-    Column("outcome", Text),  # null while it runs, and of builds of before this was noted
-    Column("ended_by", Text),  # who cancelled it
+    Column("outcome", Text),  # null while it runs
+    Column("ended_by", Text),  # who cancelled it: also while it still runs
     Column("artifacts", _WIDE),  # how many; null: not counted
     Column("artifact_bytes", _WIDE),
     Column("main_hash", Text),
@@ -154,6 +176,8 @@ skipped = Table(
     Column("name", Text, nullable=False),
     Column("platform", Text, nullable=False),
     Column("due", _WIDE, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("cause_of", Text),
     Column("reason", Text, nullable=False),
     Index("skipped_due", "due"),
     Index("skipped_job", "name", "due"),

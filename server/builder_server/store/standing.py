@@ -10,29 +10,61 @@ from attrs import frozen
 from builder.extension.watching import Look, ResultState, RunningState
 from builder.history import Cause, Outcome
 from builder.model import Instant
-from builder_server.estimates import SAMPLES, Waiting, median
+from builder_server.estimates import SAMPLES, Waiting
 from builder_server.store import queues
 from builder_server.store.schema import build, job, queue
 
-_DURATIONS = (
-    sa.select(build.c.finished - build.c.started)
-    .where(
-        build.c.name == sa.bindparam("wanted"),
-        build.c.platform == sa.bindparam("on"),
-        build.c.outcome == Outcome.SUCCEEDED.value,
+_past = sa.alias(build)
+
+
+def _expected(name: sa.ColumnElement[str], platform: sa.ColumnElement[str], *of: sa.FromClause) -> Any:
+    """Return the median of how long the newest builds of a job took that succeeded on a platform, of two the lower one.
+
+    ``of`` are the tables of both columns. It is a part of the statement: one by one, durations took most of a look's time.
+    """
+    newest = (
+        sa.select((_past.c.finished - _past.c.started).label("took"))
+        .where(_past.c.name == name, _past.c.platform == platform, _past.c.outcome == Outcome.SUCCEEDED.value)
+        .order_by(_past.c.started.desc())
+        .limit(SAMPLES)
+        .correlate(*of)
+        .subquery()
     )
-    .order_by(build.c.started.desc())
-    .limit(SAMPLES)
-)
+    ranked = sa.select(
+        newest.c.took,
+        sa.func.row_number().over(order_by=newest.c.took).label("place"),
+        sa.func.count().over().label("number"),
+    ).subquery()
+    median = sa.select(ranked.c.took).where(
+        2 * ranked.c.place >= ranked.c.number, 2 * ranked.c.place <= ranked.c.number + 1
+    )
+    return median.scalar_subquery().label("expected")
+
+
 _SCHEDULED = sa.select(sa.func.count()).select_from(job)
 _RUNNING = (
-    sa.select(build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.cause)
+    sa.select(
+        build.c.uuid,
+        build.c.name,
+        build.c.platform,
+        build.c.started,
+        build.c.cause,
+        _expected(build.c.name, build.c.platform, build),
+    )
     .where(build.c.state == "running")
     .order_by(build.c.started.desc())
 )
 _COUNTS = sa.select(queue.c.platform, sa.func.count().label("entries")).group_by(queue.c.platform)
 _ENTRIES = (
-    sa.select(job.c.name, job.c.opam_package, job.c.paused, queue.c.cause, queue.c.due, queue.c.not_before)
+    sa.select(
+        job.c.name,
+        job.c.opam_package,
+        job.c.paused,
+        queue.c.cause,
+        queue.c.due,
+        queue.c.not_before,
+        _expected(job.c.name, queue.c.platform, job, queue),
+    )
     .join(job, job.c.id == queue.c.job_id)
     .where(queue.c.platform == sa.bindparam("wanted"))
     .order_by(queue.c.position, queue.c.id)
@@ -61,13 +93,6 @@ class Standing:
 
 def read(connection: sa.Connection, look: Look) -> Standing:
     """Return how things stand, as far as somebody wants to know."""
-    expected: dict[tuple[str, str], int | None] = {}
-
-    def expect(name: str, platform: str) -> int | None:
-        if (name, platform) not in expected:
-            durations = connection.scalars(_DURATIONS, {"wanted": name, "on": platform}).all()
-            expected[name, platform] = median([*map(int, durations)])
-        return expected[name, platform]
 
     def waiting(platform: str, most: int) -> Iterator[Waiting]:
         for row in connection.execute(_ENTRIES, {"wanted": platform, "most": most}):
@@ -78,7 +103,7 @@ def read(connection: sa.Connection, look: Look) -> Standing:
                 is_paused=row.paused,
                 due=_instant(row.due),
                 not_before=_instant(row.not_before),
-                expected=expect(row.name, platform),
+                expected=row.expected,
             )
 
     running = tuple(
@@ -88,7 +113,7 @@ def read(connection: sa.Connection, look: Look) -> Standing:
             platform=row.platform,
             started=Instant(row.started),
             cause=Cause(row.cause),
-            expected=expect(row.name, row.platform),
+            expected=row.expected,
         )
         for row in connection.execute(_RUNNING)
         if look.platform in (None, row.platform)

@@ -1,13 +1,13 @@
 """The store: what the rest of the server asks of the database, a transaction each."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
-import trio
 from attrs import define, field
 
 from builder.extension.applying import Apply, ListedJob
@@ -17,8 +17,8 @@ from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
-from builder.runtime.migrations import upgrade
-from builder.runtime.sqlite import SQLite
+from builder.runtime.migrations import downgrade, upgrade
+from builder.runtime.sqlite import SQLite, alter
 from builder_server.store import (
     artifacts,
     builds,
@@ -32,19 +32,27 @@ from builder_server.store import (
     uploads,
 )
 from builder_server.store.builds import Expand
-from builder_server.store.records import AfterLoss, Build, Due, OldBuild, PlannedJob, StoredArtifact, Taken
+from builder_server.store.records import (
+    AfterLoss,
+    Build,
+    BuildHead,
+    Due,
+    OldBuild,
+    PlannedJob,
+    StoredArtifact,
+    Taken,
+    Timing,
+)
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
+MIGRATIONS = "builder_server.store:migrations"
+
 ONLY_SERVER = "main"
 """The name of the server that has a database for itself."""
-
-LOOKS_AT_ONCE = 2
-"""Looks at how things stand that are made at once. Each takes a second of long queues: a crowd of them would have all
-threads, and nobody else could read."""
 
 
 @define(eq=False)
@@ -54,12 +62,16 @@ class Store:
     database: Database
     owner: str = ONLY_SERVER
     waking: Waking = field(factory=Waking)
-    _looking: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(LOOKS_AT_ONCE))
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Return the store in a file, created or migrated. Raises StoreError."""
-        return cls(SQLite(path, prepare=upgrade("builder_server.store:migrations")))
+        return cls(SQLite(path, prepare=upgrade(MIGRATIONS)))
+
+    @staticmethod
+    def migrate_back(path: Path, revision: str) -> None:
+        """Bring the store in a file back to a revision that an earlier release knows. Raises StoreError."""
+        alter(path, downgrade(MIGRATIONS, revision))
 
     async def run(self) -> None:
         """Write what is asked for, until cancelled."""
@@ -86,23 +98,31 @@ class Store:
 
     async def plan(self, new: Job, options: JobOptions, now: Instant, *, run_now: bool = True) -> None:
         """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
-        await self._wake(schedule.add, new, options, now, run_now=run_now)
+        await self._wake(schedule.add, new, options, Timing.of(options, new.name, now), now, run_now=run_now)
 
     async def change(self, name: str, revision: int, options: JobOptions, new: Job | None, now: Instant) -> None:
         """Change how a job is run that was seen in that revision, and with ``new`` what. Raises CommandRefused."""
-        await self._wake(schedule.change, name, revision, options, new, now)
+        await self._wake(schedule.change, name, revision, options, new, Timing.of(options, name, now), now)
 
     async def show(self, name: str) -> PlannedJob:
         """Return a job of the schedule. Raises CommandRefused."""
         return await self.database.read(partial(schedule.show, name=name))
 
+    async def script_size(self, name: str) -> int:
+        """Return the bytes of the script of a job, 0 if it has none, or is not there."""
+        return await self.database.read(partial(schedule.script_size, name=name))
+
     async def jobs(self, after: str | None) -> tuple[ListedJob, ...]:
         """Return the next jobs of the schedule by their names."""
         return await self.database.read(partial(schedule.page, after=after))
 
-    async def apply(self, request: Apply, now: Instant) -> None:
-        """Remove, change and add jobs. Raises CommandRefused."""
-        await self._wake(schedule.apply, request, now)
+    async def apply(self, request: Apply, timings: Mapping[str, Timing], now: Instant, *, keep: bool = True) -> None:
+        """Remove, change and add jobs; ``timings`` are those of the latter two, by their names.
+
+        Without ``keep`` all of it is taken back again. Raises CommandRefused.
+        """
+        with suppress(schedule.Tried):
+            await self._wake(schedule.apply, request, timings, now, keep=keep)
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
@@ -176,20 +196,25 @@ class Store:
 
     async def lose(
         self, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool = False
-    ) -> AfterLoss:
+    ) -> AfterLoss | str:
         """Take a running build from its worker: the job returns to the front of its queue.
 
         With ``may_pause`` it waits there for a moment, if the attempt before was lost as well.
 
-        ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt.
+        ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt. One that
+        was cancelled is left as it is: who did that is returned.
         """
         return await self._wake(builds.lose, uuid, now, result, count=count, may_pause=may_pause)
+
+    async def note_cancel(self, uuid: UUID, by: str) -> bool:
+        """Note who has cancelled a running build, so that its job does not go back to the queue; False if it does not run."""
+        return await self.database.write(partial(builds.note_cancel, uuid=uuid, by=by))
 
     async def running(self) -> tuple[UUID, ...]:
         """Return the builds of this server that are recorded as running, the oldest first."""
         return await self.database.read(partial(builds.running, owner=self.owner))
 
-    async def find_running(self, name: str | None, begin: str | None, on_platform: str | None) -> tuple[Build, ...]:
+    async def find_running(self, name: str | None, begin: str | None, on_platform: str | None) -> tuple[BuildHead, ...]:
         """Return the running builds of a job, or those whose uuid begins so; of one platform if that is named."""
         return await self.database.read(
             partial(builds.find_running, name=name, begin=begin or "", on_platform=on_platform)
@@ -202,6 +227,10 @@ class Store:
     async def find_build(self, uuid: UUID) -> Build | None:
         """Return a build of any state."""
         return await self.database.read(partial(builds.find, uuid=uuid))
+
+    async def find_head(self, uuid: UUID) -> BuildHead | None:
+        """Return what is known of a build of any state besides its script."""
+        return await self.database.read(partial(builds.find_head, uuid=uuid))
 
     async def history(self, asked: ShowHistory) -> tuple[HistoryEntry, ...]:
         """Return builds and runs that were left out, the newest first."""
@@ -230,8 +259,7 @@ class Store:
 
     async def standing(self, look: Look) -> Standing:
         """Return how things stand, as far as somebody wants to know."""
-        async with self._looking:
-            return await self.database.read(partial(standing.read, look=look))
+        return await self.database.read(partial(standing.read, look=look))
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 
@@ -257,17 +285,21 @@ class Store:
         """Note how many bytes the files of builds take."""
         await self.database.write(partial(keeping.measure, sizes=sizes))
 
-    async def older_than(self, before: Instant) -> list[OldBuild]:
+    async def older_than(self, before: Instant, behind: OldBuild | None) -> list[OldBuild]:
         """Return builds that ended before a moment and may go, the oldest first; those that are to be uploaded may not."""
-        return await self.database.read(partial(keeping.older_than, before=before))
+        return await self.database.read(partial(keeping.older_than, before=before, behind=behind))
 
-    async def beyond_count(self, most: int) -> list[OldBuild]:
-        """Return builds that may go, of the jobs that have more than so many."""
-        return await self.database.read(partial(keeping.beyond_count, most=most))
+    async def beyond_count(self, most: int, behind: OldBuild | None) -> list[OldBuild]:
+        """Return builds that may go, other than so many newest ones of each job. Those before ``behind`` must be gone."""
+        return await self.database.read(partial(keeping.beyond_count, most=most, behind=behind))
 
-    async def beyond_bytes(self, most: int) -> list[OldBuild]:
-        """Return builds that may go, while all of them take more than so many bytes."""
-        return await self.database.read(partial(keeping.beyond_bytes, most=most))
+    async def total_size(self) -> int:
+        """Return how many bytes the files of all builds take that have ended."""
+        return await self.database.read(keeping.total)
+
+    async def oldest(self, behind: OldBuild | None) -> list[OldBuild]:
+        """Return builds that may go, the oldest first."""
+        return await self.database.read(partial(keeping.oldest, behind=behind))
 
     async def forget(self, uuids: Collection[UUID]) -> None:
         """Remove builds from the history whose files are gone."""

@@ -1,4 +1,4 @@
-"""Opam files as opam itself lays them out; ``syntax.parse`` reads them back into the same items.
+"""Opam files as opam itself lays them out; what ``syntax.parse`` has read, it reads so again.
 
 What fits stays on one line, and what does not is broken where opam breaks it. So a file that opam wrote comes out as it
 was, and the differences between two files are those of their content.
@@ -49,7 +49,8 @@ def show_value(value: Value) -> str:
         case Relation(operator=operator, left=left, right=right):
             return ("" if left is None else show_value(left) + " ") + f"{operator} {show_value(right)}"
         case Prefixed(operator=operator, value=inner):
-            return operator + show_value(inner)
+            text = show_value(inner)
+            return f"{operator} {text}" if text.startswith("=") else operator + text  # "!=" is something else
         case Logical(operator=operator, operands=operands):
             return f" {operator} ".join(map(show_value, operands))
 

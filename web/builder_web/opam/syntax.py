@@ -186,7 +186,7 @@ def _read_word(word: str) -> Atom:
     if _NUMBER.fullmatch(word):
         if len(word) > _MAX_DIGITS:
             raise _Damage(f"a number of more than {_MAX_DIGITS} digits")
-        return int(word.rstrip("_"))
+        return int(word.replace("_", ""))
     if _NAME.fullmatch(word):
         return Word(name=word)
     raise _Damage("neither a name nor a number")

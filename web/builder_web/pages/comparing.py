@@ -3,10 +3,30 @@
 The anchors and headings are the original's, letter for letter, since people have links to them.
 """
 
+from collections.abc import Callable
+
 from attrs import frozen
 
 from builder_web.pages.models import Comparison
 from builder_web.pages.parts import Change, Changes, Named
+
+
+@frozen(kw_only=True)
+class Kind:
+    """A kind of things, and how the page speaks of it."""
+
+    of: Callable[[Comparison], Changes | None]
+    """Where a comparison has it."""
+    title: str
+    noun: str
+    plural: str
+    between: str
+    """What stands between a name and its value."""
+    removed: tuple[str, str]
+    """Anchor and heading."""
+    added: tuple[str, str]
+    changed: tuple[str, str]
+    of_opam: bool = False
 
 
 @frozen(kw_only=True)
@@ -24,61 +44,83 @@ class Group:
 
 @frozen(kw_only=True)
 class Compared:
-    """All of one kind."""
+    """What differs among the things of one kind."""
 
-    title: str
-    noun: str
-    plural: str
-    between: str
-    """What stands between a name and its value."""
+    kind: Kind
     changes: Changes
     groups: tuple[Group, ...]
     """Those that are not empty."""
 
 
-_WAYS = (("removed", "removed"), ("added", "new"), ("changed", "changed"))
+_KINDS = (
+    Kind(
+        of=lambda page: page.opam_packages,
+        title="Opam packages",
+        noun="opam package",
+        plural="opam packages",
+        between=".",
+        removed=("opam-packages-removed", "Opam packages removed"),
+        added=("opam-packages-installede", "New opam packages installed"),
+        changed=("opam-packages-version-diff", "Opam packages with version changes"),
+        of_opam=True,
+    ),
+    Kind(
+        of=lambda page: page.duniverse,
+        title="Duniverse",
+        noun="duniverse directory",
+        plural="duniverse directories",
+        between=" ",
+        removed=("duniverse-dirs-removed", "Duniverse directories removed"),
+        added=("duniverse-dirs-installed", "New duniverse directories installed"),
+        changed=("duniverse-dirs-content-diff", "Duniverse directories with content changes"),
+        of_opam=True,
+    ),
+    Kind(
+        of=lambda page: page.environment,
+        title="Environment",
+        noun="environment variable",
+        plural="environment variables",
+        between="=",
+        removed=("env-removed", "Environment variables removed"),
+        added=("env-added", "New environment variables added"),
+        changed=("env-changed", "Environment variables changed"),
+    ),
+    Kind(
+        of=lambda page: page.system_packages,
+        title="System packages",
+        noun="system package",
+        plural="system packages",
+        between=" ",
+        removed=("pkgs-removed", "System packages removed"),
+        added=("pkgs-added", "New system packages added"),
+        changed=("pkgs-changed", "System packages changed"),
+    ),
+)
 
 
 def compared(page: Comparison) -> list[Compared]:
     """Return what could be compared, in the order of the page."""
-    kinds = (
-        _kind("Opam packages", "opam package", "opam packages", ".", page.opam_packages,
-            ("opam-packages-removed", "Opam packages removed"),
-            ("opam-packages-installede", "New opam packages installed"),
-            ("opam-packages-version-diff", "Opam packages with version changes")),
-        _kind("Duniverse", "duniverse directory", "duniverse directories", " ", page.duniverse,
-            ("duniverse-dirs-removed", "Duniverse directories removed"),
-            ("duniverse-dirs-installed", "New duniverse directories installed"),
-            ("duniverse-dirs-content-diff", "Duniverse directories with content changes")),
-        _kind("Environment", "environment variable", "environment variables", "=", page.environment,
-            ("env-removed", "Environment variables removed"),
-            ("env-added", "New environment variables added"),
-            ("env-changed", "Environment variables changed")),
-        _kind("System packages", "system package", "system packages", " ", page.system_packages,
-            ("pkgs-removed", "System packages removed"),
-            ("pkgs-added", "New system packages added"),
-            ("pkgs-changed", "System packages changed")),
-    )  # fmt: skip
-    return [kind for kind in kinds if kind is not None]
-
-
-def _kind(
-    title: str, noun: str, plural: str, between: str, changes: Changes | None, *ways: tuple[str, str]
-) -> Compared | None:
-    if changes is None:
-        return None
-    entries: tuple[tuple[Named, ...] | tuple[Change, ...], ...] = (changes.removed, changes.added, changes.changed)
-    groups = [
-        Group(anchor=anchor, heading=heading, way=way, word=word, entries=found)
-        for (way, word), (anchor, heading), found in zip(_WAYS, ways, entries, strict=True)
-        if found
+    found = ((kind, kind.of(page)) for kind in _KINDS)
+    return [
+        Compared(kind=kind, changes=changes, groups=_groups(kind, changes))
+        for kind, changes in found
+        if changes is not None
     ]
-    return Compared(title=title, noun=noun, plural=plural, between=between, changes=changes, groups=tuple(groups))
+
+
+def _groups(kind: Kind, changes: Changes) -> tuple[Group, ...]:
+    removed, added, changed = kind.removed, kind.added, kind.changed
+    groups = (
+        Group(anchor=removed[0], heading=removed[1], way="removed", word="removed", entries=changes.removed),
+        Group(anchor=added[0], heading=added[1], way="added", word="new", entries=changes.added),
+        Group(anchor=changed[0], heading=changed[1], way="changed", word="changed", entries=changes.changed),
+    )
+    return tuple(group for group in groups if group.entries)
 
 
 def in_words(page: Comparison) -> str:
     """Return what differs, as a sentence without its end."""
     differing = sum(pair.state != "equal" for pair in page.artifacts)
-    found = [("artifacts", differing), *((kind.plural, kind.changes.total) for kind in compared(page))]
+    found = [("artifacts", differing), *((one.kind.plural, one.changes.total) for one in compared(page))]
     found.append(("opam files", sum(file.effective for file in page.opam_files)))
     return ", ".join(f"{number} {noun}" for noun, number in found if number) or "nothing"

@@ -60,10 +60,6 @@ class Links:
         """A build."""
         return f"{self.prefix}/job/{_quote(job)}/build/{_quote(uuid)}"
 
-    def latest(self, job: str, *, platform: str | None = None) -> str:
-        """The newest successful build, whichever that is when it is looked at."""
-        return self.build(job, "latest") + _query(platform=platform)
-
     def artifact(self, job: str, uuid: str, path: str) -> str:
         """A file of a build."""
         return f"{self.build(job, uuid)}/f/{_quote(path, _IN_PATH)}"
@@ -75,10 +71,6 @@ class Links:
     def archive(self, job: str, uuid: str) -> str:
         """All files of a build as one."""
         return f"{self.build(job, uuid)}/all.tar.gz"
-
-    def execution(self, job: str, uuid: str) -> str:
-        """The build as the body of an upload."""
-        return f"{self.build(job, uuid)}/exec"
 
     def console_text(self, job: str, uuid: str) -> str:
         """What a build wrote, as plain text."""

@@ -4,10 +4,12 @@ Raw HTML is off. Links lead to http, https and mailto alone and are not followed
 link to it, since nothing may be fetched from elsewhere. Headings are moved below those of the page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from markupsafe import escape
 
@@ -16,6 +18,9 @@ from builder_web.pages.words import harmless
 MAX_CHARACTERS = 100_000
 """Of a README that are shown: a few hundred screens; what follows is left out."""
 
+MAX_BLOCK = 10_000
+"""Characters of a paragraph in which links and emphasis are looked for: the time for that grows with their square."""
+
 _SCHEMES = frozenset({"http", "https", "mailto"})
 _HIGHEST, _LOWEST = 3, 6  # levels of headings: 1 is the page's, 2 the section's that the README stands in
 
@@ -23,16 +28,26 @@ _HIGHEST, _LOWEST = 3, 6  # levels of headings: 1 is the page's, 2 the section's
 def to_html(text: str) -> str:
     """Return a README, however hostile, as HTML to go into a page as it is."""
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 20}).enable(["table", "strikethrough"])
+    renderer = RendererHTML(parser)
     # Every link is accepted here and judged below: one that the parser refuses would stay as its source
     parser.validateLink = lambda url: True  # type: ignore[method-assign]  # noqa: ARG005
+    parser.core.ruler.before("inline", "long_blocks", _leave_long_blocks)
     tokens = parser.parse(str(harmless(text[:MAX_CHARACTERS].replace("\r\n", "\n"))))
     _lower_headings(tokens)
     for token in tokens:
         token.attrs.pop("start", None)  # a number of a hundred digits
         if token.children:
-            token.children = _without_images(token.children)
+            token.children = _without_images(
+                token.children, lambda found: renderer.renderInlineAsText(found, parser.options, {})
+            )
             _tame_links(token.children)
-    return str(parser.renderer.render(tokens, parser.options, {}))
+    return str(renderer.render(tokens, parser.options, {}))
+
+
+def _leave_long_blocks(state: StateCore) -> None:
+    for token in state.tokens:
+        if token.type == "inline" and len(token.content) > MAX_BLOCK:
+            token.type = "text"
 
 
 def _lower_headings(tokens: Sequence[Token]) -> None:
@@ -48,7 +63,7 @@ def _lower_headings(tokens: Sequence[Token]) -> None:
             token.tag = f"h{min(_HIGHEST + len(above) - 1, _LOWEST)}"
 
 
-def _without_images(tokens: Sequence[Token]) -> list[Token]:
+def _without_images(tokens: Sequence[Token], as_text: Callable[[Sequence[Token]], str]) -> list[Token]:
     result = []
     inside_link = 0
     for token in tokens:
@@ -57,7 +72,7 @@ def _without_images(tokens: Sequence[Token]) -> list[Token]:
             result.append(token)
             continue
         address = str(token.attrs.get("src", ""))
-        label = Token("text", "", 0, content=token.content or address)
+        label = Token("text", "", 0, content=as_text(token.children or ()) or address)
         if inside_link:  # a badge: the link that it stands in is enough
             result.append(label)
         else:

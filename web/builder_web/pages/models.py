@@ -53,6 +53,8 @@ class Main:
     sections: tuple[Section, ...]
     failures: tuple[BuildSummary, ...]
     """What failed lately, newest first; a handful."""
+    failed: int = 0
+    """How many builds failed lately."""
     expired_days: int
     """Jobs without a successful build for so many days are left out; 0: none are."""
 
@@ -63,6 +65,7 @@ class AllBuilds:
 
     sections: tuple[Section, ...]
     failures: tuple[BuildSummary, ...] = ()
+    failed: int = 0
 
 
 @frozen(kw_only=True)
@@ -303,6 +306,8 @@ class Error:
     """Of HTTP."""
     detail: str
     """A sentence or two: what is wrong, and what to do next."""
+    job: str | None = None
+    """A job whose builds may be what is looked for."""
 
 
 @frozen(kw_only=True)

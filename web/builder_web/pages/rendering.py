@@ -1,6 +1,7 @@
 """Makes HTML of the models, and Atom of feeds."""
 
 import re
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import jinja2
@@ -52,6 +53,18 @@ def _diff_lines(diff: str) -> list[tuple[str, str]]:
     return [(kinds.get(line[:1], "same"), line) for line in re.split("\r?\n", diff.removesuffix("\n"))]
 
 
+def _older_outputs(entries: Sequence[models.JobEntry]) -> list[str | None]:
+    """Return for each entry the UUID of the build with the output before on the same platform, if it is here."""
+    found: list[str | None] = [None] * len(entries)
+    newer: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        if not entry.build.failed:
+            if entry.build.platform in newer:
+                found[newer[entry.build.platform]] = entry.build.uuid
+            newer[entry.build.platform] = index
+    return found
+
+
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
@@ -70,6 +83,7 @@ def _environment() -> jinja2.Environment:
         "duration": words.duration,
         "exact": words.exact_time,
         "grouped": words.grouped,
+        "older_outputs": _older_outputs,
         "result": describe_result,
         "size": format_size,
     }

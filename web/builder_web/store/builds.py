@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from attrs import frozen
+from attrs import evolve, frozen
 
-from builder_web.store.records import Artifact, Build, Readme, from_row, result_from_row
-from builder_web.store.schema import artifact, build, job, received
+from builder.model import Instant
+from builder_web.store.records import Artifact, Build, Readme, from_row, result_from_row, to_row
+from builder_web.store.schema import artifact, build, job, output, received
+from builder_web.store.schema import newest as newest_builds
 
 _main = artifact.alias("main")
 _from = build.join(job, job.c.id == build.c.job).outerjoin(_main, _main.c.id == build.c.main_binary)
@@ -20,17 +22,29 @@ _select = sa.select(
 ).select_from(_from)
 _NEWEST_FIRST = (build.c.start_d.desc(), build.c.start_ps.desc(), build.c.id.desc())
 _OLDEST_FIRST = (build.c.start_d.asc(), build.c.start_ps.asc(), build.c.id.asc())
+_AT_ONCE = 10_000  # ids in one statement
 _is_failed = build.c.main_binary.is_(None)
 
 
 @frozen(kw_only=True)
-class Output:
-    """All builds of a job with the same main binary."""
+class Entry:
+    """A failed build of a job, or the newest of those with one output."""
 
-    newest: Build
-    count: int
-    inputs: int
-    """Different inputs among those builds whose input is known."""
+    build_id: int
+    started: int
+    """Milliseconds since 1970."""
+    alike: int
+    """How many builds have that output."""
+
+
+@frozen(kw_only=True)
+class Past:
+    """A build as the row of the last builds needs it."""
+
+    uuid: str
+    started: Instant
+    output: bytes | None
+    """The SHA-256 of its main binary; None if it failed."""
 
 
 @frozen(kw_only=True)
@@ -70,8 +84,12 @@ def find(connection: sa.Connection, uuid: str) -> Build | None:
 
 def find_all(connection: sa.Connection, ids: Iterable[int]) -> dict[int, Build]:
     """Return builds by their ids."""
-    found = connection.execute(_select.where(build.c.id.in_(list(ids))))
-    return {row.id: record(row) for row in found}
+    wanted = list(ids)
+    return {
+        row.id: record(row)
+        for start in range(0, len(wanted), _AT_ONCE)
+        for row in connection.execute(_select.where(build.c.id.in_(wanted[start : start + _AT_ONCE])))
+    }
 
 
 def latest(connection: sa.Connection, job_name: str, platform: str | None) -> Build | None:
@@ -87,40 +105,66 @@ def failed(connection: sa.Connection, *, platform: str | None, start: int, count
     return [record(row) for row in connection.execute(_on(query, platform))]
 
 
-def outputs(connection: sa.Connection, job_name: str, platform: str | None) -> list[Output]:
-    """Return the different outputs of a job, the one that was built last first."""
-    ranked = (
-        _on(
-            sa.select(
-                build.c.id,
-                _main.c.sha256.label("sha256"),
-                build.c.input_id,
-                sa.func.row_number().over(partition_by=_main.c.sha256, order_by=_NEWEST_FIRST).label("place"),
-                sa.func.count().over(partition_by=_main.c.sha256).label("alike"),
-            )
-            .select_from(build.join(_main, _main.c.id == build.c.main_binary))
-            .where(build.c.job == _job_id(job_name)),
-            platform,
-        )
-    ).subquery()
-    inputs = (
-        sa.select(ranked.c.sha256, sa.func.count(ranked.c.input_id.distinct()).label("inputs"))
-        .group_by(ranked.c.sha256)
-        .subquery()
+def failed_since(connection: sa.Connection, since: Instant, *, count: int) -> tuple[list[Build], int]:
+    """Return the newest builds that began since then and failed, and how many there are in all."""
+    lately = _is_failed & (sa.tuple_(build.c.start_d, build.c.start_ps) >= sa.tuple_(*to_row(since)))
+    total = connection.scalar(sa.select(sa.func.count()).select_from(build).where(lately))
+    rows = connection.execute(_select.where(lately).order_by(*_NEWEST_FIRST).limit(count))
+    return [record(row) for row in rows], total or 0
+
+
+def past(connection: sa.Connection, job_names: Sequence[str], *, count: int) -> dict[tuple[str, str], list[Past]]:
+    """Return the newest builds of jobs on each of their platforms, by both names, the newest first."""
+    places = sa.select(newest_builds.c.job, newest_builds.c.platform).distinct().subquery()
+    last = (
+        sa.select(build.c.id)
+        .where(build.c.job == places.c.job, build.c.platform == places.c.platform)
+        .order_by(build.c.start_d.desc(), build.c.start_ps.desc())
+        .limit(count)
+        .correlate(places)
     )
+    these = build.alias("these")
     query = (
-        _select.add_columns(ranked.c.alike, inputs.c.inputs)
-        .join(ranked, sa.and_(ranked.c.id == build.c.id, ranked.c.place == 1))
-        .join(inputs, inputs.c.sha256 == ranked.c.sha256)
-        .order_by(*_NEWEST_FIRST)
+        sa.select(job.c.name, places.c.platform, these.c.uuid, these.c.start_d, these.c.start_ps, artifact.c.sha256)
+        .select_from(places.join(job, job.c.id == places.c.job).join(these, these.c.id.in_(last)))
+        .outerjoin(artifact, artifact.c.id == these.c.main_binary)
+        .where(job.c.name.in_(job_names))
+        .order_by(these.c.start_d.desc(), these.c.start_ps.desc(), these.c.id.desc())
     )
-    return [Output(newest=record(row), count=row.alike, inputs=row.inputs) for row in connection.execute(query)]
+    found: dict[tuple[str, str], list[Past]] = {}
+    for name, platform, uuid, days, picoseconds, output_digest in connection.execute(query):
+        one = Past(uuid=uuid, started=from_row(days, picoseconds), output=output_digest)
+        found.setdefault((name, platform), []).append(one)
+    return found
 
 
-def failures(connection: sa.Connection, job_name: str, platform: str | None) -> list[Build]:
-    """Return the failed builds of a job, the newest first."""
-    query = _select.where(build.c.job == _job_id(job_name), _is_failed).order_by(*_NEWEST_FIRST)
-    return [record(row) for row in connection.execute(_on(query, platform))]
+def entries(connection: sa.Connection, job_name: str, platform: str | None, *, with_failed: bool) -> list[Entry]:
+    """Return the different outputs of a job, and failed builds if they are wanted, the newest first."""
+    query = sa.select(output.c.sha256, output.c.build, output.c.started, output.c.alike)
+    query = query.where(output.c.job == _job_id(job_name))
+    if platform is not None:
+        query = query.where(output.c.platform == platform)
+    by_output: dict[bytes, Entry] = {}
+    for row in connection.execute(query):
+        found_here = Entry(build_id=row.build, started=row.started, alike=row.alike)
+        other = by_output.get(row.sha256)
+        if other is not None:  # on another platform
+            newer = max(found_here, other, key=_place)
+            found_here = evolve(newer, alike=found_here.alike + other.alike)
+        by_output[row.sha256] = found_here
+    found = [*by_output.values()]
+    if with_failed:
+        failed = sa.select(build.c.id, build.c.start_d, build.c.start_ps)
+        failed = _on(failed.where(build.c.job == _job_id(job_name), _is_failed), platform)
+        found += [
+            Entry(build_id=row.id, started=from_row(row.start_d, row.start_ps).ms, alike=1)
+            for row in connection.execute(failed)
+        ]
+    return sorted(found, key=_place, reverse=True)
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    return entry.started, entry.build_id
 
 
 def newest(connection: sa.Connection, job_name: str, platform: str | None, count: int) -> list[Build]:
@@ -142,11 +186,11 @@ def lately(
 
 
 def artifacts(connection: sa.Connection, build_id: int) -> list[Artifact]:
-    """Return the artifacts of a build in the order of their paths."""
+    """Return the artifacts of a build, the main binary first, then as they were uploaded."""
     query = (
         sa.select(artifact.c.filepath, artifact.c.sha256, artifact.c.size)
         .where(artifact.c.build == build_id)
-        .order_by(artifact.c.filepath)
+        .order_by(artifact.c.id)
     )
     return [Artifact(path=row.filepath, digest=row.sha256, size=row.size) for row in connection.execute(query)]
 
@@ -201,12 +245,11 @@ def with_output(connection: sa.Connection, this: Build) -> list[Build]:
 
 
 def with_input(connection: sa.Connection, this: Build) -> list[Build]:
-    """Return the builds of the same job and input whose main binary differs, the newest first."""
+    """Return the builds of the same input whose main binary differs, be they of other jobs, the newest first."""
     if this.main_binary is None or this.input_id is None:
         return []
     query = _select.where(
         build.c.input_id == this.input_id,
-        build.c.job == _job_id(this.job),
         _main.c.sha256 != this.main_binary.digest,
     )
     return [record(row) for row in connection.execute(query.order_by(*_NEWEST_FIRST))]

@@ -2,10 +2,12 @@
 
 import sqlalchemy as sa
 
+from builder_web.opam.switch import Package
 from builder_web.store import builds
+from builder_web.store import packages as switches
 from builder_web.store.jobs import SYNOPSIS
 from builder_web.store.records import Artifact, Build
-from builder_web.store.schema import artifact, job, job_tag, tag
+from builder_web.store.schema import artifact, file, job, job_tag, tag
 
 _MIN_PREFIX = 4
 _HEX = frozenset("0123456789abcdef")
@@ -14,6 +16,11 @@ _HEX = frozenset("0123456789abcdef")
 def size_of(connection: sa.Connection, digest: bytes) -> int | None:
     """Return the size of the content with that SHA-256, in bytes."""
     return connection.scalar(sa.select(artifact.c.size).where(artifact.c.sha256 == digest).limit(1))
+
+
+def count_of(connection: sa.Connection, digest: bytes) -> int:
+    """Return how many artifacts have that SHA-256."""
+    return connection.scalar(sa.select(sa.func.count()).where(artifact.c.sha256 == digest)) or 0
 
 
 def jobs(connection: sa.Connection, text: str, *, count: int) -> list[tuple[str, str | None]]:
@@ -37,10 +44,10 @@ def jobs(connection: sa.Connection, text: str, *, count: int) -> list[tuple[str,
 def files(connection: sa.Connection, text: str, *, count: int) -> list[tuple[Build, Artifact]]:
     """Return files whose path holds a text, each path once, with the newest build that has it."""
     found = (
-        sa.select(sa.func.max(artifact.c.id).label("id"))
-        .where(artifact.c.filepath.icontains(text, autoescape=True))
-        .group_by(artifact.c.filepath)
-        .order_by(sa.desc("id"))
+        sa.select(sa.func.max(file.c.artifact))
+        .where(file.c.path.contains(text, autoescape=True))
+        .group_by(file.c.path)
+        .order_by(file.c.path)  # the order in which they are met: enough of them end the search
         .limit(count)
     )
     return _with_builds(connection, list(connection.scalars(found)))
@@ -60,6 +67,17 @@ def by_prefix(connection: sa.Connection, text: str, *, count: int) -> list[tuple
     return _with_builds(connection, list(connection.scalars(found)))
 
 
+def packages(connection: sa.Connection, text: str, *, count: int) -> list[tuple[Package, Build]]:
+    """Return packages whose name and version hold a text, such as ``dune.3.17``, each with the last build that has it."""
+    found = switches.find(connection, text, count=count)
+    by_artifact = {
+        row.id: row.build
+        for row in connection.execute(sa.select(artifact).where(artifact.c.id.in_([one.artifact for one in found])))
+    }
+    known = builds.find_all(connection, set(by_artifact.values()))
+    return [(one.package, known[by_artifact[one.artifact]]) for one in found if by_artifact.get(one.artifact) in known]
+
+
 def _with_builds(connection: sa.Connection, ids: list[int]) -> list[tuple[Build, Artifact]]:
     rows = connection.execute(sa.select(artifact).where(artifact.c.id.in_(ids))).all()
     known = builds.find_all(connection, {row.build for row in rows})
@@ -70,4 +88,5 @@ def _with_builds(connection: sa.Connection, ids: list[int]) -> list[tuple[Build,
             Artifact(path=by_id[one].filepath, digest=by_id[one].sha256, size=by_id[one].size),
         )
         for one in ids
+        if one in by_id and by_id[one].build in known  # another program may have removed it
     ]

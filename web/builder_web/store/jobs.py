@@ -46,22 +46,23 @@ def all_jobs(connection: sa.Connection) -> list[Job]:
     )
     for row in connection.execute(query.where(tag.c.tag.in_([SECTION, SYNOPSIS]))):
         tagged.setdefault(row.job, {})[row.tag] = row.value
-    rows = connection.execute(sa.select(newest)).all()
-    found = builds.find_all(connection, [row.build for row in rows])
+    rows = {(row.job, row.platform, bool(row.failed)): row for row in connection.execute(sa.select(newest))}
+    shown = {
+        key: row.build
+        for key, row in rows.items()
+        if not key[2] or (other := rows.get((key[0], key[1], False))) is None or other.started < row.started
+    }
+    found = builds.find_all(connection, shown.values())
     solo5 = _solo5(connection)
-    by_job: dict[int, dict[str, dict[bool, int]]] = {}
-    for row in rows:
-        by_job.setdefault(row.job, {}).setdefault(row.platform, {})[bool(row.failed)] = row.build
+    by_job: dict[int, list[Newest]] = {}
+    for job_id, platform in sorted({key[:2] for key in shown}):
+        built = found.get(shown.get((job_id, platform, False), 0))
+        failed = found.get(shown.get((job_id, platform, True), 0))
+        said = solo5.get(built.main_binary.digest) if built and built.main_binary else None
+        by_job.setdefault(job_id, []).append(Newest(platform=platform, build=built, failed=failed, solo5=said))
     jobs = []
     for row in connection.execute(sa.select(job)):
-        items = []
-        for platform, ids in sorted(by_job.get(row.id, {}).items()):
-            built, failed = found.get(ids.get(False, 0)), found.get(ids.get(True, 0))
-            if built and failed and failed.started <= built.started:
-                failed = None
-            main = built.main_binary if built else None
-            said = solo5.get(main.digest) if main else None
-            items.append(Newest(platform=platform, build=built, failed=failed, solo5=said))
+        items = by_job.get(row.id, [])
         said_of = tagged.get(row.id, {})
         jobs.append(
             Job(

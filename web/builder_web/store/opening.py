@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from builder.runtime.sqlite import LOCK_TIMEOUT, SQLite
 from builder_web.errors import NotOurs
-from builder_web.store import newest, schema
+from builder_web.store import names, newest, schema
 
 
 def check(path: Path) -> None:
@@ -59,6 +59,7 @@ def prepare(connection: sa.Connection) -> None:
     if connection.scalar(sa.select(schema.form.c.version)) is None:
         connection.execute(sa.insert(schema.form).values(version=schema.OUR_VERSION))
     newest.make_anew(connection)
+    names.catch_up(connection)
 
 
 def open_database(path: Path) -> SQLite:

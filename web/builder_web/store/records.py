@@ -87,8 +87,9 @@ class NewBuild:
     finished: Instant
     result: Result
     artifacts: tuple[Artifact, ...]
+    """The main binary first, if there is one."""
     main_binary: str | None
-    """The path of one of the artifacts."""
+    """The path of the first of the artifacts."""
     main_position: int = 0
     """The place that the main binary had among the artifacts that were uploaded."""
     readme: Readme | None = None

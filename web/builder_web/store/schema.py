@@ -97,7 +97,7 @@ access = _table("access_list", "id", "user", "job")
 tag = _table("tag", "id", "tag")
 job_tag = _table("job_tag", "id", "tag", "value", "job")
 
-OUR_VERSION = 1
+OUR_VERSION = 3
 """Grows whenever a table of ours changes: they are made anew then."""
 
 ours = sa.MetaData()
@@ -111,10 +111,27 @@ newest = sa.Table(
     sa.Column("platform", sa.Text, nullable=False),
     sa.Column("failed", sa.Boolean, nullable=False),
     sa.Column("build", sa.Integer, nullable=False),
+    sa.Column("started", sa.Integer, nullable=False),
     sa.PrimaryKeyConstraint("job", "platform", "failed"),
     sqlite_with_rowid=False,
 )
-"""The newest successful build and the newest failed one of each job on each platform."""
+"""The newest successful build and the newest failed one of each job on each platform, and when they began: milliseconds
+since 1970."""
+
+output = sa.Table(
+    "web_output",
+    ours,
+    sa.Column("job", sa.Integer, nullable=False),
+    sa.Column("platform", sa.Text, nullable=False),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("build", sa.Integer, nullable=False),
+    sa.Column("started", sa.Integer, nullable=False),
+    sa.Column("alike", sa.Integer, nullable=False),
+    sa.PrimaryKeyConstraint("job", "platform", "sha256"),
+    sqlite_with_rowid=False,
+)
+"""The different main binaries of a job on a platform: the newest build that has it, when that began in milliseconds since
+1970, and how many builds have it."""
 
 binary = sa.Table(
     "web_binary",
@@ -132,6 +149,44 @@ console = sa.Table(
     sa.Column("lines", sa.LargeBinary, nullable=False),
 )
 """Where the lines of a build's console are: see ``console_index``."""
+
+file = sa.Table(
+    "web_file",
+    ours,
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("artifact", sa.Integer, nullable=False),
+    sa.PrimaryKeyConstraint("path", "artifact"),
+    sqlite_with_rowid=False,
+)
+"""All artifacts by their paths, close together: a search for a part of a path goes through all of them."""
+
+switch = sa.Table(
+    "web_switch",
+    ours,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("sha256", sa.LargeBinary, nullable=False, unique=True),
+)
+"""The opam-switch files that were read, also those that say nothing."""
+
+package = sa.Table(
+    "web_package",
+    ours,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.UniqueConstraint("name", "version"),
+)
+"""Packages that a switch has, or had."""
+
+installed = sa.Table(
+    "web_installed",
+    ours,
+    sa.Column("package", sa.Integer, nullable=False),
+    sa.Column("switch", sa.Integer, nullable=False, index=True),
+    sa.PrimaryKeyConstraint("package", "switch"),
+    sqlite_with_rowid=False,
+)
+"""Which packages a switch has."""
 
 kept = sa.MetaData()
 

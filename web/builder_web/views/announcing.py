@@ -7,15 +7,14 @@ from builder.model import Instant
 from builder_web import pages
 from builder_web.charts.badge import reproducibility_badge, status_badge
 from builder_web.pages import models
-from builder_web.store import builds, jobs
+from builder_web.store import builds
 from builder_web.views import presenting
-from builder_web.views.answers import NotFound
-from builder_web.views.finding import platform_of
+from builder_web.views.finding import check_job, platform_of
 from builder_web.views.remembering import remembered
 from builder_web.views.site import site_of
 
 _ENTRIES = 50
-_BADGE = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
+_HEADERS = {"x-content-type-options": "nosniff"}
 
 
 @remembered
@@ -33,8 +32,8 @@ async def failures(request: Request) -> Response:
 async def _feed(request: Request, *, failures: bool) -> Response:
     site, platform = site_of(request), platform_of(request)
     name = request.path_params.get("job")
-    if name is not None and not await site.store.ask(jobs.exists, name):
-        raise NotFound
+    if name is not None:
+        await check_job(request, name)
     found = await site.store.ask(builds.lately, job_name=name, platform=platform, only_failed=failures, count=_ENTRIES)
     page = models.Feed(
         job=name,
@@ -44,10 +43,13 @@ async def _feed(request: Request, *, failures: bool) -> Response:
         builds=tuple(map(presenting.summary, found)),
     )
     return Response(
-        pages.render_feed(page, links=presenting.links(request)), media_type="application/atom+xml; charset=utf-8"
+        pages.render_feed(page, links=presenting.links(request)),
+        media_type="application/atom+xml; charset=utf-8",
+        headers=_HEADERS,
     )
 
 
+@remembered
 async def status(request: Request) -> Response:
     """Answer with a badge that says how the newest build of a job went."""
     site, name, platform = site_of(request), request.path_params["job"], platform_of(request)
@@ -56,6 +58,7 @@ async def status(request: Request) -> Response:
     return _badge(status_badge(name, succeeded, platform=platform))
 
 
+@remembered
 async def reproducibility(request: Request) -> Response:
     """Answer with a badge that says how often the newest output of a job came out again."""
     site, name, platform = site_of(request), request.path_params["job"], platform_of(request)
@@ -69,4 +72,4 @@ async def reproducibility(request: Request) -> Response:
 
 
 def _badge(svg: str) -> Response:
-    return Response(svg, media_type="image/svg+xml", headers=_BADGE)
+    return Response(svg, media_type="image/svg+xml", headers=_HEADERS)

@@ -10,8 +10,18 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 _ETAGS = re.compile(r'(?:W/)?"([^"]*)"|([^\s,"]+)')
 
 
+SANDBOX = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""The Content-Security-Policy of what was uploaded: a document has an origin of its own, and neither runs nor loads anything."""
+
+
 class NotFound(Exception):
-    """There is nothing at that address."""
+    """There is nothing at that address: the text says what is missing, and what to do next, as a sentence or two."""
+
+    def __init__(self, detail: str = "There is no page at this address.", *, job: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.job = job
+        """Where to go on, if it exists."""
 
 
 class Refused(Exception):
@@ -54,9 +64,15 @@ def is_known(request: Request, etag: str) -> bool:
 
 def file(request: Request, path: Path, *, media_type: str, etag: str) -> Response:
     """Return a file, or the parts that are asked for, or that the peer has it already."""
-    headers = {"etag": etag, "content-type": media_type, "x-content-type-options": "nosniff"}
+    headers = {
+        "etag": etag,
+        "content-type": media_type,
+        "x-content-type-options": "nosniff",
+        "content-security-policy": SANDBOX,
+        "cache-control": "no-cache",
+    }
     if is_known(request, etag):
         return Response(status_code=304, headers=headers)
     if not path.is_file():
-        raise NotFound
+        raise NotFound("The file is no longer on the disk of this site.")
     return FileResponse(path, headers=headers)

@@ -3,10 +3,8 @@
 import base64
 import json
 import mimetypes
-from hashlib import sha256
 from pathlib import Path
 
-import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -46,7 +44,7 @@ async def build(request: Request) -> Response:
     said = await site.store.ask(binaries.solo5, found)
     if answers.wants_json(request):
         return answers.json(data.of_build(found, said))
-    files = sorted(await site.store.ask(builds.artifacts, found.id), key=lambda file: file != found.main_binary)
+    files = await site.store.ask(builds.artifacts, found.id)
     latest = await site.store.ask(builds.latest, found.job, found.platform)
     page = models.Build(
         build=presenting.summary(found),
@@ -103,7 +101,9 @@ async def artifact(request: Request) -> Response:
     site, found = site_of(request), await build_of(request)
     file = await site.store.ask(builds.find_artifact, found.id, request.path_params["path"])
     if file is None:
-        raise NotFound
+        raise NotFound(
+            f"This build has no file {request.path_params['path']}. Its page lists those that it has.", job=found.job
+        )
     etag = base64.b64encode(file.digest).decode()
     return answers.file(request, site.directory.content(file.digest), media_type=media_type(file.path), etag=etag)
 
@@ -112,37 +112,10 @@ async def main_binary(request: Request) -> Response:
     """Redirect to the main binary."""
     found = await build_of(request)
     if found.main_binary is None:
-        raise NotFound
+        raise NotFound(
+            "This build has no main binary: it failed, or left none or several files in bin/.", job=found.job
+        )
     return answers.redirect(site_of(request).links.artifact(found.job, found.uuid, found.main_binary.path), 302)
-
-
-async def script(request: Request) -> Response:
-    """Answer with the script."""
-    found = await build_of(request)
-    return await _text(request, found.script)
-
-
-async def console(request: Request) -> Response:
-    """Answer with the console."""
-    found = await build_of(request)
-    return await _text(request, found.console)
-
-
-async def _text(request: Request, name: str) -> Response:
-    try:
-        path = site_of(request).directory.below(name)
-        etag = await trio.to_thread.run_sync(_digest, path)
-    except OSError as error:
-        raise NotFound from error
-    return answers.file(request, path, media_type=_TEXT, etag=etag)
-
-
-def _digest(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while data := file.read(1024 * 1024):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 def media_type(path: str) -> str:

@@ -13,7 +13,7 @@ from builder_web.opam.comparison import Comparison, Differences, DuniverseDiffer
 from builder_web.opam.switch import Directory, switch_path
 from builder_web.opam.syntax import MAX_SIZE
 from builder_web.pages import models, parts
-from builder_web.store import binaries, builds
+from builder_web.store import builds
 from builder_web.store.records import Artifact, Build
 from builder_web.views import answers, data, presenting
 from builder_web.views.finding import build_by
@@ -37,10 +37,7 @@ async def compare(request: Request) -> Response:
     files = [{file.path: file for file in await site.store.ask(builds.artifacts, one.id)} for one in (left, right)]
     found = await trio.to_thread.run_sync(_compare, site.directory, files)
     if answers.wants_json(request):
-        sides = {
-            name: data.of_build(one, await site.store.ask(binaries.solo5, one))
-            for name, one in (("left", left), ("right", right))
-        }
+        sides = {"left": data.of_side(left), "right": data.of_side(right)}
         return answers.json(sides | comparison_json.to_json(found))
     return presenting.show(request, await _page(site, left, right, files, found))
 
@@ -85,14 +82,20 @@ async def _page(site: Site, left: Build, right: Build, files: Sequence[_Files], 
             for one in (switch.opam_files if switch else ())
         ),
         same_input=left.input_id == right.input_id if left.input_id and right.input_id else None,
-        problems=tuple(f"{one.file} of the {one.side} build: {one.why}" for one in found.problems),
+        problems=(
+            *(f"{one.file} of the {one.side} build: {one.why}" for one in found.problems),
+            *(
+                f"Only one side has the opam file of {package}."
+                for package in (switch.described_once if switch else ())
+            ),
+        ),
     )
 
 
 def _pairs(directory: DataDirectory, files: Sequence[_Files]) -> tuple[parts.ArtifactPair, ...]:
     pairs = []
     contrasted = 0
-    for path in sorted(files[0].keys() | files[1].keys()):
+    for path in dict.fromkeys([*files[0], *files[1]]):
         left, right = files[0].get(path), files[1].get(path)
         difference = None
         if left and right and left.digest != right.digest and contrasted < _MAX_CONTRASTED:

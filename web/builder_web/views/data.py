@@ -47,6 +47,15 @@ def of_builds(builds: Iterable[BuildSummary]) -> dict[str, Any]:
 
 def of_build(build: Build, solo5: str | None) -> dict[str, Any]:
     """Return one build."""
+    return _of_build(build) | of_solo5(solo5)
+
+
+def of_side(build: Build) -> dict[str, Any]:
+    """Return a build as one side of a comparison."""
+    return _of_build(build) | {"main_binary_size": build.main_binary.size if build.main_binary else None}
+
+
+def _of_build(build: Build) -> dict[str, Any]:
     return {
         "job": build.job,
         "uuid": build.uuid,
@@ -54,7 +63,6 @@ def of_build(build: Build, solo5: str | None) -> dict[str, Any]:
         "start_time": _time(build.started),
         "finish_time": _time(build.finished),
         "main_binary": build.main_binary is not None,
-        **of_solo5(solo5),
     }
 
 

@@ -15,12 +15,16 @@ from builder_web.store.records import Build
 from builder_web.views import answers, presenting
 from builder_web.views.answers import NotFound
 from builder_web.views.finding import build_of
+from builder_web.views.remembering import remembered
 from builder_web.views.site import site_of
 
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; sandbox allow-scripts"
 )
 """For documents that hooks have made, which have styles and scripts of their own: in an origin of their own."""
+
+
+_SOURCES = {GRAPH: "opam-switch", TREEMAP: "file with symbols (.debug)"}
 
 
 async def graph_document(request: Request) -> Response:
@@ -33,6 +37,7 @@ async def treemap_document(request: Request) -> Response:
     return await _document(request, TREEMAP)
 
 
+@remembered
 async def graph_page(request: Request) -> Response:
     """Answer with the dependency graph as a page."""
     found = await build_of(request)
@@ -40,6 +45,7 @@ async def graph_page(request: Request) -> Response:
     return presenting.show(request, models.Graph(build=presenting.summary(found), chart=chart))
 
 
+@remembered
 async def treemap_page(request: Request) -> Response:
     """Answer with the treemap as a page."""
     found = await build_of(request)
@@ -51,13 +57,18 @@ async def _document(request: Request, kind: Kind) -> Response:
     site, found = site_of(request), await build_of(request)
     source = kind.source(await site.store.ask(builds.artifacts, found.id))
     if source is None:
-        raise NotFound
+        raise NotFound(f"This build has no {_SOURCES[kind]}, of which the drawing is made.", job=found.job)
     path = await trio.to_thread.run_sync(lambda: drawings.make(site.directory, kind, source, job=found.job))
     if path is None:
-        raise NotFound
+        raise NotFound(f"The {_SOURCES[kind]} of this build can't be read, so there is nothing to draw.", job=found.job)
     content = await trio.to_thread.run_sync(path.read_bytes)
     etag = hashlib.sha256(content).hexdigest()
-    headers = {"etag": etag, "content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
+    headers = {
+        "etag": etag,
+        "content-security-policy": _POLICY,
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-cache",
+    }
     if answers.is_known(request, etag):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type="text/html; charset=utf-8", headers=headers)
@@ -68,11 +79,11 @@ async def _chart(request: Request, found: Build, kind: Kind) -> Chart | None:
     site = site_of(request)
     source = kind.source(await site.store.ask(builds.artifacts, found.id))
     if source is None:
-        raise NotFound
+        raise NotFound(f"This build has no {_SOURCES[kind]}, of which the drawing is made.", job=found.job)
     kept = await trio.to_thread.run_sync(drawings.find, site.directory, kind, source)
     if kept is not None and not drawings.is_ours(kept[1]):
         return None
     chart = await trio.to_thread.run_sync(lambda: drawings.draw(site.directory, kind, source, job=found.job))
     if chart is None:
-        raise NotFound
+        raise NotFound(f"The {_SOURCES[kind]} of this build can't be read, so there is nothing to draw.", job=found.job)
     return chart

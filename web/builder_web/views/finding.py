@@ -4,7 +4,7 @@ from uuid import UUID
 
 from starlette.requests import Request
 
-from builder_web.store import builds
+from builder_web.store import builds, jobs
 from builder_web.store.records import Build
 from builder_web.views.answers import NotFound
 from builder_web.views.site import site_of
@@ -26,16 +26,33 @@ async def build_by(request: Request, uuid: str) -> Build:
     try:
         wanted = str(UUID(uuid))
     except ValueError:
-        raise NotFound from None
+        raise NotFound("A build is named by its UUID, which this is not.") from None
     found = await site_of(request).store.ask(builds.find, wanted)
     if found is None or uuid.lower() != wanted:
-        raise NotFound
+        raise NotFound(f"There is no build {uuid} here. Builds are removed when they are old.")
     return found
 
 
 async def build_of(request: Request) -> Build:
     """Return the build that an address names: it must be of the job that stands there. Raises NotFound."""
-    found = await build_by(request, request.path_params["uuid"])
-    if found.job != request.path_params["job"]:
-        raise NotFound
+    job = request.path_params["job"]
+    try:
+        found = await build_by(request, request.path_params["uuid"])
+    except NotFound as missing:
+        raise NotFound(missing.detail, job=job if await is_job(request, job) else None) from missing
+    if found.job != job:
+        raise NotFound(f"Build {found.uuid} is one of the job {found.job}.", job=found.job)
     return found
+
+
+async def is_job(request: Request, name: str) -> bool:
+    """Return whether there is a job of that name."""
+    return await site_of(request).store.ask(jobs.exists, name)
+
+
+async def check_job(request: Request, name: str) -> None:
+    """Raise NotFound unless there is a job of that name."""
+    if not await is_job(request, name):
+        raise NotFound(
+            f"There is no job {name} here. A job begins with its first upload, and a search finds parts of names."
+        )

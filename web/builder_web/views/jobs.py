@@ -1,15 +1,19 @@
 """Lists of jobs and builds."""
 
+import datetime as dt
+from collections.abc import Sequence
+
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
 from builder_web.pages import markdown, models, parts
 from builder_web.store import builds, jobs
+from builder_web.store.builds import Entry
 from builder_web.store.records import Job
 from builder_web.views import answers, data, presenting
 from builder_web.views.answers import NotFound
-from builder_web.views.finding import number_of, platform_of
+from builder_web.views.finding import check_job, number_of, platform_of
 from builder_web.views.remembering import remembered
 from builder_web.views.site import Site, site_of
 
@@ -18,6 +22,11 @@ JOB_PAGE = 50
 _MOST = 1000
 _MOST_START = 10**9
 _MOST_ROWS = 20
+_MOST_STATES = 200
+"""Rows of the last builds on the first page: with more of them it would be slow to make, and to load."""
+
+LATELY = dt.timedelta(days=7)
+"""For how long a failure is news."""
 
 
 @remembered
@@ -68,7 +77,10 @@ async def latest(request: Request) -> Response:
     site = site_of(request)
     found = await site.store.ask(builds.latest, request.path_params["job"], platform_of(request))
     if found is None:
-        raise NotFound
+        job, platform = request.path_params["job"], platform_of(request)
+        await check_job(request, job)
+        where = f" on {platform}" if platform else ""
+        raise NotFound(f"No build of {job} has succeeded{where}.", job=job)
     rest = request.path_params.get("rest", "")
     address = site.links.build(found.job, found.uuid)
     return answers.redirect(address + site.links.below(rest), 307)
@@ -77,25 +89,25 @@ async def latest(request: Request) -> Response:
 async def _list(request: Request, found: list[Job], *, expired_days: int | None) -> Response:
     if answers.wants_json(request):
         return answers.json(data.of_jobs(found))
-    failed = await site_of(request).store.ask(builds.failed, platform=None, start=0, count=presenting.FEW)
-    sections, failures = presenting.sections(found), tuple(map(presenting.summary, failed))
+    site = site_of(request)
+    lately, failed = await site.store.ask(builds.failed_since, site.now().plus(-LATELY), count=presenting.FEW)
+    failures = tuple(map(presenting.summary, lately))
+    past: presenting.Pasts = {}
+    if sum(len(job.newest) for job in found) <= _MOST_STATES:
+        past = await site.store.ask(builds.past, [job.name for job in found], count=presenting.ROW + 1)
+    sections = presenting.sections(found, past)
     if expired_days is None:
-        return presenting.show(request, models.AllBuilds(sections=sections, failures=failures))
-    return presenting.show(request, models.Main(sections=sections, failures=failures, expired_days=expired_days))
+        return presenting.show(request, models.AllBuilds(sections=sections, failures=failures, failed=failed))
+    page = models.Main(sections=sections, failures=failures, failed=failed, expired_days=expired_days)
+    return presenting.show(request, page)
 
 
 async def _job(request: Request, *, with_failed: bool) -> Response:
     site, name, platform = site_of(request), request.path_params["job"], platform_of(request)
-    if not await site.store.ask(jobs.exists, name):
-        raise NotFound
-    outputs = await site.store.ask(builds.outputs, name, platform)
-    entries = [models.JobEntry(build=presenting.summary(one.newest), alike=one.count) for one in outputs]
-    if with_failed:
-        failed = await site.store.ask(builds.failures, name, platform)
-        entries += [models.JobEntry(build=presenting.summary(build)) for build in failed]
-        entries.sort(key=lambda entry: entry.build.started, reverse=True)
+    await check_job(request, name)
+    found = await site.store.ask(builds.entries, name, platform, with_failed=with_failed)
     if answers.wants_json(request):
-        return answers.json(data.of_builds(entry.build for entry in entries))
+        return answers.json(data.of_builds([entry.build for entry in await _entries(site, found)]))
     start = number_of(request, "start", 0, most=_MOST_START)
     count = number_of(request, "count", JOB_PAGE, most=_MOST) or JOB_PAGE
     tags = await site.store.ask(jobs.tags, name)
@@ -112,12 +124,21 @@ async def _job(request: Request, *, with_failed: bool) -> Response:
         platform=platform,
         with_failed=with_failed,
         platforms=tuple(platforms),
-        entries=tuple(entries[start : start + count]),
-        paging=parts.Paging(start=start, count=count, total=len(entries), more=len(entries) > start + count),
+        entries=await _entries(site, found[start : start + count]),
+        paging=parts.Paging(start=start, count=count, total=len(found), more=len(found) > start + count),
         histories=presenting.histories(newest),
         charts=await trio.to_thread.run_sync(presenting.charts, newest),
     )
     return presenting.show(request, page)
+
+
+async def _entries(site: Site, found: Sequence[Entry]) -> tuple[models.JobEntry, ...]:
+    known = await site.store.ask(builds.find_all, [one.build_id for one in found])
+    return tuple(
+        models.JobEntry(build=presenting.summary(known[one.build_id]), alike=one.alike)
+        for one in found
+        if one.build_id in known
+    )
 
 
 def _is_recent(site: Site, job: Job) -> bool:

@@ -12,6 +12,7 @@ from builder_web.charts import history
 from builder_web.charts.chart import Chart
 from builder_web.pages import models, parts
 from builder_web.pages.links import Links
+from builder_web.store.builds import Past
 from builder_web.store.records import Artifact, Build, Job
 from builder_web.views.site import site_of
 
@@ -39,9 +40,9 @@ def show(request: Request, page: models.Page, *, status: int = 200) -> Response:
     return HTMLResponse(pages.render(page, links=site_of(request).links), status_code=status, headers=_HEADERS)
 
 
-def error(request: Request, status: int, detail: str) -> Response:
+def error(request: Request, status: int, detail: str, *, job: str | None = None) -> Response:
     """Return a page that says what could not be shown, and what to do next."""
-    return show(request, models.Error(status=status, detail=detail), status=status)
+    return show(request, models.Error(status=status, detail=detail, job=job), status=status)
 
 
 def artifact(file: Artifact) -> parts.Artifact:
@@ -67,12 +68,21 @@ def maybe(build: Build | None) -> parts.BuildSummary | None:
     return summary(build) if build else None
 
 
-def sections(jobs: Iterable[Job]) -> tuple[models.Section, ...]:
-    """Return jobs by their sections, in order of names."""
+Pasts = Mapping[tuple[str, str], Sequence[Past]]
+"""The newest builds by job and platform, the newest first, one more than are shown."""
+
+
+def sections(jobs: Iterable[Job], past: Pasts) -> tuple[models.Section, ...]:
+    """Return jobs by their sections, in order of names, with the rows of those of which the past is known."""
     by_name: dict[str, list[models.JobState]] = {}
     for job in jobs:
         platforms = tuple(
-            models.PlatformState(platform=one.platform, newest=maybe(one.build), failed=maybe(one.failed))
+            models.PlatformState(
+                platform=one.platform,
+                newest=maybe(one.build),
+                failed=maybe(one.failed),
+                history=_history(one.platform, past[place]) if (place := (job.name, one.platform)) in past else None,
+            )
             for one in job.newest
         )
         by_name.setdefault(job.section, []).append(
@@ -83,21 +93,24 @@ def sections(jobs: Iterable[Job]) -> tuple[models.Section, ...]:
 
 def histories(newest: Mapping[str, Sequence[Build]]) -> tuple[parts.History, ...]:
     """Return the row of each platform; builds are the newest first, one more than are shown."""
-    return tuple(parts.History(platform=platform, cells=_cells(found)) for platform, found in sorted(newest.items()))
+    return tuple(_history(platform, [_past(build) for build in found]) for platform, found in sorted(newest.items()))
 
 
-def _cells(newest: Sequence[Build]) -> tuple[parts.Cell, ...]:
+def _past(build: Build) -> Past:
+    return Past(uuid=build.uuid, started=build.started, output=build.main_binary.digest if build.main_binary else None)
+
+
+def _history(platform: str, newest: Sequence[Past]) -> parts.History:
     cells = []
     before: bytes | None = None
     for build in reversed(newest):
-        output = build.main_binary.digest if build.main_binary else None
-        if output is None:
+        if build.output is None:
             state = parts.CellState.FAILED
         else:
-            state = parts.CellState.SAME if output == before else parts.CellState.NEW
-            before = output
+            state = parts.CellState.SAME if build.output == before else parts.CellState.NEW
+            before = build.output
         cells.append(parts.Cell(uuid=build.uuid, started=build.started, state=state))
-    return tuple(cells[-ROW:])
+    return parts.History(platform=platform, cells=tuple(cells[-ROW:]))
 
 
 def charts(newest: Mapping[str, Sequence[Build]]) -> tuple[Chart, ...]:

@@ -17,6 +17,7 @@ _PAGE = 100
 _MOST = 1000
 _FOUND = 20
 _MAX_QUERY = 200
+_UNKNOWN = "No build has a file with that SHA256. Old builds may have been removed, or it was never uploaded here."
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -25,7 +26,7 @@ async def hash_redirect(request: Request) -> Response:
     site = site_of(request)
     found = await site.store.ask(builds.with_content, _digest(request.query_params.get("sha256", "")), start=0, count=1)
     if not found:
-        raise NotFound
+        raise NotFound(_UNKNOWN)
     build, _ = found[0]
     return answers.redirect(site.links.build(build.job, build.uuid), 302)
 
@@ -39,12 +40,17 @@ async def hash_page(request: Request) -> Response:
     found = await site.store.ask(builds.with_content, digest, start=start, count=count + 1)
     size = await site.store.ask(finding.size_of, digest)
     if size is None:
-        raise NotFound
+        raise NotFound(_UNKNOWN)
     page = models.Hash(
         sha256=digest.hex(),
         size=size,
         entries=tuple(models.Found(build=presenting.summary(build), path=path) for build, path in found[:count]),
-        paging=parts.Paging(start=start, count=count, more=len(found) > count),
+        paging=parts.Paging(
+            start=start,
+            count=count,
+            total=await site.store.ask(finding.count_of, digest),
+            more=len(found) > count,
+        ),
     )
     return presenting.show(request, page)
 
@@ -61,6 +67,7 @@ async def search(request: Request) -> Response:
         return presenting.show(request, models.Search(query=""))
     jobs = await site.store.ask(finding.jobs, query, count=_FOUND + 1)
     files = await site.store.ask(finding.files, query, count=_FOUND + 1)
+    packages = await site.store.ask(finding.packages, ".".join(query.split()), count=_FOUND + 1)
     hashes = await site.store.ask(finding.by_prefix, plain, count=_FOUND + 1)
     page = models.Search(
         query=query,
@@ -69,16 +76,20 @@ async def search(request: Request) -> Response:
             models.FileFound(artifact=presenting.artifact(file), build=presenting.summary(build))
             for build, file in files[:_FOUND]
         ),
+        packages=tuple(
+            models.PackageFound(name=one.name, version=one.version, build=presenting.summary(build))
+            for one, build in packages[:_FOUND]
+        ),
         hashes=tuple(
             models.FileFound(artifact=presenting.artifact(file), build=presenting.summary(build))
             for build, file in hashes[:_FOUND]
         ),
-        cut=any(len(found) > _FOUND for found in (jobs, files, hashes)),
+        cut=any(len(found) > _FOUND for found in (jobs, files, packages, hashes)),
     )
     return presenting.show(request, page)
 
 
 def _digest(value: str) -> bytes:
     if not _DIGEST.fullmatch(value.lower()):
-        raise NotFound
+        raise NotFound("That is no SHA256: it has 64 hexadecimal digits. A search finds hashes by their first digits.")
     return bytes.fromhex(value)

@@ -6,6 +6,7 @@ from starlette.responses import PlainTextResponse, Response
 from builder.runtime.database import StoreError
 from builder_web.pages.statics import STATIC_FILES
 from builder_web.store import jobs
+from builder_web.views import answers
 from builder_web.views.answers import NotFound
 from builder_web.views.site import site_of
 
@@ -28,15 +29,15 @@ async def static(request: Request) -> Response:
     file = STATIC_FILES.get(request.path_params["name"])
     if file is None:
         raise NotFound
-    return Response(
-        file.content,
-        headers={
-            "content-type": file.media_type,
-            "cache-control": f"public, max-age={_YEAR}, immutable",
-            "etag": f'"{file.digest}"',
-            "x-content-type-options": "nosniff",
-        },
-    )
+    headers = {
+        "content-type": file.media_type,
+        "cache-control": f"public, max-age={_YEAR}, immutable",
+        "etag": f'"{file.digest}"',
+        "x-content-type-options": "nosniff",
+    }
+    if answers.is_known(request, file.digest):
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, headers=headers)
 
 
 async def health(request: Request) -> Response:

@@ -1,20 +1,21 @@
-"""Scripts and consoles as pages."""
+"""Scripts and consoles: as they are, and as pages."""
 
+import hashlib
 from pathlib import Path
 
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from builder_web import console_index
+from builder_web import console_index, derived
 from builder_web.console_index import ConsoleIndex
 from builder_web.pages import console, models
-from builder_web.store import consoles
 from builder_web.store.records import Build
-from builder_web.views import presenting
+from builder_web.views import answers, presenting
 from builder_web.views.answers import NotFound
 from builder_web.views.finding import build_of, number_of
-from builder_web.views.site import Site, site_of
+from builder_web.views.remembering import remembered
+from builder_web.views.site import site_of
 
 LINES = 2000
 """Lines of a console on a page."""
@@ -23,8 +24,38 @@ _MATCHES = 500
 _MAX_SCRIPT = 1024 * 1024
 _MAX_QUERY = 200
 _MOST = 10**9
+_TEXT = "text/plain; charset=utf-8"
+_GONE = "The {} of this build is no longer on the disk of this site."
 
 
+async def script(request: Request) -> Response:
+    """Answer with the script."""
+    site, found = site_of(request), await build_of(request)
+    try:
+        path = site.directory.below(found.script)
+        etag = await trio.to_thread.run_sync(_digest, path)  # it is short
+    except OSError as error:
+        raise NotFound(_GONE.format("script"), job=found.job) from error
+    return answers.file(request, path, media_type=_TEXT, etag=etag)
+
+
+async def console_text(request: Request) -> Response:
+    """Answer with the console."""
+    site, found = site_of(request), await build_of(request)
+    try:
+        path = site.directory.below(found.console)
+        index = await derived.console_of(site.store, site.directory, found)
+    except OSError as error:
+        raise NotFound(_GONE.format("console"), job=found.job) from error
+    return answers.file(request, path, media_type=_TEXT, etag=index.digest.hex())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@remembered
 async def script_page(request: Request) -> Response:
     """Answer with the script as a page."""
     site, found = site_of(request), await build_of(request)
@@ -32,19 +63,20 @@ async def script_page(request: Request) -> Response:
         path = site.directory.below(found.script)
         data, size = await trio.to_thread.run_sync(_read_begin, path)
     except OSError as error:
-        raise NotFound from error
+        raise NotFound(_GONE.format("script"), job=found.job) from error
     text = data.decode("utf-8", "replace")
     return presenting.show(
         request, models.Script(build=presenting.summary(found), text=text, size=size, cut=len(data) < size)
     )
 
 
+@remembered
 async def console_page(request: Request) -> Response:
     """Answer with a part of the console as a page: its end, from a line on, or the lines with a text."""
     site, found = site_of(request), await build_of(request)
     try:
         path = site.directory.below(found.console)
-        index = await _index(site, found, path)
+        index = await derived.console_of(site.store, site.directory, found)
         query = request.query_params.get("q", "")[:_MAX_QUERY]
         if query:
             return await _search(request, found, path, index, query)
@@ -52,7 +84,7 @@ async def console_page(request: Request) -> Response:
         first = min(number_of(request, "line", last, most=_MOST) or 1, max(1, index.lines))
         data = await trio.to_thread.run_sync(lambda: index.read(path, first=first, count=LINES))
     except OSError as error:
-        raise NotFound from error
+        raise NotFound(_GONE.format("console"), job=found.job) from error
     lines = await trio.to_thread.run_sync(lambda: console.to_lines(data, first=first))
     return presenting.show(
         request,
@@ -76,15 +108,6 @@ async def _search(request: Request, found: Build, path: Path, index: ConsoleInde
         more=rest is not None,
     )
     return presenting.show(request, page)
-
-
-async def _index(site: Site, found: Build, path: Path) -> ConsoleIndex:
-    kept = await site.store.ask(consoles.find, found.id)
-    if kept is not None:
-        return kept
-    index = await trio.to_thread.run_sync(ConsoleIndex.of, path)
-    await site.store.database.write(lambda connection: consoles.keep(connection, found.id, index))
-    return index
 
 
 def _read_begin(path: Path) -> tuple[bytes, int]:

@@ -49,13 +49,14 @@ function offerThemes() {
   button.hidden = false;
 }
 
-// Times: relative, the exact one on hover.
-const UNITS = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60]];
+// Times: relative, the exact one on hover. From a month on it is the day: "1 year ago" would tell no builds apart.
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
+const MONTH = 30 * 86400;
+const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "always" });
 
 function relative(seconds) {
-  const format = new Intl.RelativeTimeFormat("en", { numeric: "always" });
   for (const [unit, length] of UNITS) {
-    if (Math.abs(seconds) >= length) return format.format(-Math.trunc(seconds / length), unit);
+    if (Math.abs(seconds) >= length) return RELATIVE.format(-Math.trunc(seconds / length), unit);
   }
   return "just now";
 }
@@ -66,7 +67,8 @@ function relateTimes() {
     const moment = Date.parse(element.dateTime);
     if (Number.isNaN(moment)) continue;
     if (!element.title) element.title = element.textContent;
-    element.textContent = relative((now - moment) / 1000);
+    const seconds = (now - moment) / 1000;
+    element.textContent = Math.abs(seconds) < MONTH ? relative(seconds) : element.title.slice(0, 10);
   }
 }
 
@@ -100,6 +102,26 @@ function listenForSlash() {
   });
 }
 
+// What was searched for in a console is marked where it was found.
+function markFound() {
+  const words = document.querySelector("pre.matches")?.dataset.query?.toLowerCase();
+  if (!words || !CSS.highlights) return;
+  const ranges = [];
+  for (const line of document.querySelectorAll("pre.matches > span > span")) {
+    const walker = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const text = walker.currentNode;
+      const start = text.data.toLowerCase().indexOf(words);
+      if (start < 0) continue;
+      const range = new Range();
+      range.setStart(text, start);
+      range.setEnd(text, Math.min(start + words.length, text.length));
+      ranges.push(range);
+    }
+  }
+  CSS.highlights.set("found", new Highlight(...ranges));
+}
+
 // A console opens at its end, unless the address names a line.
 function showEnd() {
   const lines = document.querySelector("pre.console[data-end]");
@@ -112,6 +134,7 @@ document.addEventListener("DOMContentLoaded", () => {
   relateTimes();
   offerCopies();
   listenForSlash();
+  markFound();
   showEnd();
   setInterval(relateTimes, 60_000);
 });
