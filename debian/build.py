@@ -82,6 +82,17 @@ PACKAGES = (
         secrets=frozenset({"etc/builder/worker.env"}),
     ),
     Package(
+        name="builder-web",
+        programs={"builder-web": "builder_web.cli", "builder-db": "builder_web.administration.cli"},
+        files={
+            "systemd/builder-web.service": f"{_SYSTEMD}/builder-web.service",
+            "systemd/sysusers.d/builder-web.conf": "usr/lib/sysusers.d/builder-web.conf",
+            "systemd/tmpfiles.d/builder-web.conf": "usr/lib/tmpfiles.d/builder-web.conf",
+            "systemd/web.env": "etc/builder/web.env",
+        },
+        secrets=frozenset({"etc/builder/web.env"}),
+    ),
+    Package(
         name="builder-client",
         programs={"builder-client": "builder_client.cli", "builder-inspect": "builder_client.inspect"},
         pages=("builder-schedule.toml",),
@@ -160,7 +171,7 @@ def bundle(release: Release, target: Path, work: Path) -> None:
     _run(*command, SOURCE_DATE_EPOCH=str(release.epoch), PIP_CONSTRAINT=constraints)
     wheel = next(work.glob("builder-*.whl"))
     options = ("--target", str(target), "--only-binary", ":all:", "--no-compile", "--constraint", constraints)
-    _run(*pip, "install", *options, str(wheel))
+    _run(*pip, "install", *options, f"{wheel}[web]")
     shutil.rmtree(target / "bin")
     shutil.move(target / "share/man", work / "man")
     (target / "share").rmdir()  # no library has anything there

@@ -7,13 +7,15 @@ import click
 from attrs import fields
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / name) for name in (".", "server", "worker", "client", "man")]
+sys.path[:0] = [str(ROOT / name) for name in (".", "server", "worker", "client", "web", "man")]
 
 import builder_client.cli
 import builder_client.inspect
 import builder_client.jobs
 import builder_client.registry
 import builder_server.cli
+import builder_web.administration.cli
+import builder_web.cli
 import builder_worker.cli
 import roff
 from builder import __version__
@@ -23,8 +25,10 @@ from roff import FilePage, Key
 
 PROGRAMS: dict[str, click.Command] = {
     "builder-client": builder_client.cli.cli,
+    "builder-db": builder_web.administration.cli.command,
     "builder-inspect": builder_client.inspect.cli,
     "builder-server": builder_server.cli.command,
+    "builder-web": builder_web.cli.command,
     "builder-worker": builder_worker.cli.cli,
 }
 

@@ -66,7 +66,7 @@ def test_all_commands_of_the_client_are_found() -> None:
 
 
 def test_exit_statuses_and_examples_have_sections() -> None:
-    for program in ("builder-client", "builder-inspect", "builder-server"):
+    for program in ("builder-client", "builder-db", "builder-inspect", "builder-server", "builder-web"):
         assert re.search(r"^\.SH EXIT STATUS\n(.*\n)*?.*0", MADE[f"man1/{program}.1"], re.MULTILINE), program
     assert "builder-client schedule hello debian-12 hello.sh" in plain("man1/builder-client.1").split(".SH EXAMPLES")[1]
     assert "BUILDER_SERVER" in plain("man1/builder-client.1").split(".SH ENVIRONMENT")[1]

@@ -23,7 +23,7 @@ from operators import ROOT, need, run
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("deb")]  # they share what takes long
 
-NAMES = ("builder-common", "builder-server", "builder-worker", "builder-client")
+NAMES = ("builder-common", "builder-server", "builder-worker", "builder-web", "builder-client")
 
 DEADLINE = 60.0
 """Seconds for any step in the tree."""
@@ -79,7 +79,7 @@ def test_every_program_has_its_pages(packages: list[Path]) -> None:
 def test_secrets_are_for_root_only(packages: list[Path]) -> None:
     listed = "".join(run("dpkg-deb", "--contents", package) for package in packages)
     modes = {line.split()[-1]: line.split()[0] for line in listed.splitlines()}
-    assert modes["./etc/builder/server.env"] == modes["./etc/builder/worker.env"] == "-rw-------"
+    assert {modes[f"./etc/builder/{name}.env"] for name in ("server", "worker", "web")} == {"-rw-------"}
 
 
 @frozen(kw_only=True)

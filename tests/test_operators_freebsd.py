@@ -31,6 +31,7 @@ SCRIPTS = [
     WORKER,
     FREEBSD / "pkg/build.sh",
     FREEBSD / "rc.d/builder_server",
+    FREEBSD / "rc.d/builder_web",
     FREEBSD / "rc.d/builder_worker",
     *sorted((ROOT / "debian").glob("builder-*/p*")),
 ]
@@ -344,7 +345,7 @@ def service(tmp_path: Path) -> Service:
     """Run an rc script of ours with settings, and return what it said; programs with paths are looked up in PATH."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "rc.subr").write_text(RC_SUBR)
-    for name in ("daemon", "install", "kill"):
+    for name in ("daemon", "install", "kill", "su"):
         (tmp_path / "bin" / name).write_text(NOTE)
         (tmp_path / "bin" / name).chmod(0o755)
 
@@ -372,6 +373,19 @@ def test_the_server_is_started_with_its_flags(service: Service) -> None:
         (
             "daemon [-c] [-f] [-r] [-R] [5] [-P] [/var/run/builder_server.pid] [-S] [-T] [builder-server] [-t] "
             "[builder-server] [-u] [builder] [/usr/local/bin/builder-server] [--dir] [/var/db/builder] [--ip] [10.0.0.1] [-v]"
+        ),
+    ]
+
+
+def test_the_site_is_started_with_a_database(service: Service) -> None:
+    said = service("builder_web", 'builder_web_flags="--prefix /builds"\n', "start")
+    assert said.splitlines() == [
+        "install [-d] [-o] [builder_web] [-g] [builder_web] [-m] [0750] [/var/db/builder-web]",
+        "su [-m] [builder_web] [-c] [/usr/local/bin/builder-db migrate --datadir /var/db/builder-web]",
+        (
+            "daemon [-c] [-f] [-r] [-R] [5] [-P] [/var/run/builder_web.pid] [-S] [-T] [builder-web] [-t] "
+            "[builder-web] [-u] [builder_web] [/usr/local/bin/builder-web] [--datadir] [/var/db/builder-web] "
+            "[--prefix] [/builds]"
         ),
     ]
 
@@ -482,6 +496,8 @@ echo "$@" >"$FAKE/call"; cp "$3/+MANIFEST" "$5" "$FAKE"; cp -R "$7" "$FAKE/stage
         "share/man/man1/page.1.gz",
     } <= listed
     assert "@sample(root,wheel,600) etc/builder/server.env.sample" in (tmp_path / "plist").read_text()
+    assert "@sample(root,wheel,600) etc/builder/web.env.sample" in (tmp_path / "plist").read_text()
+    assert {"bin/builder-web", "bin/builder-db", "etc/rc.d/builder_web"} <= listed
     program = (stage / "bin/builder-server").read_text()
     assert program.startswith(f"#!/usr/local/bin/python3.{minor} -I\n")
     assert '"/usr/local/lib/builder"' in program

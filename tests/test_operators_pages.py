@@ -15,6 +15,8 @@ HELP: dict[str, list[tuple[str, ...]]] = {
     "builder_worker": [(), ("check",), ("run",), ("root", "create")],
     "builder_client": [("schedule",), ("orb-build",), ("observe",), ("info",)],
     "builder_client.inspect": [()],
+    "builder_web": [()],
+    "builder_web.administration": [("user-add",), ("vacuum",)],
 }
 
 NOT_OURS = {"--user", "--scope", "--now", "--rm", "--init", "--disable-sandboxing", "--no-sandbox"}

@@ -17,7 +17,7 @@ WORKER = SYSTEMD / "builder-worker@.service"
 OK = 5.0
 """Where systemd-analyze's "OK" ends and "MEDIUM" begins."""
 
-MODULES = {"builder-server": "builder_server", "builder-worker": "builder_worker"}
+MODULES = {"builder-server": "builder_server", "builder-web": "builder_web", "builder-worker": "builder_worker"}
 
 
 def installed(unit: Path) -> Path:
@@ -34,7 +34,7 @@ def system(tmp_path: Path) -> Path:
         shutil.copy(unit, units)
     (units / "docker.service").write_text("[Service]\nExecStart=/usr/bin/docker\n")
     (tmp_path / "usr/bin").mkdir()
-    for name in ("builder-server", "builder-worker", "docker"):
+    for name in ("builder-server", "builder-worker", "builder-web", "builder-db", "docker"):
         (tmp_path / "usr/bin" / name).write_text("#!/bin/sh\n")
         (tmp_path / "usr/bin" / name).chmod(0o755)
     return tmp_path
@@ -104,7 +104,7 @@ def python_environment(path: str) -> dict[str, str]:
     return {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": path}
 
 
-@pytest.mark.parametrize("name", ["builder-server.service", "builder-worker@.service"])
+@pytest.mark.parametrize("name", ["builder-server.service", "builder-web.service", "builder-worker@.service"])
 def test_a_program_says_itself_when_it_is_up(name: str) -> None:
     given = settings(SYSTEMD / name)
     assert (given["Type"], given["TimeoutStartSec"]) == (["notify"], ["infinity"])
@@ -141,7 +141,7 @@ def test_credentials_come_from_files_for_root(unit: Path) -> None:
 
 
 def test_every_setting_in_the_samples_is_off() -> None:
-    for path in (SYSTEMD / "server.env", SYSTEMD / "worker.env", ROOT / "freebsd/server.env"):
+    for path in [*SYSTEMD.glob("*.env"), *(ROOT / "freebsd").glob("*.env")]:
         assert all(not line or line.startswith("#") for line in path.read_text("utf-8").splitlines()), path
 
 
@@ -151,13 +151,15 @@ def test_users_and_directories_are_made(tmp_path: Path) -> None:
     for path in sorted((SYSTEMD / "sysusers.d").iterdir()):
         run("systemd-sysusers", f"--root={tmp_path}", path)
     users = {line.split(":")[0]: line.split(":") for line in (tmp_path / "etc/passwd").read_text().splitlines()}
-    assert {"builder", "builder-worker"} <= users.keys()
-    for name in ("builder-server.conf", "builder-worker.conf"):
+    assert {"builder", "builder-web", "builder-worker"} <= users.keys()
+    for name in ("builder-server.conf", "builder-web.conf", "builder-worker.conf"):
         target = tmp_path / "usr/lib/tmpfiles.d" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SYSTEMD / "tmpfiles.d" / name, target)
         run("systemd-tmpfiles", f"--root={tmp_path}", "--create", name)
     made = (tmp_path / "var/lib/builder").stat()
     assert (made.st_uid, made.st_mode & 0o7777) == (int(users["builder"][2]), 0o750)
+    made = (tmp_path / "var/lib/builder-web").stat()
+    assert (made.st_uid, made.st_mode & 0o7777) == (int(users["builder-web"][2]), 0o750)
     made = (tmp_path / "var/lib/builder-worker/jobs").stat()
     assert (made.st_uid, made.st_mode & 0o7777) == (int(users["builder-worker"][2]), 0o711)

@@ -37,7 +37,7 @@ mkdir -p "$output" "$work/meta" "$prefix/bin" "$prefix/etc/rc.d" "$prefix/etc/bu
 
 "$python" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip --quiet install --no-compile --target "$prefix/lib/builder" \
-    --constraint "$root/debian/constraints.txt" "$root"
+    --constraint "$root/debian/constraints.txt" "${root}[web]"
 rm -rf "$prefix/lib/builder/bin"
 mv "$prefix/lib/builder/share/man" "$prefix/share/"
 rmdir "$prefix/lib/builder/share"
@@ -46,16 +46,18 @@ find "$prefix/share/man" -type f -exec gzip -n9 {} +
 "$work/venv/bin/python" -m compileall -q -s "$stage" "$prefix/lib/builder"
 
 for program in server.builder_server.cli worker.builder_worker.cli client.builder_client.cli \
-    inspect.builder_client.inspect; do
+    inspect.builder_client.inspect web.builder_web.cli db.builder_web.administration.cli; do
     file=$prefix/bin/builder-${program%%.*}
     sed -e "s|/usr/bin/python3|/usr/local/bin/python3.${python_suffix#3}|" -e 's|/usr/lib|/usr/local/lib|' \
         -e "s|\${module}|${program#*.}|" "$root/debian/program.in" >"$file"
     chmod 755 "$file"
 done
-install -m 755 "$root/freebsd/rc.d/builder_server" "$root/freebsd/rc.d/builder_worker" "$prefix/etc/rc.d/"
+install -m 755 "$root/freebsd/rc.d/builder_server" "$root/freebsd/rc.d/builder_worker" "$root/freebsd/rc.d/builder_web" \
+    "$prefix/etc/rc.d/"
 install -m 755 "$root/freebsd/builder_worker.sh" "$prefix/libexec/"
 install -m 644 "$root/freebsd/jail.conf.sample" "$prefix/share/examples/builder/"
 install -m 600 "$root/freebsd/server.env" "$prefix/etc/builder/server.env.sample"
+install -m 600 "$root/freebsd/web.env" "$prefix/etc/builder/web.env.sample"
 install -m 644 "$root"/templates/* "$prefix/share/builder/templates/"
 install -m 644 "$root/README.md" "$root/LICENSE" "$root/docs/freebsd.md" "$prefix/share/doc/builder/"
 

@@ -41,8 +41,8 @@ def recordings() -> list[Step]:
 def builder_db(root: Path, *args: str, password: bytes = b"") -> None:
     command = [
         sys.executable,
-        "-c",
-        "from builder_web.__main__ import database; database()",
+        "-m",
+        "builder_web.administration",
         *args,
         "--datadir",
         str(root),

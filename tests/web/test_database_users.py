@@ -112,7 +112,7 @@ def test_costs_are_those_that_were_asked_for(root: Path) -> None:
 
 def test_a_terminal_is_asked_twice_and_shows_nothing(root: Path) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", "from builder_web.__main__ import database; database()"]
+    command = [sys.executable, "-m", "builder_web.administration"]
     with subprocess.Popen(
         [*command, "user-add", "-d", root, "ann"], stdin=theirs, stdout=theirs, stderr=theirs
     ) as process:

@@ -179,7 +179,7 @@ def test_builder_db_beside_a_program_that_takes_uploads(tmp_path: Path) -> None:
         while uploading.is_alive():
             for args in (["vacuum", "except-latest", "1"], ["verify-data-dir"]):
                 done = subprocess.run(
-                    [COMMAND[0], "-c", "from builder_web.__main__ import database; database()", *args, "-d", str(root)],
+                    [COMMAND[0], "-m", "builder_web.administration", *args, "-d", str(root)],
                     capture_output=True,
                     timeout=60,
                     check=False,

@@ -62,7 +62,15 @@ Examples:
   builder-web --datadir ./data --host 127.0.0.1 --port 3000
   builder-server … --upload http://uploader:secret@127.0.0.1:3000/upload
 
-Every option can be set in the environment: BUILDER_WEB_DATADIR=/srv/builds.""",
+Every option can be set in the environment: BUILDER_WEB_DATADIR=/srv/builds.
+
+Upload hooks are the executables CONFIGDIR/upload-hooks/*.sh, and for failed builds upload-hooks-failed/*.sh. They run in the
+background after each upload, each for ten minutes at most; what they say is logged. At a stop those that run are ended,
+and those of builds that wait are not run.
+
+\b
+Exit status: 0 after SIGTERM or SIGINT, 2 usage, or a database of another schema version, 3 can't start (directory in
+use, address taken), 5 the database can't be used.""",
 )
 @click.option(
     "-h",

@@ -20,6 +20,10 @@ def command() -> None:
       builder-db verify-data-dir
 
     All of it may be done while builder-web runs. BUILDER_WEB_DATADIR is the data directory unless --datadir names one.
+
+    \b
+    Exit status: 0 done, 1 not done, or faults were found, 2 usage, no database, or one of another schema version,
+    5 the database can't be used.
     """
 
 

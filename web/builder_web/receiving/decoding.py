@@ -7,9 +7,16 @@ import zstandard
 
 from builder.errors import BuilderError
 
-_PIECE = 1024 * 1024
+PIECE_SIZE = 1024 * 1024
+"""Bytes that come out of gzip at once."""
+
+ZSTD_INPUT = 128
+"""Bytes that go into zstd at once: four of them make 128 KiB at most, so that 4 MiB come out."""
+
+ZSTD_WINDOW = 8 * 1024 * 1024
+"""Bytes that a decoder of the encoding "zstd" must have at hand, and need not have more of: RFC 9659."""
+
 _GZIP = 16 + zlib.MAX_WBITS
-_WINDOW = 128 * 1024 * 1024
 
 
 class NotDecodable(BuilderError):
@@ -33,7 +40,7 @@ class Decoder:
             case "gzip" | "x-gzip":
                 self._gzip = zlib.decompressobj(_GZIP)
             case "zstd":
-                self._zstd = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+                self._zstd = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
             case other:
                 raise NotDecodable(f"Content-Encoding {other[:40]!r} is not known; there are gzip and zstd")
 
@@ -54,7 +61,7 @@ class Decoder:
         if self._gzip:
             while data and not self._gzip.eof:
                 try:
-                    yield self._gzip.decompress(data, _PIECE)
+                    yield self._gzip.decompress(data, PIECE_SIZE)
                 except zlib.error as error:
                     raise NotDecodable(f"the body is not gzip: {error}") from error
                 data = self._gzip.unconsumed_tail
@@ -62,13 +69,10 @@ class Decoder:
                 raise NotDecodable("bytes after the end of the compressed body")
         elif self._zstd:
             # it has no bound of its own for what comes out of one call: small pieces go in
-            for start in range(0, len(data), _ZSTD_PIECE):
+            for start in range(0, len(data), ZSTD_INPUT):
                 try:
-                    yield self._zstd.decompress(data[start : start + _ZSTD_PIECE])
+                    yield self._zstd.decompress(data[start : start + ZSTD_INPUT])
                 except (zstandard.ZstdError, EOFError) as error:
                     raise NotDecodable(f"the body is not zstd: {error}") from error
         else:
             yield data
-
-
-_ZSTD_PIECE = 1024

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -13,8 +14,11 @@ from builder.runtime import sockets
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 400
-"""Connections at once; more wait to be accepted. Each may need two files besides, and a process has 1024 by default."""
+MAX_CONNECTIONS = 1000
+"""Connections at once, as far as there are descriptors for them; more wait to be accepted."""
+
+_DESCRIPTORS_EACH = 3  # the socket, and two files
+_OTHER_DESCRIPTORS = 100
 
 _BACKLOG = 256
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -65,6 +69,14 @@ def _listen(family: socket.AddressFamily, address: tuple[object, ...]) -> socket
     return listener
 
 
+def max_connections() -> int:
+    """Return how many connections this process has descriptors for."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, (descriptors - _OTHER_DESCRIPTORS) // _DESCRIPTORS_EACH))
+
+
 def url_of(listener: socket.socket) -> str:
     """Return the address of the site as a peer on this machine would write it."""
     host, port = listener.getsockname()[:2]
@@ -77,7 +89,7 @@ async def accept(
     connections: trio.Nursery,
 ) -> None:
     """Accept connections, and serve each in a nursery, until cancelled. The listeners are closed then."""
-    free = trio.Semaphore(MAX_CONNECTIONS)
+    free = trio.Semaphore(max_connections())
 
     async def serve_one(stream: trio.SocketStream) -> None:
         try:

@@ -8,10 +8,12 @@ from builder_web.errors import Exists, Unknown
 from builder_web.store.records import Password, User
 from builder_web.store.schema import access, build, job, user
 
+_find = sa.select(user).where(user.c.username == sa.bindparam("name"))
+
 
 def find(connection: sa.Connection, name: str) -> User | None:
     """Return a user by name."""
-    row = connection.execute(sa.select(user).where(user.c.username == name)).one_or_none()
+    row = connection.execute(_find, {"name": name}).one_or_none()
     return None if row is None else _record(row)
 
 

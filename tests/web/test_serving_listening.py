@@ -1,0 +1,81 @@
+"""Where it listens, and how many connections it takes."""
+
+import errno
+import logging
+import resource
+from typing import Any
+
+import pytest
+import trio
+from served import read_until, serving
+from starlette.responses import PlainTextResponse
+
+from builder_web.serving import listening
+from builder_web.serving.listening import CannotListen, listen, max_connections, url_of
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+say = PlainTextResponse("here")
+
+
+def test_all_addresses_of_all_hosts_on_the_same_port() -> None:
+    listeners = listen(["127.0.0.1", "::1"], 0)
+    try:
+        ports = {listener.getsockname()[1] for listener in listeners}
+        assert len(ports) == 1
+        (port,) = ports
+        assert [url_of(listener) for listener in listeners] == [f"http://127.0.0.1:{port}", f"http://[::1]:{port}"]
+        with pytest.raises(CannotListen, match=f"can't listen on 127.0.0.1 port {port}: Address already in use"):
+            listen(["127.0.0.1"], port)
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_that_is_not_ours_closes_the_others(host: str) -> None:
+    with pytest.raises(CannotListen, match=host):
+        listen(["127.0.0.1", host], 0)
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "connections"),
+    [(resource.RLIM_INFINITY, 1000), (4096, 1000), (1024, 308), (64, 1)],
+)
+def test_connections_are_as_many_as_there_are_descriptors_for(
+    monkeypatch: pytest.MonkeyPatch, descriptors: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    assert max_connections() == connections
+
+
+async def test_one_more_than_there_may_be_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "MAX_CONNECTIONS", 1)
+    async with serving(say) as served:
+        first = await served.connect()
+        await first.send_all(REQUEST)
+        await read_until(first, b"here")
+        async with await served.connect() as second:
+            await second.send_all(REQUEST)
+            with trio.move_on_after(0.1) as waited:
+                await second.receive_some()
+            assert waited.cancelled_caught
+            await first.aclose()
+            await read_until(second, b"here")
+
+
+async def test_without_descriptors_it_tries_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, failures = trio.SocketListener.accept, [OSError(errno.EMFILE, "Too many open files")]
+
+    async def accept(self: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await real(self)
+
+    monkeypatch.setattr(trio.SocketListener, "accept", accept)
+    with caplog.at_level(logging.ERROR):
+        async with serving(say) as served, await served.connect() as stream:
+            await stream.send_all(REQUEST)
+            await read_until(stream, b"here")
+    assert caplog.messages == ["connections can't be accepted: Too many open files"]
