@@ -184,7 +184,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "goes through 256 MiB", "builder_web.console_index:MAX_SEARCHED", size),
     ("docs/architecture.md", "up to 200 of them", "builder_web.views.jobs:_MOST_STATES", plain),
     ("docs/architecture.md", "5 failures of", "builder_web.views.presenting:FEW", plain),
-    ("docs/architecture.md", "of the last 7 days", "builder_web.views.jobs:LATELY", lambda value: f"{value.days} days"),
+    ("docs/architecture.md", "the last 7 days", "builder_web.views.jobs:LATELY", lambda value: f"{value.days} days"),
     ("docs/architecture.md", "are kept | 32 MiB", "builder_web.views.kept:MAX_BYTES", size),
     ("CHANGES.md", "the last 30 builds", "builder_web.views.presenting:ROW", plain),
     ("CHANGES.md", "of the last 7 days", "builder_web.views.jobs:LATELY", lambda value: f"{value.days} days"),
