@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOURS = 256
+_ALIKE = 100
+"""Square of the distance of two colours that nobody tells apart: rare ones need their places too."""
 Colour = tuple[int, int, int]
 
 
 def shrink(data: bytes) -> bytes:
-    """Return a picture of red, green and blue, 8 bits each, with its most frequent colours; others are the nearest of these."""
+    """Return a picture of red, green and blue, 8 bits each, with colours that are far enough from each other; others are the nearest of these."""
     chunks = list(_chunks(data))
     width, height, depth, kind = struct.unpack(">IIBB", chunks[0][1][:10])
     assert (depth, kind) == (8, 2), "chromium's pictures have 8 bits of red, green and blue"
@@ -19,7 +21,10 @@ def shrink(data: bytes) -> bytes:
     rows = list(_rows(zlib.decompress(packed), width * 3))
     pixels = [list(zip(row[::3], row[1::3], row[2::3], strict=True)) for row in rows]
     counts = Counter(colour for row in pixels for colour in row)
-    palette = [colour for colour, _ in counts.most_common(_COLOURS)]
+    palette: list[Colour] = []
+    for colour, _ in counts.most_common():
+        if len(palette) < _COLOURS and (not palette or _distance(colour, palette[_nearest(colour, palette)]) > _ALIKE):
+            palette.append(colour)
     index = {colour: _nearest(colour, palette) for colour in counts}
     content = b"".join(b"\0" + bytes(index[colour] for colour in row) for row in pixels)
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
@@ -70,7 +75,8 @@ def _paeth(left: int, above: int, corner: int) -> int:
 
 
 def _nearest(colour: Colour, palette: list[Colour]) -> int:
-    return min(
-        range(len(palette)),
-        key=lambda index: sum((one - other) ** 2 for one, other in zip(colour, palette[index], strict=True)),
-    )
+    return min(range(len(palette)), key=lambda index: _distance(colour, palette[index]))
+
+
+def _distance(one: Colour, other: Colour) -> int:
+    return sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
