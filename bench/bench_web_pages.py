@@ -1,6 +1,7 @@
 """How long builder-web's pages take on a large data directory, one after the other and 20 at once.
 
-The directory has 500 jobs and 100 000 builds, one of the jobs 10 000 of them; its rows are made here, its files are not.
+The directory has 500 jobs and 100 000 builds, one of the jobs 10 000 of them, and a million artifacts with names of their
+own; its rows are made here, its files are not.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from builder_web.store.records import Artifact, NewBuild, Password
 
 JOBS = int(os.environ.get("BENCH_JOBS", "500"))
 BUILDS = int(os.environ.get("BENCH_BUILDS", "100000"))
+FILES = int(os.environ.get("BENCH_FILES", "1000000"))
 LARGEST = 10_000
 RUNS = 30
 NOW = time.time_ns() // 1_000_000
@@ -55,6 +57,11 @@ def fill(directory: DataDirectory) -> None:
         users.add(connection, "u", Password(hash=b"", salt=b"", n=2, r=1, p=1), restricted=False)
         for build in builds():
             uploads.record(connection, build, 1)
+        connection.exec_driver_sql(
+            f"WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {FILES}) "
+            "INSERT INTO build_artifact (filepath, sha256, size, build) "
+            "SELECT 'lib/package-' || (n * 7919 % 1000003) || '/module.cmxa', randomblob(32), 1, 1 FROM number"
+        )
 
 
 def ask(port: int, path: str) -> float:
@@ -85,10 +92,14 @@ def main() -> None:
                 ("all jobs", "/all-builds", 30),
                 ("job page, 10 000 builds", "/job/job-0", 10),
                 ("failed builds", "/failed-builds", 30),
+                ("search for one of many files", "/search?q=package-77777/", 500),
+                ("search for no file", "/search?q=nowhere", 500),
+                ("search for what all have", "/search?q=module", 500),
                 ("a build", "/job/job-1/build/00000000-0000-0000-0000-0000000061a9", 30),
             ):
+                mark = "&" if "?" in path else "?"
                 show(f"{name}, nothing has changed", [ask(port, path) for _ in range(RUNS)], "ms", goal=goal)
-                show(f"{name}, made anew", [ask(port, f"{path}?n={run}") for run in range(RUNS)], "ms", goal=goal)
+                show(f"{name}, made anew", [ask(port, f"{path}{mark}n={run}") for run in range(RUNS)], "ms", goal=goal)
             begin = time.perf_counter()
             threads = [threading.Thread(target=lambda: [ask(port, "/") for _ in range(20)]) for _ in range(20)]
             for thread in threads:

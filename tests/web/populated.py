@@ -37,6 +37,12 @@ NAMES = (
     ("log-collector", "Receives the logs of other hosts"),
     ("time-server", "Tells the time"),
 )
+README = b"""# dns-primary
+
+Serves zones that are kept in a **Git** repository. See the [manual](https://example.org/dns-primary).
+
+    solo5-hvt --net:service=tap100 bin/dns-primary.hvt --remote=git@git.example.org:zones.git
+"""
 EVERY_MS = 8 * 3600 * 1000
 
 
@@ -127,6 +133,8 @@ def body_of(build: Build, *, elf: bytes, symbols: bytes) -> bytes:
         )
         files[f"bin/{build.job}.hvt"] = elf + seed + extent
         files[f"{build.job}.hvt.debug"] = symbols
+    if build.job == NAMES[0][0]:
+        files["README.md"] = README
     result: Result = Exited(code=0)
     lines = [b"\x1b[1m<><> Gathering sources ><><><><><><><><><><>\x1b[0m", b"\x1b[32m[ok]\x1b[0m synchronised"]
     lines += [b"-> installed package-%d.%d" % (number, build.state) for number in range(40)]
