@@ -24,7 +24,7 @@ def encode(message: Message) -> bytes:
     Raises ProtocolError for an integer that the original could not read.
     """
     kind = type(message)
-    return syntax.encode(kind.__name__, syntax_of(kind), message, tag=kind.tag)
+    return syntax.encode(syntax_of(kind), message, tag=kind.tag)
 
 
 def decode(data: bytes) -> Message:
@@ -94,7 +94,7 @@ _STATE_FILE = syntax.sequence_of(STATE)
 
 def encode_state(items: tuple[StateItem, ...]) -> bytes:
     """Return the bytes of a ``state`` file of the original."""
-    return syntax.encode("State", _STATE_FILE, items)
+    return syntax.encode(_STATE_FILE, items)
 
 
 def decode_state(data: bytes) -> tuple[StateItem, ...]:
@@ -116,7 +116,7 @@ class Times:
 
 def encode_script_job(job: ScriptJob) -> bytes:
     """Return the DER of a bare script job."""
-    return syntax.encode("ScriptJob", syntax_of(ScriptJob), job)
+    return syntax.encode(syntax_of(ScriptJob), job)
 
 
 def decode_script_job(data: bytes) -> ScriptJob:
@@ -127,7 +127,7 @@ def decode_script_job(data: bytes) -> ScriptJob:
 
 def encode_result(result: Result) -> bytes:
     """Return the DER of a result."""
-    return syntax.encode("Result", syntax_of(Result), result)
+    return syntax.encode(syntax_of(Result), result)
 
 
 def decode_result(data: bytes) -> Result:
@@ -138,7 +138,7 @@ def decode_result(data: bytes) -> Result:
 
 def encode_times(started: Instant, finished: Instant) -> bytes:
     """Return the DER of the two times of an execution."""
-    return syntax.encode("Times", syntax_of(Times), Times(started, finished))
+    return syntax.encode(syntax_of(Times), Times(started, finished))
 
 
 def decode_times(data: bytes) -> tuple[Instant, Instant]:

@@ -8,7 +8,7 @@ else, a table below says what.
 
 So a type is written down once, as a class. ``builder.asn1`` is the same for readers, and a test compares both. It is not
 compiled here: to parse it takes 55 ms, which every start of a program would wait for, where these nodes take less than
-one. asn1tools compiles for BER and DER is enforced here, since its DER codec turns ``[UNIVERSAL 12] IMPLICIT`` into a
+one. asn1tools decodes BER and DER is enforced here, since its DER codec turns ``[UNIVERSAL 12] IMPLICIT`` into a
 context tag (seen in 0.169). DER gives every value one encoding, so a value that is decoded and encoded again must be
 the same bytes: that one comparison refuses lengths and integers that are not minimal, constructed strings, elements too
 many and bytes left over. ``der.check`` runs first and bounds depth and number of elements.
@@ -27,16 +27,14 @@ from uuid import UUID
 import attrs
 from attrs import frozen
 
-from builder import asn1, der
+from builder import asn1, der, encoder
+from builder.encoder import Node
 from builder.errors import ProtocolError
 from builder.model import NO_PLATFORM, Artifact, Instant, ScriptJob, raw, text
 from builder.times import decode_time, encode_time
 
 Asn1 = Any
 """What asn1tools gives and takes: dicts, lists, bytes, ints, (alternative, value) pairs."""
-
-Node = Mapping[str, Any]
-"""A type as asn1tools' parser returns it."""
 
 
 @frozen(kw_only=True, eq=False)
@@ -74,7 +72,7 @@ _TYPES: dict[str, Node] = {
 
 
 @functools.cache
-def _coder(name: str, syntax: Syntax, tag: int | None) -> Any:
+def _decoder(name: str, syntax: Syntax, tag: int | None) -> Any:
     asn1tools = asn1.load()  # 70 ms, which `--help` and whoever speaks to nobody should not wait for
     node = copy.deepcopy(syntax.node if tag is None else syntax.tagged(tag))  # the compiler writes into it
     module = {"types": {**copy.deepcopy(_TYPES), name: node}, "tags": "EXPLICIT", "extensibility-implied": False}
@@ -82,24 +80,28 @@ def _coder(name: str, syntax: Syntax, tag: int | None) -> Any:
     return asn1tools.compile_dict({"Builder": module}, "ber")
 
 
-def encode(name: str, syntax: Syntax, value: object, *, tag: int | None = None) -> bytes:
+@functools.cache
+def _writer(syntax: Syntax, tag: int | None) -> encoder.Writer:
+    return encoder.writer_of(syntax.node if tag is None else syntax.tagged(tag), _TYPES)
+
+
+def encode(syntax: Syntax, value: object, *, tag: int | None = None) -> bytes:
     """Return the DER of a value, behind an EXPLICIT context tag if one is given.
 
     Raises ProtocolError for an integer that the original could not read.
     """
-    return bytes(_coder(name, syntax, tag).encode(name, syntax.to_asn1(value)))
+    return encoder.encode(_writer(syntax, tag), syntax.to_asn1(value))
 
 
 def decode(name: str, syntax: Syntax, data: bytes, *, max_elements: int, tag: int | None = None) -> Any:
     """Return the value of exactly these bytes. Raises ProtocolError for any others; ``name`` is what it calls them."""
     der.check(data, max_elements=max_elements)
-    coder = _coder(name, syntax, tag)
     try:
-        value = coder.decode(name, data)
-        canonical = coder.encode(name, value)
+        value = _decoder(name, syntax, tag).decode(name, data)
     except asn1.load().Error as error:
         # its message names the path of types and the offset: of use in a log, on one line
         raise ProtocolError(f"malformed {name}: {' '.join(str(error).split())[:200]}") from error
+    canonical = encoder.encode(_writer(syntax, tag), value)
     if canonical != data:
         raise ProtocolError(f"malformed {name}: not in the one encoding that DER allows")
     return syntax.from_asn1(value)

@@ -66,7 +66,7 @@ def environment(**changes: str) -> dict[str, str]:
         | {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "TERM": "xterm",
-            "XDG_CONFIG_HOME": "/nonexistent",
+            "XDG_CONFIG_HOME": "/dev/null",
         }
         | changes
     )
@@ -77,11 +77,15 @@ def client_argv(*arguments: str | bytes) -> list[str | bytes]:
 
 
 def run_client(
-    *arguments: str | bytes, stdin: bytes = b"", env: dict[str, str] | None = None, stdout: int | None = None
+    *arguments: str | bytes,
+    stdin: bytes = b"",
+    env: dict[str, str] | None = None,
+    stdout: int | None = None,
+    on_started: Callable[[int], object] = lambda _pid: None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run builder-client; what it says to a descriptor ``stdout`` is not returned."""
+    """Run builder-client; what it says to a descriptor ``stdout`` is not returned. ``on_started`` is told its pid."""
     given = environment() if env is None else env
-    return nursery().run([*map(os.fsdecode, arguments)], given, DEADLINE, stdin, stdout)
+    return nursery().run([*map(os.fsdecode, arguments)], given, DEADLINE, stdin, stdout, on_started)
 
 
 def run_inspect(

@@ -7,6 +7,7 @@ Each is a process of its own all the same, with arguments, environment, director
 
 import atexit
 import functools
+import gc
 import json
 import os
 import select
@@ -54,13 +55,14 @@ def _serve(listener: socket.socket) -> None:
 
 
 def _watch(connection: socket.socket) -> None:
-    """Return in the process of a run; tell its exit status from the one above it."""
+    """Return in the process of a run; tell its number and its exit status from the one above it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     data, streams, _, _ = socket.recv_fds(connection, _LARGEST, 3)
     pid = os.fork()
     if pid:
         for stream in streams:
             os.close(stream)
+        connection.sendall(str(pid).encode())
         _, status = os.waitpid(pid, 0)
         connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
         os._exit(0)
@@ -109,8 +111,12 @@ class Nursery:
         deadline: float,
         stdin: bytes = b"",
         stdout: int | None = None,
+        on_started: Callable[[int], object] = lambda _pid: None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run builder-client in this process's directory. What it says to a descriptor ``stdout`` is not returned."""
+        """Run builder-client in this process's directory. What it says to a descriptor ``stdout`` is not returned.
+
+        ``on_started`` is told the number of its process.
+        """
         pipes = [os.pipe() for _ in range(2)]
         with tempfile.TemporaryFile() as given, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             given.write(stdin)
@@ -131,6 +137,7 @@ class Nursery:
             for reader in readers:
                 reader.start()
             try:
+                on_started(int(connection.recv(64)))
                 status = int(connection.recv(64))
             except TimeoutError as error:
                 raise subprocess.TimeoutExpired(list(arguments), deadline) from error
@@ -153,6 +160,7 @@ def nursery() -> Nursery:
 if __name__ == "__main__":
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that tell
     main = _load()
+    gc.freeze()  # the end of a run does not go through all that was loaded, and copy it for that
     with socket.socket(fileno=int(sys.argv[1])) as found:
         _serve(found)
     main()

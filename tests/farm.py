@@ -73,7 +73,7 @@ async def eventually_async(
 def environment(**changes: str) -> dict[str, str]:
     """Return what a program needs of this process's environment, and none of what would change what it does."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return kept | {"PYTHONPATH": os.pathsep.join(map(str, PACKAGES)), "XDG_CONFIG_HOME": "/nonexistent"} | changes
+    return kept | {"PYTHONPATH": os.pathsep.join(map(str, PACKAGES)), "XDG_CONFIG_HOME": "/dev/null"} | changes
 
 
 @define(kw_only=True)

@@ -2,15 +2,12 @@
 
 import hashlib
 import json
-import socket
 import sqlite3
-import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import client_harness
 import pytest
 import trio
 from client_harness import assert_one_line
@@ -318,25 +315,3 @@ async def test_a_begin_that_several_builds_have(server: Server) -> None:
     digit = max("0123456789abcdef", key=lambda digit: sum(uuid.startswith(digit) for uuid in uuids))
     assert f"{digit} is ambiguous: " in client(server, "result", digit, status=3)
     assert query(server.data_dir, "select count(*) from build") == [(17,)]
-
-
-COMMANDS = (["history"], ["log", "a1"], ["result", "a1"], ["fetch", "a1", "x"], ["cancel", "a"], ["dequeue", "a"])
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_what_an_old_server_has_not(command: list[str]) -> None:
-    """It closes the connection on a version that it does not know."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(1000)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        done = client_harness.run_client("-r", f"127.0.0.1:{listener.getsockname()[1]}", *command)
-        thread.join()
-    assert done.returncode == 3
-    assert_one_line(done.stderr)
-    assert b"speaks only the classic protocol, which has no " + command[0].encode() in done.stderr

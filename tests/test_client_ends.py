@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +18,7 @@ from client_harness import (
     COMMANDS,
     DEADLINE,
     assert_one_line,
-    client_argv,
     closed_port,
-    environment,
     run_client,
 )
 from farm import Server, start_server
@@ -94,25 +93,23 @@ def test_wrong_usage(name: str) -> None:
     assert done.stderr.endswith(f"(see 'builder-client {name} --help')\n".encode())
 
 
-def test_ctrl_c(tmp_path: Path) -> None:
-    script = tmp_path / "script"
-    script.write_bytes(SCRIPT)
-    with listening(b"") as (address, heard), contextlib.ExitStack() as stack:
-        processes = {}
-        for name, arguments in REMOTE.items():
-            started = subprocess.Popen(
-                client_argv("-r", address, name, *arguments),
-                stdin=stack.enter_context(script.open("rb")),
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
-            )  # fmt: skip
-            processes[name] = stack.enter_context(started)
-        for _ in processes:
+def test_ctrl_c() -> None:
+    started: queue.Queue[int] = queue.Queue()
+    with listening(b"") as (address, heard), ThreadPoolExecutor(len(REMOTE)) as threads:
+        runs = {
+            name: threads.submit(
+                run_client, "-r", address, name, *arguments, stdin=SCRIPT, on_started=started.put
+            )
+            for name, arguments in REMOTE.items()
+        }  # fmt: skip
+        for _ in runs:
             assert heard.get(timeout=DEADLINE)
-        for name, process in processes.items():
-            process.send_signal(signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=DEADLINE)
+        for _ in runs:
+            os.kill(started.get(timeout=DEADLINE), signal.SIGINT)
+        for name, run in runs.items():
+            done = run.result(DEADLINE)
             # behind the ^C of a terminal the prompt begins a line of its own
-            assert (name, process.returncode, stdout, stderr) == (name, 130, b"", b"\n")
+            assert (name, done.returncode, done.stdout, done.stderr) == (name, 130, b"", b"\n")
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ from builder.model import (
     Signalled,
 )
 from builder.planning import Cron, JobOptions, JobReference
+from builder_client import past
 from builder_server.cli import EARLIER
 from builder_server.names import DATABASE
 from builder_server.store import AfterLoss, Build, OldBuild, Store, StoredArtifact, Timing
@@ -163,6 +164,8 @@ async def test_builds_of_the_last_release_have_outcomes(tmp_path: Path) -> None:
         found = await store.history(ShowHistory(count=9))
         assert {entry.result: entry.outcome.value for entry in found if entry.outcome} == RESULTS
         assert len(await store.history(ShowHistory(count=9, failed=True))) == 2
+        assert (found[0].previous, found[0].script_changed, found[0].artifacts_changed) == (UUID(int=0), False, None)
+        assert "since" not in dict(past.lines(found[0]))
 
 
 async def test_a_server_goes_back_to_the_last_release_and_forward(tmp_path: Path) -> None:

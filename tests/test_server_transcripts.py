@@ -12,11 +12,13 @@ import trio
 import vectors
 from attrs import define, evolve, field
 from farm import DEADLINE, LocalServer, run_server
-from scripted import ScriptedPeer, connect
+from scripted import OURS, ScriptedPeer, build, connect, do, info, script
 
 from builder import codec
-from builder.messages import InfoReply, JobSchedule, Message, Output
-from builder.model import Instant
+from builder.extension.schedule import PlanJob
+from builder.messages import Execute, InfoReply, JobSchedule, Message, Output, Success
+from builder.model import Exited, Instant, OrbBuildJob, Period
+from builder.planning import Cron, JobOptions, JobReference, Missed
 
 RECORDED = vectors.transcripts()
 
@@ -52,7 +54,7 @@ class Replay:
                 await peer.send_raw(self.translated(data))
                 continue
             received = await read_frame(peer.stream)
-            recorded, ours = codec.decode(data[8:]), codec.decode(received[8:])
+            recorded, ours = codec.decode(data[8:]), without_new(codec.decode(received[8:]))
             self.note_uuid(recorded, ours)
             expected = codec.decode(self.translated(data)[8:])
             if key in DIFFERENCES and without_times(expected) != without_times(ours):
@@ -96,6 +98,52 @@ def without_order(message: Message) -> Message:
     return message
 
 
+NEW = (
+    PlanJob(
+        job=script("new-cron", "p9"),
+        options=JobOptions(
+            cron=Cron(rule="17 3 * * mon-fri", zone="Europe/Copenhagen"),
+            missed=Missed.SKIP,
+            priority=9,
+            retries=3,
+            time_limit=3_600_000,
+            max_silent=600_000,
+        ),
+        run_now=True,
+    ),
+    PlanJob(job=script("new-spread", "p9"), options=JobOptions(period=Period.WEEKLY, spread=True), run_now=True),
+    PlanJob(
+        job=script("new-after", "p9"),
+        options=JobOptions(
+            period=Period.NEVER,
+            after=(JobReference(name="new-cron"), JobReference(name="new-spread", platform="p9")),
+        ),
+        run_now=False,
+    ),
+    PlanJob(
+        job=OrbBuildJob(name="new-orb", opam_package="new"),
+        options=JobOptions(cron=Cron(rule="H/15 * * * *"), paused=True),
+        run_now=False,
+    ),
+)
+"""Jobs that have all that the original does not know. The recorded peers do not touch them."""
+
+
+def without_new(message: Message) -> Message:
+    """Return a message without the new jobs, and without the platform that only they have."""
+    if isinstance(message, InfoReply):
+        return evolve(
+            message,
+            schedule=tuple(item for item in message.schedule if not item.job.name.startswith("new-")),
+            queues=tuple(
+                evolve(queue, jobs=tuple(job for job in queue.jobs if not job.name.startswith("new-")))
+                for queue in message.queues
+                if queue.platform != "p9"
+            ),
+        )
+    return message
+
+
 async def play(replay: Replay, *sessions: str) -> None:
     for key, frames in RECORDED.items():
         if key[0] in sessions:
@@ -104,8 +152,12 @@ async def play(replay: Replay, *sessions: str) -> None:
                 assert await peer.wait_closed() == b""
 
 
-async def test_all_recorded_exchanges(tmp_path: Path) -> None:
+@pytest.mark.parametrize("new", [(), NEW], ids=["alone", "beside what is new"])
+async def test_all_recorded_exchanges(tmp_path: Path, new: tuple[PlanJob, ...]) -> None:
     async with run_server(tmp_path) as server:
+        async with connect(server, OURS) as ours:
+            for request in new:
+                assert await ours.request(request) == [Success()]
         replay = Replay(server)
         template = server.config_dir / "orb-build.template.p1"
         template.write_bytes(b"#!/bin/sh\necho %%OPAM_PACKAGE%% on %%PLATFORM%%\n")
@@ -138,6 +190,28 @@ async def test_all_recorded_exchanges(tmp_path: Path) -> None:
         assert [replay.uuids[uuid] for uuid in replay.uuids] == [
             UUID(row[0]) for row in server.query("select uuid from build order by started, name")
         ]
+
+
+async def test_classic_peers_of_a_schedule_that_uses_all_that_is_new(tmp_path: Path) -> None:
+    """What they see is its nearest classic form, and a classic worker runs it."""
+    async with run_server(tmp_path) as server:
+        async with connect(server, OURS) as ours:
+            for request in NEW:
+                assert await ours.request(request) == [Success()]
+        seen = await info(server)
+        assert {item.job.name: item.period for item in seen.schedule} == {
+            "new-cron": Period.DAILY,
+            "new-spread": Period.WEEKLY,
+            "new-after": Period.NEVER,
+            "new-orb": Period.HOURLY,
+        }
+        assert [[job.name for job in queue.jobs] for queue in seen.queues] == [["new-cron", "new-spread"]]
+        ran = [await build(server, "p9") for _ in range(3)]
+        assert [job.name for _, job in ran] == ["new-cron", "new-spread", "new-after"]
+        await do(server, Execute(name="new-cron"))
+        failed, _ = await build(server, "p9", result=Exited(code=1))
+        assert server.query(f"select outcome from build where uuid = '{failed}'") == [("failed",)]
+        assert [[job.name for job in queue.jobs] for queue in (await info(server)).queues] == [["new-cron"]]
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

@@ -314,7 +314,7 @@ def test_a_wrong_command_line_is_one_line_and_status_2(arguments: tuple[str, ...
 
 
 def test_a_work_directory_that_is_missing_is_told_before_any_job_is_taken() -> None:
-    done = _run("p1", "--work-dir", "/nonexistent/dir")
+    done = _run("p1", "--work-dir", "/dev/null/dir")
     assert done.returncode == 7
     assert "--work-dir" in done.stderr
 

@@ -73,8 +73,8 @@ class HistoryEntry:
     """A build, or a run that was ``skipped``, and then why; that has no uuid.
 
     ``retries`` is how often the job is run again at most, None if it is gone. ``previous`` is the success before that the
-    comparisons are with; None where there is none, or where the hashes are not known. Of an orb-build job the template
-    is compared, and as its script the package that it builds.
+    comparisons are with; what is not known of both, such as the hashes of a build of an earlier release, is not compared.
+    Of an orb-build job the template is compared, and as its script the package that it builds.
     """
 
     numbered: ClassVar[bool] = True

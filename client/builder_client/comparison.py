@@ -76,7 +76,8 @@ def compare(remote: "Remote", one: BuildShown, other: BuildShown) -> Comparison:
             raise Refused(f"{past.uuid_of(each)} still runs: compare it when it has ended")
         if each.entry.artifacts is None:
             raise Refused(
-                f"the server has not recorded what {past.uuid_of(each)} left: it was lost, or is of before that"
+                f"the server has not recorded what {past.uuid_of(each)} left: it was lost, or is of an earlier release; "
+                f"'fetch' writes what there is"
             )
     uuids = past.uuid_of(one), past.uuid_of(other)
     same, differing = _paths(*(past.artifacts(remote, uuid, what=WHAT) for uuid in uuids))

@@ -199,7 +199,7 @@ def lines(entry: HistoryEntry) -> Iterator[tuple[str, str]]:
         "worker": printable(entry.worker or ""),
         "ended by": printable(entry.ended_by or ""),
         "changed": changed(entry),
-        "since": str(entry.previous or ""),
+        "since": str(entry.previous) if changed(entry) else "",
         "check": printable(entry.verdict or ""),
         "upload": entry.upload or "",
         "artifacts": _artifacts(entry),

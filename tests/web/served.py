@@ -51,7 +51,9 @@ async def read_until(stream: trio.SocketStream, end: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def serving(application: ASGIApp, limits: Limits | None = None) -> AsyncIterator[Served]:
+async def serving(
+    application: ASGIApp, limits: Limits | None = None, *, deadline: float = DEADLINE
+) -> AsyncIterator[Served]:
     """Serve an application until the block ends."""
     shutdown = Shutdown()
     listeners = listen(["127.0.0.1"], 0)
@@ -60,7 +62,7 @@ async def serving(application: ASGIApp, limits: Limits | None = None) -> AsyncIt
     async def serve(stream: trio.SocketStream) -> None:
         await Connection(application, stream, shutdown, limits or Limits()).run()
 
-    with trio.fail_after(DEADLINE):
+    with trio.fail_after(deadline):
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as accepting:
                 accepting.start_soon(accept, listeners, serve, nursery)

@@ -138,7 +138,7 @@ class InProcess:
 
 
 @asynccontextmanager
-async def open_site(directory: DataDirectory, **options: Any) -> AsyncIterator[InProcess]:
+async def open_site(directory: DataDirectory, *, now: Instant = NOW, **options: Any) -> AsyncIterator[InProcess]:
     """Open a site on a data directory."""
     store = Store.open(directory)
     recorded: list[NewBuild] = []
@@ -154,7 +154,7 @@ async def open_site(directory: DataDirectory, **options: Any) -> AsyncIterator[I
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.database.run)
             await recorder.recover()
-            site = server.make_site(directory, store, recorder, settings, now=lambda: NOW)
+            site = server.make_site(directory, store, recorder, settings, now=lambda: now)
             yield InProcess(directory, store, Client(application.make(site)), recorded, site, settings)
             nursery.cancel_scope.cancel()
     finally:

@@ -298,6 +298,19 @@ async def wait_until(is_so: Callable[[], bool]) -> None:
             await trio.sleep(0.01)
 
 
+async def test_a_fault_is_answered_while_the_next_piece_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "PIECE_SIZE", 1000)
+    content = body(artifacts={"a": bytes(10_000), "../x": b"", "b": bytes(10_000)})
+    begin, rest = content[:100], content[100:-5000]
+    async with serving_site(make_directory(tmp_path / "data"), Limits(linger=0.1)) as (site, served):
+        answer = await served.exchange(head(len(content)) + begin, rest)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"artifact path" in answer
+        assert faults(site) == []
+
+
 async def test_an_upload_that_stalls_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "STALLED", 0.2)
     async with serving_site(make_directory(tmp_path / "data"), Limits(linger=0.1)) as (site, served):

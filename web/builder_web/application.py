@@ -96,6 +96,7 @@ def make(site: Site) -> ASGIApp:
             Refused: _refused,
             StoreError: _unavailable,
             HTTPException: _http_error,
+            UnicodeEncodeError: _not_text,
             Exception: _fault,
         },
     )
@@ -107,6 +108,13 @@ def make(site: Site) -> ASGIApp:
 async def _not_found(request: Request, error: Exception) -> Response:
     missing = error if isinstance(error, NotFound) else NotFound()
     return presenting.error(request, 404, missing.detail, job=missing.job)
+
+
+async def _not_text(request: Request, error: Exception) -> Response:
+    """Answer a request whose path is not UTF-8: nothing in the database has such a name."""
+    if request.scope["path"].isprintable():
+        return await _fault(request, error)
+    return await _not_found(request, NotFound("There is nothing with that name here: it is not UTF-8."))
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

@@ -23,7 +23,10 @@ def contrast(left: Path, right: Path) -> FileDifference:
     with left.open("rb") as one, right.open("rb") as other:
         texts = _text(one), _text(other)
         if texts[0] is not None and texts[1] is not None:
-            lines = unified(texts[0].split("\n"), texts[1].split("\n"), left_name="", right_name="")[2:]
+            sides = [text.split("\n") for text in texts if text is not None]
+            if all(lines[-1] == "" for lines in sides):  # both end with a whole line
+                sides = [lines[:-1] for lines in sides]
+            lines = unified(*sides, left_name="", right_name="")[2:]
             return FileDifference(diff="\n".join(lines[:MAX_LINES]), cut=len(lines) > MAX_LINES)
         return FileDifference(first_byte=first_difference(one, other), sections=_sections(one, other))
 

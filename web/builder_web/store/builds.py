@@ -108,9 +108,9 @@ def failed(connection: sa.Connection, *, platform: str | None, start: int, count
 def failed_since(connection: sa.Connection, since: Instant, *, count: int) -> tuple[list[Build], int]:
     """Return the newest builds that began since then and failed, and how many there are in all."""
     lately = _is_failed & (sa.tuple_(build.c.start_d, build.c.start_ps) >= sa.tuple_(*to_row(since)))
-    total = connection.scalar(sa.select(sa.func.count()).select_from(build).where(lately))
-    rows = connection.execute(_select.where(lately).order_by(*_NEWEST_FIRST).limit(count))
-    return [record(row) for row in rows], total or 0
+    ids = list(connection.scalars(sa.select(build.c.id).where(lately).order_by(*_NEWEST_FIRST)))
+    known = find_all(connection, ids[:count])
+    return [known[one] for one in ids[:count]], len(ids)
 
 
 def past(connection: sa.Connection, job_names: Sequence[str], *, count: int) -> dict[tuple[str, str], list[Past]]:

@@ -1,5 +1,7 @@
 """What is found by a part of its name."""
 
+import re
+
 import sqlalchemy as sa
 
 from builder_web.opam.switch import Package
@@ -10,6 +12,7 @@ from builder_web.store.records import Artifact, Build
 from builder_web.store.schema import artifact, file, job, job_tag, tag
 
 _MIN_PREFIX = 4
+_PARTS = re.compile(r"([0-9]{1,18})|([^0-9]+)")
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -69,13 +72,20 @@ def by_prefix(connection: sa.Connection, text: str, *, count: int) -> list[tuple
 
 def packages(connection: sa.Connection, text: str, *, count: int) -> list[tuple[Package, Build]]:
     """Return packages whose name and version hold a text, such as ``dune.3.17``, each with the last build that has it."""
-    found = switches.find(connection, text, count=count)
+    found = sorted(switches.find(connection, text, count=count), key=_by_version, reverse=True)
+    found.sort(key=lambda one: (one.package.name != text, one.package.name))
     by_artifact = {
         row.id: row.build
         for row in connection.execute(sa.select(artifact).where(artifact.c.id.in_([one.artifact for one in found])))
     }
     known = builds.find_all(connection, set(by_artifact.values()))
     return [(one.package, known[by_artifact[one.artifact]]) for one in found if by_artifact.get(one.artifact) in known]
+
+
+def _by_version(one: switches.Used) -> list[tuple[bool, int, str]]:
+    """Return what puts 3.9 before 3.17."""
+    parts = _PARTS.findall(one.package.version)
+    return [(number != "", int(number or 0), word) for number, word in parts]
 
 
 def _with_builds(connection: sa.Connection, ids: list[int]) -> list[tuple[Build, Artifact]]:

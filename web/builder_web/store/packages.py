@@ -24,14 +24,14 @@ def is_read(connection: sa.Connection, digest: bytes) -> bool:
 
 
 def unread(connection: sa.Connection, *, count: int) -> list[bytes]:
-    """Return the SHA-256 of switches whose packages are not known yet, the last uploaded ones first."""
+    """Return the SHA-256 of switches whose packages are not known yet, in the order in which they came."""
     paths = (file.c.path == SWITCH_NAME) | file.c.path.endswith(f"/{SWITCH_NAME}", autoescape=True)
     query = (
         sa.select(artifact.c.sha256)
         .select_from(file.join(artifact, artifact.c.id == file.c.artifact))
         .where(paths, artifact.c.sha256.not_in(sa.select(switch.c.sha256)))
         .group_by(artifact.c.sha256)
-        .order_by(sa.func.max(artifact.c.id).desc())
+        .order_by(sa.func.min(artifact.c.id))
         .limit(count)
     )
     return list(connection.scalars(query))

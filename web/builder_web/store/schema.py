@@ -182,8 +182,9 @@ installed = sa.Table(
     "web_installed",
     ours,
     sa.Column("package", sa.Integer, nullable=False),
-    sa.Column("switch", sa.Integer, nullable=False, index=True),
+    sa.Column("switch", sa.Integer, nullable=False),
     sa.PrimaryKeyConstraint("package", "switch"),
+    sa.Index("web_installed_switch", "switch"),
     sqlite_with_rowid=False,
 )
 """Which packages a switch has."""

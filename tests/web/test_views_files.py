@@ -1,0 +1,111 @@
+"""Files as they are: hostile ones can do nothing in the origin of the site, large ones cost nothing that was paid already."""
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from bodies import body, uuid_of
+from sites import InProcess, authorization, make_directory, open_site
+
+from builder_web import derived
+from builder_web.console_index import ConsoleIndex
+from builder_web.store import builds, consoles
+
+BUILD = f"/job/hello/build/{uuid_of(1)}"
+PAGE = b"<!doctype html><script>alert(document.domain)</script>"
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[InProcess]:
+    files = {
+        "bin/hello": b"0123456789",
+        "index.html": PAGE,
+        "picture.svg": b"<svg onload='alert(1)'/>",
+        "code.js": b"1",
+    }
+    async with open_site(make_directory(tmp_path / "data")) as site:
+        content = body(1, artifacts=files, console=(b"<script>", b"second"))
+        assert (
+            await site.client.request("POST", "/upload", content=content, headers=authorization("admin"))
+        ).status == 201
+        yield site
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/f/index.html", "text/html; charset=utf-8"),
+        ("/f/picture.svg", "image/svg+xml"),
+        ("/f/code.js", "application/javascript; charset=utf-8"),
+        ("/f/bin/hello", "application/octet-stream"),
+        ("/console", "text/plain; charset=utf-8"),
+        ("/script", "text/plain; charset=utf-8"),
+    ],
+)
+async def test_what_was_uploaded_can_not_run_in_the_origin_of_the_site(
+    site: InProcess, path: str, media_type: str
+) -> None:
+    for method in ("GET", "HEAD"):
+        answer = await site.client.request(method, BUILD + path)
+        assert (answer.status, answer.headers["content-type"]) == (200, media_type)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        policy = answer.headers["content-security-policy"].split("; ")
+        assert {"sandbox", "default-src 'none'"} <= set(policy)
+        assert not any(part.startswith(("script-src", "sandbox allow")) for part in policy)
+
+
+async def test_a_file_is_sent_in_parts_and_not_twice(site: InProcess) -> None:
+    address = f"{BUILD}/f/bin/hello"
+    whole = await site.client.get(address)
+    assert whole.headers["etag"] == base64.b64encode(hashlib.sha256(b"0123456789").digest()).decode()
+    assert whole.headers["last-modified"].endswith("GMT")
+    part = await site.client.get(address, range="bytes=2-4")
+    assert (part.status, part.content, part.headers["content-range"]) == (206, b"234", "bytes 2-4/10")
+    end = await site.client.get(f"{BUILD}/console", range="bytes=-7")
+    assert (end.status, end.content) == (206, b"second\n")
+    assert (await site.client.get(address, range="bytes=99-")).status == 416
+    assert (await site.client.get(address, **{"if-none-match": whole.headers["etag"]})).status == 304
+    head = await site.client.request("HEAD", address)
+    assert (head.content, head.headers["content-length"]) == (b"", "10")
+
+
+async def test_a_console_is_read_once_for_its_etag(site: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await site.client.get(f"{BUILD}/console")
+    assert first.headers["etag"] == hashlib.sha256(first.content).hexdigest()
+    monkeypatch.setattr(ConsoleIndex, "of", None)
+    again = await site.client.get(f"{BUILD}/console", **{"if-none-match": first.headers["etag"]})
+    assert again.status == 304
+    assert (await site.client.get(f"{BUILD}/console/view")).status == 200
+
+
+async def test_an_index_is_kept_as_it_was_made(site: InProcess) -> None:
+    build = await site.store.ask(builds.find, str(uuid_of(1)))
+    assert build
+    made = await derived.console_of(site.store, site.directory, build)
+    assert await site.store.ask(consoles.find, build.id) == made
+
+
+@pytest.mark.parametrize("path", ["/exec", "/all.tar.gz", "", "/console/view", "/script/view"])
+async def test_whatever_did_not_change_is_not_sent_again(site: InProcess, path: str) -> None:
+    found = await site.client.get(BUILD + path)
+    assert found.status == 200
+    again = await site.client.get(BUILD + path, **{"if-none-match": found.headers["etag"]})
+    assert (again.status, again.content) == (304, b"")
+
+
+async def test_the_head_of_an_archive_does_not_read_its_files(site: InProcess) -> None:
+    site.directory.content(hashlib.sha256(b"0123456789").digest()).unlink()
+    answer = await site.client.request("HEAD", f"{BUILD}/all.tar.gz")
+    assert (answer.status, answer.content) == (200, b"")
+
+
+async def test_a_file_that_is_gone_is_no_fault_of_the_site(site: InProcess) -> None:
+    build = site.directory.build("hello", str(uuid_of(1)))
+    for name in ("console.txt", "script.txt"):
+        (build / name).unlink()
+    for path in ("/console", "/console/view", "/script", "/script/view"):
+        answer = await site.client.get(BUILD + path)
+        assert answer.status == 404
+        assert "no longer on the disk" in answer.text
