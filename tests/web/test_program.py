@@ -53,6 +53,7 @@ def faults(root: Path) -> list[str]:
         ]
 
 
+@pytest.mark.long
 def test_large_bodies_and_consoles_take_no_more_memory_than_small_ones(tmp_path: Path) -> None:
     with running(tmp_path / "data") as program:
         assert upload(program, body(1)).status_code == 201
@@ -173,6 +174,7 @@ def test_old_builds_are_removed_by_policy(tmp_path: Path) -> None:
     assert len(list((root / "hello").iterdir())) == 2
 
 
+@pytest.mark.long
 def test_builder_db_beside_a_program_that_takes_uploads(tmp_path: Path) -> None:
     root = tmp_path / "data"
     with running(root) as program:
