@@ -20,7 +20,8 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -145,7 +146,7 @@ def wait_for(port: int) -> None:
             return
 
 
-def at_once(count: int, work: Callable[[], None]) -> None:
+def at_once(count: int, work: Callable[[], object]) -> None:
     """Do something so many times at once, and wait for the end of all; an error of one is raised."""
     errors: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
 
@@ -164,11 +165,16 @@ def at_once(count: int, work: Callable[[], None]) -> None:
         raise errors.get()
 
 
-def small(site: Site, uploaders: int) -> float:
+def small(site: Site, uploaders: int) -> tuple[float]:
     """Return uploads/s of builds of 10 KB, by that many who upload at once."""
+
+    def upload() -> None:
+        for _ in range(SMALL // uploaders):
+            site.post(10_000, "small")
+
     began = time.perf_counter()
-    at_once(uploaders, lambda: [site.post(10_000, "small") for _ in range(SMALL // uploaders)] and None)
-    return SMALL / (time.perf_counter() - began)
+    at_once(uploaders, upload)
+    return (SMALL / (time.perf_counter() - began),)
 
 
 def large(site: Site, size: int) -> tuple[float, float]:
@@ -196,7 +202,7 @@ def read_meanwhile(site: Site) -> tuple[float, float]:
     for reader in readers:
         reader.start()
     try:
-        at_once(WHILE_READ, lambda: site.post(10 * MB) and None)
+        at_once(WHILE_READ, lambda: site.post(10 * MB))
     finally:
         ended.set()
         for reader in readers:
@@ -226,37 +232,39 @@ def machine(directory: Path) -> None:
 
 
 def measure(sites: dict[str, Site], runs: int, sizes: list[int]) -> None:
-    """Run each case with each site in turn."""
+    """Run each case with each site in turn, so that what else the machine does slows both down."""
 
-    def case(name: str, unit: str, run: Callable[[Site], float], goal: float) -> None:
-        found = {kind: [run(site) for _ in range(runs)] for kind, site in sites.items()}
-        show(name, found["ours"], unit, goal=goal)
-        if "theirs" in found:
-            show("    the original", found["theirs"], unit, goal=statistics.median(found["ours"]))
+    def case(name: str, run: Callable[[Site], tuple[float, ...]], *columns: tuple[str, str, float | None]) -> None:
+        """Show the figures that a case returns; each column is what it is, its unit and its goal."""
+        found: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in sites}
+        for _ in range(runs):
+            for kind, site in sites.items():
+                found[kind].append(run(site))
+        for number, (what, unit, goal) in enumerate(columns):
+            ours = [figures[number] for figures in found["ours"]]
+            show(f"    {what}" if number else name, ours, unit, goal=goal)
+            if "theirs" in found:
+                theirs = [figures[number] for figures in found["theirs"]]
+                median = statistics.median(theirs)
+                ratio = f", ours {statistics.median(ours) / median:.1f} times that" if median else ""
+                show(f"    the original{ratio}", theirs, unit)
 
-    case("small uploads, one after the other", "uploads/s", lambda site: small(site, 1), 100)
-    case(f"small uploads, {UPLOADERS} at once", "uploads/s", lambda site: small(site, UPLOADERS), 100)
+    for uploaders in (1, UPLOADERS):
+        name = f"uploads of 10 KB, {uploaders} at once"
+        case(name, partial(small, uploaders=uploaders), ("", "uploads/s", 100))
     for size in sizes:
-        grown: dict[int, list[float]] = {}
-
-        def speed(site: Site, size: int = size, grown: dict[int, list[float]] = grown) -> float:
-            found, growth = large(site, size)
-            grown.setdefault(site.pid, []).append(growth)
-            return found
-
-        case(f"an upload of {size // MB} MB", "MB/s", speed, SPEED)
-        for kind, site in sites.items():
-            show(f"    growth of memory{', the original' * (kind != 'ours')}", grown[site.pid], "MB", goal=GROWTH)
-    errors: list[float] = []
-
-    def wait(site: Site) -> float:
-        percentile, count = read_meanwhile(site)
-        if site is sites["ours"]:
-            errors.append(count)
-        return percentile
-
-    case(f"{READERS} readers while {WHILE_READ} upload, p99", "ms", wait, 1000)
-    show("    errors", errors, "requests")
+        case(
+            f"an upload of {size // MB} MB",
+            partial(large, size=size),
+            ("", "MB/s", SPEED),
+            ("growth of memory", "MB", GROWTH),
+        )
+    case(
+        f"{READERS} readers while {WHILE_READ} upload, p99",
+        read_meanwhile,
+        ("", "ms", 1000),
+        ("errors", "requests", None),
+    )
 
 
 @click.command()
@@ -264,23 +272,17 @@ def measure(sites: dict[str, Site], runs: int, sizes: list[int]) -> None:
 @click.option("--huge", is_flag=True, help="Upload 5 GB as well.")
 def main(runs: int, *, huge: bool) -> None:
     """Measure what builder-web takes."""
-    peer = os.environ.get("BUILDER_WEB_PEER_BIN")
-    folders = {"ours": Path(sys.executable).parent} | ({"theirs": Path(peer)} if peer else {})
-    with tempfile.TemporaryDirectory(prefix="builder-bench-") as directory:
-        machine(Path(directory))
-    for kinds in [folders]:
-        with tempfile.TemporaryDirectory(prefix="builder-bench-") as directory:
-            _measure(Path(directory), kinds, runs, [64 * MB, 256 * MB, *[5000 * MB] * huge])
-
-
-def _measure(directory: Path, folders: dict[str, Path], runs: int, sizes: list[int]) -> None:
-    sites: dict[str, Site] = {}
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
+    folders = {"ours": Path(sys.executable).parent}
+    if peer := os.environ.get("BUILDER_WEB_PEER_BIN"):
+        folders["theirs"] = Path(peer)
+    sizes = [64 * MB, 256 * MB] + [5000 * MB] * huge
+    with tempfile.TemporaryDirectory(prefix="builder-bench-") as directory, ExitStack() as stack:
+        root = Path(directory)
+        machine(root)
+        sites = {}
         for kind, programs in folders.items():
-            (directory / kind).mkdir()
-            sites[kind] = stack.enter_context(running(programs, directory / kind))
+            (root / kind).mkdir()
+            sites[kind] = stack.enter_context(running(programs, root / kind))
         measure(sites, runs, sizes)
 
 

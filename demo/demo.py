@@ -33,6 +33,7 @@ BIN = Path(sys.executable).parent
 PLATFORM = "demo"
 JOB = "builder-wheel"
 SOURCE_DATE_EPOCH = 1_700_000_000  # any fixed date will do
+REPRODUCED = "reproduced: built 2 times"
 DEADLINE = 80.0  # seconds for one build; on a slow machine it takes 10
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "builder", "server", "worker", "client", "web", "man")
 
@@ -111,6 +112,10 @@ def main() -> int:
     finally:
         if not keep:
             shutil.rmtree(directory, ignore_errors=True)
+    if not failed:
+        print("Everything that it started is stopped, and its files are removed.")
+        if not (stay or upload):
+            print("To look at the pages yourself: make demo KEEP=1")
     return 1 if failed else 0
 
 
@@ -173,8 +178,6 @@ def run(directory: Path, upload: str | None, *, stay: bool) -> None:
         print("\nThe two wheels are byte-identical: the build is reproducible.")
         if stay:
             wait_for_interrupt(server, address, receiver)
-        elif receiver.site:
-            print("Everything is stopped and removed now. To look at the pages yourself: make demo KEEP=1")
 
 
 def start_site(directory: Path, running: contextlib.ExitStack) -> Upload:
@@ -199,10 +202,9 @@ def show_page(address: str) -> None:
             page = answer.read().decode()
     except OSError as error:
         raise DemoFailed(f"{address} can't be read: {error}") from None
-    said = re.search(r"reproduced: built 2 times", page)
-    if said is None:
-        raise DemoFailed(f"{address} does not say that the job was reproduced")
-    print(f"   the page says “{said[0]}”")
+    if REPRODUCED not in page:
+        raise DemoFailed(f"{address} does not say “{REPRODUCED}”")
+    print(f"   the page says “{REPRODUCED}”")
 
 
 def wait_for_interrupt(server: subprocess.Popen[str], address: str, receiver: Upload) -> None:
@@ -215,7 +217,7 @@ def wait_for_interrupt(server: subprocess.Popen[str], address: str, receiver: Up
     with contextlib.suppress(KeyboardInterrupt):
         server.wait()
         raise DemoFailed("the server has ended")
-    print("\nEverything is stopped and removed now.")
+    print()
 
 
 def wait_for_uploads(log: Path, count: int, *, is_own: bool) -> None:

@@ -118,7 +118,7 @@ def server_file() -> FilePage:
     keys = [
         Key(name=max(option.opts, key=len).removeprefix("--"), value=_value(option), meaning=record[1])
         for option in options
-        if option.name != "config" and (record := option.get_help_record(context))
+        if option.name not in builder_server.cli.NOT_IN_THE_FILE and (record := option.get_help_record(context))
     ]
     return FilePage(
         name="builder-server.toml",

@@ -132,6 +132,13 @@ async def test_pages_of_the_history(server: Server) -> None:
     assert "skipped, still running" in client(server, "history", "--limit", "300")
 
 
+async def test_a_console_that_was_removed_is_no_empty_one(server: Server) -> None:
+    await do(server, schedule("a"))
+    uuid, _ = await build(server, lines=[b"one"])
+    (server.data_dir / "a" / str(uuid) / "console").unlink()
+    assert f"the server has no console of {uuid} any more" in client(server, "log", str(uuid), status=3)
+
+
 async def test_a_log_and_its_end(server: Server) -> None:
     await do(server, schedule("a"))
     lines = [b"line %d" % number for number in range(100)] + [b"\xff\x1b[2J", b""]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from operators import ROOT, need, run
@@ -98,9 +99,13 @@ def test_the_keys_of_a_schedule_are_those_that_it_takes(tmp_path: Path) -> None:
     assert [*schedule_file.read(path)] == ["lib", "app", "retreat"]
 
 
-def test_the_keys_of_the_servers_file_are_those_that_it_takes() -> None:
-    taken = {option.name for option in builder_server.cli.command.params if option.expose_value} - {"config"}
-    assert {key.name.replace("-", "_") for key in pages.server_file().keys} == taken
+def test_the_keys_of_the_servers_file_are_those_that_it_takes(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    path.write_text("no-key = 1\n", "utf-8")
+    refused = CliRunner().invoke(builder_server.cli.command, ["--config", str(path)], env={"COLUMNS": "1000"})
+    _, _, taken = refused.output.strip().partition("unknown option 'no-key'; there are ")
+    assert sorted(key.name for key in pages.server_file().keys) == taken.split(", ")
+    assert "migrate-back" not in taken
 
 
 @pytest.mark.parametrize("page", MADE)

@@ -201,6 +201,7 @@ def test_packages_live_in_a_fresh_system(packages: list[Path], system: System) -
     assert (system.root / "etc/builder/server.env").read_text() == "BUILDER_SERVER_IP=127.0.0.1\n"
 
     run_a_job(system)
+    run_the_site(system)
 
     system.run("dpkg", "--remove", *NAMES)
     left = system.files() - before
@@ -217,16 +218,16 @@ BOOT = r"""
 set -ex
 cd /var/tmp
 dpkg --install ./*.deb
-systemctl is-active builder-server
+systemctl is-active builder-server builder-web
 systemctl start builder-worker@debian
 builder-client schedule greet debian job
 until ls /var/lib/builder/greet/*/full; do sleep 0.1; done
 builder-inspect --console --output out /var/lib/builder/greet/*/full
 journalctl --no-pager --unit builder-worker@debian
 dpkg --install ./*.deb
-systemctl is-active builder-server
-dpkg --purge builder-server builder-worker builder-client builder-common
-! systemctl is-active builder-server builder-worker@debian
+systemctl is-active builder-server builder-web
+dpkg --purge builder-server builder-worker builder-web builder-client builder-common
+! systemctl is-active builder-server builder-web builder-worker@debian
 echo all is well
 """
 
@@ -261,6 +262,17 @@ def test_units_work_under_systemd(packages: list[Path], system: System) -> None:
     assert "sandbox: bubblewrap" in told
     assert "\nbuilder\nbuilder\n" in told  # the user and the host name that a job has in a sandbox
     assert (system.root / "var/tmp/out/greeting").read_text() == "hello"
+
+
+def run_the_site(system: System) -> None:
+    """Run the site as its unit does."""
+    assert system.owner("/var/lib/builder-web") == "builder-web:builder-web 750"
+    system.run("builder-db", "migrate", "--datadir", "/var/lib/builder-web", user="builder-web")
+    site = [*unit_command(system, "builder-web.service"), "--port=0"]
+    with system.running(*site, user="builder-web") as announced:
+        url = announced.strip().rpartition(" listening on ")[2]
+        ask = f"import urllib.request; print(urllib.request.urlopen('{url}/healthz').read().decode())"
+        assert system.run("python3", "-c", ask).strip() == "ok"
 
 
 def run_a_job(system: System) -> None:

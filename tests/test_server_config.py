@@ -131,6 +131,8 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
     [
         ("prot = 1", "unknown option 'prot'; there are config-dir, dir, ip, "),
         ("config = 'x'", "unknown option 'config'"),
+        ("no-key = 1", "unknown option 'no-key'"),
+        ("migrate-back = '0003'", "unknown option 'migrate-back'"),
         ("[server]\nport = 1", "unknown option 'server'"),
         ("help = true", "unknown option 'help'"),
         ("port = ", "can't read"),

@@ -29,6 +29,9 @@ them: with Python's own 5 ms a request that goes through ten turns took a tenth 
 _SEVERAL = {"ip": "addresses", "keep": "what is kept"}
 """Options that may be given several times, and what their values are."""
 
+NOT_IN_THE_FILE = {"config", "migrate_back"}
+"""Options that are no settings of a server."""
+
 EARLIER = ("0001", "0002", "0003")
 """The revisions of the database that a way leads back to: the last one is that of the release before this one."""
 
@@ -45,12 +48,9 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise click.BadParameter(f"can't read {path}: {reason}", context) from error
-    known = {parameter.name for parameter in context.command.params if parameter.expose_value} - {
-        "config",
-        "migrate_back",
-    }
+    known = {parameter.name for parameter in context.command.params if parameter.expose_value} - NOT_IN_THE_FILE
     defaults: dict[str, Any] = {key.replace("-", "_"): value for key, value in values.items()}
-    if unknown := sorted(set(defaults) - known):
+    if unknown := sorted(key for key in values if key.replace("-", "_") not in known):
         options = ", ".join(sorted(str(name).replace("_", "-") for name in known))
         raise click.BadParameter(f"{path}: unknown option {unknown[0]!r}; there are {options}", context)
     for key, what in _SEVERAL.items():

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attrs import define, field
+from check_peer import FARM, PROGRAMS, WEB
 
 DEADLINE = 60.0  # seconds that any single step may take; the originals tick once a minute, nothing here waits for that
 
 
 def binary(kind: str, name: str) -> str:
-    """Return a program: "ours" from this environment, "theirs" from BUILDER_PEER_BIN."""
-    folder = Path(sys.executable).parent if kind == "ours" else Path(os.environ["BUILDER_PEER_BIN"])
+    """Return a program: "ours" from this environment, "theirs" from where the variable points that is for it."""
+    variable = WEB if name in PROGRAMS[WEB] else FARM
+    folder = Path(sys.executable).parent if kind == "ours" else Path(os.environ[variable])
     return str(folder / name)
 
 
@@ -125,14 +127,14 @@ class Farm:
                 cwd=self.root,
                 start_new_session=True,  # the original's worker kills its whole process group
             )
-        self._stack.callback(_end, process)
+        self._stack.callback(end, process)
         return process
 
     def close(self) -> None:
         self._stack.close()
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(DEADLINE)

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from check_peer import missing
+from check_peer import FARM, require
 from peers import DEADLINE, Farm, binary, wait_until
 
 from builder import codec, execution
@@ -40,8 +40,7 @@ Make = Callable[..., Farm]
 
 @pytest.fixture(autouse=True)
 def _peer_programs() -> None:
-    if reasons := missing():
-        pytest.fail("; ".join(reasons))
+    require(FARM)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ async def test_what_is_left_is_what_the_original_expects(original: DataDirectory
         assert connection.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-        query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'web\\_%' ESCAPE '\\'"
+        query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name NOT LIKE 'web\\_%' ESCAPE '\\'"
         statements = {_one_form(sql) for (sql,) in connection.execute(query) if "sqlite_sequence" not in sql}
         assert statements == {_one_form(sql) for sql in GOLDEN["schema"]}
         row = connection.execute(

@@ -107,6 +107,15 @@ def test_a_stop_lets_an_upload_end(tmp_path: Path) -> None:
     assert faults(root) == []
 
 
+def test_a_hangup_ends_nothing(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as program:
+        program.process.send_signal(signal.SIGHUP)
+        while b"SIGHUP: nothing to read again" not in program.log.read_bytes():
+            time.sleep(0.01)
+        assert httpx.get(f"{program.url}/healthz", trust_env=False).text == "ok\n"
+        assert program.stop(signal.SIGINT) == 0
+
+
 def refused(*args: str) -> tuple[int, str]:
     done = subprocess.run([*COMMAND, *args], capture_output=True, timeout=60, check=False, text=True)
     assert done.stdout == ""

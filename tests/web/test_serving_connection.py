@@ -64,6 +64,26 @@ async def test_an_answer_has_a_date_and_a_reason_and_none_to_head_has_a_body() -
     assert body == b""
 
 
+async def test_of_an_answer_to_head_no_more_is_made_than_its_head() -> None:
+    made = 0
+
+    async def endless(_scope: Scope, _receive: Receive, send: Send) -> None:
+        nonlocal made
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            made += 1
+            await send({"type": "http.response.body", "body": b"more", "more_body": True})
+
+    async with serving(endless) as served, await served.connect() as stream:
+        for count in (2, 4):
+            await stream.send_all(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await read_until(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+            with trio.fail_after(5):
+                while made < count:  # noqa: ASYNC110 - it is the application that counts
+                    await trio.sleep(0.01)
+    assert made == 4
+
+
 async def test_a_peer_that_asks_first_is_told_to_go_on_once_the_body_is_wanted() -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
     async with serving(application(say)) as served, await served.connect() as stream:

@@ -336,6 +336,24 @@ async def test_builder_server_reads_why_it_was_refused(tmp_path: Path, user: str
                 await receiver.post(path)
 
 
+async def test_below_a_prefix_addresses_begin_with_it(tmp_path: Path) -> None:
+    async with serving_site(make_directory(tmp_path / "data"), prefix="/builds") as (site, served):
+        assert (await post(site, body(1)))[0] == 201
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}", trust_env=False) as client:
+            for path in ("/builds/job/hello/build/latest", "/job/hello/build/latest"):
+                answer = await client.get(path)
+                assert (answer.status_code, answer.headers["location"]) == (
+                    307,
+                    f"/builds/job/hello/build/{uuid_of(1)}",
+                )
+            page = (await client.get("/builds/")).text
+            assert 'href="/builds/job/hello' in page
+            assert 'href="/job/' not in page
+            for kind in ("HEAD", "GET"):
+                answer = await client.request(kind, f"/builds/job/hello/build/{uuid_of(1)}/exec")
+                assert answer.status_code == 200
+
+
 async def test_a_body_may_come_in_chunks(tmp_path: Path) -> None:
     async def pieces() -> Any:
         content = body()

@@ -3,6 +3,7 @@
 import datetime as dt
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp
 
 from builder.errors import BuilderError
 from builder.model import Instant
-from builder.runtime import service
+from builder.runtime import entry, service
 from builder.runtime.files import lock_directory
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.shutdown import Shutdown
@@ -84,6 +85,7 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.database.run)
+                nursery.start_soon(_outlive_hangups)
                 hooks = Hooks(configuration=settings.configuration.absolute(), directory=directory)
                 aftermath = Aftermath(store, directory, hooks)
                 recorder = Recorder(directory, store, aftermath.begin)
@@ -97,6 +99,14 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
                 nursery.cancel_scope.cancel()  # last: whoever ended had something to record
         finally:
             store.close()
+
+
+async def _outlive_hangups() -> None:
+    """Say what a SIGHUP does here: nothing, and it ends nothing either."""
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        entry.deliver()
+        async for _ in signals:
+            log.info("SIGHUP: nothing to read again, options are read at the start and hooks for each upload")
 
 
 async def _serve_connections(

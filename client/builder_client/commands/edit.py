@@ -92,6 +92,6 @@ def command(
 def _job(job: Job, what: dict[str, bytes | str]) -> Job:
     keys = {"opam_package"} if isinstance(job, OrbBuildJob) else {"script", "platform"}
     if wrong := sorted(what.keys() - keys):
-        kind = "orb build" if isinstance(job, OrbBuildJob) else "script job"
-        raise InvalidOptions(f"{printable(job.name)} is a {kind}: it has no --{wrong[0].replace('_', '-')}")
+        kind = "an orb build" if isinstance(job, OrbBuildJob) else "a script job"
+        raise InvalidOptions(f"{printable(job.name)} is {kind}: it has no --{wrong[0].replace('_', '-')}")
     return evolve(job, **what)  # type: ignore[arg-type]  # the keys are those of this job

@@ -9,7 +9,7 @@ import click
 from builder.messages import Output
 from builder.model import printable
 from builder_client import breaks, builds, consoles, options, past, report
-from builder_client.errors import TooOld
+from builder_client.errors import Refused, TooOld
 from builder_client.observation import split_result
 from builder_client.output import note, standard_output
 
@@ -66,8 +66,8 @@ def command(
     ID is a uuid, or the begin of one that only one build has. Each line begins with the time since the start. A terminal
     gets control characters escaped, without --raw; a pipe or a file gets the bytes of the job. With --tail or --since only
     that part of the console is read and sent, however long it is. With --follow it goes on where it was after the
-    connection was lost, and ends when the build does. Of a server of
-    the classic protocol it shows running builds, with --follow.
+    connection was lost, and ends when the build does. Of a server of the classic protocol it shows running builds, with
+    --follow.
 
     \b
     JSON, one object per line: {type: "line", uuid, line, timestamp_ns}, with line_base64 where a line is not UTF-8
@@ -80,7 +80,7 @@ def command(
     remote = options.remote()
     printer = standard_output()
     try:
-        uuid = past.uuid_of(past.find(remote, build, what=consoles.WHAT))
+        shown = past.find(remote, build, what=consoles.WHAT)
     except TooOld:
         if not follow or tail is not None:
             raise
@@ -90,6 +90,9 @@ def command(
         said = (reply for reply in replies if isinstance(reply, Output))
         chosen: Iterator[Output] = filter(_wanted(since or 0, grep), said)
     else:
+        uuid = past.uuid_of(shown)
+        if shown.console_size is None and shown.entry.finished is not None:
+            raise Refused(f"the server has no console of {uuid} any more; 'result {uuid}' shows what became of it")
         console = consoles.RemoteConsole(remote=remote, uuid=uuid, on_wait=printer.flush)
         chosen = _chosen(console, tail, since or 0, grep, follow=follow)
     for output in chosen:

@@ -29,7 +29,7 @@ def command(name: str | None, count: int, cron: str | None, time_zone: str | Non
     that is after others runs after them, too. Without NAME the next run of each job is shown, the first N of them.
 
     \b
-    JSON: {next: [time], paused}, in UTC; paused is missing with --cron
+    JSON: {next: [time]}, in UTC
           without NAME {jobs: [{job, next, paused}]}; next is null for never, paused false of a server of the classic protocol
 
     \b
@@ -48,7 +48,7 @@ def command(name: str | None, count: int, cron: str | None, time_zone: str | Non
     if name is None and cron is None:
         _show_all(printer, count, as_json=as_json)
         return
-    paused: bool | None = None
+    paused = False
     if cron is not None:
         runs = _of_rule(zone, name or "", count)
     else:
@@ -56,7 +56,7 @@ def command(name: str | None, count: int, cron: str | None, time_zone: str | Non
         plan, runs = _of_job(name, count)
         zone, paused, after = plan.cron or zone, plan.paused, plan.after
     if as_json:
-        printer.json({"next": [run.isoformat() for run in runs]} | ({} if paused is None else {"paused": paused}))
+        printer.json({"next": [run.isoformat() for run in runs]})
         return
     if paused:
         note(f"{printable(name or '')} is paused: it does not run until it is resumed")

@@ -218,13 +218,15 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._head = self._made(message)
             return
+        if self.is_answered.is_set():  # what has no body need not be made to its end
+            raise PeerGone
         events: list[h11.Event] = []
         if self._head is not None:  # in one piece with what follows
             events.append(self._head)
             self._head = None
         if (data := message.get("body", b"")) and not self._has_no_body:
             events.append(h11.Data(data=data))
-        is_last = not message.get("more_body", False)
+        is_last = self._has_no_body or not message.get("more_body", False)
         if is_last:
             events.append(h11.EndOfMessage())
         try:
