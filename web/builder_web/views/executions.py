@@ -32,6 +32,6 @@ def _stream(request: Request, build: Build, pieces: Iterator[bytes], media_type:
     headers = {"etag": f'"{build.id}-{build.uuid}"', "cache-control": "no-cache", "x-content-type-options": "nosniff"}
     if answers.is_known(request, headers["etag"].strip('"')):
         return Response(status_code=304, headers=headers)
-    if request.method == "HEAD":
-        return Response(media_type=media_type, headers=headers)
+    if request.method == "HEAD":  # no file needs to be read for it
+        pieces = iter(())
     return StreamingResponse(pieces, media_type=media_type, headers=headers)
