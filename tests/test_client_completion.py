@@ -1,7 +1,7 @@
 """The Tab key in real shells: names from the server, silence without one, and nothing that a shell could run."""
 
-import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,14 +10,14 @@ import pytest
 import trio
 from client_harness import DEADLINE, closed_port
 from farm import Server, environment, start_server
+from operators import need
 from screens import Terminal, terminal_of
 from scripted import do, schedule, take_job
 
 from builder_client import completion
 
-PROGRAM = shutil.which("builder-client")
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="builder-client is not on the path")
+PROGRAMS = Path(sys.executable).parent
+"""Where builder-client is, as a shell finds it."""
 
 UNSAFE = ("hello $(touch ran)", "hello;touch ran", "hello`touch ran`", "hello'", 'hello"', "hello two", "hello\\")
 
@@ -38,8 +38,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 @contextmanager
 def shell(name: str, folder: Path, remote: str) -> Iterator[Terminal]:
     """Run a shell that completes our commands, in a folder."""
-    if shutil.which(name) is None:
-        pytest.skip(f"{name} is not installed")
+    need("shells", [name])
     argv, setup = SHELLS[name]
     with terminal_of(*argv, PS1="> ", HOME=str(folder), BUILDER_REMOTE=remote, PATH=_path()) as terminal:
         terminal.wait_for(lambda text: ">" in text)
@@ -49,8 +48,7 @@ def shell(name: str, folder: Path, remote: str) -> Iterator[Terminal]:
 
 
 def _path() -> str:
-    assert PROGRAM is not None
-    return f"{Path(PROGRAM).parent}:{environment()['PATH']}"
+    return f"{PROGRAMS}:{environment()['PATH']}"
 
 
 @pytest.mark.parametrize("name", SHELLS)
@@ -73,8 +71,7 @@ async def test_names_are_completed(server: Server, name: str, tmp_path: Path) ->
 
 
 async def test_fish(server: Server, tmp_path: Path) -> None:
-    if shutil.which("fish") is None:
-        pytest.skip("fish is not installed")
+    need("shells", ["fish"])
     code = "builder-client completion fish | source; complete -C 'builder-client execute hello'"
     done = await trio.to_thread.run_sync(
         lambda: subprocess.run(
@@ -115,9 +112,10 @@ async def test_values_of_options_are_completed(server: Server, typed: str, expec
         COMP_WORDS=f"builder-client {typed}",
         COMP_CWORD=last,
     )
-    assert PROGRAM is not None
     done = await trio.to_thread.run_sync(
-        lambda: subprocess.run([PROGRAM], env=env, capture_output=True, timeout=DEADLINE, check=True)
+        lambda: subprocess.run(
+            [PROGRAMS / "builder-client"], env=env, capture_output=True, timeout=DEADLINE, check=True
+        )
     )
     assert done.stdout == b"plain," + expected + b"\n"
 
