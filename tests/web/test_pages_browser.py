@@ -19,7 +19,7 @@ TELEPHONE: ViewportSize = {"width": 320, "height": 640}
 DESK: ViewportSize = {"width": 1280, "height": 800}
 NOW = dt.datetime(2026, 11, 26, 16, 0, tzinfo=dt.UTC)
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture(scope="module")
