@@ -119,11 +119,34 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def interrupt(_number: int, _frame: FrameType | None) -> None:
+_held = [0]
+"""How many blocks hold an interrupt back."""
+
+_came: list[int] = []
+"""The interrupt that was held back."""
+
+
+def interrupt(number: int, _frame: FrameType | None) -> None:
     """Begin to clean up; a signal that comes again changes nothing."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    if _held[0]:
+        _came.append(number)
+    else:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Hold an interrupt back until the block ends: a program that is being started, or stopped, is in nobody's hands."""
+    _held[0] += 1
+    try:
+        yield
+    finally:
+        _held[0] -= 1
+    if _came and not _held[0]:
+        _came.clear()
+        raise KeyboardInterrupt
 
 
 def run(directory: Path, upload: str | None, *, stay: bool) -> None:
@@ -209,12 +232,13 @@ def show_page(address: str) -> None:
 
 def wait_for_interrupt(server: subprocess.Popen[str], address: str, receiver: Upload) -> None:
     """Leave the programs running until Ctrl-C."""
-    print(
-        f"\nAll of it runs on, until you press Ctrl-C.\nAsk the server with: {BIN / 'builder-client'} --remote {address} info"
-    )
-    if receiver.site:
-        print(f"Look at the pages: {receiver.site}/job/{JOB}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        print(
+            "\nAll of it runs on, until you press Ctrl-C.\n"
+            f"Ask the server with: {BIN / 'builder-client'} --remote {address} info"
+        )
+        if receiver.site:
+            print(f"Look at the pages: {receiver.site}/job/{JOB}", flush=True)
         server.wait()
         raise DemoFailed("the server has ended")
     print()
@@ -278,11 +302,13 @@ def copy_tools(target: Path) -> Path:
 
 def choose_place(tools: Path) -> Place:
     """Take the best sandbox that works here and that has a Python in it; say which, or that there is none."""
-    checked = subprocess.run([BIN / "builder-worker", "check", "--json"], capture_output=True, text=True, check=False)
+    _, checked, errors = completed(
+        BIN / "builder-worker", "check", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     try:
-        best = json.loads(checked.stdout)["auto"]
+        best = json.loads(checked)["auto"]
     except (ValueError, KeyError):
-        raise DemoFailed(f"builder-worker check failed: {checked.stderr}") from None
+        raise DemoFailed(f"builder-worker check failed: {errors}") from None
     python, base = Path(sys.base_prefix, "bin", "python3"), Path(sys.base_prefix)
     shared = [f"{tools}:/opt/tools"]
     if not base.is_relative_to("/usr") and can_be_shown(base):
@@ -309,9 +335,10 @@ def is_new_enough(python: Path) -> bool:
     """Return whether there is an interpreter that the build tool works with."""
     test = "import sys, zipfile; sys.exit(sys.version_info < (3, 11))"
     try:
-        return subprocess.run([python, "-I", "-c", test], capture_output=True, check=False).returncode == 0
+        status, _, _ = completed(python, "-I", "-c", test, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError:
         return False
+    return status == 0
 
 
 def step(text: str) -> None:
@@ -320,27 +347,45 @@ def step(text: str) -> None:
 
 
 @contextlib.contextmanager
+def started(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a program until the block ends, whatever ends it."""
+    process: subprocess.Popen[str] | None = None
+    try:
+        with held():
+            process = subprocess.Popen(command, text=True, **options)
+        yield process
+    finally:
+        if process is not None:
+            with held(), process:
+                process.terminate()
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+@contextlib.contextmanager
 def program(name: str, *arguments: str, log: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run a program until the block ends; what it logs goes to a file."""
+    """Run one of the programs until the block ends; what it logs goes to a file."""
     with (
         log.open("w") as target,
-        subprocess.Popen(
-            [BIN / name, *arguments],
-            stderr=target,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-            **options,
+        started(
+            BIN / name, *arguments, stderr=target, stdin=subprocess.DEVNULL, start_new_session=True, **options
         ) as process,
     ):
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        yield process
+
+
+def completed(
+    *command: str | Path, said: str = "", deadline: float | None = None, **options: Any
+) -> tuple[int, str, str]:
+    """Run a program to its end, with so much on its standard input; return its status and what it wrote to pipes.
+
+    Raises TimeoutExpired.
+    """
+    with started(*command, stdin=subprocess.PIPE, **options) as process:
+        written, errors = process.communicate(said, deadline)
+        return process.returncode, written or "", errors or ""
 
 
 def read_address(server: subprocess.Popen[str], name: str) -> str:
@@ -354,8 +399,8 @@ def read_address(server: subprocess.Popen[str], name: str) -> str:
 
 def call(*command: str, said: str = "") -> None:
     """Run a program to its end, with so much on its standard input."""
-    done = subprocess.run([BIN / command[0], *command[1:]], input=said, text=True, check=False)
-    if done.returncode:
+    status, _, _ = completed(BIN / command[0], *command[1:], said=said)
+    if status:
         raise DemoFailed(f"{' '.join(command)} failed")
 
 
@@ -368,10 +413,10 @@ def watch(client: list[str], log: Path, count: int) -> list[str]:
     wait_until(lambda: len(begun()) >= count, f"the beginning of build {count}")
     command = [str(BIN / client[0]), *client[1:], "observe", begun()[-1], "--exit-status"]
     try:
-        done = subprocess.run(command, check=False, timeout=DEADLINE)
+        status, _, _ = completed(*command, deadline=DEADLINE)
     except subprocess.TimeoutExpired:
         raise DemoFailed(f"build {count} took longer than {DEADLINE:.0f} seconds") from None
-    if done.returncode:
+    if status:
         raise DemoFailed(f"build {count} failed")
     return begun()
 
