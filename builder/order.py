@@ -55,6 +55,12 @@ class State(enum.Enum):
     REQUESTING = enum.auto()
     OFFERING = enum.auto()
     BUILDING = enum.auto()
+    DELIVERING = enum.auto()
+    """A worker whose result is sent, and waits to be recorded."""
+
+    RESUMING = enum.auto()
+    FOLLOWING = enum.auto()
+    """A server that has given a job, in our own protocol."""
 
 
 @frozen

@@ -1,12 +1,15 @@
 """docs/protocol.md says what the code does: its tables and bytes are compared with it."""
 
+import itertools
 import re
 from pathlib import Path
+
+import pytest
 
 from builder import codec, framing
 from builder.extension import order
 from builder.messages import KINDS, Hello, Kind, Role
-from builder.order import OPENING, PROTOCOLS, Side, State, Turn
+from builder.order import OPENING, PROTOCOLS, Protocol, Side, State, Turn
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text("utf-8")
 assert order.ALL, "its import makes all messages known"
@@ -15,11 +18,12 @@ UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 NAMES = {kind.__name__: kind for kind in KINDS.values()}
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Return the cells of the first table under a heading, without its head."""
-    section = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+def rows(begin: str) -> list[list[str]]:
+    """Return the cells of the first table behind what a heading or a paragraph begins with, without its head."""
+    lines = iter(PAGE.split(f"\n{begin}", 1)[1].splitlines())
+    table = [next(line for line in lines if line.startswith("|"))]
+    table += itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
 
 
 def size(cell: str) -> int:
@@ -29,21 +33,27 @@ def size(cell: str) -> int:
 def test_the_table_of_messages() -> None:
     found = {
         int(tag): (NAMES[name], size(limit))
-        for tag, name, _, _, limit in [*rows("Messages"), *rows("Our own messages")]
+        for tag, name, _, _, limit in [*rows("## Messages\n"), *rows("## Our own messages\n")]
     }
     assert found == {tag: (kind, kind.max_size) for tag, kind in KINDS.items()}
 
 
-def test_the_table_of_a_connection() -> None:
+@pytest.mark.parametrize(
+    ("begin", "spoken"),
+    [
+        ("## A connection\n", {"": OPENING, "client": PROTOCOLS[Role.CLIENT, 13], "worker": PROTOCOLS[Role.WORKER, 5]}),
+        ("**Working.** ", {"worker": order.WORKER}),
+    ],
+)
+def test_the_table_of_a_connection(begin: str, spoken: dict[str, Protocol]) -> None:
     found: dict[str, dict[Side, dict[State, dict[Kind, Turn]]]] = {}
     at = ["", "", ""]
-    for *where, what, after, others in rows("A connection"):
+    for *where, what, after, others in rows(begin):
         at = [here or before for here, before in zip(where, at, strict=True)]
         role, side, state = at
         turn = Turn(State[after], State[others] if others else None)
         table = found.setdefault(role, {Side.PEER: {}, Side.SERVER: {}})[Side[side.upper()]]
         table.setdefault(State[state], {}).update({NAMES[name]: turn for name in what.split(", ")})
-    spoken = {"": OPENING, "client": PROTOCOLS[Role.CLIENT, 13], "worker": PROTOCOLS[Role.WORKER, 5]}
     assert found == {role: {Side.PEER: each.peer, Side.SERVER: each.server} for role, each in spoken.items()}
 
 

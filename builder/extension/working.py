@@ -1,0 +1,115 @@
+"""Messages of a worker that loses nothing, tags 160 to 167: what lets a build outlive its connection.
+
+An attempt is known by its uuid, and belongs to whoever has its secret. Console lines travel as Output messages with the
+worker's own times, numbered by their order: the server says how many it has, and the worker goes on with the next one. A
+result is sent from its begin until the server says that it is recorded.
+"""
+
+from typing import ClassVar
+from uuid import UUID
+
+from attrs import frozen
+
+from builder.messages import KIB, MAX_SCRIPT, Message, message
+from builder.model import ScriptJob
+
+SECRET_SIZE = 32
+"""Bytes of the secret of an attempt."""
+
+ALIVE_INTERVAL = 15.0
+"""Seconds after which each side of a running build says that it lives."""
+
+SILENCE = 45.0
+"""Seconds in which nothing comes, after which the other side counts as gone: two signs of life were lost."""
+
+
+@message
+@frozen(kw_only=True)
+class AskJob(Message):
+    """A worker of that platform is ready for a job; ``worker`` is what its operator calls it."""
+
+    numbered: ClassVar[bool] = True
+    tag: ClassVar[int] = 160
+    platform: str
+    worker: str
+
+
+@message
+@frozen(kw_only=True)
+class GiveJob(Message):
+    """The job, under the uuid of this attempt, with its limits in milliseconds as far as there are any."""
+
+    numbered: ClassVar[bool] = True
+    tag: ClassVar[int] = 161
+    max_size: ClassVar[int] = MAX_SCRIPT + 64 * KIB
+    uuid: UUID
+    job: ScriptJob
+    secret: bytes
+    time_limit: int | None = None
+    max_silent: int | None = None
+
+
+@message
+@frozen(kw_only=True)
+class Return(Message):
+    """A worker comes back to its attempt, which began ``elapsed`` milliseconds ago by a clock that nobody sets.
+
+    ``has_ended`` says whether the job is over: then no limit of time holds any more.
+    """
+
+    numbered: ClassVar[bool] = True
+    tag: ClassVar[int] = 162
+    uuid: UUID
+    secret: bytes
+    elapsed: int
+    has_ended: bool = False
+
+
+@message
+@frozen(kw_only=True)
+class Continue(Message):
+    """The attempt is still the worker's; of its console the server has so many lines."""
+
+    numbered: ClassVar[bool] = True
+    tag: ClassVar[int] = 163
+    lines: int
+
+
+@message
+@frozen(kw_only=True)
+class ResultStored(Message):
+    """The result is durable: the worker can forget it."""
+
+    numbered: ClassVar[bool] = True
+    tag: ClassVar[int] = 164
+    uuid: UUID
+
+
+@message
+@frozen(kw_only=True)
+class Gone(Message):
+    """The attempt is over without this worker: it was ended, or its job was given to another. It kills what runs."""
+
+    numbered: ClassVar[bool] = True
+    tag: ClassVar[int] = 165
+    uuid: UUID
+    reason: str
+
+
+@message
+@frozen(kw_only=True)
+class GiveUp(Message):
+    """The worker has no more of the attempt: its job goes back to the queue at once, and that is nobody's fault."""
+
+    numbered: ClassVar[bool] = True
+    tag: ClassVar[int] = 166
+    uuid: UUID
+    reason: str
+
+
+@message
+@frozen(kw_only=True)
+class Alive(Message):
+    """A sign of life."""
+
+    tag: ClassVar[int] = 167
