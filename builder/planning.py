@@ -153,7 +153,7 @@ class JobOptions:
     def classic_period(self, name: str, now: Instant) -> Period:
         """Return the period that a classic peer is shown."""
         rule = self.rule(name)
-        return self.runs_every if rule is None else rule.nearest_period(now)
+        return self.runs_every if rule is None else _nearest_period(rule, now)
 
 
 @functools.lru_cache(maxsize=_RULES_KEPT)
@@ -163,6 +163,14 @@ def _rule(cron: Cron, name: str) -> "Rule":
     return Rule(text=cron.rule, zone=cron.zone, name=name)
 
 
+# Many jobs with the same rule are due, or added, together.
+
+
 @functools.lru_cache(maxsize=_RULES_KEPT)
 def _next_run(rule: "Rule", now: Instant) -> Instant:
-    return rule.next_after(now)  # many jobs with the same rule are due together
+    return rule.next_after(now)
+
+
+@functools.lru_cache(maxsize=_RULES_KEPT)
+def _nearest_period(rule: "Rule", now: Instant) -> Period:
+    return rule.nearest_period(now)
