@@ -82,10 +82,10 @@ async def console_page(request: Request) -> Response:
             return await _search(request, found, path, index, query)
         last = max(1, index.lines - LINES + 1)
         first = min(number_of(request, "line", last, most=_MOST) or 1, max(1, index.lines))
-        data = await trio.to_thread.run_sync(lambda: index.read(path, first=first, count=LINES))
+        part = await trio.to_thread.run_sync(lambda: index.read(path, first=first, count=LINES))
     except OSError as error:
         raise NotFound(_GONE.format("console"), job=found.job) from error
-    lines = await trio.to_thread.run_sync(lambda: console.to_lines(data, first=first))
+    lines = await trio.to_thread.run_sync(lambda: console.to_lines(part.content, first=first, style=part.style))
     return presenting.show(
         request,
         models.Console(build=presenting.summary(found), lines=lines, total=index.lines, size=index.size, count=LINES),
@@ -97,7 +97,11 @@ async def _search(request: Request, found: Build, path: Path, index: ConsoleInde
     matches, rest = await trio.to_thread.run_sync(
         lambda: console_index.search(path, index, query.encode(), first=first, count=_MATCHES)
     )
-    lines = tuple(line for one in matches for line in console.to_lines(one.content[:_MAX_SCRIPT], first=one.number))
+    lines = tuple(
+        line
+        for one in matches
+        for line in console.to_lines(one.content[:_MAX_SCRIPT], first=one.number, style=one.style)
+    )
     page = models.Console(
         build=presenting.summary(found),
         lines=lines,
