@@ -63,15 +63,7 @@ async def _document(request: Request, kind: Kind) -> Response:
         raise NotFound(f"The {_SOURCES[kind]} of this build can't be read, so there is nothing to draw.", job=found.job)
     content = await trio.to_thread.run_sync(path.read_bytes)
     etag = hashlib.sha256(content).hexdigest()
-    headers = {
-        "etag": etag,
-        "content-security-policy": _POLICY,
-        "x-content-type-options": "nosniff",
-        "cache-control": "no-cache",
-    }
-    if answers.is_known(request, etag):
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type="text/html; charset=utf-8", headers=headers)
+    return answers.file(request, path, media_type="text/html; charset=utf-8", etag=etag, policy=_POLICY)
 
 
 async def _chart(request: Request, found: Build, kind: Kind) -> Chart | None:

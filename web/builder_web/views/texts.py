@@ -1,6 +1,7 @@
 """Scripts and consoles: as they are, and as pages."""
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 import trio
@@ -33,7 +34,7 @@ async def script(request: Request) -> Response:
     site, found = site_of(request), await build_of(request)
     try:
         path = site.directory.below(found.script)
-        etag = await trio.to_thread.run_sync(_digest, path)  # it is short
+        etag = await trio.to_thread.run_sync(_digest, path)
     except OSError as error:
         raise NotFound(_GONE.format("script"), job=found.job) from error
     return answers.file(request, path, media_type=_TEXT, etag=etag)
@@ -51,6 +52,13 @@ async def console_text(request: Request) -> Response:
 
 
 def _digest(path: Path) -> str:
+    """Return the SHA-256 of a script, which never changes: it is read once for as long as it is asked for. Raises OSError."""
+    status = path.stat()
+    return _digest_of(path, status.st_ino, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(path: Path, _number: int, _modified: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
