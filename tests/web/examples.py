@@ -333,7 +333,10 @@ def ordinary() -> dict[str, models.Page]:
         "all-builds": models.AllBuilds(sections=sections()),
         "job": job_page(),
         "failed-builds": models.FailedBuilds(
-            builds=failures() * 6, platform=None, paging=Paging(start=0, count=18, more=True)
+            builds=failures() * 6,
+            platform=None,
+            platforms=("debian-12", "freebsd-14"),
+            paging=Paging(start=0, count=18, more=True),
         ),
         "failed-builds-none": models.FailedBuilds(builds=(), platform="debian-12", paging=Paging(start=0, count=20)),
         "build": build_page(),
@@ -421,7 +424,7 @@ def hostile() -> dict[str, models.Page]:
                 expired_days=0,
             ),
             f"{name}-job": models.Job(name=text, synopsis=text, readme_html=markdown.to_html(text), platform=text, with_failed=True, platforms=(text, "b"), entries=(models.JobEntry(build=bad), models.JobEntry(build=failed)), paging=Paging(start=0, count=1, more=True), histories=(row,)),
-            f"{name}-failed-builds": models.FailedBuilds(builds=(failed,), platform=text, paging=Paging(start=0, count=1, more=True)),
+            f"{name}-failed-builds": models.FailedBuilds(builds=(failed,), platform=text, platforms=(text, "p"), paging=Paging(start=0, count=1, more=True)),
             f"{name}-build": models.Build(
                 build=bad, artifacts=(one,), solo5=models.Solo5(target=text, abi_version=2**63, devices=(models.Device(name=text, kind=text),), problem=None),
                 reproduction=models.Reproduction(builds=2, inputs=0, reproducers=(models.Reproducer(build=bad, same_input=False),), different=(bad,), different_builds=7), latest=bad,

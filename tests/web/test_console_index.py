@@ -59,11 +59,6 @@ def test_a_colour_lasts_for_megabytes(tmp_path: Path) -> None:
     ]
 
 
-def test_an_index_of_before_there_were_styles_is_read() -> None:
-    old = ConsoleIndex.of(Path(__file__)).to_bytes().removesuffix(b"{}")
-    assert ConsoleIndex.from_bytes(old) == ConsoleIndex.of(Path(__file__))
-
-
 @pytest.mark.parametrize("size", [0, 31, 32, 39])
 def test_an_index_that_is_cut_off_is_none(size: int) -> None:
     with pytest.raises(ValueError):

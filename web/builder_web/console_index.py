@@ -85,7 +85,7 @@ class ConsoleIndex:
         numbers.frombytes(data[_DIGEST_SIZE + _NUMBER_SIZE : end])
         if len(data) < end:
             raise ValueError("the index is cut off")
-        styles = {int(block): style for block, style in json.loads(data[end:] or b"{}").items()}
+        styles = {int(block): style for block, style in json.loads(data[end:]).items()}
         return cls(size, numbers, data[:_DIGEST_SIZE], styles)
 
     def read(self, path: Path, *, first: int, count: int) -> Part:

@@ -103,6 +103,9 @@ class FailedBuilds:
 
     builds: tuple[BuildSummary, ...]
     platform: str | None
+    """The only platform that is shown."""
+    platforms: tuple[str, ...] = ()
+    """Where any build ever failed."""
     paging: Paging
 
 
