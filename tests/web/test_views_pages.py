@@ -94,7 +94,7 @@ async def test_of_a_long_past_the_last_thirty_builds_are_shown(site: InProcess) 
         (f"/job/failing/build/{uuid_of(1)}", f"Build {uuid_of(1)} is one of the job hello."),
         (f"/job/hello/build/{uuid_of(1)}/f/bin/none", "This build has no file bin/none."),
         (f"/job/failing/build/{uuid_of(2)}/main-binary", "This build has no main binary"),
-        (f"/job/hello/build/{uuid_of(1)}/dependencies", "This build has no opam-switch"),
+        (f"/job/hello/build/{uuid_of(1)}/vizdependencies", "This build has no opam-switch"),
         (f"/job/hello/build/{uuid_of(1)}/viztreemap", "This build has no file with symbols"),
         (f"/compare/{uuid_of(1)}/{uuid_of(77)}", f"There is no build {uuid_of(77)} here"),
         ("/hash?sha256=77", "That is no SHA256"),
