@@ -98,6 +98,6 @@ class Aftermath:
     def _draw(self, task: _Task) -> None:
         for kind, source in task.sources:
             try:
-                drawings.make(self._directory, kind, source, job=task.job)
+                drawings.make(self._directory, kind, source)
             except OSError as error:
                 log.error("the %s of build %s can't be drawn: %s", kind.name, task.uuid, error)

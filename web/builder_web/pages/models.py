@@ -103,6 +103,9 @@ class FailedBuilds:
 
     builds: tuple[BuildSummary, ...]
     platform: str | None
+    """The only platform that is shown."""
+    platforms: tuple[str, ...] = ()
+    """Where any build ever failed."""
     paging: Paging
 
 
@@ -152,6 +155,14 @@ class Reproduction:
 
 
 @frozen(kw_only=True)
+class Drawing:
+    """A drawing of a build."""
+
+    figure_html: str | None
+    """None: the document at its address is shown in a frame, since another program made it."""
+
+
+@frozen(kw_only=True)
 class Build:
     """One build."""
 
@@ -170,10 +181,10 @@ class Build:
     """The next build of job and platform with a different output."""
     earlier: BuildSummary | None = None
     """The previous build of job and platform with a different output."""
-    has_graph: bool = False
-    """Whether vizdependencies is there."""
-    has_treemap: bool = False
-    """Whether viztreemap is there."""
+    graph: Drawing | None = None
+    """Of what it was built."""
+    treemap: Drawing | None = None
+    """What takes how much room in the binary."""
 
 
 @frozen(kw_only=True)
@@ -281,24 +292,6 @@ class Script:
 
 
 @frozen(kw_only=True)
-class Graph:
-    """The dependency graph of a build."""
-
-    build: BuildSummary
-    chart: Chart | None
-    """None: the document at vizdependencies is shown in a frame, since another program made it."""
-
-
-@frozen(kw_only=True)
-class Treemap:
-    """What takes how much room in the binary of a build."""
-
-    build: BuildSummary
-    chart: Chart | None
-    """None: the document at viztreemap is shown in a frame."""
-
-
-@frozen(kw_only=True)
 class Error:
     """Something that could not be shown."""
 
@@ -326,18 +319,4 @@ class Feed:
     """Newest first."""
 
 
-Page = (
-    Main
-    | AllBuilds
-    | Job
-    | FailedBuilds
-    | Build
-    | Comparison
-    | Hash
-    | Search
-    | Console
-    | Script
-    | Graph
-    | Treemap
-    | Error
-)
+Page = Main | AllBuilds | Job | FailedBuilds | Build | Comparison | Hash | Search | Console | Script | Error

@@ -30,8 +30,6 @@ _TEMPLATES = MappingProxyType(
         models.Search: "search.html",
         models.Console: "console.html",
         models.Script: "script.html",
-        models.Graph: "drawing.html",
-        models.Treemap: "drawing.html",
         models.Error: "error.html",
     }
 )
@@ -89,7 +87,6 @@ def _environment() -> jinja2.Environment:
     }
     environment.tests |= {
         "all_builds": lambda page: isinstance(page, models.AllBuilds),
-        "graph": lambda page: isinstance(page, models.Graph),
         "success": lambda result: result == Exited(code=0),
     }
     environment.globals |= {

@@ -38,6 +38,11 @@ def platforms(connection: sa.Connection, name: str) -> list[str]:
     return sorted(connection.scalars(query))
 
 
+def failing_platforms(connection: sa.Connection) -> list[str]:
+    """Return the platforms on which any build failed."""
+    return sorted(connection.scalars(sa.select(newest.c.platform).distinct().where(newest.c.failed)))
+
+
 def all_jobs(connection: sa.Connection) -> list[Job]:
     """Return all jobs with their newest builds, by section (the last one first) and name."""
     tagged: dict[int, dict[str, str]] = {}

@@ -97,7 +97,7 @@ access = _table("access_list", "id", "user", "job")
 tag = _table("tag", "id", "tag")
 job_tag = _table("job_tag", "id", "tag", "value", "job")
 
-OUR_VERSION = 3
+OUR_VERSION = 4
 """Grows whenever a table of ours changes: they are made anew then."""
 
 ours = sa.MetaData()

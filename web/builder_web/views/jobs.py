@@ -67,6 +67,7 @@ async def failed_builds(request: Request) -> Response:
     page = models.FailedBuilds(
         builds=tuple(map(presenting.summary, found[:count])),
         platform=platform,
+        platforms=tuple(await site.store.ask(jobs.failing_platforms)),
         paging=parts.Paging(start=start, count=count, more=len(found) > count),
     )
     return presenting.show(request, page)

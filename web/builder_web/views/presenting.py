@@ -37,7 +37,7 @@ def links(request: Request) -> Links:
 
 def show(request: Request, page: models.Page, *, status: int = 200) -> Response:
     """Return a page."""
-    return HTMLResponse(pages.render(page, links=site_of(request).links), status_code=status, headers=_HEADERS)
+    return HTMLResponse(pages.render(page, links=links(request)), status_code=status, headers=_HEADERS)
 
 
 def error(request: Request, status: int, detail: str, *, job: str | None = None) -> Response:
