@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from types import MappingProxyType
 
 import jinja2
+from markupsafe import Markup
 
 from builder.model import Exited, describe_result
 from builder.sizes import format_size
@@ -17,6 +19,9 @@ SECURITY_POLICY = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
 )
 """The Content-Security-Policy that every page keeps: nothing inline, nothing from elsewhere."""
+
+MAX_FRAGMENTS = 4096
+"""Parts of pages that are kept, such as a job in the list of all: one changes when its job is built again, the others don't."""
 
 _TEMPLATES = MappingProxyType(
     {
@@ -38,6 +43,12 @@ _TEMPLATES = MappingProxyType(
 def render(page: models.Page, *, links: Links) -> str:
     """Return the HTML of a page: a whole document that can be encoded as UTF-8."""
     return _ENVIRONMENT.get_template(_TEMPLATES[type(page)]).render(page=page, links=links)
+
+
+@lru_cache(maxsize=MAX_FRAGMENTS)
+def _fragment(template: str, model: object, links: Links) -> Markup:
+    """Return a part of a page that shows one model and nothing else."""
+    return Markup(_ENVIRONMENT.get_template(template).render(model=model, links=links))  # noqa: S704  the template escapes
 
 
 def render_feed(feed: models.Feed, *, links: Links) -> str:
@@ -90,6 +101,7 @@ def _environment() -> jinja2.Environment:
         "success": lambda result: result == Exited(code=0),
     }
     environment.globals |= {
+        "fragment": _fragment,
         "pieces": pieces,
         "static": {name: file.digest for name, file in STATIC_FILES.items()},
     }

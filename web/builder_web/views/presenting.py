@@ -12,14 +12,14 @@ from builder_web.charts import history
 from builder_web.charts.chart import Chart
 from builder_web.pages import models, parts
 from builder_web.pages.links import Links
-from builder_web.store.builds import Past
+from builder_web.store import summaries
 from builder_web.store.records import Artifact, Build, Job
 from builder_web.views.site import site_of
 
 FEW = 5
 """Failures that the first page shows."""
 
-ROW = 30
+ROW = summaries.PAST
 """Builds in the row of the last builds."""
 
 _HEADERS = {
@@ -68,12 +68,8 @@ def maybe(build: Build | None) -> parts.BuildSummary | None:
     return summary(build) if build else None
 
 
-Pasts = Mapping[tuple[str, str], Sequence[Past]]
-"""The newest builds by job and platform, the newest first, one more than are shown."""
-
-
-def sections(jobs: Iterable[Job], past: Pasts) -> tuple[models.Section, ...]:
-    """Return jobs by their sections, in order of names, with the rows of those of which the past is known."""
+def sections(jobs: Iterable[Job], *, with_past: bool) -> tuple[models.Section, ...]:
+    """Return jobs by their sections, in order of names; ``with_past``: each with the row of the last builds."""
     by_name: dict[str, list[models.JobState]] = {}
     for job in jobs:
         platforms = tuple(
@@ -81,7 +77,7 @@ def sections(jobs: Iterable[Job], past: Pasts) -> tuple[models.Section, ...]:
                 platform=one.platform,
                 newest=maybe(one.build),
                 failed=maybe(one.failed),
-                history=_history(one.platform, past[place]) if (place := (job.name, one.platform)) in past else None,
+                past=tuple(_STATES[state] for state in one.past) if with_past else (),
             )
             for one in job.newest
         )
@@ -93,24 +89,23 @@ def sections(jobs: Iterable[Job], past: Pasts) -> tuple[models.Section, ...]:
 
 def histories(newest: Mapping[str, Sequence[Build]]) -> tuple[parts.History, ...]:
     """Return the row of each platform; builds are the newest first, one more than are shown."""
-    return tuple(_history(platform, [_past(build) for build in found]) for platform, found in sorted(newest.items()))
+    return tuple(_history(platform, found) for platform, found in sorted(newest.items()))
 
 
-def _past(build: Build) -> Past:
-    return Past(uuid=build.uuid, started=build.started, output=build.main_binary.digest if build.main_binary else None)
+def _history(platform: str, newest: Sequence[Build]) -> parts.History:
+    states = summaries.states([build.main_binary.digest if build.main_binary else None for build in newest])
+    cells = [
+        parts.Cell(uuid=build.uuid, started=build.started, state=_STATES[state])
+        for build, state in zip(newest, reversed(states), strict=False)  # the one more has none
+    ]
+    return parts.History(platform=platform, cells=tuple(reversed(cells)))
 
 
-def _history(platform: str, newest: Sequence[Past]) -> parts.History:
-    cells = []
-    before: bytes | None = None
-    for build in reversed(newest):
-        if build.output is None:
-            state = parts.CellState.FAILED
-        else:
-            state = parts.CellState.SAME if build.output == before else parts.CellState.NEW
-            before = build.output
-        cells.append(parts.Cell(uuid=build.uuid, started=build.started, state=state))
-    return parts.History(platform=platform, cells=tuple(cells[-ROW:]))
+_STATES = {
+    summaries.SAME: parts.CellState.SAME,
+    summaries.NEW: parts.CellState.NEW,
+    summaries.FAILED: parts.CellState.FAILED,
+}
 
 
 def charts(newest: Mapping[str, Sequence[Build]]) -> tuple[Chart, ...]:
