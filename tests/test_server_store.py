@@ -64,7 +64,7 @@ async def test_a_retry_waits_as_long_as_it_would_if_the_clock_had_been_right(
             await store.queue_due(Instant(NOW.ms + 5 * HOUR * number))
         build = await take(store, number)
         failed = late if number == retry - 1 else Instant(NOW.ms + 5 * HOUR * number)
-        await store.finish(build.uuid, failed, Exited(code=1), upload=False)
+        await store.finish(build.uuid, failed, Exited(code=1))
     assert (await store.queue_due(late)).next_run == Instant(late.ms + wait)  # right, and nothing is moved
     assert (await store.queue_due(NOW)).next_run == Instant(NOW.ms + wait)
     assert (await store.queue_due(Instant(NOW.ms + wait - 1))).next_run == Instant(NOW.ms + wait)
@@ -89,7 +89,7 @@ async def test_a_build_from_queue_to_history(store: Store) -> None:
     assert await store.running() == (build.uuid,)
     assert await store.find_build(uuid(1)) == build
     assert await store.take("p1", uuid(2), NOW, expand) == Taken()
-    assert await store.finish(uuid(1), Instant(NOW.ms + 5), Exited(code=3), upload=False)
+    assert await store.finish(uuid(1), Instant(NOW.ms + 5), Exited(code=3))
     assert await store.running() == ()
     assert await store.find_build(uuid(1)) == evolve(
         build, state="finished", finished=Instant(NOW.ms + 5), result=Exited(code=3)
@@ -99,9 +99,9 @@ async def test_a_build_from_queue_to_history(store: Store) -> None:
 async def test_a_result_is_recorded_at_most_once(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     await take(store, 1)
-    assert await store.finish(uuid(1), NOW, Exited(code=0), upload=True)
-    assert not await store.finish(uuid(1), NOW, Exited(code=1), upload=True)
-    assert not await store.finish(uuid(2), NOW, Exited(code=1), upload=True)
+    assert await store.finish(uuid(1), NOW, Exited(code=0), receivers=["r"])
+    assert not await store.finish(uuid(1), NOW, Exited(code=1), receivers=["r"])
+    assert not await store.finish(uuid(2), NOW, Exited(code=1), receivers=["r"])
     assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.NOT_RUNNING
     found = await store.find_build(uuid(1))
     assert found is not None
@@ -114,7 +114,7 @@ async def test_a_late_result_of_a_lost_build_is_not_recorded(store: Store) -> No
     await take(store, 1)
     assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
     await take(store, 2)
-    assert not await store.finish(uuid(1), NOW, Exited(code=0), upload=False)
+    assert not await store.finish(uuid(1), NOW, Exited(code=0))
     assert await store.running() == (uuid(2),)
 
 
@@ -126,7 +126,7 @@ async def test_three_losses_in_a_row(store: Store) -> None:
     assert (await take(store, 3)).losses == 2
     assert await store.lose(uuid(3), NOW, LOST, count=True) is AfterLoss.TOO_MANY
     assert await store.running() == (uuid(3),)
-    assert await store.finish(uuid(3), NOW, LOST, upload=False)
+    assert await store.finish(uuid(3), NOW, LOST)
     await store.execute("a", None, NOW, "client")
     assert (await take(store, 4)).losses == 0
 
@@ -137,7 +137,7 @@ async def test_a_finished_build_ends_the_row_of_losses(store: Store) -> None:
         await take(store, number)
         assert await store.lose(uuid(number), NOW, LOST, count=True) is AfterLoss.PUT_BACK
         assert (await take(store, number + 1)).losses == 1
-        assert await store.finish(uuid(number + 1), NOW, Exited(code=0), upload=False)
+        assert await store.finish(uuid(number + 1), NOW, Exited(code=0))
         await store.execute("a", None, NOW, "client")
 
 
@@ -632,7 +632,7 @@ async def _play(path: Path, steps: list[tuple[str, str | None, str | None]]) -> 
                     case "take", _, str():
                         await store.take(platform, uuid(number), now, expand)
                     case "finish", _, _ if running:
-                        assert await store.finish(running[0], now, Exited(code=0), upload=False)
+                        assert await store.finish(running[0], now, Exited(code=0))
                     case "lose", _, _ if running:
                         await store.lose(running[0], now, LOST, count=True)
                     case "tick", _, _:

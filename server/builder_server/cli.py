@@ -26,14 +26,14 @@ SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
 
-_SEVERAL = {"ip": "addresses", "keep": "what is kept"}
+_SEVERAL = {"ip": "addresses", "keep": "what is kept", "upload": "URLs"}
 """Options that may be given several times, and what their values are."""
 
 NOT_IN_THE_FILE = {"config", "migrate_back"}
 """Options that are no settings of a server."""
 
-EARLIER = ("0001", "0002", "0003")
-"""The revisions of the database that a way leads back to: the last one is that of the release before this one."""
+EARLIER = ("0001", "0002", "0003", "0004")
+"""The revisions of the database that a way leads back to: 0003 is that of the release before this one."""
 
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
@@ -135,7 +135,11 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     help="Directory of the templates.",
 )
 @click.option(
-    "--upload", metavar="URL", help="Post finished executions to this URL, http(s)://user:password@host/upload."
+    "--upload",
+    multiple=True,
+    metavar="URL",
+    help="Post finished executions to this URL, http(s)://user:password@host/upload; may be given several times. Others on "
+    "this machine can read a command line: the password is safer in the environment or the file.",
 )
 @click.option(
     "--job-timeout",
@@ -176,7 +180,7 @@ def command(
     port: int,
     dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
     config_dir: Path,
-    upload: str | None,
+    upload: tuple[str, ...],
     job_timeout: float,
     keep: tuple[str, ...],
     migrate_back: str | None,
