@@ -39,12 +39,16 @@ class Request:
 
 @define
 class Endpoint:
-    """An HTTP server; ``status`` may be changed, and ``delay`` holds up its answers until it is set."""
+    """An HTTP server; what it answers may be changed, and ``go_on`` holds up its answers until it is set.
+
+    With ``drop_after`` it closes once it has read so many bytes.
+    """
 
     port: int
     scheme: str = "http"
     status: int = 201
     location: str = ""
+    retry_after: str = ""
     drop_after: int | None = None
     go_on: threading.Event = field(factory=threading.Event)
     requests: list[Request] = field(factory=list)
@@ -94,6 +98,8 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Endpoint]:
             self.send_response(endpoint.status)
             if endpoint.location:
                 self.send_header("Location", endpoint.location)
+            if endpoint.retry_after:
+                self.send_header("Retry-After", endpoint.retry_after)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -165,6 +171,13 @@ async def one_build(server: Reachable, name: str = "a") -> UUID:
     """Let a server have a finished build with a console and artifacts, and return its uuid."""
     await do(server, schedule(name))
     return (await build(server, lines=[b"one"], artifacts=SOME))[0]
+
+
+async def wait_failed(server: Reachable, uuid: UUID, attempts: int = 1) -> str:
+    """Wait until an upload has failed so often, and is to be tried again; return why."""
+    sql = f"select reason from upload where build = '{uuid}' and state = 'pending' and attempts = {attempts}"
+    ((reason,),) = await eventually(lambda: server.query(sql), what=f"failure {attempts}")
+    return str(reason)
 
 
 async def wait_state(server: Reachable, uuid: UUID, state: str) -> None:

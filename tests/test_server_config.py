@@ -59,7 +59,7 @@ def test_the_defaults_are_the_originals(settings: list[Settings]) -> None:
         port=1234,
         data_dir=Path("/var/lib/builder"),
         config_dir=Path("/etc/builder"),
-        upload=None,
+        upload=(),
         job_timeout=3600.0,
     )
 
@@ -97,7 +97,7 @@ def test_a_file(settings: list[Settings], tmp_path: Path) -> None:
         port=1,
         data_dir=Path("/file/data"),
         config_dir=Path("/file/etc"),
-        upload="http://file/",
+        upload=("http://file/",),
         job_timeout=7200.0,
         min_free=2 * 1024**3,
     )
@@ -108,13 +108,13 @@ def test_a_file(settings: list[Settings], tmp_path: Path) -> None:
 
 
 def test_the_environment(settings: list[Settings]) -> None:
-    found = invoke(settings, IP="::1 127.0.0.1", PORT="2", DIR="/d", CONFIG_DIR="/c", UPLOAD="u", JOB_TIMEOUT="1.5")
+    found = invoke(settings, IP="::1 127.0.0.1", PORT="2", DIR="/d", CONFIG_DIR="/c", UPLOAD="u v", JOB_TIMEOUT="1.5")
     assert found == Settings(
         addresses=("::1", "127.0.0.1"),
         port=2,
         data_dir=Path("/d"),
         config_dir=Path("/c"),
-        upload="u",
+        upload=("u", "v"),
         job_timeout=1.5,
     )
 

@@ -13,7 +13,7 @@ async def test_a_late_result_of_a_lost_build_is_not_recorded(store: Store) -> No
     await take(store, 1)
     assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
     await take(store, 2)
-    assert not await store.finish(uuid(1), NOW, Exited(code=0), upload=False)
+    assert not await store.finish(uuid(1), NOW, Exited(code=0))
     assert await store.running() == (uuid(2),)
 
 
@@ -25,7 +25,7 @@ async def test_three_losses_in_a_row(store: Store) -> None:
     assert (await take(store, 3)).losses == 2
     assert await store.lose(uuid(3), NOW, LOST, count=True) is AfterLoss.TOO_MANY
     assert await store.running() == (uuid(3),)
-    assert await store.finish(uuid(3), NOW, LOST, upload=False)
+    assert await store.finish(uuid(3), NOW, LOST)
     await store.execute("a", None, NOW, "client")
     assert (await take(store, 4)).losses == 0
 
@@ -36,7 +36,7 @@ async def test_a_finished_build_ends_the_row_of_losses(store: Store) -> None:
         await take(store, number)
         assert await store.lose(uuid(number), NOW, LOST, count=True) is AfterLoss.PUT_BACK
         assert (await take(store, number + 1)).losses == 1
-        assert await store.finish(uuid(number + 1), NOW, Exited(code=0), upload=False)
+        assert await store.finish(uuid(number + 1), NOW, Exited(code=0))
         await store.execute("a", None, NOW, "client")
 
 

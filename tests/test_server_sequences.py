@@ -67,7 +67,7 @@ async def _play(path: Path, steps: list[tuple[str, str | None, str | None]]) -> 
                     case "take", _, str():
                         await store.take(platform, uuid(number), now, expand)
                     case "finish", _, _ if running:
-                        assert await store.finish(running[0], now, Exited(code=0), upload=False)
+                        assert await store.finish(running[0], now, Exited(code=0))
                     case "lose", _, _ if running:
                         await store.lose(running[0], now, LOST, count=True)
                     case "tick", _, _:

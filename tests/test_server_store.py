@@ -29,7 +29,7 @@ async def test_a_retry_waits_as_long_as_it_would_if_the_clock_had_been_right(
             await store.queue_due(Instant(NOW.ms + 5 * HOUR * number))
         build = await take(store, number)
         failed = late if number == retry - 1 else Instant(NOW.ms + 5 * HOUR * number)
-        await store.finish(build.uuid, failed, Exited(code=1), upload=False)
+        await store.finish(build.uuid, failed, Exited(code=1))
     assert (await store.queue_due(late)).next_run == Instant(late.ms + wait)  # right, and nothing is moved
     assert (await store.queue_due(NOW)).next_run == Instant(NOW.ms + wait)
     assert (await store.queue_due(Instant(NOW.ms + wait - 1))).next_run == Instant(NOW.ms + wait)
@@ -43,7 +43,7 @@ async def test_a_build_from_queue_to_history(store: Store) -> None:
     assert await store.running() == (build.uuid,)
     assert await store.find_build(uuid(1)) == build
     assert await store.take("p1", uuid(2), NOW, expand) == Taken()
-    assert await store.finish(uuid(1), Instant(NOW.ms + 5), Exited(code=3), upload=False)
+    assert await store.finish(uuid(1), Instant(NOW.ms + 5), Exited(code=3))
     assert await store.running() == ()
     assert await store.find_build(uuid(1)) == evolve(
         build, state="finished", finished=Instant(NOW.ms + 5), result=Exited(code=3)
@@ -53,9 +53,9 @@ async def test_a_build_from_queue_to_history(store: Store) -> None:
 async def test_a_result_is_recorded_at_most_once(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     await take(store, 1)
-    assert await store.finish(uuid(1), NOW, Exited(code=0), upload=True)
-    assert not await store.finish(uuid(1), NOW, Exited(code=1), upload=True)
-    assert not await store.finish(uuid(2), NOW, Exited(code=1), upload=True)
+    assert await store.finish(uuid(1), NOW, Exited(code=0), receivers=["r"])
+    assert not await store.finish(uuid(1), NOW, Exited(code=1), receivers=["r"])
+    assert not await store.finish(uuid(2), NOW, Exited(code=1), receivers=["r"])
     assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.NOT_RUNNING
     found = await store.find_build(uuid(1))
     assert found is not None

@@ -40,7 +40,7 @@ CHANGES: dict[str, tuple[Action, set[str], bool]] = {
     "nothing is due": (lambda store: store.queue_due(NOW), set(), False),
     "due": (lambda store: store.queue_due(Instant(NOW.ms + 25 * HOUR)), {"p1"}, False),
     "taken": (lambda store: store.take("p1", uuid(7), NOW, expand), set(), False),
-    "finished": (lambda store: store.finish(uuid(1), NOW, Exited(code=0), upload=True), set(), False),
+    "finished": (lambda store: store.finish(uuid(1), NOW, Exited(code=0), receivers=["r"]), set(), False),
     "lost": (lambda store: store.lose(uuid(1), NOW, LOST, count=True), {"p1"}, False),
     "refused": (lambda store: store.execute("unknown", None, NOW, "client"), set(), False),
     "refused after a change": (lambda store: store.schedule(script("a", "p9"), Period.HOURLY, NOW), set(), False),

@@ -33,6 +33,8 @@ SECTIONS = {
         "log": "Show the console of the build ID, finished or running.",
         "fetch": "Write the artifacts of the build ID below DIR.",
         "compare": "Compare two builds: their scripts and their artifacts.",
+        "uploads": "Show which uploads are pending or refused, and why.",
+        "retry-upload": "Try the upload of the build ID again now, or all.",
         "cancel": "End a running build, or all of a job.",
         "observe-latest": "Observe the running build that started last; see observe.",
     },

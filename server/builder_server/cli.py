@@ -28,7 +28,7 @@ SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
 
-_SEVERAL = {"ip": "addresses", "keep": "what is kept"}
+_SEVERAL = {"ip": "addresses", "keep": "what is kept", "upload": "URLs"}
 """Options that may be given several times, and what their values are."""
 
 NOT_IN_THE_FILE = {"config"}
@@ -144,7 +144,11 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     help="Directory of the templates.",
 )
 @click.option(
-    "--upload", metavar="URL", help="Post finished executions to this URL, http(s)://user:password@host/upload."
+    "--upload",
+    multiple=True,
+    metavar="URL",
+    help="Post finished executions to this URL, http(s)://user:password@host/upload; may be given several times. Others on "
+    "this machine can read a command line: the password is safer in the environment or the file.",
 )
 @click.option(
     "--job-timeout",
@@ -187,7 +191,7 @@ def command(
     port: int,
     dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
     config_dir: Path,
-    upload: str | None,
+    upload: tuple[str, ...],
     job_timeout: float,
     min_free: int | None,
     keep: tuple[str, ...],

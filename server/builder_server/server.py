@@ -37,12 +37,12 @@ from builder_server.looks import Looks
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
-from builder_server.receiver import Receiver
+from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
 from builder_server.store import Store
 from builder_server.ticker import Ticker
-from builder_server.upload import Uploader
+from builder_server.upload import Uploader, UploadTiming
 from builder_server.workers import WorkerSession
 
 logger = logging.getLogger(__name__)
@@ -65,13 +65,13 @@ class StartError(BuilderError):
 
 @frozen(kw_only=True)
 class Settings:
-    """What an operator decides. ``job_timeout`` is in seconds, ``min_free`` in bytes."""
+    """What an operator decides. ``upload`` are URLs, with passwords; ``job_timeout`` is in seconds, ``min_free`` in bytes."""
 
     addresses: tuple[str, ...]
     port: int
     data_dir: Path
     config_dir: Path
-    upload: str | None
+    upload: tuple[str, ...]
     job_timeout: float
     min_free: int | None = None
     keep: Retention = field(factory=Retention)
@@ -159,7 +159,7 @@ class _Server:
     _now: Callable[[], Instant]
     _attempts: Attempts
     _ticker: Ticker
-    _uploader: Uploader | None
+    _uploader: Uploader
     _keeper: Keeper
     _connections: Connections
     _memory: Memory
@@ -168,14 +168,14 @@ class _Server:
     @classmethod
     def make(cls, settings: Settings, store: Store, now: Callable[[], Instant], connections: Connections) -> "_Server":
         dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, settings.min_free)
-        receiver = Receiver.at(settings.upload, os.environ) if settings.upload else None
-        uploader = Uploader(store, settings.data_dir, receiver) if receiver else None
+        receivers = receivers_at(settings.upload, os.environ)
+        uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now))
         recorder = Recorder(
             store=store,
             data_dir=settings.data_dir,
             now=now,
-            upload=uploader is not None,
-            on_recorded=uploader.wake if uploader else lambda: None,
+            receivers=uploader.names,
+            on_recorded=uploader.wake,
         )
         attempts = Attempts(dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout)
         ticker = Ticker(store, now, up_time)
@@ -188,8 +188,7 @@ class _Server:
         await import_state(self._store, self._settings.data_dir)
         async with plain_nursery() as background:
             background.start_soon(self._ticker.run)
-            if self._uploader:
-                background.start_soon(self._uploader.run)
+            background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)
             async with self._attempts.running():
                 await self._attempts.recover()
@@ -252,6 +251,7 @@ class _Server:
             self._store,
             self._informer,
             self._looks,
+            self._uploader,
             self._attempts,
             self._connections,
             self._shutdown,

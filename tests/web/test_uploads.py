@@ -17,7 +17,7 @@ from sites import InProcess, authorization, make_directory, open_site
 
 from builder.runtime import files
 from builder.runtime.database import StoreError
-from builder_server.receiver import Receiver, UploadFailed
+from builder_server.receiver import Receiver, UploadFailed, UploadRefused
 from builder_web.receiving import execution, staging
 from builder_web.serving.connection import Limits
 from builder_web.store import builds, opening, users
@@ -332,7 +332,7 @@ async def test_builder_server_reads_why_it_was_refused(tmp_path: Path, user: str
         if status == 409:
             assert await receiver.post(path) == 409
         else:
-            with pytest.raises(UploadFailed, match=f"answered HTTP {status} "):
+            with pytest.raises((UploadFailed, UploadRefused), match=f"answered HTTP {status} "):
                 await receiver.post(path)
 
 

@@ -9,11 +9,13 @@ from builder.runtime.database import StoreError
 from builder_server.store.builds import Expand
 from builder_server.store.records import (
     AfterLoss,
+    Attempted,
     Build,
     BuildHead,
     Due,
     Expanded,
     OldBuild,
+    PendingUpload,
     PlannedJob,
     StoredArtifact,
     Taken,
@@ -23,12 +25,14 @@ from builder_server.store.store import Store
 
 __all__ = [
     "AfterLoss",
+    "Attempted",
     "Build",
     "BuildHead",
     "Due",
     "Expand",
     "Expanded",
     "OldBuild",
+    "PendingUpload",
     "PlannedJob",
     "Store",
     "StoreError",

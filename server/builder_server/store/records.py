@@ -64,6 +64,33 @@ class OldBuild:
 
 
 @frozen(kw_only=True)
+class PendingUpload:
+    """A build that is to be posted to a receiver: how often that failed, and how often the receiver has failed in a row."""
+
+    uuid: UUID
+    name: str
+    platform: str
+    attempts: int
+    failures: int
+
+
+@frozen(kw_only=True)
+class Attempted:
+    """What came of an attempt to upload: the ``state`` of the upload, and the ``reason`` if it did not succeed.
+
+    ``next_attempt`` is the earliest one of this upload, ``resume`` the earliest of any to this receiver, and ``failures``
+    how often that has failed in a row: 0 if it does what it is to do, None if nothing is said of it.
+    """
+
+    state: str
+    at: Instant
+    reason: str | None = None
+    next_attempt: Instant | None = None
+    failures: int | None = None
+    resume: Instant | None = None
+
+
+@frozen(kw_only=True)
 class Expanded:
     """The script that was made of an orb-build job, and the SHA-256 of the template that it was made from, in hexadecimal."""
 
