@@ -134,6 +134,8 @@ async def test_a_database_of_the_last_release_with_builds_that_run(tmp_path: Pat
         await store.queue_due(NOW)
         runs = {item.job.name: item.next.ms for item in (await store.info()).schedule}
         assert runs["c"] == far
+        periods = [each.options.period for each in await store.jobs(None)]
+        assert periods == [Period.DAILY, Period.DAILY, Period.WEEKLY]
     connection = sqlite3.connect(path)
     assert connection.execute("select uuid, owner from build where state = 'running'").fetchall() == [
         (str(uuid(4)), "main")
