@@ -104,12 +104,21 @@ def _set_place(connection: sa.Connection, job: int, platform: str) -> None:
     connection.execute(_SET_PLACE, {**here, "newest": last[0].build, "built": built, "past": past})
 
 
-def _outputs(platform: Any, *which: Any) -> Any:
-    """Return a statement that counts the outputs of builds, on their platforms or on all."""
-    # SQLite gives the other columns of the row that has the maximum
-    columns = (listed.c.job, platform, listed.c.output, listed.c.build, sa.func.max(STARTED), sa.func.count())
-    counted = sa.select(*columns).where(listed.c.output.is_not(None), *which)
-    counted = counted.group_by(listed.c.job, platform, listed.c.output)
+def _outputs(*which: Any, everywhere: bool) -> Any:
+    """Return a statement that counts the outputs of builds on their platforms, or ``everywhere``."""
+    platform = _EVERYWHERE if everywhere else listed.c.platform
+    alike: Any = {"partition_by": (platform, listed.c.output)}
+    ranked = (
+        sa.select(
+            *(listed.c.job, platform.label("platform"), listed.c.output, listed.c.build, STARTED.label("started")),
+            sa.func.count().over(**alike).label("alike"),
+            sa.func.row_number().over(**alike, order_by=_NEWEST_FIRST).label("rank"),
+        )
+        .where(listed.c.output.is_not(None), sa.true() if everywhere else platform != "", *which)
+        .subquery()
+    )
+    *columns, rank = ranked.c
+    counted = sa.select(*columns).where(rank == 1)
     return insert(output).from_select(["job", "platform", "sha256", "build", "started", "alike"], counted)
 
 
@@ -123,10 +132,6 @@ def _and_one(statement: Any) -> Any:
 
 
 _NEWER = ("build", "started")
-_ALL: Any = sa.literal_column("''")
-_SOME = (listed.c.platform, listed.c.platform != "")
-_SET_OUTPUTS = (_outputs(*_SOME, listed.c.job == _JOB), _outputs(_ALL, listed.c.job == _JOB))
-_ADD_OUTPUT = tuple(
-    _and_one(statement)
-    for statement in (_outputs(*_SOME, listed.c.build == _KEY), _outputs(_ALL, listed.c.build == _KEY))
-)
+_EVERYWHERE: Any = sa.literal_column("''", sa.Text)
+_SET_OUTPUTS = [_outputs(listed.c.job == _JOB, everywhere=everywhere) for everywhere in (False, True)]
+_ADD_OUTPUT = [_and_one(_outputs(listed.c.build == _KEY, everywhere=everywhere)) for everywhere in (False, True)]
