@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from types import MappingProxyType
 
 import jinja2
@@ -20,8 +19,9 @@ SECURITY_POLICY = (
 )
 """The Content-Security-Policy that every page keeps: nothing inline, nothing from elsewhere."""
 
-MAX_FRAGMENTS = 4096
-"""Parts of pages that are kept, such as a job in the list of all: one changes when its job is built again, the others don't."""
+MAX_FRAGMENTS = 8 * 1024 * 1024
+"""Characters of parts of pages that are kept, such as a job in the list of all: it changes when it is built again, but the
+others do not."""
 
 _TEMPLATES = MappingProxyType(
     {
@@ -45,10 +45,24 @@ def render(page: models.Page, *, links: Links) -> str:
     return _ENVIRONMENT.get_template(_TEMPLATES[type(page)]).render(page=page, links=links)
 
 
-@lru_cache(maxsize=MAX_FRAGMENTS)
-def _fragment(template: str, model: object, links: Links) -> Markup:
-    """Return a part of a page that shows one model and nothing else."""
-    return Markup(_ENVIRONMENT.get_template(template).render(model=model, links=links))  # noqa: S704  the template escapes
+class _Fragments:
+    """Parts of pages that show one model and nothing else: each is made once, as long as there is room for it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, object, Links], Markup] = {}
+        self._size = 0
+
+    def __call__(self, template: str, model: object, links: Links) -> Markup:
+        """Return a part; the oldest ones are forgotten for it."""
+        key = (template, model, links)
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        text = _ENVIRONMENT.get_template(template).render(model=model, links=links)
+        made = self._kept[key] = Markup(text)  # noqa: S704  the template escapes
+        self._size += len(made)
+        while self._size > MAX_FRAGMENTS:
+            self._size -= len(self._kept.pop(next(iter(self._kept))))
+        return made
 
 
 def render_feed(feed: models.Feed, *, links: Links) -> str:
@@ -101,7 +115,7 @@ def _environment() -> jinja2.Environment:
         "success": lambda result: result == Exited(code=0),
     }
     environment.globals |= {
-        "fragment": _fragment,
+        "fragment": _Fragments(),
         "pieces": pieces,
         "static": {name: file.digest for name, file in STATIC_FILES.items()},
     }

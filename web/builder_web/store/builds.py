@@ -14,11 +14,9 @@ from builder_web.store.schema import artifact, build, job, listed, output, place
 _main = artifact.alias("main")
 _from = build.join(job, job.c.id == build.c.job).outerjoin(_main, _main.c.id == build.c.main_binary)
 _select = sa.select(
-    *build.c,
-    job.c.name.label("job_name"),
-    _main.c.filepath.label("main_path"),
-    _main.c.sha256.label("main_sha256"),
-    _main.c.size.label("main_size"),
+    *(build.c.id, build.c.uuid, job.c.name, build.c.platform),
+    *(build.c.start_d, build.c.start_ps, build.c.finish_d, build.c.finish_ps, build.c.result_code, build.c.result_msg),
+    *(build.c.input_id, build.c.console, build.c.script, _main.c.filepath, _main.c.sha256, _main.c.size),
 ).select_from(_from)
 _NEWEST_FIRST = (build.c.start_d.desc(), build.c.start_ps.desc(), build.c.id.desc())
 _AT_ONCE = 10_000  # ids in one statement
@@ -62,23 +60,22 @@ class Uploaded:
     """Its position is that among the artifacts."""
 
 
-def record(row: Any) -> Build:
+def record(row: Sequence[Any]) -> Build:
     """Return the build of a row of ``_select``."""
-    main = None
-    if row.main_path is not None:
-        main = Artifact(path=row.main_path, digest=row.main_sha256, size=row.main_size)
+    key, uuid, job_name, platform, *row = row
+    start_d, start_ps, finish_d, finish_ps, code, message, input_id, console, script, path, digest, size = row
     return Build(
-        id=row.id,
-        uuid=row.uuid,
-        job=row.job_name,
-        platform=row.platform,
-        started=from_row(row.start_d, row.start_ps),
-        finished=from_row(row.finish_d, row.finish_ps),
-        result=result_from_row(row.result_code, row.result_msg),
-        main_binary=main,
-        input_id=row.input_id,
-        console=row.console,
-        script=row.script,
+        id=key,
+        uuid=uuid,
+        job=job_name,
+        platform=platform,
+        started=from_row(start_d, start_ps),
+        finished=from_row(finish_d, finish_ps),
+        result=result_from_row(code, message),
+        main_binary=Artifact(path=path, digest=digest, size=size) if path is not None else None,
+        input_id=input_id,
+        console=console,
+        script=script,
     )
 
 
@@ -92,9 +89,9 @@ def find_all(connection: sa.Connection, ids: Iterable[int]) -> dict[int, Build]:
     """Return builds by their ids."""
     wanted = list(ids)
     return {
-        row.id: record(row)
+        one.id: one
         for start in range(0, len(wanted), _AT_ONCE)
-        for row in connection.execute(_select.where(build.c.id.in_(wanted[start : start + _AT_ONCE])))
+        for one in map(record, connection.execute(_select.where(build.c.id.in_(wanted[start : start + _AT_ONCE]))))
     }
 
 
@@ -209,14 +206,14 @@ def find_artifact(connection: sa.Connection, build_id: int, path: str) -> Artifa
 def with_content(connection: sa.Connection, digest: bytes, *, start: int, count: int) -> list[tuple[Build, str]]:
     """Return the newest builds that have an artifact with that SHA-256, each with the artifact's path."""
     query = (
-        _select.add_columns(artifact.c.filepath.label("path"))
+        _select.add_columns(artifact.c.filepath)
         .join(artifact, artifact.c.build == build.c.id)
         .where(artifact.c.sha256 == digest)
         .order_by(*_NEWEST_FIRST)
         .offset(start)
         .limit(count)
     )
-    return [(record(row), row.path) for row in connection.execute(query)]
+    return [(record(row), path) for *row, path in connection.execute(query)]
 
 
 def alike(connection: sa.Connection, this: Build, *, count: int) -> Alike | None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from attrs import evolve
 from starlette.requests import Request
@@ -21,6 +22,9 @@ FEW = 5
 
 ROW = summaries.PAST
 """Builds in the row of the last builds."""
+
+MAX_CHARTS = 64
+"""Jobs whose charts are kept until they are built again, some 50 KB each."""
 
 _HEADERS = {
     "content-security-policy": pages.SECURITY_POLICY,
@@ -110,7 +114,7 @@ _STATES = {
 
 def charts(newest: Mapping[str, Sequence[Build]]) -> tuple[Chart, ...]:
     """Return how long builds took and how large their outputs were, over time."""
-    found = [
+    found = (
         history.BuildPoint(
             platform=platform,
             started=build.started,
@@ -120,5 +124,10 @@ def charts(newest: Mapping[str, Sequence[Build]]) -> tuple[Chart, ...]:
         )
         for platform, builds in newest.items()
         for build in builds
-    ]
+    )
+    return _charts(tuple(found))
+
+
+@lru_cache(maxsize=MAX_CHARTS)
+def _charts(found: tuple[history.BuildPoint, ...]) -> tuple[Chart, ...]:
     return tuple(one for one in (history.duration_chart(found), history.size_chart(found)) if one)
