@@ -186,6 +186,8 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "5 failures of", "builder_web.views.presenting:FEW", plain),
     ("docs/architecture.md", "the last 7 days", "builder_web.views.jobs:LATELY", lambda value: f"{value.days} days"),
     ("docs/architecture.md", "are kept | 32 MiB", "builder_web.views.kept:MAX_BYTES", size),
+    ("docs/architecture.md", "of parts of pages 8 MiB", "builder_web.pages.rendering:MAX_FRAGMENTS", size),
+    ("docs/architecture.md", "of charts those of 64 jobs", "builder_web.views.presenting:MAX_CHARTS", plain),
     ("CHANGES.md", "the last 30 builds", "builder_web.views.presenting:ROW", plain),
     ("CHANGES.md", "of the last 7 days", "builder_web.views.jobs:LATELY", lambda value: f"{value.days} days"),
     ("docs/web.md", "in the last 7 days", "builder_web.views.jobs:LATELY", lambda value: f"{value.days} days"),

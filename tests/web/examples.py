@@ -84,7 +84,7 @@ def state(job: str, platform: str, states: str, **kinds: object) -> models.Platf
         platform=platform,
         newest=build(job, platform=platform, hours=30 if failed else 4, **kinds),  # type: ignore[arg-type]
         failed=build(job, platform=platform, hours=5, output=None) if failed else None,
-        history=history(platform, states[-14:]),
+        past=history(platform, states[-14:]).states,
     )
 
 
@@ -421,7 +421,7 @@ def hostile() -> dict[str, models.Page]:
         )
         pages |= {
             f"{name}-main": models.Main(
-                sections=(models.Section(name=text, jobs=(models.JobState(name=text, synopsis=text, platforms=(models.PlatformState(platform=text, newest=bad, failed=failed, history=row), models.PlatformState(platform=text, newest=None, failed=failed))),)),),
+                sections=(models.Section(name=text, jobs=(models.JobState(name=text, synopsis=text, platforms=(models.PlatformState(platform=text, newest=bad, failed=failed, past=row.states), models.PlatformState(platform=text, newest=None, failed=failed))),)),),
                 failures=(failed,),
                 expired_days=0,
             ),

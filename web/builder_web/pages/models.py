@@ -9,6 +9,7 @@ from builder_web.pages.parts import (
     Artifact,
     ArtifactPair,
     BuildSummary,
+    CellState,
     Changes,
     History,
     OpamFile,
@@ -25,8 +26,8 @@ class PlatformState:
     """The newest successful build."""
     failed: BuildSummary | None = None
     """The newest failed build, if it is newer than the newest successful one."""
-    history: History | None = None
-    """The last builds, if they are shown."""
+    past: tuple[CellState, ...] = ()
+    """The last builds, the oldest first, if they are shown."""
 
 
 @frozen(kw_only=True)
@@ -36,6 +37,11 @@ class JobState:
     name: str
     synopsis: str | None
     platforms: tuple[PlatformState, ...]
+
+    @property
+    def has_past(self) -> bool:
+        """Whether last builds are shown."""
+        return any(state.past for state in self.platforms)
 
 
 @frozen(kw_only=True)

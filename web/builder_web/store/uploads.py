@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from builder_web import directory
-from builder_web.store import names, newest
+from builder_web.store import names, summaries
 from builder_web.store.records import NewBuild, result_to_row, to_row
 from builder_web.store.schema import artifact, binary, build, job, job_tag, received, tag
 
@@ -85,7 +85,7 @@ def record(connection: sa.Connection, new: NewBuild, user: int) -> None:
         main = connection.scalar(_FIRST_ARTIFACT, {"key": build_id})
         connection.execute(_SET_MAIN, {"key": build_id, "main": main})
         connection.execute(_ADD_BINARY, {"sha256": new.artifacts[0].digest, "solo5": new.solo5})
-    newest.add(connection, build_id)
+    summaries.add(connection, build_id)
     names.add(connection, build_id)
 
 

@@ -63,23 +63,21 @@ async def build(request: Request) -> Response:
 
 
 async def _reproduction(site: Site, found: Build) -> models.Reproduction | None:
-    if found.main_binary is None:
+    alike = await site.store.ask(builds.alike, found, count=_MOST_SHOWN)
+    if alike is None:
         return None
-    same = await site.store.ask(builds.with_output, found)
-    different = await site.store.ask(builds.with_input, found)
-    inputs = {build.input_id for build in (found, *same)} - {None}
     return models.Reproduction(
-        builds=len(same) + 1,
-        inputs=len(inputs),
+        builds=alike.same_builds + 1,
+        inputs=alike.inputs,
         reproducers=tuple(
             models.Reproducer(
                 build=presenting.summary(build),
                 same_input=build.input_id is not None and build.input_id == found.input_id,
             )
-            for build in same[:_MOST_SHOWN]
+            for build in alike.same
         ),
-        different=tuple(map(presenting.summary, different[:_MOST_SHOWN])),
-        different_builds=len(different),
+        different=tuple(map(presenting.summary, alike.different)),
+        different_builds=alike.different_builds,
     )
 
 
