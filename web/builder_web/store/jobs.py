@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from builder_web.store import builds
 from builder_web.store.records import Job, Newest
-from builder_web.store.schema import artifact, binary, build, job, job_tag, place, tag
+from builder_web.store.schema import artifact, binary, build, job, job_tag, listed, place, tag
 
 SECTION = "section"
 SYNOPSIS = "synopsis"
@@ -38,7 +38,7 @@ def platforms(connection: sa.Connection, name: str) -> list[str]:
 
 def failing_platforms(connection: sa.Connection) -> list[str]:
     """Return the platforms on which any build failed."""
-    return sorted(connection.scalars(sa.select(newest.c.platform).distinct().where(newest.c.failed)))
+    return sorted(connection.scalars(sa.select(listed.c.platform).distinct().where(listed.c.failed == sa.true())))
 
 
 def all_jobs(connection: sa.Connection) -> list[Job]:
