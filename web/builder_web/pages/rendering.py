@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 import jinja2
+from attrs import evolve
 from markupsafe import Markup
 
 from builder.model import Exited, describe_result
@@ -42,7 +43,9 @@ _TEMPLATES = MappingProxyType(
 
 def render(page: models.Page, *, links: Links) -> str:
     """Return the HTML of a page: a whole document that can be encoded as UTF-8."""
-    return _ENVIRONMENT.get_template(_TEMPLATES[type(page)]).render(page=page, links=links)
+    return _ENVIRONMENT.get_template(_TEMPLATES[type(page)]).render(
+        page=page, links=evolve(links, origin=""), origin=links.origin
+    )
 
 
 class _Fragments:

@@ -24,8 +24,6 @@ JOB_PAGE = 50
 _MOST = 1000
 _MOST_START = 10**9
 _MOST_ROWS = 20
-_MOST_STATES = 200
-"""Rows of the last builds on the first page: with more of them it would be slow to load."""
 
 LATELY = dt.timedelta(days=7)
 """For how long a failure is news."""
@@ -99,8 +97,7 @@ async def _list(request: Request, is_shown: Callable[[Site, Job], bool], *, expi
     found, (lately, failed) = await site.store.ask(read)
     found = [job for job in found if is_shown(site, job)]
     failures = tuple(map(presenting.summary, lately))
-    with_past = sum(len(job.newest) for job in found) <= _MOST_STATES
-    sections = presenting.sections(found, with_past=with_past)
+    sections = presenting.sections(found)
     if expired_days is None:
         return presenting.show(request, models.AllBuilds(sections=sections, failures=failures, failed=failed))
     page = models.Main(sections=sections, failures=failures, failed=failed, expired_days=expired_days)

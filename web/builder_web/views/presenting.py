@@ -72,8 +72,8 @@ def maybe(build: Build | None) -> parts.BuildSummary | None:
     return summary(build) if build else None
 
 
-def sections(jobs: Iterable[Job], *, with_past: bool) -> tuple[models.Section, ...]:
-    """Return jobs by their sections, in order of names; ``with_past``: each with the row of the last builds."""
+def sections(jobs: Iterable[Job]) -> tuple[models.Section, ...]:
+    """Return jobs by their sections, in order of names."""
     by_name: dict[str, list[models.JobState]] = {}
     for job in jobs:
         platforms = tuple(
@@ -81,7 +81,7 @@ def sections(jobs: Iterable[Job], *, with_past: bool) -> tuple[models.Section, .
                 platform=one.platform,
                 newest=maybe(one.build),
                 failed=maybe(one.failed),
-                past=tuple(_STATES[state] for state in one.past) if with_past else (),
+                past=tuple(_STATES[state] for state in one.past),
             )
             for one in job.newest
         )

@@ -23,7 +23,8 @@ _YEAR = 31_536_000
 @remembered
 async def robots(request: Request) -> Response:
     """Answer with what crawlers should leave alone: comparisons are as many as pairs of builds."""
-    return PlainTextResponse(_ROBOTS.format(prefix=site_of(request).links.prefix))
+    content = _ROBOTS.format(prefix=site_of(request).links.prefix)
+    return PlainTextResponse(content, headers={"x-content-type-options": "nosniff"})
 
 
 async def static(request: Request) -> Response:

@@ -112,7 +112,8 @@ def _answer(error: BaseException) -> BaseException:
 
 async def _take(site: Site, request: Request, user: User, reception: Reception | BinaryReception) -> NewBuild:
     """Take a body, piece by piece: the kernel receives the next one while a thread writes."""
-    decoder = Decoder(request.headers.get("content-encoding"), site.options.max_upload)
+    announced = int(request.headers.get("content-length", 0))
+    decoder = Decoder(request.headers.get("content-encoding"), site.options.max_upload, announced=announced)
     is_checked = await _check(site, user, reception)
     length, received = request.headers.get("content-length"), 0
     async with aclosing(_pieces(request)) as pieces:
