@@ -257,6 +257,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("find_running", ("a", None, None), {}),
         ("find_running", (None, "00", "p1"), {}),
         ("add_artifacts", (uuid(2), [StoredArtifact(path="a", size=1, sha256=bytes(32))]), {}),
+        ("forget_artifacts", (uuid(2),), {}),
         ("finish", (uuid(2), NOW, Exited(code=0)), {"upload": True}),
         ("finish", (uuid(3), NOW, Exited(code=1)), {"upload": False}),
         ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again

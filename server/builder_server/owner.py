@@ -223,7 +223,7 @@ class Owner:
         except Exception as error:
             logger.exception("%s: internal error", self)
             return await self._fault(error)
-        if self._is_troubled and not self.attempt.is_lost:
+        if self._is_troubled and self.attempt.phase is Phase.RUNNING:
             self._is_troubled = False
             logger.info("%s goes on: the disk takes what comes", self)
         return None
