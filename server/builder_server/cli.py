@@ -37,6 +37,9 @@ NOT_IN_THE_FILE = {"config"}
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
 
+GRACE = "2m"
+"""For how long a worker may be away: it has come back seconds after a restart of the server, or of a router between them."""
+
 
 def _read_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     """Make a file's values the defaults of the other options: whatever is given otherwise wins."""
@@ -166,6 +169,14 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     help="Hand out no job while less is free on the disk of --dir.  [default: 1G, or a tenth of a smaller disk]",
 )
 @click.option(
+    "--grace",
+    default=GRACE,
+    show_default=True,
+    metavar="DURATION",
+    help="How long a worker may be away from its build, as in 90s or 2m, before another gets the job. A classic worker "
+    "can't come back.",
+)
+@click.option(
     "--keep",
     multiple=True,
     metavar="WHAT",
@@ -194,6 +205,7 @@ def command(
     upload: tuple[str, ...],
     job_timeout: float,
     min_free: int | None,
+    grace: str,
     keep: tuple[str, ...],
     verbose: int,
     quiet: int,
@@ -211,6 +223,7 @@ def command(
     # imported here, so that --help and a wrong option need not wait for the database library
     import trio
 
+    from builder.quantities import parse_pause
     from builder.runtime import logs
     from builder_server import server
     from builder_server.retention import parse_retention
@@ -224,6 +237,7 @@ def command(
         upload=upload,
         job_timeout=job_timeout,
         min_free=min_free,
+        grace=parse_pause(grace),
         keep=parse_retention(keep),
     )
     sys.setswitchinterval(SWITCH)
