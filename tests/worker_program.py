@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -12,12 +13,14 @@ from uuid import UUID, uuid4
 import trio
 from attrs import define, field
 
+from builder import codec
 from builder.execution import ArtifactData, ArtifactStart, FinishedHead, FinishedReader
-from builder.framing import StreamedFrame
+from builder.framing import StreamedFrame, frame
 from builder.messages import Hello, JobRequested, JobSchedule, Output, ServerHello
 from builder.model import Result, ScriptJob, text
 from builder.order import Side
 from builder.runtime.channel import Channel
+from builder_worker import link
 
 ROOT = Path(__file__).parent.parent
 UUID_1 = UUID("323b2a40-25d1-4f8e-90af-a4e2b9fd7f22")
@@ -105,6 +108,14 @@ class WorkerConnection:
         return finished
 
 
+_OURS = frame(codec.encode(link.OURS))
+
+
+async def _first_bytes(stream: trio.SocketStream) -> bytes:
+    """Return what has come first, and leave it there."""
+    return await stream.socket.recv(len(_OURS), socket.MSG_PEEK)
+
+
 class Server:
     """Listens on a free loopback port and hands its connections to the test one by one."""
 
@@ -114,8 +125,12 @@ class Server:
 
     @asynccontextmanager
     async def accept(self) -> AsyncIterator[WorkerConnection]:
-        """Take the next connection, and close it in the end."""
-        async with await self._listener.accept() as stream:
+        """Take the next connection of the classic protocol, and close it in the end: it speaks no other."""
+        stream = await self._listener.accept()
+        while await _first_bytes(stream) == _OURS:
+            await stream.aclose()
+            stream = await self._listener.accept()
+        async with stream:
             yield WorkerConnection(stream)
 
     async def aclose(self) -> None:

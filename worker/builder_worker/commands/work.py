@@ -96,12 +96,12 @@ def work(
         import trio
 
         from builder.address import parse_address
-        from builder_worker import session
+        from builder_worker import link, session
         from builder_worker.loop import Duration
         from builder_worker.loop import work as run
 
     # it takes a tenth of a second, and finding a sandbox waits for other programs
-    threading.Thread(target=session.load, daemon=True).start()
+    threading.Thread(target=link.load, daemon=True).start()
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=level, format="builder-worker: %(message)s")
     host, port = parse_address(remote)

@@ -92,6 +92,10 @@ class Check:
 class Console(Protocol):
     """What a job writes."""
 
+    @property
+    def time(self) -> int:
+        """When what was received last was written, in nanoseconds of the monotonic clock."""
+
     async def receive_some(self) -> bytes:
         """Return what was written since, at the latest when the job is over; empty when all was read then."""
 

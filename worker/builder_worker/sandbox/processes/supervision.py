@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,23 +64,44 @@ class Status:
 class Spool:
     """What a job writes, from the file to which its supervisor appends it."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    def __init__(self, directory: Path) -> None:
+        flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._file = os.open(directory / supervisor.CONSOLE, flags, 0o600)
+        try:
+            self._times = os.open(directory / supervisor.TIMES, flags, 0o600)
+        except BaseException:
+            os.close(self._file)
+            raise
         self._offset = 0
+        self._entry = 0  # where the entry of the times stands that is in use
         self._change = Change()
         self._is_complete = False
+        self.time = time.monotonic_ns()
 
     async def receive_some(self) -> bytes:
-        """Return what was written since; empty when the job is over and all was read."""
+        """Return what was written since, all at one ``time``; empty when the job is over and all was read."""
+        await trio.lowlevel.checkpoint()  # before the look: what was read is not lost when the caller is cancelled
         while True:
             changed = self._change.next
             is_complete = self._is_complete  # before the look at the file
-            data = os.pread(self._file, READ_SIZE, self._offset)
-            if data or is_complete:
+            end, at = self._look_up()
+            if data := os.pread(self._file, min(READ_SIZE, end - self._offset), self._offset):
                 self._offset += len(data)
-                await trio.lowlevel.checkpoint()
+                self.time = at
+            if data or is_complete:
                 return data
             await changed.wait()  # no deadline: a job may be silent, up to the limit that its supervisor keeps
+
+    def _look_up(self) -> tuple[int, int]:
+        """Return up to where the next bytes were written at one time, and when. What has no entry yet is written now."""
+        while len(entry := os.pread(self._times, 32, self._entry)) >= 16:
+            at, end = int.from_bytes(entry[:8], "little"), int.from_bytes(entry[8:16], "little")
+            if end > self._offset:
+                return end, at
+            if len(entry) < 32:  # the last one, which the supervisor may change
+                break
+            self._entry += 16
+        return self._offset + READ_SIZE, time.monotonic_ns()
 
     def announce(self, *, complete: bool = False) -> None:
         """Tell that there may be more, or that there will be no more."""
@@ -92,8 +114,9 @@ class Spool:
         return os.fstat(self._file).st_size
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         os.close(self._file)
+        os.close(self._times)
 
 
 @define(eq=False)
@@ -124,7 +147,7 @@ class Supervision:
     def __attrs_post_init__(self) -> None:
         """Start the supervisor. Raises OSError."""
         with ExitStack() as made, _listen(self._directory) as listener:
-            self.console = Spool(self._directory / supervisor.CONSOLE)
+            self.console = Spool(self._directory)
             made.callback(self.console.close)
             self._link = made.enter_context(_connect(self._directory))
             with listener.accept()[0] as theirs:
