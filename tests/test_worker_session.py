@@ -30,17 +30,17 @@ from builder.errors import ConnectionEnded
 from builder.framing import StreamedFrame, frame_header
 from builder.messages import Hello, Message
 from builder.model import Exited, ScriptJob, Signalled
-from builder_worker import attempt, classic, session
+from builder_worker import assignment, classic, session
 from builder_worker.artifacts import Collection
 from builder_worker.backoff import LONGEST_PAUSE, Backoff
 from builder_worker.build import BuildEnd, Setup
 from builder_worker.drain import Drain
 from builder_worker.job import SendLines
-from builder_worker.link import Link, Lost
 from builder_worker.sandbox import Spare
 from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.spares import Spares
+from builder_worker.uplink import Lost, Uplink
 
 # A job that leaves what it can: a child in its group, one in a session of its own whose parent is gone, one that
 # ignores signals, one that drops its environment. Each writes its process id, the script last, when all are there.
@@ -331,18 +331,18 @@ async def test_the_result_comes_well_after_the_last_line(
             await send_lines([line])
         yield BuildEnd(result=Exited(code=0), artifacts=Collection())
 
-    async def connect(_: Link) -> trio.abc.HalfCloseableStream:
+    async def connect(_: Uplink) -> trio.abc.HalfCloseableStream:
         return stream
 
-    monkeypatch.setattr(attempt, "run_build", run_build)
-    monkeypatch.setattr(Link, "_open", connect)
+    monkeypatch.setattr(assignment, "run_build", run_build)
+    monkeypatch.setattr(Uplink, "_open", connect)
     stream, other = trio.testing.memory_stream_pair()
     backend = NoSandbox(options=Options(work_root=tmp_path / "work"))
     settings = session.WorkerSettings(host="127.0.0.1", port=1, platform="p1", setup=Setup(backend=backend))
-    link = Link("127.0.0.1", 1)
-    link._classic_until = inf
+    uplink = Uplink("127.0.0.1", 1)
+    uplink._classic_until = inf
     async with trio.open_nursery() as nursery, Spares(backend) as spares:
-        nursery.start_soon(functools.partial(session.work_next, settings, Drain(), link, spares, is_last=True))
+        nursery.start_soon(functools.partial(session.work_next, settings, Drain(), uplink, spares, is_last=True))
         connection = WorkerConnection(other)  # type: ignore[arg-type]  # no socket, and none is needed here
         await connection.hand_out(b"true")
         assert [await connection.read_line() for _ in lines] == lines

@@ -18,7 +18,7 @@ from builder.outputs import Outputs
 from builder_worker import spool
 from builder_worker.console import START, Progress
 from builder_worker.sandbox import SandboxError
-from builder_worker.spool import Spool
+from builder_worker.spool import LineSpool
 
 OUTPUTS = Outputs(UUID_1)
 
@@ -34,18 +34,18 @@ def progress(found: Sequence[Batch]) -> Progress:
     return far
 
 
-async def append(to: Spool, batch: Batch, far: Progress | None = None) -> None:
+async def append(to: LineSpool, batch: Batch, far: Progress | None = None) -> None:
     await to.append(OUTPUTS.join(batch, 7), len(batch), far or to.progress.after(batch, 0))
 
 
-async def fill(path: Path, found: Sequence[Batch]) -> Spool:
-    made = Spool.create(path)
+async def fill(path: Path, found: Sequence[Batch]) -> LineSpool:
+    made = LineSpool.create(path)
     for batch in found:
         await append(made, batch)
     return made
 
 
-async def rest(of: Spool, line: int) -> list[bytes]:
+async def rest(of: LineSpool, line: int) -> list[bytes]:
     """Return all lines of a complete spool from one on."""
     reader, lines = of.follow(line), []
     while frames := await reader.next():
@@ -62,7 +62,7 @@ def place() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def opened(path: Path, found: Sequence[Batch] = ()) -> AsyncIterator[Spool]:
+async def opened(path: Path, found: Sequence[Batch] = ()) -> AsyncIterator[LineSpool]:
     one = await fill(path, found)
     try:
         with trio.fail_after(DEADLINE):
@@ -76,7 +76,7 @@ def test_cut_off_anywhere_it_has_the_batches_that_are_whole(found: list[Batch], 
     async def run() -> None:
         with place() as path:
             sizes = [0]
-            one = Spool.create(path)
+            one = LineSpool.create(path)
             for batch in found:
                 await append(one, batch)
                 sizes.append(one.size)
@@ -85,7 +85,7 @@ def test_cut_off_anywhere_it_has_the_batches_that_are_whole(found: list[Batch], 
             os.truncate(path, length)
             whole = found[: max(index for index, size in enumerate(sizes) if size <= length)]
 
-            again = Spool.open(path)
+            again = LineSpool.open(path)
             assert again.lines == sum(map(len, whole))
             assert again.progress == progress(whole)
             await append(again, [b"more"])

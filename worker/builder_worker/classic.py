@@ -11,9 +11,9 @@ from builder.errors import ConnectionEnded, ProtocolError
 from builder.reasons import reason_of
 from builder.runtime.channel import Channel
 from builder.runtime.nurseries import plain_nursery
-from builder_worker.attempt import Attempt
-from builder_worker.link import Lost
+from builder_worker.assignment import Assignment
 from builder_worker.sending import Sender
+from builder_worker.uplink import Lost
 
 CLOSE_TIMEOUT = 3600.0
 """Seconds in which a server stores a result and closes; the original uploads it first, and can only send it once."""
@@ -27,7 +27,7 @@ class ClassicDelivery:
     """Delivers an attempt while its connection lasts."""
 
     _channel: Channel
-    _attempt: Attempt
+    _assignment: Assignment
     _sender: Sender = field(init=False)
     _closed: trio.Event = field(init=False, factory=trio.Event)
     _end: Exception | None = field(init=False, default=None)
@@ -35,7 +35,7 @@ class ClassicDelivery:
 
     def __attrs_post_init__(self) -> None:
         """Be ready to send."""
-        self._sender = Sender(self._channel, self._attempt, STALL_TIMEOUT)
+        self._sender = Sender(self._channel, self._assignment, STALL_TIMEOUT)
 
     async def run(self) -> None:
         """Return when the server has stored the result. Raises Lost, and TreeChanged if an artifact can't be read any more."""
@@ -46,7 +46,7 @@ class ClassicDelivery:
                 await self._sender.send(0)
             except trio.BrokenResourceError as error:
                 raise Lost(f"the connection to the server broke: {reason_of(error)}") from error
-            self._attempt.released.set()
+            self._assignment.released.set()
             await self._wait_stored()
             delivered = True
             nursery.cancel_scope.cancel()

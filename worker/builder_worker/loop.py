@@ -13,11 +13,12 @@ from builder.runtime import entry, service
 from builder.runtime.nurseries import plain_nursery
 from builder_worker.backoff import LONGEST_PAUSE, Backoff
 from builder_worker.choice import prove
+from builder_worker.delivery import Revoked
 from builder_worker.drain import Drain
-from builder_worker.link import Link
 from builder_worker.sandbox import SandboxError
 from builder_worker.session import WorkerSettings, work_next, work_once
 from builder_worker.spares import Spares
+from builder_worker.uplink import Uplink
 
 log = logging.getLogger("builder_worker")
 
@@ -142,16 +143,20 @@ async def _fill_slots(work_slot: Callable[[], Awaitable[None]], slots: int) -> N
 
 
 async def _work_forever(settings: WorkerSettings, drain: Drain) -> None:
-    async with Link(settings.host, settings.port) as link, Spares(settings.setup.backend) as spares:
-        await _work_on(settings, drain, link, spares)
+    async with Uplink(settings.host, settings.port) as uplink, Spares(settings.setup.backend) as spares:
+        await _work_on(settings, drain, uplink, spares)
 
 
-async def _work_on(settings: WorkerSettings, drain: Drain, link: Link, spares: Spares) -> None:
+async def _work_on(settings: WorkerSettings, drain: Drain, uplink: Uplink, spares: Spares) -> None:
     backoff = Backoff()
     while not drain.begun:
         begin = trio.current_time()
         try:
-            await work_next(settings, drain, link, spares)
+            await work_next(settings, drain, uplink, spares)
+        except Revoked as error:
+            log.warning("%s", error)
+            backoff.reset()
+            continue
         except (BuilderError, OSError) as error:
             reason = str(error)
         except Exception as error:

@@ -11,9 +11,9 @@ from builder.execution import FinishedHead, finished_head
 from builder.framing import frame_header
 from builder.messages import JobFinished, Message, Output
 from builder.runtime.channel import Channel
-from builder_worker.attempt import Attempt
-from builder_worker.link import Lost
+from builder_worker.assignment import Assignment
 from builder_worker.trees import TreeChanged
+from builder_worker.uplink import Lost
 
 
 @define(eq=False)
@@ -21,7 +21,7 @@ class Sender:
     """Sends an attempt. Whatever else is said on the connection goes through it too: two can't send at once."""
 
     _channel: Channel
-    _attempt: Attempt
+    _assignment: Assignment
     _patience: float = inf
     """Seconds in which the other side takes something."""
 
@@ -37,18 +37,18 @@ class Sender:
 
         Raises TreeChanged if an artifact can't be read any more: the message stays incomplete then.
         """
-        await self._attempt.begun.wait()
-        lines = self._attempt.spool.follow(line)
+        await self._assignment.begun.wait()
+        lines = self._assignment.spool.follow(line)
         while frames := await lines.next():
             async with self._turn:
                 with self._bounded():
                     await self._channel.send_bytes(Output, frames)
             self._quiet_until = trio.current_time() + self._channel.connection.protocol.result_gap
-        await self._attempt.ended.wait()
+        await self._assignment.ended.wait()
         await trio.sleep_until(self._quiet_until)
         async with self._turn:
             await self._send_end()
-        self._attempt.sent.set()
+        self._assignment.sent.set()
 
     async def say(self, message: Message) -> None:
         """Send a message between two others."""
@@ -57,9 +57,9 @@ class Sender:
                 await self._channel.send(message)
 
     async def _send_end(self) -> None:
-        end = self._attempt.end
+        end = self._assignment.end
         left = end.artifacts.length
-        head = finished_head(FinishedHead(uuid=self._attempt.uuid, result=end.result), left)
+        head = finished_head(FinishedHead(uuid=self._assignment.uuid, result=end.result), left)
         self.is_last_piece = left == 0
         with self._bounded():
             await self._channel.send_bytes(JobFinished, frame_header(len(head) + left) + head)

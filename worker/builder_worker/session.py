@@ -1,25 +1,28 @@
 """A slot at work: it takes one job from the server, runs it, and has its result delivered."""
 
 import logging
-from contextlib import aclosing, closing
+from contextlib import AsyncExitStack, closing
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from builder.address import format_address
 from builder.errors import ConnectionEnded
+from builder.extension.working import AskJob, GiveJob
 from builder.messages import JobRequested, JobSchedule
 from builder.model import printable
 from builder.reasons import reason_of
-from builder.runtime.channel import Channel
 from builder.runtime.nurseries import plain_nursery
-from builder_worker.attempt import Attempt
+from builder_worker.allowances import tighten
+from builder_worker.assignment import Assignment
 from builder_worker.build import Setup
 from builder_worker.classic import ClassicDelivery
+from builder_worker.delivery import Delivery
 from builder_worker.drain import Drain
-from builder_worker.link import Link, Lost
-from builder_worker.sandbox import Spare
+from builder_worker.handover import Handover
+from builder_worker.sandbox import Limits, Spare
 from builder_worker.spares import Spares
+from builder_worker.uplink import Lost, Uplink
 
 log = logging.getLogger("builder_worker")
 
@@ -33,6 +36,12 @@ class WorkerSettings:
     platform: str
     setup: Setup
 
+    name: str = ""
+    """What its operator calls it."""
+
+    reconnect_for: float = 0.0
+    """Seconds for which a job goes on while the server is away."""
+
     @property
     def address(self) -> str:
         """The server's address, as people write it."""
@@ -41,61 +50,97 @@ class WorkerSettings:
 
 async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server as ``work_next`` does, and no other."""
-    async with Link(settings.host, settings.port) as link, Spares(settings.setup.backend) as spares:
-        await work_next(settings, drain, link, spares, is_last=True)
+    async with Uplink(settings.host, settings.port) as uplink, Spares(settings.setup.backend) as spares:
+        await work_next(settings, drain, uplink, spares, is_last=True)
 
 
 async def work_next(
-    settings: WorkerSettings, drain: Drain, link: Link, spares: Spares, *, is_last: bool = False
+    settings: WorkerSettings, drain: Drain, uplink: Uplink, spares: Spares, *, is_last: bool = False
 ) -> None:
     """Take one job from the server, run it, deliver its result; return without one if the worker drains.
 
     Unless it ``is_last``, a spare for the next is made while the result is delivered.
 
-    Raises NotConnected, NotGreeted, Lost, ProtocolError, and SandboxError after the server was told of it.
+    Raises NotConnected, NotGreeted, Lost, Revoked, ProtocolError, and SandboxError after the server was told of it.
     """
-    channel = None
-    with drain.idle():
-        channel = await link.take()
-    if channel is None:
-        return
-    async with aclosing(channel), spares.taken() as spare:
-        given = None
-        with drain.idle():
-            given = await _wait_job(channel, settings)
-        if given is not None:
-            await _work(channel, given, settings.setup, spare, None if is_last or drain.begun else spares)
-
-
-async def _wait_job(channel: Channel, settings: WorkerSettings) -> JobSchedule:
-    log.info("waiting for a job for %s from %s", printable(settings.platform), settings.address)
+    is_usable = False
     try:
-        await channel.send(JobRequested(platform=settings.platform))
+        async with AsyncExitStack() as taken:
+            given = None
+            with drain.idle():
+                await uplink.open()
+                spare = await taken.enter_async_context(spares.taken())
+                given = await _wait_job(uplink, settings)
+            if given is not None:
+                following = None if is_last or drain.begun else spares
+                await _work(uplink, given, settings, spare, following)
+                is_usable = uplink.is_ours  # and nothing was left unsaid there
+    finally:
+        if not is_usable:
+            await uplink.close()
+
+
+async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | GiveJob:
+    log.info("waiting for a job for %s from %s", printable(settings.platform), uplink)
+    platform = settings.platform
+    try:
         # no deadline: there may be nothing to do for days; keepalive finds out whether the server still lives
-        return await channel.receive_expected(JobSchedule)
+        if uplink.is_ours:
+            await uplink.connection.send(AskJob(platform=platform, worker=settings.name))
+            return await uplink.connection.receive_expected(GiveJob)
+        await uplink.connection.send(JobRequested(platform=platform))
+        return await uplink.connection.receive_expected(JobSchedule)
     except ConnectionEnded as error:
-        raise Lost(f"{settings.address} closed the connection while this worker waited for a job") from error
+        raise Lost(f"{uplink} closed the connection while this worker waited for a job") from error
     except trio.BrokenResourceError as error:
-        raise Lost(f"the connection to {settings.address} broke: {reason_of(error)}") from error
+        raise Lost(f"the connection to {uplink} broke: {reason_of(error)}") from error
 
 
 async def _work(
-    channel: Channel, given: JobSchedule, setup: Setup, spare: Spare | None, following: Spares | None
+    uplink: Uplink,
+    given: JobSchedule | GiveJob,
+    settings: WorkerSettings,
+    spare: Spare | None,
+    following: Spares | None,
 ) -> None:
     """Run one job and deliver its result."""
     log.info("received job %s uuid %s", printable(given.job.name), given.uuid)
-    with closing(Attempt(uuid=given.uuid, job=given.job, is_timed=False)) as attempt:
+    assignment = Assignment(uuid=given.uuid, job=given.job, handover=_handover(given, settings))
+    with closing(assignment):
         async with plain_nursery() as nursery:
-            nursery.start_soon(attempt.run, setup, spare)
+            nursery.start_soon(assignment.run, _setup(given, settings), spare)
             if following is not None:
-                nursery.start_soon(_prepare, attempt, following)
-            await ClassicDelivery(channel, attempt).run()
-    log.info("job %s uuid %s: %s, delivered", printable(given.job.name), given.uuid, attempt.end.summary())
-    if attempt.fault:
-        raise attempt.fault
+                nursery.start_soon(_prepare, assignment, following)
+            await _deliver(uplink, assignment, settings)
+            assignment.released.set()
+    log.info("job %s uuid %s: %s, delivered", printable(given.job.name), given.uuid, assignment.end.summary())
+    if assignment.fault:
+        raise assignment.fault
 
 
-async def _prepare(attempt: Attempt, following: Spares) -> None:
+async def _deliver(uplink: Uplink, assignment: Assignment, settings: WorkerSettings) -> None:
+    if assignment.handover is not None:
+        await Delivery(uplink, assignment, assignment.handover, settings.reconnect_for).run()
+    else:
+        await ClassicDelivery(uplink.connection, assignment).run()
+
+
+def _handover(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Handover | None:
+    """Return what is written down of an attempt that outlives its connection."""
+    if not isinstance(given, GiveJob):
+        return None
+    return Handover(address=settings.address, platform=settings.platform, job=given)
+
+
+def _setup(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Setup:
+    """Return how a job is run: its own limits tighten those of the worker."""
+    if not isinstance(given, GiveJob):
+        return settings.setup
+    timeout, silent = (None if ms is None else ms / 1000 for ms in (given.time_limit, given.max_silent))
+    return evolve(settings.setup, limits=tighten(settings.setup.limits, Limits(timeout=timeout, max_silent=silent)))
+
+
+async def _prepare(assignment: Assignment, following: Spares) -> None:
     """Make a spare while the server is busy with the result: the next job may come at once."""
-    await attempt.sent.wait()
+    await assignment.sent.wait()
     await following.make()

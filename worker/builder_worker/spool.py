@@ -39,7 +39,7 @@ _HEADER = struct.Struct("<Q?II")
 
 
 @define(eq=False)
-class Spool:
+class LineSpool:
     """A file of lines, open for appending and following."""
 
     _file: int
@@ -163,7 +163,7 @@ class Spool:
 class Reader:
     """Reads a spool from a line on, while it grows."""
 
-    _spool: Spool
+    _spool: LineSpool
     _position: int
     _skipped: int
     """Lines of the first batch that are not wanted."""

@@ -57,45 +57,51 @@ def load() -> None:
     codec.encode(OURS)
 
 
-def is_ours(channel: Channel) -> bool:
-    """Return whether our own protocol is spoken on a connection."""
-    return channel.connection.protocol is WORKER
-
-
 @define(eq=False)
-class Link:
-    """Connections to one server, one after the other. Use it as a context manager, which closes the one that is kept."""
+class Uplink:
+    """One connection after the other to a server, or one for long. Use it as a context manager, which closes the last one."""
 
     _host: str
     _port: int
-    _kept: Channel | None = field(init=False, default=None)
+    _channel: Channel | None = field(init=False, default=None)
     _classic_until: float = field(init=False, default=-inf)
 
     def __str__(self) -> str:
         return format_address(self._host, self._port)
 
-    async def take(self) -> Channel:
-        """Return a connection on which the worker may speak: the one that was kept, or a new one.
+    @property
+    def connection(self) -> Channel:
+        """The connection that there is."""
+        assert self._channel is not None, "it was opened"
+        return self._channel
 
-        Whoever takes it closes it. Raises NotConnected and NotGreeted.
-        """
-        if self._kept is not None:
-            channel, self._kept = self._kept, None
-            return channel
+    @property
+    def is_ours(self) -> bool:
+        """Whether there is one on which our own protocol is spoken."""
+        return self._channel is not None and self._channel.connection.protocol is WORKER
+
+    async def open(self) -> None:
+        """See that there is a connection. Raises NotConnected and NotGreeted."""
+        if self._channel is not None:
+            return
         if trio.current_time() >= self._classic_until:
-            with suppress(Unanswered):  # as a classic server does, and one that stops
-                return await self.connect()
-        channel = await self._greeted(CLASSIC)
+            with suppress(Unanswered):  # as of a classic server, and of one that stops
+                await self.connect()
+                return
+        self._channel = await self._greeted(CLASSIC)
         self._classic_until = trio.current_time() + CLASSIC_FOR
-        return channel
-
-    def keep(self, channel: Channel) -> None:
-        """Have a connection taken again: one of our own protocol, on which all is said."""
-        self._kept = channel
 
     async def connect(self) -> Channel:
-        """Return a new connection of our own protocol. Raises NotConnected and NotGreeted."""
-        return await self._greeted(OURS)
+        """Return a new connection of our own protocol, instead of the one before. Raises NotConnected and NotGreeted."""
+        await self.close()
+        self._channel = await self._greeted(OURS)
+        return self._channel
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._channel is not None:
+            channel, self._channel = self._channel, None
+            await channel.aclose()
 
     async def _greeted(self, hello: Hello) -> Channel:
         async with AsyncExitStack() as opened:
@@ -133,5 +139,4 @@ class Link:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._kept is not None:
-            await self._kept.aclose()
+        await self.close()
