@@ -429,7 +429,7 @@ class Trial:
 @asynccontextmanager
 async def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reconnect_for: float = 900) -> AsyncIterator[Trial]:
     network = Network()
-    monkeypatch.setattr(Uplink, "_open", lambda _: network.connect())
+    monkeypatch.setattr(Uplink, "_open", lambda *_: network.connect())
     given = GiveJob(uuid=uuid4(), job=ScriptJob(name="job", platform="p1", script=b""), secret=b"s" * 32)
     handover = Handover(address="here", platform="p1", job=given)
     assignment = Assignment(uuid=given.uuid, job=given.job, handover=handover)

@@ -331,7 +331,7 @@ async def test_the_result_comes_well_after_the_last_line(
             await send_lines([line])
         yield BuildEnd(result=Exited(code=0), artifacts=Collection())
 
-    async def connect(_: Uplink) -> trio.abc.HalfCloseableStream:
+    async def connect(*_: object) -> trio.abc.HalfCloseableStream:
         return stream
 
     monkeypatch.setattr(assignment, "run_build", run_build)

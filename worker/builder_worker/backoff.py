@@ -19,12 +19,13 @@ def _chance() -> float:
 class Backoff:
     """Pauses in seconds that double, each cut by up to a half so that many workers do not come back together."""
 
+    shortest: float = SHORTEST_PAUSE
     longest: float = LONGEST_PAUSE
     _failures: int = field(init=False, default=0)
 
     def next_pause(self, chance: float | None = None) -> float:
         """Return the next pause; ``chance`` is a random number from 0 to 1."""
-        pause = min(SHORTEST_PAUSE * 2.0 ** min(self._failures, 30), self.longest)
+        pause = min(self.shortest * 2.0 ** min(self._failures, 30), self.longest)
         self._failures += 1
         return pause * (1 - (_chance() if chance is None else chance) / 2)
 

@@ -6,7 +6,6 @@ wants next. While the job runs it tries so for a limited time, with a result for
 
 import logging
 import time
-from math import inf
 
 import trio
 from attrs import define, field
@@ -21,10 +20,18 @@ from builder_worker.backoff import LONGEST_PAUSE, Backoff
 from builder_worker.handover import Handover
 from builder_worker.sending import Sender
 from builder_worker.trees import TreeChanged
-from builder_worker.uplink import Lost, Uplink
+from builder_worker.uplink import CONNECT_TIMEOUT, Lost, Uplink
 
 EAGER_PAUSE = 2.0
 """Seconds between attempts to come back at most, at first: an outage costs a build no more than that."""
+
+EAGER_TIMEOUT = 10.0
+"""Seconds for such an attempt to connect: where a network loses all, the kernel tries less and less often, and a new attempt
+begins anew. A name is looked up within them as well, also where the first server for names does not answer."""
+
+FIRST_BREAK = 0.1
+"""Seconds from the begin of a connection that breaks to the next one, at first: a server that has no room for a result breaks
+every one."""
 
 STEADY = 15.0
 """Seconds after which a connection was one that worked."""
@@ -54,9 +61,9 @@ class Delivery:
     _is_over: bool = field(init=False, default=False)
     """Whether nobody has to be told of the attempt any more."""
 
-    _backoff: Backoff = field(init=False, factory=lambda: Backoff(longest=EAGER_PAUSE))
-    _not_before: float = field(init=False, default=-inf)
-    """When the server may be asked again."""
+    _breaks: Backoff = field(init=False, factory=lambda: Backoff(shortest=FIRST_BREAK))
+    _not_before: float = field(init=False, default=0.0)
+    """When the next connection may begin."""
 
     async def run(self) -> None:
         """Return when the result is stored. Raises Revoked, and Lost when the server is away for too long.
@@ -93,7 +100,8 @@ class Delivery:
         except* TreeChanged as errors:
             self._assignment.spoil(errors.exceptions[0])
         if trio.current_time() - begun > STEADY:
-            self._backoff.reset()
+            self._breaks.reset()
+        self._not_before = begun + self._breaks.next_pause()
         return heard
 
     async def _send(self, sender: Sender, line: int) -> None:
@@ -125,14 +133,13 @@ class Delivery:
     async def _come_back(self) -> Message:
         """Return what the server answers to a return, as soon as it does."""
         begun = trio.current_time()
+        pauses = Backoff(longest=EAGER_PAUSE)
         said = ""
+        await trio.sleep_until(self._not_before)
         while True:
-            await trio.sleep_until(self._not_before)
             is_eager = trio.current_time() < begun + self._reconnect_for
-            self._backoff.longest = EAGER_PAUSE if is_eager else LONGEST_PAUSE
-            self._not_before = trio.current_time() + self._backoff.next_pause()
             try:
-                answer = await self._return()
+                answer = await self._return(EAGER_TIMEOUT if is_eager else CONNECT_TIMEOUT)
             except (BuilderError, trio.BrokenResourceError, trio.TooSlowError) as error:
                 reason = reason_of(error)
             else:
@@ -144,10 +151,12 @@ class Delivery:
             if said != reason:
                 log.warning("%s; the job is kept", reason)
                 said = reason
+            pauses.longest = EAGER_PAUSE if is_eager else LONGEST_PAUSE
+            await trio.sleep(pauses.next_pause())
 
-    async def _return(self) -> Message:
+    async def _return(self, timeout: float) -> Message:
         """Return what the server answers to a return on a new connection."""
-        channel = await self._uplink.connect()
+        channel = await self._uplink.connect(timeout)
         elapsed = time.monotonic_ns() - self._handover.begun
         with trio.fail_after(SILENCE):
             await channel.send(
@@ -165,7 +174,7 @@ class Delivery:
     async def _give_up(self) -> None:
         """Say that the job is not here any more: on a new connection, since what was sent last may be a part of something."""
         try:
-            answer = await self._return()
+            answer = await self._return(GIVE_UP_TIMEOUT)
             if isinstance(answer, Continue):
                 await self._uplink.connection.send(GiveUp(uuid=self._assignment.uuid, reason="the worker was stopped"))
                 await self._uplink.connection.receive()

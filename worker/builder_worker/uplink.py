@@ -91,10 +91,10 @@ class Uplink:
         self._channel = await self._greeted(CLASSIC)
         self._classic_until = trio.current_time() + CLASSIC_FOR
 
-    async def connect(self) -> Channel:
+    async def connect(self, timeout: float = CONNECT_TIMEOUT) -> Channel:
         """Return a new connection of our own protocol, instead of the one before. Raises NotConnected and NotGreeted."""
         await self.close()
-        self._channel = await self._greeted(OURS)
+        self._channel = await self._greeted(OURS, timeout)
         return self._channel
 
     async def close(self) -> None:
@@ -103,9 +103,9 @@ class Uplink:
             channel, self._channel = self._channel, None
             await channel.aclose()
 
-    async def _greeted(self, hello: Hello) -> Channel:
+    async def _greeted(self, hello: Hello, timeout: float = CONNECT_TIMEOUT) -> Channel:
         async with AsyncExitStack() as opened:
-            stream = await self._open()
+            stream = await self._open(timeout)
             channel = Channel(await opened.enter_async_context(stream), Side.PEER, ALL)
             try:
                 with trio.fail_after(HELLO_TIMEOUT):
@@ -124,12 +124,12 @@ class Uplink:
             opened.pop_all()
             return channel
 
-    async def _open(self) -> trio.SocketStream:
+    async def _open(self, timeout: float) -> trio.SocketStream:
         try:
-            with trio.fail_after(CONNECT_TIMEOUT):
+            with trio.fail_after(timeout):
                 stream = await trio.open_tcp_stream(self._host, self._port)
         except trio.TooSlowError as error:
-            raise NotConnected(f"cannot reach {self}: no answer for {CONNECT_TIMEOUT:g} s") from error
+            raise NotConnected(f"cannot reach {self}: no answer for {timeout:g} s") from error
         except OSError as error:
             raise NotConnected(f"cannot reach {self}: {reason_of(error)}") from error
         tune(stream)
