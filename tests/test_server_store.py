@@ -14,7 +14,7 @@ from attrs import evolve
 from farm import DEADLINE, environment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import LOST, NOW, complete, database, expand, opened, script, take, uuid
+from stores import LOST, NOW, complete, database, expand, opened, running, script, take, uuid
 
 from builder import codec
 from builder.messages import InfoReply
@@ -86,11 +86,11 @@ async def test_a_build_from_queue_to_history(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     build = await take(store, 1)
     assert build == Build(uuid=uuid(1), job=script("a"), started=NOW, losses=0)
-    assert await store.running() == (build.uuid,)
+    assert await running(store) == (build.uuid,)
     assert await store.find_build(uuid(1)) == build
     assert await store.take("p1", uuid(2), NOW, expand) == Taken()
     assert await store.finish(uuid(1), Instant(NOW.ms + 5), Exited(code=3), upload=False)
-    assert await store.running() == ()
+    assert await running(store) == ()
     assert await store.find_build(uuid(1)) == evolve(
         build, state="finished", finished=Instant(NOW.ms + 5), result=Exited(code=3)
     )
@@ -115,7 +115,7 @@ async def test_a_late_result_of_a_lost_build_is_not_recorded(store: Store) -> No
     assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
     await take(store, 2)
     assert not await store.finish(uuid(1), NOW, Exited(code=0), upload=False)
-    assert await store.running() == (uuid(2),)
+    assert await running(store) == (uuid(2),)
 
 
 async def test_three_losses_in_a_row(store: Store) -> None:
@@ -125,7 +125,7 @@ async def test_three_losses_in_a_row(store: Store) -> None:
         assert await store.lose(uuid(number), NOW, LOST, count=True) is AfterLoss.PUT_BACK
     assert (await take(store, 3)).losses == 2
     assert await store.lose(uuid(3), NOW, LOST, count=True) is AfterLoss.TOO_MANY
-    assert await store.running() == (uuid(3),)
+    assert await running(store) == (uuid(3),)
     assert await store.finish(uuid(3), NOW, LOST, upload=False)
     await store.execute("a", None, NOW, "client")
     assert (await take(store, 4)).losses == 0
@@ -194,7 +194,7 @@ async def test_a_lost_job_that_left_the_schedule_does_not_come_back(store: Store
     await take(store, 1)
     await (store.unschedule("a") if gone == "unscheduled" else store.drop_platform("p1"))
     assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
-    assert await store.running() == ()
+    assert await running(store) == ()
     assert all(not names for names in (await queues(store)).values())
 
 
@@ -614,7 +614,7 @@ async def _play(path: Path, steps: list[tuple[str, str | None, str | None]]) -> 
     async with opened(path) as store:
         for kind, name, platform in steps:
             now, number = Instant(now.ms + 20 * 60_000), number + 1
-            running = await store.running()
+            runs = await running(store)
             try:
                 match kind, name, platform:
                     case "schedule", str(), str():
@@ -631,10 +631,10 @@ async def _play(path: Path, steps: list[tuple[str, str | None, str | None]]) -> 
                         await store.undrop_platform(platform)
                     case "take", _, str():
                         await store.take(platform, uuid(number), now, expand)
-                    case "finish", _, _ if running:
-                        assert await store.finish(running[0], now, Exited(code=0), upload=False)
-                    case "lose", _, _ if running:
-                        await store.lose(running[0], now, LOST, count=True)
+                    case "finish", _, _ if runs:
+                        assert await store.finish(runs[0], now, Exited(code=0), upload=False)
+                    case "lose", _, _ if runs:
+                        await store.lose(runs[0], now, LOST, count=True)
                     case "tick", _, _:
                         await store.queue_due(now)
             except CommandRefused:

@@ -38,6 +38,9 @@ EARLIER = ("0001", "0002", "0003")
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
 
+GRACE = "2m"
+"""For how long a worker may be away: it has come back seconds after a restart of the server, or of a router between them."""
+
 
 def _read_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     """Make a file's values the defaults of the other options: whatever is given otherwise wins."""
@@ -147,6 +150,14 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     help="Longest time that a job may take.",
 )
 @click.option(
+    "--grace",
+    default=GRACE,
+    show_default=True,
+    metavar="DURATION",
+    help="How long a worker may be away from its build, as in 90s or 2m, before another gets the job. A classic worker "
+    "can't come back.",
+)
+@click.option(
     "--keep",
     multiple=True,
     metavar="WHAT",
@@ -178,6 +189,7 @@ def command(
     config_dir: Path,
     upload: str | None,
     job_timeout: float,
+    grace: str,
     keep: tuple[str, ...],
     migrate_back: str | None,
     verbose: int,
@@ -193,6 +205,7 @@ def command(
     # imported here, so that --help and a wrong option need not wait for the database library
     import trio
 
+    from builder.quantities import parse_pause
     from builder.runtime import logs
     from builder_server import server
     from builder_server.retention import parse_retention
@@ -208,6 +221,7 @@ def command(
         config_dir=config_dir,
         upload=upload,
         job_timeout=job_timeout,
+        grace=parse_pause(grace),
         keep=parse_retention(keep),
     )
     sys.setswitchinterval(SWITCH)

@@ -16,7 +16,9 @@ from attrs import define, field, frozen
 from builder.address import format_address
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension import VERSION, Welcome
-from builder.messages import Hello, JobRequested, ServerHello
+from builder.extension.working import Alive, AskJob, Return
+from builder.framing import StreamedFrame
+from builder.messages import Hello, JobRequested, Message, ServerHello
 from builder.model import Instant, printable
 from builder.reasons import reason_of
 from builder.runtime import entry, service
@@ -43,6 +45,7 @@ from builder_server.store import Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader
 from builder_server.workers import WorkerSession
+from builder_server.working import WorkingSession
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class StartError(BuilderError):
 
 @frozen(kw_only=True)
 class Settings:
-    """What an operator decides. ``job_timeout`` is in seconds."""
+    """What an operator decides. ``job_timeout`` and ``grace`` are in seconds."""
 
     addresses: tuple[str, ...]
     port: int
@@ -72,6 +75,7 @@ class Settings:
     config_dir: Path
     upload: str | None
     job_timeout: float
+    grace: float
     keep: Retention = field(factory=Retention)
 
 
@@ -164,7 +168,9 @@ class _Server:
             upload=uploader is not None,
             on_recorded=uploader.wake if uploader else lambda: None,
         )
-        attempts = Attempts(dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout)
+        attempts = Attempts(
+            dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout, grace=settings.grace
+        )
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
@@ -233,6 +239,14 @@ class _Server:
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)
             return
+        if isinstance(request, AskJob | Return):
+            working = WorkingSession(channel, peer, self._attempts)
+            with self._connections.staying():
+                goes_on = await working.serve(request)
+            while goes_on and (following := await self._next_request(channel, place)):
+                with self._connections.staying():
+                    goes_on = await working.serve(following)
+            return
         session = ClientSession(
             channel,
             peer,
@@ -245,14 +259,19 @@ class _Server:
             self._now,
         )
         await session.serve(request)
-        while is_ours:
-            with place.until_asked(), self._shutdown.interruptible(), trio.fail_after(IDLE_TIMEOUT):
-                place.greet()  # it said hello long ago
-                try:
-                    request = await channel.receive()
-                except ConnectionEnded:
-                    return  # it has asked for all that it wanted
-            await session.serve(request)
+        while is_ours and (following := await self._next_request(channel, place)):
+            await session.serve(following)
+
+    async def _next_request(self, channel: SharingChannel, place: Place) -> Message | StreamedFrame | None:
+        """Return what a peer of ours wants next, None if that is nothing."""
+        with place.until_asked(), self._shutdown.interruptible(), trio.fail_after(IDLE_TIMEOUT):
+            place.greet()  # it said hello long ago
+            try:
+                while isinstance(request := await channel.receive(), Alive):
+                    pass  # it was said before the end of the attempt was known
+            except ConnectionEnded:
+                return None  # it has asked for all that it wanted
+        return request
 
 
 async def _listen(settings: Settings) -> list[trio.SocketListener]:

@@ -13,11 +13,14 @@ from builder_server.store.records import (
     BuildHead,
     Due,
     Expanded,
+    Holder,
+    LeftBuild,
     OldBuild,
     PlannedJob,
     StoredArtifact,
     Taken,
     Timing,
+    is_secret,
 )
 from builder_server.store.store import Store
 
@@ -28,6 +31,8 @@ __all__ = [
     "Due",
     "Expand",
     "Expanded",
+    "Holder",
+    "LeftBuild",
     "OldBuild",
     "PlannedJob",
     "Store",
@@ -35,4 +40,5 @@ __all__ = [
     "StoredArtifact",
     "Taken",
     "Timing",
+    "is_secret",
 ]
