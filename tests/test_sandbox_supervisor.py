@@ -300,7 +300,7 @@ def test_a_job_whose_supervisor_is_killed_is_gone_and_the_worker_goes_on(subject
     assert processes_with(mark)
     for pid in supervisors(subject):
         os.kill(pid, signal.SIGKILL)
-    outcome = subject._outcome()
+    outcome = subject.outcome()
     assert (outcome.signal, outcome.exceeded) == (9, DIED), outcome
     assert not processes_with(mark)
     assert subject.run("exit 4").code == 4
