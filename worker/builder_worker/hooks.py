@@ -80,7 +80,7 @@ class _Hook(Sandbox):
             adopts=False,
         )
         self._limits = Limits(timeout=timeout, max_console=MAX_OUTPUT)
-        self._supervision = Supervision(place)
+        self._supervision = Supervision.begin(place)
 
     @property
     def console(self) -> Console:
