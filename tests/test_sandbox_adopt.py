@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from sandbox_runs import (
     work_directory,
 )
 from test_sandbox_hostile import SUBJECTS, daemons
+from worker_sandboxes import PRIVILEGE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes of Linux")
 
@@ -97,7 +99,7 @@ def wait_for(path: Path) -> None:
 def limits_of(backend: str, privilege: str) -> frozenset[str]:
     """Return what is limited here; skip the test if the back end does not work at all."""
     with driver(backend, privilege) as one:
-        return frozenset({"timeout", *one.check["limits"]})
+        return frozenset(one.check["limits"])
 
 
 @contextmanager
@@ -130,9 +132,7 @@ def test_a_job_goes_on_with_the_next_worker_and_the_one_after_it(backend: str, p
             number = second.adopt(job.place, announce="ready")
             assert second.leave(number).error is not None
         with job.another() as third:
-            begin = time.monotonic()
             third.adopt(job.place, announce="ready")
-            assert time.monotonic() - begin < 3
             job.go()
             outcome = third.outcome()
         assert (outcome.code, outcome.output, outcome.files) == (3, "ready\non\n", ["file", "go"]), outcome
@@ -144,9 +144,7 @@ def test_a_job_that_ended_without_a_worker_has_its_files_and_its_end(backend: st
         job.go()
         job.wait_ended()
         with job.another() as following:
-            begin = time.monotonic()
             outcome = following.finish(job.place)
-            assert time.monotonic() - begin < 3
         assert (outcome.signal, outcome.output, outcome.files) == (9, "ready\non\n", ["file", "go"]), outcome
 
 
@@ -163,7 +161,6 @@ LARGE = "head -c 30000000 /dev/zero >large; exit 1"
             ("overlay", "root", MEMORY, {"memory": 64 * MIB}, "out of memory (limit 64 MiB)"),
             ("none", "user", MEMORY, {"memory": 64 * MIB}, "out of memory (limit 64 MiB)"),
             ("podman", "root", MEMORY, {"memory": 64 * MIB}, "out of memory (limit 64 MiB)"),
-            ("none", "root", "exec sleep 1000", {"timeout": 3}, "time limit of 3 s exceeded"),
         ]
     ),
 )
@@ -260,3 +257,25 @@ def test_what_only_the_supervisor_sees_mounted_is_found() -> None:
             outcome = following.outcome()
         assert outcome.exceeded == "work directory full (limit 8 MiB)", outcome
         assert outcome.files == ["file", "go", "large"]
+
+
+POINTS = Path(__file__).with_name("adoption_points.py")
+
+
+@pytest.mark.parametrize(("backend", "uid"), [("bubblewrap", 1_900_003_000), ("none", 0)])
+def test_a_worker_may_be_killed_at_any_place(backend: str, uid: int) -> None:
+    limits_of(backend, PRIVILEGE)
+    with work_directory(PRIVILEGE) as work_root:
+        done = subprocess.run(
+            [sys.executable, str(POINTS), backend, str(work_root), str(uid)],
+            check=False,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        said = [json.loads(line) for line in done.stdout.splitlines()]
+        assert done.returncode == 0, said
+        assert not list(work_root.glob("builder-*"))
+    *places, last = said
+    ends = dict(zip(places[::2], places[1::2], strict=True))
+    assert last == "nothing"
+    assert "adopted" in ends.values(), ends

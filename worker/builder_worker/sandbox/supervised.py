@@ -74,6 +74,8 @@ class SupervisedSandbox(Sandbox):
     """Which limits of the job's processes were hit."""
 
     _is_left: bool = field(init=False, default=False)
+    _claim: int | None = None
+    """The descriptor with the lock on what is written down of the job, if it can be adopted."""
 
     def __attrs_post_init__(self) -> None:
         """Say where the job works, and as whom."""
@@ -92,7 +94,7 @@ class SupervisedSandbox(Sandbox):
         try:
             groups = self.group.lock()
             try:
-                self.resources.callback(os.close, self._record().write(self.place))
+                self._claim = self._record().write(self.place)
                 locks = (self.directory.lock, *groups, *self.locks)
                 self.supervision.start(self.launch, self.limits, grace=self.grace, locks=locks)
             finally:
@@ -126,17 +128,20 @@ class SupervisedSandbox(Sandbox):
         """
         async with AsyncExitStack() as resources:
             try:
-                resources.callback(os.close, record.claim(place))
+                claim = record.claim(place)
             except OSError as error:
                 raise SandboxError(f"it was not started: {error.strerror}") from error
             try:
-                return await cls._adopt(place, directory_of, look_of, resources)
+                return await cls._adopt(place, directory_of, look_of, claim, resources)
             except BaseException:
+                os.close(claim)
                 await shielded(lambda: kill_marked(place.name))
                 raise
 
     @classmethod
-    async def _adopt(cls, place: Path, directory_of: DirectoryOf, look_of: LookOf, resources: AsyncExitStack) -> Self:
+    async def _adopt(
+        cls, place: Path, directory_of: DirectoryOf, look_of: LookOf, claim: int, resources: AsyncExitStack
+    ) -> Self:
         written = Record.read(place)
         limits, directory, group = Limits(**written.limits), directory_of(written), written.group
         launch = Launch(command=(), adopts=written.adopts, end=written.end, end_environment=written.end_environment)
@@ -160,6 +165,7 @@ class SupervisedSandbox(Sandbox):
             look=look_of(limits),
             resources=resources.pop_all(),
             backend=written.backend,
+            claim=claim,
         )
 
     async def wait(self) -> ExitStatus:
@@ -222,4 +228,9 @@ class SupervisedSandbox(Sandbox):
         with trio.CancelScope(shield=True):
             self.kill()
             await self.supervision.wait()  # before its groups go
+            await self.supervision.dismiss()
+            if self._claim is not None:
+                (self.place / record.NAME).unlink(missing_ok=True)  # nobody adopts what is half removed
+                os.close(self._claim)
+                self._claim = None
             await self.resources.aclose()

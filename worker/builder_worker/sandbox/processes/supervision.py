@@ -365,11 +365,11 @@ class Supervision:
         if not self._is_left:
             self.kill()
             await self.wait()
-            await self._dismiss()
+            await self.dismiss()
         self.console.close()
 
-    async def _dismiss(self) -> None:
-        """Let a supervisor go that has told how its job ended."""
+    async def dismiss(self) -> None:
+        """Let a supervisor go that has told how its job ended. Harmless when it has gone."""
         if self._link:
             with trio.move_on_after(_PATIENCE), suppress(OSError):
                 self._link.send(supervisor.DONE)
