@@ -49,6 +49,17 @@ def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
     return True
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether others have a lock on a directory; not so if it can't be looked at."""
+    try:
+        descriptor = lock_directory(path)
+    except OSError:
+        return False
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
+
+
 def lock_directory(path: Path, *, shared: bool = False) -> int | None:
     """Return a descriptor that locks a directory until it is closed, or None if others have it. Raises OSError."""
     descriptor = os.open(path, _DIRECTORY)
