@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from builder_web.store.records import NewBuild, to_row
 from builder_web.store.schema import artifact, build, listed, output, place
 
 PAST = 30
@@ -30,8 +31,7 @@ _builds = sa.select(
     *(build.c.main_binary.is_(None), artifact.c.sha256, build.c.input_id),
 ).select_from(build.outerjoin(artifact, artifact.c.id == build.c.main_binary))
 _columns = [column.name for column in listed.c]
-_ADD = sa.insert(listed).from_select(_columns, _builds.where(build.c.id == _KEY))
-_THIS = sa.select(listed.c.job, listed.c.platform).where(listed.c.build == _KEY)
+_ADD = sa.insert(listed).values({name: sa.bindparam(name) for name in _columns})
 _HERE = (listed.c.job == _JOB, listed.c.platform == _PLATFORM)
 _LAST = sa.select(listed.c.build, listed.c.output).where(*_HERE).order_by(*_NEWEST_FIRST).limit(PAST + 1)
 _BUILT = sa.select(listed.c.build).where(*_HERE, listed.c.output.is_not(None)).order_by(*_NEWEST_FIRST).limit(1)
@@ -41,6 +41,19 @@ _place = insert(place).values(
 _SET_PLACE = _place.on_conflict_do_update(
     index_elements=["job", "platform"],
     set_={name: _place.excluded[name] for name in ("newest", "built", "past")},
+)
+
+
+_output = insert(output).values(
+    **{name: sa.bindparam(name) for name in ("sha256", "build", "started")}, job=_JOB, platform=_PLATFORM, alike=1
+)
+_is_newer = _output.excluded.started >= output.c.started
+_ADD_OUTPUT = _output.on_conflict_do_update(
+    index_elements=["job", "platform", "sha256"],
+    set_={
+        "alike": output.c.alike + 1,
+        **{name: sa.case((_is_newer, _output.excluded[name]), else_=output.c[name]) for name in ("build", "started")},
+    },
 )
 
 
@@ -54,13 +67,16 @@ def states(newest_first: Sequence[bytes | None]) -> str:
     return "".join(found[-PAST:])
 
 
-def add(connection: sa.Connection, build_id: int) -> None:
+def add(connection: sa.Connection, build_id: int, job: int, new: NewBuild) -> None:
     """Note a build that was recorded just now."""
-    connection.execute(_ADD, {"key": build_id})
-    job, platform = connection.execute(_THIS, {"key": build_id}).one()
-    _set_place(connection, job, platform)
-    for statement in _ADD_OUTPUT:
-        connection.execute(statement, {"key": build_id})
+    start_d, start_ps = to_row(new.started)
+    digest = new.artifacts[0].digest if new.main_binary is not None else None
+    row = (build_id, job, new.platform, start_d, start_ps, digest is None, digest, new.input_id)
+    connection.execute(_ADD, dict(zip(_columns, row, strict=True)))
+    _set_place(connection, job, new.platform)
+    if digest is not None:
+        one = {"job_id": job, "sha256": digest, "build": build_id, "started": new.started.ms}
+        connection.execute(_ADD_OUTPUT, [{**one, "on": platform} for platform in (new.platform, "")])
 
 
 def remove(connection: sa.Connection, build_ids: Sequence[int]) -> None:
@@ -122,16 +138,5 @@ def _outputs(*which: Any, everywhere: bool) -> Any:
     return insert(output).from_select(["job", "platform", "sha256", "build", "started", "alike"], counted)
 
 
-def _and_one(statement: Any) -> Any:
-    """Return the same for a build that is added: it is the newest unless one that began later is there."""
-    added = statement.excluded
-    newer = {name: sa.case((added.started >= output.c.started, added[name]), else_=output.c[name]) for name in _NEWER}
-    return statement.on_conflict_do_update(
-        index_elements=["job", "platform", "sha256"], set_={"alike": output.c.alike + 1, **newer}
-    )
-
-
-_NEWER = ("build", "started")
 _EVERYWHERE: Any = sa.literal_column("''", sa.Text)
 _SET_OUTPUTS = [_outputs(listed.c.job == _JOB, everywhere=everywhere) for everywhere in (False, True)]
-_ADD_OUTPUT = [_and_one(_outputs(listed.c.build == _KEY, everywhere=everywhere)) for everywhere in (False, True)]
