@@ -5,14 +5,15 @@ import math
 import platform
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from builder import __version__
 from builder.address import DEFAULT_PORT
 from builder.runtime import program
+from builder.runtime.options import announce, serving_options
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
@@ -160,16 +161,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     allow_from_autoenv=False,
     help="Bring the database back to what an earlier release knows, and exit; what only this one knows is lost.",
 )
-@click.option("-v", "--verbose", count=True, help="Log more.")
-@click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Form of the log on standard error.",
-)
-@click.version_option(__version__, "-V", "--version", prog_name="builder-server")
+@serving_options("builder-server")
 def command(
     config: Path | None,
     ip: tuple[str, ...],
@@ -213,11 +205,7 @@ def command(
     sys.setswitchinterval(SWITCH)
     gc.freeze()  # what was imported is no garbage
     gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
-    trio.run(server.serve, settings, _announce)
-
-
-def _announce(addresses: list[str]) -> None:
-    print(f"builder-server {__version__} listening on {', '.join(addresses)}", flush=True)
+    trio.run(server.serve, settings, partial(announce, "builder-server"))
 
 
 def main() -> None:
