@@ -184,6 +184,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "on a page | 2000 lines", "builder_web.views.texts:LINES", number),
     ("docs/architecture.md", "and 4 MiB; a search", "builder_web.console_index:MAX_PART", size),
     ("docs/architecture.md", "goes through 256 MiB", "builder_web.console_index:MAX_SEARCHED", size),
+    ("docs/architecture.md", "the last 30 builds of each", "builder_web.views.presenting:ROW", plain),
     ("docs/architecture.md", "5 failures of", "builder_web.views.presenting:FEW", plain),
     ("docs/architecture.md", "the last 7 days", "builder_web.views.jobs:LATELY", lambda value: f"{value.days} days"),
     ("docs/architecture.md", "are kept | 32 MiB", "builder_web.views.kept:MAX_BYTES", size),

@@ -5,15 +5,16 @@ import math
 import platform
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from builder import __version__
 from builder.address import DEFAULT_PORT
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
+from builder.runtime.options import announce, serving_options
 from builder_server import administration
 
 ON_FREEBSD = platform.system() == "FreeBSD"
@@ -184,16 +185,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
-@click.option("-v", "--verbose", count=True, help="Log more.")
-@click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Form of the log on standard error.",
-)
-@click.version_option(__version__, "-V", "--version", prog_name="builder-server")
+@serving_options("builder-server")
 @click.pass_context
 def command(
     context: click.Context,
@@ -243,15 +235,11 @@ def command(
     sys.setswitchinterval(SWITCH)
     gc.freeze()  # what was imported is no garbage
     gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
-    trio.run(server.serve, settings, _announce)
+    trio.run(server.serve, settings, partial(announce, "builder-server"))
 
 
 for _each in (administration.backup, administration.restore, administration.migrate):
     command.add_command(_each)
-
-
-def _announce(addresses: list[str]) -> None:
-    print(f"builder-server {__version__} listening on {', '.join(addresses)}", flush=True)
 
 
 def main() -> None:

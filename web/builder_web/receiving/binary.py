@@ -5,7 +5,7 @@ from builder_web.directory import DataDirectory
 from builder_web.receiving.execution import Head
 from builder_web.receiving.facts import Facts
 from builder_web.receiving.staging import ContentWriter, Staging
-from builder_web.store.records import Artifact, NewBuild
+from builder_web.store.records import NewBuild, StoredArtifact
 
 _SCRIPT = b"# This artifact was manually built\n"
 
@@ -48,7 +48,7 @@ class BinaryReception:
         staging.script.write_bytes(_SCRIPT)
         staging.console.touch()
         staging.finish()
-        main = Artifact(path=self._path, digest=content.digest, size=content.size)
+        main = StoredArtifact(path=self._path, digest=content.digest, size=content.size)
         return NewBuild(
             uuid=self.head.uuid,
             job=self.head.job,

@@ -12,7 +12,7 @@ from builder_web.directory import DataDirectory
 from builder_web.receiving.facts import Facts
 from builder_web.receiving.staging import ContentWriter, Staging
 from builder_web.store.jobs import README as README_TAG
-from builder_web.store.records import Artifact, NewBuild, Readme, result_to_row
+from builder_web.store.records import NewBuild, Readme, StoredArtifact, result_to_row
 from builder_web.stored import README
 
 MAX_ARTIFACTS = 20_000
@@ -43,7 +43,7 @@ class Reception:
         self._console: Reversal | None = None
         self._end: ExecutionEnd | None = None
         self._platform = ""
-        self._artifacts: list[Artifact] = []
+        self._artifacts: list[StoredArtifact] = []
         self._paths: set[str] = set()
         self._open: tuple[str, ContentWriter] | None = None
         self._open_readme: tuple[str, bytearray] | None = None
@@ -156,7 +156,7 @@ class Reception:
         if self._open is not None:
             path, writer = self._open
             content = writer.finish()
-            self._artifacts.append(Artifact(path=path, digest=content.digest, size=content.size))
+            self._artifacts.append(StoredArtifact(path=path, digest=content.digest, size=content.size))
             self._open = None
         elif self._open_readme is not None:
             path, text = self._open_readme
