@@ -279,7 +279,7 @@ class Store:
     ) -> PendingUpload | Instant | None:
         """Return the upload to a receiver that has waited for longest, other than those, or when one may be tried again.
 
-        None: nothing waits.
+        None: nothing waits. Those that have failed by themselves come last.
         """
         return await self.database.read(partial(uploads.next_due, to=receiver, now=now, under_way=under_way))
 
