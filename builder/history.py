@@ -56,7 +56,8 @@ class Skipped(enum.Enum):
     """Why a run that was due was left out."""
 
     RUNNING = "still running"
-    QUEUED = "still queued"
+    """The run before is queued or running: a queued one is as little done."""
+
     SERVER_DOWN = "the server was down"
 
 

@@ -83,6 +83,7 @@ dir = "/file/data"
 config-dir = "/file/etc"
 upload = "http://file/"
 job-timeout = 7200
+min-free = "2G"
 verbose = 1
 log-format = "json"
 """
@@ -98,6 +99,7 @@ def test_a_file(settings: list[Settings], tmp_path: Path) -> None:
         config_dir=Path("/file/etc"),
         upload=("http://file/",),
         job_timeout=7200.0,
+        min_free=2 * 1024**3,
     )
     assert invoke(settings, "--config", str(path)) == expected
     assert invoke(settings, CONFIG=str(path)) == expected
@@ -132,7 +134,7 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
         ("prot = 1", "unknown option 'prot'; there are config-dir, dir, ip, "),
         ("config = 'x'", "unknown option 'config'"),
         ("no-key = 1", "unknown option 'no-key'"),
-        ("migrate-back = '0003'", "unknown option 'migrate-back'"),
+        ("min-free = 'much'", "'much' is not a size"),
         ("[server]\nport = 1", "unknown option 'server'"),
         ("help = true", "unknown option 'help'"),
         ("port = ", "can't read"),

@@ -24,6 +24,7 @@ from builder.runtime.files import lock
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
+from builder_server import backups
 from builder_server.aside import Replies
 from builder_server.attempts import Attempts
 from builder_server.clients import ClientSession
@@ -64,7 +65,7 @@ class StartError(BuilderError):
 
 @frozen(kw_only=True)
 class Settings:
-    """What an operator decides. ``upload`` are URLs, with passwords; ``job_timeout`` is in seconds."""
+    """What an operator decides. ``upload`` are URLs, with passwords; ``job_timeout`` is in seconds, ``min_free`` in bytes."""
 
     addresses: tuple[str, ...]
     port: int
@@ -72,6 +73,7 @@ class Settings:
     config_dir: Path
     upload: tuple[str, ...]
     job_timeout: float
+    min_free: int | None = None
     keep: Retention = field(factory=Retention)
 
 
@@ -93,6 +95,7 @@ async def serve(
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     return_large_blocks()
     with _locked(settings.data_dir):
+        backups.check_whole(settings.data_dir)
         store = Store.open(settings.data_dir / DATABASE)
         try:
             async with plain_nursery() as nursery:
@@ -104,10 +107,20 @@ async def serve(
             store.close()
 
 
-def migrate_back(data_dir: Path, revision: str) -> None:
-    """Bring the database of a server that does not run back to a revision. Raises StartError and StoreError."""
+def migrate(data_dir: Path, revision: str) -> None:
+    """Bring the database of a server that does not run to a revision. Raises StartError and StoreError."""
     with _locked(data_dir):
-        Store.migrate_back(data_dir / DATABASE, revision)
+        Store.migrate(data_dir / DATABASE, revision)
+
+
+def restore(data_dir: Path, source: Path) -> None:
+    """Bring a backup back to a directory in which no server runs. Raises StartError, StoreError and BackupFailed."""
+    data_dir.mkdir(exist_ok=True)
+    owner = data_dir.stat().st_uid
+    if os.geteuid() == 0 != owner:
+        raise StartError(f"{data_dir} belongs to user {owner}: run this as that user, with runuser -u NAME --")
+    with _locked(data_dir):
+        backups.read(data_dir, source)
 
 
 async def _outlive_hangups() -> None:
@@ -154,7 +167,7 @@ class _Server:
 
     @classmethod
     def make(cls, settings: Settings, store: Store, now: Callable[[], Instant], connections: Connections) -> "_Server":
-        dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir)
+        dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, settings.min_free)
         receivers = receivers_at(settings.upload, os.environ)
         uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now))
         recorder = Recorder(

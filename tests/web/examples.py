@@ -5,6 +5,7 @@ import uuid
 
 from builder.model import Aborted, Exited, Instant, Result, Signalled
 from builder_web.charts.chart import Chart
+from builder_web.charts.document import document, figure_of
 from builder_web.pages import console, markdown, models
 from builder_web.pages.parts import (
     Artifact,
@@ -83,7 +84,7 @@ def state(job: str, platform: str, states: str, **kinds: object) -> models.Platf
         platform=platform,
         newest=build(job, platform=platform, hours=30 if failed else 4, **kinds),  # type: ignore[arg-type]
         failed=build(job, platform=platform, hours=5, output=None) if failed else None,
-        history=history(platform, states[-14:]),
+        past=history(platform, states[-14:]).states,
     )
 
 
@@ -199,6 +200,17 @@ ARTIFACTS = (
 )
 
 
+def drawn(text: str) -> models.Drawing:
+    """Return a drawing as it comes out of the cache."""
+    chart = Chart(
+        title="What takes the room in the binary",
+        svg=DURATIONS,
+        description=text,
+        rows=((text, "4 MiB"), (".data", "1 MiB")),
+    )
+    return models.Drawing(figure_html=figure_of(document(chart).encode("utf-8", "replace").decode()))
+
+
 def build_page(kind: str = "reproduced") -> models.Build:
     this = build(output=None if kind == "failed" else "bin/hello.hvt", minutes=62.4)
     others = tuple(
@@ -228,8 +240,8 @@ def build_page(kind: str = "reproduced") -> models.Build:
         latest=build(hours=1, seed="q"),
         later=build(hours=2, seed="p"),
         earlier=build(hours=100, seed="c"),
-        has_graph=True,
-        has_treemap=kind != "failed",
+        graph=models.Drawing(figure_html=None),
+        treemap=None if kind == "failed" else drawn("The largest section is .text with 4 MiB."),
     )
 
 
@@ -333,7 +345,10 @@ def ordinary() -> dict[str, models.Page]:
         "all-builds": models.AllBuilds(sections=sections()),
         "job": job_page(),
         "failed-builds": models.FailedBuilds(
-            builds=failures() * 6, platform=None, paging=Paging(start=0, count=18, more=True)
+            builds=failures() * 6,
+            platform=None,
+            platforms=("debian-12", "freebsd-14"),
+            paging=Paging(start=0, count=18, more=True),
         ),
         "failed-builds-none": models.FailedBuilds(builds=(), platform="debian-12", paging=Paging(start=0, count=20)),
         "build": build_page(),
@@ -383,16 +398,6 @@ def ordinary() -> dict[str, models.Page]:
             + "\n",
             size=345,
         ),
-        "graph": models.Graph(build=build(), chart=None),
-        "treemap": models.Treemap(
-            build=build(),
-            chart=Chart(
-                title="hello.hvt",
-                svg=DURATIONS,
-                description="The largest section is .text with 4 MiB.",
-                rows=((".text", "4 MiB"), (".data", "1 MiB")),
-            ),
-        ),
         "error-404": models.Error(status=404, detail="There is no job named “hallo”."),
         "error-401": models.Error(status=401, detail="An upload needs a user and a password."),
     }
@@ -416,23 +421,22 @@ def hostile() -> dict[str, models.Page]:
         )
         pages |= {
             f"{name}-main": models.Main(
-                sections=(models.Section(name=text, jobs=(models.JobState(name=text, synopsis=text, platforms=(models.PlatformState(platform=text, newest=bad, failed=failed, history=row), models.PlatformState(platform=text, newest=None, failed=failed))),)),),
+                sections=(models.Section(name=text, jobs=(models.JobState(name=text, synopsis=text, platforms=(models.PlatformState(platform=text, newest=bad, failed=failed, past=row.states), models.PlatformState(platform=text, newest=None, failed=failed))),)),),
                 failures=(failed,),
                 expired_days=0,
             ),
             f"{name}-job": models.Job(name=text, synopsis=text, readme_html=markdown.to_html(text), platform=text, with_failed=True, platforms=(text, "b"), entries=(models.JobEntry(build=bad), models.JobEntry(build=failed)), paging=Paging(start=0, count=1, more=True), histories=(row,)),
-            f"{name}-failed-builds": models.FailedBuilds(builds=(failed,), platform=text, paging=Paging(start=0, count=1, more=True)),
+            f"{name}-failed-builds": models.FailedBuilds(builds=(failed,), platform=text, platforms=(text, "p"), paging=Paging(start=0, count=1, more=True)),
             f"{name}-build": models.Build(
                 build=bad, artifacts=(one,), solo5=models.Solo5(target=text, abi_version=2**63, devices=(models.Device(name=text, kind=text),), problem=None),
                 reproduction=models.Reproduction(builds=2, inputs=0, reproducers=(models.Reproducer(build=bad, same_input=False),), different=(bad,), different_builds=7), latest=bad,
             ),
-            f"{name}-failed-build": models.Build(build=failed, artifacts=(one,), solo5=models.Solo5(target=None, abi_version=None, problem=text)),
+            f"{name}-failed-build": models.Build(build=failed, artifacts=(one,), solo5=models.Solo5(target=None, abi_version=None, problem=text), treemap=drawn(text)),
             f"{name}-comparison": models.Comparison(left=bad, right=failed, artifacts=(ArtifactPair(path=text, left=one, right=None, difference=FileDifference(diff=f"+{text}\n-{text}")),), environment=changes, system_packages=changes, opam_packages=changes, duniverse=changes, opam_files=(OpamFile(package=text, version=text, diff=text),), problems=(text,)),
             f"{name}-hash": models.Hash(sha256=digest(1), size=0, entries=(models.Found(build=bad, path=text),), paging=Paging(start=0, count=20)),
             f"{name}-search": models.Search(query=text, jobs=(models.JobFound(name=text, synopsis=text),), files=(models.FileFound(artifact=one, build=bad),), packages=(models.PackageFound(name=text, version=text, build=bad),), hashes=(models.FileFound(artifact=one, build=bad),)),
             f"{name}-console": models.Console(build=bad, lines=console.to_lines(text.encode("utf-8", "surrogateescape"), first=1), total=1, size=1, count=10, query=text),
             f"{name}-script": models.Script(build=bad, text=text, size=1, cut=True),
-            f"{name}-graph": models.Graph(build=bad, chart=None),
             f"{name}-error": models.Error(status=418, detail=text),
         }  # fmt: skip
     return pages

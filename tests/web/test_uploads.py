@@ -264,14 +264,14 @@ async def test_what_is_known_is_refused_before_its_body_has_come(tmp_path: Path)
     async with serving_site(make_directory(tmp_path / "data")) as (site, served):
         assert (await post(site, body(1)))[0] == 201
         async with await served.connect() as stream:
-            await stream.send_all(head(10**12) + b"".join(large(1, size=10**8 // 2**18 * 2**18))[:200])
+            await stream.send_all(head(10**9) + b"".join(large(1, size=10**8 // 2**18 * 2**18))[:200])
             assert (await read_until(stream, b"\n")).startswith(b"HTTP/1.1 409 Conflict")
         assert faults(site) == []
 
 
 async def test_who_is_refused_by_its_password_is_not_asked_for_its_body(tmp_path: Path) -> None:
     async with serving_site(make_directory(tmp_path / "data"), Limits(linger=0.1)) as (_, served):
-        answer = await served.exchange(head(10**12, "Expect: 100-continue", password="wrong"))
+        answer = await served.exchange(head(10**9, "Expect: 100-continue", password="wrong"))
         assert answer.startswith(b"HTTP/1.1 401 ")
 
 
@@ -315,6 +315,13 @@ async def test_an_upload_that_stalls_is_given_up(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(uploads, "STALLED", 0.2)
     async with serving_site(make_directory(tmp_path / "data"), Limits(linger=0.1)) as (site, served):
         assert (await served.exchange(head(1000) + body()[:50])).startswith(b"HTTP/1.1 408 ")
+        assert faults(site) == []
+
+
+async def test_what_is_announced_as_too_large_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    async with serving_site(make_directory(tmp_path / "data"), Limits(linger=0.1), max_upload=1000) as (site, served):
+        answer = await served.exchange(head(1001).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+        assert answer.startswith(b"HTTP/1.1 413 ")
         assert faults(site) == []
 
 

@@ -162,7 +162,7 @@ def _cron(row: Any) -> Cron | None:
 def to_options(row: Any, after: tuple[JobReference, ...] = ()) -> JobOptions:
     """Return the options of a row of jobs; those to wait for are in a table of their own."""
     return JobOptions(
-        period=Period(row.period),
+        period=None if row.own_period is None else Period(row.own_period),
         cron=_cron(row),
         spread=row.spread,
         missed=Missed(row.missed),
@@ -179,6 +179,7 @@ def options_values(options: JobOptions, timing: Timing) -> dict[str, object]:
     """Return the columns that keep the options of a job."""
     return {
         "period": timing.period.value,
+        "own_period": options.period and options.period.value,
         "cron": options.cron and options.cron.rule,
         "zone": options.cron and options.cron.zone,
         "spread": options.spread,

@@ -37,7 +37,9 @@ def insert(connection: sa.Connection, item: ScheduleItem, values: dict[str, obje
     """Insert a job and return its id, None if the name is taken. ``values`` has its other columns."""
     if connection.scalar(_IS_KNOWN, {"job_name": item.job.name}) is not None:
         return None
-    all_values = {"name": item.job.name, "period": item.period.value, "next_run": item.next.ms} | _what(item.job)
+    every = item.period.value
+    all_values = {"name": item.job.name, "period": every, "own_period": every, "next_run": item.next.ms}
+    all_values |= _what(item.job)
     (job_id,) = connection.execute(sa.insert(job), all_values | values).inserted_primary_key or (None,)
     return job_id
 
@@ -70,7 +72,7 @@ def add(
 
 def _add(connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, timing: Timing, now: Instant) -> int:
     """Add a job whose platform is known, and return its id. Raises CommandRefused."""
-    item = ScheduleItem(next=timing.next_run, period=options.period, job=new)
+    item = ScheduleItem(next=timing.next_run, period=timing.period, job=new)
     _note_earlier(connection, woken, item.next)
     job_id = insert(connection, item, options_values(options, timing) | {"planned_at": now.ms})
     if job_id is None:
@@ -216,7 +218,7 @@ def _listed(found: Job) -> ListedScript | OrbBuildJob:
 
 def _rule_of(options: JobOptions) -> object:
     """Return what the next run of a job follows from."""
-    return options.cron or (options.period, options.spread)
+    return options.cron or (options.runs_every, options.spread)
 
 
 def show(connection: sa.Connection, name: str) -> PlannedJob:
@@ -265,7 +267,7 @@ def reschedule(connection: sa.Connection, woken: Woken, name: str, next_run: Ins
     _note_earlier(connection, woken, next_run)
     values: dict[str, object] = {"next_run": next_run.ms, "planned_at": None, "revision": job.c.revision + 1}
     if period is not None:
-        values |= {"period": period.value, "cron": None, "zone": None}
+        values |= {"period": period.value, "own_period": period.value, "cron": None, "zone": None}
     if connection.execute(sa.update(job).where(job.c.name == name).values(values)).rowcount == 0:
         raise CommandRefused(f"unknown job {name}")
     woken.note(What.SCHEDULED, job=name)

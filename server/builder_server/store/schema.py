@@ -36,7 +36,10 @@ job = Table(
     Column("platform", Text),
     Column("script", LargeBinary),
     Column("opam_package", Text),
-    Column("period", Text, nullable=False),  # with a cron rule the nearest one, which classic peers are shown
+    # what classic peers are shown; with a cron rule the nearest one
+    Column("period", Text, nullable=False),
+    # what was asked for; null: nothing
+    Column("own_period", Text),
     Column("cron", Text),
     Column("zone", Text),
     Column("spread", Boolean, nullable=False, server_default=false()),

@@ -18,7 +18,7 @@ from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
-from builder.runtime.migrations import downgrade, upgrade
+from builder.runtime.migrations import migrate, upgrade
 from builder.runtime.sqlite import SQLite, alter
 from builder_server.store import (
     artifacts,
@@ -72,9 +72,9 @@ class Store:
         return cls(SQLite(path, prepare=upgrade(MIGRATIONS)))
 
     @staticmethod
-    def migrate_back(path: Path, revision: str) -> None:
-        """Bring the store in a file back to a revision that an earlier release knows. Raises StoreError."""
-        alter(path, downgrade(MIGRATIONS, revision))
+    def migrate(path: Path, revision: str) -> None:
+        """Bring the store in a file to a revision, be it one that only an earlier release knows. Raises StoreError."""
+        alter(path, migrate(MIGRATIONS, revision))
 
     async def run(self) -> None:
         """Write what is asked for, until cancelled."""

@@ -9,6 +9,7 @@ from builder_web.pages.parts import (
     Artifact,
     ArtifactPair,
     BuildSummary,
+    CellState,
     Changes,
     History,
     OpamFile,
@@ -25,8 +26,8 @@ class PlatformState:
     """The newest successful build."""
     failed: BuildSummary | None = None
     """The newest failed build, if it is newer than the newest successful one."""
-    history: History | None = None
-    """The last builds, if they are shown."""
+    past: tuple[CellState, ...] = ()
+    """The last builds, the oldest first, if they are shown."""
 
 
 @frozen(kw_only=True)
@@ -36,6 +37,11 @@ class JobState:
     name: str
     synopsis: str | None
     platforms: tuple[PlatformState, ...]
+
+    @property
+    def has_past(self) -> bool:
+        """Whether last builds are shown."""
+        return any(state.past for state in self.platforms)
 
 
 @frozen(kw_only=True)
@@ -103,6 +109,9 @@ class FailedBuilds:
 
     builds: tuple[BuildSummary, ...]
     platform: str | None
+    """The only platform that is shown."""
+    platforms: tuple[str, ...] = ()
+    """Where any build ever failed."""
     paging: Paging
 
 
@@ -152,6 +161,14 @@ class Reproduction:
 
 
 @frozen(kw_only=True)
+class Drawing:
+    """A drawing of a build."""
+
+    figure_html: str | None
+    """None: the document at its address is shown in a frame, since another program made it."""
+
+
+@frozen(kw_only=True)
 class Build:
     """One build."""
 
@@ -170,10 +187,10 @@ class Build:
     """The next build of job and platform with a different output."""
     earlier: BuildSummary | None = None
     """The previous build of job and platform with a different output."""
-    has_graph: bool = False
-    """Whether vizdependencies is there."""
-    has_treemap: bool = False
-    """Whether viztreemap is there."""
+    graph: Drawing | None = None
+    """Of what it was built."""
+    treemap: Drawing | None = None
+    """What takes how much room in the binary."""
 
 
 @frozen(kw_only=True)
@@ -281,24 +298,6 @@ class Script:
 
 
 @frozen(kw_only=True)
-class Graph:
-    """The dependency graph of a build."""
-
-    build: BuildSummary
-    chart: Chart | None
-    """None: the document at vizdependencies is shown in a frame, since another program made it."""
-
-
-@frozen(kw_only=True)
-class Treemap:
-    """What takes how much room in the binary of a build."""
-
-    build: BuildSummary
-    chart: Chart | None
-    """None: the document at viztreemap is shown in a frame."""
-
-
-@frozen(kw_only=True)
 class Error:
     """Something that could not be shown."""
 
@@ -326,18 +325,4 @@ class Feed:
     """Newest first."""
 
 
-Page = (
-    Main
-    | AllBuilds
-    | Job
-    | FailedBuilds
-    | Build
-    | Comparison
-    | Hash
-    | Search
-    | Console
-    | Script
-    | Graph
-    | Treemap
-    | Error
-)
+Page = Main | AllBuilds | Job | FailedBuilds | Build | Comparison | Hash | Search | Console | Script | Error

@@ -79,6 +79,11 @@ class History:
     platform: str
     cells: tuple[Cell, ...]
 
+    @property
+    def states(self) -> tuple[CellState, ...]:
+        """What the builds say."""
+        return tuple(cell.state for cell in self.cells)
+
 
 @frozen(kw_only=True)
 class Paging:

@@ -47,6 +47,7 @@ class BinaryReception:
         content = writer.finish()
         write_durably(staging.script, _SCRIPT)
         write_durably(staging.console, b"")
+        staging.finish()
         main = Artifact(path=self._path, digest=content.digest, size=content.size)
         return NewBuild(
             uuid=self.head.uuid,

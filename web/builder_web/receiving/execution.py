@@ -91,6 +91,7 @@ class Reception:
         if main_binary is not None:  # its row comes first, as the original's does
             main_position = self._artifacts.index(main_binary)
             self._artifacts.insert(0, self._artifacts.pop(main_position))
+        self.staging.finish()
         facts = Facts(self._artifacts, self.staging.content)
         tags = facts.tags()
         readme_path, readme = self._readme or ("", None)

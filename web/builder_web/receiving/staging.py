@@ -129,8 +129,15 @@ class Staging:
             return None
         return self.directory.build(job, self.uuid)
 
+    def finish(self) -> None:
+        """Make durable which files the build has; each of them is already."""
+        files.sync_directory(self.path / "build")
+
     def place(self) -> None:
-        """Put all files into their places, durably. It may be done again."""
+        """Put all files into their places, durably. It may be done again.
+
+        What makes that durable comes last: a file system has the least to do then, and others who record wait meanwhile.
+        """
         parents = set()
         for staged in sorted((self.path / "contents").iterdir()):
             target = self.directory.content(bytes.fromhex(staged.name))
@@ -143,7 +150,6 @@ class Staging:
             assert place
             files.remove_tree(place)  # no row names it: of a build that was removed, or by another program
             self.directory.make_parents(place)
-            files.sync_directory(build)
             build.rename(place)
             parents.add(place.parent)
         for parent in parents:

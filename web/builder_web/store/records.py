@@ -107,7 +107,8 @@ class Newest:
     platform: str
     build: Build | None
     failed: Build | None
-    solo5: str | None
+    past: str
+    """The states of the last builds: see ``summaries.states``."""
 
 
 @frozen(kw_only=True)
