@@ -232,7 +232,7 @@ def command(
     trio.run(server.serve, settings, _announce)
 
 
-for _each in (administration.backup, administration.restore, administration.migrate):
+for _each in (administration.backup, administration.restore, administration.migrate, administration.import_):
     command.add_command(_each)
 
 
