@@ -44,6 +44,9 @@ class Cause(enum.Enum):
     LOST = "lost"
     """The attempt before was lost: the uuid of that is with it."""
 
+    IMPORTED = "imported"
+    """Nobody knows: its record lay on the disk when it was taken over."""
+
 
 REPRODUCIBLE = "reproducible"
 """The verdict of a check whose two runs have left the same artifacts."""

@@ -41,7 +41,8 @@ class Request:
 class Endpoint:
     """An HTTP server; what it answers may be changed, and ``go_on`` holds up its answers until it is set.
 
-    With ``drop_after`` it closes once it has read so many bytes.
+    ``first`` are the statuses of the next answers, before ``status`` is that of all; ``taken`` are the bodies that were
+    answered by 2xx; those that are ``indigestible`` are answered by 500. With ``drop_after`` it closes once it has read so many bytes.
     """
 
     port: int
@@ -52,6 +53,9 @@ class Endpoint:
     drop_after: int | None = None
     go_on: threading.Event = field(factory=threading.Event)
     requests: list[Request] = field(factory=list)
+    first: list[int] = field(factory=list)
+    indigestible: tuple[bytes, ...] = ()
+    taken: list[bytes] = field(factory=list)
 
     def url(self, user: str = USER) -> str:
         return f"{self.scheme}://{user}127.0.0.1:{self.port}/upload?token=1"
@@ -95,7 +99,12 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Endpoint]:
                 return
             request.body = self.rfile.read(size)
             endpoint.go_on.wait(DEADLINE)
-            self.send_response(endpoint.status)
+            status = endpoint.first.pop(0) if endpoint.first else endpoint.status
+            if request.body in endpoint.indigestible:
+                status = 500
+            if 200 <= status < 300:
+                endpoint.taken.append(request.body)
+            self.send_response(status)
             if endpoint.location:
                 self.send_header("Location", endpoint.location)
             if endpoint.retry_after:

@@ -208,6 +208,9 @@ async def test_a_server_finds_its_own_builds(tmp_path: Path) -> None:
 AFTER_A = JobOptions(retries=1, after=(JobReference(name="a"), JobReference(name="orb", platform="p1")))
 
 
+IMPORTED = Build(
+    uuid=uuid(9), job=script("a"), started=NOW, losses=0, state="finished", finished=NOW, result=Exited(code=0)
+)
 FAILED = Attempted(state="pending", at=NOW, reason="no", next_attempt=NOW, failures=1, resume=NOW)
 
 
@@ -222,6 +225,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         ("is_pristine", (), {}),
         ("import_state", (imported,), {}),
+        ("import_build", (IMPORTED, lambda: [[StoredArtifact(path="a", size=1, sha256=bytes(32))]]), {"upload": True}),
         ("schedule", (script("a"), Period.DAILY, NOW), {}),
         ("schedule", (orb, Period.DAILY, NOW), {}),
         ("plan", (script("b"), AFTER_A, NOW), {"run_now": True}),

@@ -1,6 +1,7 @@
 """The commands of builder-server that look after its directory: they say how they are used, and hand over."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,6 +59,30 @@ def restore(served: Path, file: Path, directory: Path | None) -> None:
 
     server.restore(directory or served, file)
     click.echo(f"restored to {directory or served}")
+
+
+@click.command(
+    "import",
+    epilog="""\b
+Examples:
+  builder-server --dir /var/lib/builder import
+  builder-server --dir /var/lib/builder import --upload""",
+)
+@click.option("--upload", is_flag=True, help="Have the server upload them, when it is started with --upload.")
+@_in_directory
+def import_(served: Path, *, upload: bool, directory: Path | None) -> None:
+    """Take over records of builds that the server does not know, while no server runs.
+
+    It looks for DIR/JOB/UUID/full, which the original keeps where it uploads nothing, or where that failed. They get into
+    the history with their artifacts and consoles; what is known already stays as it is, and a record that is damaged is
+    named. The original's state file is imported first, if the database is new.
+    """
+    import trio
+
+    from builder_server import server
+
+    found = trio.run(partial(server.import_left, directory or served, upload=upload))
+    click.echo(f"imported {found.new}, known already {found.known}, damaged {found.damaged}")
 
 
 @click.command(

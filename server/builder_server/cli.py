@@ -238,7 +238,7 @@ def command(
     trio.run(server.serve, settings, partial(announce, "builder-server"))
 
 
-for _each in (administration.backup, administration.restore, administration.migrate):
+for _each in (administration.backup, administration.restore, administration.migrate, administration.import_):
     command.add_command(_each)
 
 

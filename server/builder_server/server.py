@@ -32,7 +32,7 @@ from builder_server.attempts import Attempts
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
-from builder_server.importer import import_state
+from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
 from builder_server.looks import Looks
@@ -122,11 +122,39 @@ def migrate(data_dir: Path, revision: str) -> None:
 def restore(data_dir: Path, source: Path) -> None:
     """Bring a backup back to a directory in which no server runs. Raises StartError, StoreError and BackupFailed."""
     data_dir.mkdir(exist_ok=True)
-    owner = data_dir.stat().st_uid
-    if os.geteuid() == 0 != owner:
-        raise StartError(f"{data_dir} belongs to user {owner}: run this as that user, with runuser -u NAME --")
+    _check_owner(data_dir)
     with _locked(data_dir):
         backups.read(data_dir, source)
+
+
+def _check_owner(data_dir: Path) -> None:
+    """See that what is written is its server's, too. Raises StartError."""
+    try:
+        owner = data_dir.stat().st_uid
+    except FileNotFoundError:
+        return
+    if os.geteuid() == 0 != owner:
+        raise StartError(f"{data_dir} belongs to user {owner}: run this as that user, with runuser -u NAME --")
+
+
+async def import_left(data_dir: Path, *, upload: bool) -> Imported:
+    """Take over what the original has left in a directory in which no server runs.
+
+    Raises StartError, StoreError and ImportFailed.
+    """
+    _check_owner(data_dir)
+    with _locked(data_dir):
+        backups.check_whole(data_dir)
+        store = Store.open(data_dir / DATABASE)
+        try:
+            async with plain_nursery() as nursery:
+                nursery.start_soon(store.run)
+                await import_state(store, data_dir)  # only a new database takes it
+                found = await import_builds(store, data_dir, upload=upload)
+                nursery.cancel_scope.cancel()
+        finally:
+            store.close()
+    return found
 
 
 async def _outlive_hangups() -> None:

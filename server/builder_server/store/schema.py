@@ -189,11 +189,11 @@ upload = Table(
     Column("since", _WIDE, nullable=False),  # when the build ended: the oldest goes first
     Column("attempts", Integer, nullable=False, server_default=text("0")),  # that failed or were refused
     Column("tried", _WIDE),
-    Column("next_attempt", _WIDE),  # null: as soon as the receiver is tried
+    Column("next_attempt", _WIDE),  # null: nothing is wrong with this one, it goes as soon as anything does
     Column("reason", Text),  # why the last attempt failed
     PrimaryKeyConstraint("build", "receiver"),
     CheckConstraint("state in ('pending', 'done', 'refused')", name="known_upload_state"),
-    Index("upload_next", "receiver", "state", "since", "build"),
+    Index("upload_next", "receiver", "state", "next_attempt", "since", "build"),
     Index("upload_since", "since", "build", "receiver"),
 )
 

@@ -1,6 +1,6 @@
 """The store: what the rest of the server asks of the database, a transaction each."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -287,7 +287,7 @@ class Store:
     ) -> PendingUpload | Instant | None:
         """Return the upload to a receiver that has waited for longest, other than those, or when one may be tried again.
 
-        None: nothing waits.
+        None: nothing waits. Those that have failed by themselves come last.
         """
         return await self.database.read(partial(uploads.next_due, to=receiver, now=now, under_way=under_way))
 
@@ -364,6 +364,12 @@ class Store:
     async def import_state(self, items: Sequence[StateItem]) -> None:
         """Take over what the original had stored; names must have been checked."""
         await self.database.write(partial(legacy.import_state, items=items))
+
+    async def import_build(
+        self, found: Build, batches: Callable[[], Iterable[Sequence[StoredArtifact]]], *, upload: bool
+    ) -> None:
+        """Take over a build that has ended and is not known; ``batches`` returns its artifacts, each time anew."""
+        await self.database.write(partial(legacy.import_build, found=found, batches=batches, upload=upload))
 
     async def _wake(
         self, step: Callable[Concatenate[sa.Connection, Woken, P], T], *arguments: P.args, **options: P.kwargs

@@ -111,7 +111,8 @@ def next_due(
 ) -> PendingUpload | Instant | None:
     """Return the upload to a receiver that has waited for longest, other than those; or when the next one may be tried.
 
-    None: nothing waits. What was tried in the future, when the clock was ahead, is due.
+    None: nothing waits. Those that have failed by themselves come after all others, so that they hold up none of these.
+    What was tried in the future, when the clock was ahead, is due.
     """
     its = connection.execute(_RESUME, {"wanted": to}).one_or_none()
     if its is not None and its.tried <= now.ms < its.resume:
@@ -122,7 +123,7 @@ def next_due(
         sa.select(upload.c.build, upload.c.attempts, build.c.name, build.c.platform)
         .join(build, build.c.uuid == upload.c.build)
         .where(*waiting, is_due)
-        .order_by(upload.c.since, upload.c.build)
+        .order_by(upload.c.next_attempt.nulls_first(), upload.c.since, upload.c.build)
         .limit(1)
     )
     row = connection.execute(found, {"wanted": to}).one_or_none()

@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("build", "receiver"),
         sa.CheckConstraint("state in ('pending', 'done', 'refused')", name="known_upload_state"),
     )
-    op.create_index("upload_next", "upload", ["receiver", "state", "since", "build"])
+    op.create_index("upload_next", "upload", ["receiver", "state", "next_attempt", "since", "build"])
     op.create_index("upload_since", "upload", ["since", "build", "receiver"])
     op.create_table(
         "receiver",
