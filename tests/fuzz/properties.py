@@ -140,6 +140,9 @@ def _outputs(data: bytes) -> Iterator[tuple[Output, int]]:
         yield found, start
 
 
+_HEADER = 8 + 4
+"""Bytes that tell the length of a frame and its kind, at most: nothing that is whole may be held."""
+
 _JOB = ScriptJob(name="a", platform="p", script=b"")
 _ANSWERS: list[Message] = [
     ServerHello(),
@@ -167,7 +170,7 @@ def connection(data: bytes) -> None:
                         return
                 _answer(server)
     except ConnectionEnded:
-        assert server.held < max(server.awaited, 9) or server.body_left
+        assert server.held < max(server.awaited, _HEADER) or server.body_left
     except LocalProtocolError as error:
         raise AssertionError("it is the peer's error") from error
     except ProtocolError:
