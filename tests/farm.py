@@ -14,7 +14,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -24,9 +23,9 @@ from typing import Any, TypeVar
 from unittest import mock
 from uuid import UUID
 
+import forked
 import trio
 from attrs import define, field, frozen
-from client_nursery import nursery
 
 from builder import execution
 from builder.model import Execution
@@ -81,7 +80,7 @@ class Program:
     """One of the programs, running. Its standard error goes to a file, so that nothing it says can block it."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: forked.Process | subprocess.Popen[bytes]
     log_path: Path
 
     @property
@@ -144,15 +143,10 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Program:
-    """Start ``python -m module``."""
+    """Start one of the programs."""
     with log_path.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", module, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment(**(env or {})),
-            cwd=cwd,
+        process = forked.start(
+            module, *arguments, env=environment(**(env or {})), cwd=cwd, stdout=subprocess.PIPE, stderr=log
         )
     return Program(name=module, process=process, log_path=log_path)
 
@@ -312,7 +306,8 @@ def run_client(
     server: Server, *arguments: str, env: Mapping[str, str] | None = None, deadline: float = DEADLINE
 ) -> subprocess.CompletedProcess[bytes]:
     """Run builder-client and return how it ended and what it said."""
-    return nursery().run([f"--remote={server.remote}", *arguments], environment(**(env or {})), deadline)
+    given = environment(**(env or {}))
+    return forked.run("builder_client", f"--remote={server.remote}", *arguments, env=given, timeout=deadline)
 
 
 # --- the server in this process ------------------------------------------------------------------------------------
