@@ -23,13 +23,14 @@ from typing import Any, TypeVar
 from unittest import mock
 from uuid import UUID
 
+import databases
 import forked
 import trio
 from attrs import define, field, frozen
 
 from builder import execution
 from builder.model import Execution
-from builder_server.names import directory_name
+from builder_server.names import DATABASE, directory_name
 
 T = TypeVar("T")
 
@@ -209,7 +210,7 @@ class Server(Program):
 
 def query(data_dir: Path, sql: str) -> list[Any]:
     """Return rows of a server's database, read as another process would."""
-    connection = sqlite3.connect(data_dir / "builder.sqlite3", timeout=DEADLINE)
+    connection = sqlite3.connect(data_dir / DATABASE, timeout=DEADLINE)
     try:
         return connection.execute(sql).fetchall()
     finally:
@@ -374,6 +375,7 @@ async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     config_dir = root / "etc"
     data_dir.mkdir(exist_ok=True)
     config_dir.mkdir(exist_ok=True)
+    databases.make(data_dir / DATABASE)
     defaults: dict[str, Any] = {"addresses": ("127.0.0.1",), "port": 0, "upload": None, "job_timeout": 3600.0}
     settings = Settings(**defaults | options, data_dir=data_dir, config_dir=config_dir)
     addresses: list[str] = []
