@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
+import databases
 import sqlalchemy as sa
 import trio
 from farm import DEADLINE
@@ -43,6 +44,7 @@ def check_portable(_connection: object, statement: sa.ClauseElement, *_: object)
 
 @asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[Store]:
+    databases.make(path / "db")
     store = Store.open(path / "db")
     for engine in (database(store)._writer, database(store)._readers):
         sa.event.listen(engine, "before_execute", check_portable)

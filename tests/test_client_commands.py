@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from client_harness import (
     EMPTY,
@@ -216,8 +217,8 @@ def test_a_server_that_closes_too_early(replies: list[Message | bytes]) -> None:
 def test_a_server_that_closes_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        with subprocess.Popen(
-            [sys.executable, "-m", "builder_client", "-r", address, "info"], stderr=subprocess.PIPE, env=environment()
+        with forked.start(
+            "builder_client", "-r", address, "info", stderr=subprocess.PIPE, env=environment()
         ) as process:
             sock, _ = listener.accept()
             sock.recv(100)

@@ -29,7 +29,7 @@ def refused(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -
     assert "Traceback" not in program.log
     assert program.log.startswith("builder-server: ")
     assert program.log.count("\n") == 1
-    return program.process.returncode, program.log
+    return program.wait(), program.log
 
 
 # --- where options come from ---------------------------------------------------------------------------------------

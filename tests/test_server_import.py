@@ -230,7 +230,7 @@ def ended(server: Server) -> tuple[int, str]:
         server.kill()
         raise
     assert output == b""
-    return server.process.returncode, server.log
+    return server.wait(), server.log
 
 
 async def test_what_is_put_there_later_is_not_imported(tmp_path: Path) -> None:
