@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import termios
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
