@@ -102,6 +102,10 @@ class Connection:
         self._turn(self._side, turn)
         return data
 
+    def may_send(self, kind: Kind) -> bool:
+        """Return whether it is this side's turn for a message of that kind."""
+        return kind in self.protocol.allowed(self._side, self.states[self._side])
+
     def send_made(self, kind: Kind) -> None:
         """Note that this side is sending a message of that kind whose bytes were made elsewhere."""
         self._turn(self._side, self._own_turn(kind))

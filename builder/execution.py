@@ -279,6 +279,19 @@ def encode_console_line(line: ConsoleLine) -> bytes:
     return der.header(der.SEQUENCE, len(content)) + content
 
 
+def delta_of(encoded: bytes) -> int:
+    """Return when a line came that ``encode_console_line`` has encoded."""
+    _, start = _skip_header(encoded, 0)
+    length, start = _skip_header(encoded, start)
+    return codec.decode_console_integer(encoded[start : start + length])
+
+
+def _skip_header(encoded: bytes, offset: int) -> tuple[int, int]:
+    found = der.read_header(encoded, offset)
+    assert found, "it is whole"
+    return found[1:]
+
+
 def artifact_head(path: str, size: int) -> bytes:
     """Return what precedes the content of an artifact."""
     encoded = raw(path)

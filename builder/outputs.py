@@ -8,6 +8,8 @@ codec says: a frame that is not what this module would write is left to the code
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
+from attrs import frozen
+
 from builder import codec, der
 from builder.errors import ProtocolError
 from builder.execution import encode_console_line
@@ -23,6 +25,18 @@ _LONGEST_TAIL = der.value_size(8)
 
 _UUID_SIZE = der.value_size(16)
 _LENGTH_SIZE = len(frame_header(0))
+
+
+@frozen(kw_only=True)
+class TimedLines:
+    """Console lines that came together with their times, in the frames that they travel in."""
+
+    frames: bytes
+    count: int
+    encoded: int
+    """Bytes that they take in the console of an execution."""
+    last: int
+    """The time of the last one, in nanoseconds since the build began."""
 
 
 class _Form:
@@ -120,6 +134,11 @@ class Outputs:
         of = self._with_tail(_tail_size(timestamp)).of
         return sum([of(len(line)).record_size for line in lines])
 
+    def timed(self, lines: Sequence[bytes], timestamp: int) -> TimedLines:
+        """Return lines that have come at that time. Raises ProtocolError as ``join`` does."""
+        frames, encoded = self.join(lines, timestamp), self.records_size(lines, timestamp)
+        return TimedLines(frames=frames, count=len(lines), encoded=encoded, last=timestamp)
+
     def cut(self, data: bytes) -> tuple[list[bytes], int]:
         """Return the lines of the frames without a timestamp that ``data`` begins with, and where those end.
 
@@ -136,6 +155,34 @@ class Outputs:
             lines.append(data[start + form.line : end])
             start = end
         return lines, start
+
+    def cut_timed(self, data: bytes, since: int) -> tuple[list[TimedLines], int]:
+        """Return the frames that ``data`` begins with, as one, each with a time of its own, and where they end.
+
+        That is at what ends ``cut``, or at a time before ``since``, or before that of the line before.
+        """
+        start = count = encoded = 0
+        last, tail = since, self._tail
+        while True:
+            for form, middle, end in self._frames(data, start, tail) if tail else ():
+                if (time := int.from_bytes(data[middle + 2 : end], "big")) < last:
+                    break
+                start, last = end, time
+                count += 1
+                encoded += form.record_size
+            output, end = self._decode(data, start)
+            if output is None or output.timestamp is None or output.timestamp < last:
+                break
+            one = self.timed([output.line], output.timestamp)
+            if one.frames != data[start:end]:
+                break
+            start, last, tail = end, one.last, _tail_size(one.last)
+            count += 1
+            encoded += one.encoded
+            self._tail = tail
+        if not count:
+            return [], 0
+        return [TimedLines(frames=data[:start], count=count, encoded=encoded, last=last)], start
 
     def read(self, data: bytes) -> tuple[list[Output], int]:
         """Return the outputs that ``data`` begins with, and where those end: at a frame that is not whole or is no Output."""

@@ -3,8 +3,9 @@
     sandbox_driver.py '{"backend": …, "options": {…}, "uid": …, "delegate": …}'
 
 The first line of its answer is the back end's check. Then each line of standard input asks for one job, which run at
-the same time: {"id", "script", "limits", "environment", "announce", "end"}; or {"kill": id}. A job's answer
-is {"id", "code", "signal", "exceeded", "error", "output", "files"}; before it, {"id", "said"} when the output has the
+the same time: {"id", "script", "limits", "environment", "announce", "end", "grace"}, or, to adopt one that another driver
+has left, {"id", "adopt", "announce"}; or {"kill": id}, {"leave": id}. A job's answer is
+{"id", "code", "signal", "exceeded", "error", "output", "files"}; before it, {"id", "said"} when the output has the
 text to announce. The end, of the job or the driver, comes right after the start: "kill" or "die".
 """
 
@@ -54,6 +55,8 @@ def become(uid: int, delegate: str) -> None:
 
 def read_options(options: dict[str, Any]) -> Options:
     given = dict(options)
+    if "job_uids" in given:
+        given["job_uids"] = range(*given["job_uids"])
     for name in ("root", "work_root"):
         if given.get(name):
             given[name] = Path(given[name])
@@ -66,24 +69,28 @@ def read_options(options: dict[str, Any]) -> Options:
 async def run(backend: Backend, request: dict[str, Any], running: dict[int, Sandbox]) -> None:
     number = request["id"]
     answer: dict[str, Any] = {"id": number, "output": "", "files": []}
+    announce = request.get("announce")
     task = Task(
         uuid=uuid4(),
         name="test",
         platform="test-platform",
-        script=request["script"].encode(),
+        script=request.get("script", "").encode(),
         environment=request.get("environment", {}),
         limits=Limits(**request.get("limits", {})),
+        worker_grace=request.get("grace", 0.0),
     )
     try:
-        async with await backend.open(task) as sandbox:
+        adopts = "adopt" in request
+        async with await (backend.adopt(Path(request["adopt"])) if adopts else backend.open(task)) as sandbox:
             running[number] = sandbox
-            sandbox.start()
+            if not adopts:
+                sandbox.start()
             if request.get("end") == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif request.get("end") == "kill":
                 sandbox.kill()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(collect, sandbox.console, answer, request.get("announce"))
+                nursery.start_soon(collect, sandbox.console, answer, announce)
                 status = await sandbox.wait()
             answer |= {"code": status.code, "signal": status.signal, "exceeded": sandbox.exceeded()}
             answer["files"] = sorted(path.name for path in sandbox.work.iterdir() if path.name != sandbox.script_name)
@@ -128,6 +135,8 @@ async def main() -> None:
             request = json.loads(line)
             if "kill" in request:
                 running[request["kill"]].kill()
+            elif "leave" in request:
+                running[request["leave"]].leave()
             else:
                 nursery.start_soon(run, backend, request, running)
 

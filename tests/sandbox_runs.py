@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -116,15 +116,35 @@ class Driver:
     def kill(self, number: int) -> Outcome:
         """Kill a job that was begun."""
         self.send({"kill": number})
-        return self._outcome()
+        return self.outcome()
+
+    def adopt(self, place: Path, announce: str) -> int:
+        """Adopt a job that another driver has left, and return its number when its output has the announced text."""
+        self._last += 1
+        self.send({"id": self._last, "adopt": str(place), "announce": announce})
+        answer = self.receive()
+        assert answer == {"id": self._last, "said": announce}, answer
+        return self._last
+
+    def leave(self, number: int) -> Outcome:
+        """Let go of a job that was begun."""
+        self.send({"leave": number})
+        return self.outcome()
+
+    def finish(self, place: Path) -> Outcome:
+        """Adopt a job, and return how it ends, or why it can't be adopted."""
+        self._last += 1
+        self.send({"id": self._last, "adopt": str(place)})
+        return self.outcome()
 
     def run(self, script: str, **request: Any) -> Outcome:
         """Run a script to its end."""
         self._last += 1
         self.send({"id": self._last, "script": script, **request})
-        return self._outcome()
+        return self.outcome()
 
-    def _outcome(self) -> Outcome:
+    def outcome(self) -> Outcome:
+        """Return how the job ended of which that is told next."""
         answer = self.receive()
         del answer["id"]
         return Outcome(**answer)
@@ -232,9 +252,12 @@ def start(
     secret: str = "",
     delegate: str = "",
     home: Path | None = None,
+    prefix: Sequence[str] = (),
     **options: Any,
 ) -> Driver:
-    """Start a driver without waiting for what it says; ``delegate`` and ``home`` are from one that was killed."""
+    """Start a driver without waiting for what it says, by another program that ``prefix`` names; ``delegate`` and ``home``
+    are from one that was killed.
+    """
     delegate = delegate or f"delegated-{secrets.token_hex(8)}"
     if backend in NEED_TREE:
         options = {"root": str(root_tree())} | options
@@ -253,7 +276,7 @@ def start(
         copy = worker_copy()
         program, path = [python(), str(copy / DRIVER.name)], str(copy)
     process = subprocess.Popen(
-        [*program, json.dumps(given)],
+        [*prefix, *program, json.dumps(given)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=dict(os.environ) | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home), "SECRET": secret, "PYTHONPATH": path},
@@ -261,8 +284,8 @@ def start(
     return Driver(process=process, backend=backend, home=home, work_root=work_root, delegate=delegate)
 
 
-def stop(started: Driver) -> None:
-    """End a driver, gently first, and remove the control groups that were delegated to it."""
+def stop(started: Driver, *, keep: bool = False) -> None:
+    """End a driver, gently first, and unless others follow it, remove what it was given."""
     assert started.process.stdin is not None
     assert started.process.stdout is not None
     started.process.stdin.close()
@@ -272,6 +295,12 @@ def stop(started: Driver) -> None:
         started.process.kill()
         started.process.wait()
     started.process.stdout.close()
+    if not keep:
+        tidy(started)
+
+
+def tidy(started: Driver) -> None:
+    """Remove a driver's home and the control groups that were delegated to it."""
     shutil.rmtree(started.home)
     for path in control_groups(started.delegate):
         for group in (*path.glob("builder-worker"), path):

@@ -16,6 +16,7 @@ from farm import DEADLINE, Reachable, eventually_async
 from builder import codec
 from builder.extension import VERSION, Welcome
 from builder.extension.order import ALL
+from builder.extension.working import Alive, AskJob, Continue, GiveJob, Gone, ResultStored, Return
 from builder.framing import frame
 from builder.messages import (
     CLIENT_VERSION,
@@ -44,6 +45,7 @@ T = TypeVar("T")
 OURS = Hello(role=Role.CLIENT, version=VERSION)
 CLIENT = Hello(role=Role.CLIENT, version=CLIENT_VERSION)
 WORKER = Hello(role=Role.WORKER, version=WORKER_VERSION)
+OUR_WORKER = Hello(role=Role.WORKER, version=VERSION)
 
 
 @frozen
@@ -250,3 +252,65 @@ async def observe(server: Reachable, uuid: UUID) -> list[Output] | Failure:
             found.append(message)
         assert isinstance(message, Success | Failure)
         return found if isinstance(message, Success) else message
+
+
+# --- workers of our own protocol -----------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Given:
+    """A job that a scripted worker of our own protocol has. Its lines are numbered, and come a microsecond apart."""
+
+    uuid: UUID
+    job: ScriptJob
+    secret: bytes
+    time_limit: int | None = None
+    max_silent: int | None = None
+
+    def line(self, number: int) -> Output:
+        return Output(uuid=self.uuid, line=b"line %d" % number, timestamp=1000 * number)
+
+    async def say(self, peer: ScriptedPeer, begin: int, end: int) -> None:
+        """Send the lines of a range."""
+        await peer.send(*map(self.line, range(begin, end)))
+
+    async def send_result(
+        self, peer: ScriptedPeer, result: Result | None = None, artifacts: Iterable[Artifact] = ()
+    ) -> None:
+        body = codec.encode(JobFinished(uuid=self.uuid, result=result or Exited(code=0), artifacts=tuple(artifacts)))
+        with trio.fail_after(DEADLINE):
+            await peer.channel.send_bytes(JobFinished, frame(body))
+
+    async def finish(
+        self, peer: ScriptedPeer, result: Result | None = None, artifacts: Iterable[Artifact] = ()
+    ) -> None:
+        """Send the result, and wait until it is recorded."""
+        await self.send_result(peer, result, artifacts)
+        assert await said(peer) == ResultStored(uuid=self.uuid)
+
+    async def come_back(
+        self, peer: ScriptedPeer, *, elapsed: int = 0, has_ended: bool = False, secret: bytes | None = None
+    ) -> Message:
+        """Say that the worker is back, and return the answer."""
+        await peer.send(Return(uuid=self.uuid, secret=secret or self.secret, elapsed=elapsed, has_ended=has_ended))
+        return await peer.receive(Continue | ResultStored | Gone)  # type: ignore[arg-type]
+
+
+async def said(peer: ScriptedPeer) -> Message:
+    """Return what a server says next besides that it lives."""
+    while isinstance(message := await peer.receive_any(), Alive):
+        pass
+    return message
+
+
+async def ask_job(peer: ScriptedPeer, platform: str = "p1") -> Given:
+    """Ask for a job, and wait for it."""
+    await peer.send(AskJob(platform=platform, worker="w"))
+    given = await peer.receive(GiveJob)
+    return Given(
+        uuid=given.uuid,
+        job=given.job,
+        secret=given.secret,
+        time_limit=given.time_limit,
+        max_silent=given.max_silent,
+    )

@@ -62,6 +62,11 @@ async def take(store: Store, number: int, platform: str = "p1") -> Build:
     return taken.build
 
 
+async def running(store: Store) -> tuple[UUID, ...]:
+    """Return the builds that are recorded as running."""
+    return tuple(build.uuid for build in await store.running())
+
+
 async def complete(store: Store, number: int, platform: str = "p1") -> Build:
     """Take a job and have it succeed."""
     build = await take(store, number, platform)

@@ -168,11 +168,11 @@ async def test_lines_that_came_together_are_received_together() -> None:
         other = Output(uuid=UUID(int=2), line=b"x")
         body = codec.encode(FINISHED)
         await worker.send(*LINES, other, LINES[0])
-        assert await server.receive_outputs(outputs) == [output.line for output in LINES]
-        assert await server.receive_outputs(outputs) == other
-        assert await server.receive_outputs(outputs) == [LINES[0].line]
+        assert await server.receive_outputs(outputs.cut) == [output.line for output in LINES]
+        assert await server.receive_outputs(outputs.cut) == other
+        assert await server.receive_outputs(outputs.cut) == [LINES[0].line]
         await worker.send_bytes(JobFinished, framing.frame(body))
-        assert await server.receive_outputs(outputs) == StreamedFrame(kind=JobFinished, length=len(body))
+        assert await server.receive_outputs(outputs.cut) == StreamedFrame(kind=JobFinished, length=len(body))
 
 
 async def test_no_lines_are_received_where_none_may_be_sent() -> None:
@@ -182,4 +182,4 @@ async def test_no_lines_are_received_where_none_may_be_sent() -> None:
         await server.receive_expected(Hello)
         await worker._stream.send_all(Outputs(UUID_1).join([b"x"]))
         with pytest.raises(RemoteProtocolError, match="expected nothing, got Output"):
-            await server.receive_outputs(Outputs(UUID_1))
+            await server.receive_outputs(Outputs(UUID_1).cut)

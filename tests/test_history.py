@@ -4,7 +4,7 @@ import pytest
 
 from builder.history import WORKER_FAULT, Outcome, outcome_of
 from builder.model import Aborted, Exited, Result, Signalled, Stopped
-from builder_server.attempt import FAULT, JOB_LIMIT, LOST, could_not_record, silent_for, timeout_after
+from builder_server.aborts import FAULT, JOB_LIMIT, LOST, could_not_record, silent_for, timeout_after
 
 
 @pytest.mark.parametrize(

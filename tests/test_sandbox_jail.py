@@ -10,13 +10,15 @@ from uuid import UUID, uuid4
 import fake_freebsd
 import pytest
 import sandbox_runs
+import trio
 from fake_freebsd import SNAPSHOT, FreeBSD
 from fake_programs import read_calls
+from worker_program import DEADLINE
 
 from builder.model import Aborted, Exited, Signalled, wire_signal
 from builder_worker.build import Setup
 from builder_worker.choice import choose, prove
-from builder_worker.sandbox import Limits, SandboxError, Task, owner
+from builder_worker.sandbox import ExitStatus, Limits, SandboxError, Task, owner
 from builder_worker.sandbox.freebsd.clone import parent_of
 from builder_worker.sandbox.options import Bind, Cache, OptionError, Options
 
@@ -259,9 +261,9 @@ from builder_worker.sandbox import Task
 from builder_worker.sandbox.backends.jail import Jail
 from builder_worker.sandbox.options import Options
 
-async def main(snapshot, work_root, path, fake, uuid):
+async def main(snapshot, work_root, path, fake, uuid, script, grace):
     jail = Jail(options=Options(image=snapshot, work_root=Path(work_root)), environment={"PATH": path, "FAKE": fake})
-    task = Task(uuid=UUID(uuid), name="x", platform="x", script=b"echo begun; exec sleep 1000")
+    task = Task(uuid=UUID(uuid), name="x", platform="x", script=script.encode(), worker_grace=float(grace))
     async with await jail.open(task) as sandbox:
         sandbox.start()
         async with trio.open_nursery() as nursery:
@@ -272,19 +274,37 @@ trio.run(main, *sys.argv[1:])
 """
 
 
-async def test_what_a_killed_worker_leaves_ends_with_it_and_its_clone_at_the_next_start(freebsd: FreeBSD) -> None:
-    uuid = uuid4()
-    arguments = (SNAPSHOT, str(freebsd.work_root), freebsd.environment["PATH"], str(freebsd.root), str(uuid))
+def _kill_worker(freebsd: FreeBSD, script: str, *, grace: float = 0.0) -> str:
+    """Start a job, and kill its worker when it says something. Return the name of its things."""
+    arguments = (SNAPSHOT, str(freebsd.work_root), freebsd.environment["PATH"], str(freebsd.root), str(uuid4()))
     path = os.pathsep.join(entry for entry in sys.path if entry)
     with subprocess.Popen(
-        [sys.executable, "-c", DIES, *arguments], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
+        [sys.executable, "-c", DIES, *arguments, script, str(grace)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": path},
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
-        (name,) = (path.name for path in (freebsd.root / "state/jails").iterdir())
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert process.stdout.read() == b"", "the script has ended, else its end of the pipe would be open"
+    (name,) = (path.name for path in (freebsd.root / "state/datasets").iterdir())
+    return name.rpartition("+")[2]
+
+
+async def test_a_jail_is_adopted_by_the_next_worker_and_not_removed_before(freebsd: FreeBSD) -> None:
+    name = _kill_worker(freebsd, "echo begun; until [ -e go ]; do sleep 0.01; done; echo >file; exit 3", grace=60)
+    assert await freebsd.jail().clean_up() == ()
+    with trio.fail_after(DEADLINE):
+        async with await freebsd.jail().adopt(freebsd.work_root / name) as sandbox:
+            (sandbox.work / "go").touch()
+            assert await sandbox.wait() == ExitStatus(code=3)
+            assert await sandbox.console.receive_some() == b"begun\n"
+            assert (sandbox.work / "file").exists()
+    assert freebsd.left == []
+
+
+async def test_what_a_killed_worker_leaves_ends_with_it_and_its_clone_at_the_next_start(freebsd: FreeBSD) -> None:
+    name = _kill_worker(freebsd, "echo begun; exec sleep 1000")
     sandbox_runs.wait_gone(sandbox_runs.processes_with(name))  # the supervisor
     disk = DISK.replace("TAG", name)
     assert read_calls(freebsd.root)[-len(END) :] == [call.replace("TAG", name) for call in END]

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from attrs import evolve
 from sandbox_runs import MIB, Driver, driver, give_up, in_turn, processes_with
 from test_sandbox_hostile import SUBJECTS, daemons
 from worker_program import DEADLINE
 
-from builder_worker.sandbox import ExitStatus, Limits, SandboxError
+from builder.runtime import files
+from builder_worker.sandbox import ExitStatus, Left, Limits, SandboxError
 from builder_worker.sandbox.processes import supervision
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Supervision
@@ -31,12 +33,14 @@ def shell(script: str) -> Launch:
 
 
 @asynccontextmanager
-async def supervised(place: Path, launch: Launch, limits: Limits | None = None) -> AsyncIterator[Supervision]:
+async def supervised(
+    place: Path, launch: Launch, limits: Limits | None = None, *, grace: float = 0.0
+) -> AsyncIterator[Supervision]:
     """A job that was started, and that is gone at the end."""
     with trio.fail_after(DEADLINE):
-        one = Supervision(place)
+        one = Supervision.begin(place)
         try:
-            one.start(launch, limits or Limits())
+            one.start(launch, limits or Limits(), grace=grace)
             yield one
         finally:
             with trio.CancelScope(shield=True):
@@ -112,39 +116,132 @@ async def test_a_directory_of_any_depth_has_a_socket(tmp_path: Path) -> None:
 # --- a worker that goes -------------------------------------------------------------------------------------------------
 
 
-async def test_a_job_goes_on_without_a_worker_for_the_time_that_was_given(
+@asynccontextmanager
+async def left(place: Path, script: str, *, grace: float = DEADLINE) -> AsyncIterator[Supervision]:
+    """A job that was started and left, and whose supervisor has ended when the block has."""
+    one = Supervision.begin(place)
+    one.start(evolve(shell(script), directory=place), Limits(), grace=grace)
+    one.leave()
+    await one.aclose()
+    with trio.fail_after(DEADLINE):
+        yield one
+        await trio.to_thread.run_sync(one._process.wait)
+
+
+async def adopt(place: Path, one: Supervision) -> Supervision:
+    return await Supervision.adopt(place, one.pid, Launch(command=()), Limits(), begun=0.0)
+
+
+async def test_a_job_goes_on_without_a_worker_and_with_the_next_one(tmp_path: Path) -> None:
+    script = "until [ -e go ]; do printf .; sleep 0.01; done; echo went on; exit 5"
+    async with left(tmp_path, script) as one:
+        other = await adopt(tmp_path, one)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.wait)
+            await read_until(other, b".")  # it is told by the supervisor, to the one who came
+            (tmp_path / "go").touch()
+        assert other.conclude() == ExitStatus(code=5)
+        assert (await read_all(other)).endswith(b"went on\n")
+        await other.aclose()
+
+
+async def test_a_job_that_ended_without_a_worker_has_its_end_kept_for_the_next_one(tmp_path: Path) -> None:
+    async with left(tmp_path, "echo done; exit 6") as one:
+        while not (tmp_path / "status").exists():  # noqa: ASYNC110 - files tell nobody
+            await trio.sleep(0.001)
+        other = await adopt(tmp_path, one)
+        await other.wait()
+        assert (other.conclude(), await read_all(other)) == (ExitStatus(code=6), b"done\n")
+        other.leave()  # it could not deliver it either
+        await other.aclose()
+        third = await adopt(tmp_path, one)
+        await third.wait()
+        assert third.conclude() == ExitStatus(code=6)
+        await third.aclose()
+
+
+async def test_a_worker_that_leaves_is_not_waited_for(tmp_path: Path) -> None:
+    with trio.fail_after(DEADLINE):
+        one = Supervision.begin(tmp_path)
+        one.start(shell("exec sleep 1000"), Limits(), grace=DEADLINE)
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(Left):
+                    await one.wait()
+
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            one.leave()
+        await one.aclose()
+        other = await adopt(tmp_path, one)
+        await other.aclose()  # who adopts a job can end it
+        assert other.status is not None
+        assert other.status.signal == signal.SIGKILL
+        one._process.wait()
+
+
+async def test_the_locks_of_a_job_are_its_supervisors_until_a_worker_is_done_with_it(tmp_path: Path) -> None:
+    place, locked = tmp_path / "place", tmp_path / "locked"
+    place.mkdir()
+    locked.mkdir()
+    with trio.fail_after(DEADLINE):
+        one = Supervision.begin(place)
+        lock = files.lock_directory(locked)
+        assert lock is not None
+        one.start(shell("exit 0"), Limits(), grace=DEADLINE, locks=[lock])
+        os.close(lock)
+        one.leave()
+        await one.aclose()
+        assert files.is_locked(locked)
+        other = await adopt(place, one)
+        (descriptor,) = other.locks
+        await other.aclose()
+        one._process.wait()
+        assert files.is_locked(locked), "the worker that adopted it has the lock itself"
+        os.close(descriptor)
+        assert not files.is_locked(locked)
+
+
+async def test_a_supervisor_that_has_gone_leaves_what_it_wrote_or_nothing(tmp_path: Path) -> None:
+    async with left(tmp_path, "echo done; exit 6", grace=0) as one:
+        await trio.to_thread.run_sync(one._process.wait)
+        (tmp_path / "status").write_text('{"code": 6, "signal": null, "stopped": null, "notes": "", "left": null}')
+        other = await adopt(tmp_path, one)
+        await other.wait()
+        assert other.conclude() == ExitStatus(code=6)
+        await other.aclose()
+        (tmp_path / "status").unlink()
+        with pytest.raises(SandboxError, match="nothing is there of it any more"):
+            await adopt(tmp_path, one)
+
+
+async def test_a_supervisor_that_does_not_answer_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervision, "WORKER_GRACE", DEADLINE)
-    script = "until [ -e go ]; do printf .; sleep 0.01; done; echo went on; exit 5"
-    async with supervised(tmp_path, evolve(shell(script), directory=tmp_path)) as one:
-        assert one._link is not None
-        one._link.close()
-        one._link = supervision._connect(tmp_path)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(one.wait)
-            await read_until(one, b".")  # it is told by the supervisor, to the one who came back
-            (tmp_path / "go").touch()
-        assert one.conclude() == ExitStatus(code=5)
-        assert (await read_all(one)).endswith(b"went on\n")
+    monkeypatch.setattr(supervision, "ANSWER_TIMEOUT", 0.1)
+    async with left(tmp_path, "exec sleep 1000") as one:
+        os.kill(one.pid, signal.SIGSTOP)
+        with pytest.raises(SandboxError, match=r"has not answered for 0\.1 s"):
+            await adopt(tmp_path, one)
+        os.kill(one.pid, signal.SIGKILL)
 
 
-async def test_a_job_is_not_taken_for_a_worker_that_came_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("forks", [False, True])
+async def test_a_job_is_not_taken_for_a_worker_that_came_back(tmp_path: Path, *, forks: bool) -> None:
     """It is the same user's; if it were, it could run without a worker for ever."""
-    monkeypatch.setattr(supervision, "WORKER_GRACE", 0.2)
-    async with supervised(tmp_path, evolve(shell(f"{CONNECT}\nexec sleep 1000"), directory=tmp_path)) as one:
+    script = CONNECT.replace("FORK", "fork and exit;" if forks else "")
+    async with supervised(tmp_path, evolve(shell(f"{script}\nexec sleep 1000"), directory=tmp_path), grace=0.2) as one:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.wait)
             await read_until(one, b"connected")
             nursery.cancel_scope.cancel()
-        assert one._link is not None
-        one._link.close()
+        one.leave()
         await trio.to_thread.run_sync(one._process.wait)
-        one._link = None
     assert json.loads((tmp_path / "status").read_text())["signal"] == signal.SIGKILL
 
 
-CONNECT = """perl -e 'use Socket; socket(S, AF_UNIX, SOCK_SEQPACKET, 0); connect(S, pack_sockaddr_un("socket")) or die $!;
+CONNECT = """perl -e 'use Socket; socket(S, AF_UNIX, SOCK_SEQPACKET, 0); connect(S, pack_sockaddr_un("socket")) or die $!; FORK
 syswrite(S, q({"code": 0, "signal": null, "stopped": null, "notes": "", "left": null})); syswrite(S, "start");
 $| = 1; print "connected\n"; sleep 1000' &"""
 
@@ -203,7 +300,7 @@ def test_a_job_whose_supervisor_is_killed_is_gone_and_the_worker_goes_on(subject
     assert processes_with(mark)
     for pid in supervisors(subject):
         os.kill(pid, signal.SIGKILL)
-    outcome = subject._outcome()
+    outcome = subject.outcome()
     assert (outcome.signal, outcome.exceeded) == (9, DIED), outcome
     assert not processes_with(mark)
     assert subject.run("exit 4").code == 4

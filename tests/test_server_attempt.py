@@ -7,46 +7,50 @@ import pytest
 
 from builder.execution import ArtifactData
 from builder.model import Aborted, Exited
-from builder_server import attempt
-from builder_server.attempt import (
-    FAULT,
-    LOST,
-    RETRY,
+from builder.outputs import TimedLines
+from builder_server import aborts, events
+from builder_server.aborts import FAULT, LOST, could_not_record
+from builder_server.actions import (
     Acknowledge,
     Action,
     AddArtifacts,
     AppendLines,
-    Artifacts,
-    Attached,
-    Attempt,
     BeginConsole,
     BeginRecord,
     ClearConsole,
+    DiscardRecord,
+    Dismiss,
+    NoteCancel,
+    OpenConsole,
+    PutBack,
+    Record,
+    RecordAborted,
+    Release,
+    Resume,
+    SendJob,
+    TellUploader,
+)
+from builder_server.attempt import OVER, RETRY, Attempt, Phase, UnexpectedEvent
+from builder_server.events import (
+    Artifacts,
+    Attached,
     Detached,
     DiskFault,
     EndAsked,
     Event,
+    Left,
     Lines,
-    NoteCancel,
     NotPutBack,
     NotRunning,
     OurFault,
-    Phase,
-    PutBack,
     PutBackDone,
-    Record,
-    RecordAborted,
     Recorded,
-    Reset,
     ResultBegun,
     ResultEnded,
     ResultRefused,
-    SendJob,
+    Returned,
     Stopping,
-    TellUploader,
     TimeCame,
-    UnexpectedEvent,
-    could_not_record,
 )
 
 LIMIT = 100.0
@@ -55,10 +59,15 @@ TIMEOUT = Aborted(message="timeout after 1m40s (--job-timeout of the server)")
 DONE = Exited(code=0)
 CANCELLED = Aborted(message="cancelled")
 NO_SPACE = DiskFault(reason="No space left on device")
+NOT_BEGUN = DiskFault(reason="No space left on device", undone=(BeginConsole(), SendJob()))
 PIECES = (ArtifactData(data=b"x"),)
 
-LINES = Lines(lines=(b"one", b"two"), timestamp=7)
-APPEND = AppendLines(lines=(b"one", b"two"), timestamp=7)
+TEXT = TimedLines(frames=b"one two", count=2, encoded=9, last=7)
+LINES = Lines(lines=TEXT)
+APPEND = AppendLines(lines=TEXT)
+NOT_APPENDED = DiskFault(reason="No space left on device", undone=(APPEND,))
+BACK = Returned(began=0.0, has_ended=False)
+RESUME: list[Action] = [OpenConsole(), Resume()]
 BEGUN = ResultBegun(result=DONE, length=9)
 BEGIN = BeginRecord(result=DONE, length=9)
 MORE = Artifacts(pieces=PIECES)
@@ -72,6 +81,13 @@ OUR_LOSS = PutBack(reason=FAULT, counted=True)
 
 CANCEL = EndAsked(result=CANCELLED, by="a:1")
 NOTE = NoteCancel(by="a:1")
+LOSE = Dismiss(reason="worker lost")
+END = Dismiss(reason="cancelled")
+ALREADY = Dismiss(reason=OVER.message)
+UNRECORDED = Dismiss(reason=could_not_record("No space left on device").message)
+OUT_OF_TIME = Dismiss(reason=TIMEOUT.message)
+FAILED = Dismiss(reason=FAULT.message)
+BAD = Dismiss(reason="bad")
 STAYS_CANCELLED = NotPutBack(result=CANCELLED, by="a:1")
 RECORD_CANCELLED = RecordAborted(result=CANCELLED, by="a:1")
 
@@ -102,41 +118,41 @@ TRANSCRIPTS: dict[str, list[Step]] = {
     ],
     "the worker had gone when the job was taken": [
         (0, Detached(counted=False), [NO_LOSS], Phase.RETURNING),
-        (0, PutBackDone(), [Reset()], Phase.ENDED),
+        (0, PutBackDone(), [LOSE], Phase.ENDED),
     ],
     "it was interrupted by a crash of the server": [
         (0, Detached(), [LOSS], Phase.RETURNING),
-        (0, PutBackDone(), [Reset()], Phase.ENDED),
+        (0, PutBackDone(), [LOSE], Phase.ENDED),
     ],
     "a worker is lost while its job runs": [
         BEGUN_AT_0,
         (1, Detached(), [LOSS], Phase.RETURNING),
-        (2, PutBackDone(), [Reset()], Phase.ENDED),
+        (2, PutBackDone(), [LOSE], Phase.ENDED),
     ],
     "a worker is lost while its result comes": [
         BEGUN_AT_0,
         (1, BEGUN, [BEGIN], Phase.RECEIVING),
         (2, Detached(), [LOSS], Phase.RETURNING),
-        (3, PutBackDone(), [Reset()], Phase.ENDED),
+        (3, PutBackDone(), [LOSE], Phase.ENDED),
     ],
     "the third worker is lost": [
         BEGUN_AT_0,
         (1, Detached(), [LOSS], Phase.RETURNING),
         (2, NotPutBack(result=LOST), [RecordAborted(result=LOST)], Phase.RECORDING),
-        (3, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+        (3, Recorded(), [LOSE, TellUploader()], Phase.ENDED),
     ],
     "a job takes too long": [
         BEGUN_AT_0,
         (99, LINES, [APPEND], Phase.RUNNING),
-        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], Phase.RECORDING),
-        (101, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+        (100, TimeCame(), [OUT_OF_TIME, RecordAborted(result=TIMEOUT)], Phase.RECORDING),
+        (101, Recorded(), [OUT_OF_TIME, TellUploader()], Phase.ENDED),
         (102, LINES, [], Phase.ENDED),  # under way meanwhile
         (103, Detached(), [], Phase.ENDED),
     ],
     "somebody ends it": [
         BEGUN_AT_0,
-        (1, CANCEL, [Reset(), NOTE, RECORD_CANCELLED], Phase.RECORDING),
-        (2, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+        (1, CANCEL, [END, NOTE, RECORD_CANCELLED], Phase.RECORDING),
+        (2, Recorded(), [END, TellUploader()], Phase.ENDED),
     ],
     "somebody ends it when it has ended by itself": [
         BEGUN_AT_0,
@@ -147,13 +163,13 @@ TRANSCRIPTS: dict[str, list[Step]] = {
     ],
     "somebody ends it, and it can't be recorded for long": [
         BEGUN_AT_0,
-        (1, CANCEL, [Reset(), NOTE, RECORD_CANCELLED], Phase.RECORDING),
+        (1, CANCEL, [END, NOTE, RECORD_CANCELLED], Phase.RECORDING),
         (2, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
         (3, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
-        (4, NO_SPACE, [Reset()], Phase.RETURNING),
+        (4, NO_SPACE, [END], Phase.RETURNING),
         (4 + RETRY, TimeCame(), [DISK_LOSS], Phase.RETURNING),
         (20, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
-        (21, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+        (21, Recorded(), [END, TellUploader()], Phase.ENDED),
     ],
     "somebody ends it when it has ended by itself, and its worker is lost": [
         BEGUN_AT_0,
@@ -161,37 +177,37 @@ TRANSCRIPTS: dict[str, list[Step]] = {
         (2, CANCEL, [NOTE], Phase.RECEIVING),
         (3, Detached(), [LOSS], Phase.RETURNING),
         (4, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
-        (5, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+        (5, Recorded(), [END, TellUploader()], Phase.ENDED),
     ],
     "somebody ends it while it waits for the disk": [
         BEGUN_AT_0,
         (1, Detached(), [LOSS], Phase.RETURNING),
-        (2, NO_SPACE, [Reset()], Phase.RETURNING),
+        (2, NO_SPACE, [LOSE], Phase.RETURNING),
         (3, CANCEL, [NOTE], Phase.RETURNING),
         (2 + RETRY, TimeCame(), [LOSS], Phase.RETURNING),
         (20, STAYS_CANCELLED, [RECORD_CANCELLED], Phase.RECORDING),
-        (21, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+        (21, Recorded(), [END, TellUploader()], Phase.ENDED),
     ],
     "artifacts that must not be stored": [
         BEGUN_AT_0,
         (1, BEGUN, [BEGIN], Phase.RECEIVING),
         (2, MORE, [ADD], Phase.RECEIVING),
-        (3, ResultRefused(reason="bad"), [RecordAborted(result=Aborted(message="bad"))], Phase.RECORDING),
-        (4, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+        (3, ResultRefused(reason="bad"), [BAD, RecordAborted(result=Aborted(message="bad"))], Phase.RECORDING),
+        (4, Recorded(), [BAD, TellUploader()], Phase.ENDED),
     ],
     "the disk fails when it begins": [
         BEGUN_AT_0,
-        (1, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
-        (2, PutBackDone(), [Reset()], Phase.ENDED),
+        (1, NOT_BEGUN, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
+        (2, PutBackDone(), [UNRECORDED], Phase.ENDED),
     ],
     "the job fills the disk": [
         BEGUN_AT_0,
         (1, LINES, [APPEND], Phase.RUNNING),
         (2, FILLED, [ClearConsole(), FILL_LOSS], Phase.RETURNING),
         (3, NotPutBack(result=FILL_LOSS.reason), [RecordAborted(result=FILL_LOSS.reason)], Phase.RECORDING),
-        (4, FILLED, [Reset()], Phase.RETURNING),
+        (4, FILLED, [UNRECORDED], Phase.RETURNING),
         (4 + RETRY, TimeCame(), [FILL_LOSS], Phase.RETURNING),
-        (20, PutBackDone(), [Reset()], Phase.ENDED),
+        (20, PutBackDone(), [UNRECORDED], Phase.ENDED),
     ],
     "the result can't be recorded": [
         BEGUN_AT_0,
@@ -199,60 +215,92 @@ TRANSCRIPTS: dict[str, list[Step]] = {
         (2, ResultEnded(), [Record()], Phase.RECORDING),
         (70, DiskFault(reason="database is locked"),
          [ClearConsole(), PutBack(reason=could_not_record("database is locked"), counted=False)], Phase.RETURNING),
-        (71, PutBackDone(), [Reset()], Phase.ENDED),
+        (71, PutBackDone(), [Dismiss(reason=could_not_record("database is locked").message)], Phase.ENDED),
     ],
     "the disk fails for long": [
         BEGUN_AT_0,
-        (1, LINES, [APPEND], Phase.RUNNING),
-        (2, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
-        (3, NO_SPACE, [Reset()], Phase.RETURNING),
+        (2, NOT_BEGUN, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
+        (3, NO_SPACE, [UNRECORDED], Phase.RETURNING),
         (4, Detached(), [], Phase.RETURNING),
         (3 + RETRY, TimeCame(), [DISK_LOSS], Phase.RETURNING),
-        (20, NO_SPACE, [Reset()], Phase.RETURNING),
+        (20, NO_SPACE, [UNRECORDED], Phase.RETURNING),
         (20 + RETRY, TimeCame(), [DISK_LOSS], Phase.RETURNING),
-        (40, PutBackDone(), [Reset()], Phase.ENDED),
+        (40, PutBackDone(), [UNRECORDED], Phase.ENDED),
+    ],
+    "the disk does not take lines for a while": [
+        BEGUN_AT_0,
+        (1, LINES, [APPEND], Phase.RUNNING),
+        (2, NOT_APPENDED, [], Phase.HELD),
+        (2 + RETRY, TimeCame(), [APPEND], Phase.RUNNING),
+        (13, NOT_APPENDED, [], Phase.HELD),
+        (13 + RETRY, TimeCame(), [APPEND], Phase.RUNNING),
+        (24, LINES, [APPEND], Phase.RUNNING),
+        (25, BEGUN, [BEGIN], Phase.RECEIVING),
+        (26, ResultEnded(), [Record()], Phase.RECORDING),
+        (27, Recorded(), [Acknowledge(), TellUploader()], Phase.ENDED),
+    ],
+    "a job takes too long while the disk does not take its lines": [
+        BEGUN_AT_0,
+        (95, LINES, [APPEND], Phase.RUNNING),
+        (96, NOT_APPENDED, [], Phase.HELD),
+        (100, TimeCame(), [OUT_OF_TIME, RecordAborted(result=TIMEOUT)], Phase.RECORDING),
+    ],
+    "a worker is lost while the disk does not take its lines": [
+        BEGUN_AT_0,
+        (1, LINES, [APPEND], Phase.RUNNING),
+        (2, NOT_APPENDED, [], Phase.HELD),
+        (3, Detached(), [LOSS], Phase.RETURNING),
+        (4, PutBackDone(), [LOSE], Phase.ENDED),
+    ],
+    "the result can't be recorded, for the third time": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, ResultEnded(), [Record()], Phase.RECORDING),
+        (3, FILLED, [ClearConsole(), FILL_LOSS], Phase.RETURNING),
+        (4, NotPutBack(result=FILL_LOSS.reason), [RecordAborted(result=FILL_LOSS.reason)], Phase.RECORDING),
+        (5, Recorded(), [UNRECORDED, TellUploader()], Phase.ENDED),  # its worker has not delivered
     ],
     "the disk fails for long, and it was the third loss": [
         BEGUN_AT_0,
         (1, Detached(), [LOSS], Phase.RETURNING),
         (2, NotPutBack(result=LOST), [RecordAborted(result=LOST)], Phase.RECORDING),
-        (3, NO_SPACE, [Reset()], Phase.RETURNING),
+        (3, NO_SPACE, [LOSE], Phase.RETURNING),
         (3 + RETRY, TimeCame(), [LOSS], Phase.RETURNING),
         (20, NotPutBack(result=LOST), [RecordAborted(result=LOST)], Phase.RECORDING),
-        (21, Recorded(), [Reset(), TellUploader()], Phase.ENDED),
+        (21, Recorded(), [LOSE, TellUploader()], Phase.ENDED),
     ],
     "a fault of ours": [
         BEGUN_AT_0,
         (1, LINES, [APPEND], Phase.RUNNING),
         (2, OurFault(), [OUR_LOSS], Phase.RETURNING),
-        (3, PutBackDone(), [Reset()], Phase.ENDED),
+        (3, PutBackDone(), [FAILED], Phase.ENDED),
     ],
     "a fault of ours while nobody knows whether a job was taken": [
         (0, OurFault(), [OUR_LOSS], Phase.RETURNING),
-        (1, NotRunning(), [Reset()], Phase.ENDED),
+        (1, NotRunning(), [ALREADY], Phase.ENDED),
     ],
     "faults of ours without end": [
         BEGUN_AT_0,
         (1, OurFault(), [OUR_LOSS], Phase.RETURNING),
-        (2, OurFault(), [Reset()], Phase.RETURNING),
+        (2, OurFault(), [FAILED], Phase.RETURNING),
         (2 + RETRY, TimeCame(), [OUR_LOSS], Phase.RETURNING),
         (20, Stopping(), [OUR_LOSS], Phase.RETURNING),
-        (21, OurFault(), [Reset()], Phase.ENDED),
+        (21, OurFault(), [Release()], Phase.ENDED),
     ],
     "somebody else has recorded it": [
         BEGUN_AT_0,
         (1, BEGUN, [BEGIN], Phase.RECEIVING),
         (2, ResultEnded(), [Record()], Phase.RECORDING),
-        (3, NotRunning(), [Reset()], Phase.ENDED),
+        (3, NotRunning(), [ALREADY], Phase.ENDED),
     ],
     "a stop while a job is taken": [
         (0, Stopping(), [NO_LOSS], Phase.RETURNING),
-        (0, PutBackDone(), [Reset()], Phase.ENDED),
+        (0, PutBackDone(), [LOSE], Phase.ENDED),
     ],
     "a stop while a job runs": [
         BEGUN_AT_0,
         (1, Stopping(), [NO_LOSS], Phase.RETURNING),
-        (2, PutBackDone(), [Reset()], Phase.ENDED),
+        (2, PutBackDone(), [LOSE], Phase.ENDED),
     ],
     "a stop waits for a result": [
         BEGUN_AT_0,
@@ -267,7 +315,7 @@ TRANSCRIPTS: dict[str, list[Step]] = {
         (1, BEGUN, [BEGIN], Phase.RECEIVING),
         (2, Stopping(), [], Phase.RECEIVING),
         (10, Detached(counted=False), [NO_LOSS], Phase.RETURNING),
-        (11, NO_SPACE, [Reset()], Phase.ENDED),  # the next start finds it
+        (11, NO_SPACE, [Release()], Phase.ENDED),  # the next start finds it
     ],
 }  # fmt: skip
 
@@ -281,39 +329,140 @@ GRACEFUL: dict[str, list[Step]] = {
     "a worker comes back": [
         BEGUN_AT_0,
         (10, Detached(), [], Phase.AWAY),
-        (40, Attached(), [], Phase.RUNNING),
+        (40, BACK, RESUME, Phase.RUNNING),
         (41, LINES, [APPEND], Phase.RUNNING),
-        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], Phase.RECORDING),
+        (100, TimeCame(), [OUT_OF_TIME, RecordAborted(result=TIMEOUT)], Phase.RECORDING),
+    ],
+    "a worker comes back before it was missed": [
+        BEGUN_AT_0,
+        (10, LINES, [APPEND], Phase.RUNNING),
+        (11, BACK, RESUME, Phase.RUNNING),
+        (12, BEGUN, [BEGIN], Phase.RECEIVING),
+        (13, BACK, RESUME, Phase.RUNNING),
+        (14, BEGUN, [BEGIN], Phase.RECEIVING),
     ],
     "a worker comes back with its result, from the begin": [
         BEGUN_AT_0,
         (99, BEGUN, [BEGIN], Phase.RECEIVING),
         (150, Detached(), [], Phase.AWAY),
-        (151, Attached(), [], Phase.RUNNING),
+        (151, BACK, RESUME, Phase.RUNNING),
         (152, BEGUN, [BEGIN], Phase.RECEIVING),
         (200, ResultEnded(), [Record()], Phase.RECORDING),
+        (201, BACK, [], Phase.RECORDING),
+        (202, Recorded(), [Acknowledge(), TellUploader()], Phase.ENDED),
+        (203, BACK, [], Phase.ENDED),
     ],
     "a worker does not come back": [
         BEGUN_AT_0,
         (10, Detached(), [], Phase.AWAY),
         (70, TimeCame(), [LOSS], Phase.RETURNING),
+        (71, BACK, [LOSE], Phase.RETURNING),  # too late
+        (72, PutBackDone(), [LOSE], Phase.ENDED),
+    ],
+    "a worker gives up": [
+        BEGUN_AT_0,
+        (10, Detached(counted=False, is_final=True), [NO_LOSS], Phase.RETURNING),
+        (11, PutBackDone(), [LOSE], Phase.ENDED),
     ],
     "a job takes too long while its worker is away": [
         BEGUN_AT_0,
         (90, Detached(), [], Phase.AWAY),
-        (100, TimeCame(), [RecordAborted(result=TIMEOUT)], Phase.RECORDING),
-        (101, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
+        (100, TimeCame(), [OUT_OF_TIME, RecordAborted(result=TIMEOUT)], Phase.RECORDING),
+        (101, BACK, [OUT_OF_TIME], Phase.RECORDING),
+        (102, NO_SPACE, [ClearConsole(), DISK_LOSS], Phase.RETURNING),
     ],
-    "a stop does not wait for a worker to come back": [
+    "somebody ends it while its worker is away": [
         BEGUN_AT_0,
         (10, Detached(), [], Phase.AWAY),
-        (20, Stopping(), [NO_LOSS], Phase.RETURNING),
+        (11, CANCEL, [END, NOTE, RECORD_CANCELLED], Phase.RECORDING),
+        (12, Recorded(), [END, TellUploader()], Phase.ENDED),
     ],
-    "a worker that is lost during a stop is not waited for": [
+    "a stop leaves it to the next server": [
+        BEGUN_AT_0,
+        (10, Stopping(), [Release()], Phase.ENDED),
+    ],
+    "a stop leaves it to the next server, while its worker is away": [
+        BEGUN_AT_0,
+        (10, Detached(), [], Phase.AWAY),
+        (20, Stopping(), [Release()], Phase.ENDED),
+    ],
+    "a stop leaves it to the next server, while the disk does not take its lines": [
+        BEGUN_AT_0,
+        (10, LINES, [APPEND], Phase.RUNNING),
+        (11, NOT_APPENDED, [], Phase.HELD),
+        (12, Stopping(), [Release()], Phase.ENDED),
+    ],
+    "a stop before its worker has it": [
+        (0, Stopping(), [NO_LOSS], Phase.RETURNING),
+        (1, PutBackDone(), [LOSE], Phase.ENDED),
+    ],
+    "a stop waits for a result, whose worker is lost": [
         BEGUN_AT_0,
         (10, BEGUN, [BEGIN], Phase.RECEIVING),
         (20, Stopping(), [], Phase.RECEIVING),
-        (21, Detached(), [LOSS], Phase.RETURNING),
+        (21, Detached(), [Release()], Phase.ENDED),
+    ],
+    "a stop waits for a result, which the disk does not take": [
+        BEGUN_AT_0,
+        (10, BEGUN, [BEGIN], Phase.RECEIVING),
+        (20, Stopping(), [], Phase.RECEIVING),
+        (21, NO_SPACE, [Release()], Phase.ENDED),
+    ],
+    "an earlier server has left it": [
+        (0, Left(), [OpenConsole()], Phase.AWAY),
+        (20, Returned(began=-70.0, has_ended=False), RESUME, Phase.RUNNING),
+        (21, LINES, [APPEND], Phase.RUNNING),
+        (30, TimeCame(), [OUT_OF_TIME, RecordAborted(result=TIMEOUT)], Phase.RECORDING),
+    ],
+    "an earlier server has left it, and the job has ended since": [
+        (0, Left(), [OpenConsole()], Phase.AWAY),
+        (20, Returned(began=-700.0, has_ended=True), RESUME, Phase.RUNNING),
+        (21, BEGUN, [BEGIN], Phase.RECEIVING),
+    ],
+    "an earlier server has left it, and its worker does not come back": [
+        (0, Left(), [OpenConsole()], Phase.AWAY),
+        (1, NO_SPACE, [], Phase.AWAY),  # its console could not be opened
+        (60, TimeCame(), [LOSS], Phase.RETURNING),
+        (61, PutBackDone(), [LOSE], Phase.ENDED),
+    ],
+    "its console can't be opened": [
+        (0, Left(), [OpenConsole()], Phase.AWAY),
+        (1, BACK, RESUME, Phase.RUNNING),
+        (2, DiskFault(reason="Input/output error", undone=(OpenConsole(), Resume())), [], Phase.HELD),
+        (2 + RETRY, TimeCame(), RESUME, Phase.RUNNING),
+    ],
+    "the disk does not take lines, and the worker comes back meanwhile": [
+        BEGUN_AT_0,
+        (1, LINES, [APPEND], Phase.RUNNING),
+        (2, NOT_APPENDED, [], Phase.HELD),
+        (3, Detached(), [], Phase.AWAY),
+        (4, BACK, RESUME, Phase.RUNNING),  # and it sends the lines again
+    ],
+    "the disk does not take a result": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, NO_SPACE, [Release(), DiscardRecord()], Phase.AWAY),
+        (3, BACK, RESUME, Phase.RUNNING),
+        (4, BEGUN, [BEGIN], Phase.RECEIVING),
+        (5, ResultEnded(), [Record()], Phase.RECORDING),
+        (6, NO_SPACE, [Release(), DiscardRecord()], Phase.AWAY),
+        (7, NO_SPACE, [], Phase.AWAY),  # what there is can't be removed either
+        (8, Detached(), [], Phase.AWAY),  # it was under way
+        (9, BACK, RESUME, Phase.RUNNING),
+        (10, BEGUN, [BEGIN], Phase.RECEIVING),
+        (11, ResultEnded(), [Record()], Phase.RECORDING),
+        (12, Recorded(), [Acknowledge(), TellUploader()], Phase.ENDED),
+    ],
+    "the disk does not take a result, and its worker does not come back": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, NO_SPACE, [Release(), DiscardRecord()], Phase.AWAY),
+        (2 + GRACE, TimeCame(), [NO_LOSS], Phase.RETURNING),
+    ],
+    "a job fills the disk by its result": [
+        BEGUN_AT_0,
+        (1, BEGUN, [BEGIN], Phase.RECEIVING),
+        (2, FILLED, [ClearConsole(), FILL_LOSS], Phase.RETURNING),
     ],
 }
 
@@ -333,7 +482,12 @@ def test_with_a_grace(what: str) -> None:
         (0, [(5, Attached()), (6, Detached()), (7, NO_SPACE)], 7 + RETRY),
         (GRACE, [(5, Attached()), (6, Detached())], 6 + GRACE),
         (GRACE, [(5, Attached()), (80, Detached())], 5 + LIMIT),
-        (GRACE, [(5, Attached()), (6, Detached()), (7, Attached())], 5 + LIMIT),
+        (GRACE, [(5, Attached()), (6, Detached()), (7, Returned(began=5, has_ended=False))], 5 + LIMIT),
+        (GRACE, [(5, Attached()), (6, Detached()), (7, Returned(began=5, has_ended=True))], math.inf),
+        (GRACE, [(5, Left())], 5 + GRACE),
+        (GRACE, [(5, Left()), (6, Returned(began=-3, has_ended=False))], LIMIT - 3),
+        (0, [(5, Attached()), (6, NOT_APPENDED)], 6 + RETRY),
+        (0, [(5, Attached()), (5 + LIMIT - 1, NOT_APPENDED)], 5 + LIMIT),
         (GRACE, [(5, Attached()), (104, BEGUN), (300, Detached())], 300 + GRACE),
     ],
 )
@@ -349,34 +503,44 @@ def test_when_it_wants_to_be_woken(grace: float, steps: list[tuple[float, Event]
 ARRIVED: dict[Phase, list[Event]] = {
     Phase.TAKEN: [],
     Phase.RUNNING: [Attached()],
+    Phase.HELD: [Attached(), NOT_APPENDED],
     Phase.AWAY: [Attached(), Detached()],
     Phase.RECEIVING: [Attached(), BEGUN],
     Phase.RECORDING: [Attached(), BEGUN, ResultEnded()],
-    Phase.RETURNING: [Attached(), BEGUN, Detached(counted=False), NO_SPACE],
+    Phase.RETURNING: [Attached(), BEGUN, Detached(counted=False), FILLED],
     Phase.ENDED: [Attached(), BEGUN, ResultEnded(), Recorded()],
 }
-"""How each phase is come to."""
+"""How each phase is come to: by a worker that can't come back, but for the one in which it may."""
+
+REFUSED = ResultRefused(reason="bad")
 
 Outcome = tuple[list[Action], Phase | None] | None
 
 NEVER: Outcome = None
 IGNORED: Outcome = ([], None)
-ABORTS: Outcome = ([Reset(), RecordAborted(result=CANCELLED)], Phase.RECORDING)
+ABORTS: Outcome = ([END, RecordAborted(result=CANCELLED)], Phase.RECORDING)
+EXPIRES: Outcome = ([OUT_OF_TIME, RecordAborted(result=TIMEOUT)], Phase.RECORDING)
+RESUMES: Outcome = (RESUME, Phase.RUNNING)
+LOSES: Outcome = ([LOSS], Phase.RETURNING)
+RETURNS: Outcome = ([NO_LOSS], Phase.RETURNING)
 DISK: Outcome = ([ClearConsole(), DISK_LOSS], Phase.RETURNING)
 OURS: Outcome = ([OUR_LOSS], Phase.RETURNING)
+IS_OVER: Outcome = ([ALREADY], Phase.ENDED)
 
 TABLE: dict[Phase, dict[Event, Outcome]] = {
     Phase.TAKEN: {
         Attached(): ([BeginConsole(), SendJob()], Phase.RUNNING),
+        Left(): ([OpenConsole()], Phase.AWAY),
+        BACK: NEVER,
         LINES: NEVER,
         BEGUN: NEVER,
         MORE: NEVER,
         ResultEnded(): NEVER,
-        ResultRefused(reason="bad"): NEVER,
-        Detached(): ([LOSS], Phase.RETURNING),
+        REFUSED: NEVER,
+        Detached(): LOSES,
         EndAsked(result=CANCELLED): ABORTS,
         TimeCame(): NEVER,
-        Stopping(): ([NO_LOSS], Phase.RETURNING),
+        Stopping(): RETURNS,
         NO_SPACE: DISK,
         OurFault(): OURS,
         Recorded(): NEVER,
@@ -386,15 +550,37 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
     },
     Phase.RUNNING: {
         Attached(): NEVER,
+        Left(): NEVER,
+        BACK: RESUMES,
         LINES: ([APPEND], None),
         BEGUN: ([BEGIN], Phase.RECEIVING),
         MORE: NEVER,
         ResultEnded(): NEVER,
-        ResultRefused(reason="bad"): NEVER,
-        Detached(): ([LOSS], Phase.RETURNING),
+        REFUSED: NEVER,
+        Detached(): LOSES,
         EndAsked(result=CANCELLED): ABORTS,
-        TimeCame(): ([RecordAborted(result=TIMEOUT)], Phase.RECORDING),
-        Stopping(): ([NO_LOSS], Phase.RETURNING),
+        TimeCame(): EXPIRES,
+        Stopping(): RETURNS,
+        NO_SPACE: ([], Phase.HELD),
+        OurFault(): OURS,
+        Recorded(): NEVER,
+        PutBackDone(): NEVER,
+        NotPutBack(result=LOST): NEVER,
+        NotRunning(): NEVER,
+    },
+    Phase.HELD: {
+        Attached(): NEVER,
+        Left(): NEVER,
+        BACK: RESUMES,
+        LINES: NEVER,
+        BEGUN: NEVER,
+        MORE: NEVER,
+        ResultEnded(): NEVER,
+        REFUSED: NEVER,
+        Detached(): LOSES,
+        EndAsked(result=CANCELLED): ABORTS,
+        TimeCame(): ([APPEND], Phase.RUNNING),
+        Stopping(): RETURNS,
         NO_SPACE: DISK,
         OurFault(): OURS,
         Recorded(): NEVER,
@@ -403,17 +589,19 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         NotRunning(): NEVER,
     },
     Phase.AWAY: {
-        Attached(): ([], Phase.RUNNING),
-        LINES: NEVER,
-        BEGUN: NEVER,
-        MORE: NEVER,
-        ResultEnded(): NEVER,
-        ResultRefused(reason="bad"): NEVER,
-        Detached(): NEVER,
+        Attached(): NEVER,
+        Left(): NEVER,
+        BACK: RESUMES,
+        LINES: IGNORED,
+        BEGUN: IGNORED,
+        MORE: IGNORED,
+        ResultEnded(): IGNORED,
+        REFUSED: IGNORED,
+        Detached(): IGNORED,
         EndAsked(result=CANCELLED): ABORTS,
-        TimeCame(): ([LOSS], Phase.RETURNING),
-        Stopping(): ([NO_LOSS], Phase.RETURNING),
-        NO_SPACE: DISK,
+        TimeCame(): LOSES,
+        Stopping(): ([Release()], Phase.ENDED),
+        NO_SPACE: IGNORED,
         OurFault(): OURS,
         Recorded(): NEVER,
         PutBackDone(): NEVER,
@@ -422,12 +610,14 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
     },
     Phase.RECEIVING: {
         Attached(): NEVER,
+        Left(): NEVER,
+        BACK: RESUMES,
         LINES: NEVER,
         BEGUN: NEVER,
         MORE: ([ADD], None),
         ResultEnded(): ([Record()], Phase.RECORDING),
-        ResultRefused(reason="bad"): ([RecordAborted(result=Aborted(message="bad"))], Phase.RECORDING),
-        Detached(): ([LOSS], Phase.RETURNING),
+        REFUSED: ([BAD, RecordAborted(result=Aborted(message="bad"))], Phase.RECORDING),
+        Detached(): LOSES,
         EndAsked(result=CANCELLED): IGNORED,
         TimeCame(): NEVER,
         Stopping(): IGNORED,
@@ -440,11 +630,13 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
     },
     Phase.RECORDING: {
         Attached(): NEVER,
+        Left(): NEVER,
+        BACK: IGNORED,
         LINES: IGNORED,
         BEGUN: IGNORED,
         MORE: IGNORED,
         ResultEnded(): IGNORED,
-        ResultRefused(reason="bad"): IGNORED,
+        REFUSED: IGNORED,
         Detached(): IGNORED,
         EndAsked(result=CANCELLED): IGNORED,
         TimeCame(): NEVER,
@@ -454,25 +646,27 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         Recorded(): ([Acknowledge(), TellUploader()], Phase.ENDED),
         PutBackDone(): NEVER,
         NotPutBack(result=LOST): NEVER,
-        NotRunning(): ([Reset()], Phase.ENDED),
+        NotRunning(): IS_OVER,
     },
     Phase.RETURNING: {
         Attached(): NEVER,
+        Left(): NEVER,
+        BACK: ([LOSE], None),
         LINES: IGNORED,
         BEGUN: IGNORED,
         MORE: IGNORED,
         ResultEnded(): IGNORED,
-        ResultRefused(reason="bad"): IGNORED,
+        REFUSED: IGNORED,
         Detached(): IGNORED,
         EndAsked(result=CANCELLED): IGNORED,
         TimeCame(): ([NO_LOSS], None),
         Stopping(): ([NO_LOSS], None),
-        NO_SPACE: ([Reset()], None),
-        OurFault(): ([Reset()], None),
+        NO_SPACE: ([LOSE], None),
+        OurFault(): ([LOSE], None),
         Recorded(): NEVER,
-        PutBackDone(): ([Reset()], Phase.ENDED),
+        PutBackDone(): ([LOSE], Phase.ENDED),
         NotPutBack(result=LOST): ([RecordAborted(result=LOST)], Phase.RECORDING),
-        NotRunning(): ([Reset()], Phase.ENDED),
+        NotRunning(): IS_OVER,
     },
 }
 
@@ -481,7 +675,7 @@ TABLE[Phase.ENDED] = dict.fromkeys(EVENTS, IGNORED)
 
 
 def test_the_table_has_every_kind_of_event_in_every_state() -> None:
-    kinds = set(attempt.Event.__args__)
+    kinds = set(events.Event.__args__)
     for phase in Phase:
         assert {type(event) for event in TABLE[phase]} == kinds, phase
 
@@ -493,7 +687,7 @@ def test_every_event_in_every_phase(phase: Phase, event: Event) -> None:
     for number, before in enumerate(ARRIVED[phase]):
         found.handle(before, number)
     assert found.phase is phase
-    now = GRACE + 10
+    now = LIMIT if phase is Phase.RUNNING else GRACE + 10
     outcome = TABLE[phase][event]
     if outcome is None:
         with pytest.raises(UnexpectedEvent):
@@ -523,7 +717,7 @@ def test_the_lower_time_limit_holds() -> None:
     for limit, wake_at, result in ((30.0, 30.0, OWN_TIMEOUT), (LIMIT, LIMIT, TIMEOUT), (1000.0, LIMIT, TIMEOUT)):
         found = with_limits(limit, math.inf, [BEGUN_AT_0])
         assert found.wake_at == wake_at
-        assert found.handle(TimeCame(), wake_at) == (RecordAborted(result=result),)
+        assert found.handle(TimeCame(), wake_at) == (Dismiss(reason=result.message), RecordAborted(result=result))
 
 
 def test_a_job_that_says_nothing() -> None:
@@ -531,7 +725,7 @@ def test_a_job_that_says_nothing() -> None:
     found = with_limits(1000, 10, steps)
     assert found.wake_at == 18
     assert not found.is_overdue(18)
-    assert found.handle(TimeCame(), 18) == (RecordAborted(result=SILENT),)
+    assert found.handle(TimeCame(), 18) == (Dismiss(reason=SILENT.message), RecordAborted(result=SILENT))
 
 
 def test_a_job_that_speaks_has_its_time_limit() -> None:
@@ -539,18 +733,18 @@ def test_a_job_that_speaks_has_its_time_limit() -> None:
     found = with_limits(1000, 10, [BEGUN_AT_0, *speaking])
     assert found.wake_at == LIMIT
     assert found.is_overdue(LIMIT)
-    assert found.handle(TimeCame(), LIMIT) == (RecordAborted(result=TIMEOUT),)
+    assert found.handle(TimeCame(), LIMIT) == (OUT_OF_TIME, RecordAborted(result=TIMEOUT))
 
 
 def test_nobody_hears_a_job_whose_worker_is_away() -> None:
     steps: list[Step] = [
         BEGUN_AT_0,
         (5, Detached(), [], Phase.AWAY),
-        (50, Attached(), [], Phase.RUNNING),
+        (50, BACK, RESUME, Phase.RUNNING),
     ]
     found = with_limits(1000, 10, steps, grace=GRACE)
     assert found.wake_at == 60
-    assert found.handle(TimeCame(), 60) == (RecordAborted(result=SILENT),)
+    assert found.handle(TimeCame(), 60) == (Dismiss(reason=SILENT.message), RecordAborted(result=SILENT))
 
 
 def test_what_comes_after_the_job_may_take_its_time() -> None:
@@ -560,5 +754,5 @@ def test_what_comes_after_the_job_may_take_its_time() -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(600, "10m"), (7200, "2h"), (90, "1m30s"), (0.5, "0.5s")])
 def test_a_limit_is_said_as_it_is_given(seconds: float, text: str) -> None:
-    assert attempt.silent_for(seconds).message == f"silent for {text} (--max-silent of the job)"
-    assert attempt.timeout_after(seconds, attempt.JOB_LIMIT).message.endswith(f" {text} (--timeout of the job)")
+    assert aborts.silent_for(seconds).message == f"silent for {text} (--max-silent of the job)"
+    assert aborts.timeout_after(seconds, aborts.JOB_LIMIT).message.endswith(f" {text} (--timeout of the job)")

@@ -48,11 +48,12 @@ from builder.model import Aborted, Artifact, Exited, Instant
 from builder.runtime import sqlite
 from builder.runtime.channel import BODY_SIZE
 from builder.runtime.nurseries import plain_nursery
-from builder_server import attempt, console, recorder, workers
+from builder_server import attempt, console, delivery, events, recorder
 from builder_server import server as server_module
+from builder_server.attachment import Attachment
 from builder_server.console import ConsoleWriter
 from builder_server.memory import SharingChannel
-from builder_server.owner import Attachment, Owner
+from builder_server.owner import Owner
 from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
 from builder_server.server import wall_clock
@@ -259,7 +260,7 @@ async def test_faults_of_ours_do_not_repeat_for_ever(tmp_path: Path, monkeypatch
 # --- a worker that is not acknowledged -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["lines are written", "the record is committed", "the result goes to the database"])
+@pytest.mark.parametrize("step", ["the record is committed", "the result goes to the database"])
 async def test_our_worker_takes_no_silence_for_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -548,7 +549,7 @@ async def test_many_small_artifacts_take_little_memory(tmp_path: Path) -> None:
     data = b"".join(artifact_head(str(number), 0) for number in range(count))
     uuid = UUID(int=7)
     body = finished_head(FinishedHead(uuid=uuid, result=Exited(code=0)), len(data)) + data
-    events = workers.Unfolding(uuid)
+    unfolding = delivery.Unfolding(uuid)
     reader = FinishedReader()
     writer = ResultWriter(tmp_path)
     some = Build(uuid=uuid, job=script("a"), started=Instant(0), losses=0)
@@ -557,9 +558,9 @@ async def test_many_small_artifacts_take_little_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         for start in range(0, len(body), BODY_SIZE):
-            for event in events.of(reader.feed(body[start : start + BODY_SIZE])):
+            for event in unfolding.of(reader.feed(body[start : start + BODY_SIZE])):
                 match event:
-                    case attempt.Artifacts(pieces=pieces):
+                    case events.Artifacts(pieces=pieces):
                         await writer.add(pieces)
         reader.finish()
         _, peak = tracemalloc.get_traced_memory()

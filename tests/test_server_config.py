@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from farm import DEADLINE, Server, environment, launch_server, log_lines, running_server, start_server
+from farm import DEADLINE, Server, environment, eventually, launch_server, log_lines, running_server, start_server
 from scripted import ask, build, connect, do, info, schedule, take_job
 
 from builder import __version__
@@ -61,6 +61,7 @@ def test_the_defaults_are_the_originals(settings: list[Settings]) -> None:
         config_dir=Path("/etc/builder"),
         upload=(),
         job_timeout=3600.0,
+        grace=120.0,
     )
 
 
@@ -84,6 +85,7 @@ config-dir = "/file/etc"
 upload = "http://file/"
 job-timeout = 7200
 min-free = "2G"
+grace = "1m30s"
 verbose = 1
 log-format = "json"
 """
@@ -100,6 +102,7 @@ def test_a_file(settings: list[Settings], tmp_path: Path) -> None:
         upload=("http://file/",),
         job_timeout=7200.0,
         min_free=2 * 1024**3,
+        grace=90.0,
     )
     assert invoke(settings, "--config", str(path)) == expected
     assert invoke(settings, CONFIG=str(path)) == expected
@@ -108,7 +111,8 @@ def test_a_file(settings: list[Settings], tmp_path: Path) -> None:
 
 
 def test_the_environment(settings: list[Settings]) -> None:
-    found = invoke(settings, IP="::1 127.0.0.1", PORT="2", DIR="/d", CONFIG_DIR="/c", UPLOAD="u v", JOB_TIMEOUT="1.5")
+    environment = {"IP": "::1 127.0.0.1", "PORT": "2", "DIR": "/d", "CONFIG_DIR": "/c", "UPLOAD": "u v"}
+    found = invoke(settings, **environment, JOB_TIMEOUT="1.5", GRACE="0")
     assert found == Settings(
         addresses=("::1", "127.0.0.1"),
         port=2,
@@ -116,6 +120,7 @@ def test_the_environment(settings: list[Settings]) -> None:
         config_dir=Path("/c"),
         upload=("u", "v"),
         job_timeout=1.5,
+        grace=0.0,
     )
 
 
@@ -131,7 +136,7 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("prot = 1", "unknown option 'prot'; there are config-dir, dir, ip, "),
+        ("prot = 1", "unknown option 'prot'; there are config-dir, dir, grace, ip, "),
         ("config = 'x'", "unknown option 'config'"),
         ("no-key = 1", "unknown option 'no-key'"),
         ("min-free = 'much'", "'much' is not a size"),
@@ -310,6 +315,7 @@ async def test_the_time_limit_of_jobs(tmp_path: Path) -> None:
         await do(found, schedule("a"))
         async with take_job(found) as taken:
             await taken.peer.wait_closed()
+        await eventually(found.full("a", taken.uuid).exists)
         assert found.execution("a", taken.uuid).result == Aborted(
             message="timeout after 0.1s (--job-timeout of the server)"
         )

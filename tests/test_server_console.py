@@ -95,9 +95,9 @@ def test_a_line_of_any_length_is_sent_in_pieces(tmp_path: Path) -> None:
 
 async def test_what_a_writer_writes_is_sent_and_tells(tmp_path: Path) -> None:
     path = tmp_path / "console"
-    writer = ConsoleWriter(path, UUID_)
+    writer = ConsoleWriter.create(path)
     changed = writer.changed
-    await writer.append([b"one", b"two"], TIME)
+    await writer.append(Outputs(UUID_).timed([b"one", b"two"], TIME))
     with trio.fail_after(1):
         await changed.wait()
     changed = writer.changed
@@ -122,9 +122,9 @@ async def test_a_cancelled_reader_ends_after_a_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_it: Callable[[Path, Extent], Awaitable[None]]
 ) -> None:
     monkeypatch.setattr(console, "BLOCK_SIZE", len(SHORT))
-    writer = ConsoleWriter(tmp_path / "console", UUID_)
+    writer = ConsoleWriter.create(tmp_path / "console")
     for _ in range(5):
-        await writer.append([b"one", b"two"], TIME)
+        await writer.append(Outputs(UUID_).timed([b"one", b"two"], TIME))
     token = trio.lowlevel.current_trio_token()
     read = console._read
     starts: list[int] = []

@@ -95,8 +95,7 @@ def is_directory(descriptor: int) -> bool:
 
 STEPS: dict[str, Callable[[Fault], None]] = {
     "the build's directory": lambda fault: fault.put_into(recorder, "make_build_dir"),
-    "the console's file": lambda fault: fault.put_into(recorder, "ConsoleWriter"),
-    "a console line": lambda fault: fault.put_into(console, "_write_all"),
+    "the console's file": lambda fault: fault.put_into(console.ConsoleWriter, "create"),
     "the head of full": lambda fault: fault.put_into(console, "copy_newest_first"),
     "fsync of full": lambda fault: fault.put_into(os, "fsync", when=lambda fd: not is_directory(fd)),
     "rename of full": lambda fault: fault.put_into(Path, "rename", when=lambda path, *_: path.name == "full.part"),
@@ -190,9 +189,48 @@ async def test_a_fault_that_stays(
         assert server.execution("a", uuid).artifacts == SOME
 
 
+async def test_lines_are_held_while_the_disk_does_not_take_them(
+    tmp_path: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is thrown away, and it is said once."""
+    monkeypatch.setattr(attempt, "RETRY", 0.02)
+    caplog.set_level("INFO")
+    fault.put_into(console, "_write_all", when=lambda _file, data, _offset: b"held" in data)
+    async with run_server(tmp_path) as server, bystanders(server):
+        await do(server, schedule("a"))
+        fault.left = ALWAYS
+        async with take_job(server) as taken:
+            await taken.say(b"before")
+            await taken.say(b"held", b"held too")
+            await eventually(lambda: fault.met >= 3)
+            await taken.say(b"after")
+            assert [record.levelname for record in caplog.records].count("ERROR") == 1
+            assert "No space left on device" in caplog.text
+            fault.left = 0
+            await taken.finish(artifacts=SOME)
+        record = server.execution("a", taken.uuid)
+        assert [line.line for line in record.console] == [b"before", b"held", b"held too", b"after"]
+        assert caplog.text.count("goes on") == 1
+
+
+async def test_a_limit_of_time_counts_on_while_lines_are_held(tmp_path: Path, fault: Fault) -> None:
+    fault.put_into(console, "_write_all", when=lambda _file, data, _offset: b"held" in data)
+    async with run_server(tmp_path, job_timeout=0.2) as server:
+        await do(server, schedule("a"))
+        fault.left = ALWAYS
+        async with take_job(server) as taken:
+            await taken.say(b"before")
+            await taken.say(b"held")
+            assert await taken.peer.wait_end() == "reset"
+        await eventually(server.full("a", taken.uuid).exists)
+        assert [line.line for line in server.execution("a", taken.uuid).console] == [b"before"]
+
+
 async def test_half_a_console_line_reaches_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an observer of the lost build is sent are whole messages."""
+    """What an observer is sent are whole messages, and each once."""
+    monkeypatch.setattr(attempt, "RETRY", 0.02)
     original = console._write_all
+    unlucky: list[bytes] = []
 
     class Half:
         def __init__(self, file: object) -> None:
@@ -206,10 +244,18 @@ async def test_half_a_console_line_reaches_nobody(tmp_path: Path, monkeypatch: p
             return self.file.write(data[: len(data) // 2])  # type: ignore[attr-defined, no-any-return]
 
         def truncate(self, size: int) -> None:
-            self.file.truncate(size)  # type: ignore[attr-defined]
+            if len(unlucky) > 1:
+                self.file.truncate(size)  # type: ignore[attr-defined]
+            else:
+                no_space()
+
+        def seek(self, offset: int) -> None:
+            self.file.seek(offset)  # type: ignore[attr-defined]
 
     def write_all(file: object, data: bytes, offset: int) -> None:
-        original(Half(file) if b"unlucky" in data else file, data, offset)  # type: ignore[arg-type]
+        if is_unlucky := b"unlucky" in data and len(unlucky) < 2:
+            unlucky.append(data)
+        original(Half(file) if is_unlucky else file, data, offset)  # type: ignore[arg-type]
 
     monkeypatch.setattr(console, "_write_all", write_all)
     async with run_server(tmp_path) as server:
@@ -218,12 +264,11 @@ async def test_half_a_console_line_reaches_nobody(tmp_path: Path, monkeypatch: p
             await taken.say(b"lucky")
             await eventually(lambda: b"lucky" in (server.data_dir / "a" / str(taken.uuid) / "console").read_bytes())
             await taken.say(b"unlucky")
-            await taken.peer.wait_closed()
+            await taken.finish()
         outputs = await observe(server, taken.uuid)
         assert isinstance(outputs, list)
-        assert [output.line for output in outputs] == [
-            b"execution aborted: the server could not record it: No space left on device",
-        ]
+        assert [output.line for output in outputs] == [b"lucky", b"unlucky", b"exited 0"]
+    assert len(unlucky) == 2
 
 
 RECORDS = [step for step in STEPS if " of " in step]

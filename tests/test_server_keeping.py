@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import LOST, NOW, database, opened, script, take, uuid
+from stores import LOST, NOW, database, opened, running, script, take, uuid
 
 from builder.model import Exited, Instant
 from builder.planning import JobOptions
@@ -115,7 +115,7 @@ async def test_what_runs_stays(farm: Farm) -> None:
     await farm.store.execute("a", None, NOW, "client")
     await take(farm.store, 50)
     await farm.look("age=1s", "count=1,bytes=1")
-    assert await farm.store.running() == (uuid(50),)
+    assert await running(farm.store) == (uuid(50),)
 
 
 async def test_more_than_a_page(farm: Farm) -> None:

@@ -1,7 +1,7 @@
 """builder-server's store by itself: what becomes of jobs whose builds are lost."""
 
 import pytest
-from stores import HOUR, LOST, NOW, queues, script, take, uuid
+from stores import HOUR, LOST, NOW, queues, running, script, take, uuid
 
 from builder.model import Exited, Instant, OrbBuildJob, Period
 from builder.planning import JobOptions
@@ -14,7 +14,7 @@ async def test_a_late_result_of_a_lost_build_is_not_recorded(store: Store) -> No
     assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
     await take(store, 2)
     assert not await store.finish(uuid(1), NOW, Exited(code=0))
-    assert await store.running() == (uuid(2),)
+    assert await running(store) == (uuid(2),)
 
 
 async def test_three_losses_in_a_row(store: Store) -> None:
@@ -24,7 +24,7 @@ async def test_three_losses_in_a_row(store: Store) -> None:
         assert await store.lose(uuid(number), NOW, LOST, count=True) is AfterLoss.PUT_BACK
     assert (await take(store, 3)).losses == 2
     assert await store.lose(uuid(3), NOW, LOST, count=True) is AfterLoss.TOO_MANY
-    assert await store.running() == (uuid(3),)
+    assert await running(store) == (uuid(3),)
     assert await store.finish(uuid(3), NOW, LOST)
     await store.execute("a", None, NOW, "client")
     assert (await take(store, 4)).losses == 0
@@ -93,7 +93,7 @@ async def test_a_lost_job_that_left_the_schedule_does_not_come_back(store: Store
     await take(store, 1)
     await (store.unschedule("a") if gone == "unscheduled" else store.drop_platform("p1"))
     assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
-    assert await store.running() == ()
+    assert await running(store) == ()
     assert all(not names for names in (await queues(store)).values())
 
 

@@ -26,8 +26,8 @@ from builder.messages import KIB, MAX_SCRIPT, MIB, Failure, Info, JobFinished, M
 from builder.model import Artifact, Exited
 from builder_server import aside, console, memory
 from builder_server.aside import Replies
+from builder_server.delivery import SLOWEST_RESULT
 from builder_server.server import MAX_THREADS, SHUTDOWN_TIMEOUT
-from builder_server.workers import SLOWEST_RESULT
 
 STALLERS = 100
 

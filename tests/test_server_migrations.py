@@ -18,7 +18,7 @@ from farm import DEADLINE, ROOT, environment, start_server
 from scripted import build, do, info, schedule
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
-from stores import LOST, NOW, opened, script, take, uuid
+from stores import LOST, NOW, opened, running, script, take, uuid
 
 from builder import codec
 from builder.extension.applying import Apply
@@ -122,14 +122,14 @@ async def test_a_database_of_the_last_release_with_builds_that_run(tmp_path: Pat
     connection.executescript(OLD.format(now=NOW.ms, far=far, one=UUID(int=1), two=UUID(int=2), three=UUID(int=3)))
     connection.close()
     async with opened(tmp_path) as store:
-        assert await store.running() == (uuid(1), uuid(2))
+        assert await running(store) == (uuid(1), uuid(2))
         assert await store.find_build(uuid(1)) == Build(uuid=uuid(1), job=JOB, started=NOW, losses=1)
         assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
         assert await store.finish(uuid(2), NOW, Exited(code=0))
         assert (await take(store, 4)).job == JOB
         (found,) = (await store.info()).queues
         assert [job.name for job in found.jobs] == ["b"]
-        assert await store.running() == (uuid(4),)
+        assert await running(store) == (uuid(4),)
         # who planned these runs is unknown: they stay
         await store.queue_due(NOW)
         runs = {item.job.name: item.next.ms for item in (await store.info()).schedule}
@@ -201,7 +201,7 @@ async def test_a_server_finds_its_own_builds(tmp_path: Path) -> None:
         await take(store, 1)
         other = Store(store.database, owner="other")
         await take(other, 2)
-        assert (await store.running(), await other.running()) == ((uuid(1),), (uuid(2),))
+        assert (await running(store), await running(other)) == ((uuid(1),), (uuid(2),))
         assert {build.uuid for build in (await store.info()).running} == {uuid(1), uuid(2)}
 
 
@@ -259,6 +259,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("find_running", ("a", None, None), {}),
         ("find_running", (None, "00", "p1"), {}),
         ("add_artifacts", (uuid(2), [StoredArtifact(path="a", size=1, sha256=bytes(32))]), {}),
+        ("forget_artifacts", (uuid(2),), {}),
         ("finish", (uuid(2), NOW, Exited(code=0)), {"receivers": ["r"]}),
         ("finish", (uuid(3), NOW, Exited(code=1)), {}),
         ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again

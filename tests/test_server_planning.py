@@ -131,10 +131,11 @@ async def test_a_step_that_adds_jobs_computes_no_rule(
     writing = []
     add = store_schedule._add
 
-    def noting(*arguments: Any, **options: Any) -> None:
+    def noting(*arguments: Any, **options: Any) -> list[int]:
         monkeypatch.setattr(JobOptions, "rule", lambda *_: writing.append("a rule"))
-        add(*arguments, **options)
+        ids = add(*arguments, **options)
         monkeypatch.undo()
+        return ids
 
     monkeypatch.setattr(store_schedule, "_add", noting)
     assert await client.request(plan("a", cron=NIGHTLY)) == [Success()]

@@ -6,7 +6,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import LOST, NOW, expand, opened, script, uuid
+from stores import LOST, NOW, expand, opened, running, script, uuid
 
 from builder import codec
 from builder.messages import InfoReply
@@ -49,7 +49,7 @@ async def _play(path: Path, steps: list[tuple[str, str | None, str | None]]) -> 
     async with opened(path) as store:
         for kind, name, platform in steps:
             now, number = Instant(now.ms + 20 * 60_000), number + 1
-            running = await store.running()
+            alive = await running(store)
             try:
                 match kind, name, platform:
                     case "schedule", str(), str():
@@ -66,10 +66,10 @@ async def _play(path: Path, steps: list[tuple[str, str | None, str | None]]) -> 
                         await store.undrop_platform(platform)
                     case "take", _, str():
                         await store.take(platform, uuid(number), now, expand)
-                    case "finish", _, _ if running:
-                        assert await store.finish(running[0], now, Exited(code=0))
-                    case "lose", _, _ if running:
-                        await store.lose(running[0], now, LOST, count=True)
+                    case "finish", _, _ if alive:
+                        assert await store.finish(alive[0], now, Exited(code=0))
+                    case "lose", _, _ if alive:
+                        await store.lose(alive[0], now, LOST, count=True)
                     case "tick", _, _:
                         await store.queue_due(now)
             except CommandRefused:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from attrs import evolve
-from stores import HOUR, LOST, NOW, complete, database, expand, queues, script, take, uuid
+from stores import HOUR, LOST, NOW, complete, database, expand, queues, running, script, take, uuid
 
 from builder import codec
 from builder.model import NEVER, Exited, Instant, OrbBuildJob, Period, ScriptJob
@@ -40,11 +40,11 @@ async def test_a_build_from_queue_to_history(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)
     build = await take(store, 1)
     assert build == Build(uuid=uuid(1), job=script("a"), started=NOW, losses=0)
-    assert await store.running() == (build.uuid,)
+    assert await running(store) == (build.uuid,)
     assert await store.find_build(uuid(1)) == build
     assert await store.take("p1", uuid(2), NOW, expand) == Taken()
     assert await store.finish(uuid(1), Instant(NOW.ms + 5), Exited(code=3))
-    assert await store.running() == ()
+    assert await running(store) == ()
     assert await store.find_build(uuid(1)) == evolve(
         build, state="finished", finished=Instant(NOW.ms + 5), result=Exited(code=3)
     )

@@ -82,7 +82,7 @@ def test_a_run_whose_reader_goes_away_ends_without_a_word(flood: Path, tmp_path:
 async def test_a_flood_of_newlines_is_sent_in_small_parts(tmp_path: Path) -> None:
     parts: list[int] = []
 
-    async def take(lines: Sequence[bytes]) -> None:
+    async def take(lines: Sequence[bytes], *_: object) -> None:
         parts.append(len(lines))
 
     task = Task(uuid=uuid4(), name="job", platform="p1", script=b"yes '' | head -c 300000", environment=ENVIRONMENT)
@@ -227,7 +227,7 @@ async def test_what_waits_in_sockets_is_limited_as_memory(tmp_path: Path) -> Non
 async def test_a_worker_that_stood_still_does_not_take_its_own_silence_for_the_job_s(tmp_path: Path) -> None:
     freezes = 8  # each would be taken for the job's with a chance of one half
 
-    async def freeze(_: Sequence[bytes]) -> None:
+    async def freeze(*_: object) -> None:
         """As SIGSTOP does: the time passes, and the output waits in the pipe."""
         nonlocal freezes
         if freezes:

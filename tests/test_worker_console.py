@@ -73,6 +73,8 @@ def test_a_line_without_end_is_not_kept() -> None:
 class Writer:
     """A console to which is written after pauses, in seconds."""
 
+    time = 0
+
     def __init__(self, *writes: tuple[float, bytes]) -> None:
         self._at = trio.current_time()
         self._writes = list(writes)
@@ -91,7 +93,7 @@ async def _sent(*writes: tuple[float, bytes]) -> list[tuple[float, bytes]]:
     begun = trio.current_time()
     found: list[tuple[float, bytes]] = []
 
-    async def note(lines: Sequence[bytes]) -> None:
+    async def note(lines: Sequence[bytes], *_: object) -> None:
         found.extend((round(trio.current_time() - begun, 1), line) for line in lines)
 
     await _send_console(Writer(*writes), note)

@@ -23,7 +23,7 @@ async def _run(
     )
     lines: list[bytes] = []
 
-    async def keep(more: Sequence[bytes]) -> None:
+    async def keep(more: Sequence[bytes], *_: object) -> None:
         lines.extend(more)
 
     with trio.fail_after(DEADLINE):
@@ -49,7 +49,7 @@ async def test_silence_ends_it(tmp_path: Path, closing: bytes) -> None:
 async def test_silence_that_the_server_causes_does_not_end_it(tmp_path: Path) -> None:
     taken: list[bytes] = []
 
-    async def take_slowly(lines: Sequence[bytes]) -> None:
+    async def take_slowly(lines: Sequence[bytes], *_: object) -> None:
         if not taken:
             await trio.sleep(2)  # twice the limit; the job is stuck in its full pipe meanwhile
         taken.extend(lines)
@@ -74,7 +74,7 @@ async def test_all_output_is_there_when_it_ends(tmp_path: Path) -> None:
 
 
 async def test_a_connection_that_breaks_is_the_end_of_it(tmp_path: Path) -> None:
-    async def fail(_lines: Sequence[bytes]) -> None:
+    async def fail(_lines: Sequence[bytes], *_: object) -> None:
         raise trio.BrokenResourceError
 
     with pytest.raises(trio.BrokenResourceError):
@@ -85,7 +85,7 @@ async def test_a_connection_that_breaks_is_the_end_of_it(tmp_path: Path) -> None
 async def test_cancellation_leaves_nothing(tmp_path: Path) -> None:
     begun = trio.Event()
 
-    async def note(_lines: Sequence[bytes]) -> None:
+    async def note(_lines: Sequence[bytes], *_: object) -> None:
         begun.set()
 
     with trio.fail_after(DEADLINE):
@@ -99,7 +99,7 @@ async def test_cancellation_leaves_nothing(tmp_path: Path) -> None:
 async def test_an_environment_that_can_not_be_passed_is_an_error(tmp_path: Path) -> None:
     task = Task(uuid=uuid4(), name="job", platform="p1", script=b"true", environment={"A": "x" * 10_000_000})
 
-    async def never(_lines: Sequence[bytes]) -> None:
+    async def never(_lines: Sequence[bytes], *_: object) -> None:
         raise AssertionError
 
     async with await NoSandbox(options=Options(work_root=tmp_path)).open(task) as sandbox:

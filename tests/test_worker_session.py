@@ -1,10 +1,13 @@
 """builder-worker as a process: servers that are not there, go away or talk nonsense; signals; what survives a job."""
 
+import functools
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -27,14 +30,17 @@ from builder.errors import ConnectionEnded
 from builder.framing import StreamedFrame, frame_header
 from builder.messages import Hello, Message
 from builder.model import Exited, ScriptJob, Signalled
-from builder_worker import session
+from builder_worker import assignment, classic, session
 from builder_worker.artifacts import Collection
+from builder_worker.backoff import LONGEST_PAUSE, Backoff
 from builder_worker.build import BuildEnd, Setup
 from builder_worker.drain import Drain
-from builder_worker.loop import LONGEST_PAUSE, Backoff
+from builder_worker.job import SendLines
 from builder_worker.sandbox import Spare
 from builder_worker.sandbox.backends.none import NoSandbox
 from builder_worker.sandbox.options import Options
+from builder_worker.spares import Spares
+from builder_worker.uplink import Lost, Uplink
 
 # A job that leaves what it can: a child in its group, one in a session of its own whose parent is gone, one that
 # ignores signals, one that drops its environment. Each writes its process id, the script last, when all are there.
@@ -104,7 +110,7 @@ async def test_a_server_that_talks_out_of_turn_is_the_end_of_the_job(tmp_path: P
 async def test_a_server_that_takes_nothing_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: bytes
 ) -> None:
-    monkeypatch.setattr(session, "STALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(classic, "STALL_TIMEOUT", 0.2)
     setup = Setup(backend=NoSandbox(options=Options(work_root=tmp_path)))
     async with open_server() as server, trio.open_nursery() as nursery:
         port = int(server.address.rpartition(":")[2])
@@ -112,7 +118,7 @@ async def test_a_server_that_takes_nothing_is_given_up(
         given_up = trio.Event()
 
         async def work() -> None:
-            with pytest.raises(session.Lost, match=r"taken nothing for 0\.2 s; the job was killed"):
+            with pytest.raises(Lost, match=r"taken nothing for 0\.2 s; the job was killed"):
                 await session.work_once(settings, Drain())
             given_up.set()
 
@@ -308,32 +314,35 @@ async def test_a_server_that_takes_its_time_to_close_is_waited_for(tmp_path: Pat
 
 @pytest.mark.parametrize(("lines", "gap"), [([b"first", b"last"], 0.02), ([], 0.0)])
 async def test_the_result_comes_well_after_the_last_line(
-    monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock, lines: list[bytes], gap: float
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mock_clock: trio.testing.MockClock,
+    lines: list[bytes],
+    gap: float,
 ) -> None:
     """The original's server loses the end for its observers when both come in the same instant."""
 
     @asynccontextmanager
     async def run_build(
-        _job: ScriptJob,
-        _uuid: UUID,
-        _setup: Setup,
-        send_lines: Callable[[Sequence[bytes]], Awaitable[None]],
-        _spare: Spare | None,
+        _job: ScriptJob, _uuid: UUID, _setup: Setup, begin: Callable[[object], SendLines], _spare: Spare | None
     ) -> AsyncIterator[BuildEnd]:
+        send_lines = begin(SimpleNamespace(place=tmp_path))
         for line in lines:
             await send_lines([line])
         yield BuildEnd(result=Exited(code=0), artifacts=Collection())
 
-    async def connect(_: session.WorkerSettings) -> trio.abc.HalfCloseableStream:
+    async def connect(*_: object) -> trio.abc.HalfCloseableStream:
         return stream
 
-    monkeypatch.setattr(session, "run_build", run_build)
-    monkeypatch.setattr(session, "_connect", connect)
+    monkeypatch.setattr(assignment, "run_build", run_build)
+    monkeypatch.setattr(Uplink, "_open", connect)
     stream, other = trio.testing.memory_stream_pair()
-    setup = Setup(backend=NoSandbox(options=Options()))
-    settings = session.WorkerSettings(host="127.0.0.1", port=1, platform="p1", setup=setup)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.work_once, settings, Drain())
+    backend = NoSandbox(options=Options(work_root=tmp_path / "work"))
+    settings = session.WorkerSettings(host="127.0.0.1", port=1, platform="p1", setup=Setup(backend=backend))
+    uplink = Uplink("127.0.0.1", 1)
+    uplink._classic_until = inf
+    async with trio.open_nursery() as nursery, Spares(backend) as spares:
+        nursery.start_soon(functools.partial(session.work_next, settings, Drain(), uplink, spares, is_last=True))
         connection = WorkerConnection(other)  # type: ignore[arg-type]  # no socket, and none is needed here
         await connection.hand_out(b"true")
         assert [await connection.read_line() for _ in lines] == lines

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -12,12 +13,17 @@ from uuid import UUID, uuid4
 import trio
 from attrs import define, field
 
+from builder import codec
 from builder.execution import ArtifactData, ArtifactStart, FinishedHead, FinishedReader
-from builder.framing import StreamedFrame
+from builder.extension import VERSION, Welcome
+from builder.extension.order import ALL
+from builder.extension.working import SECRET_SIZE, AskJob, Continue, GiveJob, Return
+from builder.framing import StreamedFrame, frame
 from builder.messages import Hello, JobRequested, JobSchedule, Output, ServerHello
 from builder.model import Result, ScriptJob, text
-from builder.order import Side
+from builder.order import Side, State
 from builder.runtime.channel import Channel
+from builder_worker import uplink
 
 ROOT = Path(__file__).parent.parent
 UUID_1 = UUID("323b2a40-25d1-4f8e-90af-a4e2b9fd7f22")
@@ -105,6 +111,50 @@ class WorkerConnection:
         return finished
 
 
+class OurConnection(WorkerConnection):
+    """The same in our own protocol."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self.stream = stream  # type: ignore[assignment]  # no socket in some tests
+        self.channel = Channel(stream, Side.SERVER, ALL)
+
+    async def hear(self) -> AskJob | Return:
+        """Greet the worker, if that was not done, and return what it wants."""
+        if self.channel.connection.states[Side.PEER] is State.OPENING:
+            assert await self.channel.receive_expected(Hello) == uplink.OURS
+            await self.channel.send(Welcome(version=VERSION))
+        wish = await self.channel.receive()
+        assert isinstance(wish, AskJob | Return)
+        return wish
+
+    async def give(self, script: bytes, *, time_limit: int | None = None, max_silent: int | None = None) -> GiveJob:
+        """Wait until the worker wants a job, and give it one."""
+        wish = await self.hear()
+        assert isinstance(wish, AskJob)
+        job = ScriptJob(name="job", platform=wish.platform, script=script)
+        given = GiveJob(
+            uuid=uuid4(), job=job, secret=os.urandom(SECRET_SIZE), time_limit=time_limit, max_silent=max_silent
+        )
+        await self.channel.send(given)
+        return given
+
+    async def go_on(self, given: GiveJob, lines: int) -> Return:
+        """Wait until the worker comes back to its job, and let it go on with a line."""
+        wish = await self.hear()
+        assert isinstance(wish, Return)
+        assert (wish.uuid, wish.secret) == (given.uuid, given.secret)
+        await self.channel.send(Continue(lines=lines))
+        return wish
+
+
+_OURS = frame(codec.encode(uplink.OURS))
+
+
+async def _first_bytes(stream: trio.SocketStream) -> bytes:
+    """Return what has come first, and leave it there."""
+    return await stream.socket.recv(len(_OURS), socket.MSG_PEEK)
+
+
 class Server:
     """Listens on a free loopback port and hands its connections to the test one by one."""
 
@@ -114,9 +164,19 @@ class Server:
 
     @asynccontextmanager
     async def accept(self) -> AsyncIterator[WorkerConnection]:
-        """Take the next connection, and close it in the end."""
-        async with await self._listener.accept() as stream:
+        """Take the next connection of the classic protocol, and close it in the end: it speaks no other."""
+        stream = await self._listener.accept()
+        while await _first_bytes(stream) == _OURS:
+            await stream.aclose()
+            stream = await self._listener.accept()
+        async with stream:
             yield WorkerConnection(stream)
+
+    @asynccontextmanager
+    async def accept_ours(self) -> AsyncIterator[OurConnection]:
+        """Take the next connection, of our own protocol, and close it in the end."""
+        async with await self._listener.accept() as stream:
+            yield OurConnection(stream)
 
     async def aclose(self) -> None:
         """Stop listening."""

@@ -1,5 +1,6 @@
 """A connection over a trio stream: the only user of trio here."""
 
+from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from trio.abc import HalfCloseableStream
@@ -9,9 +10,9 @@ from builder.errors import LocalProtocolError
 from builder.framing import StreamedFrame
 from builder.messages import Kind, Message
 from builder.order import PROTOCOLS, Protocols, Side
-from builder.outputs import Outputs
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 RECEIVE_SIZE = 64 * 1024
 """Most bytes taken from a socket at once."""
@@ -49,13 +50,13 @@ class Channel:
             await self._receive_some(RECEIVE_SIZE)
         return message
 
-    async def receive_outputs(self, outputs: Outputs) -> list[bytes] | Message | StreamedFrame:
-        """Wait for the next console lines, all that have come together; or for another message.
+    async def receive_outputs(self, cut: Callable[[bytes], tuple[list[T], int]]) -> list[T] | Message | StreamedFrame:
+        """Wait for the next console lines, what a method of ``Outputs`` cuts of all that came; or for another message.
 
-        An Output in an unusual form is another message too.
+        An Output that it leaves, as one in an unusual form, is another message too.
         """
         while True:
-            if lines := self.connection.take_outputs(outputs.cut):
+            if lines := self.connection.take_outputs(cut):
                 return lines
             if (message := self.connection.next_message()) is not None:
                 return message

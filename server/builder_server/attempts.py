@@ -9,16 +9,21 @@ from uuid import UUID, uuid4
 import trio
 from attrs import define, field, frozen
 
+from builder.extension.working import Return
 from builder.model import Instant
 from builder.runtime.changes import Change
 from builder.runtime.nurseries import plain_nursery
 from builder_server import console
-from builder_server.attempt import Attempt, EndAsked, Stopping, cancelled
+from builder_server.aborts import cancelled
+from builder_server.attachment import Attachment
+from builder_server.attempt import Attempt
 from builder_server.console import ConsoleWriter
 from builder_server.dispatch import Dispatcher
-from builder_server.owner import Attachment, Owner
+from builder_server.events import EndAsked, Stopping
+from builder_server.owner import Owner, seconds
 from builder_server.recorder import Recorder
 from builder_server.results import directory_of
+from builder_server.store import BuildHead, Holder, LeftBuild, is_secret
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +44,15 @@ class Observed:
 
 @define(eq=False, kw_only=True)
 class Attempts:
-    """Has the tasks that own attempts, which outlive connections. ``time_limit`` of a job is in seconds."""
+    """Has the tasks that own attempts, which outlive connections.
+
+    ``time_limit`` of a job, and the ``grace`` of a worker that may come back, are in seconds.
+    """
 
     dispatcher: Dispatcher
     recorder: Recorder
     time_limit: float
+    grace: float
     _owners: dict[UUID, Owner] = field(factory=dict)
     _changed: Change = field(factory=Change)
     _nursery: trio.Nursery = field(init=False)
@@ -68,29 +77,51 @@ class Attempts:
         for owner in self._owners.values():
             owner.tell(Stopping())
 
-    def attach(self, platform: str, worker: str) -> Attachment:
-        """Have a worker, known by its address, wait for a job of a platform."""
-        owner = self._owner(uuid4(), worker)
+    def attach(self, platform: str, worker: Holder, secret: bytes | None = None) -> Attachment:
+        """Have a worker wait for a job of a platform; with a secret, which it is given too, it may come back."""
+        owner = self._owner(uuid4(), worker, secret)
         self._start(owner, lambda: owner.run(self.dispatcher, platform))
         if self._stopping:
             owner.tell(Stopping())
         return owner.attachment
 
+    async def take_back(self, returning: Return) -> Attachment | BuildHead | None:
+        """Have a worker back at its attempt; return how that has ended, if it has, and None where nobody may know.
+
+        Raises StoreError.
+        """
+        owner = self._owners.get(returning.uuid)
+        if owner and owner.worker and is_secret(returning.secret, owner.worker.secret_sha256):
+            return owner.take_back(returning.elapsed / 1000, has_ended=returning.has_ended)
+        return None if owner else await self.recorder.store.find_head(returning.uuid)
+
     async def recover(self) -> None:
         """Put back what ran when the last server ended, or have that tried again and again. Raises StoreError.
 
-        It waits for the database alone: a console is looked through only where a failure must be recorded, and later.
+        What a worker may come back to goes on instead. It waits for the database alone: a console is looked through later.
         """
-        left = [self._owner(uuid) for uuid in await self.recorder.store.running()]
+        left = [self._left(build) for build in await self.recorder.store.running()]
         for owner in left:
             self._start(owner, owner.run_interrupted)
         for owner in left:
-            await owner.asked.wait()
+            if not owner.attempt.grace:
+                await owner.asked.wait()
 
-    def _owner(self, uuid: UUID, worker: str | None = None) -> Owner:
-        attempt = Attempt(time_limit=self.time_limit)
+    def _left(self, build: LeftBuild) -> Owner:
+        may_return = build.secret_sha256 is not None and build.cancelled_by is None
+        owner = self._owner(build.uuid, Holder(address="", secret_sha256=build.secret_sha256 if may_return else None))
+        owner.attempt.tighten(seconds(build.time_limit), seconds(build.max_silent))
+        return owner
+
+    def _owner(self, uuid: UUID, worker: Holder, secret: bytes | None = None) -> Owner:
+        grace = self.grace if worker.secret_sha256 else 0.0
         return Owner(
-            uuid=uuid, recorder=self.recorder, attempt=attempt, on_changed=self._changed.announce, worker=worker
+            uuid=uuid,
+            recorder=self.recorder,
+            attempt=Attempt(time_limit=self.time_limit, grace=grace),
+            on_changed=self._changed.announce,
+            worker=worker,
+            secret=secret,
         )
 
     def _start(self, owner: Owner, task: Callable[[], Awaitable[None]]) -> None:

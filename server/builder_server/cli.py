@@ -5,15 +5,16 @@ import math
 import platform
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from builder import __version__
 from builder.address import DEFAULT_PORT
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
+from builder.runtime.options import announce, serving_options
 from builder_server import administration
 
 ON_FREEBSD = platform.system() == "FreeBSD"
@@ -36,6 +37,9 @@ NOT_IN_THE_FILE = {"config"}
 
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
+
+GRACE = "2m"
+"""For how long a worker may be away: it has come back seconds after a restart of the server, or of a router between them."""
 
 
 def _read_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -166,6 +170,14 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     help="Hand out no job while less is free on the disk of --dir.  [default: 1G, or a tenth of a smaller disk]",
 )
 @click.option(
+    "--grace",
+    default=GRACE,
+    show_default=True,
+    metavar="DURATION",
+    help="How long a worker may be away from its build, as in 90s or 2m, before another gets the job. A classic worker "
+    "can't come back.",
+)
+@click.option(
     "--keep",
     multiple=True,
     metavar="WHAT",
@@ -173,16 +185,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
-@click.option("-v", "--verbose", count=True, help="Log more.")
-@click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Form of the log on standard error.",
-)
-@click.version_option(__version__, "-V", "--version", prog_name="builder-server")
+@serving_options("builder-server")
 @click.pass_context
 def command(
     context: click.Context,
@@ -194,6 +197,7 @@ def command(
     upload: tuple[str, ...],
     job_timeout: float,
     min_free: int | None,
+    grace: str,
     keep: tuple[str, ...],
     verbose: int,
     quiet: int,
@@ -211,6 +215,7 @@ def command(
     # imported here, so that --help and a wrong option need not wait for the database library
     import trio
 
+    from builder.quantities import parse_pause
     from builder.runtime import logs
     from builder_server import server
     from builder_server.retention import parse_retention
@@ -224,20 +229,17 @@ def command(
         upload=upload,
         job_timeout=job_timeout,
         min_free=min_free,
+        grace=parse_pause(grace),
         keep=parse_retention(keep),
     )
     sys.setswitchinterval(SWITCH)
     gc.freeze()  # what was imported is no garbage
     gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
-    trio.run(server.serve, settings, _announce)
+    trio.run(server.serve, settings, partial(announce, "builder-server"))
 
 
 for _each in (administration.backup, administration.restore, administration.migrate, administration.import_):
     command.add_command(_each)
-
-
-def _announce(addresses: list[str]) -> None:
-    print(f"builder-server {__version__} listening on {', '.join(addresses)}", flush=True)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from builder.messages import (
 )
 from builder.model import Instant, printable
 from builder.runtime.shutdown import Shutdown
-from builder_server.attempt import LOST
+from builder_server.aborts import LOST
 from builder_server.attempts import Attempts
 from builder_server.connections import Connections
 from builder_server.errors import CommandRefused

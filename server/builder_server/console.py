@@ -8,9 +8,9 @@ without the frames: ``copy_newest_first`` reads the file backwards in blocks.
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 from uuid import UUID
 
 import trio
@@ -18,9 +18,10 @@ from attrs import define, field, frozen
 
 from builder import der
 from builder.errors import ProtocolError
+from builder.execution import delta_of
 from builder.framing import read_length
 from builder.messages import Output
-from builder.outputs import Outputs
+from builder.outputs import Outputs, TimedLines
 from builder.runtime.changes import Change
 
 FILE_NAME = "console"
@@ -53,17 +54,21 @@ class Extent:
 
 @define
 class _Measure:
-    """Follows the lines of a console as they come."""
+    """Follows the lines of a console as they come. ``last`` is the time of the last one, in nanoseconds."""
 
     size: int = 0
+    lines: int = 0
+    last: int = 0
     encoded_length: int = 0
     blocks: list[int] = field(factory=list)
 
-    def add(self, framed: int, encoded: int) -> None:
+    def add(self, framed: int, count: int, encoded: int, last: int) -> None:
         """Note lines that came together: the bytes of their frames, and of their encoding in an execution."""
         if not self.blocks or self.size - self.blocks[-1] >= BLOCK_SIZE:
             self.blocks.append(self.size)
         self.size += framed
+        self.lines += count
+        self.last = last
         self.encoded_length += encoded
 
     def extent(self) -> Extent:
@@ -71,30 +76,48 @@ class _Measure:
 
 
 class ConsoleWriter:
-    """Appends lines to a new console file. Observers may read what ``size`` says is there, and wait for ``changed``."""
+    """Appends lines to a console file. Observers may read what ``size`` says is there, and wait for ``changed``."""
 
-    def __init__(self, path: Path, uuid: UUID) -> None:
-        """Create the file. Raises OSError."""
-        self._file = path.open("xb", buffering=0)
-        self._outputs = Outputs(uuid)
-        self._measure = _Measure()
+    def __init__(self, file: BinaryIO, measure: _Measure) -> None:
+        self._file = file
+        self._measure = measure
         self._changed = Change()
         self.closed = False
 
-    async def append(self, lines: Sequence[bytes], timestamp: int) -> None:
-        """Write lines that came together, in one go, with the nanoseconds since the start of the build.
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Create the file. Raises OSError."""
+        return cls(path.open("xb", buffering=0), _Measure())
 
-        Raises OSError, and then none of them is in the file.
+    @classmethod
+    def reopen(cls, path: Path, uuid: UUID) -> Self:
+        """Go on with the console of an earlier server, behind its last whole line. Raises OSError.
+
+        It looks through all of it: see ``repair``.
         """
-        data = self._outputs.join(lines, timestamp)
-        await trio.to_thread.run_sync(_write_all, self._file, data, self._measure.size)
-        self._measure.add(len(data), self._outputs.records_size(lines, timestamp))
+        measure = _repaired(path, uuid)
+        return cls(path.open("r+b" if path.exists() else "xb", buffering=0), measure)
+
+    async def append(self, lines: TimedLines) -> None:
+        """Write lines that came together, in one go. Raises OSError, and then none of them is in the file."""
+        await trio.to_thread.run_sync(_write_all, self._file, lines.frames, self._measure.size)
+        self._measure.add(len(lines.frames), lines.count, lines.encoded, lines.last)
         self._changed.announce()
 
     @property
     def size(self) -> int:
         """Bytes that observers may read."""
         return self._measure.size
+
+    @property
+    def lines(self) -> int:
+        """How many lines there are."""
+        return self._measure.lines
+
+    @property
+    def last(self) -> int:
+        """The time of the last line, in nanoseconds since the build began; 0 if there is none."""
+        return self._measure.last
 
     @property
     def changed(self) -> trio.Event:
@@ -120,6 +143,7 @@ class ConsoleWriter:
 
 def _write_all(file: BinaryIO, data: bytes, offset: int) -> None:
     view = memoryview(data)
+    file.seek(offset)  # behind what an earlier try has left, if it could not even be cut off
     try:
         while view:
             view = view[file.write(view) :]
@@ -161,14 +185,18 @@ def repair(path: Path, uuid: UUID) -> Extent:
     A file that does not exist is an empty console. Raises OSError. It is for a thread of trio's, and ends when that is
     cancelled.
     """
+    return _repaired(path, uuid).extent()
+
+
+def _repaired(path: Path, uuid: UUID) -> _Measure:
     found = _Measure()
     with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
         # a crash of the machine may leave zeros at the end: what stands before them is the console
         for records, framed in _runs(file, Outputs(uuid)):
-            found.add(framed, sum(map(len, records)))
+            found.add(framed, len(records), sum(map(len, records)), delta_of(records[-1]))
             trio.from_thread.check_cancelled()
         file.truncate(found.size)
-    return found.extent()
+    return found
 
 
 @define

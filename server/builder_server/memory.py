@@ -20,7 +20,6 @@ from builder.extension.order import ALL
 from builder.framing import StreamedFrame, frame
 from builder.messages import KIB, MIB, Kind, Message
 from builder.order import Side
-from builder.outputs import Outputs
 from builder.runtime.channel import RECEIVE_SIZE, Channel
 from builder.runtime.sockets import bound_unsent, reset_at_close
 from builder_server.aside import SMALL, Aside, Crowded, Replies
@@ -186,6 +185,16 @@ class SharingChannel(Channel):
         """Have the kernel end the connection when the peer reads nothing for so long."""
         bound_unsent(self._socket, seconds)
 
+    async def linger(self, seconds: float) -> None:
+        """Say that no more is sent, and throw away what comes, for so long or until the peer closes.
+
+        A connection that is closed with bytes unread is reset, and the peer may never read what it was told last.
+        """
+        with trio.move_on_after(seconds), contextlib.suppress(trio.BrokenResourceError):
+            await self._socket.send_eof()
+            while await self._socket.receive_some(RECEIVE_SIZE):
+                pass
+
     @property
     def has_grant(self) -> bool:
         """Whether the message that was received last has memory that others may wait for, until the next is asked for."""
@@ -205,10 +214,10 @@ class SharingChannel(Channel):
                 return message
             await self._receive_some(RECEIVE_SIZE)
 
-    async def receive_outputs(self, outputs: Outputs) -> list[bytes] | Message | StreamedFrame:
+    async def receive_outputs(self, cut: Callable[[bytes], tuple[list[T], int]]) -> list[T] | Message | StreamedFrame:
         """Wait for the next console lines or another message; what came before is dealt with."""
         self._give_back()
-        return await super().receive_outputs(outputs)
+        return await super().receive_outputs(cut)
 
     async def receive_body(self) -> bytes:
         """Wait for more of a job finished's body, for which no memory is granted."""

@@ -1,7 +1,7 @@
 """The task that owns an attempt, from before its job is taken until it is recorded or put back, whatever happens.
 
 It hands what happens to ``Attempt``, which decides, and carries out what that says. A worker's session attaches to it: the
-two meet in an ``Attachment``. A fault of the disk, of a peer or of ours is an event like any other, so that no end of a
+two meet in an ``Attachment``, and one that comes back is another one. A fault of the disk, of a peer or of ours is an event like any other, so that no end of a
 build is left out.
 """
 
@@ -21,44 +21,52 @@ from builder.execution import ExecutionEnd
 from builder.messages import GIB
 from builder.model import Aborted, Instant, Result, printable
 from builder.sizes import format_size
-from builder_server.attempt import (
+from builder_server.aborts import cancelled
+from builder_server.actions import (
     Acknowledge,
     Action,
     AddArtifacts,
     AppendLines,
-    Attached,
-    Attempt,
     BeginConsole,
     BeginRecord,
     ClearConsole,
+    DiscardRecord,
+    Dismiss,
+    NoteCancel,
+    OpenConsole,
+    PutBack,
+    Record,
+    RecordAborted,
+    Release,
+    Resume,
+    SendJob,
+    TellUploader,
+)
+from builder_server.attachment import Attachment, Given, Resumed
+from builder_server.attempt import Attempt, Phase
+from builder_server.console import ConsoleWriter
+from builder_server.dispatch import Dispatcher
+from builder_server.errors import CommandRefused
+from builder_server.events import (
+    Attached,
     Detached,
     DiskFault,
     EndAsked,
     Event,
-    NoteCancel,
+    Left,
     NotPutBack,
     NotRunning,
     OurFault,
-    Phase,
-    PutBack,
     PutBackDone,
-    Record,
-    RecordAborted,
     Recorded,
-    Reset,
     ResultRefused,
-    SendJob,
-    TellUploader,
+    Returned,
     TimeCame,
-    cancelled,
 )
-from builder_server.console import ConsoleWriter
-from builder_server.dispatch import Dispatcher
-from builder_server.errors import CommandRefused
 from builder_server.logs import describe
 from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
-from builder_server.store import AfterLoss, Build, Expand, StoreError, Taken
+from builder_server.store import AfterLoss, Build, Expand, Holder, StoreError, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -66,76 +74,9 @@ MAX_CONSOLE = 4 * GIB
 """Most bytes of a console on the disk: a job in a loop could otherwise fill it. Our worker's own limit is lower."""
 
 
-def _seconds(limit: int | None) -> float:
+def seconds(limit: int | None) -> float:
     """Return a limit in milliseconds in seconds; endless is what has none."""
     return math.inf if limit is None else limit / 1000
-
-
-@define(eq=False)
-class Attachment:
-    """Where a worker's session and the owner of its attempt meet.
-
-    The session works in ``scope``, which the owner ends. Then either ``failure`` is what the session is to end with, or
-    ``acknowledged`` says whether the worker's result is durable.
-    """
-
-    _events: trio.MemorySendChannel[Event | None]
-    _tell: Callable[[Event], None]
-    scope: trio.CancelScope = field(factory=trio.CancelScope)
-    failure: Exception | None = None
-    acknowledged: bool = False
-    _build: Build | None = None
-    _began: float = 0.0
-    _given: trio.Event = field(factory=trio.Event)
-    _ended: trio.Event = field(factory=trio.Event)
-
-    # the session's side
-
-    async def wait_job(self) -> None:
-        """Wait until there is a job; it may take days."""
-        await self._given.wait()
-
-    @property
-    def build(self) -> Build:
-        """The attempt that was given."""
-        assert self._build, "wait_job comes first"
-        return self._build
-
-    def elapsed(self) -> int:
-        """Return the nanoseconds since the attempt began."""
-        return int((trio.current_time() - self._began) * 1e9)
-
-    async def hand_in(self, event: Event) -> None:
-        """Hand in what the worker sent. It waits until what was handed in before is dealt with, and on the disk."""
-        await self._events.send(event)
-
-    async def settle(self) -> None:
-        """Wait until all that was handed in is dealt with, and on the disk."""
-        await self._events.send(None)
-
-    def detach(self, event: Detached) -> None:
-        """Say that the worker has gone."""
-        self._tell(event)
-
-    async def wait_ended(self) -> None:
-        """Wait until the attempt has ended, or its end has to wait for the disk."""
-        await self._ended.wait()
-
-    # the owner's side
-
-    def give(self, build: Build, began: float) -> None:
-        """Give the job to the session."""
-        self._build = build
-        self._began = began
-        self._given.set()
-
-    def end(self, *, acknowledged: bool = False, failure: Exception | None = None) -> None:
-        """End the session, if it has not ended; only the first end counts."""
-        if not self.scope.cancel_called:
-            self.acknowledged = acknowledged
-            self.failure = failure
-            self.scope.cancel()
-            self._ended.set()
 
 
 @define(eq=False, kw_only=True)
@@ -149,8 +90,9 @@ class Owner:
     recorder: Recorder
     attempt: Attempt
     on_changed: Callable[[], None]
-    worker: str | None = None
-    """The address of the worker that it is for."""
+    worker: Holder
+    secret: bytes | None = None
+    """What that worker is given, if it may come back."""
     build: Build | None = None
     console: ConsoleWriter | None = None
     """Lines come; None before the first ones and for an attempt of an earlier server."""
@@ -158,23 +100,39 @@ class Owner:
     asked: trio.Event = field(factory=trio.Event)
     """It was tried, once, to put it back."""
 
-    _receive: trio.MemoryReceiveChannel[Event | None] = field(init=False)
     _told: deque[Event] = field(factory=deque)
     _waiting: trio.CancelScope = field(factory=trio.CancelScope)
     _may_be_taken: bool = False
-    _began: float | None = None  # None for an attempt of an earlier server
+    _began: float | None = None  # None for an attempt of an earlier server whose worker was not back
+    _is_troubled: bool = False
     _end: ExecutionEnd | None = None
+    _is_delivered: bool = False  # the record has what the worker said
     _ended_by: str | None = None
     _writer: ResultWriter | None = None
 
     def __attrs_post_init__(self) -> None:
-        send, self._receive = trio.open_memory_channel[Event | None](0)
-        self.attachment = Attachment(send, self.tell)
+        self.attachment = Attachment.to(self.uuid, self._tell_from)
 
     def tell(self, event: Event) -> None:
         """Have it deal with an event before all that the worker sends. For as long as it waits for a job, that ends it."""
         self._told.append(event)
         self._waiting.cancel()
+
+    def _tell_from(self, attachment: Attachment, event: Event) -> None:
+        if attachment is self.attachment:
+            self.tell(event)
+
+    def take_back(self, elapsed: float, *, has_ended: bool) -> Attachment:
+        """Have the worker back, in place of the session that it had: what that one still hands in counts no more.
+
+        ``elapsed`` are the seconds since the attempt began; they matter where that was under an earlier server.
+        """
+        self.attachment.end()
+        self.attachment = Attachment.to(self.uuid, self._tell_from)
+        if self._began is None:
+            self._began = trio.current_time() - elapsed
+        self.tell(Returned(began=self._began, has_ended=has_ended))
+        return self.attachment
 
     # --- the task --------------------------------------------------------------------------------------------------
 
@@ -189,7 +147,7 @@ class Owner:
     async def run_interrupted(self) -> None:
         """Own an attempt that an earlier server has left."""
         try:
-            await self._own(Detached())
+            await self._own(Left() if self.attempt.grace else Detached())
         finally:
             self._leave()
 
@@ -199,11 +157,11 @@ class Owner:
         async def take(expand: Expand | None) -> Taken:
             started, self._began = self.recorder.now(), trio.current_time()
             self._may_be_taken = True
-            taken = await self.recorder.store.take(platform, self.uuid, started, expand, worker=self.worker)
+            taken = await self.recorder.store.take(platform, self.uuid, started, expand, self.worker)
             self.build = taken.build
             self._may_be_taken = taken.build is not None
             if taken.build:
-                self.attempt.tighten(_seconds(taken.build.time_limit), _seconds(taken.build.max_silent))
+                self.attempt.tighten(seconds(taken.build.time_limit), seconds(taken.build.max_silent))
             return taken
 
         try:
@@ -232,40 +190,56 @@ class Owner:
     async def _next_event(self) -> Event:
         if self._told:
             return self._told.popleft()
+        receive = self.attachment.receive
+        if self.attempt.is_held:
+            with trio.CancelScope() as self._waiting:
+                await trio.sleep_until(self.attempt.wake_at)
+            return self._told.popleft() if self._told else TimeCame()
         # looked at, since a worker that sends without end leaves no time for a deadline
         if trio.current_time() < self.attempt.wake_at:
             with trio.CancelScope(deadline=self.attempt.wake_at) as self._waiting:
-                while (event := await self._receive.receive()) is None:
+                while (event := await receive.receive()) is None:
                     pass  # whoever sent it knows now that all before it is dealt with
                 return event
         elif not self.attempt.is_overdue(trio.current_time()):
             with contextlib.suppress(trio.WouldBlock):  # what has waited for a slow disk breaks the silence
-                while (event := self._receive.receive_nowait()) is None:
+                while (event := receive.receive_nowait()) is None:
                     pass
                 return event
         return self._told.popleft() if self._told else TimeCame()
 
     async def _handle(self, event: Event) -> Event | None:
         """Carry out what follows from an event, and return what comes of that."""
+        left: deque[Action] = deque()
         try:
-            for action in self.attempt.handle(event, trio.current_time()):
-                if (outcome := await self._carry_out(action)) is not None:
+            left.extend(self.attempt.handle(event, trio.current_time()))
+            while left:
+                if (outcome := await self._carry_out(left[0])) is not None:
                     return outcome
+                left.popleft()
         except (OSError, StoreError) as error:
-            trouble = "put back, trying again" if self.attempt.is_lost else "recorded"
-            logger.error("%s can't be %s: %s", self, trouble, error)
-            return await self._fault(error)
+            self._log_fault(error)
+            return await self._fault(error, tuple(left))
         except Exception as error:
             logger.exception("%s: internal error", self)
             return await self._fault(error)
+        if self._is_troubled and self.attempt.phase is Phase.RUNNING:
+            self._is_troubled = False
+            logger.info("%s goes on: the disk takes what comes", self)
         return None
 
-    async def _fault(self, error: Exception) -> Event:
+    def _log_fault(self, error: Exception) -> None:
+        """Say it once: it is tried again and again."""
+        trouble = "put back, trying again" if self.attempt.is_lost else "recorded"
+        logger.log(logging.DEBUG if self._is_troubled else logging.ERROR, "%s can't be %s: %s", self, trouble, error)
+        self._is_troubled = self.attempt.phase is Phase.RUNNING
+
+    async def _fault(self, error: Exception, undone: tuple[Action, ...] = ()) -> Event:
         if not isinstance(error, OSError | StoreError):
             return OurFault()
         is_too_large = getattr(error, "errno", None) == errno.EFBIG  # a file of the job's, whatever the disk has
         counted = self.build is not None and (is_too_large or await self.recorder.is_filled_by(self.build))
-        return DiskFault(reason=str(getattr(error, "strerror", None) or error), counted=counted)
+        return DiskFault(reason=str(getattr(error, "strerror", None) or error), counted=counted, undone=undone)
 
     async def _carry_out(self, action: Action) -> Event | None:
         match action:
@@ -274,16 +248,22 @@ class Owner:
                 self.on_changed()
             case SendJob():
                 assert self._began is not None, "it was taken here"
-                self.attachment.give(self._taken, self._began)
-            case AppendLines(lines=lines, timestamp=timestamp):
+                self.attachment.give(Given(build=self._taken, began=self._began, secret=self.secret))
+            case OpenConsole():
+                await self._open_console()
+            case Resume():
+                assert self.console, "it was opened"
+                self.attachment.resume(Resumed(lines=self.console.lines, last=self.console.last))
+            case AppendLines(lines=lines):
                 assert self.console, "it was begun"
-                await self.console.append(lines, timestamp)
+                await self.console.append(lines)
                 if self.console.size > MAX_CONSOLE:
                     return EndAsked(result=Aborted(message=f"more than {format_size(MAX_CONSOLE)} of console"))
             case ClearConsole():
                 if self.console:
                     self.console.clear()
             case BeginRecord(result=result, length=length):
+                self._is_delivered = True
                 await self._begin_record(result, length)
             case AddArtifacts(pieces=pieces):
                 assert self._writer, "it was begun"
@@ -294,21 +274,42 @@ class Owner:
             case Record():
                 return await self._record()
             case RecordAborted(result=why, by=by):
+                if await self._found() is None:
+                    return NotRunning()
                 logger.warning("%s is ended: %s", self, why.message)
                 self._ended_by = by
+                self._is_delivered = False
                 await self._begin_record(why, 0)
                 return await self._record()
             case NoteCancel(by=by):
                 return None if await self.recorder.note_cancel(self.uuid, by) else NotRunning()
             case PutBack(reason=reason, counted=counted):
                 return await self._put_back(reason, counted=counted)
+            case DiscardRecord():
+                if self._writer:
+                    await self._writer.discard()
             case Acknowledge():
                 self.attachment.end(acknowledged=True)
-            case Reset():
+            case Dismiss(reason=reason):
+                self.attachment.end(dismissed=reason)
+            case Release():
                 self.attachment.end()
             case TellUploader():
                 self.recorder.on_recorded()
         return None
+
+    async def _found(self) -> Build | None:
+        """Return the build, which of an attempt of an earlier server, or after a fault, is in the database alone."""
+        if self.build is None:
+            self.build = await self.recorder.find(self.uuid)
+            if self.build and self._began is None and not self.attempt.grace:
+                logger.warning("%s was interrupted", self)
+        return self.build
+
+    async def _open_console(self) -> None:
+        if self.console is None and (build := await self._found()):
+            self.console = await self.recorder.reopen_console(build)
+            self.on_changed()
 
     async def _begin_record(self, result: Result, length: int) -> None:
         if self._writer:
@@ -326,6 +327,7 @@ class Owner:
             self._end,
             is_lost=self.attempt.is_lost and self._ended_by is None,
             ended_by=self._ended_by,
+            is_delivered=self._is_delivered,
         ):
             logger.error("%s does not run any more: its result was not recorded", self)
             return NotRunning()
@@ -336,13 +338,9 @@ class Owner:
         try:
             if self._writer and not self._writer.committed:
                 await self._writer.discard()  # it may be what fills the disk
-            if self.build is None:
-                self.build = await self.recorder.find(self.uuid)
-                if self.build and self._began is None:
-                    logger.warning("%s was interrupted", self)
-            if self.build is None:
+            if (build := await self._found()) is None:
                 return NotRunning()
-            found = await self.recorder.put_back(self.build, self._finished(), reason, counted=counted)
+            found = await self.recorder.put_back(build, self._finished(), reason, counted=counted)
         finally:
             self.asked.set()
             self.on_changed()

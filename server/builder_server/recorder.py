@@ -10,7 +10,7 @@ from attrs import field, frozen
 from builder.execution import ExecutionEnd
 from builder.model import Aborted, Instant
 from builder_server import console, room
-from builder_server.attempt import LOST
+from builder_server.aborts import LOST
 from builder_server.console import ConsoleWriter
 from builder_server.results import ResultWriter, build_dir, make_build_dir
 from builder_server.store import AfterLoss, Build, Store, StoreError
@@ -39,9 +39,17 @@ class Recorder:
         """Make the directory of an attempt, and its console."""
 
         def begin() -> ConsoleWriter:
-            return ConsoleWriter(make_build_dir(self.data_dir, build) / console.FILE_NAME, build.uuid)
+            return ConsoleWriter.create(make_build_dir(self.data_dir, build) / console.FILE_NAME)
 
         return await trio.to_thread.run_sync(begin)
+
+    async def reopen_console(self, build: Build) -> ConsoleWriter:
+        """Go on with the console of an attempt of an earlier server. It is looked through first, in its turn."""
+
+        def reopen() -> ConsoleWriter:
+            return ConsoleWriter.reopen(make_build_dir(self.data_dir, build) / console.FILE_NAME, build.uuid)
+
+        return await trio.to_thread.run_sync(reopen, limiter=self._reading)
 
     def writer(self, build: Build) -> ResultWriter:
         """Return what writes the record of an attempt."""
@@ -66,15 +74,26 @@ class Recorder:
         return console.repair(make_build_dir(self.data_dir, build) / console.FILE_NAME, build.uuid)
 
     async def finish(
-        self, writer: ResultWriter, build: Build, end: ExecutionEnd, *, is_lost: bool, ended_by: str | None
+        self,
+        writer: ResultWriter,
+        build: Build,
+        end: ExecutionEnd,
+        *,
+        is_lost: bool,
+        ended_by: str | None,
+        is_delivered: bool,
     ) -> bool:
         """Make a record durable, on the disk and then in the database; return False if it does not run any more.
+
+        ``is_delivered``: its result is what the worker has said.
 
         What the database keeps of the artifacts is put in before, since there may be a million of them.
         """
         with trio.CancelScope(shield=True):  # bounded by the disk; half of it is of no use to anybody
             try:
                 await writer.commit()
+                if build.secret_sha256:
+                    await self.store.forget_artifacts(build.uuid)  # of a try that did not become durable
                 for batch in writer.hashes.batches():
                     await self.store.add_artifacts(build.uuid, batch)
                 recorded = await self.store.finish(
@@ -84,6 +103,7 @@ class Recorder:
                     receivers=self.receivers,
                     is_lost=is_lost,
                     ended_by=ended_by,
+                    is_delivered=is_delivered,
                 )
             except (OSError, StoreError):
                 await writer.discard()  # after a fault of ours it stays, since nobody knows what was recorded

@@ -16,7 +16,9 @@ from attrs import define, field, frozen
 from builder.address import format_address
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension import VERSION, Welcome
-from builder.messages import Hello, JobRequested, ServerHello
+from builder.extension.working import Alive, AskJob, Return
+from builder.framing import StreamedFrame
+from builder.messages import Hello, JobRequested, Message, ServerHello
 from builder.model import Instant, printable
 from builder.reasons import reason_of
 from builder.runtime import entry, service
@@ -44,6 +46,7 @@ from builder_server.store import Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
 from builder_server.workers import WorkerSession
+from builder_server.working import WorkingSession
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,9 @@ class StartError(BuilderError):
 
 @frozen(kw_only=True)
 class Settings:
-    """What an operator decides. ``upload`` are URLs, with passwords; ``job_timeout`` is in seconds, ``min_free`` in bytes."""
+    """What an operator decides. ``upload`` are URLs, with passwords; ``job_timeout`` and ``grace`` are in seconds, ``min_free``
+    in bytes.
+    """
 
     addresses: tuple[str, ...]
     port: int
@@ -73,6 +78,7 @@ class Settings:
     config_dir: Path
     upload: tuple[str, ...]
     job_timeout: float
+    grace: float
     min_free: int | None = None
     keep: Retention = field(factory=Retention)
 
@@ -205,7 +211,9 @@ class _Server:
             receivers=uploader.names,
             on_recorded=uploader.wake,
         )
-        attempts = Attempts(dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout)
+        attempts = Attempts(
+            dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout, grace=settings.grace
+        )
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
@@ -273,6 +281,14 @@ class _Server:
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)
             return
+        if isinstance(request, AskJob | Return):
+            working = WorkingSession(channel, peer, self._attempts)
+            with self._connections.staying():
+                goes_on = await working.serve(request)
+            while goes_on and (following := await self._next_request(channel, place)):
+                with self._connections.staying():
+                    goes_on = await working.serve(following)
+            return
         session = ClientSession(
             channel,
             peer,
@@ -286,14 +302,19 @@ class _Server:
             self._now,
         )
         await session.serve(request)
-        while is_ours:
-            with place.until_asked(), self._shutdown.interruptible(), trio.fail_after(IDLE_TIMEOUT):
-                place.greet()  # it said hello long ago
-                try:
-                    request = await channel.receive()
-                except ConnectionEnded:
-                    return  # it has asked for all that it wanted
-            await session.serve(request)
+        while is_ours and (following := await self._next_request(channel, place)):
+            await session.serve(following)
+
+    async def _next_request(self, channel: SharingChannel, place: Place) -> Message | StreamedFrame | None:
+        """Return what a peer of ours wants next, None if that is nothing."""
+        with place.until_asked(), self._shutdown.interruptible(), trio.fail_after(IDLE_TIMEOUT):
+            place.greet()  # it said hello long ago
+            try:
+                while isinstance(request := await channel.receive(), Alive):
+                    pass  # it was said before the end of the attempt was known
+            except ConnectionEnded:
+                return None  # it has asked for all that it wanted
+        return request
 
 
 async def _listen(settings: Settings) -> list[trio.SocketListener]:

@@ -81,7 +81,7 @@ class Uploader:
     async def _begin(self) -> None:
         """Give what waits to the receivers that there are now, and end what an earlier server began."""
         await _retried(self._assign, "pending uploads can't be found")
-        self.wake()
+        self._work.announce()
         await _retried(self._remove_uploaded, "uploaded builds can't be found")
 
     async def _assign(self) -> None:

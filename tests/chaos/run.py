@@ -149,8 +149,8 @@ async def run(
     return Report(seed=seed, faults=dict(faults.done), observed=crowd.told.observed, account=account, left=left)
 
 
-SERVER = ()
-WORKER = ("--loop", "--slots=2", "--sandbox=none")
+SERVER = ("--grace=20s", "--min-free=1M")
+WORKER = ("--loop", "--slots=2", "--sandbox=none", "--reconnect-for=60s")
 
 
 @asynccontextmanager

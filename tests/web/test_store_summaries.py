@@ -16,7 +16,7 @@ from sites import NOW, make_directory, open_site
 from builder.model import Exited, Instant
 from builder_web.directory import DataDirectory
 from builder_web.store import builds, opening, removal, schema, summaries, uploads
-from builder_web.store.records import Artifact, NewBuild
+from builder_web.store.records import NewBuild, StoredArtifact
 
 TABLES = (schema.listed, schema.place, schema.output)
 
@@ -37,7 +37,7 @@ def some_builds(count: int, *, seed: int) -> list[NewBuild]:
                 started=started,
                 finished=started,
                 result=Exited(code=0),
-                artifacts=(Artifact(path="bin/x", digest=digest, size=1),) if succeeded else (),
+                artifacts=(StoredArtifact(path="bin/x", digest=digest, size=1),) if succeeded else (),
                 main_binary="bin/x" if succeeded else None,
                 input_id=chance.choice([None, b"1", b"2"]),
                 tags={},

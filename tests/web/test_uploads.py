@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,14 +231,26 @@ async def test_a_full_disk_leaves_nothing(site: InProcess, monkeypatch: pytest.M
         (staging.ContentWriter, "finish"),
         (staging.Staging, "new_content"),
         (files, "sync_directory"),
+        (files, "sync_together"),
+        (os, "fsync"),
         (os, "link"),
-        (execution, "write_durably"),
+        (Path, "write_bytes"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(target, name, full)
             assert await post(site, body()) == (507, "The disk is full"), name
         assert faults(site) == [], name
     assert await post(site, body()) == (201, "")
+
+
+async def test_files_are_synced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_at_once = threading.Barrier(3)
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: all_at_once.wait(timeout=20))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    await trio.to_thread.run_sync(files.sync_together, [tmp_path, tmp_path / "file", tmp_path / "folder"])
+    with pytest.raises(FileNotFoundError):
+        files.sync_together([tmp_path / "none"])
 
 
 async def test_a_database_that_can_not_be_used_is_said_so(site: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import trio
 from bodies import body, uuid_of
 from sites import NOW, Client, InProcess, authorization, make_directory, open_site
 
@@ -168,6 +169,21 @@ async def test_a_console_is_read_once_for_its_etag(site: InProcess, monkeypatch:
     again = await site.client.get(f"{BUILD}/console", **{"if-none-match": first.headers["etag"]})
     assert again.status == 304
     assert (await site.client.get(f"{BUILD}/console/view")).status == 200
+
+
+async def test_of_all_who_ask_at_once_one_reads_the_console(site: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    of = ConsoleIndex.of
+
+    def count(path: Path) -> ConsoleIndex:
+        read.append(path)
+        return of(path)
+
+    monkeypatch.setattr(ConsoleIndex, "of", count)
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(site.client.get, f"{BUILD}/console/view?line={number}")
+    assert len(read) == 1
 
 
 async def test_an_index_is_kept_as_it_was_made(site: InProcess) -> None:

@@ -9,10 +9,10 @@ from attrs import define, field, frozen
 from builder.runtime.database import StoreError
 from builder_web import derived, drawings, hooks
 from builder_web.directory import DataDirectory, console_path
-from builder_web.drawings import GRAPH, TREEMAP, Kind
+from builder_web.drawings import GRAPH, TREEMAP, DrawingKind
 from builder_web.hooks import Hooks
 from builder_web.store import builds
-from builder_web.store.records import Artifact, NewBuild
+from builder_web.store.records import NewBuild, StoredArtifact
 from builder_web.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class _Task:
     job: str
     is_failed: bool
     arguments: list[str]
-    sources: tuple[tuple[Kind, Artifact], ...]
+    sources: tuple[tuple[DrawingKind, StoredArtifact], ...]
 
 
 @define(eq=False)

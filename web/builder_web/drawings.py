@@ -22,7 +22,7 @@ from builder_web.graph import in_words
 from builder_web.opam.dependencies import dependencies
 from builder_web.opam.switch import read_switch, switch_path
 from builder_web.opam.syntax import MAX_SIZE
-from builder_web.store.records import Artifact
+from builder_web.store.records import StoredArtifact
 
 _VERSION = re.compile(r"(dependencies|treemap)_([0-9]{1,9})")
 _OURS = 0
@@ -31,11 +31,11 @@ _NOTHING = ""  # what is kept of an artifact that can't be drawn, so that it isn
 
 
 @frozen(kw_only=True)
-class Kind:
+class DrawingKind:
     """A kind of drawing: where it is kept, of which artifact it is made, and how."""
 
     name: str
-    source: Callable[[Iterable[Artifact]], Artifact | None]
+    source: Callable[[Iterable[StoredArtifact]], StoredArtifact | None]
     draw: Callable[[Path], Chart | None]
 
 
@@ -52,13 +52,13 @@ class Kept:
         return figure_of(self.path.read_text("utf-8"))
 
 
-def _graph_source(files: Iterable[Artifact]) -> Artifact | None:
+def _graph_source(files: Iterable[StoredArtifact]) -> StoredArtifact | None:
     by_path = {file.path: file for file in files}
     path = switch_path(by_path)
     return by_path[path] if path is not None else None
 
 
-def _treemap_source(files: Iterable[Artifact]) -> Artifact | None:
+def _treemap_source(files: Iterable[StoredArtifact]) -> StoredArtifact | None:
     return next((file for file in files if file.path.endswith(".debug")), None)
 
 
@@ -87,11 +87,11 @@ def _draw_treemap(path: Path) -> Chart | None:
 
 
 # Builds of several jobs may have the artifact, so no drawing names a job
-GRAPH = Kind(name="dependencies", source=_graph_source, draw=_draw_graph)
-TREEMAP = Kind(name="treemap", source=_treemap_source, draw=_draw_treemap)
+GRAPH = DrawingKind(name="dependencies", source=_graph_source, draw=_draw_graph)
+TREEMAP = DrawingKind(name="treemap", source=_treemap_source, draw=_draw_treemap)
 
 
-def make(directory: DataDirectory, kind: Kind, source: Artifact) -> Kept | None:
+def make(directory: DataDirectory, kind: DrawingKind, source: StoredArtifact) -> Kept | None:
     """Return the document of an artifact, and make it unless there is one; None if it can't be drawn. Raises OSError."""
     kept = _find(directory, kind, source)
     if kept is None:
@@ -108,7 +108,7 @@ def make(directory: DataDirectory, kind: Kind, source: Artifact) -> Kept | None:
     return kept if kept.path.stat().st_size else None
 
 
-def _find(directory: DataDirectory, kind: Kind, source: Artifact) -> Kept | None:
+def _find(directory: DataDirectory, kind: DrawingKind, source: StoredArtifact) -> Kept | None:
     found = []
     for folder in directory.cache.iterdir() if directory.cache.is_dir() else ():
         match = _VERSION.fullmatch(folder.name)

@@ -5,7 +5,7 @@ What comes of them, the wire or a terminal, is up to the caller.
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
@@ -17,7 +17,7 @@ from builder.model import Aborted, Result, ScriptJob, describe_result, printable
 from builder_worker import directives
 from builder_worker.allowances import not_real, option, tighten, without
 from builder_worker.artifacts import Collection, Rules, TooMuchLeft, collect
-from builder_worker.console import remark
+from builder_worker.console import Progress, remark
 from builder_worker.environment import job_environment, job_variables
 from builder_worker.hooks import Hooks, run_hook
 from builder_worker.job import SendLines, run_job
@@ -56,14 +56,22 @@ class BuildEnd:
     result: Result
     artifacts: Collection
 
+    def summary(self) -> str:
+        """Return it in words."""
+        return f"{describe_result(self.result)}, {self.artifacts.summary()}"
+
+
+Begin = Callable[[Sandbox], SendLines]
+"""Called when there is a sandbox, before anything is said; returns what takes the lines."""
+
 
 @asynccontextmanager
 async def run_build(
-    job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines, spare: Spare | None = None
+    job: ScriptJob, uuid: UUID, setup: Setup, begin: Begin, spare: Spare | None = None
 ) -> AsyncIterator[BuildEnd]:
     """Run a job and give its outcome; afterwards everything of it is removed.
 
-    Raises SandboxError, before it gives the outcome or after, and what ``send_lines`` raises.
+    Raises SandboxError, before it gives the outcome or after, and what ``begin`` raises and what that returns.
     """
     wishes = directives.read(job.script)
     ignored = not_real(wishes.limits, setup.real)
@@ -80,6 +88,7 @@ async def run_build(
         limits=limits,
     )
     async with await setup.backend.open(task, spare) as sandbox:
+        send_lines = begin(sandbox)
         if remarks:
             await send_lines([remark(line) for line in remarks])
         environment = {**job_variables(job, uuid), "BUILDER_WORK": str(sandbox.work)}
@@ -122,7 +131,7 @@ async def _run_finish(hooks: Hooks, environment: Mapping[str, str], place: Path)
     if hooks.finish is None:
         return lines, None
 
-    async def keep(more: Sequence[bytes]) -> None:
+    async def keep(more: Sequence[bytes], _: Progress | None = None, /) -> None:
         lines.extend(more)
 
     with trio.CancelScope(shield=True):  # bounded by the hook's own deadline

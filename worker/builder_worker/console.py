@@ -3,6 +3,8 @@
 import codecs
 from collections.abc import Sequence
 
+from attrs import field, frozen
+
 from builder.model import raw
 
 MAX_LINE = 64 * 1024
@@ -24,15 +26,40 @@ class End(bytes):
     __slots__ = ()
 
 
+@frozen(kw_only=True)
+class Progress:
+    """How far a job's console has been cut: up to the byte at ``offset``, with ``is_begun`` within a line.
+
+    What was cut last had come at ``time``, in nanoseconds of the monotonic clock.
+    """
+
+    offset: int
+    is_begun: bool
+    time: int = field(default=0, eq=False)
+
+    def after(self, lines: Sequence[bytes], time: int) -> "Progress":
+        """Return how far it is with more lines, at least one."""
+        parts = sum(isinstance(line, Part) for line in lines)
+        return Progress(
+            offset=self.offset + sum(map(len, lines)) + len(lines) - parts,
+            is_begun=isinstance(lines[-1], Part),
+            time=max(self.time, time),
+        )
+
+
+START = Progress(offset=0, is_begun=False)
+"""Before the first line."""
+
+
 class LineCutter:
     """Cuts bytes at newlines, as they come. The bytes are not altered; a longer line comes in parts of MAX_LINE.
 
     No part ends within a character of UTF-8.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress = START) -> None:
         self._rest = bytearray()
-        self._is_begun = False  # whether a part of this line was given out
+        self._is_begun = progress.is_begun  # whether a part of this line was given out
 
     @property
     def has_part(self) -> bool:

@@ -21,7 +21,7 @@ import trio
 from attrs import frozen
 
 from builder.model import Exited, describe_result, printable, raw
-from builder_worker.console import PREFIX, only_lines
+from builder_worker.console import PREFIX, Progress, only_lines
 from builder_worker.job import SendLines, run_job
 from builder_worker.sandbox import Console, ExitStatus, Limits, Sandbox, SandboxError
 from builder_worker.sandbox.processes.launch import Launch
@@ -48,7 +48,7 @@ async def run_hook(
 ) -> str | None:
     """Run a hook; return None, or in words how it failed. Its supervisor works in ``place``, or elsewhere if that is gone."""
 
-    async def send_marked(lines: Sequence[bytes]) -> None:
+    async def send_marked(lines: Sequence[bytes], _: Progress | None = None, /) -> None:
         await send_lines([raw(PREFIX + f"{name}: {printable(line)}") for line in only_lines(lines)])
 
     try:
@@ -80,7 +80,7 @@ class _Hook(Sandbox):
             adopts=False,
         )
         self._limits = Limits(timeout=timeout, max_console=MAX_OUTPUT)
-        self._supervision = Supervision(place)
+        self._supervision = Supervision.begin(place)
 
     @property
     def console(self) -> Console:

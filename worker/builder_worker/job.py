@@ -1,12 +1,13 @@
 """One run of a job in its sandbox: the console as it comes, and the result."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import trio
 
 from builder.model import Aborted, Exited, Result, Signalled, wire_signal
 from builder.runtime.nurseries import plain_nursery
-from builder_worker.console import LineCutter
+from builder_worker.console import START, LineCutter, Progress
 from builder_worker.sandbox import Console, ExitStatus, Sandbox
 
 LINES_AT_ONCE = 1000
@@ -22,10 +23,15 @@ PART_SILENCE = 1.0
 PART_AGE = 10.0
 """Seconds after which it is sent in any case: progress that never pauses."""
 
-SendLines = Callable[[Sequence[bytes]], Awaitable[None]]
-"""Sends lines to the server, and returns when it takes more: a slow server slows nothing but the sending.
 
-Some may be no whole lines, see ``console.Part`` and ``console.End``."""
+class SendLines(Protocol):
+    """Takes lines, and returns when it takes more: who is slow slows nothing but the sending.
+
+    Some may be no whole lines, see ``console.Part`` and ``console.End``. With ``progress`` they are the job's own.
+    """
+
+    async def __call__(self, lines: Sequence[bytes], progress: Progress | None = None, /) -> None:
+        """Take lines."""
 
 
 async def run_job(sandbox: Sandbox, *, send_lines: SendLines) -> Result:
@@ -58,7 +64,7 @@ def _result(sandbox: Sandbox, status: ExitStatus) -> Result:
 
 async def _send_console(console: Console, send_lines: SendLines) -> None:
     """Send what the job writes, until all of it is sent."""
-    cutter, begun = LineCutter(), float("inf")
+    cutter, progress, begun = LineCutter(), START, float("inf")
     while True:
         now = trio.current_time()
         begun = min(begun, now) if cutter.has_part else float("inf")
@@ -70,10 +76,14 @@ async def _send_console(console: Console, send_lines: SendLines) -> None:
             lines = cutter.feed(data)
         if waiting.cancelled_caught:
             lines, begun = cutter.part(), float("inf")
-        await _send_in_parts(lines, send_lines)
-    await _send_in_parts(cutter.finish(), send_lines)
+        progress = await _send_in_parts(lines, progress, console.time, send_lines)
+    await _send_in_parts(cutter.finish(), progress, console.time, send_lines)
 
 
-async def _send_in_parts(lines: Sequence[bytes], send_lines: SendLines) -> None:
+async def _send_in_parts(lines: Sequence[bytes], progress: Progress, time: int, send_lines: SendLines) -> Progress:
+    """Send lines that had come at that time, and return how far the console is then."""
     for first in range(0, len(lines), LINES_AT_ONCE):
-        await send_lines(lines[first : first + LINES_AT_ONCE])
+        some = lines[first : first + LINES_AT_ONCE]
+        progress = progress.after(some, time)
+        await send_lines(some, progress)
+    return progress

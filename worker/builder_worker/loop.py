@@ -2,27 +2,23 @@
 
 import functools
 import logging
-import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import trio
-from attrs import frozen, mutable
+from attrs import frozen
 
 from builder.errors import BuilderError
 from builder.runtime import entry, service
 from builder.runtime.nurseries import plain_nursery
+from builder_worker.backoff import LONGEST_PAUSE, Backoff
 from builder_worker.choice import prove
+from builder_worker.delivery import Revoked
 from builder_worker.drain import Drain
 from builder_worker.sandbox import SandboxError
 from builder_worker.session import WorkerSettings, work_next, work_once
 from builder_worker.spares import Spares
-
-SHORTEST_PAUSE = 1.0
-"""Seconds before the first new attempt: a server that restarts is back in about that time."""
-
-LONGEST_PAUSE = 60.0
-"""Seconds between attempts at most: a server that was away for hours has its workers back within a minute."""
+from builder_worker.uplink import Uplink
 
 log = logging.getLogger("builder_worker")
 
@@ -57,23 +53,6 @@ class Duration:
 
     drain_timeout: float = 0.0
     """Seconds that running jobs have to end after SIGTERM."""
-
-
-@mutable(kw_only=True)
-class Backoff:
-    """Pauses in seconds that double, each cut by up to a half so that many workers do not come back together."""
-
-    _failures: int = 0
-
-    def next_pause(self, chance: float) -> float:
-        """Return the next pause; ``chance`` is a random number from 0 to 1."""
-        pause = min(SHORTEST_PAUSE * 2.0 ** min(self._failures, 30), LONGEST_PAUSE)
-        self._failures += 1
-        return pause * (1 - chance / 2)
-
-    def reset(self) -> None:
-        """Begin with the shortest pause again."""
-        self._failures = 0
 
 
 async def work(settings: WorkerSettings, duration: Duration) -> None:
@@ -116,7 +95,7 @@ async def get_ready(settings: WorkerSettings, drain: Drain, *, patient: bool) ->
 
 
 async def _pause(backoff: Backoff, reason: str, drain: Drain) -> None:
-    pause = backoff.next_pause(random.random())  # noqa: S311 - it spreads load, it keeps no secret
+    pause = backoff.next_pause()
     log.warning("%s; next attempt in %.0f s", reason, pause)
     with drain.idle():
         await trio.sleep(pause)
@@ -164,16 +143,20 @@ async def _fill_slots(work_slot: Callable[[], Awaitable[None]], slots: int) -> N
 
 
 async def _work_forever(settings: WorkerSettings, drain: Drain) -> None:
-    async with Spares(settings.setup.backend) as spares:
-        await _work_on(settings, drain, spares)
+    async with Uplink(settings.host, settings.port) as uplink, Spares(settings.setup.backend) as spares:
+        await _work_on(settings, drain, uplink, spares)
 
 
-async def _work_on(settings: WorkerSettings, drain: Drain, spares: Spares) -> None:
+async def _work_on(settings: WorkerSettings, drain: Drain, uplink: Uplink, spares: Spares) -> None:
     backoff = Backoff()
     while not drain.begun:
         begin = trio.current_time()
         try:
-            await work_next(settings, drain, spares)
+            await work_next(settings, drain, uplink, spares)
+        except Revoked as error:
+            log.warning("%s", error)
+            backoff.reset()
+            continue
         except (BuilderError, OSError) as error:
             reason = str(error)
         except Exception as error:

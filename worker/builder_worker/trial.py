@@ -20,7 +20,7 @@ from builder.runtime.nurseries import plain_nursery
 from builder_worker.artifacts import Collection
 from builder_worker.build import Setup, run_build
 from builder_worker.choice import prove
-from builder_worker.console import as_bytes
+from builder_worker.console import Progress, as_bytes
 from builder_worker.loop import HungUp, Interrupted, Terminated
 
 DIFFERENT = 1
@@ -91,7 +91,7 @@ async def run_trials(
 
 async def _run_trial(job: ScriptJob, setup: Setup, output: Path | None) -> Trial:
     begin = trio.current_time()
-    async with run_build(job, uuid4(), setup, print_lines) as outcome:
+    async with run_build(job, uuid4(), setup, lambda _: print_lines) as outcome:
         seconds = trio.current_time() - begin
         kept = await trio.to_thread.run_sync(_keep, outcome.artifacts, output)
     return Trial(result=outcome.result, artifacts=kept, seconds=seconds)
@@ -103,7 +103,7 @@ async def _end_by_signal(signals: AsyncIterator[int]) -> None:
         raise ended(f"ended by {signal.Signals(number).name}; the job was killed")
 
 
-async def print_lines(lines: Sequence[bytes]) -> None:
+async def print_lines(lines: Sequence[bytes], _: Progress | None = None, /) -> None:
     """Print console lines: exactly, but on a terminal without what could control it."""
     if sys.stdout.isatty():
         lines = [type(line)(b"\t".join(printable(part).encode() for part in line.split(b"\t"))) for line in lines]

@@ -14,12 +14,15 @@ from builder_server.store.records import (
     BuildHead,
     Due,
     Expanded,
+    Holder,
+    LeftBuild,
     OldBuild,
     PendingUpload,
     PlannedJob,
     StoredArtifact,
     Taken,
     Timing,
+    is_secret,
 )
 from builder_server.store.store import Store
 
@@ -31,6 +34,8 @@ __all__ = [
     "Due",
     "Expand",
     "Expanded",
+    "Holder",
+    "LeftBuild",
     "OldBuild",
     "PendingUpload",
     "PlannedJob",
@@ -39,4 +44,5 @@ __all__ = [
     "StoredArtifact",
     "Taken",
     "Timing",
+    "is_secret",
 ]

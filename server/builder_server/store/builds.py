@@ -12,7 +12,18 @@ from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, queues, uploads
-from builder_server.store.records import AfterLoss, Build, BuildHead, Expanded, Taken, to_build, to_head, to_job
+from builder_server.store.records import (
+    AfterLoss,
+    Build,
+    BuildHead,
+    Expanded,
+    Holder,
+    LeftBuild,
+    Taken,
+    to_build,
+    to_head,
+    to_job,
+)
 from builder_server.store.schema import build, job, queue
 from builder_server.store.waking import Woken
 
@@ -47,6 +58,8 @@ _END = (
     .returning(build.c.name, build.c.platform, build.c.job_id, build.c.check_of)
 )
 
+_FORGET_SECRET = sa.update(build).where(build.c.uuid == sa.bindparam("ended")).values(secret_sha256=None)
+
 _CANCEL = (
     sa.update(build)
     .where(build.c.uuid == sa.bindparam("cancelled"), build.c.state == "running")
@@ -62,7 +75,7 @@ def take(
     uuid: UUID,
     now: Instant,
     expand: Expand | None,
-    worker: str | None,
+    holder: Holder | None,
 ) -> Taken:
     """Turn the first job of a queue that can run into a running build, creating the queue of a new platform."""
     match queues.is_dropped(connection, platform):
@@ -85,11 +98,13 @@ def take(
                 losses=row.losses,
                 time_limit=row.time_limit,
                 max_silent=row.max_silent,
+                secret_sha256=holder.secret_sha256 if holder else None,
             )
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
             why["check_of"] = row.check_of
             made_of = {"template": expanded and expanded.template, "opam_package": row.opam_package}
-            whose = {"job_id": row.id, "owner": owner, "worker": worker}
+            whose = {"job_id": row.id, "owner": owner, "worker": holder and holder.address}
+            whose["worker_name"] = holder and holder.name
             connection.execute(sa.insert(build), _values(taken) | why | made_of | whose)
             dependencies.begin(connection, row.id, platform)
             woken.note(What.BEGUN, job=row.name, platform=platform, uuid=uuid)
@@ -110,6 +125,9 @@ def _values(taken: Build) -> dict[str, object]:
         "state": taken.state,
         "losses": taken.losses,
         "started": taken.started.ms,
+        "time_limit": taken.time_limit,
+        "max_silent": taken.max_silent,
+        "secret_sha256": taken.secret_sha256,
     }
 
 
@@ -124,6 +142,7 @@ def finish(
     receivers: Collection[str],
     is_lost: bool,
     ended_by: str | None,
+    is_delivered: bool,
 ) -> bool:
     """Record the result of a running build, and queue what follows from it: those that wait for it, or itself again.
 
@@ -136,6 +155,8 @@ def finish(
     )
     if ended is None:
         return False
+    if not is_delivered:
+        connection.execute(_FORGET_SECRET, {"ended": str(uuid)})
     artifacts.note(connection, uuid, concluded)
     uploads.add(connection, uuid, receivers, now.ms)
     if ended.check_of is not None:
@@ -222,6 +243,7 @@ def lose(
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
     _end(connection, woken, uuid, now, result, Outcome.LOST, state="lost")
+    connection.execute(_FORGET_SECRET, {"ended": str(uuid)})
     artifacts.forget(connection, uuid)
     there = found.its_platform or found.platform  # the job may have been changed meanwhile
     if found.scheduled is not None and queues.is_dropped(connection, there) is False:
@@ -270,16 +292,27 @@ def _end(
     return ended
 
 
-def running(connection: sa.Connection, owner: str) -> tuple[UUID, ...]:
+def running(connection: sa.Connection, owner: str) -> tuple[LeftBuild, ...]:
     """Return the builds of an owner that are recorded as running, and those of no owner, the oldest first."""
     theirs = sa.or_(build.c.owner == owner, build.c.owner.is_(None))
-    found = sa.select(build.c.uuid).where(build.c.state == "running", theirs).order_by(build.c.started)
-    return tuple(UUID(uuid) for uuid in connection.scalars(found))
+    wanted = sa.select(
+        build.c.uuid, build.c.secret_sha256, build.c.time_limit, build.c.max_silent, build.c.ended_by
+    ).where(build.c.state == "running", theirs)
+    return tuple(
+        LeftBuild(
+            uuid=UUID(row.uuid),
+            secret_sha256=row.secret_sha256,
+            time_limit=row.time_limit,
+            max_silent=row.max_silent,
+            cancelled_by=row.ended_by,
+        )
+        for row in connection.execute(wanted.order_by(build.c.started))
+    )
 
 
 _HEAD = sa.select(
     build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.state, build.c.finished, build.c.result,
-    build.c.ended_by,
+    build.c.ended_by, build.c.secret_sha256,
 )  # fmt: skip
 _RUNNING = _HEAD.where(build.c.state == "running").order_by(build.c.started)
 _FIND_HEAD = _HEAD.where(build.c.uuid == sa.bindparam("wanted"))

@@ -24,7 +24,7 @@ def import_state(connection: sa.Connection, items: Sequence[StateItem]) -> None:
             case DroppedPlatform(platform=name):
                 queues.insert_platform(connection, name, dropped=True)
             case ScheduleItem():
-                schedule.insert(connection, item, {})
+                schedule.insert(connection, item)
     for item in items:
         if isinstance(item, Queue):
             queues.insert_platform(connection, item.platform, dropped=False)

@@ -1,6 +1,8 @@
 """What the store keeps of a build, and what it answers to those that run them."""
 
 import enum
+import hashlib
+import hmac
 from typing import Any, Self
 from uuid import UUID
 
@@ -12,10 +14,36 @@ from builder.planning import Cron, JobOptions, JobReference, Missed
 
 
 @frozen(kw_only=True)
+class Holder:
+    """The worker that has a build: its address, and if it may come back, its name and the SHA-256 of the attempt's secret."""
+
+    address: str
+    name: str | None = None
+    secret_sha256: bytes | None = None
+
+
+def is_secret(secret: bytes, sha256: bytes | None) -> bool:
+    """Return whether that is the secret of an attempt; of one without a secret it is none."""
+    return sha256 is not None and hmac.compare_digest(hashlib.sha256(secret).digest(), sha256)
+
+
+@frozen(kw_only=True)
+class LeftBuild:
+    """A build that ran when its server ended. The limits are in milliseconds; ``cancelled_by`` is who has ended it."""
+
+    uuid: UUID
+    secret_sha256: bytes | None
+    time_limit: int | None
+    max_silent: int | None
+    cancelled_by: str | None
+
+
+@frozen(kw_only=True)
 class Build:
     """An attempt at a job, as the store keeps it. ``losses`` are those before this attempt.
 
-    ``time_limit`` and ``max_silent`` are those of the job when it was taken, in milliseconds; they are not kept.
+    ``time_limit`` and ``max_silent`` are those of the job when it was taken, in milliseconds. ``secret_sha256`` is None where
+    its worker can't come back, and where the result is not the worker's.
     """
 
     uuid: UUID
@@ -28,6 +56,7 @@ class Build:
     ended_by: str | None = None
     time_limit: int | None = None
     max_silent: int | None = None
+    secret_sha256: bytes | None = None
 
 
 @frozen(kw_only=True)
@@ -42,6 +71,7 @@ class BuildHead:
     finished: Instant | None
     result: Result | None
     ended_by: str | None
+    secret_sha256: bytes | None
 
 
 @frozen(kw_only=True)
@@ -216,6 +246,9 @@ def to_build(row: Any) -> Build:
         finished=head.finished,
         result=head.result,
         ended_by=head.ended_by,
+        time_limit=row.time_limit,
+        max_silent=row.max_silent,
+        secret_sha256=head.secret_sha256,
     )
 
 
@@ -230,4 +263,5 @@ def to_head(row: Any) -> BuildHead:
         finished=None if row.finished is None else Instant(row.finished),
         result=None if row.result is None else codec.decode_result(row.result),
         ended_by=row.ended_by,
+        secret_sha256=row.secret_sha256,
     )

@@ -142,6 +142,11 @@ build = Table(
     Column("cause_of", Text),
     Column("retry", Integer, nullable=False, server_default=text("0")),
     Column("worker", Text),  # its address
+    Column("worker_name", Text),  # null: it can't come back
+    Column("secret_sha256", LargeBinary),  # of whoever may come back, and ask for what became of its result
+    # of the job when it was taken
+    Column("time_limit", _WIDE),
+    Column("max_silent", _WIDE),
     Column("outcome", Text),  # null while it runs
     Column("ended_by", Text),  # who cancelled it: also while it still runs
     Column("artifacts", _WIDE),  # how many; null: not counted

@@ -39,6 +39,8 @@ from builder_server.store.records import (
     Build,
     BuildHead,
     Due,
+    Holder,
+    LeftBuild,
     OldBuild,
     PendingUpload,
     PlannedJob,
@@ -164,14 +166,14 @@ class Store:
     # --- builds ----------------------------------------------------------------------------------------------------
 
     async def take(
-        self, platform: str, uuid: UUID, now: Instant, expand: Expand | None, worker: str | None = None
+        self, platform: str, uuid: UUID, now: Instant, expand: Expand | None, holder: Holder | None = None
     ) -> Taken:
         """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
         does one for which it returns None. It may be called again for the same job.
         """
-        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, worker)
+        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder)
 
     async def finish(
         self,
@@ -182,21 +184,27 @@ class Store:
         receivers: Collection[str] = (),
         is_lost: bool = False,
         ended_by: str | None = None,
+        is_delivered: bool = True,
     ) -> bool:
         """Record the result of a running build, and queue what follows from it; False if it does not run any more.
 
         ``receivers`` are those that it is to be uploaded to.
         ``is_lost``: the result is not the job's, but what the farm has to say of it. ``ended_by`` is who wanted its end.
+        Unless it ``is_delivered`` by the worker, that has no secret any more by which it could ask for it.
         """
         concluded = await self.database.read(partial(artifacts.conclude, uuid=uuid))
         return await self._wake(
             builds.finish, uuid, now, result,
-            concluded=concluded, receivers=receivers, is_lost=is_lost, ended_by=ended_by,
+            concluded=concluded, receivers=receivers, is_lost=is_lost, ended_by=ended_by, is_delivered=is_delivered,
         )  # fmt: skip
 
     async def add_artifacts(self, uuid: UUID, found: Sequence[StoredArtifact]) -> None:
         """Keep some more artifacts of a running build; once it is finished they are all."""
         await self.database.write(partial(artifacts.add, uuid=uuid, found=found))
+
+    async def forget_artifacts(self, uuid: UUID) -> None:
+        """Forget the artifacts of a running build whose result did not become durable, and comes again."""
+        await self.database.write(partial(artifacts.forget, uuid=uuid))
 
     async def lose(
         self, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool = False
@@ -214,7 +222,7 @@ class Store:
         """Note who has cancelled a running build, so that its job does not go back to the queue; False if it does not run."""
         return await self.database.write(partial(builds.note_cancel, uuid=uuid, by=by))
 
-    async def running(self) -> tuple[UUID, ...]:
+    async def running(self) -> tuple[LeftBuild, ...]:
         """Return the builds of this server that are recorded as running, the oldest first."""
         return await self.database.read(partial(builds.running, owner=self.owner))
 

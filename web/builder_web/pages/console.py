@@ -30,7 +30,7 @@ _BROKEN = re.compile(r"(?:&[^;]{0,5}|\x1b[^m]{0,64})$")  # what a cut may leave 
 
 
 @frozen(kw_only=True, slots=True)
-class ConsoleLine:
+class ShownLine:
     """A line as it is shown."""
 
     number: int
@@ -43,7 +43,7 @@ class ConsoleLine:
     """How many earlier states of the line were written over."""
 
 
-def to_lines(data: bytes, *, first: int, style: str = "") -> tuple[ConsoleLine, ...]:
+def to_lines(data: bytes, *, first: int, style: str = "") -> tuple[ShownLine, ...]:
     """Return the lines of a part of a console that begins with the line ``first`` and ends with a whole line.
 
     ``style`` is that of the terminal before this part.
@@ -71,7 +71,7 @@ def to_lines(data: bytes, *, first: int, style: str = "") -> tuple[ConsoleLine, 
         if begins_in or "\x1b" in shown:
             shown = _paint(shown, begins_in)
         time = _time(*stamp.groups()) if stamp else ""
-        result.append(ConsoleLine(number=number, time=time, html=shown, folded=folded))
+        result.append(ShownLine(number=number, time=time, html=shown, folded=folded))
     return tuple(result)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup, escape
 
 from builder.model import Instant
-from builder_web.pages.console import ConsoleLine
+from builder_web.pages.console import ShownLine
 from builder_web.pages.links import Links
 from builder_web.pages.parts import Cell, CellState
 from builder_web.pages.words import count, exact_time, harmless
@@ -68,7 +68,7 @@ def cell_words(cell: Cell) -> str:
     return f"{exact_time(cell.started)}: {dict(_WORDS)[cell.state]}"
 
 
-def console_lines(lines: Iterable[ConsoleLine], address: str | None) -> Markup:
+def console_lines(lines: Iterable[ShownLine], address: str | None) -> Markup:
     """Return lines of a console; each number leads to its line, at an address where other lines are around it.
 
     Without an address the lines follow one another and a number is an anchor for the mouse alone: going through

@@ -26,17 +26,17 @@ others do not."""
 
 _TEMPLATES = MappingProxyType(
     {
-        models.Main: "main.html",
-        models.AllBuilds: "main.html",
-        models.Job: "job.html",
-        models.FailedBuilds: "failed_builds.html",
-        models.Build: "build.html",
-        models.Comparison: "comparison.html",
-        models.Hash: "hash.html",
-        models.Search: "search.html",
-        models.Console: "console.html",
-        models.Script: "script.html",
-        models.Error: "error.html",
+        models.MainPage: "main.html",
+        models.AllBuildsPage: "main.html",
+        models.JobPage: "job.html",
+        models.FailedBuildsPage: "failed_builds.html",
+        models.BuildPage: "build.html",
+        models.ComparisonPage: "comparison.html",
+        models.HashPage: "hash.html",
+        models.SearchPage: "search.html",
+        models.ConsolePage: "console.html",
+        models.ScriptPage: "script.html",
+        models.ErrorPage: "error.html",
     }
 )
 
@@ -114,7 +114,7 @@ def _environment() -> jinja2.Environment:
         "size": format_size,
     }
     environment.tests |= {
-        "all_builds": lambda page: isinstance(page, models.AllBuilds),
+        "all_builds": lambda page: isinstance(page, models.AllBuildsPage),
         "success": lambda result: result == Exited(code=0),
     }
     environment.globals |= {

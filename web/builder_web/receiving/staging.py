@@ -66,13 +66,10 @@ class ContentWriter:
         self._file.close()
 
     def finish(self) -> Content:
-        """Make what was written durable under its name, unless the same is there already."""
+        """Give what was written its name."""
         content = Content(digest=self._hash.digest(), size=self._size)
-        target = self._directory / content.digest.hex()
-        if not target.exists():
-            os.fsync(self._file.fileno())
         self._file.close()
-        self._path.replace(target)
+        self._path.replace(self._directory / content.digest.hex())
         return content
 
 
@@ -130,14 +127,11 @@ class Staging:
         return self.directory.build(job, self.uuid)
 
     def finish(self) -> None:
-        """Make durable which files the build has; each of them is already."""
-        files.sync_directory(self.path / "build")
+        """Make all files durable: none is written any more."""
+        files.sync_together((self.script, self.console, self.script.parent, *(self.path / "contents").iterdir()))
 
     def place(self) -> None:
-        """Put all files into their places, durably. It may be done again.
-
-        What makes that durable comes last: a file system has the least to do then, and others who record wait meanwhile.
-        """
+        """Put all files into their places, durably. It may be done again."""
         parents = set()
         for staged in sorted((self.path / "contents").iterdir()):
             target = self.directory.content(bytes.fromhex(staged.name))
@@ -152,8 +146,7 @@ class Staging:
             self.directory.make_parents(place)
             build.rename(place)
             parents.add(place.parent)
-        for parent in parents:
-            files.sync_directory(parent)
+        files.sync_together(parents)
 
     def remove(self) -> None:
         """Remove the directory: the build was recorded."""

@@ -49,7 +49,7 @@ class PeerGone(OSError):
 
 
 @define(eq=False)
-class Connection:
+class HttpConnection:
     """One connection; ``run`` serves it to its end."""
 
     _application: ASGIApp
@@ -197,7 +197,7 @@ class Connection:
 class _Exchange:
     """A request and its answer, as the application sees them: see the ASGI specification."""
 
-    _connection: Connection
+    _connection: HttpConnection
     is_head: bool = field(kw_only=True)
     is_answered: trio.Event = field(init=False, factory=trio.Event)
     is_peer_gone: bool = field(init=False, default=False)

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from builder.model import Instant
 from builder_web.store import summaries
-from builder_web.store.records import Artifact, Build, Readme, from_row, result_from_row, to_row
+from builder_web.store.records import Build, Readme, StoredArtifact, from_row, result_from_row, to_row
 from builder_web.store.schema import artifact, build, job, listed, output, place, received
 
 _main = artifact.alias("main")
@@ -55,7 +55,7 @@ class Alike:
 class Uploaded:
     """The artifacts of a build in the order in which they were uploaded."""
 
-    artifacts: tuple[Artifact, ...]
+    artifacts: tuple[StoredArtifact, ...]
     readme: Readme | None
     """Its position is that among the artifacts."""
 
@@ -72,7 +72,7 @@ def record(row: Sequence[Any]) -> Build:
         started=from_row(start_d, start_ps),
         finished=from_row(finish_d, finish_ps),
         result=result_from_row(code, message),
-        main_binary=Artifact(path=path, digest=digest, size=size) if path is not None else None,
+        main_binary=StoredArtifact(path=path, digest=digest, size=size) if path is not None else None,
         input_id=input_id,
         console=console,
         script=script,
@@ -167,14 +167,14 @@ def lately(
     return those(connection, query)
 
 
-def artifacts(connection: sa.Connection, build_id: int) -> list[Artifact]:
+def artifacts(connection: sa.Connection, build_id: int) -> list[StoredArtifact]:
     """Return the artifacts of a build, the main binary first, then as they were uploaded."""
     query = (
         sa.select(artifact.c.filepath, artifact.c.sha256, artifact.c.size)
         .where(artifact.c.build == build_id)
         .order_by(artifact.c.id)
     )
-    return [Artifact(path=row.filepath, digest=row.sha256, size=row.size) for row in connection.execute(query)]
+    return [StoredArtifact(path=row.filepath, digest=row.sha256, size=row.size) for row in connection.execute(query)]
 
 
 def uploaded(connection: sa.Connection, this: Build) -> Uploaded:
@@ -184,7 +184,7 @@ def uploaded(connection: sa.Connection, this: Build) -> Uploaded:
         .where(artifact.c.build == this.id)
         .order_by(artifact.c.id)
     )
-    files = [Artifact(path=row.filepath, digest=row.sha256, size=row.size) for row in connection.execute(query)]
+    files = [StoredArtifact(path=row.filepath, digest=row.sha256, size=row.size) for row in connection.execute(query)]
     readme = None
     row = connection.execute(sa.select(received).where(received.c.build == this.id)).one_or_none()
     if row is not None:
@@ -196,11 +196,11 @@ def uploaded(connection: sa.Connection, this: Build) -> Uploaded:
     return Uploaded(artifacts=tuple(files), readme=readme)
 
 
-def find_artifact(connection: sa.Connection, build_id: int, path: str) -> Artifact | None:
+def find_artifact(connection: sa.Connection, build_id: int, path: str) -> StoredArtifact | None:
     """Return an artifact of a build by its path."""
     query = sa.select(artifact.c.filepath, artifact.c.sha256, artifact.c.size)
     row = connection.execute(query.where(artifact.c.build == build_id, artifact.c.filepath == path)).one_or_none()
-    return Artifact(path=row.filepath, digest=row.sha256, size=row.size) if row is not None else None
+    return StoredArtifact(path=row.filepath, digest=row.sha256, size=row.size) if row is not None else None
 
 
 def with_content(connection: sa.Connection, digest: bytes, *, start: int, count: int) -> list[tuple[Build, str]]:

@@ -47,7 +47,7 @@ async def build(request: Request) -> Response:
         return answers.json(data.of_build(found, said))
     files = await site.store.ask(builds.artifacts, found.id)
     latest = await site.store.ask(builds.latest, found.job, found.platform)
-    page = models.Build(
+    page = models.BuildPage(
         build=presenting.summary(found),
         artifacts=tuple(map(presenting.artifact, files)),
         solo5=_solo5(said),

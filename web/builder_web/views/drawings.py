@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from builder_web import drawings
-from builder_web.drawings import GRAPH, TREEMAP, Kind
+from builder_web.drawings import GRAPH, TREEMAP, DrawingKind
 from builder_web.pages import models
 from builder_web.store import builds
-from builder_web.store.records import Artifact
+from builder_web.store.records import StoredArtifact
 from builder_web.views import answers
 from builder_web.views.answers import NotFound
 from builder_web.views.finding import build_of
@@ -39,7 +39,7 @@ async def treemap_document(request: Request) -> Response:
     return await _document(request, TREEMAP)
 
 
-async def _document(request: Request, kind: Kind) -> Response:
+async def _document(request: Request, kind: DrawingKind) -> Response:
     site, found = site_of(request), await build_of(request)
     source = kind.source(await site.store.ask(builds.artifacts, found.id))
     if source is None:
@@ -51,7 +51,7 @@ async def _document(request: Request, kind: Kind) -> Response:
     return answers.file(request, kept.path, media_type="text/html; charset=utf-8", etag=etag, policy=_POLICY)
 
 
-async def drawing(site: Site, kind: Kind, files: Sequence[Artifact]) -> models.Drawing | None:
+async def drawing(site: Site, kind: DrawingKind, files: Sequence[StoredArtifact]) -> models.Drawing | None:
     """Return a drawing as the page of a build shows it; None where there is nothing to draw."""
     source = kind.source(files)
     if source is None:

@@ -61,7 +61,7 @@ async def failed_builds(request: Request) -> Response:
     start = number_of(request, "start", 0, most=_MOST_START)
     count = number_of(request, "count", FAILED_PAGE, most=_MOST) or FAILED_PAGE
     found = await site.store.ask(builds.failed, platform=platform, start=start, count=count + 1)
-    page = models.FailedBuilds(
+    page = models.FailedBuildsPage(
         builds=tuple(map(presenting.summary, found[:count])),
         platform=platform,
         platforms=tuple(await site.store.ask(jobs.failing_platforms)),
@@ -99,8 +99,8 @@ async def _list(request: Request, is_shown: Callable[[Site, Job], bool], *, expi
     failures = tuple(map(presenting.summary, lately))
     sections = presenting.sections(found)
     if expired_days is None:
-        return presenting.show(request, models.AllBuilds(sections=sections, failures=failures, failed=failed))
-    page = models.Main(sections=sections, failures=failures, failed=failed, expired_days=expired_days)
+        return presenting.show(request, models.AllBuildsPage(sections=sections, failures=failures, failed=failed))
+    page = models.MainPage(sections=sections, failures=failures, failed=failed, expired_days=expired_days)
     return presenting.show(request, page)
 
 
@@ -125,7 +125,7 @@ async def _job(request: Request, *, with_failed: bool) -> Response:
 
     found = await site.store.ask(read)
     readme = found.tags.get(jobs.README)
-    page = models.Job(
+    page = models.JobPage(
         name=name,
         synopsis=found.tags.get(jobs.SYNOPSIS),
         readme_html=await trio.to_thread.run_sync(markdown.to_html, readme) if readme else None,

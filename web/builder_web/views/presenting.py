@@ -14,7 +14,7 @@ from builder_web.charts.chart import Chart
 from builder_web.pages import models, parts
 from builder_web.pages.links import Links
 from builder_web.store import summaries
-from builder_web.store.records import Artifact, Build, Job
+from builder_web.store.records import Build, Job, StoredArtifact
 from builder_web.views.site import site_of
 
 FEW = 5
@@ -46,12 +46,12 @@ def show(request: Request, page: models.Page, *, status: int = 200) -> Response:
 
 def error(request: Request, status: int, detail: str, *, job: str | None = None) -> Response:
     """Return a page that says what could not be shown, and what to do next."""
-    return show(request, models.Error(status=status, detail=detail, job=job), status=status)
+    return show(request, models.ErrorPage(status=status, detail=detail, job=job), status=status)
 
 
-def artifact(file: Artifact) -> parts.Artifact:
+def artifact(file: StoredArtifact) -> parts.ArtifactSummary:
     """Return an artifact as pages show it."""
-    return parts.Artifact(path=file.path, size=file.size, sha256=file.digest.hex())
+    return parts.ArtifactSummary(path=file.path, size=file.size, sha256=file.digest.hex())
 
 
 def summary(build: Build) -> parts.BuildSummary:
@@ -72,12 +72,12 @@ def maybe(build: Build | None) -> parts.BuildSummary | None:
     return summary(build) if build else None
 
 
-def sections(jobs: Iterable[Job]) -> tuple[models.Section, ...]:
+def sections(jobs: Iterable[Job]) -> tuple[models.JobSection, ...]:
     """Return jobs by their sections, in order of names."""
     by_name: dict[str, list[models.JobState]] = {}
     for job in jobs:
         platforms = tuple(
-            models.PlatformState(
+            models.JobOnPlatform(
                 platform=one.platform,
                 newest=maybe(one.build),
                 failed=maybe(one.failed),
@@ -88,7 +88,7 @@ def sections(jobs: Iterable[Job]) -> tuple[models.Section, ...]:
         by_name.setdefault(job.section, []).append(
             models.JobState(name=job.name, synopsis=job.synopsis, platforms=platforms)
         )
-    return tuple(models.Section(name=name, jobs=tuple(found)) for name, found in sorted(by_name.items()))
+    return tuple(models.JobSection(name=name, jobs=tuple(found)) for name, found in sorted(by_name.items()))
 
 
 def histories(newest: Mapping[str, Sequence[Build]]) -> tuple[parts.History, ...]:

@@ -74,7 +74,7 @@ async def script_page(request: Request) -> Response:
         raise NotFound(_GONE.format("script"), job=found.job) from error
     text = data.decode("utf-8", "replace")
     return presenting.show(
-        request, models.Script(build=presenting.summary(found), text=text, size=size, cut=len(data) < size)
+        request, models.ScriptPage(build=presenting.summary(found), text=text, size=size, cut=len(data) < size)
     )
 
 
@@ -96,7 +96,9 @@ async def console_page(request: Request) -> Response:
     lines = await trio.to_thread.run_sync(lambda: console.to_lines(part.content, first=first, style=part.style))
     return presenting.show(
         request,
-        models.Console(build=presenting.summary(found), lines=lines, total=index.lines, size=index.size, count=LINES),
+        models.ConsolePage(
+            build=presenting.summary(found), lines=lines, total=index.lines, size=index.size, count=LINES
+        ),
     )
 
 
@@ -110,7 +112,7 @@ async def _search(request: Request, found: Build, path: Path, index: ConsoleInde
         for one in matches
         for line in console.to_lines(one.content[:_MAX_SCRIPT], first=one.number, style=one.style)
     )
-    page = models.Console(
+    page = models.ConsolePage(
         build=presenting.summary(found),
         lines=lines,
         total=index.lines,

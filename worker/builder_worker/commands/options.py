@@ -273,3 +273,15 @@ def check_platform(_context: click.Context, _parameter: click.Parameter, value: 
     except InvalidName as error:
         raise click.BadParameter(str(error)) from error
     return value
+
+
+def check_worker_name(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    """Return the name of the worker, checked: the machine's if there is none."""
+    from builder.model import check_name
+
+    name = os.uname().nodename or "worker" if value is None else value
+    try:
+        check_name(name, what="worker name")
+    except InvalidName as error:
+        raise click.BadParameter(str(error)) from error
+    return name

@@ -8,7 +8,7 @@ import threading
 import click
 
 from builder.runtime import program
-from builder_worker.commands.options import COUNT, PAUSE, Arguments, check_platform, sandbox_options
+from builder_worker.commands.options import COUNT, PAUSE, Arguments, check_platform, check_worker_name, sandbox_options
 
 
 class _DefaultCommand(click.Command):
@@ -40,7 +40,7 @@ Exit status:
   2  the command line is wrong
   3  the server is unreachable
   4  the server refused, or is no builder-server
-  5  the server went away before it had the result
+  5  the server went away before it had the result, or ended the job
   7  there is no sandbox, or the job could not be given a place to run
   130, 143  SIGINT or SIGTERM ended the worker, and its jobs with it
 """,
@@ -67,10 +67,33 @@ Exit status:
     default="0",
     help="On SIGTERM take no more jobs, and kill those that run only then.  [default: 0, at once]",
 )
+@click.option(
+    "--reconnect-for",
+    metavar="TIME",
+    type=PAUSE,
+    default="15m",
+    help="Let a job go on for so long while the server is away. What it has written is delivered after that, and a result "
+    "is kept until it is. A server of the original's protocol ends the job when it goes away.  [default: 15m]",
+)
+@click.option(
+    "--name",
+    metavar="NAME",
+    callback=check_worker_name,
+    help="What the server calls this worker.  [default: the machine's name]",
+)
 @sandbox_options
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
 def work(
-    *, platform: str, remote: str, loop: bool, slots: int, drain_timeout: float, arguments: Arguments, quiet: bool
+    *,
+    platform: str,
+    remote: str,
+    loop: bool,
+    slots: int,
+    drain_timeout: float,
+    reconnect_for: float,
+    name: str,
+    arguments: Arguments,
+    quiet: bool,
 ) -> None:
     """Take a job for PLATFORM from the server, run it, deliver its result, and exit.
 
@@ -84,7 +107,7 @@ def work(
 
     The script is run by its #! line, or by /bin/sh, in a fresh directory. BUILDER_JOB, BUILDER_PLATFORM and
     BUILDER_UUID tell it what it is. Every file that it leaves in the directory is delivered; all its processes are
-    killed at its end, and when the server goes away. It may tighten its limits by a line near its top, such as
+    killed at its end. When the server goes away it runs on for the time of --reconnect-for. It may tighten its limits by a line near its top, such as
 
     \b
         # builder: memory=512M timeout=10m
@@ -96,15 +119,18 @@ def work(
         import trio
 
         from builder.address import parse_address
-        from builder_worker import session
+        from builder_worker import session, uplink
         from builder_worker.loop import Duration
         from builder_worker.loop import work as run
 
     # it takes a tenth of a second, and finding a sandbox waits for other programs
-    threading.Thread(target=session.load, daemon=True).start()
+    threading.Thread(target=uplink.load, daemon=True).start()
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=level, format="builder-worker: %(message)s")
     host, port = parse_address(remote)
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
-    trio.run(run, session.WorkerSettings(host=host, port=port, platform=platform, setup=setup), duration)
+    settings = session.WorkerSettings(
+        host=host, port=port, platform=platform, setup=setup, name=name, reconnect_for=reconnect_for
+    )
+    trio.run(run, settings, duration)

@@ -34,6 +34,14 @@ class SandboxError(BuilderError):
     exit_code = 7
 
 
+class Taken(SandboxError):
+    """Another worker has the job."""
+
+
+class Left(BuilderError):
+    """This worker has let go of the job, which goes on without it."""
+
+
 @frozen(kw_only=True)
 class Limits:
     """What a job may use. None is no limit. Sizes in bytes, times in seconds.
@@ -64,6 +72,8 @@ class Task:
     script: bytes
     environment: Mapping[str, str] = field(factory=dict)
     limits: Limits = Limits()
+    worker_grace: float = 0.0
+    """Seconds for which the job goes on without a worker, and its end is kept for one that comes back."""
 
 
 @frozen(kw_only=True)
@@ -91,6 +101,10 @@ class Check:
 
 class Console(Protocol):
     """What a job writes."""
+
+    @property
+    def time(self) -> int:
+        """When what was received last was written, in nanoseconds of the monotonic clock."""
 
     async def receive_some(self) -> bytes:
         """Return what was written since, at the latest when the job is over; empty when all was read then."""
@@ -127,6 +141,12 @@ class Sandbox(abc.ABC):
     @abc.abstractmethod
     def kill(self) -> None:
         """Kill all processes of the job at once. Harmless when they are gone; does not wait."""
+
+    def leave(self) -> None:  # noqa: B027 - what can't be left ends with its worker
+        """Let go of the job, if it was started: it goes on for as long as its task says, for a worker that adopts it.
+
+        Whoever waits for it gets Left; to close the sandbox then removes nothing. By default a job can't be left.
+        """
 
     def exceeded(self) -> str | None:
         """Return which limit ended the job, such as "out of memory (limit 512 MiB)", or None."""
@@ -177,6 +197,16 @@ class Backend(abc.ABC):
         A spare one makes it faster, and serves once.
         """
 
+    async def adopt(self, place: Path) -> Sandbox:
+        """Return the sandbox of a job that an earlier worker has left in a directory: it runs, or has ended meanwhile.
+
+        Raises SandboxError if there is nothing to go on with, and then what is left can be cleaned up; and Taken.
+        """
+        raise SandboxError(f"jobs in the sandbox {self.name} can't be adopted: {place}")
+
     async def clean_up(self) -> tuple[str, ...]:
-        """Remove what a worker that was killed left behind; return a line for each thing removed."""
+        """Remove what a worker that was killed left behind; return a line for each thing removed.
+
+        What can be adopted stays as long as its supervisor waits for a worker.
+        """
         return ()

@@ -20,6 +20,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from os.path import samestat
 from pathlib import Path
 from typing import Self
@@ -104,6 +105,9 @@ class JobDirectory:
     owner: int | None
     users: int = 1
     _mounted: bool = field(init=False, default=False)
+    _seen: Path | None = field(init=False, default=None)
+    """Another name of it, where what is mounted in it can be seen by that alone."""
+
     _was_full: bool = field(init=False, default=False)
     _left: Space | None = field(init=False, default=None)
     """What was left of the host's disk when the job was found to have taken the rest."""
@@ -157,6 +161,40 @@ class JobDirectory:
                 await self.remove()
             raise
 
+    def take_over(self, held: int | None, *, is_mounted: bool) -> None:
+        """Have it as another worker left it, with the lock of its supervisor, or one of its own if that has gone.
+
+        A supervisor may see other mounts than this worker, when a service manager has given each start of the worker its
+        own: the job's disk is then seen through the supervisor's descriptor of the directory. Raises SandboxError.
+        """
+        try:
+            self._held = held if held is not None else lock_directory(self.path, shared=True)
+        except OSError as error:
+            raise SandboxError(f"its directory can't be opened: {error.strerror}") from error
+        if self._held is None:
+            raise SandboxError("another worker is about to remove it")
+        self._mounted = is_mounted
+        if is_mounted:
+            self._find_disk()
+
+    def _find_disk(self) -> None:
+        if _is_mount(self.disk):
+            return
+        self._seen = Path(f"/proc/{os.getpid()}/fd/{self._held}")
+        if not self.disk.is_dir() or samestat(self.disk.stat(), (self.path / "disk").stat()):
+            raise SandboxError("its disk is not mounted any more")
+
+    @property
+    def lock(self) -> int:
+        """The descriptor with the lock."""
+        assert self._held is not None, "it was reserved or taken over"
+        return self._held
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether a file system limits the size."""
+        return self._mounted
+
     @property
     def is_there(self) -> bool:
         """Whether it is where it was made: jobs without a sandbox can move it away, and what tidies up remove it."""
@@ -173,7 +211,7 @@ class JobDirectory:
     @property
     def disk(self) -> Path:
         """What the limit holds for."""
-        return self.path / "disk"
+        return (self._seen or self.path) / "disk"
 
     @property
     def build(self) -> Path:
@@ -343,17 +381,6 @@ def left_over(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if is_left_over(path.name)) if root.is_dir() else []
 
 
-def is_held(path: Path) -> bool:
-    """Return whether a worker that lives has a job's directory, one in another container too."""
-    try:
-        descriptor = lock_directory(path)
-    except OSError:  # no directory at all, or not for this worker: removing it will tell
-        return False
-    if descriptor is not None:
-        os.close(descriptor)
-    return descriptor is None
-
-
 async def clean_up(root: Path) -> tuple[str, ...]:
     """Remove the job directories of workers that are gone; return a line for each.
 
@@ -368,9 +395,23 @@ async def clean_up(root: Path) -> tuple[str, ...]:
     if descriptor is None:
         return ()
     try:
-        return tuple([await _remove_left_over(path) for path in left_over(root) if not is_held(path)])
+        said = [await _remove_unless_held(path) for path in left_over(root)]
+        return tuple(line for line in said if line is not None)
     finally:
         os.close(descriptor)
+
+
+async def _remove_unless_held(path: Path) -> str | None:
+    """Remove what a worker has left and return a line about it; None if a worker that lives in another container has it,
+    or a supervisor that waits for one.
+    """
+    with ExitStack() as held:
+        with suppress(OSError):  # no directory at all, or not for this worker: removing it will tell
+            descriptor = lock_directory(path)
+            if descriptor is None:
+                return None
+            held.callback(os.close, descriptor)  # nobody adopts it meanwhile
+        return await _remove_left_over(path)
 
 
 async def _remove_left_over(path: Path) -> str:

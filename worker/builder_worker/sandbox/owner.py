@@ -56,6 +56,14 @@ def is_same(one: str | None, other: str) -> bool:
     return one is not None and abs(int(one) - int(other)) <= _CLOCK_STEP
 
 
+def boot() -> str | None:
+    """Return what tells this run of the machine from all others, None where nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
 def tag(name: str) -> str:
     """Return a file name for a thing of this process, such as "builder-4711-123456-NAME"."""
     pid = os.getpid()

@@ -24,11 +24,13 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 from attrs import define, field
 
 from builder.model import printable
+from builder.runtime.files import is_locked
 from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, Spare, Task, job_directory
 from builder_worker.sandbox.diagnosis import Problem
 from builder_worker.sandbox.freebsd.clone import HOME, SNAPSHOT, Clone, Run, parent_of
@@ -40,8 +42,9 @@ from builder_worker.sandbox.owner import is_left_over, tag
 from builder_worker.sandbox.processes import inside, rlimits, tools
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Status, Supervision
+from builder_worker.sandbox.record import Record
 from builder_worker.sandbox.script import interpreter
-from builder_worker.sandbox.supervised import SCRIPT, SupervisedSandbox, shielded
+from builder_worker.sandbox.supervised import SCRIPT, Look, LookOf, SupervisedSandbox, shielded
 
 USER, UID = "nobody", 65534
 """FreeBSD's own, in every base system."""
@@ -181,15 +184,11 @@ class Jail(Backend):
                 await self._furnish(clone, task)
             except OSError as error:
                 raise SandboxError(f"cannot prepare the sandbox: {error}") from error
-            supervision = Supervision(clone.path)
+            supervision = Supervision.begin(clone.path)
             resources.push_async_callback(shielded, supervision.aclose)
             prison = Prison(name=name, run=self._run)
             resources.push_async_callback(shielded, prison.remove)
             await prison.create(clone.disk, task.limits, network=self.options.network)
-
-            async def look(_: Status) -> frozenset[str]:
-                has_hit = task.limits.memory is not None and await prison.ran_out_of_memory()
-                return frozenset({"memory"} if has_hit else ())  # of processes the kernel does not tell
 
             return SupervisedSandbox(
                 directory=clone,
@@ -197,9 +196,20 @@ class Jail(Backend):
                 limits=task.limits,
                 supervision=supervision,
                 launch=self._describe(task, prison),
-                look=look,
+                look=_look_at(prison)(task.limits),
                 resources=resources.pop_all(),
+                backend=self.name,
+                grace=task.worker_grace,
             )
+
+    async def adopt(self, place: Path) -> Sandbox:
+        """Return the jail of a job that an earlier worker has left; its clone lies where this worker would make it."""
+
+        def directory_of(written: Record) -> Clone:
+            return self._clone(place.name, size=written.size)
+
+        prison = Prison(name=place.name, run=self._run)
+        return await SupervisedSandbox.adopt(place, directory_of, _look_at(prison))
 
     def _describe(self, task: Task, prison: Prison) -> Launch:
         jexec = shutil.which("jexec", path=self.environment["PATH"]) or "/usr/sbin/jexec"
@@ -243,7 +253,7 @@ class Jail(Backend):
     async def clean_up(self) -> tuple[str, ...]:
         """Remove the jails, clones and directories of workers that are gone."""
         said = []
-        jails = filter(_is_left_over, (await self._run("jls", "name")).decode().split())
+        jails = filter(self._is_left_over, (await self._run("jls", "name")).decode().split())
         left: list[tuple[str, Prison | Clone]] = [(f"jail {name}", Prison(name=name, run=self._run)) for name in jails]
         left += [(f"clone {name}", self._clone(name)) for name in await self._left_clones()]
         for what, thing in left:
@@ -268,11 +278,24 @@ class Jail(Backend):
             match line.split("\t"):
                 case [dataset, origin, mountpoint]:
                     name = dataset.removeprefix(f"{parent}/")
-                    is_ours = _is_left_over(name) and mountpoint == str(self._clone(name).disk)
+                    is_ours = self._is_left_over(name) and mountpoint == str(self._clone(name).disk)
                     if is_ours and SNAPSHOT.fullmatch(origin):
                         found.append(name)
         return found
 
+    def _is_left_over(self, name: str) -> bool:
+        is_tag = _TAG.fullmatch(name) is not None
+        return is_tag and is_left_over(name) and not is_locked(self.options.work_root / name)
 
-def _is_left_over(name: str) -> bool:
-    return _TAG.fullmatch(name) is not None and is_left_over(name)
+
+def _look_at(prison: Prison) -> LookOf:
+    """Return what tells of a jail which limits were hit: of processes the kernel does not."""
+
+    def look_of(limits: Limits) -> Look:
+        async def look(_: Status) -> frozenset[str]:
+            has_hit = limits.memory is not None and await prison.ran_out_of_memory()
+            return frozenset({"memory"} if has_hit else ())
+
+        return look
+
+    return look_of

@@ -7,13 +7,14 @@ the task's. It can read and write what the worker can, and kill the worker.
 
 import os
 import sys
+from pathlib import Path
 from typing import ClassVar
 
 from attrs import define, field
 
 from builder_worker.sandbox import Backend, Check, Sandbox, Spare, Task, diagnosis, job_directory, probe
 from builder_worker.sandbox.linux import cgroups
-from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, open_sandbox
+from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, adopt_sandbox, open_sandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.processes import inside
 from builder_worker.sandbox.processes.launch import Launch
@@ -55,8 +56,19 @@ class NoSandbox(Backend):
             )
 
         return await open_sandbox(
-            task, self.options, self.groups, describe, limits=task.limits, owner_of=None, spare=spare
+            task,
+            self.options,
+            self.groups,
+            describe,
+            backend=self.name,
+            limits=task.limits,
+            owner_of=None,
+            spare=spare,
         )
+
+    async def adopt(self, place: Path) -> Sandbox:
+        """Return the sandbox of a job that an earlier worker has left."""
+        return await adopt_sandbox(place)
 
     async def clean_up(self) -> tuple[str, ...]:
         """Kill what workers that were killed have left of their jobs, and remove the directories."""

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from attrs import define, field
 
+from builder.runtime.files import is_locked
 from builder_worker.sandbox import (
     Backend,
     Check,
@@ -28,14 +29,14 @@ from builder_worker.sandbox import (
 )
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.linux import cgroups, devices, etc, seccomp, view
-from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, open_sandbox
+from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, adopt_sandbox, open_sandbox
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import is_left_over
 from builder_worker.sandbox.processes import inside, rlimits, tools
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Status
 from builder_worker.sandbox.script import interpreter
-from builder_worker.sandbox.supervised import SCRIPT
+from builder_worker.sandbox.supervised import SCRIPT, Look
 
 RUNTIMES = ("crun", "runc")
 """What podman can start containers with, in its own order of preference: crun refuses hybrid control groups."""
@@ -194,21 +195,21 @@ class Podman(Backend):
         def describe(prepared: Prepared) -> Launch:
             return self._describe(task, prepared)
 
-        async def look(status: Status) -> frozenset[str]:
-            """Return what the container's groups counted: they are gone, but it was told before."""
-            asked = [name for name in ("memory", "pids") if getattr(task.limits, name) is not None]
-            return frozenset(name for name in asked if inside.was_hit(name, status.notes))
-
         return await open_sandbox(
             task,
             self.options,
             self._own_groups,
             describe,
+            backend=self.name,
             limits=task.limits if self._is_ours else Limits(),
             owner_of=lambda user: user.uid,
-            look=look,
+            look=_look(task.limits),
             spare=spare,
         )
+
+    async def adopt(self, place: Path) -> Sandbox:
+        """Return the sandbox of a job that an earlier worker has left."""
+        return await adopt_sandbox(place, _look)
 
     def _describe(self, task: Task, prepared: Prepared) -> Launch:
         directory, owner = prepared.directory, prepared.owner
@@ -235,7 +236,14 @@ class Podman(Backend):
         if directory.is_measured:
             user.append(f"--ulimit=fsize={directory.size}:{directory.size}")
         run = [
-            *(*self._podman, "run", f"--name={directory.path.name}", *_ISOLATION, *_surroundings()),
+            *(
+                *self._podman,
+                "run",
+                f"--name={directory.path.name}",
+                self._label("--label"),
+                *_ISOLATION,
+                *_surroundings(),
+            ),
             *(*user, f"--workdir={view.BUILD}"),
             f"--network={'host' if self.options.network else 'none'}",
             f"--security-opt=seccomp={profile}",
@@ -273,13 +281,32 @@ class Podman(Backend):
     async def clean_up(self) -> tuple[str, ...]:
         """Remove containers, control groups and work directories of workers that are gone."""
         lines = []
-        said = await tools.run("podman", "ps", "--all", "--format={{.Names}}", environment=_environment())
-        for name in filter(is_left_over, said.decode().split()):
+        said = await tools.run(
+            "podman", "ps", "--all", self._label("--filter=label"), "--format={{.Names}}", environment=_environment()
+        )
+        for name in filter(self._is_left_over, said.decode().split()):
             await tools.run("podman", *_remove(name), environment=_environment())
             lines.append(f"removed the container {name}")
         lines += await self.groups.clean_up()
         lines += await job_directory.clean_up(self.options.work_root)
         return tuple(lines)
+
+    def _label(self, option: str) -> str:
+        """Return an option with what tells containers of this place from those of others on this machine."""
+        return f"{option}=builder-worker={self.options.work_root}"
+
+    def _is_left_over(self, name: str) -> bool:
+        return is_left_over(name) and not is_locked(self.options.work_root / name)
+
+
+def _look(limits: Limits) -> Look:
+    """Return what tells which limits were hit: the container's groups are gone, but it was told before."""
+
+    async def look(status: Status) -> frozenset[str]:
+        asked = [name for name in ("memory", "pids") if getattr(limits, name) is not None]
+        return frozenset(name for name in asked if inside.was_hit(name, status.notes))
+
+    return look
 
 
 def _user(owner: int | None) -> list[str]:

@@ -6,6 +6,7 @@ A worker that is root never runs it as the host's user 0 with the job's files in
 import abc
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from attrs import define, field
@@ -13,7 +14,7 @@ from attrs import define, field
 from builder_worker.sandbox import Backend, Check, Sandbox, Spare, Task, diagnosis, job_directory
 from builder_worker.sandbox.diagnosis import Problem
 from builder_worker.sandbox.linux import cgroups, seccomp, view
-from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, open_sandbox
+from builder_worker.sandbox.linux.prepared import Prepared, ReadyMade, adopt_sandbox, open_sandbox
 from builder_worker.sandbox.linux.users import JobUser
 from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.processes import inside, rlimits
@@ -80,11 +81,16 @@ class BwrapBackend(Backend):
             self.options,
             self.groups,
             describe,
+            backend=self.name,
             limits=task.limits,
             owner_of=self.owner_of,
             user_count=self.users,
             spare=spare,
         )
+
+    async def adopt(self, place: Path) -> Sandbox:
+        """Return the sandbox of a job that an earlier worker has left."""
+        return await adopt_sandbox(place)
 
     def launch(
         self,

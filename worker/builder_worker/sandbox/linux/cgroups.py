@@ -14,11 +14,13 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import trio
 from attrs import evolve, field, frozen
 
+from builder.runtime.files import is_locked, lock_directory
 from builder_worker.sandbox import Limits, SandboxError
 from builder_worker.sandbox.linux import hierarchies
 from builder_worker.sandbox.owner import is_left_over, tag
@@ -267,10 +269,14 @@ class Cgroups:
             raise SandboxError(f"cannot limit a job by its control group: {error}") from error
         return limited
 
+    def _is_held(self, name: str) -> bool:
+        """Return whether the supervisor of a job that lost its worker has its groups."""
+        return any(is_locked(hierarchy.parent / name) for hierarchy in self.hierarchies)
+
     async def clean_up(self) -> tuple[str, ...]:
         """Kill and remove the groups of workers that are gone; return a line for each."""
         names = sorted({path.name for hierarchy in self.hierarchies for path in hierarchy.parent.glob("builder-*-*-*")})
-        left_over = [name for name in names if is_left_over(name)]
+        left_over = [name for name in names if is_left_over(name) and not self._is_held(name)]
         said = []
         for name in left_over:
             directories = tuple(hierarchy.parent / name for hierarchy in self.hierarchies)
@@ -301,6 +307,18 @@ class Group:
         """Make the directories. Raises OSError."""
         for directory in self.directories:
             directory.mkdir()
+
+    def lock(self) -> tuple[int, ...]:
+        """Return descriptors by which others see that they are in use, for the job's supervisor. Raises OSError."""
+        with ExitStack() as made:
+            locks = []
+            for directory in self.directories:
+                descriptor = lock_directory(directory, shared=True)
+                if descriptor is not None:  # nobody else but a worker that looks whether it is left over
+                    made.callback(os.close, descriptor)
+                    locks.append(descriptor)
+            made.pop_all()
+        return tuple(locks)
 
     def apply(self) -> None:
         """Set the limits. Raises OSError."""

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Self
 
 from attrs import frozen
@@ -17,7 +18,8 @@ from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import tag
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Supervision
-from builder_worker.sandbox.supervised import SCRIPT, Look, SupervisedSandbox, look_at_nothing, shielded
+from builder_worker.sandbox.record import Record
+from builder_worker.sandbox.supervised import SCRIPT, Look, LookOf, SupervisedSandbox, look_at_nothing, shielded
 
 
 @frozen(kw_only=True)
@@ -50,7 +52,7 @@ class ReadyMade(Spare):
             group = groups.make(name)
             resources.push_async_callback(shielded, group.remove)
             try:
-                supervision = Supervision(directory.path, group.entries)
+                supervision = Supervision.begin(directory.path, group.entries)
             except OSError as error:
                 raise SandboxError(f"cannot prepare the sandbox: {error}") from error
             resources.push_async_callback(shielded, supervision.aclose)
@@ -72,6 +74,7 @@ async def open_sandbox(
     groups: Cgroups,
     describe: Callable[[Prepared], Launch],
     *,
+    backend: str,
     limits: Limits,
     owner_of: Callable[[JobUser], int] | None,
     user_count: int = 1,
@@ -87,11 +90,12 @@ async def open_sandbox(
     """
     async with AsyncExitStack() as resources:
         try:
-            owner = None
+            owner: int | None = None
+            locks: tuple[int, ...] = ()
             if os.geteuid() == 0 and owner_of is not None:
                 user = users.take(options.job_uids, shared=bool(options.caches))
                 resources.callback(user.release)
-                owner = owner_of(user)
+                owner, locks = owner_of(user), (user.lock,)
             if not isinstance(spare, ReadyMade) or not spare.is_ready:
                 spare = await ReadyMade.make(options, groups)
             resources.push_async_callback(spare.aclose)
@@ -111,4 +115,16 @@ async def open_sandbox(
             launch=launch,
             look=look,
             resources=resources.pop_all(),
+            backend=backend,
+            grace=task.worker_grace,
+            locks=locks,
         )
+
+
+async def adopt_sandbox(place: Path, look_of: LookOf = lambda _: look_at_nothing) -> Sandbox:
+    """Return the sandbox of a job that ``open_sandbox`` of another worker has made. Raises SandboxError and Taken."""
+
+    def directory_of(written: Record) -> JobDirectory:
+        return JobDirectory(path=place, size=written.size, owner=written.owner, users=written.users)
+
+    return await SupervisedSandbox.adopt(place, directory_of, look_of)

@@ -1,4 +1,5 @@
-"""The worker's half of a supervised job: it starts the supervisor, talks to it, and follows what the job writes.
+"""The worker's half of a supervised job: it starts the supervisor, or finds that of an earlier worker, talks to it, and
+follows what the job writes.
 
 A supervisor can be killed too: without a sandbox, by its job. Then the worker finds what is left: in the control groups
 of the job, if there are any, and by a mark in the environment, which a job can remove.
@@ -10,16 +11,18 @@ import os
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import trio
 from attrs import asdict, define, field, frozen
 
 from builder.runtime.changes import Change
-from builder_worker.sandbox import ExitStatus, Limits, SandboxError
+from builder_worker.sandbox import ExitStatus, Left, Limits, SandboxError
 from builder_worker.sandbox.disk import Space
 from builder_worker.sandbox.processes import supervisor, tools
 from builder_worker.sandbox.processes.launch import Launch
@@ -28,11 +31,14 @@ from builder_worker.sandbox.processes.leftovers import MARK, kill_marked
 READ_SIZE = 256 * 1024
 """Bytes of the console that are read at once."""
 
-WORKER_GRACE = 0.0
-"""Seconds for which a job goes on without a worker: until workers can come back to their jobs, none."""
+ANSWER_TIMEOUT = 2.0
+"""Seconds for a supervisor to answer a worker that comes to it: it has nothing else to do."""
 
 _PATIENCE = 1.0
 """Seconds for a supervisor to kill everything, and then between attempts to help it: the job may have stopped it."""
+
+_RETRY = 0.01
+"""Seconds between attempts to come to a supervisor that has just lost its worker, or is about to go."""
 
 _SLACK = 2.0
 """Seconds after which a limit in time is kept here that the supervisor has not kept."""
@@ -63,23 +69,48 @@ class Status:
 class Spool:
     """What a job writes, from the file to which its supervisor appends it."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    def __init__(self, directory: Path, *, is_new: bool = True) -> None:
+        made = os.O_CREAT | os.O_EXCL if is_new else os.O_NOFOLLOW
+        with ExitStack() as opened:
+            self._file, self._times = (
+                _open(directory / name, os.O_RDONLY | os.O_CLOEXEC | made, opened)
+                for name in (supervisor.CONSOLE, supervisor.TIMES)
+            )
+            opened.pop_all()
         self._offset = 0
+        self._entry = 0  # where the entry of the times stands that is in use
         self._change = Change()
         self._is_complete = False
+        self.time = time.monotonic_ns()
 
     async def receive_some(self) -> bytes:
-        """Return what was written since; empty when the job is over and all was read."""
+        """Return what was written since, all at one ``time``; empty when the job is over and all was read."""
+        await trio.lowlevel.checkpoint()  # before the look: what was read is not lost when the caller is cancelled
         while True:
             changed = self._change.next
             is_complete = self._is_complete  # before the look at the file
-            data = os.pread(self._file, READ_SIZE, self._offset)
-            if data or is_complete:
+            end, at = self._look_up()
+            if data := os.pread(self._file, min(READ_SIZE, end - self._offset), self._offset):
                 self._offset += len(data)
-                await trio.lowlevel.checkpoint()
+                self.time = at
+            if data or is_complete:
                 return data
             await changed.wait()  # no deadline: a job may be silent, up to the limit that its supervisor keeps
+
+    def _look_up(self) -> tuple[int, int]:
+        """Return up to where the next bytes were written at one time, and when. What has no entry yet is written now."""
+        while len(entry := os.pread(self._times, 32, self._entry)) >= 16:
+            at, end = int.from_bytes(entry[:8], "little"), int.from_bytes(entry[8:16], "little")
+            if end > self._offset:
+                return end, at
+            if len(entry) < 32:  # the last one, which the supervisor may change
+                break
+            self._entry += 16
+        return self._offset + READ_SIZE, time.monotonic_ns()
+
+    def skip(self, offset: int) -> None:
+        """Go on with the byte at that offset: what is before it was read by another worker."""
+        self._offset = offset
 
     def announce(self, *, complete: bool = False) -> None:
         """Tell that there may be more, or that there will be no more."""
@@ -92,51 +123,139 @@ class Spool:
         return os.fstat(self._file).st_size
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         os.close(self._file)
+        os.close(self._times)
 
 
-@define(eq=False)
+def _open(path: Path, flags: int, opened: ExitStack) -> int:
+    descriptor = os.open(path, flags, 0o600)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+class _Process(Protocol):
+    """A supervisor, as this worker knows it."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return how it has ended, or None while it lives; of no use where it is no child of this process."""
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it is there."""
+
+    def wait(self) -> object:
+        """Wait for its end, which is near."""
+
+
+class _Adopted:
+    """The supervisor of an earlier worker. It is no child of this one, so its number alone could be another's one day."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._descriptor: int | None = None
+        if sys.platform == "linux":
+            with suppress(ProcessLookupError):
+                self._descriptor = os.pidfd_open(pid)
+
+    def poll(self) -> None:
+        return None
+
+    def send_signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            if self._descriptor is not None:
+                signal.pidfd_send_signal(self._descriptor, number)
+            elif sys.platform != "linux":
+                os.kill(self.pid, number)
+
+    def wait(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+@define(eq=False, kw_only=True)
 class Supervision:
-    """A supervisor and its job. The supervisor starts at once, for that takes most of the time; the job by ``start``.
-
-    ``entries`` are the files of control groups that the job enters, also at once.
-    """
+    """A supervisor and its job, which is started by ``start`` or was by an earlier worker."""
 
     _directory: Path
-    _entries: Sequence[Path] = ()
-    console: Spool = field(init=False)
-    status: Status | None = field(init=False, default=None)
-    _launch: Launch | None = field(init=False, default=None)
-    _limits: Limits = field(init=False, factory=Limits)
-    _process: subprocess.Popen[bytes] = field(init=False)
-    _link: socket.socket | None = field(init=False)
-    _begun: float = field(init=False, default=0.0)
-    _heard: float = field(init=False, default=0.0)
+    _process: _Process
+    _link: socket.socket | None
+    """None when the supervisor has gone."""
+
+    console: Spool
+    locks: Sequence[int] = ()
+    """Descriptors of what the supervisor of an earlier worker holds for the job, in the order in which it got them."""
+
+    status: Status | None = None
+    _launch: Launch | None = None
+    _limits: Limits = field(factory=Limits)
+    _begun: float = 0.0
+    _heard: float = 0.0
+    _grace: float = 0.0
     _stopped: str | None = field(init=False, default=None)
     """Which limit the worker had to keep itself."""
 
     _ended_at: float | None = field(init=False, default=None)
     """When the end was wanted."""
 
+    _is_left: bool = field(init=False, default=False)
     _waiting: trio.CancelScope = field(init=False, factory=trio.CancelScope)
 
-    def __attrs_post_init__(self) -> None:
-        """Start the supervisor. Raises OSError."""
-        with ExitStack() as made, _listen(self._directory) as listener:
-            self.console = Spool(self._directory / supervisor.CONSOLE)
-            made.callback(self.console.close)
-            self._link = made.enter_context(_connect(self._directory))
+    @classmethod
+    def begin(cls, directory: Path, entries: Sequence[Path] = ()) -> Self:
+        """Start a supervisor, at once, for that takes most of the time. Raises OSError.
+
+        ``entries`` are the files of control groups that the job enters, also at once.
+        """
+        with ExitStack() as made, _listen(directory) as listener:
+            console = Spool(directory)
+            made.callback(console.close)
+            link = made.enter_context(_connect(directory))
             with listener.accept()[0] as theirs:
-                self._process = subprocess.Popen(
-                    (*tools.python(supervisor), self.mark, *self._entries),  # the mark tells people whose it is
+                process = subprocess.Popen(
+                    (*tools.python(supervisor), directory.name, *entries),  # the mark tells people whose it is
                     stdin=theirs.fileno(),
                     stdout=listener.fileno(),
-                    cwd=self._directory,
-                    env={**tools.ENVIRONMENT, MARK: self.mark},
+                    cwd=directory,
+                    env={**tools.ENVIRONMENT, MARK: directory.name},
                     start_new_session=True,  # what the terminal sends to the worker's group is not for jobs
                 )
             made.pop_all()
+        return cls(directory=directory, process=process, link=link, console=console)
+
+    @classmethod
+    async def adopt(cls, directory: Path, pid: int, launch: Launch, limits: Limits, *, begun: float) -> Self:
+        """Come to a supervisor that an earlier worker has left, or to what it has written down before it went.
+
+        ``begun`` is when the job began, in seconds of the monotonic clock. Raises SandboxError if the job neither runs
+        nor came to its end.
+        """
+        with ExitStack() as made:
+            try:
+                console = Spool(directory, is_new=False)
+                made.callback(console.close)
+                answer = await _come_to(directory)
+                link, locks, said = answer or (None, (), (directory / supervisor.STATUS).read_bytes())
+            except OSError as error:
+                raise SandboxError(f"nothing is there of it any more: {error.strerror}") from error
+            now = trio.current_time()
+            one = cls(
+                directory=directory,
+                process=_Adopted(pid),
+                link=link,
+                locks=locks,
+                console=console,
+                launch=launch,
+                limits=limits,
+                begun=now - (time.monotonic() - begun),
+                heard=now,
+                grace=float("inf"),
+            )
+            one._take(said)
+            made.pop_all()
+        return one
 
     @property
     def mark(self) -> str:
@@ -147,6 +266,16 @@ class Supervision:
     def is_ready(self) -> bool:
         """Whether there can be a job: a job without a sandbox can kill what is there for the next one."""
         return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's number."""
+        return self._process.pid
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether there is a supervisor that keeps the job, or its end, without this worker."""
+        return self._link is not None and self._grace > 0
 
     @property
     def was_lost(self) -> bool:
@@ -163,34 +292,39 @@ class Supervision:
         """All processes below the supervisor."""
         return supervisor.below(self._process.pid, supervisor.children()) if self._link else []
 
-    def start(self, launch: Launch, limits: Limits) -> None:
-        """Start the job. Raises SandboxError."""
+    def start(self, launch: Launch, limits: Limits, *, grace: float = 0.0, locks: Sequence[int] = ()) -> None:
+        """Start the job, which goes on for ``grace`` seconds without a worker. Raises SandboxError.
+
+        ``locks`` are descriptors that the supervisor holds as long as it is there.
+        """
         assert self._link
         given = _plain(launch) | {
             "environment": {**launch.environment, MARK: self.mark},
             "timeout": limits.timeout,
             "max_silent": limits.max_silent,
             "max_console": limits.max_console,
-            "worker_grace": WORKER_GRACE,
+            "worker_grace": grace,
         }
         try:
             given["reserve"] = Space.of(self._directory).reserve
             tools.write_private(self._directory / supervisor.LAUNCH, marshal.dumps(given))
-            self._link.send(supervisor.START)
+            socket.send_fds(self._link, [supervisor.START], locks)
         except OSError as error:
             raise SandboxError(f"the job can't be started: {error.strerror}") from error
-        self._launch, self._limits = launch, limits
+        self._launch, self._limits, self._grace = launch, limits, grace
         self._begun = self._heard = trio.current_time()
 
     async def wait(self) -> None:
-        """Wait until the job has ended and nothing of it is left."""
-        while self._link:
+        """Wait until the job has ended and nothing of it is left; the supervisor stays. Raises Left."""
+        while self._link and self.status is None:
             # no deadline but those of its limits: a job takes as long as it takes
-            with trio.CancelScope(deadline=self._deadline()[0]) as self._waiting:
+            with trio.CancelScope(deadline=self._deadline()[0]) as self._waiting, suppress(trio.ClosedResourceError):
                 await trio.lowlevel.wait_readable(self._link)
                 self._receive(self._link)
             if self._waiting.cancelled_caught:
                 self._insist()
+        if self._is_left:
+            raise Left
         if self._launch is not None and self.status is None:
             await self._clean_up(self._launch)
         self.console.announce(complete=True)
@@ -210,7 +344,7 @@ class Supervision:
 
     def kill(self) -> None:
         """Let the supervisor kill everything. Harmless when it is gone; does not wait."""
-        if self._link and self._ended_at is None:
+        if self._link and self.status is None and self._ended_at is None:
             self._ended_at = trio.current_time()
             try:
                 self._link.send(supervisor.END)
@@ -219,11 +353,32 @@ class Supervision:
                 pass  # it has ended
             self._waiting.deadline = self._deadline()[0]
 
+    def leave(self) -> None:
+        """Let go of a job that was started: it goes on for as long as its supervisor has time. Who waits for it gets Left."""
+        self._is_left = True
+        if self._link:
+            trio.lowlevel.notify_closing(self._link)
+            self._close()
+
     async def aclose(self) -> None:
-        """Kill everything and wait for it, if anything runs."""
-        self.kill()
-        await self.wait()
+        """Kill everything, if anything runs, and wait until the supervisor has gone, too."""
+        if not self._is_left:
+            self.kill()
+            await self.wait()
+            await self.dismiss()
         self.console.close()
+
+    async def dismiss(self) -> None:
+        """Let a supervisor go that has told how its job ended. Harmless when it has gone."""
+        if self._link:
+            with trio.move_on_after(_PATIENCE), suppress(OSError):
+                self._link.send(supervisor.DONE)
+                while self._link:
+                    await trio.lowlevel.wait_readable(self._link)
+                    self._receive(self._link)
+        if self._link:
+            self._process.send_signal(signal.SIGKILL)
+            self._close()
 
     def _receive(self, link: socket.socket) -> None:
         """Take all that the supervisor has said: no more than a socket holds."""
@@ -234,19 +389,23 @@ class Supervision:
                 return
             except ConnectionResetError:  # it has not read all, and what it said comes after this
                 continue
-            if data == supervisor.OUTPUT:
-                self._heard = trio.current_time()
-                self.console.announce()
-            elif data:
-                self.status = Status(**json.loads(data))
-            else:
-                self._close()
+            self._take(data)
+
+    def _take(self, said: bytes) -> None:
+        if said == supervisor.OUTPUT:
+            self._heard = trio.current_time()
+            self.console.announce()
+        elif said:
+            self.status = Status(**json.loads(said))
+        else:
+            self._close()
 
     def _close(self) -> None:
         if self._link:
             self._link.close()
             self._link = None
-            self._process.wait()  # returns at once: its end of the socket was closed by its end, or it was killed
+            if not self._is_left:
+                self._process.wait()  # returns at once: its end of the socket was closed by its end, or it was killed
 
     def _deadline(self) -> tuple[float, str | None]:
         """Return when this worker has to do itself what the supervisor should have done, and the limit that it keeps."""
@@ -272,7 +431,7 @@ class Supervision:
         self._process.send_signal(signal.SIGCONT)
         patience = _REMOVE_TIMEOUT if self._launch and self._launch.end else _END_TIMEOUT
         if trio.current_time() > self._ended_at + patience:
-            self._process.kill()
+            self._process.send_signal(signal.SIGKILL)
             self._close()  # the job may have got hold of the other end
 
     async def _clean_up(self, launch: Launch) -> None:
@@ -315,11 +474,36 @@ def _connect(directory: Path) -> socket.socket:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        link.setblocking(False)  # it is connected at once, or too many others wait there
         link.connect(_address(descriptor, directory))
-        link.setblocking(False)
     except BaseException:
         link.close()
         raise
     finally:
         os.close(descriptor)
     return link
+
+
+async def _come_to(directory: Path) -> tuple[socket.socket, Sequence[int], bytes] | None:
+    """Connect to a supervisor that waits for a worker; return the connection, the locks that it holds, and what it says.
+
+    Returns None if it has gone. Raises SandboxError if it does not answer.
+    """
+    with trio.move_on_after(ANSWER_TIMEOUT):
+        while True:
+            with ExitStack() as made:
+                try:
+                    link = made.enter_context(_connect(directory))
+                    await trio.lowlevel.wait_readable(link)
+                    said, locks, _, _ = socket.recv_fds(
+                        link, supervisor.MAX_MESSAGE, supervisor.MAX_LOCKS, socket.MSG_CMSG_CLOEXEC
+                    )
+                except (ConnectionRefusedError, FileNotFoundError):
+                    return None
+                except (BlockingIOError, ConnectionResetError):
+                    said = b""
+                if said:
+                    made.pop_all()
+                    return link, locks, said
+            await trio.sleep(_RETRY)
+    raise SandboxError(f"its supervisor has not answered for {ANSWER_TIMEOUT:g} s")

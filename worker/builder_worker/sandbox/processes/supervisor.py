@@ -11,13 +11,16 @@ that the job enters, in a directory that the job can't come to:
     status     how it ended, as JSON, from the moment on at which nothing of it is left
 
 Its standard input is the connection to the worker that started it, its standard output the socket on which others are
-taken. The worker says ``start`` when the launch is there, and ``end`` when the job is not wanted any more; the supervisor
-says ``output`` when there is some, and the status when all is over.
+taken. The worker says ``start`` when the launch is there, ``end`` when the job is not wanted any more, and ``done`` when
+nothing of it is; the supervisor says ``output`` when there is some, and the status when the job is over. With ``start``
+come the locks that say that the job's directory and whatever else is its own is taken. To a worker that comes later, the
+supervisor first says one of both, with the locks.
 
 Rules kept here:
 1. Where it adopts (Linux), a process that loses its parent becomes a child of the supervisor: "no children" means that
    nothing of the job is left, and descent tells whose a process is.
 2. When the command ends, a limit is reached, the worker says so, or is gone for longer than it may, all of it is killed.
+   The supervisor stays after that until the worker has what it wants, or is gone for as long.
    A command that neither is adopted nor has an end, a hook, has a session: that is killed, unless it ended by itself.
 3. Then, and only then, the status says how the command ended.
 4. What the job writes is read whether a worker is there or not.
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LAUNCH, SOCKET, CONSOLE, TIMES, STATUS = "launch", "socket", "console", "times", "status"
-START, END, OUTPUT = b"start", b"end", b"output"
+START, END, DONE, OUTPUT = b"start", b"end", b"done", b"output"
 
 _LINK, _LISTENER = 0, 1
 
@@ -62,6 +65,9 @@ MAX_NOTES = 16 * 1024
 
 MAX_MESSAGE = 256 * 1024
 """Bytes of the longest message, a status with such notes."""
+
+MAX_LOCKS = 16
+"""Most locks of a job: its directory, its user, and a control group in each hierarchy."""
 
 _READ_SIZE = 64 * 1024
 """Bytes read from the job at once, the size of a pipe."""
@@ -237,8 +243,9 @@ class _First:
 class Supervisor:
     """One job, from its start until nothing of it is left. The fields of ``launch`` are those of ``launch.Launch``."""
 
-    def __init__(self, launch: dict[str, Any], first: _First) -> None:
+    def __init__(self, launch: dict[str, Any], first: _First, locks: list[int]) -> None:
         self._launch = launch
+        self._locks = locks
         self._first = first
         self._adopts: bool = launch["adopts"]
         self._poll = select.poll()
@@ -257,20 +264,37 @@ class Supervisor:
         self._wanted = True  # whether the job is to go on
         self._was_killed = False
         self._gone_at: float | None = None  # when the worker was
+        self._is_done = False  # whether the worker has what it wants
+        self._status = b""  # how the job ended
         self._begun = self._heard = time.monotonic()
         self._console = os.open(CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._times = os.open(TIMES, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
 
     def run(self) -> None:
-        """Run the job to its end, and say how it was."""
+        """Run the job to its end, say how it was, and wait until nobody asks any more."""
+        self._status = self._run()
+        self._stop_reading()  # who still writes has escaped
+        self._held = b""
+        _write_status(self._status)
+        try:
+            os.set_blocking(_LINK, True)
+            os.write(_LINK, self._status)
+        except OSError:
+            pass  # the worker is gone
+        while not self._is_done and (left := self._gone_left()) > 0:
+            self._wait(left)
+
+    def _run(self) -> bytes:
+        """Run the job to its end, and return its status."""
         self._register(_LINK, self._hear)
+        self._register(_LISTENER, self._accept)
         self._watch_children()
         try:
             self._start()
         except OSError as error:
             notes = f"{error.filename or 'the supervisor'}: {error.strerror}"
-            _say(code=None, signal=None, stopped=None, notes=notes, left=None)
-            return
+            self._wanted = False
+            return _encode(code=None, signal=None, stopped=None, notes=notes, left=None)
         while self._wanted and not self._has_ended():
             self._wait()
         self._wanted, self._was_killed = False, not self._has_ended()
@@ -278,7 +302,7 @@ class Supervisor:
         self._drain()
         if self._held and not self._was_killed:
             self._stopped = "the console can't be written: there is no room on the worker's disk"
-        _say(**self._conclude(), left=left)
+        return _encode(**self._conclude(), left=left)
 
     # --- what happens
 
@@ -322,6 +346,13 @@ class Supervisor:
             limits.append((self._gone_at + self._launch["worker_grace"], None))
         return limits
 
+    def _gone_left(self) -> float:
+        """Return how many seconds the worker may still be gone."""
+        if self._gone_at is None:
+            return float("inf")
+        grace: float = self._launch["worker_grace"]
+        return self._gone_at + grace - time.monotonic()
+
     def _stop(self, reason: str | None) -> None:
         """Let it end. Of several reasons the first one counts; those that need time come in time or not at all."""
         self._wanted = False
@@ -335,12 +366,14 @@ class Supervisor:
             said = b""
         if said == END:
             self._stop(None)
+        elif said == DONE:
+            self._is_done = True
         elif not said:
             self._forget(_LINK)
             self._gone_at = time.monotonic()
-            self._register(_LISTENER, self._accept)
 
     def _accept(self) -> None:
+        """Take a worker that comes while there is none. Others are sent away at once: no job can keep a worker waiting."""
         import _socket  # what socket is made of; only this needs it
 
         try:
@@ -348,14 +381,20 @@ class Supervisor:
         except OSError:
             return  # it has gone again
         peer = _socket.socket(fileno=descriptor)
-        if sys.platform == "linux":
-            number = int.from_bytes(peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 4), sys.byteorder)
-            if number in below(os.getpid(), children()):  # a job without a sandbox is the worker's user
-                peer.close()
-                return
+        is_linux = sys.platform == "linux"
+        if self._gone_at is None or (
+            is_linux and not _is_worker(peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+        ):
+            peer.close()
+            return
+        locks = b"".join(number.to_bytes(4, sys.byteorder) for number in self._locks)
+        try:
+            peer.sendmsg([self._status or OUTPUT], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, locks)] if locks else [])
+        except OSError:
+            peer.close()  # it has gone again
+            return
         os.dup2(descriptor, _LINK)
         peer.close()
-        self._forget(_LISTENER)
         self._gone_at = None
         self._register(_LINK, self._hear)
 
@@ -696,24 +735,47 @@ def _read_launch() -> dict[str, Any]:
     return launch
 
 
-def _say(**status: int | str | None) -> None:
-    """Write down how the job ended, and tell it. A crash of the machine takes the job with its status: nothing is synced."""
+def _is_worker(credentials: bytes) -> bool:
+    """Return whether a peer is a process of this user that lives and is no part of the job: one that has ended may have
+    left its end of the connection to the job.
+    """
+    pid, user, _ = (int.from_bytes(credentials[at : at + 4], sys.byteorder) for at in (0, 4, 8))
+    family = children()
+    lives = any(pid in found for found in family.values())
+    return lives and user == os.geteuid() and pid not in below(os.getpid(), family)
+
+
+def _receive_start() -> list[int] | None:
+    """Wait for the word to start, and return the locks that come with it; None if there will be no job."""
+    import _socket  # what socket is made of
+
+    link = _socket.socket(fileno=_LINK)
+    # no deadline: there may be no job for days, and the worker's end is the end of its input
+    said, notes, _, _ = link.recvmsg(MAX_MESSAGE, _socket.CMSG_SPACE(4 * MAX_LOCKS))
+    link.detach()
+    if said != START:
+        return None
+    numbers = b"".join(data for _, _, data in notes)
+    return [int.from_bytes(numbers[at : at + 4], sys.byteorder) for at in range(0, len(numbers), 4)]
+
+
+def _encode(**status: int | str | None) -> bytes:
+    """Return how the job ended, as JSON."""
     texts = (
         f'"{name}": {"null" if value is None else _quote(value) if isinstance(value, str) else value}'
         for name, value in status.items()
     )
-    message = f"{{{', '.join(texts)}}}\n".encode()
+    return f"{{{', '.join(texts)}}}\n".encode()
+
+
+def _write_status(status: bytes) -> None:
+    """Write down how the job ended. A crash of the machine takes the job with its status: nothing is synced."""
     try:
         with open(f"{STATUS}.part", "wb") as file:
-            file.write(message)
+            file.write(status)
         os.rename(f"{STATUS}.part", STATUS)
     except OSError:
         pass  # without a sandbox, a job can remove the directory
-    try:
-        os.set_blocking(_LINK, True)
-        os.write(_LINK, message)
-    except OSError:
-        pass  # the worker is gone
 
 
 def main() -> None:
@@ -722,9 +784,9 @@ def main() -> None:
     for number in _POLITE_SIGNALS:
         _signal.signal(number, _signal.SIG_IGN)
     first = _First(sys.argv[2:])
-    # no deadline: there may be no job for days, and the worker's end is the end of its input
-    if os.read(_LINK, MAX_MESSAGE) == START:
-        Supervisor(_read_launch(), first).run()
+    locks = _receive_start()
+    if locks is not None:
+        Supervisor(_read_launch(), first, locks).run()
     else:
         first.discard()
     os._exit(0)

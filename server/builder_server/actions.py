@@ -1,0 +1,132 @@
+"""What is to be done for an attempt at a job."""
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from builder.execution import ArtifactData, ArtifactStart
+from builder.model import Aborted, Result
+from builder.outputs import TimedLines
+
+
+@frozen
+class BeginConsole:
+    """Make the directory and the console's file."""
+
+
+@frozen
+class SendJob:
+    """Give the worker its job."""
+
+
+@frozen
+class OpenConsole:
+    """Go on with the console, if it is not open: it is an earlier server's."""
+
+
+@frozen
+class Resume:
+    """Tell the worker that it is still its attempt, and how many lines there are."""
+
+
+@frozen(kw_only=True)
+class AppendLines:
+    """Append to the console."""
+
+    lines: TimedLines
+
+
+@frozen
+class ClearConsole:
+    """Throw the console away: it may be what fills the disk, and nothing could be recorded while it stays."""
+
+
+@frozen(kw_only=True)
+class BeginRecord:
+    """Write everything that stands before the artifacts in a record; whatever was begun before is thrown away."""
+
+    result: Result
+    length: int
+
+
+@frozen(kw_only=True)
+class AddArtifacts:
+    """Write artifacts; what comes of it may be ResultRefused."""
+
+    pieces: Sequence[ArtifactStart | ArtifactData]
+
+
+@frozen
+class Record:
+    """Make the record durable, on the disk and in the database: Recorded, or NotRunning."""
+
+
+@frozen(kw_only=True)
+class RecordAborted:
+    """Write a record without artifacts, and make it durable: Recorded, or NotRunning. ``by`` says who ended it."""
+
+    result: Aborted
+    by: str | None = None
+
+
+@frozen(kw_only=True)
+class NoteCancel:
+    """Make durable that somebody has cancelled it, so that its job does not go back to the queue."""
+
+    by: str
+
+
+@frozen(kw_only=True)
+class PutBack:
+    """Put the job back to the front of its queue: PutBackDone, NotPutBack, or NotRunning."""
+
+    reason: Aborted
+    counted: bool
+
+
+@frozen
+class DiscardRecord:
+    """Throw away what there is of a record: it comes again."""
+
+
+@frozen
+class Acknowledge:
+    """Tell the worker that its result is durable."""
+
+
+@frozen(kw_only=True)
+class Dismiss:
+    """Tell the worker, if there is one, that the attempt is over without it."""
+
+    reason: str
+
+
+@frozen
+class Release:
+    """End the worker's connection, if there is one, in a way that nobody takes for success: it may come back."""
+
+
+@frozen
+class TellUploader:
+    """Say that there is a new record."""
+
+
+Action = (
+    BeginConsole
+    | SendJob
+    | OpenConsole
+    | Resume
+    | AppendLines
+    | ClearConsole
+    | BeginRecord
+    | AddArtifacts
+    | Record
+    | RecordAborted
+    | NoteCancel
+    | PutBack
+    | DiscardRecord
+    | Acknowledge
+    | Dismiss
+    | Release
+    | TellUploader
+)

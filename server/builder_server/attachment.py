@@ -1,0 +1,127 @@
+"""Where a worker's session and the owner of its attempt meet: what the one hands in, and what the other tells it."""
+
+from collections.abc import Callable
+from typing import Self
+from uuid import UUID
+
+import trio
+from attrs import define, field, frozen
+
+from builder_server.events import Detached, Event
+from builder_server.store import Build
+
+
+@frozen(kw_only=True)
+class Given:
+    """A job, and from when on its time counts. ``secret`` is for the worker alone, if that may come back."""
+
+    build: Build
+    began: float
+    secret: bytes | None
+
+
+@frozen(kw_only=True)
+class Resumed:
+    """What a console has already: so many lines, the last one at that time in nanoseconds."""
+
+    lines: int
+    last: int
+
+
+@define(eq=False)
+class Attachment:
+    """Where a worker's session and the owner of its attempt meet.
+
+    The session works in ``scope``, which the owner ends. Then either ``failure`` is what the session is to end with, or
+    ``acknowledged`` says that the worker's result is durable, or ``dismissed`` why the attempt is over without the worker;
+    or there is nothing to be said.
+    """
+
+    uuid: UUID
+    _send: trio.MemorySendChannel[Event | None]
+    receive: trio.MemoryReceiveChannel[Event | None]
+    """For the owner."""
+    _tell: Callable[["Attachment", Event], None]
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    failure: Exception | None = None
+    acknowledged: bool = False
+    dismissed: str | None = None
+    _given: Given | None = None
+    _resumed: Resumed | None = None
+    _answered: trio.Event = field(factory=trio.Event)
+    _ended: trio.Event = field(factory=trio.Event)
+
+    @classmethod
+    def to(cls, uuid: UUID, tell: Callable[["Attachment", Event], None]) -> Self:
+        """Return a new one to that attempt; ``tell`` takes what is said out of turn."""
+        return cls(uuid, *trio.open_memory_channel[Event | None](0), tell)
+
+    # the session's side
+
+    async def wait_job(self) -> None:
+        """Wait until there is a job; it may take days."""
+        await self._answered.wait()
+
+    @property
+    def given(self) -> Given:
+        """The attempt that was given."""
+        assert self._given, "wait_job comes first"
+        return self._given
+
+    @property
+    def build(self) -> Build:
+        """The build that it is."""
+        return self.given.build
+
+    async def wait_resumed(self) -> None:
+        """Wait until it is known how far the console is: it may have to be looked through."""
+        await self._answered.wait()
+
+    @property
+    def resumed(self) -> Resumed:
+        """How far the console was."""
+        assert self._resumed, "wait_resumed comes first"
+        return self._resumed
+
+    def elapsed(self) -> int:
+        """Return the nanoseconds since the attempt began."""
+        return int((trio.current_time() - self.given.began) * 1e9)
+
+    async def hand_in(self, event: Event) -> None:
+        """Hand in what the worker sent. It waits until what was handed in before is dealt with, and on the disk."""
+        await self._send.send(event)
+
+    async def settle(self) -> None:
+        """Wait until all that was handed in is dealt with, and on the disk."""
+        await self._send.send(None)
+
+    def detach(self, event: Detached) -> None:
+        """Say that the worker has gone."""
+        self._tell(self, event)
+
+    async def wait_ended(self) -> None:
+        """Wait until the attempt has ended, or its end has to wait for the disk."""
+        await self._ended.wait()
+
+    # the owner's side
+
+    def give(self, given: Given) -> None:
+        """Give the job to the session."""
+        self._given = given
+        self._answered.set()
+
+    def resume(self, resumed: Resumed) -> None:
+        """Have the session go on with the console."""
+        self._resumed = resumed
+        self._answered.set()
+
+    def end(
+        self, *, acknowledged: bool = False, dismissed: str | None = None, failure: Exception | None = None
+    ) -> None:
+        """End the session, if it has not ended; only the first end counts."""
+        if not self.scope.cancel_called:
+            self.acknowledged = acknowledged
+            self.dismissed = dismissed
+            self.failure = failure
+            self.scope.cancel()
+            self._ended.set()

@@ -1,0 +1,253 @@
+"""A connection of a worker that may come back: one job after the other, and builds to which it comes back.
+
+Its session is one of several that an attempt may have. What it hands in goes to the owner of the attempt, and how it ends
+is told by that too.
+"""
+
+import contextlib
+import hashlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NoReturn
+from uuid import UUID
+
+import trio
+from attrs import define
+
+from builder.errors import ConnectionEnded, ProtocolError, RemoteProtocolError
+from builder.extension.working import (
+    ALIVE_INTERVAL,
+    SECRET_SIZE,
+    SILENCE,
+    Alive,
+    AskJob,
+    Continue,
+    GiveJob,
+    GiveUp,
+    Gone,
+    ResultStored,
+    Return,
+)
+from builder.framing import StreamedFrame
+from builder.messages import Message, Output
+from builder.model import printable
+from builder.order import Side, State
+from builder.outputs import Outputs, TimedLines
+from builder.runtime.nurseries import plain_nursery
+from builder_server.aborts import FAULT, given_up
+from builder_server.aside import Crowded
+from builder_server.attachment import Attachment
+from builder_server.attempts import Attempts
+from builder_server.console import MAX_LINE
+from builder_server.delivery import receive_result
+from builder_server.events import Detached, Lines
+from builder_server.logs import describe
+from builder_server.memory import SharingChannel
+from builder_server.names import check_platform_name
+from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
+from builder_server.store import BuildHead, Holder, is_secret
+
+logger = logging.getLogger(__name__)
+
+LINGER = 5.0
+"""Seconds in which a worker that was told that its attempt is gone may read that, whatever it still sends."""
+
+MAX_NAME = 100
+"""Characters of the name of a worker that are kept."""
+
+MAX_ELAPSED = 10 * 366 * 86_400_000
+"""Milliseconds that an attempt may be old: beyond that it is a mistake, and no moment could be made of it."""
+
+
+@define(eq=False)
+class WorkingSession:
+    """Serves a worker of our own protocol. What it asks for is served one after the other."""
+
+    channel: SharingChannel
+    peer: str
+    attempts: Attempts
+    _has_job: bool = False
+    _is_cut: bool = False  # a message was begun and not sent to its end: nothing can follow
+
+    async def serve(self, request: Message | StreamedFrame) -> bool:
+        """Serve what it asks for; return whether it may ask for more.
+
+        Raises one of CONNECTION_ERRORS, Crowded, StoreError, and what kept the worker from getting a job.
+        """
+        self._has_job = False
+        match request:
+            case AskJob():
+                return await self._give(request)
+            case Return():
+                return await self._take_back(request)
+            case _:
+                raise AssertionError("a worker asks for nothing else")
+
+    async def _give(self, request: AskJob) -> bool:
+        check_platform_name(request.platform)
+        logger.debug("%s waits for a job on %s", self.peer, printable(request.platform))
+        secret = secrets.token_bytes(SECRET_SIZE)
+        worker = Holder(
+            address=self.peer,
+            name=printable(request.worker[:MAX_NAME]),
+            secret_sha256=hashlib.sha256(secret).digest(),
+        )
+        return await self._attach(self.attempts.attach(request.platform, worker, secret), self._begin)
+
+    async def _begin(self, attachment: Attachment) -> None:
+        await while_connected(self.channel, attachment.wait_job)
+        build, secret = attachment.build, attachment.given.secret
+        assert secret, "it may come back"
+        self._has_job = True
+        await self._say(
+            GiveJob(
+                uuid=build.uuid,
+                job=build.job,
+                secret=secret,
+                time_limit=build.time_limit,
+                max_silent=build.max_silent,
+            )
+        )
+        logger.info("%s begins at %s", describe(build), self.peer)
+        await self._follow(attachment, 0)
+
+    async def _take_back(self, request: Return) -> bool:
+        if not 0 <= request.elapsed <= MAX_ELAPSED:
+            raise RemoteProtocolError(f"an attempt that began {request.elapsed} ms ago")
+        match await self.attempts.take_back(request):
+            case Attachment() as attachment:
+                self._has_job = True
+                return await self._attach(attachment, self._resume)
+            case BuildHead() as build if is_secret(request.secret, build.secret_sha256):
+                if build.state == "running":
+                    return False  # the server stops, or has failed: the next one has it
+                await self._say(ResultStored(uuid=request.uuid))
+            case BuildHead(state="lost"):
+                await self._say(Gone(uuid=request.uuid, reason="its job went back to the queue"))
+            case BuildHead() as build if build.result:
+                await self._say(Gone(uuid=request.uuid, reason=str(build.result)))
+            case _:
+                await self._say(Gone(uuid=request.uuid, reason="no attempt of this worker's is known by that name"))
+        return True
+
+    async def _resume(self, attachment: Attachment) -> None:
+        await while_connected(self.channel, attachment.wait_resumed)
+        resumed = attachment.resumed
+        await self._say(Continue(lines=resumed.lines))
+        logger.info("%s goes on at %s, from line %d", attachment.uuid, self.peer, resumed.lines)
+        await self._follow(attachment, resumed.last)
+
+    async def _attach(self, attachment: Attachment, work: Callable[[Attachment], Awaitable[None]]) -> bool:
+        """Work until the owner ends it, and tell the worker how."""
+        try:
+            with attachment.scope:
+                await work(attachment)
+        except BaseException as error:
+            attachment.detach(self._detached(error))
+            if not self._has_job or not isinstance(error, CONNECTION_ERRORS):
+                raise
+            logger.warning("%s: worker away: %s", self.peer, str(error) or "it was too slow")
+            return False
+        if attachment.failure:
+            raise attachment.failure
+        return await self._answer(attachment)
+
+    def _detached(self, error: BaseException) -> Detached:
+        is_final = not self._has_job
+        match error:
+            case ConnectionEnded() | trio.BrokenResourceError() | trio.TooSlowError():
+                return Detached(counted=self._has_job, is_final=is_final)
+            case ProtocolError():
+                return Detached(counted=self._has_job, is_final=True)  # it would do the same again
+            case Crowded() | trio.Cancelled():
+                return Detached(counted=False, is_final=is_final)
+            case _:
+                return Detached(reason=FAULT, is_final=True)
+
+    async def _answer(self, attachment: Attachment) -> bool:
+        if self._is_cut:
+            return False
+        if attachment.acknowledged:
+            await self._say(ResultStored(uuid=attachment.uuid))
+            return True
+        if attachment.dismissed is None or not self.channel.connection.may_send(Gone):
+            return False
+        await self._say(Gone(uuid=attachment.uuid, reason=attachment.dismissed))
+        if self.channel.connection.states[Side.PEER] is State.REQUESTING:
+            return True
+        await self.channel.linger(LINGER)  # it may be within a message, and what follows that is nobody's any more
+        return False
+
+    async def _say(self, message: Message) -> None:
+        self._is_cut = True
+        with trio.fail_after(STEP_TIMEOUT):
+            await self.channel.send(message)
+        self._is_cut = False
+
+    # --- a build ---------------------------------------------------------------------------------------------------
+
+    async def _follow(self, attachment: Attachment, since: int) -> NoReturn:
+        """Hand in what comes, until the owner ends it; lines from that time on."""
+        async with plain_nursery() as nursery:
+            nursery.start_soon(self._say_alive)
+            await self._receive_console(attachment, since)
+            await receive_result(self.channel, attachment, attachment.uuid)
+            while True:
+                await self._receive_alive()
+        raise AssertionError("it is ended from without")
+
+    async def _say_alive(self) -> None:
+        # what breaks here breaks what is received too, or is noticed by the worker: it reads nothing any more
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            while True:
+                await trio.sleep(ALIVE_INTERVAL)
+                await self._say(Alive())
+
+    async def _receive_alive(self) -> None:
+        with trio.fail_after(SILENCE):
+            await self.channel.receive()  # nothing else may come now
+
+    async def _receive_console(self, attachment: Attachment, since: int) -> None:
+        """Hand in console lines until the job is finished; those that came together are handed in together."""
+        outputs = Outputs(attachment.uuid)
+        while True:
+            with trio.fail_after(SILENCE):
+                received = await self.channel.receive_outputs(partial(outputs.cut_timed, since=since))
+            match received:
+                case [TimedLines() as lines]:
+                    pass
+                case Output():
+                    lines = _checked(received, outputs, attachment.uuid, since)
+                case Alive():
+                    continue
+                case GiveUp(uuid=uuid, reason=reason):
+                    _check_uuid(uuid, attachment.uuid)
+                    attachment.detach(Detached(reason=given_up(reason), counted=False, is_final=True))
+                    while True:
+                        await self._receive_alive()
+                case StreamedFrame():
+                    return
+                case _:
+                    raise AssertionError("a worker that builds sends nothing else")
+            since = lines.last
+            await attachment.hand_in(Lines(lines=lines))
+            if self.channel.has_grant:
+                del received, lines
+                await attachment.settle()  # the memory is needed until then
+
+
+def _checked(output: Output, outputs: Outputs, uuid: UUID, since: int) -> TimedLines:
+    """Return what is left out in bulk: a line in an unusual form, one that is too long, or a mistake."""
+    _check_uuid(output.uuid, uuid)
+    if len(output.line) > MAX_LINE:
+        raise RemoteProtocolError(f"a console line of {len(output.line)} bytes")
+    if output.timestamp is None or output.timestamp < since:
+        raise RemoteProtocolError("a console line without a time, or from before the one before it")
+    return outputs.timed([output.line], output.timestamp)
+
+
+def _check_uuid(uuid: UUID, expected: UUID) -> None:
+    if uuid != expected:
+        raise RemoteProtocolError(f"what comes is of another build: {uuid}")
