@@ -1,5 +1,6 @@
 """Figures in the pages for people are those of the code: each is compared with the constant that it comes from."""
 
+import datetime as dt
 import importlib
 import re
 from collections.abc import Callable
@@ -41,6 +42,11 @@ def duration(value: float) -> str:
     count = round(value / unit)
     one = "an" if name == "hour" else "a"
     return f"{one} {name}" if count == 1 else f"{count} {name}s"
+
+
+def seconds(value: dt.timedelta) -> str:
+    """The same of a timedelta."""
+    return duration(round(value.total_seconds()))
 
 
 def milliseconds(value: float) -> str:
@@ -125,7 +131,22 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "unfolds to 1000 pieces at once |", "builder_server.delivery:MAX_PIECES", number),
     ("docs/architecture.md", "The server turns 2 of", "builder_server.recorder:CONSOLES_AT_ONCE", number),
     ("docs/architecture.md", "those above 1 MiB round", "builder_server.console:BLOCK_SIZE", size),
-    ("docs/architecture.md", "| uploads | 2 at once;", "builder_server.upload:PARALLEL", number),
+    ("docs/architecture.md", "| uploads | 2 at once to each", "builder_server.upload:PARALLEL", number),
+    ("docs/architecture.md", "and 8 receivers;", "builder_server.receiver:MAX_RECEIVERS", number),
+    ("docs/reliability.md", "and 2 uploads each at once", "builder_server.upload:PARALLEL", number),
+    ("docs/reliability.md", "Up to 8 can be named", "builder_server.receiver:MAX_RECEIVERS", number),
+    ("docs/reliability.md", "takes nothing for 300 s", "builder_server.receiver:TAKE_TIMEOUT", number),
+    ("docs/reliability.md", "answers nothing for 1800 s", "builder_server.receiver:ANSWER_TIMEOUT", number),
+    ("docs/reliability.md", "can't be reached within 30 s", "builder_server.receiver:CONNECT_TIMEOUT", number),
+    ("docs/reliability.md", "left alone for 30 seconds", "builder_server.retrying:FIRST_PAUSE", seconds),
+    ("docs/reliability.md", "and an hour at most", "builder_server.retrying:LONGEST_PAUSE", seconds),
+    ("docs/reliability.md", "up to half of it", "builder_server.retrying:JITTER", lambda value: {0.5: "half"}[value]),
+    (
+        "docs/reliability.md",
+        "1 second up to a day",
+        "builder_server.retrying:LONGEST_ASKED",
+        lambda value: {1: "a day"}[value.days],
+    ),
     ("docs/architecture.md", "| a binary | 65 536 sections", "builder_web.binaries.elf:MAX_SECTIONS", number),
     ("docs/architecture.md", "and 500 000 symbols are read;", "builder_web.binaries.contents:MAX_SYMBOLS", number),
     ("docs/architecture.md", "sections take at most 16 MiB,", "builder_web.binaries.elf:MAX_NAMES", size),

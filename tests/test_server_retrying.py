@@ -9,9 +9,11 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 import sqlalchemy as sa
 import trio
@@ -25,8 +27,8 @@ from stores import opened, uuid
 
 from builder.extension.uploads import ListUploads, UploadEntry
 from builder.model import Instant
-from builder_server import retrying, upload
-from builder_server.receiver import InvalidUploadURL, Receiver, receivers_at
+from builder_server import receiver, retrying, upload
+from builder_server.receiver import InvalidUploadURL, Receiver, UploadFailed, receivers_at
 from builder_server.store import Store, schema, uploads
 from builder_server.upload import Uploader, UploadTiming
 
@@ -105,6 +107,43 @@ def endpoints(count: int) -> Iterator[list[Endpoint]]:
 def test_a_receiver_is_named_without_what_may_be_secret() -> None:
     first, second = receivers_at(["https://User:pass@Builds.example.org:443/upload?token=1#x", "http://[::1]:80/u"], {})
     assert (first.name, second.name) == ("https://builds.example.org/upload", "http://[::1]/u")
+
+
+def test_a_crowd_of_receivers() -> None:
+    with pytest.raises(InvalidUploadURL, match=r"^there are more than 8 upload URLs$"):
+        receivers_at([f"http://host{number}/" for number in range(9)], {})
+
+
+async def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver, "ANSWER_TIMEOUT", 0.3)
+    (tmp_path / "full").write_bytes(b"x")
+
+    async def drip(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(b"HTTP/1.1 ")
+            while True:
+                await stream.send_all(b"2")
+                await trio.sleep(0.05)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, drip, 0, host="127.0.0.1"))
+        (slow,) = receivers_at([f"http://127.0.0.1:{listener.socket.getsockname()[1]}/upload"], {})
+        with pytest.raises(UploadFailed, match=r"/upload: no answer within 0\.3 s$"):
+            await slow.post(tmp_path / "full")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_receiver_that_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver, "_TIMEOUT", httpx.Timeout(connect=30, write=30, read=0.1, pool=None))
+    (tmp_path / "full").write_bytes(b"x")
+    with endpoints(1) as (endpoint,):
+        endpoint.go_on.clear()
+        (silent,) = receivers_at([endpoint.url()], {})
+        with pytest.raises(UploadFailed, match=r"/upload: no answer within 1800 s$") as failed:
+            await silent.post(tmp_path / "full")
+        assert not failed.value.concerns_all
 
 
 def test_receivers_that_can_not_be_told_apart() -> None:
@@ -255,10 +294,15 @@ async def test_a_receiver_that_hangs_holds_up_no_other_one(site: Site) -> None:
             await eventually(lambda: len(well.taken) == 5)
             assert len(hanging.requests) == upload.PARALLEL
             assert all(site.full(number).exists() for number in range(1, 6))
-            assert {each.receiver for each in await site.entries(hanging, well)} == {site.receivers(hanging)[0].name}
+            await eventually_async(lambda: _waits_for(site, hanging))
             hanging.go_on.set()
             await site.wait_state(5, "done")
         assert sorted(taken(hanging)) == [1, 2, 3, 4, 5]
+
+
+async def _waits_for(site: Site, endpoint: Endpoint) -> bool:
+    """Say whether nobody else is waited for."""
+    return {each.receiver for each in await site.entries()} == {each.name for each in site.receivers(endpoint)}
 
 
 async def test_a_refusal_holds_up_nobody_and_waits_for_a_person(site: Site) -> None:

@@ -27,6 +27,9 @@ _TIMEOUT = httpx.Timeout(connect=CONNECT_TIMEOUT, write=TAKE_TIMEOUT, read=ANSWE
 
 MAX_REDIRECTS = 5
 
+MAX_RECEIVERS = 8
+"""Each takes descriptors that connections then have not."""
+
 _NO_WAY = httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol
 """What happens before anything of an execution is sent."""
 
@@ -109,12 +112,13 @@ class Receiver:
         raise UploadFailed(f"{self.name} redirects more than {MAX_REDIRECTS} times", concerns_all=True)
 
     async def _post_once(self, url: httpx.URL, auth: httpx.BasicAuth | None, path: Path) -> httpx.Response:
+        answered = trio.CancelScope()
         async with await trio.open_file(path, "rb", buffering=0) as file:
             size = (await trio.to_thread.run_sync(path.stat)).st_size
             request = httpx.Request(
                 "POST",
                 url,
-                stream=_Chunks(file, size),
+                stream=_Chunks(file, size, answered),
                 headers={
                     "Host": url.netloc.decode("ascii"),
                     "User-Agent": f"builder-server/{__version__}",
@@ -124,14 +128,16 @@ class Receiver:
                 extensions={"timeout": _TIMEOUT.as_dict()},
             )
             proxy = self._proxies.for_url(url)
+            where = f"{_shown(url)}, through the proxy {_shown(proxy)}" if proxy else _shown(url)
             try:
-                async with self._client(proxy) as client:
-                    response = await client.send(request, auth=auth, stream=True)
-                    await response.aclose()
+                with answered:
+                    async with self._client(proxy) as client:
+                        response = await client.send(request, auth=auth, stream=True)
+                        await response.aclose()
+                    return response
             except httpx.HTTPError as error:
-                where = f"{_shown(url)}, through the proxy {_shown(proxy)}" if proxy else _shown(url)
                 raise UploadFailed(f"{where}: {_reason(error)}", concerns_all=isinstance(error, _NO_WAY)) from error
-        return response
+        raise UploadFailed(f"{where}: no answer within {ANSWER_TIMEOUT} s")
 
     def _client(self, proxy: httpx.URL | None) -> httpx.AsyncClient:
         # trust_env: the library would read the environment anew, and stumble over what others understand
@@ -147,6 +153,8 @@ def receivers_at(urls: Iterable[str], environ: Mapping[str, str]) -> tuple[Recei
     """Return the receivers at URLs. Raises InvalidUploadURL, also where two can't be told apart, and InvalidEnvironment."""
     found: dict[str, Receiver] = {}
     for url in urls:
+        if len(found) == MAX_RECEIVERS:
+            raise InvalidUploadURL(f"there are more than {MAX_RECEIVERS} upload URLs")
         receiver = Receiver.at(url, environ)
         if receiver.name in found:
             raise InvalidUploadURL(f"{receiver.name} is given twice as an upload URL: name each receiver once")
@@ -192,16 +200,21 @@ def _reason(error: httpx.HTTPError) -> str:
 
 @define(eq=False)
 class _Chunks(httpx.AsyncByteStream):
-    """The file as the HTTP library takes it: no generator, which an upload that breaks off would leave behind."""
+    """The file as the HTTP library takes it: no generator, which an upload that breaks off would leave behind.
+
+    At its end the deadline begins before which the answer is to come as a whole, however often a byte of it does.
+    """
 
     _file: "trio._file_io.AsyncIOWrapper[Any]"
     _left: int
+    _answered: trio.CancelScope
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         if not self._left:
+            self._answered.deadline = trio.current_time() + ANSWER_TIMEOUT
             raise StopAsyncIteration
         data: bytes = await self._file.read(min(CHUNK_SIZE, self._left))
         if not data:
