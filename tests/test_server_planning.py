@@ -11,7 +11,21 @@ import pytest
 import trio
 from clocks import NOW, Clock
 from farm import DEADLINE, LocalServer, eventually, run_server
-from scripted import CLIENT, OURS, ScriptedPeer, ask, build, connect, do, info, queues, schedule, script, take_job
+from scripted import (
+    CLIENT,
+    OURS,
+    ScriptedPeer,
+    ask,
+    build,
+    connect,
+    do,
+    info,
+    observe,
+    queues,
+    schedule,
+    script,
+    take_job,
+)
 
 from builder import codec
 from builder.extension import VERSION
@@ -664,6 +678,7 @@ async def test_limits_of_a_job_hold_for_classic_workers(
     await client.request(plan("a", **limits))
     async with take_job(server) as taken:
         assert await taken.peer.wait_end() == "reset"
+    await observe(server, taken.uuid)
     assert server.execution("a", taken.uuid).result == Aborted(message=reason)
     assert server.query("select outcome from build") == [("aborted",)]
     assert await queues(server) == {"p1": []}
