@@ -69,6 +69,29 @@ async def test_one_job_after_the_other(tmp_path: Path) -> None:
         assert given.secret not in b"".join(path.read_bytes() for path in tmp_path.glob("data/*.sqlite3*"))
 
 
+async def test_a_stop_closes_who_has_no_job(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server, contextlib.AsyncExitStack() as stack:
+        waiting, idle = [await stack.enter_async_context(connect(server, OUR_WORKER)) for _ in range(2)]
+        await do(server, schedule("a"))
+        await (await ask_job(idle)).finish(idle)
+        await waiting.send(AskJob(platform="p1", worker="w"))
+        await do(server, schedule("b", "p2"))
+        server.stop()
+        assert [await peer.wait_end() for peer in (waiting, idle)] == ["closed", "closed"]
+        assert server.query("select state from build") == [("finished",)]
+
+
+async def test_a_worker_that_goes_while_it_waits(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server:
+        async with connect(server, OUR_WORKER) as peer:
+            await peer.send(AskJob(platform="p1", worker="w"))
+            await eventually(lambda: server.query("select * from platform"))
+        await do(server, schedule("a"))
+        async with connect(server, OUR_WORKER) as peer:
+            await (await ask_job(peer)).finish(peer)
+        assert server.query("select losses, state from build") == [(0, "finished")]
+
+
 async def test_a_classic_worker_beside_it(tmp_path: Path) -> None:
     async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
         await do(server, schedule("a"))
