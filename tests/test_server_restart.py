@@ -177,6 +177,7 @@ async def test_a_crash_while_a_result_is_recorded(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("step", ["commit", "add_artifacts", "finish"])
 async def test_a_disk_that_does_not_take_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """The worker is told nothing, comes back, and sends it again."""
+    monkeypatch.setattr("builder_server.attempt.RETRY", 0.02)
     owner: Any = ResultWriter if step == "commit" else Store
     original = getattr(owner, step)
     faults = [2]

@@ -201,6 +201,7 @@ async def test_limits_of_a_job_hold_for_classic_workers(
     await client.request(plan("a", **limits))
     async with take_job(server) as taken:
         assert await taken.peer.wait_end() == "reset"
+    await observe(server, taken.uuid)
     assert server.execution("a", taken.uuid).result == Aborted(message=reason)
     assert server.query("select outcome from build") == [("aborted",)]
     assert await queues(server) == {"p1": []}

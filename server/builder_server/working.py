@@ -136,7 +136,7 @@ class WorkingSession:
         await while_connected(self.channel, attachment.wait_resumed)
         resumed = attachment.resumed
         await self._say(Continue(lines=resumed.lines))
-        logger.info("%s goes on at %s, from line %d", attachment.uuid, self.peer, resumed.lines)
+        logger.info("build %s goes on at %s, from line %d", attachment.uuid, self.peer, resumed.lines)
         await self._follow(attachment, resumed.last)
 
     async def _attach(self, attachment: Attachment, work: Callable[[Attachment], Awaitable[None]]) -> bool:
@@ -148,7 +148,8 @@ class WorkingSession:
             attachment.detach(self._detached(error))
             if not self._has_job or not isinstance(error, CONNECTION_ERRORS):
                 raise
-            logger.warning("%s: worker away: %s", self.peer, str(error) or "it was too slow")
+            reason = printable(str(error)) or "it was silent for too long"
+            logger.warning("build %s: worker %s is away: %s", attachment.uuid, self.peer, reason)
             return False
         if attachment.failure:
             raise attachment.failure
