@@ -47,6 +47,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "log": ("323b", "--follow"),
     "fetch": ("323b", "."),
     "compare": ("323b", "323b"),
+    "uploads": (),
+    "retry-upload": ("--all",),
     "cancel": ("hello",),
     "observe-latest": (),
     "drop-platform": ("p1",),

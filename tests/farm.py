@@ -369,7 +369,8 @@ def _signals_kept() -> Iterator[None]:
 async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     """Run the server in this process until the block ends, and stop it as SIGTERM does.
 
-    ``options`` are those of Settings (``upload``, ``job_timeout``, ``grace``), ``now``, and ``env`` as for a process.
+    ``options`` are those of Settings (``upload``, one URL or several, ``job_timeout``, ``grace``), ``now``, and ``env`` as
+    for a process.
     """
     from builder_server.server import Settings, serve, wall_clock
 
@@ -379,13 +380,9 @@ async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     config_dir = root / "etc"
     data_dir.mkdir(exist_ok=True)
     config_dir.mkdir(exist_ok=True)
-    defaults: dict[str, Any] = {
-        "addresses": ("127.0.0.1",),
-        "port": 0,
-        "upload": None,
-        "job_timeout": 3600.0,
-        "grace": 120.0,
-    }
+    defaults: dict[str, Any] = {"addresses": ("127.0.0.1",), "port": 0, "job_timeout": 3600.0, "grace": 120.0}
+    urls = options.pop("upload", None) or ()
+    options["upload"] = (urls,) if isinstance(urls, str) else urls
     settings = Settings(**defaults | options, data_dir=data_dir, config_dir=config_dir)
     addresses: list[str] = []
     with _signals_kept(), mock.patch.object(os, "environ", env):

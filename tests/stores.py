@@ -15,6 +15,7 @@ from builder.runtime.sqlite import SQLite
 from builder_server.store import Build, Expanded, Store
 
 NOW = Instant(1_795_194_796_123)
+HOUR = 3_600_000
 LOST = Aborted(message="worker lost")
 
 
@@ -69,5 +70,9 @@ async def running(store: Store) -> tuple[UUID, ...]:
 async def complete(store: Store, number: int, platform: str = "p1") -> Build:
     """Take a job and have it succeed."""
     build = await take(store, number, platform)
-    assert await store.finish(build.uuid, NOW, Exited(code=0), upload=False)
+    assert await store.finish(build.uuid, NOW, Exited(code=0))
     return build
+
+
+async def queues(store: Store) -> dict[str, list[str]]:
+    return {queue.platform: [job.name for job in queue.jobs] for queue in (await store.info()).queues}

@@ -278,7 +278,7 @@ def test_a_job_after_others_has_the_period_that_is_asked_for(tmp_path: Path, key
     path = tmp_path / "schedule.toml"
     path.write_text(f'[jobs.a]\nopam-package = "a"\nafter = ["lib"]\n{keys}\n', "utf-8")
     plan = schedule_file.read(path)["a"]
-    assert plan.options.period.value == period
+    assert plan.options.runs_every.value == period
     assert [
         line
         for line in schedule_file.entries(jobs.said(plan.job, plan.options))

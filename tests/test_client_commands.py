@@ -164,7 +164,10 @@ def test_nobody_listens() -> None:
     with closed_port() as port:
         done = run_client("-r", f"127.0.0.1:{port}", "info")
     assert done.returncode == 5
-    assert done.stderr.decode() == f"builder-client: can't reach the server at 127.0.0.1:{port}: Connection refused\n"
+    assert done.stderr.decode() == (
+        f"builder-client: can't reach the server at 127.0.0.1:{port}: Connection refused; start builder-server there, or "
+        "name another server with -r HOST:PORT (see 'builder-client --help')\n"
+    )
 
 
 def test_no_such_host() -> None:
@@ -204,7 +207,8 @@ def test_a_server_that_closes_too_early(replies: list[Message | bytes]) -> None:
         done = server.run("info")
     assert done.returncode == 5
     assert done.stderr.decode() == (
-        f"builder-client: {server.address} closed the connection before it had answered in full\n"
+        f"builder-client: {server.address} closed the connection before it had answered in full; what changes the "
+        "schedule may be done or not: 'info' shows that; else try again\n"
     )
     assert done.stdout == b""
 

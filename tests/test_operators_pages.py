@@ -11,7 +11,7 @@ from operators import ROOT, run
 PAGES = [ROOT / "docs/linux.md", ROOT / "docs/freebsd.md", ROOT / "docs/web.md"]
 
 HELP: dict[str, list[tuple[str, ...]]] = {
-    "builder_server": [()],
+    "builder_server": [(), ("backup",), ("migrate",)],
     "builder_worker": [(), ("check",), ("run",), ("root", "create")],
     "builder_client": [("schedule",), ("orb-build",), ("observe",), ("info",)],
     "builder_client.inspect": [()],

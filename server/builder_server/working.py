@@ -4,6 +4,7 @@ Its session is one of several that an attempt may have. What it hands in goes to
 is told by that too.
 """
 
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -198,9 +199,11 @@ class WorkingSession:
         raise AssertionError("it is ended from without")
 
     async def _say_alive(self) -> None:
-        while True:
-            await trio.sleep(ALIVE_INTERVAL)
-            await self._say(Alive())
+        # what breaks here breaks what is received too, or is noticed by the worker: it reads nothing any more
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            while True:
+                await trio.sleep(ALIVE_INTERVAL)
+                await self._say(Alive())
 
     async def _receive_alive(self) -> None:
         with trio.fail_after(SILENCE):
