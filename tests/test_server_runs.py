@@ -10,7 +10,7 @@ import trio
 from clocks import NOW, Clock
 from farm import LocalServer, eventually, run_server
 from plans import after, make_platforms, orb, plan, schedule_and_build_other, shown, succeed
-from scripted import OURS, ScriptedPeer, ask, build, connect, do, queues, schedule, take_job
+from scripted import OURS, ScriptedPeer, ask, build, connect, do, observe, queues, schedule, take_job
 
 from builder.extension.schedule import ChangeJob
 from builder.messages import Execute, Reschedule, Success, Unschedule
