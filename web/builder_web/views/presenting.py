@@ -23,7 +23,7 @@ FEW = 5
 ROW = summaries.PAST
 """Builds in the row of the last builds."""
 
-MAX_CHARTS = 64
+MAX_CHARTS = 32
 """Jobs whose charts are kept until they are built again, some 50 KB each."""
 
 _HEADERS = {
