@@ -8,7 +8,7 @@ export UPLOAD ?=
 # With KEEP=1 the demo's programs run on until Ctrl-C, so that its pages can be looked at.
 export KEEP ?=
 
-.PHONY: demo test lint unit test-long test-interop test-vm bench man wheel deb clean help
+.PHONY: demo test lint unit chaos test-long test-interop test-vm bench man wheel deb clean help
 
 help:
 	@echo "make demo          run server, worker and site, build this project twice, compare (KEEP=1: stay up until Ctrl-C;"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-interop  the same programs against the original's (BUILDER_PEER_BIN=folder with its programs,"
 	@echo "                   BUILDER_WEB_PEER_BIN=folder with its builder-web and builder-db; one of both will do)"
 	@echo "make test-vm       the packages and sandboxes in a virtual machine with systemd and control groups of version 2"
+	@echo "make chaos         hit a farm at random and account for every job (SECONDS=60 SEED=number WORKERS=2)"
 	@echo "make bench         benchmarks, medians"
 	@echo "make man           write the manual pages below build/man"
 	@echo "make wheel         build the wheel"
@@ -57,6 +58,9 @@ test-interop: $(VENV)/.installed
 
 test-vm: deb
 	tests/vm/run.sh
+
+chaos: $(VENV)/.installed
+	cd tests && ../$(BIN)/python -m chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),2)
 
 bench: $(VENV)/.installed
 	@for script in bench/bench_*.py; do $(BIN)/python $$script || exit 1; done

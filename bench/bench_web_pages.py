@@ -22,7 +22,7 @@ from figures import show
 from builder.model import Exited, Instant
 from builder_web.directory import DataDirectory
 from builder_web.store import opening, uploads, users
-from builder_web.store.records import Artifact, NewBuild, Password
+from builder_web.store.records import NewBuild, Password, StoredArtifact
 
 JOBS = int(os.environ.get("BENCH_JOBS", "500"))
 BUILDS = int(os.environ.get("BENCH_BUILDS", "100000"))
@@ -44,7 +44,7 @@ def builds() -> Iterator[NewBuild]:
             started=started,
             finished=Instant(started.ms + 60_000),
             result=Exited(code=0),
-            artifacts=(Artifact(path="bin/x", digest=digest, size=1000),) if number % 11 else (),
+            artifacts=(StoredArtifact(path="bin/x", digest=digest, size=1000),) if number % 11 else (),
             main_binary="bin/x" if number % 11 else None,
             input_id=hashlib.sha256(b"%d" % job).digest(),
             tags={"section": f"Section {job % 5}", "synopsis": f"What job {job} is for"},

@@ -204,7 +204,7 @@ def _normal(text: str, name: str) -> str:
             raise _invalid(text, f"there are only {', '.join(ALIASES)}")
         return alias
     if len(words) != len(_BOUNDS):
-        raise _invalid(text, f"it has {len(words)} fields instead of {len(_BOUNDS)}")
+        raise _invalid(text, f"it has {len(words)} field{'s' * (len(words) != 1)} instead of {len(_BOUNDS)}")
     _, _, of_month, _, of_week = (word.lower() for word in words)
     if {"*", "?"}.isdisjoint([of_month, of_week]) and (re.search("[lw]", of_month) or re.search("[l#]", of_week)):
         # croniter drops such days, or gives up at the first month without one; others take a day that matches either

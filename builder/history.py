@@ -44,6 +44,9 @@ class Cause(enum.Enum):
     LOST = "lost"
     """The attempt before was lost: the uuid of that is with it."""
 
+    IMPORTED = "imported"
+    """Nobody knows: its record lay on the disk when it was taken over."""
+
 
 REPRODUCIBLE = "reproducible"
 """The verdict of a check whose two runs have left the same artifacts."""
@@ -56,7 +59,8 @@ class Skipped(enum.Enum):
     """Why a run that was due was left out."""
 
     RUNNING = "still running"
-    QUEUED = "still queued"
+    """The run before is queued or running: a queued one is as little done."""
+
     SERVER_DOWN = "the server was down"
 
 

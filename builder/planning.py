@@ -88,13 +88,13 @@ def _between(low: int, high: int, what: str) -> Any:
 class JobOptions:
     """How a job is run.
 
-    ``period`` counts where there is no ``cron``; beside one it is what the job shows to those who know no rules. With
+    ``period`` is the one that was asked for, or None, and stays beside a ``cron`` rule, which counts instead of it. With
     ``spread`` a period's runs lie at a place in it that the job's name fixes. ``time_limit`` and ``max_silent`` are in
     milliseconds; None is the server's own limit, or none.
     """
 
     numbered: ClassVar[bool] = True
-    period: Period = Period.DAILY
+    period: Period | None = None
     cron: Cron | None = None
     spread: bool = False
     missed: Missed = Missed.RUN_ONCE
@@ -122,9 +122,9 @@ class JobOptions:
             self.rule(name)
 
     @property
-    def usual_period(self) -> Period:
-        """The period of such a job if none is asked for: a job after others runs after them, and at no time else."""
-        return Period.NEVER if self.after and not self.spread else Period.DAILY
+    def runs_every(self) -> Period:
+        """The period that counts where there is no rule: a job after others runs at no time that nobody asked for."""
+        return self.period or (Period.NEVER if self.after and not self.spread else Period.DAILY)
 
     def rule(self, name: str) -> "Rule | None":
         """Return the cron rule of a job of that name, or None if it has a period. Raises InvalidRule."""
@@ -137,9 +137,10 @@ class JobOptions:
         """
         if (rule := self.rule(name)) is not None:
             return _next_run(rule, now)
-        if self.period.duration is None:
-            return self.period.first_after(now)
-        step = int(self.period.duration.total_seconds()) * 1000
+        period = self.runs_every
+        if period.duration is None:
+            return period.first_after(now)
+        step = int(period.duration.total_seconds()) * 1000
         begin = place(name, step // 1000) * 1000 if self.spread else start.ms
         return Instant(min(now.ms + step - (now.ms - begin) % step, NEVER.ms))
 
@@ -152,7 +153,7 @@ class JobOptions:
     def classic_period(self, name: str, now: Instant) -> Period:
         """Return the period that a classic peer is shown."""
         rule = self.rule(name)
-        return self.period if rule is None else rule.nearest_period(now)
+        return self.runs_every if rule is None else _nearest_period(rule, now)
 
 
 @functools.lru_cache(maxsize=_RULES_KEPT)
@@ -162,6 +163,14 @@ def _rule(cron: Cron, name: str) -> "Rule":
     return Rule(text=cron.rule, zone=cron.zone, name=name)
 
 
+# Many jobs with the same rule are due, or added, together.
+
+
 @functools.lru_cache(maxsize=_RULES_KEPT)
 def _next_run(rule: "Rule", now: Instant) -> Instant:
-    return rule.next_after(now)  # many jobs with the same rule are due together
+    return rule.next_after(now)
+
+
+@functools.lru_cache(maxsize=_RULES_KEPT)
+def _nearest_period(rule: "Rule", now: Instant) -> Period:
+    return rule.nearest_period(now)

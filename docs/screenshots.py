@@ -4,10 +4,12 @@
 """
 
 import io
+import itertools
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -20,12 +22,16 @@ from rich.text import Text  # noqa: E402
 from screens import Terminal, on_terminal  # noqa: E402
 from scripted import OURS, connect, do, take_job  # noqa: E402
 
+from builder.extension.builds import CancelBuilds  # noqa: E402
 from builder.extension.schedule import PlanJob  # noqa: E402
 from builder.messages import Execute  # noqa: E402
-from builder.model import Exited, ScriptJob  # noqa: E402
+from builder.model import Artifact, Exited, ScriptJob  # noqa: E402
 from builder.planning import Cron, JobOptions  # noqa: E402
 
-SIZE = (110, 30)
+SIZE, WIDE = (110, 30), (170, 30)
+"""Of a terminal; the history has more columns to show."""
+
+IMAGE = [Artifact(path="image", content=bytes(3_000_000))]
 
 JOBS = [
     ("website", "debian-12", Cron(rule="*/30 * * * *")),
@@ -56,16 +62,19 @@ async def _fill(server: Server) -> None:
     for code, seconds in ((0, 25), (0, 3), (1, 1)):
         async with take_job(server, "debian-12") as build:
             await trio.sleep(seconds)
-            await build.finish(Exited(code=code))
+            await build.finish(Exited(code=code), IMAGE if code == 0 else ())
     async with take_job(server, "debian-12-arm64") as build:
         await trio.sleep(16)
-        await build.finish()
+        await build.finish(artifacts=IMAGE)
+    await do(server, Execute(name="kernel"))
+    async with take_job(server, "debian-12"), connect(server, OURS) as client:
+        await client.request(CancelBuilds(target="kernel"))
     await do(server, *(Execute(name=name) for name in ("compiler", "kernel", "website", "kernel-arm")))
 
 
 def _show(server: Server) -> None:
     for command in ("info", "queue", "history"):
-        with on_terminal("-r", server.remote, command, size=SIZE) as terminal:
+        with on_terminal("-r", server.remote, command, size=WIDE if command == "history" else SIZE) as terminal:
             terminal.wait()
             terminal.read(0.2)
             _save(terminal, command)
@@ -81,18 +90,24 @@ def _show(server: Server) -> None:
 
 def _save(terminal: Terminal, name: str) -> None:
     lines = len(terminal.text.rstrip().splitlines())
-    console = Console(record=True, width=SIZE[0], file=io.StringIO(), force_terminal=True)
+    console = Console(record=True, width=terminal.screen.columns, file=io.StringIO(), force_terminal=True)
     for number in range(lines):
         line = Text(end="\n")
-        for column in range(SIZE[0]):
-            cell = terminal.screen.buffer[number][column]
-            style = " ".join(word for word, is_so in (("bold", cell.bold), ("reverse", cell.reverse)) if is_so)
-            colour = "" if cell.fg == "default" else f" {'yellow' if cell.fg == 'brown' else cell.fg}"
-            line.append(cell.data, style=(style + colour).strip() or None)
+        cells = [terminal.screen.buffer[number][column] for column in range(terminal.screen.columns)]
+        # together, since there are seams between rectangles
+        for style, alike in itertools.groupby(cells, _style):
+            line.append("".join(cell.data for cell in alike), style=style or None)
         console.print(line, no_wrap=True, crop=True, soft_wrap=False)
     picture = console.export_svg(title=f"builder-client {name}", unique_id=name)
     # some programs leave out spaces at the begin of a text otherwise
     (FOLDER / f"{name}.svg").write_text(picture.replace("<svg ", '<svg xml:space="preserve" ', 1), "utf-8")
+
+
+def _style(cell: Any) -> str:
+    words = ["bold"] * cell.bold + ["reverse"] * cell.reverse
+    if cell.fg != "default":
+        words.append("yellow" if cell.fg == "brown" else cell.fg)
+    return " ".join(words)
 
 
 trio.run(main)

@@ -18,6 +18,8 @@ from small_png import shrink  # noqa: E402
 
 JOBS, BUILDS = 8, 30
 DESK: ViewportSize = {"width": 960, "height": 600}
+LONG: ViewportSize = {"width": 960, "height": 900}
+"""For a comparison, whose most telling part is below its numbers."""
 TELEPHONE: ViewportSize = {"width": 375, "height": 600}
 
 
@@ -44,8 +46,8 @@ def pages(page: Page, address: str) -> dict[str, str]:
         "failed-build": failed,
         "console": f"{failed}/console/view",
         "script": f"{good}/script/view",
-        "dependencies": f"{good}/dependencies",
-        "treemap": f"{good}/treemap",
+        "dependencies": f"{good}#dependencies",
+        "treemap": f"{good}#treemap",
         "failed": f"{address}/failed-builds",
         "hash": links(good, ".files a.hash")[0],
         "search": f"{address}/search?q=dune",
@@ -67,6 +69,7 @@ def main(folder: Path) -> None:
         page.clock.set_fixed_time(populated.now())
         found = pages(page, address)
         for name, target in found.items():
+            page.set_viewport_size(LONG if name == "comparison" else DESK)
             _take(page, target, folder, name)
         page.set_viewport_size(TELEPHONE)
         for name in ("main", "build"):

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from uuid import UUID
 
-from client_nursery import nursery
+import forked
 
 from builder.connection import Connection
 from builder.errors import ProtocolError
@@ -47,6 +47,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "log": ("323b", "--follow"),
     "fetch": ("323b", "."),
     "compare": ("323b", "323b"),
+    "uploads": (),
+    "retry-upload": ("--all",),
     "cancel": ("hello",),
     "observe-latest": (),
     "drop-platform": ("p1",),
@@ -80,43 +82,48 @@ def run_client(
     *arguments: str | bytes,
     stdin: bytes = b"",
     env: dict[str, str] | None = None,
-    stdout: int | None = None,
+    stdout: int = subprocess.PIPE,
     on_started: Callable[[int], object] = lambda _pid: None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run builder-client; what it says to a descriptor ``stdout`` is not returned. ``on_started`` is told its pid."""
     given = environment() if env is None else env
-    return nursery().run([*map(os.fsdecode, arguments)], given, DEADLINE, stdin, stdout, on_started)
+    return forked.run(
+        "builder_client", *map(os.fsdecode, arguments), env=given, timeout=DEADLINE, stdin=stdin, stdout=stdout,
+        on_started=on_started,
+    )  # fmt: skip
 
 
 def run_inspect(
-    *arguments: str, stdin: bytes = b"", umask: int = 0o022, preexec_fn: Callable[[], None] | None = None
+    *arguments: str,
+    stdin: bytes = b"",
+    stdout: int = subprocess.PIPE,
+    umask: int = 0o022,
+    limits: Mapping[int, int] = forked.AS_HERE,
 ) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "builder_client.inspect", *arguments],
-        input=stdin,
-        capture_output=True,
-        env=environment(),
-        timeout=DEADLINE,
-        check=False,
-        umask=umask,
-        preexec_fn=preexec_fn,
-    )
+    return forked.run(
+        "builder_client.inspect", *arguments, env=environment(), timeout=DEADLINE, stdin=stdin, stdout=stdout,
+        umask=umask, limits=limits,
+    )  # fmt: skip
 
 
-def run_in_terminal(argv: Sequence[str | bytes], env: dict[str, str]) -> tuple[int, bytes]:
+def run_in_terminal(
+    arguments: Sequence[str | bytes], env: dict[str, str], module: str = "builder_client"
+) -> tuple[int, bytes]:
     """Run a program with a terminal as its standard output; return its exit status and what the terminal got."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE, env=env) as process:
+    with forked.start(module, *map(os.fsdecode, arguments), stdout=theirs, stderr=subprocess.PIPE, env=env) as process:
         os.close(theirs)
         shown = _read_terminal(ours)
         status = process.wait(DEADLINE)
     return status, shown
 
 
-def run_on_terminal(argv: Sequence[str | bytes], env: dict[str, str], typed: bytes) -> tuple[int, bytes]:
-    """Run a program whose standard streams are all one terminal; return its exit status and what the terminal shows."""
+def run_on_terminal(arguments: Sequence[str | bytes], env: dict[str, str], typed: bytes) -> tuple[int, bytes]:
+    """Run builder-client whose standard streams are all one terminal; return its exit status and what that shows."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
+    with forked.start(
+        "builder_client", *map(os.fsdecode, arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=env
+    ) as process:
         os.close(theirs)
         os.write(ours, typed)  # it waits in the terminal until somebody reads
         shown = _read_terminal(ours)

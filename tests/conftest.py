@@ -3,11 +3,16 @@
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from clocks import Clock
 from farm import LocalServer, run_server
 from hypothesis import settings
+from scripted import OURS, ScriptedPeer, connect
+
+if TYPE_CHECKING:
+    from builder_server.store import Store
 
 # Whoever starts the tests may ignore these, as nohup does, and programs would inherit that.
 for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -32,3 +37,19 @@ async def server(tmp_path: Path, clock: Clock) -> AsyncIterator[LocalServer]:
     """A server in this process; test files that need another one have their own."""
     async with run_server(tmp_path, now=clock) as running_server:
         yield running_server
+
+
+@pytest.fixture
+async def client(server: LocalServer) -> AsyncIterator[ScriptedPeer]:
+    """A client of ``server`` that speaks our own protocol."""
+    async with connect(server, OURS) as peer:
+        yield peer
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator["Store"]:
+    """A server's store without the server."""
+    from stores import opened  # with the database library, for which the tests of others need not wait
+
+    async with opened(tmp_path) as found:
+        yield found

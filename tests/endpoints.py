@@ -39,15 +39,23 @@ class Request:
 
 @define
 class Endpoint:
-    """An HTTP server; ``status`` may be changed, and ``delay`` holds up its answers until it is set."""
+    """An HTTP server; what it answers may be changed, and ``go_on`` holds up its answers until it is set.
+
+    ``first`` are the statuses of the next answers, before ``status`` is that of all; ``taken`` are the bodies that were
+    answered by 2xx; those that are ``indigestible`` are answered by 500. With ``drop_after`` it closes once it has read so many bytes.
+    """
 
     port: int
     scheme: str = "http"
     status: int = 201
     location: str = ""
+    retry_after: str = ""
     drop_after: int | None = None
     go_on: threading.Event = field(factory=threading.Event)
     requests: list[Request] = field(factory=list)
+    first: list[int] = field(factory=list)
+    indigestible: tuple[bytes, ...] = ()
+    taken: list[bytes] = field(factory=list)
 
     def url(self, user: str = USER) -> str:
         return f"{self.scheme}://{user}127.0.0.1:{self.port}/upload?token=1"
@@ -91,9 +99,16 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Endpoint]:
                 return
             request.body = self.rfile.read(size)
             endpoint.go_on.wait(DEADLINE)
-            self.send_response(endpoint.status)
+            status = endpoint.first.pop(0) if endpoint.first else endpoint.status
+            if request.body in endpoint.indigestible:
+                status = 500
+            if 200 <= status < 300:
+                endpoint.taken.append(request.body)
+            self.send_response(status)
             if endpoint.location:
                 self.send_header("Location", endpoint.location)
+            if endpoint.retry_after:
+                self.send_header("Retry-After", endpoint.retry_after)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -165,6 +180,13 @@ async def one_build(server: Reachable, name: str = "a") -> UUID:
     """Let a server have a finished build with a console and artifacts, and return its uuid."""
     await do(server, schedule(name))
     return (await build(server, lines=[b"one"], artifacts=SOME))[0]
+
+
+async def wait_failed(server: Reachable, uuid: UUID, attempts: int = 1) -> str:
+    """Wait until an upload has failed so often, and is to be tried again; return why."""
+    sql = f"select reason from upload where build = '{uuid}' and state = 'pending' and attempts = {attempts}"
+    ((reason,),) = await eventually(lambda: server.query(sql), what=f"failure {attempts}")
+    return str(reason)
 
 
 async def wait_state(server: Reachable, uuid: UUID, state: str) -> None:

@@ -14,7 +14,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -24,13 +23,14 @@ from typing import Any, TypeVar
 from unittest import mock
 from uuid import UUID
 
+import databases
+import forked
 import trio
 from attrs import define, field, frozen
-from client_nursery import nursery
 
 from builder import execution
 from builder.model import Execution
-from builder_server.names import directory_name
+from builder_server.names import DATABASE, directory_name
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class Program:
     """One of the programs, running. Its standard error goes to a file, so that nothing it says can block it."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: forked.Process | subprocess.Popen[bytes]
     log_path: Path
 
     @property
@@ -144,15 +144,10 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Program:
-    """Start ``python -m module``."""
+    """Start one of the programs."""
     with log_path.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", module, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment(**(env or {})),
-            cwd=cwd,
+        process = forked.start(
+            module, *arguments, env=environment(**(env or {})), cwd=cwd, stdout=subprocess.PIPE, stderr=log
         )
     return Program(name=module, process=process, log_path=log_path)
 
@@ -215,7 +210,7 @@ class Server(Program):
 
 def query(data_dir: Path, sql: str) -> list[Any]:
     """Return rows of a server's database, read as another process would."""
-    connection = sqlite3.connect(data_dir / "builder.sqlite3", timeout=DEADLINE)
+    connection = sqlite3.connect(data_dir / DATABASE, timeout=DEADLINE)
     try:
         return connection.execute(sql).fetchall()
     finally:
@@ -312,7 +307,8 @@ def run_client(
     server: Server, *arguments: str, env: Mapping[str, str] | None = None, deadline: float = DEADLINE
 ) -> subprocess.CompletedProcess[bytes]:
     """Run builder-client and return how it ended and what it said."""
-    return nursery().run([f"--remote={server.remote}", *arguments], environment(**(env or {})), deadline)
+    given = environment(**(env or {}))
+    return forked.run("builder_client", f"--remote={server.remote}", *arguments, env=given, timeout=deadline)
 
 
 # --- the server in this process ------------------------------------------------------------------------------------
@@ -369,7 +365,8 @@ def _signals_kept() -> Iterator[None]:
 async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     """Run the server in this process until the block ends, and stop it as SIGTERM does.
 
-    ``options`` are those of Settings (``upload``, ``job_timeout``, ``grace``), ``now``, and ``env`` as for a process.
+    ``options`` are those of Settings (``upload``, one URL or several, ``job_timeout``, ``grace``), ``now``, and ``env`` as
+    for a process.
     """
     from builder_server.server import Settings, serve, wall_clock
 
@@ -379,13 +376,10 @@ async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     config_dir = root / "etc"
     data_dir.mkdir(exist_ok=True)
     config_dir.mkdir(exist_ok=True)
-    defaults: dict[str, Any] = {
-        "addresses": ("127.0.0.1",),
-        "port": 0,
-        "upload": None,
-        "job_timeout": 3600.0,
-        "grace": 120.0,
-    }
+    databases.make(data_dir / DATABASE)
+    defaults: dict[str, Any] = {"addresses": ("127.0.0.1",), "port": 0, "job_timeout": 3600.0, "grace": 120.0}
+    urls = options.pop("upload", None) or ()
+    options["upload"] = (urls,) if isinstance(urls, str) else urls
     settings = Settings(**defaults | options, data_dir=data_dir, config_dir=config_dir)
     addresses: list[str] = []
     with _signals_kept(), mock.patch.object(os, "environ", env):

@@ -7,11 +7,13 @@ import pty
 import select
 import struct
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
+import forked
 import pyte
 from attrs import define
 from farm import DEADLINE, environment
@@ -24,10 +26,13 @@ Size = tuple[int, int]
 class Terminal:
     """What a person sees and types."""
 
-    process: "subprocess.Popen[bytes]"
+    process: "forked.Process | subprocess.Popen[bytes]"
     descriptor: int
     screen: pyte.Screen
     stream: pyte.ByteStream
+    modes_before: int
+    """The local modes that it had when the program began."""
+
     raw: bytes = b""
 
     def type(self, keys: bytes) -> None:
@@ -45,8 +50,7 @@ class Terminal:
     @property
     def modes(self) -> int:
         """The local modes of the terminal, such as ECHO."""
-        modes: int = termios.tcgetattr(self.descriptor)[3]
-        return modes
+        return _modes(self.descriptor)
 
     def read(self, seconds: float) -> bool:
         """Take what has come; return False once nobody writes any more."""
@@ -78,23 +82,35 @@ class Terminal:
         return self.process.wait()
 
 
+def _modes(descriptor: int) -> int:
+    modes: int = termios.tcgetattr(descriptor)[3]
+    return modes
+
+
 @contextlib.contextmanager
 def on_terminal(
     *arguments: str, size: Size = (100, 30), module: str = "builder_client", **variables: str
 ) -> Iterator[Terminal]:
     """Run one of our programs on a terminal until the block ends."""
-    with terminal_of(sys.executable, "-m", module, *arguments, size=size, **variables) as terminal:
+    start = partial(forked.start, module, *arguments)
+    with _shown(start, size, variables) as terminal:
         yield terminal
 
 
 @contextlib.contextmanager
 def terminal_of(*argv: str, size: Size = (100, 30), **variables: str) -> Iterator[Terminal]:
     """Run any program on a terminal until the block ends."""
+    with _shown(partial(subprocess.Popen, argv), size, variables) as terminal:
+        yield terminal
+
+
+@contextlib.contextmanager
+def _shown(start: Callable[..., Any], size: Size, variables: dict[str, str]) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     screen = pyte.Screen(*size)
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-    with subprocess.Popen(
-        argv,
+    before = _modes(ours)
+    with start(
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -102,7 +118,13 @@ def terminal_of(*argv: str, size: Size = (100, 30), **variables: str) -> Iterato
         start_new_session=True,
     ) as process:
         try:
-            yield Terminal(process=process, descriptor=ours, screen=screen, stream=pyte.ByteStream(screen))
+            yield Terminal(
+                process=process,
+                descriptor=ours,
+                screen=screen,
+                stream=pyte.ByteStream(screen),
+                modes_before=before,
+            )
         finally:
             if process.poll() is None:
                 process.kill()

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
+import databases
 import sqlalchemy as sa
 import trio
 from farm import DEADLINE
@@ -15,6 +16,7 @@ from builder.runtime.sqlite import SQLite
 from builder_server.store import Build, Expanded, Store
 
 NOW = Instant(1_795_194_796_123)
+HOUR = 3_600_000
 LOST = Aborted(message="worker lost")
 
 
@@ -42,6 +44,7 @@ def check_portable(_connection: object, statement: sa.ClauseElement, *_: object)
 
 @asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[Store]:
+    databases.make(path / "db")
     store = Store.open(path / "db")
     for engine in (database(store)._writer, database(store)._readers):
         sa.event.listen(engine, "before_execute", check_portable)
@@ -69,5 +72,9 @@ async def running(store: Store) -> tuple[UUID, ...]:
 async def complete(store: Store, number: int, platform: str = "p1") -> Build:
     """Take a job and have it succeed."""
     build = await take(store, number, platform)
-    assert await store.finish(build.uuid, NOW, Exited(code=0), upload=False)
+    assert await store.finish(build.uuid, NOW, Exited(code=0))
     return build
+
+
+async def queues(store: Store) -> dict[str, list[str]]:
+    return {queue.platform: [job.name for job in queue.jobs] for queue in (await store.info()).queues}

@@ -20,7 +20,7 @@ from builder.messages import (
 )
 from builder.model import NEVER, Instant, Period, Queue, RunningBuild, ScheduleItem
 from builder_client import advice
-from builder_client.errors import Refused
+from builder_client.errors import Refused, Unreachable
 
 NAMES = ("hello", "queued", "running")
 INFO = InfoReply(
@@ -61,7 +61,8 @@ def cancel(name: str) -> CancelBuilds:
         ("running is in no queue", Dequeue(name="running"), INFO, "it runs: 'cancel running' ends it"),
         ("hello is in no queue of p1", Dequeue(name="hello"), INFO, "'queue' shows what waits"),
         ("jobs would wait for each other: a after b after a", None, None, "take one of these from what another is after"),
-        ("the server failed: the disk is full", None, None, None),
+        ("the server failed: the disk is full", None, None, "its log says more"),
+        ("what nobody has refused yet", None, None, None),
     ],
 )  # fmt: skip
 def test_next_steps(text: str, request_: Message | None, info: InfoReply | None, step: str | None) -> None:
@@ -76,3 +77,21 @@ def test_an_error_is_one_line_with_the_next_step() -> None:
         done = server.run("unschedule", "helo")
     assert (done.returncode, done.stderr) == (3, b"builder-client: unknown job helo; did you mean hello?\n")
     assert_one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        ("can't reach the server at [::1]:9: Connection refused", "start builder-server there, or name another server"),
+        ("[::1]:9 did not answer within 60 s", "its log may say why"),
+        ("lost the connection to [::1]:9: Connection reset by peer", "what changes the schedule may be done or not"),
+        (
+            "[::1]:9 closed the connection before it had answered in full",
+            "what changes the schedule may be done or not",
+        ),
+    ],
+)
+def test_next_steps_where_there_is_no_answer(text: str, step: str) -> None:
+    assert str(advice.advised(Unreachable(text))).startswith(f"{text}; {step}")
+    told = Unreachable(f"{text}; it may have been done: give the command again, it does the rest")
+    assert advice.advised(told) is told

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from client_harness import assert_one_line, client_argv, environment, run_on_terminal
+from client_harness import assert_one_line, environment, run_on_terminal
 from client_harness import run_client as run_alone
 from farm import LocalServer, run_client, run_server
 from scripted import OURS, connect, queues
@@ -142,7 +142,7 @@ async def test_jobs_that_go_are_named_before_and_after(server: LocalServer, file
     file.write_text(FILE.partition("[jobs.lib]")[0], "utf-8")
     gone = ["- job app \u00fc", "- job lib", "- job orb"]
     assert (await told(server, "apply", file, "--dry-run", "--prune")).splitlines() == gone
-    argv = client_argv("-r", server.remote, "apply", str(file), "--prune")
+    argv = ["-r", server.remote, "apply", str(file), "--prune"]
     for typed, end in (
         (b"n\n", ["builder-client: nothing was changed"]),
         (b"y\n", ["0 jobs added, 0 changed, 3 removed"]),
@@ -278,7 +278,7 @@ def test_a_job_after_others_has_the_period_that_is_asked_for(tmp_path: Path, key
     path = tmp_path / "schedule.toml"
     path.write_text(f'[jobs.a]\nopam-package = "a"\nafter = ["lib"]\n{keys}\n', "utf-8")
     plan = schedule_file.read(path)["a"]
-    assert plan.options.period.value == period
+    assert plan.options.runs_every.value == period
     assert [
         line
         for line in schedule_file.entries(jobs.said(plan.job, plan.options))

@@ -213,6 +213,13 @@ async def test_the_result_and_its_artifacts(server: Server, tmp_path: Path) -> N
     assert "has no artifacts" in client(server, "fetch", str(uuid), str(target), status=3)
 
 
+async def test_a_build_that_runs_has_no_artifacts_yet(server: Server, tmp_path: Path) -> None:
+    await do(server, schedule("a"))
+    async with take_job(server) as taken:
+        assert "it runs" in client(server, "fetch", str(taken.uuid), str(tmp_path / "fetched"), status=3)
+    assert not (tmp_path / "fetched").exists()
+
+
 def files_below(target: Path) -> dict[str, bytes]:
     return {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from client_harness import (
     EMPTY,
@@ -164,7 +165,10 @@ def test_nobody_listens() -> None:
     with closed_port() as port:
         done = run_client("-r", f"127.0.0.1:{port}", "info")
     assert done.returncode == 5
-    assert done.stderr.decode() == f"builder-client: can't reach the server at 127.0.0.1:{port}: Connection refused\n"
+    assert done.stderr.decode() == (
+        f"builder-client: can't reach the server at 127.0.0.1:{port}: Connection refused; start builder-server there, or "
+        "name another server with -r HOST:PORT (see 'builder-client --help')\n"
+    )
 
 
 def test_no_such_host() -> None:
@@ -204,7 +208,8 @@ def test_a_server_that_closes_too_early(replies: list[Message | bytes]) -> None:
         done = server.run("info")
     assert done.returncode == 5
     assert done.stderr.decode() == (
-        f"builder-client: {server.address} closed the connection before it had answered in full\n"
+        f"builder-client: {server.address} closed the connection before it had answered in full; what changes the "
+        "schedule may be done or not: 'info' shows that; else try again\n"
     )
     assert done.stdout == b""
 
@@ -212,8 +217,8 @@ def test_a_server_that_closes_too_early(replies: list[Message | bytes]) -> None:
 def test_a_server_that_closes_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        with subprocess.Popen(
-            [sys.executable, "-m", "builder_client", "-r", address, "info"], stderr=subprocess.PIPE, env=environment()
+        with forked.start(
+            "builder_client", "-r", address, "info", stderr=subprocess.PIPE, env=environment()
         ) as process:
             sock, _ = listener.accept()
             sock.recv(100)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import trio
 from client_harness import assert_one_line, client_argv, environment
@@ -241,8 +242,7 @@ async def test_a_check_whose_job_is_taken_away(server: Server, command: tuple[st
 async def test_a_check_says_why_it_waits(server: Server) -> None:
     """It goes on, and says so once for as long as that is the reason."""
     await build(server)
-    with subprocess.Popen(
-        client_argv("-r", server.remote, "execute", "a", "--check-reproducible"),
+    with forked.start("builder_client", "-r", server.remote, "execute", "a", "--check-reproducible",
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(),
     ) as process:  # fmt: skip
         assert process.stderr

@@ -9,7 +9,6 @@ import pytest
 from client_harness import (
     Server,
     assert_one_line,
-    client_argv,
     closed_port,
     environment,
     run_client,
@@ -202,7 +201,7 @@ def test_a_name_that_the_file_does_not_have(tmp_path: Path) -> None:
 def test_colours(tmp_path: Path, text: str, variables: dict[str, str], options: list[str], *, colours: bool) -> None:
     with Server(answer) as server:
         _, shown = run_in_terminal(
-            client_argv("-r", server.address, "info", *options), environment(**write(tmp_path, text), **variables)
+            ["-r", server.address, "info", *options], environment(**write(tmp_path, text), **variables)
         )
     assert (b"\x1b[" in shown) is colours
 

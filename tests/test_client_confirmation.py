@@ -23,7 +23,7 @@ COMMANDS: list[tuple[list[str], Message]] = [
 )
 def test_a_person_is_asked(arguments: list[str], sent: Message, typed: bytes, *, wanted: bool) -> None:
     with Server(succeed) as server:
-        status, shown = run_on_terminal(client_argv("-r", server.address, *arguments), environment(), typed)
+        status, shown = run_on_terminal(["-r", server.address, *arguments], environment(), typed)
     assert server.seen == ([sent] if wanted else [])
     assert status == (0 if wanted else 1)
     assert f"{server.address}? [y/N] ".encode() in shown
@@ -38,7 +38,7 @@ def test_a_person_is_asked(arguments: list[str], sent: Message, typed: bytes, *,
 @pytest.mark.parametrize("option", ["--yes", "-y"])
 def test_yes_is_an_answer(arguments: list[str], sent: Message, option: str) -> None:
     with Server(succeed) as server:
-        status, shown = run_on_terminal(client_argv("-r", server.address, *arguments, option), environment(), b"")
+        status, shown = run_on_terminal(["-r", server.address, *arguments, option], environment(), b"")
     assert (status, server.seen) == (0, [sent])
     assert b"[y/N]" not in shown
 
@@ -47,7 +47,7 @@ def test_so_is_that_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "builder").mkdir()
     (tmp_path / "builder" / "client.toml").write_text("yes = true")
     with Server(succeed) as server:
-        argv = client_argv("-r", server.address, "unschedule", "hello")
+        argv = ["-r", server.address, "unschedule", "hello"]
         status, shown = run_on_terminal(argv, environment(XDG_CONFIG_HOME=str(tmp_path)), b"")
     assert (status, shown, server.seen) == (0, b"", [Unschedule(name="hello")])
 
@@ -82,7 +82,7 @@ def test_all_of_them_ask_before_anything_is_sent(name: str) -> None:
     )
     assert "n a terminal it asks before" in help_text
     with closed_port() as port:
-        argv = client_argv("-r", f"127.0.0.1:{port}", name, *DESTROYING[name])
+        argv = ["-r", f"127.0.0.1:{port}", name, *DESTROYING[name]]
         status, shown = run_on_terminal(argv, environment(), b"n\n")
         assert (status, shown.count(b"[y/N]")) == (1, 1)
         assert shown.endswith(b"builder-client: nothing was changed\n")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from client_harness import EMPTY, Server, client_argv, environment, run_on_terminal
+from client_harness import EMPTY, Server, environment, run_on_terminal
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import script
@@ -156,7 +156,7 @@ def test_a_person_is_asked_before_their_file_is_written_over(
         file.write_text(there)
 
     with Server(lambda _: [EMPTY, Success()]) as server:
-        argv = client_argv("-r", server.address, "export", str(tmp_path))
+        argv = ["-r", server.address, "export", str(tmp_path)]
         status, shown = run_on_terminal(argv, environment(), typed)
     assert (b"which no export has written? [y/N]" in shown) is is_asked
     assert (status, file.read_text().startswith(exporting.HEAD)) == ((0, True) if is_written else (1, False))

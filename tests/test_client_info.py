@@ -6,7 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from client_harness import DEADLINE, EMPTY, Answer, Server, client_argv, environment, run_in_terminal
+from client_harness import DEADLINE, EMPTY, Answer, Server, environment, run_in_terminal
 
 from builder.messages import InfoReply, Message, Success
 from builder.model import NEVER, Instant, OrbBuildJob, Period, Queue, RunningBuild, ScheduleItem, ScriptJob
@@ -158,7 +158,7 @@ def test_a_pipe_gets_whole_rows_without_escapes() -> None:
 def test_colours_on_a_terminal(variables: dict[str, str], options: list[str], *, colours: bool) -> None:
     with Server(answer) as server:
         status, shown = run_in_terminal(
-            client_argv("-r", server.address, "info", *options), environment(COLUMNS="80", **variables)
+            ["-r", server.address, "info", *options], environment(COLUMNS="80", **variables)
         )
     assert status == 0
     assert (b"\x1b[" in shown) is colours
@@ -166,7 +166,7 @@ def test_colours_on_a_terminal(variables: dict[str, str], options: list[str], *,
 
 def test_a_terminal_gets_rows_that_fit() -> None:
     with Server(answer) as server:
-        _, shown = run_in_terminal(client_argv("-r", server.address, "info"), environment(COLUMNS="90", NO_COLOR="1"))
+        _, shown = run_in_terminal(["-r", server.address, "info"], environment(COLUMNS="90", NO_COLOR="1"))
     lines = shown.decode().splitlines()
     assert max(map(len, lines)) <= 90
 
@@ -174,9 +174,7 @@ def test_a_terminal_gets_rows_that_fit() -> None:
 @pytest.mark.parametrize(("columns", "fits"), [(100, True), (50, False)])
 def test_times_and_uuids_are_said_briefly_where_room_is_scarce(columns: int, *, fits: bool) -> None:
     with Server(answer) as server:
-        _, shown = run_in_terminal(
-            client_argv("-r", server.address, "info"), environment(COLUMNS=str(columns), NO_COLOR="1")
-        )
+        _, shown = run_in_terminal(["-r", server.address, "info"], environment(COLUMNS=str(columns), NO_COLOR="1"))
     text = shown.decode()
     assert max(map(len, text.splitlines())) <= columns
     assert (str(A) in text) is fits
@@ -193,7 +191,7 @@ def test_long_tables_are_for_pipes() -> None:
         dropped_platforms=(),
     )
     with Server(lambda _: [many, Success()]) as server:
-        _, shown = run_in_terminal(client_argv("-r", server.address, "info"), environment(COLUMNS="80", NO_COLOR="1"))
+        _, shown = run_in_terminal(["-r", server.address, "info"], environment(COLUMNS="80", NO_COLOR="1"))
         piped = server.run("info").stdout
     assert b"Schedule (100 of 101)" in shown
     assert shown.count(b"never") == 200

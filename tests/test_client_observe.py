@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from uuid import UUID
 
+import forked
 import pytest
 from client_harness import (
     DEADLINE,
@@ -12,7 +13,6 @@ from client_harness import (
     Answer,
     Server,
     assert_one_line,
-    client_argv,
     environment,
     run_in_terminal,
     running,
@@ -331,7 +331,7 @@ def test_a_pipe_gets_the_bytes_of_the_job() -> None:
 
 def test_a_terminal_gets_no_control_character_of_the_job() -> None:
     with server_with(running((A, "hello", "p1", 0)), output(HOSTILE), output(b"exited 0")) as server:
-        status, shown = run_in_terminal(client_argv("-r", server.address, "observe", A), environment())
+        status, shown = run_in_terminal(["-r", server.address, "observe", A], environment())
     assert status == 0
     line, result = shown.splitlines()
     assert line == rb"1.000s \x1b[2J\r\xff" + b"\t" + rb"\x9b31mred \u202ebidi"
@@ -355,8 +355,8 @@ def test_lines_come_as_they_come() -> None:
 
     with (
         Server(answer) as server,
-        subprocess.Popen(
-            client_argv("-r", server.address, "observe", A), stdout=subprocess.PIPE, env=environment()
+        forked.start(
+            "builder_client", "-r", server.address, "observe", A, stdout=subprocess.PIPE, env=environment()
         ) as process,
     ):
         assert process.stdout is not None
@@ -397,8 +397,8 @@ def test_ctrl_c(arguments: list[str]) -> None:
 
     with (
         Server(answer) as server,
-        subprocess.Popen(
-            client_argv("-r", server.address, *arguments), stderr=subprocess.PIPE, env=environment()
+        forked.start(
+            "builder_client", "-r", server.address, *arguments, stderr=subprocess.PIPE, env=environment()
         ) as process,
     ):
         assert server.commanded.wait(DEADLINE)
@@ -421,8 +421,12 @@ def test_nobody_reads_the_output() -> None:
 
     with (
         Server(answer) as server,
-        subprocess.Popen(
-            client_argv("-r", server.address, "observe", A),
+        forked.start(
+            "builder_client",
+            "-r",
+            server.address,
+            "observe",
+            A,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),

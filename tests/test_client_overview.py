@@ -10,7 +10,6 @@ from client_harness import (
     Answer,
     Server,
     assert_one_line,
-    client_argv,
     closed_port,
     environment,
     run_client,
@@ -141,9 +140,7 @@ def busy(command: Message) -> Answer:
 
 def test_one_screen_of_a_terminal() -> None:
     with Server(busy) as server:
-        status, text = run_in_terminal(
-            client_argv("-r", server.address), environment(COLUMNS="80", LINES="24", NO_COLOR="1")
-        )
+        status, text = run_in_terminal(["-r", server.address], environment(COLUMNS="80", LINES="24", NO_COLOR="1"))
     lines = text.decode().splitlines()
     assert status == 0
     assert lines[0] == f"builder-server at {server.address}"

@@ -184,7 +184,7 @@ async def test_edit(run: Run, server: LocalServer, file: str, tmp_path: Path) ->
     assert (found["spread"], found["priority"], found["timeout_ms"], found["revision"]) == (True, 7, None, 5)
     assert "spread: yes -> none\n" in await ok(run, "edit", "a", "--cron", "@hourly")
     assert "cron: @hourly -> none\n" in await ok(run, "edit", "a", "--no-cron")
-    assert (await shown(run, "a"))["period"] == "hourly"
+    assert (await shown(run, "a"))["period"] == "daily"
     assert await queues(server) == {"p1": [], "p2": []}
 
 
@@ -227,10 +227,29 @@ async def test_a_period_that_was_asked_for_stays(run: Run, file: str) -> None:
     )
     assert await ok(run, "edit", "app", "--after", "lib") == "after: none -> lib\n"
     await ok(run, "edit", "app", "--cron", "@hourly")
+    assert (await shown(run, "app"))["period"] == "hourly"
     told = await ok(run, "edit", "app", "--no-cron")
     assert "cron: @hourly -> none\n" in told
+    assert (await shown(run, "app"))["period"] == "weekly"
+    assert await ok(run, "edit", "app", "--no-after") == "after: lib -> none\n"
+
+
+@pytest.mark.parametrize("period", ["hourly", "daily", "weekly", "never"])
+async def test_a_job_that_is_after_none_any_more_runs_as_it_did_before(run: Run, file: str, period: str) -> None:
+    await ok(run, "schedule", "lib", "p1", file)
+    await ok(run, "schedule", "app", "p1", file, "--period", period)
+    before = await shown(run, "app")
+    await ok(run, "edit", "app", "--after", "lib")
+    await ok(run, "edit", "app", "--cron", "17 3 * * *")
+    await ok(run, "edit", "app", "--no-cron")
+    await ok(run, "edit", "app", "--no-after")
+    changes = {"revision", "next"}
+    found = await shown(run, "app")
+    assert {key: found[key] for key in found.keys() - changes} == {key: before[key] for key in before.keys() - changes}
+    await ok(run, "reschedule", "app", "2030-01-01", "--period", "never")
+    await ok(run, "edit", "app", "--after", "lib")
+    await ok(run, "edit", "app", "--no-after")
     assert (await shown(run, "app"))["period"] == "never"
-    assert await ok(run, "edit", "app", "--no-after") == "period: never -> daily\nafter: lib -> none\n"
 
 
 async def test_edit_refuses_what_it_can_not_do(run: Run, file: str) -> None:
@@ -404,7 +423,7 @@ def test_what_an_older_server_has_is_exported(tmp_path: Path) -> None:
 NAMES = st.text(st.characters(min_codepoint=0x20, exclude_characters="/", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=9).filter(lambda name: name not in (".", ".."))  # fmt: skip
 PLANS = st.builds(
     JobOptions,
-    period=st.sampled_from(Period),
+    period=st.none() | st.sampled_from(Period),
     cron=st.none() | st.just(Cron(rule="@daily", zone="Europe/Copenhagen")) | st.just(Cron(rule="0 H * * *")),
     priority=st.integers(0, 9),
     retries=st.integers(0, 10),

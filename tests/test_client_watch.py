@@ -7,20 +7,21 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import forked
 import pytest
 import trio
 from client_harness import EMPTY, assert_one_line, run_client
 from client_harness import Server as OldServer
 from farm import Server, environment, start_server
 from screens import Terminal, on_terminal
-from scripted import do, schedule, take_job
+from scripted import build, do, schedule, take_job
 
-from builder.messages import Execute, Success
+from builder.messages import Execute, Success, Unschedule
 from builder.model import Exited
 
 
@@ -67,9 +68,12 @@ async def test_queue_says_why(server: Server) -> None:
 async def test_long_queues_are_for_pipes(server: Server) -> None:
     await do(server, *(schedule(f"job{number}", f"p{number % 2}") for number in range(120)))
     with on_terminal("-r", server.remote, "queue", size=(80, 200)) as terminal:
-        text = await trio.to_thread.run_sync(terminal.wait_for, lambda text: "queue | less" in text)
-    assert text.count("(50 of 60)") == 2
+        text = await trio.to_thread.run_sync(
+            terminal.wait_for, lambda text: text.count("no worker of this platform") >= 100
+        )
     assert text.count("no worker of this platform") == 100
+    assert text.count("(50 of 60)") == 2
+    assert "queue | less" in text
     assert (await run(server, "queue")).stdout.count(b"no worker of this platform") == 120
 
 
@@ -95,8 +99,7 @@ async def test_info_shows_progress(server: Server) -> None:
 
 
 async def test_changes_as_json(server: Server) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "builder_client", "-r", server.remote, "watch", "--json"],
+    process = forked.start("builder_client", "-r", server.remote, "watch", "--json",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
     )  # fmt: skip
     with process:
@@ -135,7 +138,6 @@ async def test_watch_without_a_terminal(server: Server) -> None:
 async def test_the_live_view(server: Server) -> None:
     await with_history(server)
     with on_terminal("-r", server.remote, "watch") as terminal:
-        before = terminal.modes
         await see(terminal, "Queues", "no worker of this platform", "succeeded")
         async with take_job(server) as first:
             await first.say(b"hello \x1b]0;evil\x07", b"second line")
@@ -156,7 +158,7 @@ async def test_the_live_view(server: Server) -> None:
         await see(terminal, "0 running")
         terminal.type(b"q")
         assert await trio.to_thread.run_sync(terminal.wait) == 0
-        assert terminal.modes == before
+        assert terminal.modes == terminal.modes_before
         assert b"\x1b[?1049l" in terminal.raw
         assert b"\x1b[?25h" in terminal.raw
 
@@ -302,8 +304,7 @@ async def test_several_builds_are_observed_at_once(server: Server) -> None:
     await do(server, schedule("a"), schedule("longer", "p2"))
     async with take_job(server) as first, take_job(server, "p2") as second:
         arguments = ("observe", str(first.uuid), second.uuid.hex[:12], "--exit-status")
-        with subprocess.Popen(
-            [sys.executable, "-m", "builder_client", "-r", server.remote, *arguments],
+        with forked.start("builder_client", "-r", server.remote, *arguments,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
         ) as process:  # fmt: skip
             assert process.stdout
@@ -351,3 +352,57 @@ async def test_one_that_is_named_twice(server: Server) -> None:
         await taken.finish()
     done = await run(server, "observe", str(taken.uuid), str(taken.uuid).upper())
     assert [line.split()[-1] for line in done.stdout.decode().splitlines()] == ["one", "0"]
+
+
+# --- the next build ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def awaiting_next(server: Server, *arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """Have a client that waits for the next build of the job a, and has said so."""
+    argv = [sys.executable, "-m", "builder_client", "-r", server.remote, "observe", "--follow-next", "a", *arguments]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
+        assert process.stderr
+        try:
+            assert process.stderr.readline() == b"Waiting for the next build of a\n"
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_the_next_build_is_followed_however_short_it_is(server: Server) -> None:
+    await do(server, schedule("a"), schedule("b", "p2"))
+    async with take_job(server) as before:
+        with awaiting_next(server, "--exit-status") as process:
+            await build(server, "p2")
+            await before.finish()
+            await do(server, Execute(name="a"))
+            uuid, _ = await build(server, result=Exited(code=4), lines=[b"hello"])
+            shown, told = await trio.to_thread.run_sync(process.communicate)
+            status = process.returncode
+    assert (status, told.decode()) == (4, f"Observing a on p1 ({uuid})\n")
+    assert [line.split(None, 1)[1] for line in shown.splitlines()] == [b"hello", b"exited 4"]
+
+
+async def test_a_build_that_began_during_a_break_is_the_next_one(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        await build(server)
+        with awaiting_next(server, "--json") as process:
+            await trio.to_thread.run_sync(server.terminate)
+            async with start_server(tmp_path, f"--port={server.port}") as again:
+                await do(again, Execute(name="a"))
+                uuid, _ = await build(again)
+                shown, _ = await trio.to_thread.run_sync(process.communicate)
+    found = [json.loads(line) for line in shown.splitlines()]
+    assert [each["type"] for each in found] == ["build", "result"]
+    assert {each["uuid"] for each in found} == {str(uuid)}
+
+
+async def test_a_job_that_goes_has_no_next_build(server: Server) -> None:
+    await do(server, schedule("a"), schedule("b"))
+    with awaiting_next(server) as process:
+        await do(server, Unschedule(name="b"), Unschedule(name="a"))
+        _, told = await trio.to_thread.run_sync(process.communicate)
+        status = process.returncode
+    assert (status, told) == (3, b"builder-client: unknown job a; there are no jobs: 'schedule' adds one\n")

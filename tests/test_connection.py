@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builder import codec, framing
 from builder.connection import Connection
 from builder.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
-from builder.extension import Welcome
+from builder.extension import VERSION, Welcome
 from builder.extension.order import ALL
 from builder.framing import StreamedFrame
 from builder.messages import (
@@ -203,11 +203,12 @@ def test_a_version_that_nobody_speaks(hello: Hello) -> None:
         Connection(PEER).send(hello)
 
 
-def test_a_worker_has_no_later_version_yet() -> None:
+@pytest.mark.parametrize("role", Role)
+def test_a_later_version_is_spoken_as_the_latest_that_is_known(role: Role) -> None:
     server = Connection(SERVER, ALL)
-    server.receive_data(framing.frame(codec.encode(Hello(role=Role.WORKER, version=100))))
-    with pytest.raises(RemoteProtocolError, match="worker of unknown version 100"):
-        server.next_message()
+    server.receive_data(framing.frame(codec.encode(Hello(role=role, version=VERSION + 1))))
+    assert server.next_message() == Hello(role=role, version=VERSION + 1)
+    assert server.protocol is ALL[role, VERSION]
 
 
 def test_a_wrong_turn_is_refused_before_the_body_arrives() -> None:

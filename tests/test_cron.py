@@ -295,6 +295,7 @@ def test_short_names(alias: str) -> None:
     [
         ("", "0 fields"),
         ("* * * *", "4 fields"),
+        ("daily", "1 field instead of 5"),
         ("* * * * * *", "6 fields"),
         ("0 0 1 1 * 0 2030", "7 fields"),
         ("60 * * * *", "does not exist"),

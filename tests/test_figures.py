@@ -1,5 +1,6 @@
 """Figures in the pages for people are those of the code: each is compared with the constant that it comes from."""
 
+import datetime as dt
 import importlib
 import re
 from collections.abc import Callable
@@ -41,6 +42,11 @@ def duration(value: float) -> str:
     count = round(value / unit)
     one = "an" if name == "hour" else "a"
     return f"{one} {name}" if count == 1 else f"{count} {name}s"
+
+
+def seconds(value: dt.timedelta) -> str:
+    """The same of a timedelta."""
+    return duration(round(value.total_seconds()))
 
 
 def milliseconds(value: float) -> str:
@@ -99,9 +105,9 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "less than 64 KiB a second", "builder_server.memory:SLOWEST", size),
     ("docs/architecture.md", "is cut off after 3 seconds", "builder_server.memory:GRACE", duration),
     ("docs/architecture.md", "or needs more than 15 seconds in all", "builder_server.memory:LONGEST", duration),
-    ("docs/architecture.md", "are slower than 8 KiB a second", "builder_server.workers:SLOWEST_RESULT", size),
+    ("docs/architecture.md", "are slower than 8 KiB a second", "builder_server.delivery:SLOWEST_RESULT", size),
     ("docs/architecture.md", "its script, at most 4 MiB", "builder.messages:MAX_SCRIPT", size),
-    ("docs/architecture.md", "then 5 minutes without a byte", "builder_server.workers:ARTIFACT_TIMEOUT", duration),
+    ("docs/architecture.md", "then 5 minutes without a byte", "builder_server.delivery:ARTIFACT_TIMEOUT", duration),
     ("docs/architecture.md", "| 64 KiB of memory;", "builder_server.console:READ_SIZE", size),
     ("docs/architecture.md", "an hour without progress", "builder_server.requests.logs:OBSERVER_TIMEOUT", duration),
     ("docs/architecture.md", "in the 1000 newest changes", "builder_server.store.changes:MAX_KEPT", number),
@@ -109,6 +115,12 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "| a look | 1000 entries", "builder.extension.watching:MAX_SHOWN", number),
     ("docs/architecture.md", "of each queue, 10 000 in all", "builder_server.store.standing:MAX_ENTRIES", number),
     ("docs/architecture.md", "and 1000 results |", "builder.extension.watching:MAX_SHOWN", number),
+    ("docs/architecture.md", "counts as away after 45 seconds", "builder.extension.working:SILENCE", duration),
+    ("docs/architecture.md", "tried again every 10 seconds", "builder_server.attempt:RETRY", duration),
+    ("docs/reliability.md", "tried again every 10 seconds", "builder_server.attempt:RETRY", duration),
+    ("docs/reliability.md", "a stop waits up to 8 seconds", "builder_server.server:SHUTDOWN_TIMEOUT", duration),
+    ("docs/protocol.md", "says Alive every 15 seconds", "builder.extension.working:ALIVE_INTERVAL", duration),
+    ("docs/protocol.md", "hears nothing for 45 seconds", "builder.extension.working:SILENCE", duration),
     ("docs/architecture.md", "| a console | 4 GiB on the disk", "builder_server.owner:MAX_CONSOLE", size),
     ("docs/architecture.md", "| platforms | 1000 |", "builder_server.store.queues:MAX_PLATFORMS", number),
     ("docs/architecture.md", "cut at 8192 characters", "builder_web.pages.console:MAX_LINE", number),
@@ -116,10 +128,25 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "of more than 10 000 stays", "builder_web.pages.markdown:MAX_BLOCK", number),
     ("docs/architecture.md", "| artifacts of a build | 1 000 000;", "builder.execution:MAX_ARTIFACTS", number),
     ("docs/architecture.md", "for each path a digest of 12 bytes", "builder_server.results:DIGEST_SIZE", plain),
-    ("docs/architecture.md", "unfolds to 1000 pieces at once |", "builder_server.workers:MAX_PIECES", number),
+    ("docs/architecture.md", "unfolds to 1000 pieces at once |", "builder_server.delivery:MAX_PIECES", number),
     ("docs/architecture.md", "The server turns 2 of", "builder_server.recorder:CONSOLES_AT_ONCE", number),
     ("docs/architecture.md", "those above 1 MiB round", "builder_server.console:BLOCK_SIZE", size),
-    ("docs/architecture.md", "| uploads | 2 at once;", "builder_server.upload:PARALLEL", number),
+    ("docs/architecture.md", "| uploads | 2 at once to each", "builder_server.upload:PARALLEL", number),
+    ("docs/architecture.md", "and 8 receivers;", "builder_server.receiver:MAX_RECEIVERS", number),
+    ("docs/reliability.md", "and 2 uploads each at once", "builder_server.upload:PARALLEL", number),
+    ("docs/reliability.md", "Up to 8 can be named", "builder_server.receiver:MAX_RECEIVERS", number),
+    ("docs/reliability.md", "takes nothing for 300 s", "builder_server.receiver:TAKE_TIMEOUT", number),
+    ("docs/reliability.md", "answers nothing for 1800 s", "builder_server.receiver:ANSWER_TIMEOUT", number),
+    ("docs/reliability.md", "can't be reached within 30 s", "builder_server.receiver:CONNECT_TIMEOUT", number),
+    ("docs/reliability.md", "left alone for 30 seconds", "builder_server.retrying:FIRST_PAUSE", seconds),
+    ("docs/reliability.md", "and an hour at most", "builder_server.retrying:LONGEST_PAUSE", seconds),
+    ("docs/reliability.md", "up to half of it", "builder_server.retrying:JITTER", lambda value: {0.5: "half"}[value]),
+    (
+        "docs/reliability.md",
+        "1 second up to a day",
+        "builder_server.retrying:LONGEST_ASKED",
+        lambda value: {1: "a day"}[value.days],
+    ),
     ("docs/architecture.md", "| a binary | 65 536 sections", "builder_web.binaries.elf:MAX_SECTIONS", number),
     ("docs/architecture.md", "and 500 000 symbols are read;", "builder_web.binaries.contents:MAX_SYMBOLS", number),
     ("docs/architecture.md", "sections take at most 16 MiB,", "builder_web.binaries.elf:MAX_NAMES", size),
@@ -128,7 +155,9 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "the newest 400 builds |", "builder_web.charts.history:MAX_BUILDS", number),
     ("docs/architecture.md", "waits up to 30 seconds for others", "builder.runtime.sqlite:LOCK_TIMEOUT", duration),
     ("CHANGES.md", "is waited for: up to 30 seconds", "builder.runtime.sqlite:LOCK_TIMEOUT", duration),
-    ("docs/architecture.md", "less than 64 MiB free", "builder_server.room:MIN_ROOM", size),
+    ("docs/architecture.md", "less than 1 GiB free", "builder_server.room:MIN_FREE", size),
+    ("docs/architecture.md", "one part in 10 of a small disk", "builder_server.room:_SMALL_DISK_FREE", plain),
+    ("docs/architecture.md", "takes the last 64 MiB", "builder_server.room:MIN_ROOM", size),
     (
         "docs/architecture.md",
         "one part in a hundred of a small disk",
@@ -176,21 +205,23 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", ", 30 levels;", "builder_web.opam.syntax:MAX_DEPTH", plain),
     ("docs/architecture.md", "up to 500 lines", "builder_web.differences:MAX_EDITS", plain),
     ("docs/architecture.md", "300 packages are drawn", "builder_web.charts.graph:MAX_DRAWN", plain),
-    ("docs/linux.md", "With less than 64 MiB left the server", "builder_server.room:MIN_ROOM", size),
+    ("docs/linux.md", "With less than 1 GiB left", "builder_server.room:MIN_FREE", size),
     ("docs/architecture.md", "| a search | 20 results", "builder_web.views.searching:_FOUND", plain),
     ("docs/architecture.md", "5000 packages of a switch", "builder_web.derived:MAX_PACKAGES", plain),
     ("docs/architecture.md", "on a page | 2000 lines", "builder_web.views.texts:LINES", number),
     ("docs/architecture.md", "and 4 MiB; a search", "builder_web.console_index:MAX_PART", size),
     ("docs/architecture.md", "goes through 256 MiB", "builder_web.console_index:MAX_SEARCHED", size),
-    ("docs/architecture.md", "up to 200 of them", "builder_web.views.jobs:_MOST_STATES", plain),
+    ("docs/architecture.md", "the last 30 builds of each", "builder_web.views.presenting:ROW", plain),
     ("docs/architecture.md", "5 failures of", "builder_web.views.presenting:FEW", plain),
     ("docs/architecture.md", "the last 7 days", "builder_web.views.jobs:LATELY", lambda value: f"{value.days} days"),
     ("docs/architecture.md", "are kept | 32 MiB", "builder_web.views.kept:MAX_BYTES", size),
+    ("docs/architecture.md", "of parts of pages 8 MiB", "builder_web.pages.rendering:MAX_FRAGMENTS", size),
+    ("docs/architecture.md", "the charts of 32 jobs", "builder_web.views.presenting:MAX_CHARTS", plain),
+    ("docs/architecture.md", ", 32 READMEs", "builder_web.pages.markdown:MAX_KEPT", plain),
     ("CHANGES.md", "the last 30 builds", "builder_web.views.presenting:ROW", plain),
     ("CHANGES.md", "of the last 7 days", "builder_web.views.jobs:LATELY", lambda value: f"{value.days} days"),
     ("docs/web.md", "in the last 7 days", "builder_web.views.jobs:LATELY", lambda value: f"{value.days} days"),
     ("docs/web.md", "last 30 builds", "builder_web.views.presenting:ROW", plain),
-    ("docs/web.md", "up to 200 of these", "builder_web.views.jobs:_MOST_STATES", plain),
     ("docs/web.md", "a page has 2000 lines", "builder_web.views.texts:LINES", number),
     ("docs/web.md", "up to 256 MiB at once", "builder_web.console_index:MAX_SEARCHED", size),
     ("docs/web.md", "It finds, 20 of each", "builder_web.views.searching:_FOUND", plain),

@@ -4,15 +4,13 @@ import hashlib
 import json
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
 import attrs
 import pytest
-from client_harness import DEADLINE, assert_one_line, environment, run_in_terminal, run_inspect
+from client_harness import assert_one_line, environment, run_in_terminal, run_inspect
 
 from builder import execution
 from builder.execution import ExecutionEnd, ExecutionHead, artifact_head, encode_console_line, execution_head
@@ -115,12 +113,12 @@ def test_single_parts(make: Make) -> None:
 
 def test_a_terminal_gets_no_control_character_of_the_job(make: Make) -> None:
     path = make(Artifact(path="a\x1b[2J", content=b""))
-    argv = [sys.executable, "-m", "builder_client.inspect", str(path)]
+    module = "builder_client.inspect"
     for option in ("--console", "--script", "--json", "--job"):
-        status, shown = run_in_terminal([*argv, option], environment())
+        status, shown = run_in_terminal([str(path), option], environment(), module)
         assert status == 0
         assert not set(shown) & (set(range(32)) - {9, 10})
-    assert b"a\\x1b[2J" in run_in_terminal(argv, environment())[1]
+    assert b"a\\x1b[2J" in run_in_terminal([str(path)], environment(), module)[1]
 
 
 def test_json(make: Make) -> None:
@@ -364,24 +362,14 @@ def test_standard_input_among_several(several: list[str]) -> None:
 
 
 def test_more_files_than_may_be_open(several: list[str]) -> None:
-    def few() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
-
-    done = run_inspect(*[several[0]] * 50, "--json", preexec_fn=few)
+    done = run_inspect(*[several[0]] * 50, "--json", limits={resource.RLIMIT_NOFILE: 20})
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.count(b'"file"') == 50
 
 
 def test_a_full_disk_ends_it_at_once(several: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "builder_client.inspect", *several],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            env=environment(),
-            timeout=DEADLINE,
-            check=False,
-        )
+        done = run_inspect(*several, stdout=full.fileno())
     assert done.returncode == 1
     assert done.stderr.decode() == "builder-inspect: No space left on device\n"
 
@@ -461,14 +449,10 @@ def large(tmp_path: Path) -> Path:
     return path
 
 
-def limited() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
-
-
 @pytest.mark.long
 def test_memory_does_not_grow_with_the_file(large: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = run_inspect(str(large), "--console", "--output", str(out), preexec_fn=limited)
+    done = run_inspect(str(large), "--console", "--output", str(out), limits={resource.RLIMIT_AS: LIMIT})
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == CONSOLE_LINES

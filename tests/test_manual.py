@@ -105,7 +105,6 @@ def test_the_keys_of_the_servers_file_are_those_that_it_takes(tmp_path: Path) ->
     refused = CliRunner().invoke(builder_server.cli.command, ["--config", str(path)], env={"COLUMNS": "1000"})
     _, _, taken = refused.output.strip().partition("unknown option 'no-key'; there are ")
     assert sorted(key.name for key in pages.server_file().keys) == taken.split(", ")
-    assert "migrate-back" not in taken
 
 
 @pytest.mark.parametrize("page", MADE)

@@ -1,17 +1,17 @@
 """The operators' pages say what is there: their links lead somewhere, and the programs know what they are told."""
 
 import re
-import sys
 from pathlib import Path
 
+import forked
 import pytest
-from farm import PACKAGES
-from operators import ROOT, run
+from farm import DEADLINE, PACKAGES
+from operators import ROOT
 
 PAGES = [ROOT / "docs/linux.md", ROOT / "docs/freebsd.md", ROOT / "docs/web.md"]
 
 HELP: dict[str, list[tuple[str, ...]]] = {
-    "builder_server": [()],
+    "builder_server": [(), ("backup",), ("migrate",)],
     "builder_worker": [(), ("check",), ("run",), ("root", "create")],
     "builder_client": [("schedule",), ("orb-build",), ("observe",), ("info",)],
     "builder_client.inspect": [()],
@@ -66,9 +66,8 @@ def test_options_exist() -> None:
     known = NOT_OURS | OF_HOOKS
     for module, commands in HELP.items():
         for command in commands:
-            known.update(
-                re.findall(r"--[a-z-]+", run(sys.executable, "-m", module, *command, "--help", env=environment))
-            )
+            done = forked.run(module, *command, "--help", env=environment, timeout=DEADLINE)
+            known.update(re.findall(r"--[a-z-]+", done.stdout.decode()))
     for page in PAGES:
         text = page.read_text("utf-8")
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known, page

@@ -14,7 +14,7 @@ from builder.execution import encode_console_line
 from builder.framing import Frame, FrameReader, frame
 from builder.messages import KINDS, Message, Output
 from builder.model import ConsoleLine
-from builder.outputs import Outputs
+from builder.outputs import Outputs, TimedLines
 
 UUID1 = UUID(int=0x0123456789ABCDEF0123456789ABCDEF)
 UUID2 = UUID(int=1)
@@ -82,6 +82,20 @@ def _records(data: bytes) -> tuple[list[bytes], int]:
     return found, end
 
 
+def _timed(data: bytes, since: int) -> tuple[list[TimedLines], int]:
+    """Return what ``cut_timed`` has to, by the codec."""
+    found, end, last = [], 0, since
+    for output, after in _frames(data):
+        if output.uuid != UUID1 or output.timestamp is None or output.timestamp < last:
+            break
+        if frame(codec.encode(output)) != data[end:after]:
+            break
+        found.append(encode_console_line(ConsoleLine(delta=output.timestamp, line=output.line)))
+        end, last = after, output.timestamp
+    encoded = sum(map(len, found))
+    return [TimedLines(frames=data[:end], count=len(found), encoded=encoded, last=last)] if found else [], end
+
+
 def _runs(times: st.SearchStrategy[int | None]) -> st.SearchStrategy[bytes]:
     run = st.builds(lambda some, time: b"".join(_framed(UUID1, line, time) for line in some), lines, times)
     return st.lists(run, max_size=4).map(b"".join)
@@ -114,6 +128,24 @@ def test_what_was_joined_is_cut_in_one_go(some: list[bytes]) -> None:
 @example(b"\0\0\0\0\0\0\0\x1b\xa4\x19\x30\x17\x0c\x10" + UUID1.bytes + b"\x0c\x81\x01aa")  # a length not in short form
 def test_lines_are_cut_as_far_as_the_codec_reads_them(data: bytes) -> None:
     assert Outputs(UUID1).cut(data) == _lines(data)
+
+
+@given(st.one_of(_runs(timestamps), consoles, mutated(_runs(timestamps)), mutated(consoles)), st.integers(0, 2**40))
+@example(_UNUSUAL[0], 0)
+@example(_UNUSUAL[1], 0)
+@example(b"".join(_framed(UUID1, b"a", time) for time in (0, 5, 5, 127, 128, 2**31, 2**61)), 0)
+@example(_framed(UUID1, b"a", 5) + _framed(UUID1, b"b", 4), 5)
+@example(_framed(UUID1, b"a", 5), 6)
+def test_lines_with_times_are_cut_as_far_as_they_go_on(data: bytes, since: int) -> None:
+    outputs = Outputs(UUID1)
+    assert outputs.cut_timed(data, since) == _timed(data, since)
+    assert outputs.cut_timed(data, since) == _timed(data, since)  # also with what it remembers of the first time
+
+
+@given(lines.filter(bool), st.integers(0, 2**62 - 1))
+def test_lines_of_one_time_are_as_they_are_cut(some: list[bytes], time: int) -> None:
+    timed = Outputs(UUID1).timed(some, time)
+    assert Outputs(UUID1).cut_timed(timed.frames, 0) == ([timed], len(timed.frames))
 
 
 @given(st.one_of(_runs(timestamps.filter(lambda time: time is not None)), consoles, mutated(consoles)))

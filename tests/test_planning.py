@@ -124,18 +124,24 @@ def test_a_rule_counts_before_the_period() -> None:
 def test_jobs_share_a_rule_that_does_not_depend_on_their_names(
     rule: str, looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[Rule] = []
-    next_after = Rule.next_after
+    looked: dict[str, list[Rule]] = {"next_after": [], "nearest_period": []}
 
-    def noting(rule: Rule, now: Instant) -> Instant:
-        looked.append(rule)
-        return next_after(rule, now)
+    def note(name: str) -> None:
+        look = getattr(Rule, name)
 
-    monkeypatch.setattr(Rule, "next_after", noting)
+        def noting(rule: Rule, now: Instant) -> object:
+            looked[name].append(rule)
+            return look(rule, now)
+
+        monkeypatch.setattr(Rule, name, noting)
+
+    for each in looked:
+        note(each)
     options = JobOptions(cron=Cron(rule=rule, zone="Asia/Tokyo"))
     for name in ("a", "b", "c"):
         assert options.next_after(name, Instant(START), Instant(START)) > Instant(START)
-    assert len(looked) == looks
+        assert options.classic_period(name, Instant(START)) is not Period.NEVER
+    assert {name: len(rules) for name, rules in looked.items()} == dict.fromkeys(looked, looks)
 
 
 @pytest.mark.parametrize(

@@ -342,7 +342,7 @@ def test_a_job_that_turns_off_its_end_with_the_worker_ends_with_it(privilege: st
                 wait_gone(left)
 
 
-@pytest.mark.parametrize(("backend", "privilege"), SUBJECTS)
+@pytest.mark.parametrize(("backend", "privilege"), cases_in_turn(SUBJECTS))
 def test_what_the_operator_shares_is_shared(backend: str, privilege: str) -> None:
     with work_directory(privilege) as shared:
         (shared / "file").write_text("hello")

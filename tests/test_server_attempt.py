@@ -442,16 +442,18 @@ GRACEFUL: dict[str, list[Step]] = {
         BEGUN_AT_0,
         (1, BEGUN, [BEGIN], Phase.RECEIVING),
         (2, NO_SPACE, [Release(), DiscardRecord()], Phase.AWAY),
-        (3, BACK, RESUME, Phase.RUNNING),
-        (4, BEGUN, [BEGIN], Phase.RECEIVING),
-        (5, ResultEnded(), [Record()], Phase.RECORDING),
-        (6, NO_SPACE, [Release(), DiscardRecord()], Phase.AWAY),
-        (7, NO_SPACE, [], Phase.AWAY),  # what there is can't be removed either
-        (8, Detached(), [], Phase.AWAY),  # it was under way
-        (9, BACK, RESUME, Phase.RUNNING),
-        (10, BEGUN, [BEGIN], Phase.RECEIVING),
-        (11, ResultEnded(), [Record()], Phase.RECORDING),
-        (12, Recorded(), [Acknowledge(), TellUploader()], Phase.ENDED),
+        (2 + RETRY, BACK, RESUME, Phase.RUNNING),
+        (14, BEGUN, [BEGIN], Phase.RECEIVING),
+        (15, ResultEnded(), [Record()], Phase.RECORDING),
+        (16, NO_SPACE, [Release(), DiscardRecord()], Phase.AWAY),
+        (17, NO_SPACE, [], Phase.AWAY),  # what there is can't be removed either
+        (18, Detached(), [], Phase.AWAY),  # it was under way
+        (19, BACK, [], Phase.HELD),  # it comes back at once, and has to wait
+        (20, BACK, [], Phase.HELD),
+        (16 + RETRY, TimeCame(), RESUME, Phase.RUNNING),
+        (27, BEGUN, [BEGIN], Phase.RECEIVING),
+        (28, ResultEnded(), [Record()], Phase.RECORDING),
+        (29, Recorded(), [Acknowledge(), TellUploader()], Phase.ENDED),
     ],
     "the disk does not take a result, and its worker does not come back": [
         BEGUN_AT_0,

@@ -198,7 +198,7 @@ async def test_a_fault_at_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ends: list[bytes] = []
     injected = Injected(fault)
     injected.put_into(monkeypatch, step)
-    async with run_server(tmp_path, upload=NOWHERE if step == "the uploader is told" else None) as server:
+    async with run_server(tmp_path, upload=NOWHERE if step == "the uploader is told" else ()) as server:
         injected.server = server
         await do(server, schedule("a"))
         await try_a_build(server, injected, ends, lose=step in OF_A_LOSS)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 from farm import DEADLINE, LocalServer, eventually, run_server, running_worker
-from scripted import OURS, ScriptedPeer, build, connect, do, queues, running, schedule, take_job
+from scripted import ScriptedPeer, build, do, queues, running, schedule, take_job
 
 from builder.extension import Request
 from builder.extension.applying import ListJobs
@@ -34,12 +34,6 @@ from builder_server.store import artifacts
 async def server(tmp_path: Path) -> AsyncIterator[LocalServer]:
     async with run_server(tmp_path) as running_server:
         yield running_server
-
-
-@pytest.fixture
-async def client(server: LocalServer) -> AsyncIterator[ScriptedPeer]:
-    async with connect(server, OURS) as peer:
-        yield peer
 
 
 NEVER = "\udcff"

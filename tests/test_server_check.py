@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from farm import LocalServer, run_server
-from scripted import OURS, ScriptedPeer, build, connect, do, lose_worker, queues, schedule
+from scripted import ScriptedPeer, build, do, lose_worker, queues, schedule
 
 from builder.extension.schedule import CheckJob
 from builder.messages import Execute, Failure, Success
@@ -22,12 +22,6 @@ async def server(tmp_path: Path) -> AsyncIterator[LocalServer]:
         await do(running_server, schedule("job"))
         await build(running_server, artifacts=(A, OTHER_B))  # an earlier one, which is not looked at
         yield running_server
-
-
-@pytest.fixture
-async def client(server: LocalServer) -> AsyncIterator[ScriptedPeer]:
-    async with connect(server, OURS) as peer:
-        yield peer
 
 
 def verdicts(server: LocalServer) -> list[str | None]:

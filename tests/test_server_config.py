@@ -29,7 +29,7 @@ def refused(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -
     assert "Traceback" not in program.log
     assert program.log.startswith("builder-server: ")
     assert program.log.count("\n") == 1
-    return program.process.returncode, program.log
+    return program.wait(), program.log
 
 
 # --- where options come from ---------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ def test_the_defaults_are_the_originals(settings: list[Settings]) -> None:
         port=1234,
         data_dir=Path("/var/lib/builder"),
         config_dir=Path("/etc/builder"),
-        upload=None,
+        upload=(),
         job_timeout=3600.0,
         grace=120.0,
     )
@@ -84,6 +84,7 @@ dir = "/file/data"
 config-dir = "/file/etc"
 upload = "http://file/"
 job-timeout = 7200
+min-free = "2G"
 grace = "1m30s"
 verbose = 1
 log-format = "json"
@@ -98,8 +99,9 @@ def test_a_file(settings: list[Settings], tmp_path: Path) -> None:
         port=1,
         data_dir=Path("/file/data"),
         config_dir=Path("/file/etc"),
-        upload="http://file/",
+        upload=("http://file/",),
         job_timeout=7200.0,
+        min_free=2 * 1024**3,
         grace=90.0,
     )
     assert invoke(settings, "--config", str(path)) == expected
@@ -109,15 +111,14 @@ def test_a_file(settings: list[Settings], tmp_path: Path) -> None:
 
 
 def test_the_environment(settings: list[Settings]) -> None:
-    found = invoke(
-        settings, IP="::1 127.0.0.1", PORT="2", DIR="/d", CONFIG_DIR="/c", UPLOAD="u", JOB_TIMEOUT="1.5", GRACE="0"
-    )
+    environment = {"IP": "::1 127.0.0.1", "PORT": "2", "DIR": "/d", "CONFIG_DIR": "/c", "UPLOAD": "u v"}
+    found = invoke(settings, **environment, JOB_TIMEOUT="1.5", GRACE="0")
     assert found == Settings(
         addresses=("::1", "127.0.0.1"),
         port=2,
         data_dir=Path("/d"),
         config_dir=Path("/c"),
-        upload="u",
+        upload=("u", "v"),
         job_timeout=1.5,
         grace=0.0,
     )
@@ -138,7 +139,7 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
         ("prot = 1", "unknown option 'prot'; there are config-dir, dir, grace, ip, "),
         ("config = 'x'", "unknown option 'config'"),
         ("no-key = 1", "unknown option 'no-key'"),
-        ("migrate-back = '0003'", "unknown option 'migrate-back'"),
+        ("min-free = 'much'", "'much' is not a size"),
         ("[server]\nport = 1", "unknown option 'server'"),
         ("help = true", "unknown option 'help'"),
         ("port = ", "can't read"),

@@ -341,6 +341,7 @@ async def test_a_job_that_takes_too_long(tmp_path: Path, caplog: pytest.LogCaptu
         async with take_job(server) as taken:
             await taken.say(b"slow")
             assert await taken.peer.wait_closed() == b""
+        await observe(server, taken.uuid)
         record = server.execution("a", taken.uuid)
         assert record.result == Aborted(message="timeout after 0.2s (--job-timeout of the server)")
         assert [line.line for line in record.console] == [b"slow"]

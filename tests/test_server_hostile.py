@@ -82,7 +82,6 @@ FROM_THE_START = {
     "tag 64": frame(b"\xbf\x40\x02\x05\x00"),
     "tag 100": frame(b"\xbf\x64\x02\x05\x00"),
     "version 99 of a client": framed(Hello(role=Role.CLIENT, version=99)),
-    "version 100 of a worker": framed(Hello(role=Role.WORKER, version=100)),
     "the worker's version from a client": framed(Hello(role=Role.CLIENT, version=5)),
     "the client's version from a worker": framed(Hello(role=Role.WORKER, version=13)),
     "a version below zero": framed(Hello(role=Role.CLIENT, version=-13)),
@@ -277,13 +276,13 @@ async def test_a_bad_artifact_path_fails_the_build_alone(server: LocalServer, wh
         await taken.say(b"one")
         await taken.peer.send_raw(result_bytes(taken, BAD_PATHS[what]))
         assert await taken.peer.wait_end() == "reset"  # its result was not taken
+    outputs = await observe(server, taken.uuid)
     record = server.execution("a", taken.uuid)
     assert isinstance(record.result, Aborted)
     assert record.result.message.startswith(("invalid artifact path ", "two artifacts have the path 'a'"))
     assert record.result.message.isprintable()
     assert record.artifacts == ()
     assert [line.line for line in record.console] == [b"one"]
-    outputs = await observe(server, taken.uuid)
     assert isinstance(outputs, list)
     assert outputs[-1].line == f"execution aborted: {record.result.message}".encode()
     assert await queues(server) == {"p1": []}  # it is the job's fault, and not tried again
@@ -308,6 +307,7 @@ async def test_too_many_artifacts_are_the_fault_of_the_job(tmp_path: Path, monke
         async with take_job(server) as taken:
             await taken.peer.send_raw(result_bytes(taken, ["a", "b", "c"]))
             assert await taken.peer.wait_end() == "reset"
+        await observe(server, taken.uuid)
         record = server.execution("a", taken.uuid)
         assert record.result == Aborted(message="more than 2 artifacts")
         assert record.artifacts == ()

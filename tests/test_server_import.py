@@ -1,17 +1,37 @@
-"""builder-server: the original's state file, taken over once."""
+"""builder-server: what the original has left, its state file and records of builds, taken over once."""
 
+import json
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 import vectors
-from farm import DEADLINE, Server, launch_server, run_server, running_server, start_server
+from attrs import evolve
+from endpoints import serving
+from farm import (
+    DEADLINE,
+    Server,
+    environment,
+    eventually,
+    launch_server,
+    run_client,
+    run_server,
+    running_server,
+    start_server,
+)
 from scripted import do, info, queues, schedule
 
-from builder import codec
+from builder import codec, execution
 from builder.messages import DropPlatform, InfoReply
 from builder.model import (
+    Artifact,
+    ConsoleLine,
     DroppedPlatform,
+    Execution,
+    Exited,
     Instant,
     OrbBuildJob,
     Period,
@@ -210,7 +230,7 @@ def ended(server: Server) -> tuple[int, str]:
         server.kill()
         raise
     assert output == b""
-    return server.process.returncode, server.log
+    return server.wait(), server.log
 
 
 async def test_what_is_put_there_later_is_not_imported(tmp_path: Path) -> None:
@@ -219,3 +239,90 @@ async def test_what_is_put_there_later_is_not_imported(tmp_path: Path) -> None:
     put_state(tmp_path, codec.encode_state(STATE))
     async with run_server(tmp_path) as server:
         assert await queues(server) == {"p1": ["a"]}
+
+
+# --- records of builds ---------------------------------------------------------------------------------------------
+
+STARTED = Instant(1_700_000_000_000)
+LINES = tuple(ConsoleLine(delta=number * 1_000_000, line=b"line %d" % number) for number in range(3))
+FILES = (Artifact(path="bin/hello", content=b"x" * 300_000), Artifact(path="empty", content=b""))
+
+
+def record(number: int, job: ScriptJob = HELLO, **changes: Any) -> Execution:
+    made = Execution(
+        job=job,
+        uuid=UUID(int=number),
+        console=LINES,
+        started=STARTED,
+        finished=Instant(STARTED.ms + 5000 + number),
+        result=Exited(code=0),
+        artifacts=FILES,
+    )
+    return evolve(made, **changes)
+
+
+def put_record(directory: Path, made: Execution, *, cut: int | None = None, name: str | None = None) -> Path:
+    """Put a record where the original puts it."""
+    place = directory / (name or made.job.name) / str(made.uuid)
+    place.mkdir(parents=True)
+    (place / "full").write_bytes(execution.encode(made)[:cut])
+    return place / "full"
+
+
+def import_left(directory: Path, *arguments: str) -> str:
+    argv = [sys.executable, "-m", "builder_server", f"--dir={directory}", "import", *arguments]
+    done = subprocess.run(argv, env=environment(), capture_output=True, timeout=DEADLINE, check=False)
+    assert done.returncode == 0, done.stderr
+    return (done.stdout + done.stderr).decode()
+
+
+async def test_records_get_into_the_history_and_are_uploaded(tmp_path: Path) -> None:
+    directory = put_state(tmp_path, codec.encode_state(STATE))
+    made = [record(1), record(2, result=Exited(code=3), console=())]
+    for each in made:
+        put_record(directory, each)
+    with serving() as endpoint:
+        assert import_left(directory, "--upload") == "imported 2, known already 0, damaged 0\n"
+        assert import_left(directory) == "imported 0, known already 2, damaged 0\n"
+        async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+            found = [json.loads(line) for line in run_client(server, "history", "--json").stdout.splitlines()]
+            assert [(each["uuid"], each["outcome"], each["cause"], each["artifacts"]) for each in found] == [
+                (str(made[1].uuid), "failed", "imported", 2),
+                (str(made[0].uuid), "succeeded", "imported", 2),
+            ]
+            assert [found[1][key] for key in ("started", "took_ms", "artifact_bytes")] == [
+                STARTED.isoformat(), 5001, 300_000,
+            ]  # fmt: skip
+            assert run_client(server, "log", str(made[0].uuid)).stdout.count(b" line ") == 3
+            await eventually(lambda: not list(directory.glob("*/*/full")), what="the uploads")
+            assert b"hello" in run_client(server, "show", "hello").stdout  # the state was imported as well
+        assert {request.execution.uuid: request.execution for request in endpoint.requests} == {
+            each.uuid: each for each in made
+        }
+
+
+def test_what_is_no_record_is_left_out(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    cut = put_record(directory, record(1), cut=-1)
+    other = put_record(directory, record(2), name="another")
+    wrong = put_record(directory, record(3, job=evolve(HELLO, platform="a/b")))
+    linked = put_record(tmp_path / "elsewhere", record(4))
+    (directory / "hello" / str(UUID(int=4))).symlink_to(linked.parent)
+    (directory / "hello" / "no-uuid").mkdir()
+    (directory / "hello" / "no-uuid" / "full").write_bytes(b"")
+    said = import_left(directory)
+    assert f"{cut} is left out: the value is cut off\n" in said
+    assert f"{other} is left out: it is the record of another build\n" in said
+    assert f"{wrong} is left out: " in said
+    assert "imported 0, known already 0, damaged 3\n" in said
+    cut.write_bytes(execution.encode(record(1)))
+    assert "imported 1, known already 0, damaged 2\n" in import_left(directory)
+    assert sorted(path.name for path in cut.parent.iterdir()) == ["console", "full"]
+
+
+def test_a_running_server_is_left_alone(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        argv = [sys.executable, "-m", "builder_server", f"--dir={server.data_dir}", "import"]
+        done = subprocess.run(argv, env=environment(), capture_output=True, timeout=DEADLINE, check=False)
+    assert (done.returncode, done.stderr.count(b"another server uses")) == (3, 1)

@@ -49,7 +49,7 @@ class Farm:
             await self.store.unschedule(name)
             await self.store.plan(script(name), JobOptions(), NOW, run_now=False)
         else:
-            await self.store.finish(uuid(number), then, Exited(code=0), upload=upload is not None)
+            await self.store.finish(uuid(number), then, Exited(code=0), receivers=["r"] if upload else ())
             if upload is not None:
                 await self.store.set_upload(uuid(number), upload)
         return number

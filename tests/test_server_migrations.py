@@ -24,6 +24,7 @@ from builder import codec
 from builder.extension.applying import Apply
 from builder.extension.builds import HistoryPlace, ShowHistory
 from builder.extension.schedule import ChangeJob
+from builder.extension.uploads import ListUploads, UploadPlace
 from builder.extension.watching import Look
 from builder.model import (
     Aborted,
@@ -39,9 +40,9 @@ from builder.model import (
 )
 from builder.planning import Cron, JobOptions, JobReference
 from builder_client import past
-from builder_server.cli import EARLIER
+from builder_server.administration import REVISIONS
 from builder_server.names import DATABASE
-from builder_server.store import AfterLoss, Build, OldBuild, Store, StoredArtifact, Timing
+from builder_server.store import AfterLoss, Attempted, Build, OldBuild, Store, StoredArtifact, Timing
 from builder_server.store.schema import metadata
 
 VERSIONS = ROOT / "server/builder_server/store/migrations/versions"
@@ -90,7 +91,7 @@ def test_the_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> No
     assert shape(tmp_path / "migrated") == shape(tmp_path / "made")
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
 def test_the_way_back(tmp_path: Path, revision: str) -> None:
     migrate(tmp_path / "before", revision)
     Store.open(tmp_path / "after").close()
@@ -124,7 +125,7 @@ async def test_a_database_of_the_last_release_with_builds_that_run(tmp_path: Pat
         assert await running(store) == (uuid(1), uuid(2))
         assert await store.find_build(uuid(1)) == Build(uuid=uuid(1), job=JOB, started=NOW, losses=1)
         assert await store.lose(uuid(1), NOW, LOST, count=True) is AfterLoss.PUT_BACK
-        assert await store.finish(uuid(2), NOW, Exited(code=0), upload=False)
+        assert await store.finish(uuid(2), NOW, Exited(code=0))
         assert (await take(store, 4)).job == JOB
         (found,) = (await store.info()).queues
         assert [job.name for job in found.jobs] == ["b"]
@@ -133,6 +134,8 @@ async def test_a_database_of_the_last_release_with_builds_that_run(tmp_path: Pat
         await store.queue_due(NOW)
         runs = {item.job.name: item.next.ms for item in (await store.info()).schedule}
         assert runs["c"] == far
+        periods = [each.options.period for each in await store.jobs(None)]
+        assert periods == [Period.DAILY, Period.DAILY, Period.WEEKLY]
     connection = sqlite3.connect(path)
     assert connection.execute("select uuid, owner from build where state = 'running'").fetchall() == [
         (str(uuid(4)), "main")
@@ -178,7 +181,7 @@ async def test_a_server_goes_back_to_the_last_release_and_forward(tmp_path: Path
             f"builder-server: another server uses {server.data_dir}\n".encode(),
         )
     back = await trio.to_thread.run_sync(go_back, server.data_dir)
-    assert (back.returncode, back.stdout, back.stderr) == (0, b"", b"")
+    assert (back.returncode, back.stdout, back.stderr) == (0, b"the database is at revision 0003\n", b"")
     await trio.to_thread.run_sync(migrate, tmp_path / "before", "0003")
     assert shape(server.data_dir / DATABASE) == shape(tmp_path / "before")
     async with start_server(tmp_path) as server:
@@ -187,16 +190,8 @@ async def test_a_server_goes_back_to_the_last_release_and_forward(tmp_path: Path
 
 
 def go_back(data_dir: Path) -> subprocess.CompletedProcess[bytes]:
-    argv = [sys.executable, "-m", "builder_server", f"--dir={data_dir}", f"--migrate-back={EARLIER[-1]}"]
+    argv = [sys.executable, "-m", "builder_server", f"--dir={data_dir}", "migrate", "--to=0003"]
     return subprocess.run(argv, env=environment(), capture_output=True, timeout=DEADLINE, check=False)
-
-
-OF_THIS_RELEASE = ("0004", "0006")
-
-
-def test_the_way_back_leads_to_every_revision_of_before() -> None:
-    revisions = sorted(path.name[:4] for path in VERSIONS.glob("0*.py"))
-    assert [*EARLIER, *OF_THIS_RELEASE] == revisions
 
 
 async def test_a_server_finds_its_own_builds(tmp_path: Path) -> None:
@@ -213,6 +208,12 @@ async def test_a_server_finds_its_own_builds(tmp_path: Path) -> None:
 AFTER_A = JobOptions(retries=1, after=(JobReference(name="a"), JobReference(name="orb", platform="p1")))
 
 
+IMPORTED = Build(
+    uuid=uuid(9), job=script("a"), started=NOW, losses=0, state="finished", finished=NOW, result=Exited(code=0)
+)
+FAILED = Attempted(state="pending", at=NOW, reason="no", next_attempt=NOW, failures=1, resume=NOW)
+
+
 async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Path) -> None:
     """``opened`` compiles every statement for it: here is each method of the store, in a life from an import on."""
     orb = OrbBuildJob(name="orb", opam_package="x")
@@ -224,6 +225,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         ("is_pristine", (), {}),
         ("import_state", (imported,), {}),
+        ("import_build", (IMPORTED, lambda: [[StoredArtifact(path="a", size=1, sha256=bytes(32))]]), {"upload": True}),
         ("schedule", (script("a"), Period.DAILY, NOW), {}),
         ("schedule", (orb, Period.DAILY, NOW), {}),
         ("plan", (script("b"), AFTER_A, NOW), {"run_now": True}),
@@ -258,8 +260,8 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("find_running", (None, "00", "p1"), {}),
         ("add_artifacts", (uuid(2), [StoredArtifact(path="a", size=1, sha256=bytes(32))]), {}),
         ("forget_artifacts", (uuid(2),), {}),
-        ("finish", (uuid(2), NOW, Exited(code=0)), {"upload": True}),
-        ("finish", (uuid(3), NOW, Exited(code=1)), {"upload": False}),
+        ("finish", (uuid(2), NOW, Exited(code=0)), {"receivers": ["r"]}),
+        ("finish", (uuid(3), NOW, Exited(code=1)), {}),
         ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again
         ("running", (), {}),
         ("find_build", (uuid(1),), {}),
@@ -281,7 +283,14 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("info", (), {}),
         ("standing", (Look(entries=9, results=9),), {}),
         ("info_within", (10**6,), {}),
-        ("oldest_pending", ([uuid(7)],), {}),
+        ("begin_uploads", (["r"], uuid(1)), {}),
+        ("next_upload", ("r", NOW, [uuid(7)]), {}),
+        ("note_attempt", (uuid(2), "r", FAILED, ["r"]), {}),
+        ("uploads", (ListUploads(count=9, behind=UploadPlace(since=NOW, uuid=uuid(1), receiver="r")), ["r"]), {}),
+        ("uploads", (ListUploads(count=9, build=uuid(2)), ["r"]), {}),
+        ("count_uploads", (["r"],), {}),
+        ("retry_upload", (uuid(2), ["r"]), {}),
+        ("retry_uploads", (["r"], uuid(1)), {}),
         ("set_upload", (uuid(2), "uploaded"), {}),
         ("uploaded", (uuid(1),), {}),
         ("unmeasured", (), {}),
@@ -310,12 +319,23 @@ def test_times_and_ids_have_64_bits() -> None:
         str(CreateIndex(index).compile(dialect=dialect)) for table in metadata.sorted_tables for index in table.indexes
     ]
     lines = [line.strip() for statement in made for line in statement.splitlines()]
-    assert {line.split()[0] for line in lines if " INTEGER" in line} == {"losses", "priority", "retries", "retry"}
+    assert {line.split()[0] for line in lines if " INTEGER" in line} == {
+        "attempts",
+        "failures",
+        "losses",
+        "priority",
+        "retries",
+        "retry",
+    }
     assert {line.split()[0] for line in lines if " BIGINT" in line or " BIGSERIAL" in line} == {
         "id",
         "job_id",
+        "next_attempt",
         "next_run",
         "position",
+        "resume",
+        "since",
+        "tried",
         "started",
         "finished",
         "due",

@@ -1,26 +1,24 @@
 """builder-server: what our own protocol says of the schedule, what comes of it, and what classic peers see of that."""
 
-import datetime as dt
 import threading
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from clocks import NOW, Clock
-from farm import DEADLINE, LocalServer, eventually, run_server
-from scripted import CLIENT, OURS, ScriptedPeer, ask, build, connect, do, info, queues, schedule, script, take_job
+from farm import DEADLINE, LocalServer, eventually
+from plans import plan, schedule_and_build_other, shown
+from scripted import CLIENT, OURS, ScriptedPeer, ask, connect, do, info, queues, schedule, script, take_job
 
 from builder import codec
 from builder.extension import VERSION
 from builder.extension.applying import Apply
 from builder.extension.schedule import ChangeJob, JobShown, NextRuns, PlanJob, RunsShown, ShowJob
 from builder.framing import frame
-from builder.messages import Execute, Failure, Hello, Message, Reschedule, Role, Success, Unschedule
-from builder.model import Aborted, Exited, Instant, OrbBuildJob, Period
-from builder.planning import Cron, JobOptions, JobReference, Missed
+from builder.messages import Execute, Failure, Hello, Message, Role, Success, Unschedule
+from builder.model import Instant, OrbBuildJob, Period
+from builder.planning import Cron, JobOptions, JobReference
 from builder_server.requests import applying
 from builder_server.requests import schedule as requests_schedule
 from builder_server.requests.schedule import check_plan, next_runs
@@ -29,23 +27,6 @@ from builder_server.store import PlannedJob
 from builder_server.store import schedule as store_schedule
 
 NIGHTLY = Cron(rule="17 3 * * mon-fri", zone="Europe/Copenhagen")
-
-
-@pytest.fixture
-async def client(server: LocalServer) -> AsyncIterator[ScriptedPeer]:
-    async with connect(server, OURS) as peer:
-        yield peer
-
-
-def plan(name: str, platform: str = "p1", *, run_now: bool = True, **options: object) -> PlanJob:
-    return PlanJob(job=script(name, platform), options=JobOptions(**options), run_now=run_now)  # type: ignore[arg-type]
-
-
-async def shown(client: ScriptedPeer, name: str) -> JobShown:
-    reply, end = await client.request(ShowJob(name=name))
-    assert isinstance(reply, JobShown)
-    assert end == Success()
-    return reply
 
 
 async def test_many_requests_on_one_connection(client: ScriptedPeer, server: LocalServer) -> None:
@@ -150,10 +131,11 @@ async def test_a_step_that_adds_jobs_computes_no_rule(
     writing = []
     add = store_schedule._add
 
-    def noting(*arguments: Any, **options: Any) -> None:
+    def noting(*arguments: Any, **options: Any) -> list[int]:
         monkeypatch.setattr(JobOptions, "rule", lambda *_: writing.append("a rule"))
-        add(*arguments, **options)
+        ids = add(*arguments, **options)
         monkeypatch.undo()
+        return ids
 
     monkeypatch.setattr(store_schedule, "_add", noting)
     assert await client.request(plan("a", cron=NIGHTLY)) == [Success()]
@@ -277,11 +259,6 @@ async def test_a_paused_job_waits_until_it_is_resumed(client: ScriptedPeer, serv
         await begun.wait()
 
 
-async def schedule_and_build_other(server: LocalServer) -> None:
-    await do(server, schedule("other", platform="p2"))
-    await build(server, platform="p2")
-
-
 async def test_priorities_and_the_order_of_due_times(client: ScriptedPeer, server: LocalServer, clock: Clock) -> None:
     hour = 3_600_000
     for name, priority, later in (("e", 1, -5 * hour), ("a", 5, 0), ("b", 5, 1), ("d", 0, 3), ("c", 9, 2 * hour)):
@@ -293,398 +270,6 @@ async def test_priorities_and_the_order_of_due_times(client: ScriptedPeer, serve
     assert (await queues(server))["p1"][0] == "d"
     await client.request(ChangeJob(name="b", revision=1, options=JobOptions(priority=9)))
     assert await queues(server) == {"p1": ["d", "b", "c", "e", "a"]}
-
-
-async def test_a_job_after_others(client: ScriptedPeer, server: LocalServer) -> None:
-    await client.request(plan("lib"))
-    await client.request(plan("tool", platform="p2"))
-    after = (JobReference(name="lib", platform="p1"), JobReference(name="tool"))
-    await client.request(plan("app", after=after, run_now=False, period=Period.NEVER))
-    assert (await shown(client, "app")).awaited == after
-    await build(server)
-    assert (await shown(client, "app")).awaited == (JobReference(name="tool"),)
-    await build(server, platform="p2", result=Exited(code=1))
-    assert await queues(server) == {"p1": [], "p2": []}
-    await do(server, Execute(name="tool"))
-    await build(server, platform="p2")
-    assert await queues(server) == {"p1": ["app"], "p2": []}
-    assert (await shown(client, "app")).awaited == after
-
-
-@pytest.mark.parametrize("left", [("lib",), ("lib", "tool")])
-async def test_what_a_paused_job_waited_for_is_not_forgotten(
-    client: ScriptedPeer, server: LocalServer, left: tuple[str, ...]
-) -> None:
-    after = (JobReference(name="lib"), JobReference(name="tool"))
-    await client.request(plan("lib"))
-    await client.request(plan("app", "p2", after=after, run_now=False, paused=True))
-    await build(server)
-    assert (await shown(client, "app")).awaited == after[1:]
-    still = tuple(JobReference(name=name) for name in left)
-    assert await client.request(ChangeJob(name="app", revision=1, options=JobOptions(after=still))) == [Success()]
-    found = await shown(client, "app")
-    if left == ("lib",):
-        assert (found.queued_on, found.awaited) == (("p2",), still)
-        assert server.query("select cause, cause_of from queue") == [("after", "lib")]
-    else:
-        assert (found.queued_on, found.awaited) == ((), after[1:])
-
-
-def orb(name: str, *, run_now: bool = False, **options: object) -> PlanJob:
-    job = OrbBuildJob(name=name, opam_package=name)
-    return PlanJob(job=job, options=JobOptions(**options), run_now=run_now)  # type: ignore[arg-type]
-
-
-def after(*names: str) -> tuple[JobReference, ...]:
-    return tuple(map(JobReference.parse, names))
-
-
-async def make_platforms(server: LocalServer, *names: str) -> None:
-    """Make platforms known, on which orb builds can run."""
-    for name in names:
-        await do(server, schedule(f"first-{name}", name, period=Period.NEVER))
-        await build(server, name)
-        (server.config_dir / f"orb-build.template.{name}").write_text("%%OPAM_PACKAGE%%")
-
-
-async def succeed(server: LocalServer, name: str, platform: str) -> None:
-    """Have a job run and succeed on a platform."""
-    await do(server, Execute(name=name, platform=platform))
-    async with take_job(server, platform) as taken:
-        assert taken.job.name == name
-        await taken.finish()
-
-
-ORB_BUILDS_AFTER = [
-    pytest.param(("lib",), id="another"),
-    pytest.param(("lib", "tool"), id="several"),
-    pytest.param(("lib", "script"), id="another and a script"),
-    pytest.param(("lib", "tool@p1", "script"), id="others, a platform and a script"),
-]
-
-
-@pytest.mark.parametrize("names", ORB_BUILDS_AFTER)
-async def test_an_orb_build_after_others_runs_where_each_of_them_has_succeeded(
-    client: ScriptedPeer, server: LocalServer, names: tuple[str, ...]
-) -> None:
-    """One or several: on a platform it follows those that are built there, and all that were named with a place."""
-    await make_platforms(server, "p1", "p2", "p3")
-    for name in ("lib", "tool"):
-        await client.request(orb(name, period=Period.NEVER))
-    await client.request(plan("script", platform="p3", run_now=False, period=Period.NEVER))
-    await client.request(orb("app", after=after(*names), period=Period.NEVER))
-    for platform in ("p1", "p2"):
-        assert (await shown(client, "app")).queued_on == (() if platform == "p1" else ("p1",))
-        for name in names:
-            if name in ("lib", "tool"):
-                await succeed(server, name, platform)
-            elif platform == "p1":
-                await succeed(server, name.partition("@")[0], {"script": "p3"}.get(name, "p1"))
-    assert (await shown(client, "app")).queued_on == ("p1", "p2")
-    for platform in ("p1", "p2"):
-        async with take_job(server, platform) as taken:
-            assert taken.job.name == "app"
-            await taken.finish()
-    # and again: where it has run it waits for all anew, elsewhere what counts for all counts still
-    await succeed(server, "lib", "p3")
-    if "tool" in names:
-        await succeed(server, "tool", "p3")
-    assert (await shown(client, "app")).queued_on == ("p3",)
-    await succeed(server, "lib", "p2")
-    waits = (await shown(client, "app")).queued_on
-    assert waits == (("p2", "p3") if names == ("lib",) else ("p3",))
-
-
-async def test_what_an_orb_build_still_waits_for_is_told_with_the_platform(
-    client: ScriptedPeer, server: LocalServer
-) -> None:
-    await client.request(orb("lib"))
-    await client.request(orb("app", after=after("lib", "script"), period=Period.NEVER))
-    assert (await shown(client, "app")).awaited == after("lib", "script")  # no platform is known
-    await make_platforms(server, "p1", "p2")
-    await client.request(plan("script", run_now=False, period=Period.NEVER))
-    assert (await shown(client, "app")).awaited == after("lib@p1", "lib@p2", "script")
-    await succeed(server, "lib", "p1")
-    assert (await shown(client, "app")).awaited == after("lib@p2", "script")
-    await succeed(server, "script", "p1")
-    assert (await shown(client, "app")).awaited == after("lib@p1", "lib@p2", "script")
-    assert (await shown(client, "app")).queued_on == ("p1",)
-
-
-async def test_a_new_platform_needs_only_what_is_built_there(client: ScriptedPeer, server: LocalServer) -> None:
-    await make_platforms(server, "p1")
-    await client.request(orb("lib"))
-    await client.request(plan("script", run_now=False, period=Period.NEVER))
-    await client.request(orb("app", after=after("lib", "script"), period=Period.NEVER))
-    await succeed(server, "script", "p1")
-    await make_platforms(server, "p2")
-    assert await queues(server) == {"p1": [], "p2": ["lib"]}
-    await build(server, "p2")
-    assert await queues(server) == {"p1": [], "p2": ["app"]}
-
-
-async def test_a_run_for_another_reason_uses_what_has_succeeded_before_it(
-    client: ScriptedPeer, server: LocalServer
-) -> None:
-    for name in ("lib", "tool", "app"):
-        waits = after("lib", "tool") if name == "app" else ()
-        await client.request(plan(name, after=waits, run_now=False, period=Period.NEVER))
-    await succeed(server, "lib", "p1")
-    await succeed(server, "app", "p1")
-    await succeed(server, "tool", "p1")
-    assert (await shown(client, "app")).awaited == after("lib")
-    assert await queues(server) == {"p1": []}
-    await succeed(server, "lib", "p1")
-    assert await queues(server) == {"p1": ["app"]}
-
-
-async def test_a_script_after_an_orb_build_runs_wherever_that_has_succeeded(
-    client: ScriptedPeer, server: LocalServer
-) -> None:
-    await make_platforms(server, "p1", "p2")
-    await client.request(orb("lib"))
-    await client.request(plan("publish", after=after("lib"), run_now=False, period=Period.NEVER))
-    await succeed(server, "lib", "p2")
-    assert await queues(server) == {"p1": ["publish"], "p2": []}
-
-
-# --- one run at a time ---------------------------------------------------------------------------------------------
-
-
-def left_out(server: LocalServer) -> list[tuple[str, str, str, str | None, str]]:
-    """Return the runs that were left out: job, platform, cause and what was that, reason."""
-    return server.query(
-        "select name, platform, cause, cause_of, reason from skipped where platform != 'elsewhere' order by id"
-    )
-
-
-async def look(server: LocalServer, clock: Clock) -> None:
-    """Have the server look for what is due, and wait until it has: a run that is due before all others wakes it."""
-    await ask(server, schedule("look", "elsewhere", period=Period.NEVER))
-    await build(server, "elsewhere")
-    await do(server, Reschedule(name="look", next=Instant(clock.now.ms - 86_400_000)))
-    await build(server, "elsewhere")
-    await do(server, Unschedule(name="look"))
-
-
-@pytest.mark.parametrize("kind", ["script", "orb"])
-@pytest.mark.parametrize("state", ["running", "queued", "to be tried again", "tried again"])
-async def test_a_run_that_is_due_meanwhile_is_left_out(
-    client: ScriptedPeer, server: LocalServer, clock: Clock, kind: str, state: str
-) -> None:
-    """Whatever it is due for: by the clock, or since another job has succeeded; on each platform by itself."""
-    await make_platforms(server, "p1", "p2")
-    await client.request(plan("lib", platform="p2", run_now=False, period=Period.NEVER))
-    options: dict[str, Any] = {"period": Period.HOURLY, "after": after("lib"), "retries": 2}
-    await client.request(plan("app", run_now=False, **options) if kind == "script" else orb("app", **options))
-    await do(server, Execute(name="app", platform="p1"))
-    async with AsyncExitStack() as stack:
-        if state in ("to be tried again", "tried again"):
-            await build(server, result=Exited(code=1))
-        if state == "tried again":
-            clock.now = clock.now.plus(dt.timedelta(minutes=2))
-            await look(server, clock)
-        if state in ("running", "tried again"):
-            await stack.enter_async_context(take_job(server))
-        clock.now = NOW.plus(dt.timedelta(hours=1))
-        await look(server, clock)
-        elsewhere = {"script": [], "orb": ["app"]}[kind]
-        reason = "still running" if state in ("running", "tried again") else "still queued"
-        assert left_out(server) == [("app", "p1", "due", None, reason)]
-        there = [] if state in ("running", "tried again") else ["app"]
-        assert (await queues(server))["p1"] == there
-        assert (await queues(server))["p2"] == elsewhere
-        await succeed(server, "lib", "p2")
-        assert left_out(server)[1:] == [
-            ("app", platform, "after", "lib", reason if platform == "p1" else "still queued")
-            for platform in ("p1", "p2")
-            if platform == "p1" or elsewhere
-        ]
-        assert (await queues(server))["p1"] == there
-        assert (await queues(server))["p2"] == elsewhere
-
-
-async def test_a_retry_of_a_job_that_waits_or_runs_again_is_left_out(client: ScriptedPeer, server: LocalServer) -> None:
-    await client.request(plan("a", retries=1, period=Period.NEVER))
-    async with take_job(server) as first:
-        await do(server, Execute(name="a"))
-        await first.finish(Exited(code=1))
-        await first.peer.wait_closed()
-    assert server.query("select cause, retry from queue") == [("executed", 0)]
-    assert left_out(server) == [("a", "p1", "retry", str(first.uuid), "still queued")]
-    async with take_job(server) as second, AsyncExitStack() as stack:
-        await do(server, Execute(name="a"))
-        third = await stack.enter_async_context(take_job(server))
-        await second.finish(Exited(code=1))
-        await second.peer.wait_closed()
-        assert await queues(server) == {"p1": []}
-        assert left_out(server)[1:] == [("a", "p1", "retry", str(second.uuid), "still running")]
-        await third.finish()
-
-
-async def test_a_job_that_waits_for_less_runs_once_it_waits_for_nothing(
-    client: ScriptedPeer, server: LocalServer
-) -> None:
-    for name in ("lib", "tool"):
-        await client.request(plan(name, run_now=False, period=Period.NEVER))
-    for name in ("app", "other"):
-        await client.request(plan(name, "p2", after=after("lib", "tool"), run_now=False, period=Period.NEVER))
-    await succeed(server, "lib", "p1")
-    fewer = JobOptions(after=after("lib"), period=Period.NEVER)
-    assert await client.request(ChangeJob(name="app", revision=1, options=fewer)) == [Success()]
-    changed = ChangeJob(name="other", revision=1, options=fewer)
-    assert await client.request(Apply(removed=(), changed=(changed,), added=())) == [Success()]
-    assert await queues(server) == {"p1": [], "p2": ["app", "other"]}
-
-
-async def test_a_success_on_one_platform_starts_nothing_on_another(client: ScriptedPeer, server: LocalServer) -> None:
-    """Not even where a run was left out, for which a success on that platform comes first."""
-    await make_platforms(server, "p1", "p2")
-    await client.request(orb("lib", period=Period.NEVER))
-    await client.request(orb("app", after=after("lib"), period=Period.NEVER))
-    await succeed(server, "lib", "p1")
-    async with take_job(server) as taken:
-        await succeed(server, "lib", "p1")
-        assert left_out(server) == [("app", "p1", "after", "lib", "still running")]
-        await taken.finish()
-        await taken.peer.wait_closed()
-    await succeed(server, "lib", "p2")
-    assert await queues(server) == {"p1": [], "p2": ["app"]}
-
-
-async def test_a_change_of_something_else_is_no_run_that_is_due(client: ScriptedPeer, server: LocalServer) -> None:
-    await client.request(plan("lib", "p2", run_now=False, period=Period.NEVER))
-    await client.request(plan("app", after=after("lib"), run_now=False, period=Period.NEVER))
-    await succeed(server, "lib", "p2")
-    async with take_job(server) as taken:
-        await succeed(server, "lib", "p2")
-        assert left_out(server) == [("app", "p1", "after", "lib", "still running")]
-        options = JobOptions(after=after("lib"), period=Period.NEVER, priority=7)
-        assert await client.request(ChangeJob(name="app", revision=1, options=options)) == [Success()]
-        assert len(left_out(server)) == 1
-        await taken.finish()
-    assert await queues(server) == {"p1": [], "p2": []}
-
-
-async def test_jobs_that_change_who_waits_for_whom_at_once(client: ScriptedPeer) -> None:
-    """Also where one change would lead to a cycle on the way."""
-    for name in ("a", "b"):
-        await client.request(plan(name, after=after("a") if name == "b" else (), run_now=False))
-    turned = (
-        ChangeJob(name="a", revision=1, options=JobOptions(after=after("b"))),
-        ChangeJob(name="b", revision=1, options=JobOptions()),
-    )
-    assert await client.request(Apply(removed=(), changed=turned, added=())) == [Success()]
-    both = (
-        ChangeJob(name="a", revision=2, options=JobOptions(after=after("c"))),
-        plan("c", after=after("a"), run_now=False),
-    )
-    (failure,) = await client.request(Apply(removed=(), changed=(both[0],), added=(both[1],)))
-    assert failure == Failure(message="job c: jobs would wait for each other: c after a after c")
-    assert (await shown(client, "a")).options.after == after("b")
-
-
-async def test_jobs_that_would_wait_for_each_other(client: ScriptedPeer) -> None:
-    await client.request(plan("a"))
-    await client.request(plan("b", after=(JobReference(name="a"),)))
-    await client.request(plan("c", after=(JobReference(name="b", platform="p1"),)))
-    (failure,) = await client.request(
-        ChangeJob(name="a", revision=1, options=JobOptions(after=(JobReference(name="c"),)))
-    )
-    assert failure == Failure(message="jobs would wait for each other: a after c after b after a")
-    assert (await shown(client, "a")).revision == 1
-
-
-async def test_a_job_that_fails_is_tried_again(client: ScriptedPeer, server: LocalServer, clock: Clock) -> None:
-    await client.request(plan("a", retries=1, period=Period.NEVER))
-    await build(server, result=Exited(code=1))
-    async with trio.open_nursery() as nursery:
-        ended = trio.Event()
-
-        async def work() -> None:
-            await build(server, result=Exited(code=1))
-            ended.set()
-
-        nursery.start_soon(work)
-        assert await queues(server) == {"p1": ["a"]}
-        clock.now = Instant(NOW.ms + 90_000)
-        await schedule_and_build_other(server)
-        await do(server, schedule("nudge", platform="p3", period=Period.HOURLY))
-        await eventually(ended.is_set, what="the second attempt")
-    assert await queues(server) == {"p1": [], "p2": [], "p3": ["nudge"]}
-    assert server.query("select cause, retry, outcome from build where name = 'a' order by started, retry") == [
-        ("first", 0, "failed"),
-        ("retry", 1, "failed"),
-    ]
-
-
-async def test_what_a_clock_ahead_has_queued_waits_no_longer_than_what_is_queued_now(
-    client: ScriptedPeer, server: LocalServer, clock: Clock
-) -> None:
-    """Places in a queue and times to wait for, as they were meant to be, once the clock is right again."""
-    minute = 60_000
-    await client.request(plan("retried", "p2", retries=1, period=Period.NEVER))
-    clock.now = NOW.plus(dt.timedelta(hours=2, minutes=30))  # less than a retry may wait
-    await client.request(plan("early", priority=4))
-    await client.request(plan("front"))
-    await do(server, Execute(name="front"))
-    await build(server, "p2", result=Exited(code=1))
-    clock.now = NOW
-    await client.request(plan("late", priority=4))
-    await look(server, clock)
-    assert await queues(server) == {"p1": ["front", "early", "late"], "p2": ["retried"], "elsewhere": []}
-    assert server.query("select distinct due from queue") == [(NOW.ms,)]
-    assert server.query("select not_before from queue where not_before is not null") == [(NOW.ms + minute,)]
-    clock.now = NOW.plus(dt.timedelta(minutes=1))
-    await look(server, clock)
-    await build(server, "p2")
-    assert server.query("select max(position) from queue where position > 0") == [(NOW.ms - 4 * 60 * minute,)]
-
-
-async def test_a_retry_that_somebody_asks_for_is_a_run_of_its_own(client: ScriptedPeer, server: LocalServer) -> None:
-    await client.request(plan("a", retries=1, period=Period.NEVER))
-    await build(server, result=Exited(code=1))
-    assert server.query("select cause, retry, not_before is null from queue") == [("retry", 1, 0)]
-    await do(server, Execute(name="a"))
-    assert server.query("select cause, retry, not_before is null from queue") == [("executed", 0, 1)]
-    await build(server, result=Exited(code=1))
-    assert server.query("select cause, retry from queue") == [("retry", 1)]
-
-
-@pytest.mark.parametrize(
-    ("limits", "reason"),
-    [
-        ({"time_limit": 50}, "timeout after 0.05s (--timeout of the job)"),
-        ({"max_silent": 50}, "silent for 0.05s (--max-silent of the job)"),
-    ],
-)
-async def test_limits_of_a_job_hold_for_classic_workers(
-    client: ScriptedPeer, server: LocalServer, limits: dict[str, Any], reason: str
-) -> None:
-    await client.request(plan("a", **limits))
-    async with take_job(server) as taken:
-        assert await taken.peer.wait_end() == "reset"
-    assert server.execution("a", taken.uuid).result == Aborted(message=reason)
-    assert server.query("select outcome from build") == [("aborted",)]
-    assert await queues(server) == {"p1": []}
-
-
-# --- runs that are left out ----------------------------------------------------------------------------------------
-
-
-async def test_runs_missed_while_the_server_was_down(tmp_path: Path, clock: Clock) -> None:
-    async with run_server(tmp_path, now=clock) as server, connect(server, OURS) as client:
-        for name, missed in (("run", Missed.RUN_ONCE), ("skip", Missed.SKIP)):
-            await client.request(plan(name, missed=missed, run_now=False))
-    clock.now = Instant(NOW.ms + 3 * 86_400_000 + 1)
-    async with run_server(tmp_path, now=clock) as server, connect(server, OURS) as client:
-        await eventually(lambda: server.query("select * from queue"), what="what was missed in the queue")
-        assert await queues(server) == {"p1": ["run"]}
-        assert (await shown(client, "skip")).next_run == Instant(NOW.ms + 4 * 86_400_000)
-        assert server.query("select name, platform, due, reason from skipped") == [
-            ("skip", "p1", NOW.ms + 86_400_000, "the server was down")
-        ]
-        assert server.query("select cause from queue") == [("missed",)]
 
 
 async def test_an_orb_build_has_the_same_options(client: ScriptedPeer) -> None:

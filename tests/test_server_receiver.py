@@ -11,7 +11,7 @@ import httpx
 import pytest
 import trustme
 from attrs import frozen
-from endpoints import CREDENTIALS, Endpoint, one_build, serving, socks_proxy, wait_state
+from endpoints import CREDENTIALS, Endpoint, one_build, serving, socks_proxy, wait_failed, wait_state
 from farm import DEADLINE, environment, free_port, launch_server, log_lines, run_server
 from operators import need
 from scripted import info
@@ -227,7 +227,7 @@ async def test_the_first_cause_is_told(
         env = {"SSL_CERT_FILE": str(authority.file)}
         async with run_server(tmp_path, upload=url, env=env) as server:
             uuid = await one_build(server)
-            await wait_state(server, uuid, "failed")
+            await wait_failed(server, uuid)
             (line,) = log_lines(caplog.text, "was not uploaded")
             assert f"it stays at {server.full('a', uuid)}: {url.partition('?')[0]}: {reason}" in line
             assert "Traceback" not in caplog.text
@@ -237,7 +237,7 @@ async def test_a_proxy_that_is_not_there_is_named(tmp_path: Path, caplog: pytest
     port = free_port()
     env = {"ALL_PROXY": f"socks5://user:secret@127.0.0.1:{port}"}
     async with run_server(tmp_path, upload=f"http://{NAME}/u", env=env) as server:
-        await wait_state(server, await one_build(server), "failed")
+        await wait_failed(server, await one_build(server))
         assert f"http://{NAME}/u, through the proxy socks5://127.0.0.1:{port}: Connection refused" in caplog.text
         assert "secret" not in caplog.text
 

@@ -81,7 +81,7 @@ class Farm:
         """Take all jobs from the queue, have them succeed, and return their names."""
         names = []
         while (build := (await self.store.take("p1", uuid4(), self.wall, None)).build) is not None:
-            await self.store.finish(build.uuid, self.wall, Exited(code=0), upload=False)
+            await self.store.finish(build.uuid, self.wall, Exited(code=0))
             names.append(build.job.name)
         return names
 

@@ -1,7 +1,9 @@
 """builder-server's uploads to a real HTTP endpoint, which takes them, refuses them, is slow, or drops them."""
 
+import datetime as dt
 import logging
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -9,7 +11,8 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 import trio
-from endpoints import CREDENTIALS, SOME, USER, Endpoint, one_build, serving, wait_state
+from clocks import Clock
+from endpoints import CREDENTIALS, SOME, USER, Endpoint, one_build, serving, wait_failed, wait_state
 from farm import DEADLINE, eventually, free_port, launch_server, log_lines, run_server, start_server
 from scripted import info
 from stores import NOW, database, opened, script, take, uuid
@@ -17,8 +20,8 @@ from stores import NOW, database, opened, script, take, uuid
 from builder.model import Exited, Instant, Period
 from builder_server import upload
 from builder_server.receiver import InvalidUploadURL, Receiver
-from builder_server.store import schema
-from builder_server.upload import Uploader
+from builder_server.store import PendingUpload, schema
+from builder_server.upload import Uploader, UploadTiming
 
 SECRETS = ("se/cret", "se%2Fcret", "us er", "us%20er", CREDENTIALS.split()[1], "token")
 
@@ -72,7 +75,7 @@ async def test_what_was_taken_is_not_kept(tmp_path: Path, endpoint: Endpoint) ->
 async def test_what_was_refused_is_kept_and_said_so(tmp_path: Path, endpoint: Endpoint) -> None:
     async with start_server(tmp_path, "-vv", f"--upload={endpoint.url()}") as server:
         uuids = []
-        for status in (400, 401, 404, 413, 500, 503, 304):
+        for status in (400, 404, 413, 422, 499):
             endpoint.status = status
             name = str(status)
             uuids.append(await one_build(server, name))
@@ -80,9 +83,30 @@ async def test_what_was_refused_is_kept_and_said_so(tmp_path: Path, endpoint: En
             (line,) = log_lines(server.log, "was not uploaded", name, f"HTTP {status}")
             full = server.full(name, uuids[-1])
             assert f"it stays at {full}: http://127.0.0.1:{endpoint.port}/upload answered" in line
+            assert "until `builder-client retry-upload` it is not tried again" in line
             assert full.read_bytes() == endpoint.requests[-1].body
         check_log(server.log)
         assert [request.execution.uuid for request in endpoint.requests] == uuids  # none is tried again
+        assert set(server.query("select state, attempts from upload")) == {("refused", 1)}
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 425, 429, 500, 503, 304])
+async def test_what_is_no_refusal_is_tried_again(
+    tmp_path: Path, endpoint: Endpoint, log: pytest.LogCaptureFixture, status: int
+) -> None:
+    clock, endpoint.status = Clock(), status
+    async with run_server(tmp_path, upload=endpoint.url(), now=clock) as server:
+        first = await one_build(server)
+        url = f"http://127.0.0.1:{endpoint.port}/upload"
+        assert (await wait_failed(server, first)).startswith(f"{url} answered HTTP {status}")
+        assert log_lines(log.text, "was not uploaded, it stays at ", "; tried again in ")
+        endpoint.status = 201
+        clock.now = clock.now.plus(dt.timedelta(seconds=31))
+        second = await one_build(server, "b")
+        await wait_state(server, second, "done")
+        await wait_state(server, first, "done")
+        check_log(log.text)
+    assert Counter(request.execution.uuid for request in endpoint.requests) == {first: 2, second: 1}
 
 
 async def test_without_a_password_there_is_no_authorization(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -115,7 +139,7 @@ async def test_of_many_that_are_pending_only_those_under_way_are_in_memory(tmp_p
         (tmp_path / "job" / str(uuid(number)) / "full").write_bytes(b"full")
     async with opened(tmp_path) as store, trio.open_nursery() as nursery:
         await store.database.write(lambda connection: connection.execute(sa.insert(schema.build), rows).rowcount)
-        uploader = Uploader(store, tmp_path, Receiver.at(endpoint.url(), {}))
+        uploader = Uploader(store, tmp_path, (Receiver.at(endpoint.url(), {}),), UploadTiming(now=Clock()))
         tracemalloc.start()
         nursery.start_soon(uploader.run)
         await eventually(lambda: len(endpoint.requests) == 2)
@@ -133,10 +157,10 @@ async def test_the_oldest_is_uploaded_first(tmp_path: Path) -> None:
         for number, finished in ((1, 30), (2, 10), (3, 20)):
             await store.schedule(script(f"j{number}"), Period.DAILY, NOW)
             await take(store, number)
-            await store.finish(uuid(number), Instant(NOW.ms + finished), Exited(code=0), upload=True)
+            await store.finish(uuid(number), Instant(NOW.ms + finished), Exited(code=0), receivers=["r"])
         found: list[UUID] = []
-        while (build := await store.oldest_pending(found)) is not None:
-            found.append(build.uuid)
+        while isinstance(upload := await store.next_upload("r", NOW, found), PendingUpload):
+            found.append(upload.uuid)
         assert found == [uuid(2), uuid(3), uuid(1)]
 
 
@@ -147,17 +171,22 @@ async def test_an_upload_is_noted_once_the_database_takes_it(
     async with opened(tmp_path) as store, trio.open_nursery() as nursery:
         await store.schedule(script("a"), Period.DAILY, NOW)
         await take(store, 1)
-        await store.finish(uuid(1), NOW, Exited(code=0), upload=True)
+        receiver = Receiver.at(endpoint.url(), {})
+        await store.finish(uuid(1), NOW, Exited(code=0), receivers=[receiver.name])
         (tmp_path / "a" / str(uuid(1))).mkdir(parents=True)
         (tmp_path / "a" / str(uuid(1)) / "full").write_bytes(b"full")
-        broken = [True]
+        broken: list[bool] = []
+        endpoint.go_on.clear()
 
         @sa.event.listens_for(database(store)._writer, "commit")
         def fail(_connection: sa.Connection) -> None:
             if broken:
                 raise OSError("disk I/O error")
 
-        nursery.start_soon(Uploader(store, tmp_path, Receiver.at(endpoint.url(), {})).run)
+        nursery.start_soon(Uploader(store, tmp_path, (receiver,), UploadTiming(now=Clock())).run)
+        await eventually(lambda: endpoint.requests)
+        broken.append(True)
+        endpoint.go_on.set()
         await eventually(lambda: caplog.text.count("its upload can't be noted, trying again: ") > 1)
         broken.clear()
         await eventually(lambda: not (tmp_path / "a" / str(uuid(1)) / "full").exists())
@@ -172,7 +201,7 @@ async def test_an_endpoint_that_drops_the_connection(
     endpoint.drop_after = after
     async with run_server(tmp_path, upload=endpoint.url()) as server:
         uuid = await one_build(server)
-        await wait_state(server, uuid, "failed")
+        await wait_failed(server, uuid)
         assert server.execution("a", uuid).artifacts == SOME
         assert log.text.count("was not uploaded, it stays at ") == 1
         check_log(log.text)
@@ -182,7 +211,7 @@ async def test_nobody_listens(tmp_path: Path, log: pytest.LogCaptureFixture) -> 
     url = f"http://{USER}127.0.0.1:{free_port()}/upload?token=1"
     async with run_server(tmp_path, upload=url) as server:
         uuid = await one_build(server)
-        await wait_state(server, uuid, "failed")
+        await wait_failed(server, uuid)
         assert server.full("a", uuid).exists()
         check_log(log.text)
 
@@ -210,7 +239,7 @@ async def test_a_redirect_on_the_same_host_keeps_the_password(
     endpoint.location = "/upload?again"
     async with run_server(tmp_path, upload=endpoint.url()) as server:
         uuid = await one_build(server)
-        await wait_state(server, uuid, "failed")
+        await wait_failed(server, uuid)
         assert [request.headers["Authorization"] for request in endpoint.requests] == [CREDENTIALS] * 6
         assert "redirects more than 5 times" in log.text
         assert server.full("a", uuid).exists()
@@ -219,14 +248,14 @@ async def test_a_redirect_on_the_same_host_keeps_the_password(
 
 async def test_a_redirect_to_nowhere(tmp_path: Path, endpoint: Endpoint, log: pytest.LogCaptureFixture) -> None:
     endpoint.status = 307
-    async with run_server(tmp_path, upload=endpoint.url()) as server:
-        for name, location in enumerate(("http://[::1", "ftp://example.org/", "http://x:99999999/", "http:///")):
-            endpoint.location = location
-            uuid = await one_build(server, str(name))
-            await wait_state(server, uuid, "failed")
-            assert server.full(str(name), uuid).exists()
-        assert log.text.count("was not uploaded, it stays at ") == 4
-        check_log(log.text)
+    for name, location in enumerate(("http://[::1", "ftp://example.org/", "http://x:99999999/", "http:///")):
+        endpoint.location = location
+        (tmp_path / str(name)).mkdir()
+        async with run_server(tmp_path / str(name), upload=endpoint.url()) as server:
+            uuid = await one_build(server)
+            await wait_failed(server, uuid)
+            assert server.full("a", uuid).exists()
+    check_log(log.text)
 
 
 async def test_an_upload_that_a_kill_interrupted_begins_again(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -14,10 +14,13 @@ from farm import eventually, run_server
 from scripted import CLIENT, connect, do, given_job, schedule, waiting_worker
 from stores import LOST, NOW, database, expand, opened, script, take, uuid
 
+from builder.extension.applying import Apply
+from builder.extension.schedule import PlanJob
 from builder.messages import DropPlatform, Execute, Message, Success, UndropPlatform, Unschedule
 from builder.model import Exited, Instant, OrbBuildJob, Period
+from builder.planning import JobOptions
 from builder_server.errors import CommandRefused
-from builder_server.store import Store, StoreError
+from builder_server.store import Store, StoreError, Timing
 from builder_server.store.waking import Waking
 
 HOUR = 3_600_000
@@ -40,7 +43,7 @@ CHANGES: dict[str, tuple[Action, set[str], bool]] = {
     "nothing is due": (lambda store: store.queue_due(NOW), set(), False),
     "due": (lambda store: store.queue_due(Instant(NOW.ms + 25 * HOUR)), {"p1"}, False),
     "taken": (lambda store: store.take("p1", uuid(7), NOW, expand), set(), False),
-    "finished": (lambda store: store.finish(uuid(1), NOW, Exited(code=0), upload=True), set(), False),
+    "finished": (lambda store: store.finish(uuid(1), NOW, Exited(code=0), receivers=["r"]), set(), False),
     "lost": (lambda store: store.lose(uuid(1), NOW, LOST, count=True), {"p1"}, False),
     "refused": (lambda store: store.execute("unknown", None, NOW, "client"), set(), False),
     "refused after a change": (lambda store: store.schedule(script("a", "p9"), Period.HOURLY, NOW), set(), False),
@@ -124,6 +127,29 @@ async def test_what_a_command_costs(tmp_path: Path) -> None:
             sa.event.listen(engine, "before_cursor_execute", lambda *found: seen.append(found[2].split()[0]))
         await store.execute("j7", None, NOW, "client")
         assert seen == ["BEGIN", "SAVEPOINT", "SELECT", "SELECT", "UPDATE", "RELEASE"]
+
+
+async def test_what_many_jobs_cost(tmp_path: Path) -> None:
+    """Statements for hundreds at a time: nobody else can write meanwhile."""
+    new = tuple(PlanJob(job=script(f"j{number}"), options=JobOptions(), run_now=False) for number in range(900))
+    timings = {each.job.name: Timing.of(each.options, each.job.name, NOW) for each in new}
+    async with opened(tmp_path) as store:
+        seen: list[str] = []
+        sa.event.listen(database(store)._writer, "before_cursor_execute", lambda *found: seen.append(found[2]))
+        await store.apply(Apply(removed=(), changed=(), added=new), timings, NOW)
+        assert len(seen) < 30
+        assert {item.job for item in (await store.info()).schedule} == {each.job for each in new}
+
+
+@pytest.mark.parametrize(("names", "taken"), [("aba", "a"), ("bca", "c")])
+async def test_a_name_that_is_taken_among_many(tmp_path: Path, names: str, taken: str) -> None:
+    new = tuple(PlanJob(job=script(name), options=JobOptions(), run_now=False) for name in names)
+    timings = {each.job.name: Timing.of(each.options, each.job.name, NOW) for each in new}
+    async with opened(tmp_path) as store:
+        await store.schedule(script("c"), Period.DAILY, NOW)
+        with pytest.raises(CommandRefused, match=f"^job {taken}: job name already used$"):
+            await store.apply(Apply(removed=(), changed=(), added=new), timings, NOW)
+        assert [item.job.name for item in (await store.info()).schedule] == ["c"]
 
 
 async def test_a_take_reads_one_script(tmp_path: Path) -> None:

@@ -446,7 +446,7 @@ async def test_what_is_expected_is_the_median_of_the_newest(
             await store.execute("a", None, NOW, "client")
             moment = Instant(NOW.ms + number * 1000)
             await store.take("p1", UUID(int=number), moment, None)
-            await store.finish(UUID(int=number), Instant(moment.ms + took), Exited(code=0), upload=False)
+            await store.finish(UUID(int=number), Instant(moment.ms + took), Exited(code=0))
         await store.execute("a", None, NOW, "client")
         found = await store.standing(Look(entries=9, results=0))
         assert [(each.job, each.expected) for each in found.queued["p1"][1]] == [("a", expected), ("b", None)]

@@ -25,10 +25,11 @@ from scripted import (
 )
 
 from builder import codec
+from builder.errors import ConnectionEnded
 from builder.extension.builds import CancelBuilds
-from builder.extension.working import SECRET_SIZE, Alive, Continue, GiveUp, Gone, ResultStored, Return
+from builder.extension.working import SECRET_SIZE, Alive, AskJob, Continue, GiveJob, GiveUp, Gone, ResultStored, Return
 from builder.framing import frame
-from builder.messages import JobFinished, Message, Output, Success
+from builder.messages import MAX_SCRIPT, JobFinished, Message, Output, Success
 from builder.model import Aborted, Artifact, Execution, Exited
 from builder_server import working
 from builder_server.console import MAX_LINE
@@ -66,6 +67,29 @@ async def test_one_job_after_the_other(tmp_path: Path) -> None:
         assert len(secrets) == 2
         assert server.query("select worker_name from build") == [("w",), ("w",)]
         assert given.secret not in b"".join(path.read_bytes() for path in tmp_path.glob("data/*.sqlite3*"))
+
+
+async def test_a_stop_closes_who_has_no_job(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server, contextlib.AsyncExitStack() as stack:
+        waiting, idle = [await stack.enter_async_context(connect(server, OUR_WORKER)) for _ in range(2)]
+        await do(server, schedule("a"))
+        await (await ask_job(idle)).finish(idle)
+        await waiting.send(AskJob(platform="p1", worker="w"))
+        await do(server, schedule("b", "p2"))
+        server.stop()
+        assert [await peer.wait_end() for peer in (waiting, idle)] == ["closed", "closed"]
+        assert server.query("select state from build") == [("finished",)]
+
+
+async def test_a_worker_that_goes_while_it_waits(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server:
+        async with connect(server, OUR_WORKER) as peer:
+            await peer.send(AskJob(platform="p1", worker="w"))
+            await eventually(lambda: server.query("select * from platform"))
+        await do(server, schedule("a"))
+        async with connect(server, OUR_WORKER) as peer:
+            await (await ask_job(peer)).finish(peer)
+        assert server.query("select losses, state from build") == [(0, "finished")]
 
 
 async def test_a_classic_worker_beside_it(tmp_path: Path) -> None:
@@ -114,7 +138,7 @@ async def test_a_worker_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixt
         await console_has(server, given, 5)
         if is_noticed:
             await first.channel.aclose()
-            await eventually(lambda: "worker away" in caplog.text)
+            await eventually(lambda: "is away: the connection ended" in caplog.text)
         second = await stack.enter_async_context(connect(server, OUR_WORKER))
         assert await given.come_back(second) == Continue(lines=5)
         if not is_noticed:
@@ -272,6 +296,19 @@ async def test_a_build_that_is_cancelled_while_its_worker_is_away(tmp_path: Path
             gone = await given.come_back(again)
             assert isinstance(gone, Gone)
             assert "cancelled by" in gone.reason
+
+
+async def test_a_build_that_is_cancelled_while_its_job_is_sent(tmp_path: Path) -> None:
+    """Nothing can follow half a message: the connection is closed."""
+    async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
+        await do(server, *(schedule(name, text=b"x" * MAX_SCRIPT) for name in "ab"))
+        await peer.send(AskJob(platform="p1", worker="w"))
+        await eventually(lambda: server.query("select * from build"))
+        async with connect(server, OURS) as client:
+            assert (await client.request(CancelBuilds(target="a")))[-1] == Success()
+        with pytest.raises((ConnectionEnded, trio.BrokenResourceError)):
+            await peer.receive(GiveJob)
+        await eventually(lambda: server.query("select outcome from build") == [("aborted",)])
 
 
 async def test_a_limit_of_time(tmp_path: Path) -> None:

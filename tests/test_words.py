@@ -4,13 +4,17 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("builder", "server/builder_server", "worker/builder_worker", "client/builder_client")
+FARM = ("builder", "server/builder_server", "worker/builder_worker", "client/builder_client")
+SITE = ("builder", "web/builder_web")
 
 
-def test_no_two_public_classes_have_one_name() -> None:
+@pytest.mark.parametrize("packages", [FARM, SITE])
+def test_no_two_public_classes_have_one_name(packages: tuple[str, ...]) -> None:
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for package in PACKAGES:
+    for package in packages:
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.parse(path.read_bytes()).body:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):

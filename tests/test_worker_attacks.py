@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
+import forked
 import pytest
 import sandbox_runs
 import trio
@@ -32,14 +33,11 @@ GONE = "builder-4194305-1-"
 """How the name of a thing begins whose worker is gone: no process has that number."""
 
 
-def _run(script: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "builder_worker", "run", script, "--sandbox", "none", "-q", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-        cwd=script.parent,
-    )
+def _run(script: Path, *arguments: str) -> forked.Process:
+    return forked.start(
+        "builder_worker", "run", str(script), "--sandbox", "none", "-q", *arguments,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, cwd=script.parent,
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import trio
 from worker_program import ROOT, UUID_1, open_server, run_script, run_worker, wait_gone, without_leftovers
+from worker_sandboxes import builder_worker
 
 from builder.codec import decode
 from builder.messages import Hello, JobSchedule, Output
@@ -279,7 +279,7 @@ async def test_a_directory_that_can_not_be_made_is_the_jobs_result_and_the_worke
 
 
 def test_help_says_when_jobs_are_not_confined() -> None:
-    done = _run("--help")
+    done = builder_worker("--help")
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
     assert text.startswith("Usage: builder-worker [OPTIONS] PLATFORM")
@@ -306,7 +306,7 @@ def test_help_says_when_jobs_are_not_confined() -> None:
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(arguments: tuple[str, ...]) -> None:
-    done = _run(*arguments)
+    done = builder_worker(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
@@ -314,7 +314,7 @@ def test_a_wrong_command_line_is_one_line_and_status_2(arguments: tuple[str, ...
 
 
 def test_a_work_directory_that_is_missing_is_told_before_any_job_is_taken() -> None:
-    done = _run("p1", "--work-dir", "/dev/null/dir")
+    done = builder_worker("p1", "--work-dir", "/dev/null/dir")
     assert done.returncode == 7
     assert "--work-dir" in done.stderr
 
@@ -324,18 +324,6 @@ def test_the_platform_may_come_after_options_and_be_named_like_a_command() -> No
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"  # bound, but nobody listens
         for arguments in (("-r", address, "p1"), ("p1", "-r", address), ("work", "-r", address, "work")):
-            done = _run(*arguments, "--sandbox=none", "-q")
+            done = builder_worker(*arguments, "--sandbox=none", "-q")
             assert done.returncode == 3
             assert without_leftovers(done.stderr) == f"builder-worker: cannot reach {address}: Connection refused\n"
-
-
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.run(
-        [sys.executable, "-m", "builder_worker", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": path},
-    )

@@ -5,9 +5,9 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from sandbox_runs import processes_with, wait_gone
 from worker_program import DEADLINE
@@ -175,19 +175,12 @@ def test_a_failure_of_either_run_is_the_exit_status(script: Path) -> None:
 def test_a_terminal_is_not_handed_over_to_the_job(script: Path) -> None:
     script.write_text("printf '\\033]0;title\\007\\tend\\n'")
     master, slave = pty.openpty()
-    done = subprocess.run(
-        [sys.executable, "-m", "builder_worker", "run", script, "--sandbox=none", "--work-dir", script.parent / "work"],
-        stdout=slave,
-        stderr=slave,
-        stdin=subprocess.DEVNULL,
-        env=ENVIRONMENT,
-        timeout=DEADLINE,
-        check=False,
-    )
+    arguments = ("run", str(script), "--sandbox=none", f"--work-dir={script.parent}/work")
+    with forked.start("builder_worker", *arguments, stdout=slave, stderr=slave, env=ENVIRONMENT) as process:
+        assert process.wait(DEADLINE) == 0
     shown = os.read(master, 65536)
     os.close(master)
     os.close(slave)
-    assert done.returncode == 0
     assert shown.startswith(b"\\x1b]0;title\\x07\tend\r\n")
 
 
@@ -195,10 +188,10 @@ def test_a_terminal_is_not_handed_over_to_the_job(script: Path) -> None:
 def test_a_signal_ends_the_job_too(script: Path, number: signal.Signals, status: int) -> None:
     mark = f"3141.{os.getpid()}"
     script.write_text(f"echo begun; exec sleep {mark}")
-    command = [sys.executable, "-m", "builder_worker", "run", str(script), "--sandbox=none", "-q"]
-    with subprocess.Popen(
-        [*command, f"--work-dir={script.parent}/work"],
-        stdin=subprocess.DEVNULL,
+    arguments = ("run", str(script), "--sandbox=none", "-q", f"--work-dir={script.parent}/work")
+    with forked.start(
+        "builder_worker",
+        *arguments,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT,

@@ -5,11 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
+import forked
 import trio
 from attrs import define, field
 
@@ -197,10 +200,13 @@ def without_leftovers(log: str) -> str:
     return "".join(line for line in log.splitlines(keepends=True) if "removed the control group" not in line)
 
 
+Running = forked.Process | subprocess.Popen[bytes]
+
+
 class Worker:
     """A running builder-worker."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: Running, log: Path) -> None:
         self.process = process
         self._log = log
 
@@ -233,10 +239,15 @@ async def run_worker(
     work = directory / "work"
     work.mkdir(exist_ok=True)
     path = os.pathsep.join(entry for entry in sys.path if entry)
+    start: Callable[..., Running] = partial(forked.start, "builder_worker")
+    if prefix:
+        start = partial(_start, prefix)
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "builder_worker", platform, "--work-dir", str(work), *arguments],
-            stdin=subprocess.DEVNULL,
+        process = start(
+            platform,
+            "--work-dir",
+            str(work),
+            *arguments,
             stdout=output,
             stderr=output,
             env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": path, **(environment or {})},
@@ -247,6 +258,12 @@ async def run_worker(
     finally:
         process.kill()
         process.wait()
+
+
+def _start(prefix: Sequence[str], *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-m", "builder_worker", *arguments], stdin=subprocess.DEVNULL, **options
+    )
 
 
 async def wait_gone(pid: int) -> None:

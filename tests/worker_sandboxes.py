@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import forked
 import sandbox_runs
 from worker_program import DEADLINE
 
@@ -26,6 +27,10 @@ def builder_worker(
     *arguments: str | Path, stdin: str = "", cwd: Path | None = None, prefix: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run builder-worker to its end, by another program that ``prefix`` names."""
+    if not prefix:
+        given = map(str, arguments)
+        done = forked.run("builder_worker", *given, stdin=stdin.encode(), timeout=DEADLINE, cwd=cwd, env=ENVIRONMENT)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
     return subprocess.run(
         [*prefix, sys.executable, "-m", "builder_worker", *arguments],
         capture_output=True,

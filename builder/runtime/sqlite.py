@@ -10,7 +10,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +30,9 @@ _LOCK_LOOK = 0.2
 anew: SQLite itself looks ever more seldom, and would miss that the lock was free for a moment."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+WAY_BACK = "stop the program, move the database away with its -wal and -shm, and bring back a backup"
+"""What is to be done about a damaged database; what can still be read, the ``.recover`` of sqlite3's shell saves."""
 
 _STOPPED = "the server stops"
 
@@ -160,6 +163,28 @@ class SQLite(Database):
         return await trio.to_thread.run_sync(read)
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a database, as it is at one moment, to a new file; programs may use it meanwhile. Raises StoreError."""
+    try:
+        if not source.is_file():
+            raise StoreError(f"there is no database {source}")
+        with closing(sqlite3.connect(source, timeout=LOCK_TIMEOUT)) as database, closing(sqlite3.connect(target)) as to:
+            database.backup(to)  # in one step: others go on writing behind it
+    except sqlite3.Error as error:
+        raise StoreError(f"can't copy the database {source}: {_reason(error)}") from error
+
+
+def check(path: Path) -> None:
+    """Look a database through that no program has open. Raises StoreError if it is damaged, or none."""
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {_reason(error)}") from error
+    if found != "ok":
+        raise StoreError(f"{path} is damaged: {found}")
+
+
 def alter(path: Path, step: Callable[[sa.Connection], None]) -> None:
     """Do a step in a database that no program has open, in one transaction. Raises StoreError."""
     engine = _engine(path, begin="BEGIN IMMEDIATE", timeout=LOCK_TIMEOUT)
@@ -206,11 +231,14 @@ def _failure(error: BaseException) -> StoreError:
     is_full = (
         getattr(first, "errno", None) in _NO_ROOM or getattr(first, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     )
-    return (DiskFull if is_full else StoreError)(f"the database can't be written: {first}")
+    return (DiskFull if is_full else StoreError)(f"the database can't be written: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:
-    return str(_first(error))
+    first = _first(error)
+    if getattr(first, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return f"it is damaged ({first}); {WAY_BACK}"
+    return str(first)
 
 
 def _first(error: BaseException) -> BaseException:

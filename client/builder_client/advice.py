@@ -1,4 +1,4 @@
-"""What a person can do about what a server, or a look at it, has refused.
+"""What a person can do about what a server, or a look at it, has refused, and where there is no answer at all.
 
 Servers of any age refuse in the same words, which other clients know. What to do next is a command of this client: so it
 is said here, in the same line.
@@ -14,7 +14,7 @@ from builder.messages import InfoReply, UndropPlatform
 from builder.model import printable
 
 from . import completion, options, words
-from .errors import Refused
+from .errors import Refused, Unreachable
 
 Look = Callable[[], InfoReply | None]
 """What asks the server for all that it has; None where it does not answer soon."""
@@ -26,10 +26,13 @@ MAX_LISTED = 8
 """Most names that are listed."""
 
 
-def advised(refused: Refused) -> Refused:
+def advised(error: Refused | Unreachable) -> Refused | Unreachable:
     """Return the same error with what to do next, as far as that is known."""
-    step = next_step(refused, _look)
-    return Refused(f"{refused}; {step}", request=refused.request) if step else refused
+    if isinstance(error, Unreachable):
+        step = next((step for pattern, step in _UNREACHED if re.search(pattern, str(error))), None)
+        return Unreachable(f"{error}; {step}") if step else error
+    step = next_step(error, _look)
+    return Refused(f"{error}; {step}", request=error.request) if step else error
 
 
 def next_step(refused: Refused, look: Look) -> str | None:
@@ -101,6 +104,22 @@ def _not_queued(_match: re.Match[str], refused: Refused, look: Look) -> str:
     return "'queue' shows what waits"
 
 
+_UNREACHED = (
+    (
+        "^can't reach the server at [^;]*$",
+        "start builder-server there, or name another server with -r HOST:PORT (see 'builder-client --help')",
+    ),
+    (
+        " did not answer within [^;]*$",
+        "its log may say why; what changes the schedule may be done all the same: 'info' shows that",
+    ),
+    (
+        "^lost the connection to [^;]*$|before it had answered in full$",
+        "what changes the schedule may be done or not: 'info' shows that; else try again",
+    ),
+)
+"""What is said where a server does not answer, and what to do; whatever is not here says so itself."""
+
 _STEPS: tuple[tuple[str, _Step], ...] = (
     ("job name already used", _always("'edit' changes that job, 'unschedule' removes it")),
     ("unknown job .*|job not found", _job),
@@ -114,6 +133,7 @@ _STEPS: tuple[tuple[str, _Step], ...] = (
     ("no build has a uuid.*|there is no build .*", _always("'history' lists all")),
     (".* is in no queue.*", _not_queued),
     (".* is ambiguous: .*", _always("give more of its digits")),
+    ("the server failed: .*", _always("its log says more")),
     ("jobs would wait for each other: .*", _always("take one of these from what another is after")),
 )
 """Ends of what is refused, and what finds the next step."""

@@ -104,7 +104,7 @@ def change_period(remote: "Remote", name: str, make: Change) -> list[Difference]
     if found:
         now = clock.now()
         following = plan.next_after(name, now, now)  # as another server plans a job whose period is changed
-        remote.ask(Reschedule(name=name, next=following, period=plan.period))
+        remote.ask(Reschedule(name=name, next=following, period=plan.runs_every))
     return found
 
 

@@ -44,6 +44,8 @@ COMMANDS: Mapping[str, Classic] = {
     "log": Classic("running builds, with --follow and without --tail", "'observe' shows one, too"),
     "fetch": Classic("", f"{_ON_THE_SERVER}, and writes it with --output"),
     "compare": Classic("", f"{_ON_THE_SERVER}"),
+    "uploads": Classic("", "the server's log tells of each upload"),
+    "retry-upload": Classic("", f"{_ON_THE_SERVER}, and curl posts it"),
     "cancel": Classic("", "end the worker that has it: the job is queued again"),
     "observe-latest": _ALL,
     "drop-platform": _ALL,

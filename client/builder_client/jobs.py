@@ -58,8 +58,8 @@ _READ: dict[str, tuple[type, str, str, Callable[[Any], object]]] = {
 def options_with(given: Mapping[str, Value | None], before: JobOptions, name: str) -> JobOptions:
     """Return the options of a job of that name with what is given; None takes away what was there before.
 
-    A period, or a spread, takes the place of a cron rule. A period that is the usual one stays it: a job that is after
-    others now runs no more each day. Raises InvalidOptions, which says the key and what to write.
+    A period, or a spread, takes the place of a cron rule. A daily job that is after others now runs no more each day,
+    but does again once it is after none. Raises InvalidOptions, which says the key and what to write.
     """
     values = {attribute: getattr(before, attribute) for _, _, attribute, _ in _READ.values()}
     defaults = JobOptions()
@@ -80,15 +80,11 @@ def options_with(given: Mapping[str, Value | None], before: JobOptions, name: st
     if cron is not None and "spread" not in given:
         values["spread"] = False
     options = JobOptions(**values, cron=cron)
-    if given.get("period") is None and cron is None and _has_usual_period(before, options):
-        options = evolve(options, period=options.usual_period)
+    is_after_now = options.after and not before.after
+    if is_after_now and options.period is Period.DAILY and given.get("period") is None:
+        options = evolve(options, period=None)
     options.check(name)
     return options
-
-
-def _has_usual_period(before: JobOptions, options: JobOptions) -> bool:
-    """Return whether nobody has asked for a period; that beside a rule is only what is nearest to it."""
-    return bool(options.after) if before.cron else before.period is before.usual_period
 
 
 def _cron(given: Mapping[str, Value | None], before: JobOptions) -> Cron | None:
@@ -125,7 +121,7 @@ def said_options(options: JobOptions) -> dict[str, Value | None]:
     when: dict[str, Value | None] = (
         {"cron": options.cron.rule, "time-zone": options.cron.zone}
         if options.cron
-        else {"period": options.period.value, "spread": options.spread}
+        else {"period": options.runs_every.value, "spread": options.spread}
     )
     return when | {
         "missed": options.missed.value,
@@ -140,7 +136,7 @@ def said_options(options: JobOptions) -> dict[str, Value | None]:
 
 def when(options: JobOptions) -> str:
     """Return in short when a job runs."""
-    rule = f"{options.cron.rule} {options.cron.zone}" if options.cron else options.period.value
+    rule = f"{options.cron.rule} {options.cron.zone}" if options.cron else options.runs_every.value
     after = f"after {options.after[0] if len(options.after) == 1 else f'{len(options.after)} jobs'}"
     parts = [printable(rule), *["spread"] * options.spread, *[printable(after)] * bool(options.after)]
     return ", ".join(parts[1:] if options.after and rule == Period.NEVER.value else parts)
@@ -160,7 +156,7 @@ def defaults(given: Mapping[str, Value | None]) -> dict[str, Value | None]:
     usual = JobOptions(
         spread=bool(given.get("spread")), after=(JobReference(name="others"),) if given.get("after") else ()
     )
-    return said_options(JobOptions(period=usual.usual_period)) | {"time-zone": Cron(rule="").zone}
+    return said_options(JobOptions(period=usual.runs_every)) | {"time-zone": Cron(rule="").zone}
 
 
 def in_words(value: Value | None) -> str:

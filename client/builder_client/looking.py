@@ -83,7 +83,7 @@ def why(entry: QueuedState) -> str:
             assert entry.not_before, "that is why"
             return f"not before {entry.not_before.isoformat()}"
         case Why.DISK_FULL:
-            return "the server's disk is full"
+            return "the server's disk is almost full"
         case Why.NO_WORKER:
             return "no worker of this platform"
         case Why.BEHIND:

@@ -11,7 +11,7 @@ from builder.messages import InfoReply
 from builder.model import NEVER, Instant, printable
 
 from . import report, words
-from .errors import TooOld, Unreachable
+from .errors import TooOld
 from .fitting import Column, share
 from .looking import look, plans
 from .output import Printer
@@ -59,13 +59,8 @@ class _Table:
 
 
 def ask(remote: "Remote") -> Seen:
-    """Return what there is to be seen. Where there is no server, the error says what to do: whoever asks may be new here."""
-    try:
-        info = remote.info()
-    except Unreachable as error:
-        raise Unreachable(
-            f"{error}; start builder-server there, or name another server with -r HOST:PORT (see 'builder-client --help')"
-        ) from error
+    """Return what there is to be seen."""
+    info = remote.info()
     try:
         results = look(remote, entries=0, results=RESULTS).results
     except TooOld:

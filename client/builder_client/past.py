@@ -117,6 +117,8 @@ def why(entry: HistoryEntry) -> str:
             return f"check of {of}"
         case Cause.LOST:
             return "worker lost"
+        case Cause.IMPORTED:
+            return "imported"
 
 
 def outcome(entry: HistoryEntry) -> str:

@@ -92,9 +92,9 @@ def add(job: Job, found: dict[str, Any], *, not_now: bool, as_json: bool) -> Non
     remote = options.remote()
     if values.keys() <= _CLASSIC_KEYS and not not_now:
         remote.ask(
-            Schedule(period=plan.period, job=job)
+            Schedule(period=plan.runs_every, job=job)
             if isinstance(job, ScriptJob)
-            else ScheduleOrbBuild(period=plan.period, job=job)
+            else ScheduleOrbBuild(period=plan.runs_every, job=job)
         )
         print_done("scheduled", as_json=as_json, job=job.name, queued=True)
         return
@@ -175,7 +175,7 @@ def as_json(shown: JobShown) -> dict[str, Any]:
     return {
         **report.job_json(shown.job),
         **script,
-        **report.options_json(shown.options),
+        **report.options_json(shown.options, shown.options.classic_period(shown.job.name, clock.now())),
         "awaited": [report.reference_json(each) for each in shown.awaited],
         "next": None if shown.next_run == NEVER else shown.next_run.isoformat(),
         "queued_on": [json_text(name) for name in shown.queued_on],

@@ -33,6 +33,8 @@ SECTIONS = {
         "log": "Show the console of the build ID, finished or running.",
         "fetch": "Write the artifacts of the build ID below DIR.",
         "compare": "Compare two builds: their scripts and their artifacts.",
+        "uploads": "Show which uploads are pending or refused, and why.",
+        "retry-upload": "Try the upload of the build ID again now, or all.",
         "cancel": "End a running build, or all of a job.",
         "observe-latest": "Observe the running build that started last; see observe.",
     },
@@ -77,8 +79,11 @@ class LazyGroup(click.Group):
         return name, load(name) if name else None, rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. What is refused, or what the server is too old for, is told with what to do instead."""
-        from .errors import Refused
+        """Run the command. What is refused, or what the server is too old for, is told with what to do instead.
+
+        So is that there is no answer.
+        """
+        from .errors import Refused, Unreachable
 
         try:
             return super().invoke(ctx)
@@ -87,7 +92,7 @@ class LazyGroup(click.Group):
 
             assert ctx.invoked_subcommand is not None, "the overview is classic"
             raise TooOld(COMMANDS[ctx.invoked_subcommand].added_to(error)) from error
-        except Refused as error:
+        except (Refused, Unreachable) as error:
             from . import advice
 
             raise advice.advised(error) from error

@@ -32,6 +32,7 @@ from builder.model import (
     Exited,
     Instant,
     Job,
+    Period,
     Queue,
     Result,
     RunningBuild,
@@ -232,10 +233,10 @@ def job_json(job: Job) -> JsonObject:
     return value | {"kind": "orb-build", "opam_package": json_text(job.opam_package)}
 
 
-def options_json(plan: JobOptions) -> JsonObject:
-    """Return how a job is run."""
+def options_json(plan: JobOptions, period: Period) -> JsonObject:
+    """Return how a job is run; ``period`` is the one that classic peers are shown."""
     return {
-        "period": plan.period.value,
+        "period": period.value,
         "cron": plan.cron and plan.cron.rule,
         "time_zone": plan.cron and plan.cron.zone,
         "spread": plan.spread,
@@ -262,7 +263,7 @@ def next_json(moment: Instant) -> str | None:
 def _schedule_json(item: ScheduleItem, plans: Plans | None) -> JsonObject:
     value: JsonObject = {"next": next_json(item.next), "period": item.period.value} | job_json(item.job)
     if plans is not None:
-        value |= options_json(plans.get(item.job.name, JobOptions(period=item.period)))
+        value |= options_json(plans.get(item.job.name, JobOptions(period=item.period)), item.period)
     return value | json_bytes("script", item.job.script) if isinstance(item.job, ScriptJob) else value
 
 

@@ -77,7 +77,7 @@ class Phase(enum.Enum):
 
     TAKEN = "nobody has it yet"
     RUNNING = "a worker has it"
-    HELD = "the disk does not take its lines, which are tried again"
+    HELD = "a worker has it, and waits for the disk"
     AWAY = "its worker has gone, and may come back"
     RECEIVING = "its result comes"
     RECORDING = "its result, or why it has none, is being made durable"
@@ -105,6 +105,7 @@ class Attempt:
     _job_ends: float = math.inf
     _silent_until: float = math.inf  # by then it has to say something
     _job_is_over: bool = False
+    _rests_until: float = -math.inf
     _undone: tuple[Action, ...] = ()
     _put_back: PutBack | None = None
     _acknowledges: bool = False
@@ -176,6 +177,9 @@ class Attempt:
                 self._job_ends = began + self.time_limit
                 if back.has_ended or self._job_is_over:
                     self._end_job()
+                if now < self._rests_until:  # else the same result might come again and again
+                    wake_at = min(self._rests_until, self._job_ends)
+                    return self._to(Phase.HELD, wake_at=wake_at, undone=(OpenConsole(), Resume()))
                 return self._run(now, OpenConsole(), Resume())  # while it was away, nobody could hear the job
             case (Phase.RECORDING, Returned()) if self._acknowledges:
                 return ()  # it has its answer when it is recorded
@@ -218,6 +222,7 @@ class Attempt:
                 return ()
             case (Phase.RECEIVING | Phase.RECORDING, DiskFault(counted=False)) if self._keeps_result:
                 loss = PutBack(reason=LOST, counted=False)
+                self._rests_until = now + RETRY
                 return self._wait(now, loss, Release(), DiscardRecord())  # its worker sends it again
             case (Phase.AWAY, DiskFault()):
                 return ()  # what could not be done is done again when the worker is back

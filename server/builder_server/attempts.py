@@ -103,6 +103,8 @@ class Attempts:
         left = [self._left(build) for build in await self.recorder.store.running()]
         for owner in left:
             self._start(owner, owner.run_interrupted)
+        if awaited := sum(owner.attempt.grace > 0 for owner in left):
+            logger.info("%d builds of before go on when their workers come back", awaited)
         for owner in left:
             if not owner.attempt.grace:
                 await owner.asked.wait()

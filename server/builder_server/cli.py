@@ -5,14 +5,17 @@ import math
 import platform
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from builder import __version__
 from builder.address import DEFAULT_PORT
+from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
+from builder.runtime.options import announce, serving_options
+from builder_server import administration
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
@@ -26,14 +29,11 @@ SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
 
-_SEVERAL = {"ip": "addresses", "keep": "what is kept"}
+_SEVERAL = {"ip": "addresses", "keep": "what is kept", "upload": "URLs"}
 """Options that may be given several times, and what their values are."""
 
-NOT_IN_THE_FILE = {"config", "migrate_back"}
+NOT_IN_THE_FILE = {"config"}
 """Options that are no settings of a server."""
-
-EARLIER = ("0001", "0002", "0003")
-"""The revisions of the database that a way leads back to: the last one is that of the release before this one."""
 
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
@@ -75,7 +75,16 @@ def _check_number(context: click.Context, parameter: click.Parameter, value: flo
     return value
 
 
-@click.command(
+def _read_size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else parse_size(str(value))
+    except InvalidQuantity as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND]",
     context_settings={
         "auto_envvar_prefix": "BUILDER_SERVER",
         "help_option_names": ["-h", "--help"],
@@ -86,8 +95,9 @@ Examples:
   builder-server --dir ./data --config-dir ./etc
   builder-server --ip 0.0.0.0 --ip :: --upload https://user:password@builds.example.org/upload
   builder-server --config /etc/builder/server.toml --log-format json
+  builder-server --dir ./data backup builder.tar
 
-Every option can be set in the file, by its long name without the dashes (job-timeout = 7200), and in the
+Without a command it serves. Every option can be set in the file, by its long name without the dashes (job-timeout = 7200), and in the
 environment (BUILDER_SERVER_JOB_TIMEOUT=7200). The command line wins over the environment, that over the file.
 
 Uploads heed http_proxy, https_proxy, all_proxy and no_proxy, and SSL_CERT_FILE and SSL_CERT_DIR in place of the
@@ -98,7 +108,7 @@ read at the start. A SIGHUP changes nothing, and is only logged.
 
 \b
 Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use, address taken),
-5 the database can't be used, 6 the original's state file can't be imported.""",
+5 the database can't be used, 6 the original's state file can't be imported, 7 a backup can't be made, or is none.""",
 )
 @click.option(
     "--config",
@@ -138,7 +148,11 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     help="Directory of the templates.",
 )
 @click.option(
-    "--upload", metavar="URL", help="Post finished executions to this URL, http(s)://user:password@host/upload."
+    "--upload",
+    multiple=True,
+    metavar="URL",
+    help="Post finished executions to this URL, http(s)://user:password@host/upload; may be given several times. Others on "
+    "this machine can read a command line: the password is safer in the environment or the file.",
 )
 @click.option(
     "--job-timeout",
@@ -148,6 +162,12 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     show_default=True,
     metavar="SECONDS",
     help="Longest time that a job may take.",
+)
+@click.option(
+    "--min-free",
+    callback=_read_size,
+    metavar="SIZE",
+    help="Hand out no job while less is free on the disk of --dir.  [default: 1G, or a tenth of a smaller disk]",
 )
 @click.option(
     "--grace",
@@ -165,33 +185,20 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
-@click.option(
-    "--migrate-back",
-    type=click.Choice(EARLIER),
-    allow_from_autoenv=False,
-    help="Bring the database back to what an earlier release knows, and exit; what only this one knows is lost.",
-)
-@click.option("-v", "--verbose", count=True, help="Log more.")
-@click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Form of the log on standard error.",
-)
-@click.version_option(__version__, "-V", "--version", prog_name="builder-server")
+@serving_options("builder-server")
+@click.pass_context
 def command(
+    context: click.Context,
     config: Path | None,
     ip: tuple[str, ...],
     port: int,
     dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
     config_dir: Path,
-    upload: str | None,
+    upload: tuple[str, ...],
     job_timeout: float,
+    min_free: int | None,
     grace: str,
     keep: tuple[str, ...],
-    migrate_back: str | None,
     verbose: int,
     quiet: int,
     log_format: str,
@@ -202,6 +209,9 @@ def command(
     The addresses it listens on are the first line on standard output.
     """
     del config  # its values came as the other options' defaults
+    if context.invoked_subcommand is not None:
+        context.obj = dir
+        return
     # imported here, so that --help and a wrong option need not wait for the database library
     import trio
 
@@ -211,9 +221,6 @@ def command(
     from builder_server.retention import parse_retention
 
     logs.set_up(verbosity=verbose - quiet, form=log_format)
-    if migrate_back is not None:
-        server.migrate_back(dir, migrate_back)
-        return
     settings = server.Settings(
         addresses=ip,
         port=port,
@@ -221,17 +228,18 @@ def command(
         config_dir=config_dir,
         upload=upload,
         job_timeout=job_timeout,
+        min_free=min_free,
         grace=parse_pause(grace),
         keep=parse_retention(keep),
     )
     sys.setswitchinterval(SWITCH)
     gc.freeze()  # what was imported is no garbage
     gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
-    trio.run(server.serve, settings, _announce)
+    trio.run(server.serve, settings, partial(announce, "builder-server"))
 
 
-def _announce(addresses: list[str]) -> None:
-    print(f"builder-server {__version__} listening on {', '.join(addresses)}", flush=True)
+for _each in (administration.backup, administration.restore, administration.migrate, administration.import_):
+    command.add_command(_each)
 
 
 def main() -> None:

@@ -39,8 +39,9 @@ from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
-from builder_server.requests import Asked, Handlers, applying, builds, logs, schedule, watching
+from builder_server.requests import Asked, Handlers, applying, builds, logs, schedule, uploads, watching
 from builder_server.store import Store, StoreError
+from builder_server.upload import Uploader
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ _HANDLERS: Handlers = {
     **applying.HANDLERS,
     **builds.HANDLERS,
     **logs.HANDLERS,
+    **uploads.HANDLERS,
     **watching.HANDLERS,
 }
 
@@ -69,6 +71,7 @@ class ClientSession:
     store: Store
     informer: Informer
     looks: Looks
+    uploader: Uploader
     attempts: Attempts
     connections: Connections
     shutdown: Shutdown
@@ -121,6 +124,7 @@ class ClientSession:
             store=self.store,
             attempts=self.attempts,
             looks=self.looks,
+            uploader=self.uploader,
             now=self.now,
         )
 

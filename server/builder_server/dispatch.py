@@ -16,8 +16,9 @@ from attrs import define, field
 from builder.extension.watching import Changed, What
 from builder.messages import MAX_SCRIPT
 from builder.model import OrbBuildJob, printable
-from builder_server import templates
-from builder_server.room import room
+from builder.sizes import format_size
+from builder_server import room, templates
+from builder_server.room import Room
 from builder_server.store import Expand, Expanded, Store, Taken
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ class Dispatcher:
     store: Store
     data_dir: Path
     config_dir: Path
+    min_free: int | None = None
+    """Bytes that must be free on the disk before a job is handed out, if the operator says how many."""
+
     _lines: defaultdict[str, trio.Lock] = field(factory=lambda: defaultdict(trio.Lock))
     waiting: Counter[str] = field(factory=Counter)
     """How many workers of each platform wait for a job."""
@@ -87,7 +91,10 @@ class Dispatcher:
 
     async def is_full(self) -> bool:
         """Return whether the disk has no room for what a job leaves: then none is handed out. Raises OSError."""
-        return await trio.to_thread.run_sync(room, self.data_dir) < 0
+        return not (await self._room()).is_enough
+
+    async def _room(self) -> Room:
+        return await trio.to_thread.run_sync(room.look, self.data_dir, self.min_free)
 
     async def has_template(self, platform: str) -> bool:
         """Return whether orb-build jobs can run on a platform."""
@@ -95,10 +102,15 @@ class Dispatcher:
 
     async def _wait_for_room(self) -> None:
         """Wait while what comes of a job could not be recorded: it would be run again and again."""
-        while await self.is_full():
+        while not (found := await self._room()).is_enough:
             if not self._is_full:
                 self._is_full = True
-                logger.error("%s is almost full: no job is handed out until there is room", self.data_dir)
+                logger.error(
+                    "%s is almost full: no job is handed out while less than %s are free (--min-free), and %s are",
+                    self.data_dir,
+                    format_size(found.wanted),
+                    format_size(found.free),
+                )
             await trio.sleep(ROOM_POLL)
         if self._is_full:
             self._is_full = False

@@ -1,17 +1,37 @@
-"""Takes over the ``state`` file of the original, once."""
+"""Takes over what the original has left: its ``state`` file, once, and records of builds that the database does not know."""
 
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from uuid import UUID
 
 import trio
-from attrs import evolve
+from attrs import evolve, frozen
 
 from builder import codec
 from builder.errors import BuilderError, InvalidName, ProtocolError
-from builder.model import DroppedPlatform, OrbBuildJob, Queue, ScheduleItem, ScriptJob, StateItem, printable
+from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd, ExecutionHead, read_execution
+from builder.model import (
+    ConsoleLine,
+    DroppedPlatform,
+    OrbBuildJob,
+    Queue,
+    ScheduleItem,
+    ScriptJob,
+    StateItem,
+    printable,
+    raw,
+)
+from builder.outputs import Outputs
+from builder.reasons import reason_of
 from builder.runtime.files import sync_directory
+from builder.runtime.reversal import Reversal
+from builder_server import console
 from builder_server.names import IMPORTED_STATE, STATE, check_job_name, check_package, check_platform_name
-from builder_server.store import Store
+from builder_server.results import FILE_NAME, ArtifactHashes, directory_of
+from builder_server.store import Build, Store
 
 logger = logging.getLogger(__name__)
 
@@ -76,3 +96,106 @@ def _is_acceptable(item: StateItem) -> bool:
         logger.warning("an entry of the imported state is left out: %s", printable(str(error)))
         return False
     return True
+
+
+# --- records of builds ---------------------------------------------------------------------------------------------
+
+
+class _Damaged(BuilderError):
+    """A record can't be taken over."""
+
+
+@frozen(kw_only=True)
+class Imported:
+    """How many records were taken over, were known already, and can't be taken over."""
+
+    new: int = 0
+    known: int = 0
+    damaged: int = 0
+
+
+async def import_builds(store: Store, data_dir: Path, *, upload: bool) -> Imported:
+    """Take over each record DIR/JOB/UUID/full that the database does not know. With ``upload`` they are to be uploaded.
+
+    Raises StoreError, and OSError where the directory can't be read; a record that is damaged is named in the log.
+    """
+    found = Imported()
+    for path in await trio.to_thread.run_sync(lambda: sorted(_records(data_dir))):
+        uuid = UUID(path.parent.name)
+        if await store.find_head(uuid) is not None:
+            found = evolve(found, known=found.known + 1)
+            continue
+        with closing(ArtifactHashes(path.parent)) as hashes:
+            try:
+                build = await trio.to_thread.run_sync(_read, data_dir, path, uuid, hashes)
+            except (BuilderError, OSError) as error:
+                logger.warning("%s is left out: %s", path, printable(reason_of(error)))
+                found = evolve(found, damaged=found.damaged + 1)
+                continue
+            await store.import_build(build, hashes.batches, upload=upload)
+        found = evolve(found, new=found.new + 1)
+    return found
+
+
+def _records(data_dir: Path) -> Iterator[Path]:
+    """Yield the records that lie where records lie; links are none."""
+    for directory in data_dir.glob("*/*/"):
+        path = directory / FILE_NAME
+        is_there = path.is_file() and not any(each.is_symlink() for each in (path, directory, directory.parent))
+        if is_there and _is_uuid(directory.name):
+            yield path
+
+
+def _is_uuid(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False
+
+
+def _read(data_dir: Path, path: Path, uuid: UUID, hashes: ArtifactHashes) -> Build:
+    """Return the build of a record, and write its console, unless there is one, as observers are sent it."""
+    head: ExecutionHead | None = None
+    end: ExecutionEnd | None = None
+    with path.open("rb") as file, closing(Reversal(path.parent)) as lines:
+        outputs = Outputs(uuid)
+        for event in read_execution(file):
+            match event:
+                case ExecutionHead():
+                    head = event
+                case ConsoleLine(delta=delta, line=line):
+                    lines.add(outputs.join([line], delta))
+                case ExecutionEnd():
+                    end = event
+                case ArtifactStart(path=name, size=size):
+                    hashes.start(raw(name), size)
+                case ArtifactData(data=data):
+                    hashes.data(data)
+        hashes.finish()
+        assert head, "a value that is complete has one"
+        assert end, "likewise"
+        check_job_name(head.job.name)
+        check_platform_name(head.job.platform)
+        if head.uuid != uuid or path.parent != directory_of(data_dir, head.job.name, uuid):
+            raise _Damaged("it is the record of another build")
+        if not (path.parent / console.FILE_NAME).exists():
+            _write_console(path.parent, lines)
+    return Build(
+        uuid=uuid,
+        job=head.job,
+        started=end.started,
+        losses=0,
+        state="finished",
+        finished=end.finished,
+        result=end.result,
+    )
+
+
+def _write_console(directory: Path, lines: Reversal) -> None:
+    part = directory / f"{console.FILE_NAME}.part"
+    with part.open("wb") as file:
+        file.writelines(lines.pieces())
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(directory / console.FILE_NAME)
+    sync_directory(directory)

@@ -1,9 +1,10 @@
 """How the server's log names things."""
 
 from builder.model import printable
-from builder_server.store import Build
+from builder_server.store import Build, BuildHead, PendingUpload
 
 
-def describe(build: Build) -> str:
+def describe(build: Build | BuildHead | PendingUpload) -> str:
     """Return how a log names an attempt."""
-    return f"build {build.uuid} of {printable(build.job.name)} on {printable(build.job.platform)}"
+    job = build.job if isinstance(build, Build) else build
+    return f"build {build.uuid} of {printable(job.name)} on {printable(job.platform)}"

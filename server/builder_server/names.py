@@ -13,7 +13,13 @@ STATE = "state"
 IMPORTED_STATE = "state.imported"
 
 RESERVED = frozenset(
-    {DATABASE, *(f"{DATABASE}{suffix}" for suffix in ("-wal", "-shm", "-journal")), LOCK, STATE, IMPORTED_STATE}
+    {
+        DATABASE,
+        *(f"{DATABASE}{suffix}" for suffix in ("-wal", "-shm", "-journal", ".part")),
+        LOCK,
+        STATE,
+        IMPORTED_STATE,
+    }
 )
 """The server's own files, which lie beside the directories of the jobs."""
 

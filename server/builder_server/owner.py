@@ -346,6 +346,8 @@ class Owner:
             self.on_changed()
         match found:
             case AfterLoss.PUT_BACK:
+                if self.attempt.grace:  # else its session, or the start, has told
+                    logger.warning("%s is queued again: %s", self, reason.message)
                 return PutBackDone()
             case AfterLoss.TOO_MANY:
                 logger.warning("%s was lost too often: recorded as failed", self)

@@ -1,7 +1,7 @@
 """The builder-web that takes executions: one is posted to it, by whatever proxy and redirects lead there."""
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from builder import __version__
 from builder.errors import BuilderError
 from builder.model import printable
 from builder.reasons import reason_of
+from builder_server import retrying
 from builder_server.proxies import Proxies
 from builder_server.trust import trusting
 
@@ -26,9 +27,27 @@ _TIMEOUT = httpx.Timeout(connect=CONNECT_TIMEOUT, write=TAKE_TIMEOUT, read=ANSWE
 
 MAX_REDIRECTS = 5
 
+MAX_RECEIVERS = 8
+"""Each takes descriptors that connections then have not."""
+
+_NO_WAY = httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol
+"""What happens before anything of an execution is sent."""
+
 
 class UploadFailed(BuilderError):
-    """The receiver did not take the execution; the text says why."""
+    """The receiver did not take the execution, and may do so later; the text says why.
+
+    ``retry_after`` is that field of its answer. ``concerns_all``: any other execution would have fared the same.
+    """
+
+    def __init__(self, reason: str, *, retry_after: str = "", concerns_all: bool = False) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        self.concerns_all = concerns_all
+
+
+class UploadRefused(BuilderError):
+    """The receiver will not take the execution; the text says why."""
 
 
 class InvalidUploadURL(BuilderError):
@@ -39,8 +58,12 @@ class InvalidUploadURL(BuilderError):
 
 @frozen(kw_only=True)
 class Receiver:
-    """Where executions are posted to. ``url`` is without user and password, which are in ``auth``."""
+    """Where executions are posted to. ``url`` is without user and password, which are in ``auth``.
 
+    ``name`` is what it is called in the database, the log and replies: the URL without whatever may be secret.
+    """
+
+    name: str
     url: httpx.URL
     auth: httpx.BasicAuth | None
     _proxies: Proxies
@@ -58,35 +81,44 @@ class Receiver:
         if parsed.port is not None and not 1 <= parsed.port <= 65535:
             raise InvalidUploadURL("the port of the upload URL must be a number from 1 to 65535")
         auth = httpx.BasicAuth(parsed.username, parsed.password) if parsed.userinfo else None
-        return cls(url=parsed.copy_with(userinfo=b""), auth=auth, proxies=Proxies.of(environ), trust=trusting(environ))
+        return cls(
+            name=_shown(parsed),
+            url=parsed.copy_with(userinfo=b""),
+            auth=auth,
+            proxies=Proxies.of(environ),
+            trust=trusting(environ),
+        )
 
     async def post(self, path: Path) -> int:
-        """Post a file and return the status of the answer. Raises UploadFailed, and OSError if it can't be read."""
+        """Post a file and return the status of the answer, which is a success.
+
+        Raises UploadFailed and UploadRefused, and OSError if the file can't be read.
+        """
         url, auth = self.url, self.auth
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._post_once(url, auth, path)
             if not response.has_redirect_location:
                 if response.is_success or response.status_code == httpx.codes.CONFLICT:
                     return response.status_code
-                reason = printable(response.reason_phrase[:200])
-                raise UploadFailed(f"{_shown(url)} answered HTTP {response.status_code} {reason}")
+                raise _failure(url, response)
             # posted again, as the original does
             try:
                 target = url.join(response.headers["Location"])
             except httpx.InvalidURL as error:
-                raise UploadFailed(f"{_shown(url)} redirects to a malformed URL") from error
+                raise UploadFailed(f"{_shown(url)} redirects to a malformed URL", concerns_all=True) from error
             if not keeps_password(url, target):
                 auth = None
             url = target.copy_with(userinfo=b"")
-        raise UploadFailed(f"{_shown(self.url)} redirects more than {MAX_REDIRECTS} times")
+        raise UploadFailed(f"{self.name} redirects more than {MAX_REDIRECTS} times", concerns_all=True)
 
     async def _post_once(self, url: httpx.URL, auth: httpx.BasicAuth | None, path: Path) -> httpx.Response:
+        answered = trio.CancelScope()
         async with await trio.open_file(path, "rb", buffering=0) as file:
             size = (await trio.to_thread.run_sync(path.stat)).st_size
             request = httpx.Request(
                 "POST",
                 url,
-                stream=_Chunks(file, size),
+                stream=_Chunks(file, size, answered),
                 headers={
                     "Host": url.netloc.decode("ascii"),
                     "User-Agent": f"builder-server/{__version__}",
@@ -96,14 +128,16 @@ class Receiver:
                 extensions={"timeout": _TIMEOUT.as_dict()},
             )
             proxy = self._proxies.for_url(url)
+            where = f"{_shown(url)}, through the proxy {_shown(proxy)}" if proxy else _shown(url)
             try:
-                async with self._client(proxy) as client:
-                    response = await client.send(request, auth=auth, stream=True)
-                    await response.aclose()
+                with answered:
+                    async with self._client(proxy) as client:
+                        response = await client.send(request, auth=auth, stream=True)
+                        await response.aclose()
+                    return response
             except httpx.HTTPError as error:
-                where = f"{_shown(url)}, through the proxy {_shown(proxy)}" if proxy else _shown(url)
-                raise UploadFailed(f"{where}: {_reason(error)}") from error
-        return response
+                raise UploadFailed(f"{where}: {_reason(error)}", concerns_all=isinstance(error, _NO_WAY)) from error
+        raise UploadFailed(f"{where}: no answer within {ANSWER_TIMEOUT} s")
 
     def _client(self, proxy: httpx.URL | None) -> httpx.AsyncClient:
         # trust_env: the library would read the environment anew, and stumble over what others understand
@@ -113,6 +147,28 @@ class Receiver:
             trust_env=False,
             follow_redirects=False,
         )
+
+
+def receivers_at(urls: Iterable[str], environ: Mapping[str, str]) -> tuple[Receiver, ...]:
+    """Return the receivers at URLs. Raises InvalidUploadURL, also where two can't be told apart, and InvalidEnvironment."""
+    found: dict[str, Receiver] = {}
+    for url in urls:
+        if len(found) == MAX_RECEIVERS:
+            raise InvalidUploadURL(f"there are more than {MAX_RECEIVERS} upload URLs")
+        receiver = Receiver.at(url, environ)
+        if receiver.name in found:
+            raise InvalidUploadURL(f"{receiver.name} is given twice as an upload URL: name each receiver once")
+        found[receiver.name] = receiver
+    return tuple(found.values())
+
+
+def _failure(url: httpx.URL, response: httpx.Response) -> UploadFailed | UploadRefused:
+    status = response.status_code
+    reason = f"{_shown(url)} answered HTTP {status} {printable(response.reason_phrase[:200])}"
+    if retrying.is_refusal(status):
+        return UploadRefused(reason)
+    retry_after = response.headers.get("Retry-After", "")
+    return UploadFailed(reason, retry_after=retry_after, concerns_all=retrying.concerns_all(status))
 
 
 def keeps_password(url: httpx.URL, target: httpx.URL) -> bool:
@@ -144,16 +200,21 @@ def _reason(error: httpx.HTTPError) -> str:
 
 @define(eq=False)
 class _Chunks(httpx.AsyncByteStream):
-    """The file as the HTTP library takes it: no generator, which an upload that breaks off would leave behind."""
+    """The file as the HTTP library takes it: no generator, which an upload that breaks off would leave behind.
+
+    At its end the deadline begins before which the answer is to come as a whole, however often a byte of it does.
+    """
 
     _file: "trio._file_io.AsyncIOWrapper[Any]"
     _left: int
+    _answered: trio.CancelScope
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         if not self._left:
+            self._answered.deadline = trio.current_time() + ANSWER_TIMEOUT
             raise StopAsyncIteration
         data: bytes = await self._file.read(min(CHUNK_SIZE, self._left))
         if not data:

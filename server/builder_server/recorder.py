@@ -1,6 +1,6 @@
 """The steps in which an attempt becomes durable: its directory and console, its record, and what the database says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from uuid import UUID
 
@@ -24,13 +24,14 @@ rest would wait, for a thread and for the interpreter."""
 class Recorder:
     """Where attempts are recorded. All its methods raise OSError, those that ask the database StoreError too.
 
-    ``now`` is the wall clock; ``on_recorded`` is called for a new record, if executions are uploaded.
+    ``now`` is the wall clock; ``receivers`` are those that executions are uploaded to, by their names, and ``on_recorded``
+    is called for a new record.
     """
 
     store: Store
     data_dir: Path
     now: Callable[[], Instant]
-    upload: bool
+    receivers: Collection[str]
     on_recorded: Callable[[], None]
     _reading: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(CONSOLES_AT_ONCE))
 
@@ -99,7 +100,7 @@ class Recorder:
                     build.uuid,
                     end.finished,
                     end.result,
-                    upload=self.upload,
+                    receivers=self.receivers,
                     is_lost=is_lost,
                     ended_by=ended_by,
                     is_delivered=is_delivered,

@@ -122,7 +122,7 @@ class _Hash:
             last.result()
 
 
-class _Hashes:
+class ArtifactHashes:
     """Paths, sizes and hashes of the artifacts of a build, in a temporary file once they are many."""
 
     def __init__(self, directory: Path) -> None:
@@ -183,7 +183,7 @@ class ResultWriter:
         self._directory = directory
         self._file: BinaryIO | None = None
         self._paths = _Digests()
-        self.hashes = _Hashes(directory)
+        self.hashes = ArtifactHashes(directory)
         self.committed = False
 
     async def begin(

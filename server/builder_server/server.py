@@ -26,24 +26,25 @@ from builder.runtime.files import lock
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
+from builder_server import backups
 from builder_server.aside import Replies
 from builder_server.attempts import Attempts
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
-from builder_server.importer import import_state
+from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
 from builder_server.looks import Looks
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
-from builder_server.receiver import Receiver
+from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
 from builder_server.store import Store
 from builder_server.ticker import Ticker
-from builder_server.upload import Uploader
+from builder_server.upload import Uploader, UploadTiming
 from builder_server.workers import WorkerSession
 from builder_server.working import WorkingSession
 
@@ -67,15 +68,18 @@ class StartError(BuilderError):
 
 @frozen(kw_only=True)
 class Settings:
-    """What an operator decides. ``job_timeout`` and ``grace`` are in seconds."""
+    """What an operator decides. ``upload`` are URLs, with passwords; ``job_timeout`` and ``grace`` are in seconds, ``min_free``
+    in bytes.
+    """
 
     addresses: tuple[str, ...]
     port: int
     data_dir: Path
     config_dir: Path
-    upload: str | None
+    upload: tuple[str, ...]
     job_timeout: float
     grace: float
+    min_free: int | None = None
     keep: Retention = field(factory=Retention)
 
 
@@ -97,6 +101,7 @@ async def serve(
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     return_large_blocks()
     with _locked(settings.data_dir):
+        backups.check_whole(settings.data_dir)
         store = Store.open(settings.data_dir / DATABASE)
         try:
             async with plain_nursery() as nursery:
@@ -108,10 +113,48 @@ async def serve(
             store.close()
 
 
-def migrate_back(data_dir: Path, revision: str) -> None:
-    """Bring the database of a server that does not run back to a revision. Raises StartError and StoreError."""
+def migrate(data_dir: Path, revision: str) -> None:
+    """Bring the database of a server that does not run to a revision. Raises StartError and StoreError."""
     with _locked(data_dir):
-        Store.migrate_back(data_dir / DATABASE, revision)
+        Store.migrate(data_dir / DATABASE, revision)
+
+
+def restore(data_dir: Path, source: Path) -> None:
+    """Bring a backup back to a directory in which no server runs. Raises StartError, StoreError and BackupFailed."""
+    data_dir.mkdir(exist_ok=True)
+    _check_owner(data_dir)
+    with _locked(data_dir):
+        backups.read(data_dir, source)
+
+
+def _check_owner(data_dir: Path) -> None:
+    """See that what is written is its server's, too. Raises StartError."""
+    try:
+        owner = data_dir.stat().st_uid
+    except FileNotFoundError:
+        return
+    if os.geteuid() == 0 != owner:
+        raise StartError(f"{data_dir} belongs to user {owner}: run this as that user, with runuser -u NAME --")
+
+
+async def import_left(data_dir: Path, *, upload: bool) -> Imported:
+    """Take over what the original has left in a directory in which no server runs.
+
+    Raises StartError, StoreError and ImportFailed.
+    """
+    _check_owner(data_dir)
+    with _locked(data_dir):
+        backups.check_whole(data_dir)
+        store = Store.open(data_dir / DATABASE)
+        try:
+            async with plain_nursery() as nursery:
+                nursery.start_soon(store.run)
+                await import_state(store, data_dir)  # only a new database takes it
+                found = await import_builds(store, data_dir, upload=upload)
+                nursery.cancel_scope.cancel()
+        finally:
+            store.close()
+    return found
 
 
 async def _outlive_hangups() -> None:
@@ -150,7 +193,7 @@ class _Server:
     _now: Callable[[], Instant]
     _attempts: Attempts
     _ticker: Ticker
-    _uploader: Uploader | None
+    _uploader: Uploader
     _keeper: Keeper
     _connections: Connections
     _memory: Memory
@@ -158,15 +201,15 @@ class _Server:
 
     @classmethod
     def make(cls, settings: Settings, store: Store, now: Callable[[], Instant], connections: Connections) -> "_Server":
-        dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir)
-        receiver = Receiver.at(settings.upload, os.environ) if settings.upload else None
-        uploader = Uploader(store, settings.data_dir, receiver) if receiver else None
+        dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, settings.min_free)
+        receivers = receivers_at(settings.upload, os.environ)
+        uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now))
         recorder = Recorder(
             store=store,
             data_dir=settings.data_dir,
             now=now,
-            upload=uploader is not None,
-            on_recorded=uploader.wake if uploader else lambda: None,
+            receivers=uploader.names,
+            on_recorded=uploader.wake,
         )
         attempts = Attempts(
             dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout, grace=settings.grace
@@ -181,8 +224,7 @@ class _Server:
         await import_state(self._store, self._settings.data_dir)
         async with plain_nursery() as background:
             background.start_soon(self._ticker.run)
-            if self._uploader:
-                background.start_soon(self._uploader.run)
+            background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)
             async with self._attempts.running():
                 await self._attempts.recover()
@@ -253,6 +295,7 @@ class _Server:
             self._store,
             self._informer,
             self._looks,
+            self._uploader,
             self._attempts,
             self._connections,
             self._shutdown,

@@ -4,6 +4,7 @@ Its session is one of several that an attempt may have. What it hands in goes to
 is told by that too.
 """
 
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -135,7 +136,7 @@ class WorkingSession:
         await while_connected(self.channel, attachment.wait_resumed)
         resumed = attachment.resumed
         await self._say(Continue(lines=resumed.lines))
-        logger.info("%s goes on at %s, from line %d", attachment.uuid, self.peer, resumed.lines)
+        logger.info("build %s goes on at %s, from line %d", attachment.uuid, self.peer, resumed.lines)
         await self._follow(attachment, resumed.last)
 
     async def _attach(self, attachment: Attachment, work: Callable[[Attachment], Awaitable[None]]) -> bool:
@@ -147,7 +148,8 @@ class WorkingSession:
             attachment.detach(self._detached(error))
             if not self._has_job or not isinstance(error, CONNECTION_ERRORS):
                 raise
-            logger.warning("%s: worker away: %s", self.peer, str(error) or "it was too slow")
+            reason = printable(str(error)) or "it was silent for too long"
+            logger.warning("build %s: worker %s is away: %s", attachment.uuid, self.peer, reason)
             return False
         if attachment.failure:
             raise attachment.failure
@@ -198,9 +200,11 @@ class WorkingSession:
         raise AssertionError("it is ended from without")
 
     async def _say_alive(self) -> None:
-        while True:
-            await trio.sleep(ALIVE_INTERVAL)
-            await self._say(Alive())
+        # what breaks here breaks what is received too, or is noticed by the worker: it reads nothing any more
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            while True:
+                await trio.sleep(ALIVE_INTERVAL)
+                await self._say(Alive())
 
     async def _receive_alive(self) -> None:
         with trio.fail_after(SILENCE):

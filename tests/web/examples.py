@@ -5,19 +5,20 @@ import uuid
 
 from builder.model import Aborted, Exited, Instant, Result, Signalled
 from builder_web.charts.chart import Chart
+from builder_web.charts.document import document, figure_of
 from builder_web.pages import console, markdown, models
 from builder_web.pages.parts import (
-    Artifact,
     ArtifactPair,
+    ArtifactSummary,
     BuildSummary,
     Cell,
     CellState,
-    Change,
     Changes,
     FileDifference,
     History,
     Named,
-    OpamFile,
+    NamedChange,
+    OpamFileChange,
     Paging,
 )
 
@@ -35,8 +36,8 @@ def digest(seed: object) -> str:
     return hashlib.sha256(ascii(seed).encode()).hexdigest()
 
 
-def artifact(path: str, size: int, seed: object = None) -> Artifact:
-    return Artifact(path=path, size=size, sha256=digest(seed if seed is not None else path))
+def artifact(path: str, size: int, seed: object = None) -> ArtifactSummary:
+    return ArtifactSummary(path=path, size=size, sha256=digest(seed if seed is not None else path))
 
 
 def build(
@@ -77,13 +78,13 @@ def history(platform: str, states: str) -> History:
     )
 
 
-def state(job: str, platform: str, states: str, **kinds: object) -> models.PlatformState:
+def state(job: str, platform: str, states: str, **kinds: object) -> models.JobOnPlatform:
     failed = states.endswith("x")
-    return models.PlatformState(
+    return models.JobOnPlatform(
         platform=platform,
         newest=build(job, platform=platform, hours=30 if failed else 4, **kinds),  # type: ignore[arg-type]
         failed=build(job, platform=platform, hours=5, output=None) if failed else None,
-        history=history(platform, states[-14:]),
+        past=history(platform, states[-14:]).states,
     )
 
 
@@ -104,9 +105,9 @@ _ROWS = (
 )  # fmt: skip
 
 
-def sections() -> tuple[models.Section, ...]:
+def sections() -> tuple[models.JobSection, ...]:
     return tuple(
-        models.Section(
+        models.JobSection(
             name=name,
             jobs=tuple(
                 models.JobState(
@@ -156,8 +157,8 @@ mirage configure -t hvt && make
 """
 
 
-def job_page() -> models.Job:
-    return models.Job(
+def job_page() -> models.JobPage:
+    return models.JobPage(
         name="hello-hvt",
         synopsis="Unikernel hello - switch dependencies",
         readme_html=markdown.to_html(README),
@@ -199,7 +200,18 @@ ARTIFACTS = (
 )
 
 
-def build_page(kind: str = "reproduced") -> models.Build:
+def drawn(text: str) -> models.Drawing:
+    """Return a drawing as it comes out of the cache."""
+    chart = Chart(
+        title="What takes the room in the binary",
+        svg=DURATIONS,
+        description=text,
+        rows=((text, "4 MiB"), (".data", "1 MiB")),
+    )
+    return models.Drawing(figure_html=figure_of(document(chart).encode("utf-8", "replace").decode()))
+
+
+def build_page(kind: str = "reproduced") -> models.BuildPage:
     this = build(output=None if kind == "failed" else "bin/hello.hvt", minutes=62.4)
     others = tuple(
         models.Reproducer(build=build(hours=hours, platform=platform), same_input=same)
@@ -213,7 +225,7 @@ def build_page(kind: str = "reproduced") -> models.Build:
         different=different,
         different_builds=len(different),
     )
-    return models.Build(
+    return models.BuildPage(
         build=this,
         artifacts=ARTIFACTS[1:] if kind == "failed" else ARTIFACTS,
         solo5=models.Solo5(
@@ -228,8 +240,8 @@ def build_page(kind: str = "reproduced") -> models.Build:
         latest=build(hours=1, seed="q"),
         later=build(hours=2, seed="p"),
         earlier=build(hours=100, seed="c"),
-        has_graph=True,
-        has_treemap=kind != "failed",
+        graph=models.Drawing(figure_html=None),
+        treemap=None if kind == "failed" else drawn("The largest section is .text with 4 MiB."),
     )
 
 
@@ -242,9 +254,9 @@ DIFF = """@@ -1,5 +1,5 @@
 """
 
 
-def comparison_page() -> models.Comparison:
+def comparison_page() -> models.ComparisonPage:
     left, right = build(hours=54), build(hours=30, seed="b", size=6_310_112)
-    return models.Comparison(
+    return models.ComparisonPage(
         left=left,
         right=right,
         artifacts=(
@@ -255,8 +267,8 @@ def comparison_page() -> models.Comparison:
                 difference=FileDifference(
                     first_byte=4182,
                     sections=(
-                        Change(name=".text", left="4.1 MiB", right="4.1 MiB", detail="12 bytes longer"),
-                        Change(name=".note.gnu.build-id", left="36 bytes", right="36 bytes"),
+                        NamedChange(name=".text", left="4.1 MiB", right="4.1 MiB", detail="12 bytes longer"),
+                        NamedChange(name=".note.gnu.build-id", left="36 bytes", right="36 bytes"),
                     ),
                 ),
             ),
@@ -273,7 +285,7 @@ def comparison_page() -> models.Comparison:
         environment=Changes(
             removed=(Named(name="EMPTY", value=""), Named(name="ZZ", value="1")),
             added=(Named(name="OCAMLRUNPARAM", value="b"),),
-            changed=(Change(name="OS_VERSION", left="12.9", right="12"),),
+            changed=(NamedChange(name="OS_VERSION", left="12.9", right="12"),),
             unchanged=9,
         ),
         system_packages=Changes(unchanged=143),
@@ -281,14 +293,14 @@ def comparison_page() -> models.Comparison:
             removed=(Named(name="astring", value="0.8.5"),),
             added=(Named(name="conf-pkg-config", value="4"), Named(name="mirage-crypto-rng-mirage", value="1.1.0")),
             changed=(
-                Change(name="dune", left="3.7", right="3.17.2"),
-                Change(name="solo5", left="0.8.0", right="0.9.0"),
+                NamedChange(name="dune", left="3.7", right="3.17.2"),
+                NamedChange(name="solo5", left="0.8.0", right="0.9.0"),
             ),
             unchanged=86,
         ),
         duniverse=Changes(
             changed=(
-                Change(
+                NamedChange(
                     name="lwt",
                     left="git+https://src.example.org/team/lwt.git#1a2b3c",
                     right="git+https://src.example.org/team/lwt.git#4d5e6f",
@@ -296,8 +308,8 @@ def comparison_page() -> models.Comparison:
             ),
         ),
         opam_files=(
-            OpamFile(package="fmt", version="0.9.0", diff=DIFF),
-            OpamFile(package="logs", version="0.7.0", diff=DIFF, effective=False),
+            OpamFileChange(package="fmt", version="0.9.0", diff=DIFF),
+            OpamFileChange(package="logs", version="0.7.0", diff=DIFF, effective=False),
         ),
         same_input=False,
         problems=("The opam-switch of the right build has 2 packages without their opam files.",),
@@ -316,11 +328,11 @@ LOG = (
 )
 
 
-def console_page(query: str = "") -> models.Console:
+def console_page(query: str = "") -> models.ConsolePage:
     lines = console.to_lines(LOG * 5, first=12_345)
     if query:
         lines = lines[4::8]
-    return models.Console(
+    return models.ConsolePage(
         build=build(minutes=62.4), lines=lines, total=15_000, size=1_234_567_890, count=40, query=query, more=True
     )
 
@@ -328,20 +340,25 @@ def console_page(query: str = "") -> models.Console:
 def ordinary() -> dict[str, models.Page]:
     found = models.FileFound(artifact=ARTIFACTS[0], build=build())
     return {
-        "main": models.Main(sections=sections(), failures=failures(), expired_days=30),
-        "main-empty": models.Main(sections=(), failures=(), expired_days=30),
-        "all-builds": models.AllBuilds(sections=sections()),
+        "main": models.MainPage(sections=sections(), failures=failures(), expired_days=30),
+        "main-empty": models.MainPage(sections=(), failures=(), expired_days=30),
+        "all-builds": models.AllBuildsPage(sections=sections()),
         "job": job_page(),
-        "failed-builds": models.FailedBuilds(
-            builds=failures() * 6, platform=None, paging=Paging(start=0, count=18, more=True)
+        "failed-builds": models.FailedBuildsPage(
+            builds=failures() * 6,
+            platform=None,
+            platforms=("debian-12", "freebsd-14"),
+            paging=Paging(start=0, count=18, more=True),
         ),
-        "failed-builds-none": models.FailedBuilds(builds=(), platform="debian-12", paging=Paging(start=0, count=20)),
+        "failed-builds-none": models.FailedBuildsPage(
+            builds=(), platform="debian-12", paging=Paging(start=0, count=20)
+        ),
         "build": build_page(),
         "build-different": build_page("different"),
         "build-once": build_page("once"),
         "build-failed": build_page("failed"),
         "comparison": comparison_page(),
-        "comparison-equal": models.Comparison(
+        "comparison-equal": models.ComparisonPage(
             left=build(hours=54),
             right=build(hours=30),
             artifacts=tuple(ArtifactPair(path=one.path, left=one, right=one) for one in ARTIFACTS),
@@ -351,7 +368,7 @@ def ordinary() -> dict[str, models.Page]:
             duniverse=Changes(),
             same_input=True,
         ),
-        "hash": models.Hash(
+        "hash": models.HashPage(
             sha256=digest("x"),
             size=6_300_000,
             entries=(
@@ -360,7 +377,7 @@ def ordinary() -> dict[str, models.Page]:
             ),
             paging=Paging(start=0, count=20, total=2),
         ),
-        "search": models.Search(
+        "search": models.SearchPage(
             query="hello",
             jobs=(
                 models.JobFound(name="hello-hvt", synopsis="Unikernel hello - switch dependencies"),
@@ -370,31 +387,21 @@ def ordinary() -> dict[str, models.Page]:
             packages=(models.PackageFound(name="hello", version="1.0", build=build()),),
             cut=True,
         ),
-        "search-hash": models.Search(query="2cf2", hashes=(found,)),
-        "search-empty": models.Search(query=""),
-        "search-nothing": models.Search(query="no such thing"),
+        "search-hash": models.SearchPage(query="2cf2", hashes=(found,)),
+        "search-empty": models.SearchPage(query=""),
+        "search-nothing": models.SearchPage(query="no such thing"),
         "console": console_page(),
         "console-found": console_page("warning"),
-        "console-empty": models.Console(build=build(), lines=(), total=0, size=0, count=2000),
-        "script": models.Script(
+        "console-empty": models.ConsolePage(build=build(), lines=(), total=0, size=0, count=2000),
+        "script": models.ScriptPage(
             build=build(),
             text="#!/bin/sh\nset -ex\n# <b>\nmirage configure -t hvt && make "
             + "--with-a-long-option=value " * 12
             + "\n",
             size=345,
         ),
-        "graph": models.Graph(build=build(), chart=None),
-        "treemap": models.Treemap(
-            build=build(),
-            chart=Chart(
-                title="hello.hvt",
-                svg=DURATIONS,
-                description="The largest section is .text with 4 MiB.",
-                rows=((".text", "4 MiB"), (".data", "1 MiB")),
-            ),
-        ),
-        "error-404": models.Error(status=404, detail="There is no job named “hallo”."),
-        "error-401": models.Error(status=401, detail="An upload needs a user and a password."),
+        "error-404": models.ErrorPage(status=404, detail="There is no job named “hallo”."),
+        "error-401": models.ErrorPage(status=401, detail="An upload needs a user and a password."),
     }
 
 
@@ -407,32 +414,31 @@ def hostile() -> dict[str, models.Page]:
     for name, text in (("nasty", NASTY), ("long", LONG), ("rtl", "\u05e9\u05dc\u05d5\u05dd " * 12)):
         bad = build(text, platform=text, output=f"bin/{text}")
         failed = build(text, platform=text, output=None, result=Aborted(message=text))
-        one = Artifact(path=f"{text}/{text}", size=2**63, sha256=digest(text))
+        one = ArtifactSummary(path=f"{text}/{text}", size=2**63, sha256=digest(text))
         row = history(text, "n.x")
         changes = Changes(
             removed=(Named(name=text, value=text),),
             added=(Named(name=text, value=text),),
-            changed=(Change(name=text, left=text, right=text, detail=text),),
+            changed=(NamedChange(name=text, left=text, right=text, detail=text),),
         )
         pages |= {
-            f"{name}-main": models.Main(
-                sections=(models.Section(name=text, jobs=(models.JobState(name=text, synopsis=text, platforms=(models.PlatformState(platform=text, newest=bad, failed=failed, history=row), models.PlatformState(platform=text, newest=None, failed=failed))),)),),
+            f"{name}-main": models.MainPage(
+                sections=(models.JobSection(name=text, jobs=(models.JobState(name=text, synopsis=text, platforms=(models.JobOnPlatform(platform=text, newest=bad, failed=failed, past=row.states), models.JobOnPlatform(platform=text, newest=None, failed=failed))),)),),
                 failures=(failed,),
                 expired_days=0,
             ),
-            f"{name}-job": models.Job(name=text, synopsis=text, readme_html=markdown.to_html(text), platform=text, with_failed=True, platforms=(text, "b"), entries=(models.JobEntry(build=bad), models.JobEntry(build=failed)), paging=Paging(start=0, count=1, more=True), histories=(row,)),
-            f"{name}-failed-builds": models.FailedBuilds(builds=(failed,), platform=text, paging=Paging(start=0, count=1, more=True)),
-            f"{name}-build": models.Build(
+            f"{name}-job": models.JobPage(name=text, synopsis=text, readme_html=markdown.to_html(text), platform=text, with_failed=True, platforms=(text, "b"), entries=(models.JobEntry(build=bad), models.JobEntry(build=failed)), paging=Paging(start=0, count=1, more=True), histories=(row,)),
+            f"{name}-failed-builds": models.FailedBuildsPage(builds=(failed,), platform=text, platforms=(text, "p"), paging=Paging(start=0, count=1, more=True)),
+            f"{name}-build": models.BuildPage(
                 build=bad, artifacts=(one,), solo5=models.Solo5(target=text, abi_version=2**63, devices=(models.Device(name=text, kind=text),), problem=None),
                 reproduction=models.Reproduction(builds=2, inputs=0, reproducers=(models.Reproducer(build=bad, same_input=False),), different=(bad,), different_builds=7), latest=bad,
             ),
-            f"{name}-failed-build": models.Build(build=failed, artifacts=(one,), solo5=models.Solo5(target=None, abi_version=None, problem=text)),
-            f"{name}-comparison": models.Comparison(left=bad, right=failed, artifacts=(ArtifactPair(path=text, left=one, right=None, difference=FileDifference(diff=f"+{text}\n-{text}")),), environment=changes, system_packages=changes, opam_packages=changes, duniverse=changes, opam_files=(OpamFile(package=text, version=text, diff=text),), problems=(text,)),
-            f"{name}-hash": models.Hash(sha256=digest(1), size=0, entries=(models.Found(build=bad, path=text),), paging=Paging(start=0, count=20)),
-            f"{name}-search": models.Search(query=text, jobs=(models.JobFound(name=text, synopsis=text),), files=(models.FileFound(artifact=one, build=bad),), packages=(models.PackageFound(name=text, version=text, build=bad),), hashes=(models.FileFound(artifact=one, build=bad),)),
-            f"{name}-console": models.Console(build=bad, lines=console.to_lines(text.encode("utf-8", "surrogateescape"), first=1), total=1, size=1, count=10, query=text),
-            f"{name}-script": models.Script(build=bad, text=text, size=1, cut=True),
-            f"{name}-graph": models.Graph(build=bad, chart=None),
-            f"{name}-error": models.Error(status=418, detail=text),
+            f"{name}-failed-build": models.BuildPage(build=failed, artifacts=(one,), solo5=models.Solo5(target=None, abi_version=None, problem=text), treemap=drawn(text)),
+            f"{name}-comparison": models.ComparisonPage(left=bad, right=failed, artifacts=(ArtifactPair(path=text, left=one, right=None, difference=FileDifference(diff=f"+{text}\n-{text}")),), environment=changes, system_packages=changes, opam_packages=changes, duniverse=changes, opam_files=(OpamFileChange(package=text, version=text, diff=text),), problems=(text,)),
+            f"{name}-hash": models.HashPage(sha256=digest(1), size=0, entries=(models.Found(build=bad, path=text),), paging=Paging(start=0, count=20)),
+            f"{name}-search": models.SearchPage(query=text, jobs=(models.JobFound(name=text, synopsis=text),), files=(models.FileFound(artifact=one, build=bad),), packages=(models.PackageFound(name=text, version=text, build=bad),), hashes=(models.FileFound(artifact=one, build=bad),)),
+            f"{name}-console": models.ConsolePage(build=bad, lines=console.to_lines(text.encode("utf-8", "surrogateescape"), first=1), total=1, size=1, count=10, query=text),
+            f"{name}-script": models.ScriptPage(build=bad, text=text, size=1, cut=True),
+            f"{name}-error": models.ErrorPage(status=418, detail=text),
         }  # fmt: skip
     return pages

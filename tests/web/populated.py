@@ -4,6 +4,8 @@
 """
 
 import datetime as dt
+import hashlib
+import io
 import queue
 import random
 import sys
@@ -21,6 +23,7 @@ from sites import UPLOADS, InProcess, authorization, make_directory, open_site
 from builder import execution
 from builder.model import Artifact, ConsoleLine, Execution, Exited, Instant, Result, ScriptJob, Signalled
 from builder_web import derived, server
+from builder_web.binaries.elf import Elf, read_elf
 from builder_web.directory import DataDirectory
 
 NOW = Instant(1_795_704_000_000)
@@ -131,7 +134,7 @@ def body_of(build: Build, *, elf: bytes, symbols: bytes) -> bytes:
         extent = bytes(
             random.Random(f"{build.job} {build.platform} {build.state}").randbytes(40_000 + 900 * build.state)
         )
-        files[f"bin/{build.job}.hvt"] = elf + seed + extent
+        files[f"bin/{build.job}.hvt"] = _stamped(elf, hashlib.sha256(seed).digest()) + extent
         files[f"{build.job}.hvt.debug"] = symbols
     if build.job == NAMES[0][0]:
         files["README.md"] = README
@@ -158,6 +161,14 @@ def body_of(build: Build, *, elf: bytes, symbols: bytes) -> bytes:
             artifacts=tuple(Artifact(path=path, content=content) for path, content in files.items()),
         )
     )
+
+
+def _stamped(elf: bytes, stamp: bytes) -> bytes:
+    """Return a file whose section of data that is only read begins with a stamp, as a time of the build would be."""
+    found = read_elf(io.BytesIO(elf))
+    assert isinstance(found, Elf)
+    section = found.find(b".rodata") or found.sections[-1]
+    return elf[: section.offset] + stamp[: section.size] + elf[section.offset + len(stamp[: section.size]) :]
 
 
 def bodies(builds: Iterable[Build]) -> Iterator[bytes]:

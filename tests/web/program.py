@@ -1,18 +1,18 @@
 """builder-web as a process of its own, on a data directory with the users of ``sites``."""
 
+import os
 import re
 import select
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import forked
 from attrs import define
 from sites import make_directory
 
-COMMAND = [sys.executable, "-W", "error", "-m", "builder_web"]
 TIMEOUT = 60.0
 
 
@@ -20,7 +20,7 @@ TIMEOUT = 60.0
 class Program:
     """A program that listens."""
 
-    process: "subprocess.Popen[bytes]"
+    process: forked.Process
     log: Path
     urls: list[str]
 
@@ -50,9 +50,9 @@ def running(root: Path, *args: str) -> Iterator[Program]:
     if not root.exists():
         make_directory(root)
     log = root.parent / f"{root.name}.log"
-    command = [*COMMAND, "--port", "0", "--datadir", str(root), "--configdir", str(root.parent / "config"), *args]
+    arguments = ("--port", "0", "--datadir", str(root), "--configdir", str(root.parent / "config"), *args)
     with log.open("ab") as file:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file)
+        process = forked.start("builder_web", *arguments, env=os.environ, stdout=subprocess.PIPE, stderr=file)
     with process:
         assert process.stdout
         try:

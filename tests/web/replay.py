@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import forked
+
 from builder import execution
 
 DATA = Path(__file__).parent / "data"
@@ -39,15 +41,9 @@ def recordings() -> list[Step]:
 
 
 def builder_db(root: Path, *args: str, password: bytes = b"") -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "builder_web.administration",
-        *args,
-        "--datadir",
-        str(root),
-    ]
-    done = subprocess.run(command, input=password, capture_output=True, timeout=60, check=False)
+    done = forked.run(
+        "builder_web.administration", *args, "--datadir", str(root), env=os.environ, timeout=60, stdin=password
+    )
     assert done.returncode == 0, done.stderr.decode()
 
 
@@ -57,7 +53,7 @@ class Site:
     def __init__(self, root: Path, args: list[str]) -> None:
         self.root = root
         self.captured: dict[str, str] = {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: forked.Process | None = None
         self.hook_calls = root.parent / f"{root.name}-hooks.jsonl"
         self.configuration = root.parent / f"{root.name}-config"
         hooks = self.configuration / "upload-hooks"
@@ -74,9 +70,8 @@ class Site:
         self.start(args)
 
     def start(self, args: list[str]) -> None:
-        command = [sys.executable, "-m", "builder_web", "--port", "0", "--datadir", str(self.root)]
-        command += ["--configdir", str(self.configuration), *args]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr)
+        arguments = ("--port", "0", "--datadir", str(self.root), "--configdir", str(self.configuration), *args)
+        self._process = forked.start("builder_web", *arguments, env=os.environ, stdout=subprocess.PIPE)
         assert self._process.stdout
         readable, _, _ = select.select([self._process.stdout], [], [], 30)
         assert readable, "builder-web does not start"

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from builder.runtime.shutdown import Shutdown
 from builder_web import server
 from builder_web.directory import DataDirectory
-from builder_web.serving.connection import Connection, Limits
+from builder_web.serving.connection import HttpConnection, Limits
 from builder_web.serving.listening import accept, listen
 
 DEADLINE = 20.0
@@ -60,7 +60,7 @@ async def serving(
     port = listeners[0].getsockname()[1]
 
     async def serve(stream: trio.SocketStream) -> None:
-        await Connection(application, stream, shutdown, limits or Limits()).run()
+        await HttpConnection(application, stream, shutdown, limits or Limits()).run()
 
     with trio.fail_after(deadline):
         async with trio.open_nursery() as nursery:

@@ -17,10 +17,10 @@ from builder_web import aftermath, hooks
 from builder_web.aftermath import Aftermath
 from builder_web.directory import DataDirectory
 from builder_web.hooks import Hooks
-from builder_web.store.records import Artifact, NewBuild
+from builder_web.store.records import NewBuild, StoredArtifact
 from builder_web.store.store import Store
 
-MAIN = Artifact(path="bin/hello", digest=bytes(32), size=3)
+MAIN = StoredArtifact(path="bin/hello", digest=bytes(32), size=3)
 
 
 def new(*, failed: bool = False, **changes: Any) -> NewBuild:

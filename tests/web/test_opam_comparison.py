@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from opam_uploads import comparisons, inputs
 
-from builder_web.opam.comparison import Changed, Inputs, Problem, compare
+from builder_web.opam.comparison import ChangedValue, Inputs, Problem, compare
 from builder_web.opam.comparison_json import to_json
 from builder_web.opam.switch import Package
 
@@ -47,7 +47,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_compared() -> None:
     assert found.switch is None
     assert found.system_packages is None
     assert found.environment
-    assert found.environment.changed == (Changed(name="A", left="1", right="2"),)
+    assert found.environment.changed == (ChangedValue(name="A", left="1", right="2"),)
     assert to_json(found) == {
         "env_diff": {
             "left_packages": [],

@@ -146,9 +146,9 @@ def test_the_first_page_leads_to_jobs_builds_and_files() -> None:
 
 def test_a_job_without_a_successful_build_is_shown_as_such() -> None:
     failed = examples.build(output=None)
-    state = models.PlatformState(platform="debian-12", newest=None, failed=failed)
-    section = models.Section(name="Packages", jobs=(models.JobState(name="x", synopsis=None, platforms=(state,)),))
-    assert "never succeeded" in render(models.AllBuilds(sections=(section,)), links=Links())
+    state = models.JobOnPlatform(platform="debian-12", newest=None, failed=failed)
+    section = models.JobSection(name="Packages", jobs=(models.JobState(name="x", synopsis=None, platforms=(state,)),))
+    assert "never succeeded" in render(models.AllBuildsPage(sections=(section,)), links=Links())
 
 
 def test_paging_keeps_platform_and_failed_builds() -> None:
@@ -157,7 +157,7 @@ def test_paging_keeps_platform_and_failed_builds() -> None:
     found = links(parsed(render(job, links=Links())))
     assert "/job/hello-hvt/failed?platform=a%20b%26c&start=40&count=20" in found
     assert "/job/hello-hvt/failed?platform=a%20b%26c&start=0&count=20" in found
-    failed = models.FailedBuilds(
+    failed = models.FailedBuildsPage(
         builds=examples.failures(), platform="freebsd-14", paging=Paging(start=0, count=3, more=True)
     )
     assert "/failed-builds?count=3&start=3&platform=freebsd-14" in links(parsed(render(failed, links=Links())))
@@ -193,7 +193,7 @@ def test_what_a_page_says_in_words(name: str, words: str) -> None:
 
 def test_a_build_that_was_not_reproduced_leads_to_the_comparison() -> None:
     model = PAGES["build-different"]
-    assert isinstance(model, models.Build)
+    assert isinstance(model, models.BuildPage)
     assert model.reproduction is not None
     [verdict] = [
         element for element in page("build-different").iter("div") if "verdict" in element.attrib.get("class", "")
@@ -203,7 +203,7 @@ def test_a_build_that_was_not_reproduced_leads_to_the_comparison() -> None:
 
 def test_a_job_leads_from_each_output_to_what_changed() -> None:
     job = PAGES["job"]
-    assert isinstance(job, models.Job)
+    assert isinstance(job, models.JobPage)
     debian = [entry.build.uuid for entry in job.entries if entry.build.platform == "debian-12"]
     assert [address for address in links(page("job")) if "/compare/" in address] == [
         f"/compare/{debian[1]}/{debian[0]}"

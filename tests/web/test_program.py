@@ -1,18 +1,19 @@
 """builder-web as a program: its memory, its stop, what keeps it from starting, and kill -9."""
 
 import itertools
+import os
 import random
 import signal
 import socket
-import subprocess
 import threading
 import time
 from pathlib import Path
 
+import forked
 import httpx
 import pytest
 from bodies import body, large, uuid_of
-from program import COMMAND, Program, running
+from program import TIMEOUT, Program, running
 from sites import authorization, make_directory
 
 from builder_web.directory import DataDirectory
@@ -118,10 +119,10 @@ def test_a_hangup_ends_nothing(tmp_path: Path) -> None:
 
 
 def refused(*args: str) -> tuple[int, str]:
-    done = subprocess.run([*COMMAND, *args], capture_output=True, timeout=60, check=False, text=True)
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.returncode, done.stderr
+    done = forked.run("builder_web", *args, env=os.environ, timeout=TIMEOUT)
+    assert done.stdout == b""
+    assert done.stderr.count(b"\n") == 1, done.stderr
+    return done.returncode, done.stderr.decode()
 
 
 def test_what_keeps_it_from_starting_is_told_in_a_line(tmp_path: Path) -> None:
@@ -189,12 +190,8 @@ def test_builder_db_beside_a_program_that_takes_uploads(tmp_path: Path) -> None:
         uploading.start()
         while uploading.is_alive():
             for args in (["vacuum", "except-latest", "1"], ["verify-data-dir"]):
-                done = subprocess.run(
-                    [COMMAND[0], "-m", "builder_web.administration", *args, "-d", str(root)],
-                    capture_output=True,
-                    timeout=60,
-                    check=False,
-                )
+                arguments = (*args, "-d", str(root))
+                done = forked.run("builder_web.administration", *arguments, env=os.environ, timeout=TIMEOUT)
                 assert done.returncode == 0, done.stdout + done.stderr
         uploading.join()
         assert statuses == [201] * 24

@@ -95,6 +95,16 @@ async def test_a_peer_that_asks_first_is_told_to_go_on_once_the_body_is_wanted()
         assert (await served.exchange(head)).startswith(b"HTTP/1.1 401 ")
 
 
+async def test_a_request_with_two_lengths_is_refused_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    both = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    async with serving(application(say), QUICK) as served:
+        answer = await served.exchange(both + get("/smuggled"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert caplog.messages == ["127.0.0.1 sent no request: both Content-Length and Transfer-Encoding are given"]
+
+
 async def test_an_early_answer_reaches_a_peer_that_sends_without_looking() -> None:
     size = 32 * 1024 * 1024
     async with serving(application(refuse)) as served:

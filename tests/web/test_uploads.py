@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sites import InProcess, authorization, make_directory, open_site
 
 from builder.runtime import files
 from builder.runtime.database import StoreError
-from builder_server.receiver import Receiver, UploadFailed
+from builder_server.receiver import Receiver, UploadFailed, UploadRefused
 from builder_web.receiving import execution, staging
 from builder_web.serving.connection import Limits
 from builder_web.store import builds, opening, users
@@ -230,14 +231,26 @@ async def test_a_full_disk_leaves_nothing(site: InProcess, monkeypatch: pytest.M
         (staging.ContentWriter, "finish"),
         (staging.Staging, "new_content"),
         (files, "sync_directory"),
+        (files, "sync_together"),
+        (os, "fsync"),
         (os, "link"),
-        (execution, "write_durably"),
+        (Path, "write_bytes"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(target, name, full)
             assert await post(site, body()) == (507, "The disk is full"), name
         assert faults(site) == [], name
     assert await post(site, body()) == (201, "")
+
+
+async def test_files_are_synced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_at_once = threading.Barrier(3)
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: all_at_once.wait(timeout=20))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    await trio.to_thread.run_sync(files.sync_together, [tmp_path, tmp_path / "file", tmp_path / "folder"])
+    with pytest.raises(FileNotFoundError):
+        files.sync_together([tmp_path / "none"])
 
 
 async def test_a_database_that_can_not_be_used_is_said_so(site: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,14 +277,14 @@ async def test_what_is_known_is_refused_before_its_body_has_come(tmp_path: Path)
     async with serving_site(make_directory(tmp_path / "data")) as (site, served):
         assert (await post(site, body(1)))[0] == 201
         async with await served.connect() as stream:
-            await stream.send_all(head(10**12) + b"".join(large(1, size=10**8 // 2**18 * 2**18))[:200])
+            await stream.send_all(head(10**9) + b"".join(large(1, size=10**8 // 2**18 * 2**18))[:200])
             assert (await read_until(stream, b"\n")).startswith(b"HTTP/1.1 409 Conflict")
         assert faults(site) == []
 
 
 async def test_who_is_refused_by_its_password_is_not_asked_for_its_body(tmp_path: Path) -> None:
     async with serving_site(make_directory(tmp_path / "data"), Limits(linger=0.1)) as (_, served):
-        answer = await served.exchange(head(10**12, "Expect: 100-continue", password="wrong"))
+        answer = await served.exchange(head(10**9, "Expect: 100-continue", password="wrong"))
         assert answer.startswith(b"HTTP/1.1 401 ")
 
 
@@ -318,6 +331,13 @@ async def test_an_upload_that_stalls_is_given_up(tmp_path: Path, monkeypatch: py
         assert faults(site) == []
 
 
+async def test_what_is_announced_as_too_large_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    async with serving_site(make_directory(tmp_path / "data"), Limits(linger=0.1), max_upload=1000) as (site, served):
+        answer = await served.exchange(head(1001).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert faults(site) == []
+
+
 @pytest.mark.parametrize(
     ("user", "limit", "status"), [("admin", 10**9, 409), ("nobody", 10**9, 401), ("admin", 1000, 413)]
 )
@@ -332,7 +352,7 @@ async def test_builder_server_reads_why_it_was_refused(tmp_path: Path, user: str
         if status == 409:
             assert await receiver.post(path) == 409
         else:
-            with pytest.raises(UploadFailed, match=f"answered HTTP {status} "):
+            with pytest.raises((UploadFailed, UploadRefused), match=f"answered HTTP {status} "):
                 await receiver.post(path)
 
 

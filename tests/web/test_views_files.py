@@ -1,15 +1,19 @@
 """Files as they are: hostile ones can do nothing in the origin of the site, large ones cost nothing that was paid already."""
 
 import base64
+import datetime as dt
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import attrs
 import pytest
+import trio
 from bodies import body, uuid_of
-from sites import InProcess, authorization, make_directory, open_site
+from sites import NOW, Client, InProcess, authorization, make_directory, open_site
 
 from builder_web import derived
+from builder_web.application import make as make_application
 from builder_web.console_index import ConsoleIndex
 from builder_web.store import builds, consoles
 
@@ -24,6 +28,8 @@ async def site(tmp_path: Path) -> AsyncIterator[InProcess]:
         "index.html": PAGE,
         "picture.svg": b"<svg onload='alert(1)'/>",
         "code.js": b"1",
+        "manual.pdf": b"%PDF-1.7",
+        "x.webm": b"1",
     }
     async with open_site(make_directory(tmp_path / "data")) as site:
         content = body(1, artifacts=files, console=(b"<script>", b"second"))
@@ -56,6 +62,84 @@ async def test_what_was_uploaded_can_not_run_in_the_origin_of_the_site(
         assert not any(part.startswith(("script-src", "sandbox allow")) for part in policy)
 
 
+@pytest.mark.parametrize(
+    ("path", "disposition"),
+    [
+        ("index.html", None),
+        ("picture.svg", None),
+        ("code.js", None),
+        ("manual.pdf", "attachment"),
+        ("x.webm", "attachment"),
+    ],
+)
+async def test_what_a_sandbox_can_not_show_is_offered_for_saving(
+    site: InProcess, path: str, disposition: str | None
+) -> None:
+    answer = await site.client.get(f"{BUILD}/f/{path}")
+    assert answer.headers.get("content-disposition") == disposition
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/f/bin/hello",
+        "/f/index.html",
+        "/console",
+        "/script",
+        "/exec",
+        "/all.tar.gz",
+        "/console/view",
+        "/script/view",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_whatever_has_a_time_is_not_sent_again_to_who_repeats_it(site: InProcess, path: str, method: str) -> None:
+    found = await site.client.request(method, BUILD + path)
+    known = {"if-modified-since": found.headers["last-modified"]}
+    assert (await site.client.request(method, BUILD + path, headers=known)).status == 304
+    assert (await site.client.request(method, BUILD + path, headers={**known, "if-none-match": '"x"'})).status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/all-builds", "/failed-builds", "/job/hello", "/builds.atom", "/job/hello/status.svg", "/search?q=h", "/robots.txt",
+     "/static/style.css"],
+)  # fmt: skip
+async def test_lists_have_a_tag_and_a_time_as_well(site: InProcess, path: str) -> None:
+    found = await site.client.get(path)
+    assert (await site.client.get(path, **{"if-none-match": found.headers["etag"]})).status == 304
+    assert (await site.client.get(path, **{"if-modified-since": found.headers["last-modified"]})).status == 304
+    assert (await site.client.get(path, **{"if-modified-since": "Thu, 01 Jan 2099 00:00:00 GMT"})).status == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/all-builds", "/failed-builds", "/job/hello", BUILD, f"{BUILD}/console/view", f"{BUILD}/script/view"]
+)
+async def test_a_page_says_its_whole_address(site: InProcess, path: str) -> None:
+    html = (await site.client.get(path, host="builds.example.org:8080")).text
+    whole = f"http://builds.example.org:8080{path}"
+    assert f'<link rel="canonical" href="{whole}">' in html
+    assert f'<meta property="og:url" content="{whole}">' in html
+
+
+async def test_a_hostile_host_is_text(site: InProcess) -> None:
+    html = (await site.client.get(BUILD, host='"><script>alert(1)</script>')).text
+    assert "<script>alert" not in html
+
+
+async def test_a_page_is_as_old_as_what_it_shows(site: InProcess) -> None:
+    async def modified(minutes: int) -> str:
+        later = attrs.evolve(site.site, now=lambda: NOW.plus(dt.timedelta(minutes=minutes)))
+        application = make_application(later)
+        return (await Client(application).get(BUILD)).headers["last-modified"]
+
+    first = await modified(1)
+    assert await modified(2) == first
+    await site.client.request("POST", "/upload", content=body(2), headers=authorization("admin"))
+    assert await modified(3) != first
+
+
 async def test_a_file_is_sent_in_parts_and_not_twice(site: InProcess) -> None:
     address = f"{BUILD}/f/bin/hello"
     whole = await site.client.get(address)
@@ -71,6 +155,13 @@ async def test_a_file_is_sent_in_parts_and_not_twice(site: InProcess) -> None:
     assert (head.content, head.headers["content-length"]) == (b"", "10")
 
 
+async def test_a_script_is_read_once_for_its_etag(site: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await site.client.get(f"{BUILD}/script")
+    assert first.headers["etag"] == hashlib.sha256(first.content).hexdigest()
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    assert (await site.client.get(f"{BUILD}/script")).headers["etag"] == first.headers["etag"]
+
+
 async def test_a_console_is_read_once_for_its_etag(site: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     first = await site.client.get(f"{BUILD}/console")
     assert first.headers["etag"] == hashlib.sha256(first.content).hexdigest()
@@ -78,6 +169,21 @@ async def test_a_console_is_read_once_for_its_etag(site: InProcess, monkeypatch:
     again = await site.client.get(f"{BUILD}/console", **{"if-none-match": first.headers["etag"]})
     assert again.status == 304
     assert (await site.client.get(f"{BUILD}/console/view")).status == 200
+
+
+async def test_of_all_who_ask_at_once_one_reads_the_console(site: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    of = ConsoleIndex.of
+
+    def count(path: Path) -> ConsoleIndex:
+        read.append(path)
+        return of(path)
+
+    monkeypatch.setattr(ConsoleIndex, "of", count)
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(site.client.get, f"{BUILD}/console/view?line={number}")
+    assert len(read) == 1
 
 
 async def test_an_index_is_kept_as_it_was_made(site: InProcess) -> None:

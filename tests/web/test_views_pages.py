@@ -46,13 +46,29 @@ async def test_failures_are_news_for_a_week(site: InProcess) -> None:
     assert ">9 failures lately<" in page
 
 
-async def test_the_last_builds_are_on_the_first_page(site: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_platform_can_be_chosen_where_builds_failed(site: InProcess) -> None:
+    for number, platform in enumerate(["debian-12", "freebsd-14", "plan 9"], 1):
+        files = {"bin/hello": b"1"} if platform == "freebsd-14" else {}
+        content = body(number, platform=platform, artifacts=files)
+        await site.client.request("POST", "/upload", content=content, headers=authorization("admin"))
+    choices = re.compile(r'<a href="(/failed-builds[^"]*)"( aria-current="true")?><bdi>([^<]*)</bdi>')
+    assert choices.findall((await site.client.get("/failed-builds")).text) == [
+        ("/failed-builds", ' aria-current="true"', "All platforms"),
+        ("/failed-builds?platform=debian-12", "", "debian-12"),
+        ("/failed-builds?platform=plan%209", "", "plan 9"),
+    ]
+    page = (await site.client.get("/failed-builds?platform=plan%209")).text
+    assert ("/failed-builds?platform=plan%209", ' aria-current="true"', "plan 9") in choices.findall(page)
+    assert str(uuid_of(3)) in page
+    assert str(uuid_of(1)) not in page
+    assert "All platforms" in (await site.client.get("/failed-builds?platform=nowhere")).text
+
+
+async def test_the_last_builds_are_on_the_first_page(site: InProcess) -> None:
     for number, output in enumerate([b"a", b"a", None, b"a", b"b"], 1):
         await upload(site, number, ago=20 - number, output=output)
     page = (await site.client.get("/")).text
     assert PAST.findall(page) == ["Last 5 builds on debian-12: 2 same output, 2 new output, 1 failed"]
-    monkeypatch.setattr(jobs, "_MOST_STATES", 0)
-    assert PAST.findall((await site.client.get("/?many")).text) == []
 
 
 async def test_of_a_long_past_the_last_thirty_builds_are_shown(site: InProcess) -> None:
@@ -76,7 +92,7 @@ async def test_of_a_long_past_the_last_thirty_builds_are_shown(site: InProcess) 
         (f"/job/failing/build/{uuid_of(1)}", f"Build {uuid_of(1)} is one of the job hello."),
         (f"/job/hello/build/{uuid_of(1)}/f/bin/none", "This build has no file bin/none."),
         (f"/job/failing/build/{uuid_of(2)}/main-binary", "This build has no main binary"),
-        (f"/job/hello/build/{uuid_of(1)}/dependencies", "This build has no opam-switch"),
+        (f"/job/hello/build/{uuid_of(1)}/vizdependencies", "This build has no opam-switch"),
         (f"/job/hello/build/{uuid_of(1)}/viztreemap", "This build has no file with symbols"),
         (f"/compare/{uuid_of(1)}/{uuid_of(77)}", f"There is no build {uuid_of(77)} here"),
         ("/hash?sha256=77", "That is no SHA256"),

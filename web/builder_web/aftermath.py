@@ -8,11 +8,11 @@ from attrs import define, field, frozen
 
 from builder.runtime.database import StoreError
 from builder_web import derived, drawings, hooks
-from builder_web.directory import DataDirectory
-from builder_web.drawings import GRAPH, TREEMAP, Kind
+from builder_web.directory import DataDirectory, console_path
+from builder_web.drawings import GRAPH, TREEMAP, DrawingKind
 from builder_web.hooks import Hooks
 from builder_web.store import builds
-from builder_web.store.records import Artifact, NewBuild
+from builder_web.store.records import NewBuild, StoredArtifact
 from builder_web.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class _Task:
     job: str
     is_failed: bool
     arguments: list[str]
-    sources: tuple[tuple[Kind, Artifact], ...]
+    sources: tuple[tuple[DrawingKind, StoredArtifact], ...]
 
 
 @define(eq=False)
@@ -78,8 +78,9 @@ class Aftermath:
 
     async def _work(self) -> None:
         async for task in self._receive.clone():
-            # a thread that draws may be left behind: what it makes is put into its place as a whole, or not at all
-            await trio.to_thread.run_sync(self._draw, task, abandon_on_cancel=True)
+            if task.sources:
+                # a thread that draws may be left behind: what it makes is put into its place as a whole, or not at all
+                await trio.to_thread.run_sync(self._draw, task, abandon_on_cancel=True)
             try:
                 await self._note(task)
             except (StoreError, OSError) as error:
@@ -91,13 +92,14 @@ class Aftermath:
         for kind, source in task.sources:
             if kind is GRAPH:
                 await derived.note_switch(self._store, self._directory, source.digest)
-        recorded = await self._store.ask(builds.find, task.uuid)
-        if recorded is not None and self._directory.below(recorded.console).stat().st_size > _LARGE:
-            await derived.console_of(self._store, self._directory, recorded)
+        if self._directory.below(console_path(task.job, task.uuid)).stat().st_size > _LARGE:
+            recorded = await self._store.ask(builds.find, task.uuid)
+            if recorded is not None:
+                await derived.console_of(self._store, self._directory, recorded)
 
     def _draw(self, task: _Task) -> None:
         for kind, source in task.sources:
             try:
-                drawings.make(self._directory, kind, source, job=task.job)
+                drawings.make(self._directory, kind, source)
             except OSError as error:
                 log.error("the %s of build %s can't be drawn: %s", kind.name, task.uuid, error)

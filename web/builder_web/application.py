@@ -51,8 +51,6 @@ _ROUTES = [
     Route(_BUILD + "/all.tar.gz", executions.archive),
     Route(_BUILD + "/vizdependencies", drawings.graph_document),
     Route(_BUILD + "/viztreemap", drawings.treemap_document),
-    Route(_BUILD + "/dependencies", drawings.graph_page),
-    Route(_BUILD + "/treemap", drawings.treemap_page),
     Route("/builds.atom", announcing.feed),
     Route("/failed.atom", announcing.failures),
     Route("/job/{job}/builds.atom", announcing.feed),

@@ -2,15 +2,16 @@
 
 import platform
 import re
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from builder import __version__
 from builder.quantities import parse_size
 from builder.runtime import program
+from builder.runtime.options import announce, serving_options
 
 if TYPE_CHECKING:
     from builder_web.store.removal import Policy
@@ -137,16 +138,7 @@ use, address taken), 5 the database can't be used.""",
     callback=_policy,
     help="Remove old builds daily, in the words of builder-db vacuum: 'except-latest-successful 5'.  [default: keep all]",
 )
-@click.option("-v", "--verbose", count=True, help="Log more.")
-@click.option("-q", "--quiet", count=True, help="Log less; twice: only errors.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Form of the log on standard error.",
-)
-@click.version_option(__version__, "-V", "--version", prog_name="builder-web")
+@serving_options("builder-web")
 def command(
     host: tuple[str, ...],
     port: int,
@@ -183,11 +175,7 @@ def command(
         trusted_proxies=trusted_proxies,
         vacuum=vacuum,
     )
-    trio.run(serve, settings, _announce)
-
-
-def _announce(addresses: list[str]) -> None:
-    print(f"builder-web {__version__} listening on {', '.join(addresses)}", flush=True)
+    trio.run(serve, settings, partial(announce, "builder-web"))
 
 
 def main() -> None:

@@ -1,13 +1,18 @@
 """Where the lines of a console file begin, so that any part of it is found without reading the rest, and its SHA-256."""
 
 import hashlib
+import json
 import re
+import sys
 from array import array
 from bisect import bisect_left
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from attrs import frozen
+
+from builder_web.terminal import LONGEST, style_after
 
 BLOCK = 256 * 1024
 """Bytes for which the index has one entry: 32 KB of index for a console of 1 GB."""
@@ -19,11 +24,20 @@ MAX_SEARCHED = 256 * 1024 * 1024
 """Most bytes that one search goes through; the next one goes on where it ended."""
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
+_NUMBER_SIZE = array("Q").itemsize
+
+
+@frozen(kw_only=True)
+class Part:
+    """Whole lines of a console, and the style of the terminal where they begin."""
+
+    content: bytes
+    style: str = ""
 
 
 @frozen
 class ConsoleIndex:
-    """The number of lines that end before each block of a console file."""
+    """The number of lines that end before each block of a console file, and the style of the terminal there."""
 
     size: int
     """Bytes of the file."""
@@ -31,21 +45,27 @@ class ConsoleIndex:
     """Line ends before each block, and in the whole file as the last one."""
     digest: bytes
     """The SHA-256 of the file."""
+    styles: Mapping[int, str]
+    """How text looks that a block begins with, by the block's number, where it is not plain."""
 
     @classmethod
     def of(cls, path: Path) -> Self:
         """Return the index of a file. Raises OSError."""
         before, count, size, last = array("Q"), 0, 0, b""
+        styles, style = {}, ""
         digest = hashlib.sha256()
         with path.open("rb") as file:
             while data := file.read(BLOCK):
+                if style:
+                    styles[len(before)] = style
                 before.append(count)
                 digest.update(data)
                 count += data.count(b"\n")
                 size += len(data)
-                last = data[-1:]
-        before.append(count + (last not in (b"", b"\n")))
-        return cls(size, before, digest.digest())
+                style = style_after(last + data, style)
+                last = data[-LONGEST:]  # a sequence may go on in the next block
+        before.append(count + (last[-1:] not in (b"", b"\n")))
+        return cls(size, before, digest.digest(), styles)
 
     @property
     def lines(self) -> int:
@@ -54,41 +74,49 @@ class ConsoleIndex:
 
     def to_bytes(self) -> bytes:
         """Return it in a form that ``from_bytes`` reads."""
-        return self.digest + array("Q", [self.size, *self.before]).tobytes()
+        return self.digest + array("Q", [self.size, *self.before]).tobytes() + json.dumps(self.styles).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Return the index that was kept. Raises ValueError."""
+        size = int.from_bytes(data[_DIGEST_SIZE : _DIGEST_SIZE + _NUMBER_SIZE], sys.byteorder)
+        end = _DIGEST_SIZE + (2 + -(-size // BLOCK)) * _NUMBER_SIZE
         numbers = array("Q")
-        numbers.frombytes(data[_DIGEST_SIZE:])
-        if len(numbers) < 2:
+        numbers.frombytes(data[_DIGEST_SIZE + _NUMBER_SIZE : end])
+        if len(data) < end:
             raise ValueError("the index is cut off")
-        return cls(numbers[0], numbers[1:], data[:_DIGEST_SIZE])
+        styles = {int(block): style for block, style in json.loads(data[end:]).items()}
+        return cls(size, numbers, data[:_DIGEST_SIZE], styles)
 
-    def read(self, path: Path, *, first: int, count: int) -> bytes:
+    def read(self, path: Path, *, first: int, count: int) -> Part:
         """Return lines of the file: ``count`` from the line ``first`` (from 1) on, fewer if they are long. Raises OSError."""
         block = max(0, bisect_left(self.before, first - 1) - 1)
+        style = self.styles.get(block, "")
+        missing = first - 1 - self.before[block]
         with path.open("rb") as file:
-            file.seek(block * BLOCK)
-            missing = first - 1 - self.before[block]
+            file.seek(max(0, block * BLOCK - LONGEST))
+            skipped = file.read(min(block * BLOCK, LONGEST))
             data = b""
             start = 0
             while missing > 0:  # the line ends before the first line that is wanted
                 end = data.find(b"\n", start)
                 if end < 0:
+                    style = style_after(skipped + data, style)
+                    skipped = data[-LONGEST:] or skipped
                     data, start = file.read(BLOCK), 0
                     if not data:
-                        return b""
+                        return Part(content=b"")
                     continue
                 start, missing = end + 1, missing - 1
+            style = style_after(skipped + data[:start], style)
             data = data[start:] + file.read(MAX_PART - len(data) + start)
         end = -1
         for _ in range(count):
             found = data.find(b"\n", end + 1)
             if found < 0:
-                return data
+                return Part(content=data, style=style)
             end = found
-        return data[: end + 1]
+        return Part(content=data[: end + 1], style=style)
 
 
 @frozen(kw_only=True)
@@ -97,6 +125,8 @@ class Match:
 
     number: int
     content: bytes
+    style: str
+    """That of the terminal where the line begins."""
 
 
 def search(path: Path, index: ConsoleIndex, query: bytes, *, first: int, count: int) -> tuple[list[Match], int | None]:
@@ -105,10 +135,11 @@ def search(path: Path, index: ConsoleIndex, query: bytes, *, first: int, count: 
     found: list[Match] = []
     number, searched = first, 0
     while number <= index.lines:
-        part = index.read(path, first=number, count=100_000)
+        read = index.read(path, first=number, count=100_000)
+        part, style = read.content, read.style
         if not part:
             break
-        begin = 0
+        begin = styled = 0
         while match := pattern.search(part, begin):
             start = part.rfind(b"\n", 0, match.start()) + 1
             end = part.find(b"\n", match.end())
@@ -116,7 +147,8 @@ def search(path: Path, index: ConsoleIndex, query: bytes, *, first: int, count: 
             line = number + part.count(b"\n", 0, start)
             if len(found) == count:
                 return found, line
-            found.append(Match(number=line, content=part[start:end]))
+            style, styled = style_after(part[styled:start], style), start
+            found.append(Match(number=line, content=part[start:end], style=style))
             begin = end + 1
             if begin >= len(part):
                 break

@@ -7,7 +7,7 @@ from builder.sizes import format_size
 from builder_web.binaries.differences import different_sections, first_difference
 from builder_web.binaries.elf import Damaged
 from builder_web.differences import unified
-from builder_web.pages.parts import Change, FileDifference
+from builder_web.pages.parts import FileDifference, NamedChange
 
 MAX_TEXT = 256 * 1024
 """Bytes of a file up to which its lines are compared."""
@@ -43,12 +43,12 @@ def _text(file: BinaryIO) -> str | None:
         return None
 
 
-def _sections(one: BinaryIO, other: BinaryIO) -> tuple[Change, ...]:
+def _sections(one: BinaryIO, other: BinaryIO) -> tuple[NamedChange, ...]:
     found = different_sections(one, other)
     if found is None or isinstance(found, Damaged):
         return ()
     return tuple(
-        Change(name=each.name, left=_size(each.left), right=_size(each.right)) for each in found[:_MAX_SECTIONS]
+        NamedChange(name=each.name, left=_size(each.left), right=_size(each.right)) for each in found[:_MAX_SECTIONS]
     )
 
 

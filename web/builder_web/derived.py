@@ -25,18 +25,24 @@ MAX_PACKAGES = 5000
 
 _AT_ONCE = 100
 
+_making = trio.Lock()  # a console of a gigabyte is read once, however many ask for it meanwhile
+
 
 async def console_of(store: Store, directory: DataDirectory, build: Build) -> ConsoleIndex:
     """Return the index of a build's console. Raises OSError and StoreError."""
     kept = await store.ask(consoles.find, build.id)
     if kept is not None:
         return kept
-    index = await trio.to_thread.run_sync(ConsoleIndex.of, directory.below(build.console))
-    try:
-        await store.database.write(lambda connection: consoles.keep(connection, build.id, index))
-    except StoreError as error:
-        log.warning("the index of a console is not kept: %s", error)
-    return index
+    async with _making:
+        kept = await store.ask(consoles.find, build.id)
+        if kept is not None:
+            return kept
+        index = await trio.to_thread.run_sync(ConsoleIndex.of, directory.below(build.console))
+        try:
+            await store.database.write(lambda connection: consoles.keep(connection, build.id, index))
+        except StoreError as error:
+            log.warning("the index of a console is not kept: %s", error)
+        return index
 
 
 async def note_switch(store: Store, directory: DataDirectory, digest: bytes) -> None:

@@ -14,7 +14,7 @@ from attrs import frozen
 from builder_web.binaries.contents import BinaryContents, read_contents
 from builder_web.charts import graph as graph_chart
 from builder_web.charts.chart import Chart
-from builder_web.charts.document import document
+from builder_web.charts.document import document, figure_of
 from builder_web.charts.treemap import treemap
 from builder_web.directory import DataDirectory
 from builder_web.errors import UnreadableOpamFile
@@ -22,40 +22,54 @@ from builder_web.graph import in_words
 from builder_web.opam.dependencies import dependencies
 from builder_web.opam.switch import read_switch, switch_path
 from builder_web.opam.syntax import MAX_SIZE
-from builder_web.store.records import Artifact
+from builder_web.store.records import StoredArtifact
 
 _VERSION = re.compile(r"(dependencies|treemap)_([0-9]{1,9})")
 _OURS = 0
 _PART = ".part"
+_NOTHING = ""  # what is kept of an artifact that can't be drawn, so that it isn't tried again for each who asks
 
 
 @frozen(kw_only=True)
-class Kind:
+class DrawingKind:
     """A kind of drawing: where it is kept, of which artifact it is made, and how."""
 
     name: str
-    source: Callable[[Iterable[Artifact]], Artifact | None]
-    draw: Callable[[Path, str], Chart | None]
+    source: Callable[[Iterable[StoredArtifact]], StoredArtifact | None]
+    draw: Callable[[Path], Chart | None]
 
 
-def _graph_source(files: Iterable[Artifact]) -> Artifact | None:
+@frozen(kw_only=True)
+class Kept:
+    """A document that was made of an artifact."""
+
+    path: Path
+    is_ours: bool
+    """Whether a page may show what is in it: documents of other programs are shown in frames."""
+
+    def figure(self) -> str:
+        """Return what a page shows of a document of ours. Raises OSError."""
+        return figure_of(self.path.read_text("utf-8"))
+
+
+def _graph_source(files: Iterable[StoredArtifact]) -> StoredArtifact | None:
     by_path = {file.path: file for file in files}
     path = switch_path(by_path)
     return by_path[path] if path is not None else None
 
 
-def _treemap_source(files: Iterable[Artifact]) -> Artifact | None:
+def _treemap_source(files: Iterable[StoredArtifact]) -> StoredArtifact | None:
     return next((file for file in files if file.path.endswith(".debug")), None)
 
 
-def _draw_graph(path: Path, job: str) -> Chart | None:
+def _draw_graph(path: Path) -> Chart | None:
     with path.open("rb") as file:
         data = file.read(MAX_SIZE + 1)
     try:
         graph = dependencies(read_switch(data))
     except UnreadableOpamFile:
         return None
-    title = f"What {job} was built of"
+    title = "What it was built of"
     return Chart(
         title=title,
         svg=graph_chart.draw(graph, title=title),
@@ -64,20 +78,37 @@ def _draw_graph(path: Path, job: str) -> Chart | None:
     )
 
 
-def _draw_treemap(path: Path, job: str) -> Chart | None:
+def _draw_treemap(path: Path) -> Chart | None:
     with path.open("rb") as file:
         found = read_contents(file)
     if not isinstance(found, BinaryContents):
         return None
-    return treemap(found.loaded, title=f"What takes the room in {job}")
+    return treemap(found.loaded, title="What takes the room in the binary")
 
 
-GRAPH = Kind(name="dependencies", source=_graph_source, draw=_draw_graph)
-TREEMAP = Kind(name="treemap", source=_treemap_source, draw=_draw_treemap)
+# Builds of several jobs may have the artifact, so no drawing names a job
+GRAPH = DrawingKind(name="dependencies", source=_graph_source, draw=_draw_graph)
+TREEMAP = DrawingKind(name="treemap", source=_treemap_source, draw=_draw_treemap)
 
 
-def find(directory: DataDirectory, kind: Kind, source: Artifact) -> tuple[Path, int] | None:
-    """Return the document that was made of an artifact, and its version. Raises OSError."""
+def make(directory: DataDirectory, kind: DrawingKind, source: StoredArtifact) -> Kept | None:
+    """Return the document of an artifact, and make it unless there is one; None if it can't be drawn. Raises OSError."""
+    kept = _find(directory, kind, source)
+    if kept is None:
+        chart = kind.draw(directory.content(source.digest))
+        path = directory.cache / f"{kind.name}_{_OURS}" / f"{source.digest.hex()}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
+        try:
+            part.write_text(document(chart) if chart is not None else _NOTHING, "utf-8", "replace")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        kept = Kept(path=path, is_ours=True)
+    return kept if kept.path.stat().st_size else None
+
+
+def _find(directory: DataDirectory, kind: DrawingKind, source: StoredArtifact) -> Kept | None:
     found = []
     for folder in directory.cache.iterdir() if directory.cache.is_dir() else ():
         match = _VERSION.fullmatch(folder.name)
@@ -87,35 +118,7 @@ def find(directory: DataDirectory, kind: Kind, source: Artifact) -> tuple[Path, 
     if not found:
         return None
     version, path = max(found)
-    return path, version
-
-
-def is_ours(version: int) -> bool:
-    """Return whether documents of that version are ours: pages show the same drawing without a frame."""
-    return version == _OURS
-
-
-def draw(directory: DataDirectory, kind: Kind, source: Artifact, *, job: str) -> Chart | None:
-    """Return the drawing of an artifact; None if it can't be read as what it should be. Raises OSError."""
-    return kind.draw(directory.content(source.digest), job)
-
-
-def make(directory: DataDirectory, kind: Kind, source: Artifact, *, job: str) -> Path | None:
-    """Make the document of an artifact unless there is one; None if it can't be made. Raises OSError."""
-    if (found := find(directory, kind, source)) is not None:
-        return found[0]
-    chart = draw(directory, kind, source, job=job)
-    if chart is None:
-        return None
-    path = directory.cache / f"{kind.name}_{_OURS}" / f"{source.digest.hex()}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
-    try:
-        part.write_text(document(chart), "utf-8", "replace")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return Kept(path=path, is_ours=version == _OURS)
 
 
 def remove_parts(directory: DataDirectory) -> None:

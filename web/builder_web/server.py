@@ -27,7 +27,7 @@ from builder_web.hooks import Hooks
 from builder_web.pages.links import Links
 from builder_web.receiving.recording import Recorder
 from builder_web.serving.access_log import AccessLog
-from builder_web.serving.connection import Connection
+from builder_web.serving.connection import HttpConnection
 from builder_web.serving.forwarding import Forwarding, Network
 from builder_web.serving.listening import accept, listen, url_of
 from builder_web.store import users
@@ -116,7 +116,7 @@ async def _serve_connections(
     addresses = [url_of(listener) for listener in listeners]
 
     async def serve_one(stream: trio.SocketStream) -> None:
-        await Connection(served, stream, shutdown).run()
+        await HttpConnection(served, stream, shutdown).run()
 
     async with plain_nursery() as connections:
         async with plain_nursery() as accepting:

@@ -15,7 +15,7 @@ from builder.model import ConsoleLine, ScriptJob
 from builder.runtime.reversal import Reversal
 from builder_web.directory import DataDirectory
 from builder_web.store.builds import Uploaded
-from builder_web.store.records import Artifact, Build
+from builder_web.store.records import Build, StoredArtifact
 
 PIECE_SIZE = 256 * 1024
 """Bytes of a file that are read at once."""
@@ -97,7 +97,7 @@ def file_pieces(path: Path, size: int) -> Iterator[bytes]:
             yield data
 
 
-def archive_pieces(directory: DataDirectory, build: Build, artifacts: Sequence[Artifact]) -> Iterator[bytes]:
+def archive_pieces(directory: DataDirectory, build: Build, artifacts: Sequence[StoredArtifact]) -> Iterator[bytes]:
     """Return the artifacts of a build as a compressed tar archive: the same bytes each time. Raises OSError."""
     compress = compressobj(6, wbits=_GZIP)
     for data in _tar_pieces(directory, build, artifacts):
@@ -106,7 +106,7 @@ def archive_pieces(directory: DataDirectory, build: Build, artifacts: Sequence[A
     yield compress.flush()
 
 
-def _tar_pieces(directory: DataDirectory, build: Build, artifacts: Sequence[Artifact]) -> Iterator[bytes]:
+def _tar_pieces(directory: DataDirectory, build: Build, artifacts: Sequence[StoredArtifact]) -> Iterator[bytes]:
     for file in artifacts:
         info = tarfile.TarInfo(file.path)
         info.size = file.size

@@ -41,7 +41,7 @@ class Progress:
 
     def after(self, lines: Sequence[bytes], time: int) -> "Progress":
         """Return how far it is with more lines, at least one."""
-        parts = sum(isinstance(line, Part) for line in lines)
+        parts = list(map(type, lines)).count(Part)
         return Progress(
             offset=self.offset + sum(map(len, lines)) + len(lines) - parts,
             is_begun=isinstance(lines[-1], Part),
@@ -125,7 +125,7 @@ def _whole(data: bytes) -> int:
 
 def only_lines(lines: Sequence[bytes]) -> list[bytes]:
     """Return what is told where there are only lines."""
-    return [line for line in lines if not isinstance(line, End)]
+    return [line for line in lines if type(line) is not End]
 
 
 def as_bytes(lines: Sequence[bytes]) -> bytes:

@@ -11,7 +11,7 @@ from builder import codec
 from builder.address import format_address
 from builder.errors import BuilderError, ConnectionEnded, ProtocolError
 from builder.extension import VERSION, Welcome
-from builder.extension.order import ALL, WORKER
+from builder.extension.worker import WORKER, WORKERS
 from builder.messages import WORKER_VERSION, Hello, Role, ServerHello
 from builder.order import Side
 from builder.reasons import reason_of
@@ -106,7 +106,7 @@ class Uplink:
     async def _greeted(self, hello: Hello, timeout: float = CONNECT_TIMEOUT) -> Channel:
         async with AsyncExitStack() as opened:
             stream = await self._open(timeout)
-            channel = Channel(await opened.enter_async_context(stream), Side.PEER, ALL)
+            channel = Channel(await opened.enter_async_context(stream), Side.PEER, WORKERS)
             try:
                 with trio.fail_after(HELLO_TIMEOUT):
                     await channel.send(hello)

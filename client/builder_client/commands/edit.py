@@ -40,8 +40,9 @@ def command(
     """Change how the job NAME is run, or what it runs.
 
     What is not given stays. It prints what has changed. Builds keep the script that they ran; the history stays.
-    --period takes the place of a rule, --after of all jobs that it waited for. The usual period stays the usual one:
-    with --after a daily job runs no more each day, unless --period daily is given, and with --no-after it does again.
+    --period takes the place of a rule, --after of all jobs that it waited for. With
+    --after a daily job runs no more each day, unless --period daily is given, and with --no-after it does again. Any
+    other period stays, also beside a rule: --no-cron gives it back.
     If somebody else has changed the job meanwhile, it is tried once more, unless both changed the same. Of a server that
     speaks only the classic protocol it changes the period.
 

@@ -48,6 +48,8 @@ def command(build: str, directory: str, *, force: bool, as_json: bool) -> None:
     remote = options.remote()
     shown = past.find(remote, build, what="fetch")
     uuid = past.uuid_of(shown)
+    if not shown.has_record:  # refused, and the server says why: before a folder is made
+        next(remote.stream(FetchArtifacts(uuid=uuid), what="fetch"), None)
     try:
         extraction = Extraction(directory, force=force)
     except OSError as error:

@@ -62,7 +62,7 @@ def command(
        script_changed, template_changed, artifacts_changed, verdict}; what is not known is null, and so is the outcome
       of a running build; template_changed is of orb-build jobs, whose script is the package that they build
       outcome: succeeded, failed (by the job), aborted (by a limit or somebody), lost (by the farm), skipped
-      cause: first, due, missed, executed, after, retry, check, lost; result as in observe
+      cause: first, due, missed, executed, after, retry, check, lost, imported; result as in observe
 
     \b
     Examples:

@@ -2,7 +2,7 @@
 
 import click
 
-from builder_client import clock, options, report
+from builder_client import clock, options, report, uploads
 from builder_client.looking import expected, plans
 from builder_client.output import standard_output
 
@@ -23,16 +23,25 @@ def command(*, as_json: bool, color: str) -> None:
     JSON: {schedule: [{next, period, job, kind, platform | opam_package, script, cron, time_zone, spread, missed, priority,
                        retries, timeout_ms, max_silent_ms, after, paused}],
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
-           running: [{uuid, job, platform, started, elapsed_ms, expected_ms}], dropped_platforms: [name]}
-          what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known) come from servers of
-          our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are in UTC
+           running: [{uuid, job, platform, started, elapsed_ms, expected_ms}], dropped_platforms: [name],
+           uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
+          what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known) and uploads come from
+          servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are in UTC
     """
     printer = standard_output(color)
     remote = options.remote()
     reply = remote.info()
     found = plans(remote) if reply.schedule else None
     durations = expected(remote) if reply.running else None
+    receivers = uploads.counted(remote)
+    now = clock.now()
     if as_json:
-        printer.json(report.info_json(reply, now=clock.now(), plans=found, expected=durations), indent=2)
-    else:
-        report.print_info(printer, reply, now=clock.now(), plans=found, expected=durations)
+        value = report.info_json(reply, now=now, plans=found, expected=durations)
+        if receivers is not None:
+            value["uploads"] = [uploads.receiver_json(each) for each in receivers]
+        printer.json(value, indent=2)
+        return
+    report.print_info(printer, reply, now=now, plans=found, expected=durations)
+    for warning in uploads.warnings(receivers or (), now):
+        printer.line("")
+        printer.line(f"Warning: {warning}")

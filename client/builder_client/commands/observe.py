@@ -21,8 +21,9 @@ from builder_client.output import standard_output
     "--follow-next",
     metavar="JOB",
     shell_complete=options.completes("jobs"),
-    help="Wait for the next build of JOB to start. It asks for the whole schedule 20 times a second for 30 s, then "
-    "once a second; a shorter build may be missed, which is an error where it can be told.",
+    help="Wait for the next build of JOB to start. A server that speaks only the classic protocol is asked for its "
+    "whole schedule 20 times a second for 30 s, then once a second; a shorter build may be missed there, which is an "
+    "error where it can be told.",
 )
 @options.exit_status_option
 @options.json_option

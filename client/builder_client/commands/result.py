@@ -5,8 +5,10 @@ import itertools
 import click
 
 from builder.model import printable
-from builder_client import options, past
+from builder_client import clock, options, past, uploads
 from builder_client.output import json_text, standard_output
+
+_NOT_UPLOADED = "pending", "failed"
 
 
 @click.command("result")
@@ -22,7 +24,8 @@ def command(build: str, limit: int | None, *, as_json: bool) -> None:
 
     \b
     JSON, one object per line:
-      {type: "build", has_artifacts, console_size, …} with the keys of history; has_artifacts: fetch has them
+      {type: "build", has_artifacts, console_size, uploads, …} with the keys of history; has_artifacts: fetch has them;
+        uploads, with the keys of uploads: those of a build that some receiver is still to get
       {type: "artifact", path, size, sha256}
 
     \b
@@ -33,13 +36,17 @@ def command(build: str, limit: int | None, *, as_json: bool) -> None:
     remote = options.remote()
     printer = standard_output()
     shown = past.find(remote, build, what="result")
+    uuid = past.uuid_of(shown)
+    waiting = list(uploads.entries(remote, build=uuid)) if shown.entry.upload in _NOT_UPLOADED else []
     if as_json:
         head = {"type": "build", "has_artifacts": shown.has_record, "console_size": shown.console_size}
-        printer.json(head | past.json(shown.entry))
+        printer.json(head | past.json(shown.entry) | {"uploads": [uploads.json(each) for each in waiting]})
     else:
         for name, value in past.lines(shown.entry):
             printer.line(f"{name + ':':<11} {value}")
-    for artifact in itertools.islice(past.artifacts(remote, past.uuid_of(shown), what="result"), limit):
+        for each in waiting:
+            printer.line(f"{'upload:':<11} {uploads.line(each, clock.now())}")
+    for artifact in itertools.islice(past.artifacts(remote, uuid, what="result"), limit):
         if as_json:
             found = {"path": json_text(artifact.path), "size": artifact.size, "sha256": artifact.sha256.hex()}
             printer.json({"type": "artifact"} | found)

@@ -15,6 +15,7 @@ from builder_server.attempts import Attempts
 from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.store import Store
+from builder_server.upload import Uploader
 
 
 @frozen(kw_only=True)
@@ -26,6 +27,7 @@ class Asked:
     store: Store
     attempts: Attempts
     looks: Looks
+    uploader: Uploader
     now: Callable[[], Instant]
 
 

@@ -135,15 +135,20 @@ async def show_history(asked: Asked, request: ShowHistory) -> None:
     await asked.channel.send_reply(make, is_large=request.count > USUAL_COUNT)
 
 
-async def show(asked: Asked, request: ShowBuild) -> None:
-    """Tell of a build."""
-    begin = begin_of(request.target)
+async def find_build(asked: Asked, target: str) -> HistoryEntry:
+    """Return the build whose uuid begins so. Raises CommandRefused where there is none, or several."""
+    begin = begin_of(target)
     found = () if begin is None else await asked.store.find_builds(begin, MAX_NAMED + 1)
     if not found:
-        raise CommandRefused(f"no build has a uuid that begins with {request.target}")
+        raise CommandRefused(f"no build has a uuid that begins with {target}")
     if len(found) > 1:
-        raise ambiguous(request.target, [entry.uuid for entry in found if entry.uuid])
-    (entry,) = found
+        raise ambiguous(target, [entry.uuid for entry in found if entry.uuid])
+    return found[0]
+
+
+async def show(asked: Asked, request: ShowBuild) -> None:
+    """Tell of a build."""
+    entry = await find_build(asked, request.target)
     assert entry.uuid, "it is a build"
     directory = directory_of(asked.attempts.recorder.data_dir, entry.name, entry.uuid)
 

@@ -9,6 +9,7 @@ from builder.runtime.database import StoreError
 from builder_server.store.builds import Expand
 from builder_server.store.records import (
     AfterLoss,
+    Attempted,
     Build,
     BuildHead,
     Due,
@@ -16,6 +17,7 @@ from builder_server.store.records import (
     Holder,
     LeftBuild,
     OldBuild,
+    PendingUpload,
     PlannedJob,
     StoredArtifact,
     Taken,
@@ -26,6 +28,7 @@ from builder_server.store.store import Store
 
 __all__ = [
     "AfterLoss",
+    "Attempted",
     "Build",
     "BuildHead",
     "Due",
@@ -34,6 +37,7 @@ __all__ = [
     "Holder",
     "LeftBuild",
     "OldBuild",
+    "PendingUpload",
     "PlannedJob",
     "Store",
     "StoreError",

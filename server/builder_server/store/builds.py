@@ -1,6 +1,6 @@
 """Builds from a queue to the history. Each function is a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
-from builder_server.store import artifacts, dependencies, queues
+from builder_server.store import artifacts, dependencies, queues, uploads
 from builder_server.store.records import (
     AfterLoss,
     Build,
@@ -139,7 +139,7 @@ def finish(
     result: Result,
     *,
     concluded: artifacts.Conclusion,
-    upload: bool,
+    receivers: Collection[str],
     is_lost: bool,
     ended_by: str | None,
     is_delivered: bool,
@@ -149,7 +149,7 @@ def finish(
     Return False, and change nothing, if it does not run any more.
     """
     outcome = Outcome.LOST if is_lost else outcome_of(result)
-    upload_state = "pending" if upload else None
+    upload_state = "pending" if receivers else None
     ended = _end(
         connection, woken, uuid, now, result, outcome, state="finished", upload=upload_state, ended_by=ended_by
     )
@@ -158,6 +158,7 @@ def finish(
     if not is_delivered:
         connection.execute(_FORGET_SECRET, {"ended": str(uuid)})
     artifacts.note(connection, uuid, concluded)
+    uploads.add(connection, uuid, receivers, now.ms)
     if ended.check_of is not None:
         _check(connection, woken, uuid, ended, outcome, now, concluded.differing)
     if outcome is Outcome.SUCCEEDED and not ended.check_of:  # the run before has woken them

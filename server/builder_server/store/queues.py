@@ -202,18 +202,15 @@ def _runs(
     in_order: bool = False,
 ) -> _Runs:
     """Return what queues jobs on the platforms that can run them; a run ``is_missed`` if it is to be left out for that."""
-    is_running, is_queued = _is_running(job.c.id), _is_queued(job.c.id)
     entry = sa.select(
         platform.c.name, job.c.id, due - job.c.priority * AGING, sa.literal(0), due, cause, cause_of, retry,
         sa.null() if not_before is None else not_before, sa.null(),
     )  # fmt: skip
-    can_enter = sa.and_(~is_missed, ~is_running, ~is_queued)
+    can_enter = sa.and_(~is_missed, ~_is_running(job.c.id), ~_is_queued(job.c.id))
     entering = entry.join_from(job, platform, can_run).where(which, can_enter)
     if in_order:  # of the same priority, those go first that were added first
         entering = entering.order_by(job.c.id)
-    reason = sa.case(
-        (is_missed, Skipped.SERVER_DOWN.value), (is_running, Skipped.RUNNING.value), else_=Skipped.QUEUED.value
-    )
+    reason = sa.case((is_missed, Skipped.SERVER_DOWN.value), else_=Skipped.RUNNING.value)
     left_out = sa.select(job.c.name, platform.c.name, due, cause, cause_of, reason)
     leaving_out = left_out.join_from(job, platform, can_run).where(which, ~can_enter)
     return _Runs(

@@ -94,6 +94,33 @@ class OldBuild:
 
 
 @frozen(kw_only=True)
+class PendingUpload:
+    """A build that is to be posted to a receiver: how often that failed, and how often the receiver has failed in a row."""
+
+    uuid: UUID
+    name: str
+    platform: str
+    attempts: int
+    failures: int
+
+
+@frozen(kw_only=True)
+class Attempted:
+    """What came of an attempt to upload: the ``state`` of the upload, and the ``reason`` if it did not succeed.
+
+    ``next_attempt`` is the earliest one of this upload, ``resume`` the earliest of any to this receiver, and ``failures``
+    how often that has failed in a row: 0 if it does what it is to do, None if nothing is said of it.
+    """
+
+    state: str
+    at: Instant
+    reason: str | None = None
+    next_attempt: Instant | None = None
+    failures: int | None = None
+    resume: Instant | None = None
+
+
+@frozen(kw_only=True)
 class Expanded:
     """The script that was made of an orb-build job, and the SHA-256 of the template that it was made from, in hexadecimal."""
 
@@ -165,7 +192,7 @@ def _cron(row: Any) -> Cron | None:
 def to_options(row: Any, after: tuple[JobReference, ...] = ()) -> JobOptions:
     """Return the options of a row of jobs; those to wait for are in a table of their own."""
     return JobOptions(
-        period=Period(row.period),
+        period=None if row.own_period is None else Period(row.own_period),
         cron=_cron(row),
         spread=row.spread,
         missed=Missed(row.missed),
@@ -182,6 +209,7 @@ def options_values(options: JobOptions, timing: Timing) -> dict[str, object]:
     """Return the columns that keep the options of a job."""
     return {
         "period": timing.period.value,
+        "own_period": options.period and options.period.value,
         "cron": options.cron and options.cron.rule,
         "zone": options.cron and options.cron.zone,
         "spread": options.spread,

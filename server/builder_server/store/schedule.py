@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from attrs import frozen
 
 from builder.extension.applying import MAX_LISTED, Apply, ListedJob, ListedScript
 from builder.extension.watching import What
@@ -19,7 +20,7 @@ from builder_server.store.schema import job, queue
 from builder_server.store.waking import Woken
 
 _FIND = sa.select(job).where(job.c.name == sa.bindparam("job_name"))
-_IS_KNOWN = sa.select(job.c.id).where(job.c.name == sa.bindparam("job_name"))
+_IDS = sa.select(job.c.name, job.c.id).where(job.c.name.in_(sa.bindparam("names", expanding=True)))
 _SCRIPT_SIZE = sa.select(sa.func.length(job.c.script)).where(job.c.name == sa.bindparam("job_name"))
 _OF_RULE = (job.c.id, job.c.name, job.c.period, job.c.cron, job.c.zone, job.c.spread, job.c.next_run)
 _DUE = sa.select(*_OF_RULE, job.c.platform).where(job.c.next_run <= sa.bindparam("now"))
@@ -33,13 +34,34 @@ _SET_NEXT_RUN = (
 )
 
 
-def insert(connection: sa.Connection, item: ScheduleItem, values: dict[str, object]) -> int | None:
-    """Insert a job and return its id, None if the name is taken. ``values`` has its other columns."""
-    if connection.scalar(_IS_KNOWN, {"job_name": item.job.name}) is not None:
-        return None
-    all_values = {"name": item.job.name, "period": item.period.value, "next_run": item.next.ms} | _what(item.job)
-    (job_id,) = connection.execute(sa.insert(job), all_values | values).inserted_primary_key or (None,)
-    return job_id
+_AT_ONCE = 500
+"""Jobs that are named in one statement."""
+
+
+def insert(connection: sa.Connection, item: ScheduleItem) -> None:
+    """Insert a job of the original, unless its name is taken."""
+    if _taken(connection, [item.job.name]) is None:
+        every = item.period.value
+        values = {"name": item.job.name, "period": every, "own_period": every, "next_run": item.next.ms}
+        connection.execute(sa.insert(job), values | _what(item.job))
+
+
+def _taken(connection: sa.Connection, names: Sequence[str]) -> str | None:
+    """Return the first of these names that a job has, or that is there twice."""
+    known = {*_ids(connection, names)}
+    for name in names:
+        if name in known:
+            return name
+        known.add(name)
+    return None
+
+
+def _ids(connection: sa.Connection, names: Sequence[str]) -> dict[str, int]:
+    """Return the ids of those of these names that a job has."""
+    found: dict[str, int] = {}
+    for start in range(0, len(names), _AT_ONCE):
+        found |= {row.name: row.id for row in connection.execute(_IDS, {"names": names[start : start + _AT_ONCE]})}
+    return found
 
 
 def _what(new: Job) -> dict[str, object]:
@@ -61,24 +83,44 @@ def add(
 ) -> None:
     """Add a job, queue it at once if that is wanted. Raises CommandRefused."""
     _add_platform(connection, woken, new, now)
-    job_id = _add(connection, woken, new, options, timing, now)
+    if _taken(connection, [new.name]) is not None:
+        raise CommandRefused(_TAKEN)
+    ids = _add(connection, woken, [_New(job=new, options=options, timing=timing)], now)
     if run_now:
-        queues.enqueue_new(connection, woken, [job_id], due=now)
+        queues.enqueue_new(connection, woken, ids, due=now)
         woken.platforms |= _platforms(connection, new)
     dependencies.check_cycles(connection, new.name, options.after)
 
 
-def _add(connection: sa.Connection, woken: Woken, new: Job, options: JobOptions, timing: Timing, now: Instant) -> int:
-    """Add a job whose platform is known, and return its id. Raises CommandRefused."""
-    item = ScheduleItem(next=timing.next_run, period=options.period, job=new)
-    _note_earlier(connection, woken, item.next)
-    job_id = insert(connection, item, options_values(options, timing) | {"planned_at": now.ms})
-    if job_id is None:
-        raise CommandRefused("job name already used")
-    if options.after:
-        dependencies.replace(connection, job_id, options.after)
-    woken.note(What.SCHEDULED, job=new.name)
-    return job_id
+_TAKEN = "job name already used"
+
+
+@frozen(kw_only=True)
+class _New:
+    """A job that comes into the schedule."""
+
+    job: Job
+    options: JobOptions
+    timing: Timing
+
+    def values(self, now: Instant) -> dict[str, object]:
+        """Return its columns."""
+        own = {"name": self.job.name, "next_run": self.timing.next_run.ms, "planned_at": now.ms}
+        return own | _what(self.job) | options_values(self.options, self.timing)
+
+
+def _add(connection: sa.Connection, woken: Woken, new: Sequence[_New], now: Instant) -> list[int]:
+    """Add jobs whose platforms are known and whose names are free, in as few statements as there may be; return their ids."""
+    if not new:
+        return []
+    _note_earlier(connection, woken, min(each.timing.next_run for each in new))
+    connection.execute(sa.insert(job), [each.values(now) for each in new])
+    ids = _ids(connection, [each.job.name for each in new])
+    for each in new:
+        if each.options.after:
+            dependencies.replace(connection, ids[each.job.name], each.options.after)
+        woken.note(What.SCHEDULED, job=each.job.name)
+    return [ids[each.job.name] for each in new]
 
 
 def _add_platform(connection: sa.Connection, woken: Woken, new: Job, now: Instant) -> None:
@@ -164,12 +206,13 @@ def apply(
     for job_of_platform in new.values():
         with about_job(job_of_platform.name):
             _add_platform(connection, woken, job_of_platform, now)
-    at_once: list[int] = []
-    for added in request.added:
-        timing = timings[added.job.name]
-        with about_job(added.job.name):
-            job_id = _add(connection, woken, added.job, added.options, timing, now)
-        at_once += [job_id] if added.run_now else []
+    taken = _taken(connection, [each.job.name for each in request.added])
+    if taken is not None:
+        with about_job(taken):
+            raise CommandRefused(_TAKEN)
+    added = [_New(job=each.job, options=each.options, timing=timings[each.job.name]) for each in request.added]
+    ids = _add(connection, woken, added, now)
+    at_once = [job_id for job_id, each in zip(ids, request.added, strict=True) if each.run_now]
     queues.enqueue_new(connection, woken, at_once, due=now)
     if at_once:
         woken.platforms |= {*queues.platforms(connection)}
@@ -216,7 +259,7 @@ def _listed(found: Job) -> ListedScript | OrbBuildJob:
 
 def _rule_of(options: JobOptions) -> object:
     """Return what the next run of a job follows from."""
-    return options.cron or (options.period, options.spread)
+    return options.cron or (options.runs_every, options.spread)
 
 
 def show(connection: sa.Connection, name: str) -> PlannedJob:
@@ -265,7 +308,7 @@ def reschedule(connection: sa.Connection, woken: Woken, name: str, next_run: Ins
     _note_earlier(connection, woken, next_run)
     values: dict[str, object] = {"next_run": next_run.ms, "planned_at": None, "revision": job.c.revision + 1}
     if period is not None:
-        values |= {"period": period.value, "cron": None, "zone": None}
+        values |= {"period": period.value, "own_period": period.value, "cron": None, "zone": None}
     if connection.execute(sa.update(job).where(job.c.name == name).values(values)).rowcount == 0:
         raise CommandRefused(f"unknown job {name}")
     woken.note(What.SCHEDULED, job=name)

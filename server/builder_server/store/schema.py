@@ -36,7 +36,10 @@ job = Table(
     Column("platform", Text),
     Column("script", LargeBinary),
     Column("opam_package", Text),
-    Column("period", Text, nullable=False),  # with a cron rule the nearest one, which classic peers are shown
+    # what classic peers are shown; with a cron rule the nearest one
+    Column("period", Text, nullable=False),
+    # what was asked for; null: nothing
+    Column("own_period", Text),
     Column("cron", Text),
     Column("zone", Text),
     Column("spread", Boolean, nullable=False, server_default=false()),
@@ -130,6 +133,8 @@ build = Table(
     Column("started", _WIDE, nullable=False),
     Column("finished", _WIDE),
     Column("result", LargeBinary),  # DER
+    # what is still to come: pending (a receiver is to get it), failed (one has refused it), uploaded (all have it, and
+    # its record goes), done (that is gone); null: it is to go nowhere
     Column("upload", Text),
     Column("owner", Text),  # the server that has or had it; null: one of before there could be several
     Column("due", _WIDE),
@@ -172,6 +177,33 @@ artifact = Table(
     Column("size", _WIDE, nullable=False),
     Column("sha256", LargeBinary, nullable=False),
     PrimaryKeyConstraint("build", "path"),
+)
+
+upload = Table(
+    "upload",
+    metadata,
+    # only as long as the record of the build is on the disk: what all have, or nobody is to have, needs no row
+    Column("build", Text, ForeignKey("build.uuid", ondelete="CASCADE"), nullable=False),
+    Column("receiver", Text, nullable=False),  # its URL without user, password and query
+    Column("state", Text, nullable=False),
+    Column("since", _WIDE, nullable=False),  # when the build ended: the oldest goes first
+    Column("attempts", Integer, nullable=False, server_default=text("0")),  # that failed or were refused
+    Column("tried", _WIDE),
+    Column("next_attempt", _WIDE),  # null: nothing is wrong with this one, it goes as soon as anything does
+    Column("reason", Text),  # why the last attempt failed
+    PrimaryKeyConstraint("build", "receiver"),
+    CheckConstraint("state in ('pending', 'done', 'refused')", name="known_upload_state"),
+    Index("upload_next", "receiver", "state", "next_attempt", "since", "build"),
+    Index("upload_since", "since", "build", "receiver"),
+)
+
+receiver = Table(
+    "receiver",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("failures", Integer, nullable=False),  # in a row
+    Column("tried", _WIDE, nullable=False),
+    Column("resume", _WIDE, nullable=False),  # no sooner is anything posted to it
 )
 
 skipped = Table(

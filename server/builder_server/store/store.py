@@ -1,6 +1,6 @@
 """The store: what the rest of the server asks of the database, a transaction each."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ from attrs import define, field
 
 from builder.extension.applying import Apply, ListedJob
 from builder.extension.builds import HistoryEntry, ShowHistory
+from builder.extension.uploads import ListUploads, ReceiverState, UploadEntry
 from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import Database
-from builder.runtime.migrations import downgrade, upgrade
+from builder.runtime.migrations import migrate, upgrade
 from builder.runtime.sqlite import SQLite, alter
 from builder_server.store import (
     artifacts,
@@ -34,12 +35,14 @@ from builder_server.store import (
 from builder_server.store.builds import Expand
 from builder_server.store.records import (
     AfterLoss,
+    Attempted,
     Build,
     BuildHead,
     Due,
     Holder,
     LeftBuild,
     OldBuild,
+    PendingUpload,
     PlannedJob,
     StoredArtifact,
     Taken,
@@ -71,9 +74,9 @@ class Store:
         return cls(SQLite(path, prepare=upgrade(MIGRATIONS)))
 
     @staticmethod
-    def migrate_back(path: Path, revision: str) -> None:
-        """Bring the store in a file back to a revision that an earlier release knows. Raises StoreError."""
-        alter(path, downgrade(MIGRATIONS, revision))
+    def migrate(path: Path, revision: str) -> None:
+        """Bring the store in a file to a revision, be it one that only an earlier release knows. Raises StoreError."""
+        alter(path, migrate(MIGRATIONS, revision))
 
     async def run(self) -> None:
         """Write what is asked for, until cancelled."""
@@ -178,20 +181,21 @@ class Store:
         now: Instant,
         result: Result,
         *,
-        upload: bool,
+        receivers: Collection[str] = (),
         is_lost: bool = False,
         ended_by: str | None = None,
         is_delivered: bool = True,
     ) -> bool:
         """Record the result of a running build, and queue what follows from it; False if it does not run any more.
 
+        ``receivers`` are those that it is to be uploaded to.
         ``is_lost``: the result is not the job's, but what the farm has to say of it. ``ended_by`` is who wanted its end.
         Unless it ``is_delivered`` by the worker, that has no secret any more by which it could ask for it.
         """
         concluded = await self.database.read(partial(artifacts.conclude, uuid=uuid))
         return await self._wake(
             builds.finish, uuid, now, result,
-            concluded=concluded, upload=upload, is_lost=is_lost, ended_by=ended_by, is_delivered=is_delivered,
+            concluded=concluded, receivers=receivers, is_lost=is_lost, ended_by=ended_by, is_delivered=is_delivered,
         )  # fmt: skip
 
     async def add_artifacts(self, uuid: UUID, found: Sequence[StoredArtifact]) -> None:
@@ -271,9 +275,43 @@ class Store:
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 
-    async def oldest_pending(self, under_way: Collection[UUID]) -> Build | None:
-        """Return the build that has waited for its upload for longest, other than those."""
-        return await self.database.read(partial(uploads.oldest_pending, under_way=under_way))
+    async def begin_uploads(self, receivers: Collection[str], after: UUID | None) -> UUID | None:
+        """Look through the next builds that are to be uploaded, for the receivers that there are now.
+
+        Return the last one, None if there were none.
+        """
+        return await self.database.write(partial(uploads.begin, receivers=receivers, after=after))
+
+    async def next_upload(
+        self, receiver: str, now: Instant, under_way: Collection[UUID]
+    ) -> PendingUpload | Instant | None:
+        """Return the upload to a receiver that has waited for longest, other than those, or when one may be tried again.
+
+        None: nothing waits. Those that have failed by themselves come last.
+        """
+        return await self.database.read(partial(uploads.next_due, to=receiver, now=now, under_way=under_way))
+
+    async def note_attempt(self, uuid: UUID, receiver: str, attempted: Attempted, receivers: Collection[str]) -> bool:
+        """Record what came of an attempt to upload a build; return whether all receivers have it now."""
+        return await self.database.write(
+            partial(uploads.note, uuid=uuid, to=receiver, attempted=attempted, receivers=receivers)
+        )
+
+    async def retry_upload(self, uuid: UUID, receivers: Collection[str]) -> int:
+        """Have a build tried again now at the receivers that have not got it; return how many. Raises CommandRefused."""
+        return await self.database.write(partial(uploads.retry, uuid=uuid, receivers=receivers))
+
+    async def retry_uploads(self, receivers: Collection[str], after: UUID | None) -> tuple[int, UUID | None]:
+        """Have the next builds tried again that are not uploaded; return how many uploads these are, and the last build."""
+        return await self.database.write(partial(uploads.retry_all, receivers=receivers, after=after))
+
+    async def uploads(self, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
+        """Return uploads that are pending or refused, or those of one build, the oldest first."""
+        return await self.database.read(partial(uploads.page, asked=asked, receivers=receivers))
+
+    async def count_uploads(self, receivers: Collection[str]) -> tuple[ReceiverState, ...]:
+        """Return how uploads stand, receiver by receiver."""
+        return await self.database.read(partial(uploads.counts, receivers=receivers))
 
     async def uploaded(self, after: UUID | None = None) -> tuple[UUID, ...]:
         """Return the next builds, by their uuids, that were uploaded and whose files are still to be removed."""
@@ -326,6 +364,12 @@ class Store:
     async def import_state(self, items: Sequence[StateItem]) -> None:
         """Take over what the original had stored; names must have been checked."""
         await self.database.write(partial(legacy.import_state, items=items))
+
+    async def import_build(
+        self, found: Build, batches: Callable[[], Iterable[Sequence[StoredArtifact]]], *, upload: bool
+    ) -> None:
+        """Take over a build that has ended and is not known; ``batches`` returns its artifacts, each time anew."""
+        await self.database.write(partial(legacy.import_build, found=found, batches=batches, upload=upload))
 
     async def _wake(
         self, step: Callable[Concatenate[sa.Connection, Woken, P], T], *arguments: P.args, **options: P.kwargs

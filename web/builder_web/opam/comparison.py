@@ -31,7 +31,7 @@ class Inputs:
 
 
 @frozen(kw_only=True)
-class Changed:
+class ChangedValue:
     """The same name with another version, or another value."""
 
     name: str
@@ -45,7 +45,7 @@ class Differences:
 
     only_left: tuple[Package, ...] = ()
     only_right: tuple[Package, ...] = ()
-    changed: tuple[Changed, ...] = ()
+    changed: tuple[ChangedValue, ...] = ()
     unchanged: int = 0
     """How many names have the same on both sides."""
 
@@ -209,7 +209,7 @@ def _compare_named(
     lefts, rights = _versions(left), _versions(right)
     only_left: list[Package] = []
     only_right: list[Package] = []
-    changed: list[Changed] = []
+    changed: list[ChangedValue] = []
     unchanged = 0
     for name in lefts.keys() | rights.keys():
         ours, theirs = lefts.get(name, set()), rights.get(name, set())
@@ -217,7 +217,7 @@ def _compare_named(
         if len(ours) == len(theirs) == 1:
             (one,), (other,) = ours, theirs
             if one != other:
-                changed.append(Changed(name=name, left=one, right=other))
+                changed.append(ChangedValue(name=name, left=one, right=other))
             continue
         only_left += (Package(name=name, version=version) for version in ours - theirs)
         only_right += (Package(name=name, version=version) for version in theirs - ours)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from builder_web.pages.models import Comparison
-from builder_web.pages.parts import Change, Changes, Named
+from builder_web.pages.models import ComparisonPage
+from builder_web.pages.parts import Changes, Named, NamedChange
 
 
 @frozen(kw_only=True)
-class Kind:
+class ChangeKind:
     """A kind of things, and how the page speaks of it."""
 
-    of: Callable[[Comparison], Changes | None]
+    of: Callable[[ComparisonPage], Changes | None]
     """Where a comparison has it."""
     title: str
     noun: str
@@ -30,7 +30,7 @@ class Kind:
 
 
 @frozen(kw_only=True)
-class Group:
+class ChangeGroup:
     """Things of one kind that differ in one way."""
 
     anchor: str
@@ -39,21 +39,21 @@ class Group:
     """removed, added or changed."""
     word: str
     """The heading in a word."""
-    entries: tuple[Named, ...] | tuple[Change, ...]
+    entries: tuple[Named, ...] | tuple[NamedChange, ...]
 
 
 @frozen(kw_only=True)
 class Compared:
     """What differs among the things of one kind."""
 
-    kind: Kind
+    kind: ChangeKind
     changes: Changes
-    groups: tuple[Group, ...]
+    groups: tuple[ChangeGroup, ...]
     """Those that are not empty."""
 
 
 _KINDS = (
-    Kind(
+    ChangeKind(
         of=lambda page: page.opam_packages,
         title="Opam packages",
         noun="opam package",
@@ -64,7 +64,7 @@ _KINDS = (
         changed=("opam-packages-version-diff", "Opam packages with version changes"),
         of_opam=True,
     ),
-    Kind(
+    ChangeKind(
         of=lambda page: page.duniverse,
         title="Duniverse",
         noun="duniverse directory",
@@ -75,7 +75,7 @@ _KINDS = (
         changed=("duniverse-dirs-content-diff", "Duniverse directories with content changes"),
         of_opam=True,
     ),
-    Kind(
+    ChangeKind(
         of=lambda page: page.environment,
         title="Environment",
         noun="environment variable",
@@ -85,7 +85,7 @@ _KINDS = (
         added=("env-added", "New environment variables added"),
         changed=("env-changed", "Environment variables changed"),
     ),
-    Kind(
+    ChangeKind(
         of=lambda page: page.system_packages,
         title="System packages",
         noun="system package",
@@ -98,7 +98,7 @@ _KINDS = (
 )
 
 
-def compared(page: Comparison) -> list[Compared]:
+def compared(page: ComparisonPage) -> list[Compared]:
     """Return what could be compared, in the order of the page."""
     found = ((kind, kind.of(page)) for kind in _KINDS)
     return [
@@ -108,17 +108,17 @@ def compared(page: Comparison) -> list[Compared]:
     ]
 
 
-def _groups(kind: Kind, changes: Changes) -> tuple[Group, ...]:
+def _groups(kind: ChangeKind, changes: Changes) -> tuple[ChangeGroup, ...]:
     removed, added, changed = kind.removed, kind.added, kind.changed
     groups = (
-        Group(anchor=removed[0], heading=removed[1], way="removed", word="removed", entries=changes.removed),
-        Group(anchor=added[0], heading=added[1], way="added", word="new", entries=changes.added),
-        Group(anchor=changed[0], heading=changed[1], way="changed", word="changed", entries=changes.changed),
+        ChangeGroup(anchor=removed[0], heading=removed[1], way="removed", word="removed", entries=changes.removed),
+        ChangeGroup(anchor=added[0], heading=added[1], way="added", word="new", entries=changes.added),
+        ChangeGroup(anchor=changed[0], heading=changed[1], way="changed", word="changed", entries=changes.changed),
     )
     return tuple(group for group in groups if group.entries)
 
 
-def in_words(page: Comparison) -> str:
+def in_words(page: ComparisonPage) -> str:
     """Return what differs, as a sentence without its end."""
     differing = sum(pair.state != "equal" for pair in page.artifacts)
     found = [("artifacts", differing), *((one.kind.plural, one.changes.total) for one in compared(page))]

@@ -91,19 +91,11 @@ class Links:
         return f"{self.build(job, uuid)}/script/view"
 
     def graph(self, job: str, uuid: str) -> str:
-        """The dependency graph, as a page."""
-        return f"{self.build(job, uuid)}/dependencies"
-
-    def graph_document(self, job: str, uuid: str) -> str:
-        """The dependency graph alone, from the cache."""
+        """The dependency graph as a document of its own."""
         return f"{self.build(job, uuid)}/vizdependencies"
 
     def treemap(self, job: str, uuid: str) -> str:
-        """The treemap of the binary, as a page."""
-        return f"{self.build(job, uuid)}/treemap"
-
-    def treemap_document(self, job: str, uuid: str) -> str:
-        """The treemap alone, from the cache."""
+        """The treemap of the binary as a document of its own."""
         return f"{self.build(job, uuid)}/viztreemap"
 
     def compare(self, left: str, right: str) -> str:

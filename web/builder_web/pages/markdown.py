@@ -5,6 +5,7 @@ link to it, since nothing may be fetched from elsewhere. Headings are moved belo
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
@@ -21,18 +22,26 @@ MAX_CHARACTERS = 100_000
 MAX_BLOCK = 10_000
 """Characters of a paragraph in which links and emphasis are looked for: the time for that grows with their square."""
 
+MAX_KEPT = 32
+"""READMEs whose HTML is kept: it takes longer to make than all else of a page."""
+
 _SCHEMES = frozenset({"http", "https", "mailto"})
 _HIGHEST, _LOWEST = 3, 6  # levels of headings: 1 is the page's, 2 the section's that the README stands in
 
 
 def to_html(text: str) -> str:
     """Return a README, however hostile, as HTML to go into a page as it is."""
+    return _to_html(text[:MAX_CHARACTERS])
+
+
+@lru_cache(maxsize=MAX_KEPT)
+def _to_html(text: str) -> str:
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 20}).enable(["table", "strikethrough"])
     renderer = RendererHTML(parser)
     # Every link is accepted here and judged below: one that the parser refuses would stay as its source
     parser.validateLink = lambda url: True  # type: ignore[method-assign]  # noqa: ARG005
     parser.core.ruler.before("inline", "long_blocks", _leave_long_blocks)
-    tokens = parser.parse(str(harmless(text[:MAX_CHARACTERS].replace("\r\n", "\n"))))
+    tokens = parser.parse(str(harmless(text.replace("\r\n", "\n"))))
     _lower_headings(tokens)
     for token in tokens:
         token.attrs.pop("start", None)  # a number of a hundred digits

@@ -4,20 +4,21 @@ from attrs import frozen
 
 from builder.model import Instant
 from builder_web.charts.chart import Chart
-from builder_web.pages.console import ConsoleLine
+from builder_web.pages.console import ShownLine
 from builder_web.pages.parts import (
-    Artifact,
     ArtifactPair,
+    ArtifactSummary,
     BuildSummary,
+    CellState,
     Changes,
     History,
-    OpamFile,
+    OpamFileChange,
     Paging,
 )
 
 
 @frozen(kw_only=True)
-class PlatformState:
+class JobOnPlatform:
     """How a job does on a platform."""
 
     platform: str
@@ -25,8 +26,8 @@ class PlatformState:
     """The newest successful build."""
     failed: BuildSummary | None = None
     """The newest failed build, if it is newer than the newest successful one."""
-    history: History | None = None
-    """The last builds, if they are shown."""
+    past: tuple[CellState, ...] = ()
+    """The last builds, the oldest first, if they are shown."""
 
 
 @frozen(kw_only=True)
@@ -35,11 +36,16 @@ class JobState:
 
     name: str
     synopsis: str | None
-    platforms: tuple[PlatformState, ...]
+    platforms: tuple[JobOnPlatform, ...]
+
+    @property
+    def has_past(self) -> bool:
+        """Whether last builds are shown."""
+        return any(state.past for state in self.platforms)
 
 
 @frozen(kw_only=True)
-class Section:
+class JobSection:
     """Jobs of one kind, such as "Unikernels"."""
 
     name: str
@@ -47,10 +53,10 @@ class Section:
 
 
 @frozen(kw_only=True)
-class Main:
+class MainPage:
     """The first page: the jobs with a successful build that is not too old."""
 
-    sections: tuple[Section, ...]
+    sections: tuple[JobSection, ...]
     failures: tuple[BuildSummary, ...]
     """What failed lately, newest first; a handful."""
     failed: int = 0
@@ -60,10 +66,10 @@ class Main:
 
 
 @frozen(kw_only=True)
-class AllBuilds:
+class AllBuildsPage:
     """All jobs, however old."""
 
-    sections: tuple[Section, ...]
+    sections: tuple[JobSection, ...]
     failures: tuple[BuildSummary, ...] = ()
     failed: int = 0
 
@@ -78,7 +84,7 @@ class JobEntry:
 
 
 @frozen(kw_only=True)
-class Job:
+class JobPage:
     """The builds of a job by distinct output, newest first."""
 
     name: str
@@ -98,11 +104,14 @@ class Job:
 
 
 @frozen(kw_only=True)
-class FailedBuilds:
+class FailedBuildsPage:
     """What failed, newest first."""
 
     builds: tuple[BuildSummary, ...]
     platform: str | None
+    """The only platform that is shown."""
+    platforms: tuple[str, ...] = ()
+    """Where any build ever failed."""
     paging: Paging
 
 
@@ -152,11 +161,19 @@ class Reproduction:
 
 
 @frozen(kw_only=True)
-class Build:
+class Drawing:
+    """A drawing of a build."""
+
+    figure_html: str | None
+    """None: the document at its address is shown in a frame, since another program made it."""
+
+
+@frozen(kw_only=True)
+class BuildPage:
     """One build."""
 
     build: BuildSummary
-    artifacts: tuple[Artifact, ...]
+    artifacts: tuple[ArtifactSummary, ...]
     """The main binary first."""
     solo5: Solo5 | None = None
     """What the main binary says of itself; None if it is none of solo5."""
@@ -170,14 +187,14 @@ class Build:
     """The next build of job and platform with a different output."""
     earlier: BuildSummary | None = None
     """The previous build of job and platform with a different output."""
-    has_graph: bool = False
-    """Whether vizdependencies is there."""
-    has_treemap: bool = False
-    """Whether viztreemap is there."""
+    graph: Drawing | None = None
+    """Of what it was built."""
+    treemap: Drawing | None = None
+    """What takes how much room in the binary."""
 
 
 @frozen(kw_only=True)
-class Comparison:
+class ComparisonPage:
     """What differs between two builds. What is None could not be compared: ``problems`` says why."""
 
     left: BuildSummary
@@ -187,7 +204,7 @@ class Comparison:
     system_packages: Changes | None
     opam_packages: Changes | None
     duniverse: Changes | None
-    opam_files: tuple[OpamFile, ...] = ()
+    opam_files: tuple[OpamFileChange, ...] = ()
     same_input: bool | None = None
     """None where the input of one is not known."""
     problems: tuple[str, ...] = ()
@@ -203,7 +220,7 @@ class Found:
 
 
 @frozen(kw_only=True)
-class Hash:
+class HashPage:
     """Every build that has an artifact with one content, newest first."""
 
     sha256: str
@@ -224,7 +241,7 @@ class JobFound:
 class FileFound:
     """A file whose name matches, and the newest build that has it."""
 
-    artifact: Artifact
+    artifact: ArtifactSummary
     build: BuildSummary
 
 
@@ -238,7 +255,7 @@ class PackageFound:
 
 
 @frozen(kw_only=True)
-class Search:
+class SearchPage:
     """What was found; an empty query shows how to search."""
 
     query: str
@@ -252,11 +269,11 @@ class Search:
 
 
 @frozen(kw_only=True)
-class Console:
+class ConsolePage:
     """A part of what a build wrote, or the lines that match a search in it."""
 
     build: BuildSummary
-    lines: tuple[ConsoleLine, ...]
+    lines: tuple[ShownLine, ...]
     total: int
     """How many lines the console has."""
     size: int
@@ -270,7 +287,7 @@ class Console:
 
 
 @frozen(kw_only=True)
-class Script:
+class ScriptPage:
     """The script that a build ran."""
 
     build: BuildSummary
@@ -281,25 +298,7 @@ class Script:
 
 
 @frozen(kw_only=True)
-class Graph:
-    """The dependency graph of a build."""
-
-    build: BuildSummary
-    chart: Chart | None
-    """None: the document at vizdependencies is shown in a frame, since another program made it."""
-
-
-@frozen(kw_only=True)
-class Treemap:
-    """What takes how much room in the binary of a build."""
-
-    build: BuildSummary
-    chart: Chart | None
-    """None: the document at viztreemap is shown in a frame."""
-
-
-@frozen(kw_only=True)
-class Error:
+class ErrorPage:
     """Something that could not be shown."""
 
     status: int
@@ -327,17 +326,15 @@ class Feed:
 
 
 Page = (
-    Main
-    | AllBuilds
-    | Job
-    | FailedBuilds
-    | Build
-    | Comparison
-    | Hash
-    | Search
-    | Console
-    | Script
-    | Graph
-    | Treemap
-    | Error
+    MainPage
+    | AllBuildsPage
+    | JobPage
+    | FailedBuildsPage
+    | BuildPage
+    | ComparisonPage
+    | HashPage
+    | SearchPage
+    | ConsolePage
+    | ScriptPage
+    | ErrorPage
 )

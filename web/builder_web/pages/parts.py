@@ -14,7 +14,7 @@ from builder.model import Instant, Result
 
 
 @frozen(kw_only=True)
-class Artifact:
+class ArtifactSummary:
     """A file of a build."""
 
     path: str
@@ -39,7 +39,7 @@ class BuildSummary:
     started: Instant
     finished: Instant
     result: Result
-    output: Artifact | None
+    output: ArtifactSummary | None
     """The main binary; None means that the build failed, whatever its result is."""
 
     @property
@@ -79,6 +79,11 @@ class History:
     platform: str
     cells: tuple[Cell, ...]
 
+    @property
+    def states(self) -> tuple[CellState, ...]:
+        """What the builds say."""
+        return tuple(cell.state for cell in self.cells)
+
 
 @frozen(kw_only=True)
 class Paging:
@@ -95,7 +100,7 @@ class Paging:
 
 
 @frozen(kw_only=True)
-class Change:
+class NamedChange:
     """Something with a name that differs: a variable, a package, a directory."""
 
     name: str
@@ -120,7 +125,7 @@ class Changes:
     """Only on the left."""
     added: tuple[Named, ...] = ()
     """Only on the right."""
-    changed: tuple[Change, ...] = ()
+    changed: tuple[NamedChange, ...] = ()
     unchanged: int = 0
     """How many are the same on both sides."""
 
@@ -138,7 +143,7 @@ class FileDifference:
     """A unified diff without its two header lines, where both are text."""
     first_byte: int | None = None
     """The offset of the first byte that differs, where one is binary."""
-    sections: tuple[Change, ...] = ()
+    sections: tuple[NamedChange, ...] = ()
     """Sections of ELF files that differ, with their sizes in words."""
     cut: bool = False
     """Whether there is more than is shown."""
@@ -149,8 +154,8 @@ class ArtifactPair:
     """The artifacts of one path on both sides; at least one is there."""
 
     path: str
-    left: Artifact | None
-    right: Artifact | None
+    left: ArtifactSummary | None
+    right: ArtifactSummary | None
     difference: FileDifference | None = None
 
     @property
@@ -164,7 +169,7 @@ class ArtifactPair:
 
 
 @frozen(kw_only=True)
-class OpamFile:
+class OpamFileChange:
     """The opam file of a package that both sides have in the same version, and that differs."""
 
     package: str

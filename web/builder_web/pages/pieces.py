@@ -1,17 +1,21 @@
 """The pieces of which lists have thousands: times, hashes, rows of builds. What is rare is a macro in parts.html."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup, escape
 
 from builder.model import Instant
-from builder_web.pages.console import ConsoleLine
+from builder_web.pages.console import ShownLine
 from builder_web.pages.links import Links
-from builder_web.pages.parts import Cell, CellState, History
+from builder_web.pages.parts import Cell, CellState
 from builder_web.pages.words import count, exact_time, harmless
 
-# Each state has a shape of its own: a disc, a diamond, a cross
-_DISC, _DIAMOND, _CROSS = "h0", "m-4.3-4.3 4.3-4.3 4.3 4.3-4.3 4.3z", "m-2.6-2.6 5.2 5.2m0-5.2-5.2 5.2"
+_SHAPES = {
+    CellState.SAME: "5h0",  # a disc
+    CellState.NEW: "9.3m-4.3-4.3 4.3-4.3 4.3 4.3-4.3 4.3z",  # a diamond
+    CellState.FAILED: "5m-2.6-2.6 5.2 5.2m0-5.2-5.2 5.2",  # a cross
+}
+"""Where the shape of each state begins, from above, and how it goes on."""
 
 
 def time(moment: Instant) -> Markup:
@@ -37,38 +41,26 @@ def hash_link(sha256: str, links: Links, *, whole: bool = False) -> Markup:
     return Markup(f'<a class="hash" href="{links.hash(sha256)}">{fingerprint(sha256)}{code}</a>')
 
 
-def row(history: History) -> Markup:
+def row(platform: str, states: Sequence[CellState]) -> Markup:
     """Return the last builds as one small drawing."""
-    same: list[str] = []
-    new: list[str] = []
-    failed: list[str] = []
-    for index, cell in enumerate(history.cells):
-        if cell.state is CellState.SAME:
-            same.append(f"M{index * 10 + 5} 5{_DISC}")
-        elif cell.state is CellState.NEW:
-            new.append(f"M{index * 10 + 5} 9.3{_DIAMOND}")
-        else:
-            failed.append(f"M{index * 10 + 5} 5{_CROSS}")
-    drawn = "".join(
-        [
-            f'<path class="{name}" d="{"".join(paths)}"/>'
-            for name, paths in (("same", same), ("new", new), ("failed", failed))
-            if paths
-        ]
+    drawn: dict[CellState, list[str]] = {}
+    for index, state in enumerate(states):
+        drawn.setdefault(state, []).append(f"M{index * 10 + 5} {_SHAPES[state]}")
+    paths = "".join(
+        [f'<path class="{state.value}" d="{"".join(drawn[state])}"/>' for state in _SHAPES if state in drawn]
     )
-    width = len(history.cells) * 10
-    words = escape(harmless(row_words(history)))
+    width = len(states) * 10
+    words = escape(harmless(row_words(platform, states)))
     return Markup(
-        f'<svg class="row" viewBox="0 0 {width} 10" width="{width}" height="10" role="img" aria-label="{words}">{drawn}</svg>'
+        f'<svg class="row" viewBox="0 0 {width} 10" width="{width}" height="10" role="img" aria-label="{words}">{paths}</svg>'
     )
 
 
-def row_words(history: History) -> str:
+def row_words(platform: str, states: Sequence[CellState]) -> str:
     """Return what the row says, for those who don't see it."""
-    states = [cell.state for cell in history.cells]
     numbers = ((states.count(state), words) for state, words in _WORDS)
     parts = [f"{number} {words}" for number, words in numbers if number]
-    return f"Last {count(len(states), 'build')} on {history.platform}: {', '.join(parts)}"
+    return f"Last {count(len(states), 'build')} on {platform}: {', '.join(parts)}"
 
 
 def cell_words(cell: Cell) -> str:
@@ -76,7 +68,7 @@ def cell_words(cell: Cell) -> str:
     return f"{exact_time(cell.started)}: {dict(_WORDS)[cell.state]}"
 
 
-def console_lines(lines: Iterable[ConsoleLine], address: str | None) -> Markup:
+def console_lines(lines: Iterable[ShownLine], address: str | None) -> Markup:
     """Return lines of a console; each number leads to its line, at an address where other lines are around it.
 
     Without an address the lines follow one another and a number is an anchor for the mouse alone: going through

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 import jinja2
+from attrs import evolve
+from markupsafe import Markup
 
 from builder.model import Exited, describe_result
 from builder.sizes import format_size
@@ -18,28 +20,52 @@ SECURITY_POLICY = (
 )
 """The Content-Security-Policy that every page keeps: nothing inline, nothing from elsewhere."""
 
+MAX_FRAGMENTS = 8 * 1024 * 1024
+"""Characters of parts of pages that are kept, such as a job in the list of all: it changes when it is built again, but the
+others do not."""
+
 _TEMPLATES = MappingProxyType(
     {
-        models.Main: "main.html",
-        models.AllBuilds: "main.html",
-        models.Job: "job.html",
-        models.FailedBuilds: "failed_builds.html",
-        models.Build: "build.html",
-        models.Comparison: "comparison.html",
-        models.Hash: "hash.html",
-        models.Search: "search.html",
-        models.Console: "console.html",
-        models.Script: "script.html",
-        models.Graph: "drawing.html",
-        models.Treemap: "drawing.html",
-        models.Error: "error.html",
+        models.MainPage: "main.html",
+        models.AllBuildsPage: "main.html",
+        models.JobPage: "job.html",
+        models.FailedBuildsPage: "failed_builds.html",
+        models.BuildPage: "build.html",
+        models.ComparisonPage: "comparison.html",
+        models.HashPage: "hash.html",
+        models.SearchPage: "search.html",
+        models.ConsolePage: "console.html",
+        models.ScriptPage: "script.html",
+        models.ErrorPage: "error.html",
     }
 )
 
 
 def render(page: models.Page, *, links: Links) -> str:
     """Return the HTML of a page: a whole document that can be encoded as UTF-8."""
-    return _ENVIRONMENT.get_template(_TEMPLATES[type(page)]).render(page=page, links=links)
+    return _ENVIRONMENT.get_template(_TEMPLATES[type(page)]).render(
+        page=page, links=evolve(links, origin=""), origin=links.origin
+    )
+
+
+class _Fragments:
+    """Parts of pages that show one model and nothing else: each is made once, as long as there is room for it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, object, Links], Markup] = {}
+        self._size = 0
+
+    def __call__(self, template: str, model: object, links: Links) -> Markup:
+        """Return a part; the oldest ones are forgotten for it."""
+        key = (template, model, links)
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        text = _ENVIRONMENT.get_template(template).render(model=model, links=links)
+        made = self._kept[key] = Markup(text)  # noqa: S704  the template escapes
+        self._size += len(made)
+        while self._size > MAX_FRAGMENTS:
+            self._size -= len(self._kept.pop(next(iter(self._kept))))
+        return made
 
 
 def render_feed(feed: models.Feed, *, links: Links) -> str:
@@ -88,11 +114,11 @@ def _environment() -> jinja2.Environment:
         "size": format_size,
     }
     environment.tests |= {
-        "all_builds": lambda page: isinstance(page, models.AllBuilds),
-        "graph": lambda page: isinstance(page, models.Graph),
+        "all_builds": lambda page: isinstance(page, models.AllBuildsPage),
         "success": lambda result: result == Exited(code=0),
     }
     environment.globals |= {
+        "fragment": _Fragments(),
         "pieces": pieces,
         "static": {name: file.digest for name, file in STATIC_FILES.items()},
     }

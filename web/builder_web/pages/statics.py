@@ -2,6 +2,7 @@
 
 import hashlib
 from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 
 from attrs import frozen
@@ -17,12 +18,16 @@ class StaticFile:
     media_type: str
     digest: str
     """Part of the address, so that a new content has a new one."""
+    modified: float
+    """Seconds since 1970."""
 
 
 def _read(name: str) -> StaticFile:
-    content = files(__package__).joinpath("static", name).read_bytes()
+    path = Path(str(files(__package__).joinpath("static", name)))
+    content = path.read_bytes()
     return StaticFile(
         content=content,
+        modified=path.stat().st_mtime,
         media_type=_TYPES[name.rpartition(".")[2]],
         digest=hashlib.sha256(content).hexdigest()[:12],
     )

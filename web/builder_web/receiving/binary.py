@@ -2,10 +2,10 @@
 
 from builder.model import Instant, Result
 from builder_web.directory import DataDirectory
-from builder_web.receiving.execution import Head, write_durably
+from builder_web.receiving.execution import Head
 from builder_web.receiving.facts import Facts
 from builder_web.receiving.staging import ContentWriter, Staging
-from builder_web.store.records import Artifact, NewBuild
+from builder_web.store.records import NewBuild, StoredArtifact
 
 _SCRIPT = b"# This artifact was manually built\n"
 
@@ -45,9 +45,10 @@ class BinaryReception:
         """Return the build; all its files are durable where they are staged."""
         staging, writer = self._begin()
         content = writer.finish()
-        write_durably(staging.script, _SCRIPT)
-        write_durably(staging.console, b"")
-        main = Artifact(path=self._path, digest=content.digest, size=content.size)
+        staging.script.write_bytes(_SCRIPT)
+        staging.console.touch()
+        staging.finish()
+        main = StoredArtifact(path=self._path, digest=content.digest, size=content.size)
         return NewBuild(
             uuid=self.head.uuid,
             job=self.head.job,

@@ -28,15 +28,18 @@ class TooLarge(BuilderError):
 
 
 class Decoder:
-    """Decodes a body piece by piece. ``limit`` is in bytes, of what comes out."""
+    """Decodes a body piece by piece. ``limit`` is in bytes, of what comes out.
 
-    def __init__(self, encoding: str | None, limit: int) -> None:
+    ``announced`` is how many are to come in, as far as that is known. Raises NotDecodable and TooLarge.
+    """
+
+    def __init__(self, encoding: str | None, limit: int, *, announced: int = 0) -> None:
         self._limit = limit
         self._size = 0
         self._gzip = self._zstd = None
         match (encoding or "identity").strip().lower():
             case "identity":
-                pass
+                self._check(announced)
             case "gzip" | "x-gzip":
                 self._gzip = zlib.decompressobj(_GZIP)
             case "zstd":
@@ -48,14 +51,17 @@ class Decoder:
         """Return what comes out of the next bytes, in pieces. Raises NotDecodable and TooLarge."""
         for piece in self._decoded(data):
             self._size += len(piece)
-            if self._size > self._limit:
-                raise TooLarge(f"the upload has more than {self._limit} bytes")
+            self._check(self._size)
             yield piece
 
     def finish(self) -> None:
         """Raise NotDecodable if the end is missing."""
         if (self._gzip and not self._gzip.eof) or (self._zstd and not self._zstd.eof):
             raise NotDecodable("the compressed body is cut off")
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise TooLarge(f"the upload has more than {self._limit} bytes")
 
     def _decoded(self, data: bytes) -> Iterator[bytes]:
         if self._gzip:

@@ -1,9 +1,5 @@
 """An execution as it arrives, piece by piece: its files are staged, in memory that does not grow with it."""
 
-import os
-from pathlib import Path
-from typing import BinaryIO
-
 from attrs import frozen
 
 from builder import execution
@@ -16,7 +12,7 @@ from builder_web.directory import DataDirectory
 from builder_web.receiving.facts import Facts
 from builder_web.receiving.staging import ContentWriter, Staging
 from builder_web.store.jobs import README as README_TAG
-from builder_web.store.records import Artifact, NewBuild, Readme, result_to_row
+from builder_web.store.records import NewBuild, Readme, StoredArtifact, result_to_row
 from builder_web.stored import README
 
 MAX_ARTIFACTS = 20_000
@@ -47,7 +43,7 @@ class Reception:
         self._console: Reversal | None = None
         self._end: ExecutionEnd | None = None
         self._platform = ""
-        self._artifacts: list[Artifact] = []
+        self._artifacts: list[StoredArtifact] = []
         self._paths: set[str] = set()
         self._open: tuple[str, ContentWriter] | None = None
         self._open_readme: tuple[str, bytearray] | None = None
@@ -91,6 +87,7 @@ class Reception:
         if main_binary is not None:  # its row comes first, as the original's does
             main_position = self._artifacts.index(main_binary)
             self._artifacts.insert(0, self._artifacts.pop(main_position))
+        self.staging.finish()
         facts = Facts(self._artifacts, self.staging.content)
         tags = facts.tags()
         readme_path, readme = self._readme or ("", None)
@@ -117,7 +114,7 @@ class Reception:
         self._platform = check_platform(event.job.platform)
         self.head = Head(uuid=str(event.uuid), job=event.job.name)
         self.staging = Staging.begin(self._directory, job=self.head.job, uuid=self.head.uuid)
-        write_durably(self.staging.script, event.job.script)
+        self.staging.script.write_bytes(event.job.script)
         self._console = Reversal(self.staging.path)
 
     def _add_line(self, line: ConsoleLine) -> None:
@@ -131,7 +128,6 @@ class Reception:
         with self.staging.console.open("wb") as file:
             for piece in self._console.pieces():
                 file.write(piece)
-            _sync(file)
         self._console.close()
 
     def _begin_artifact(self, path: str) -> None:
@@ -160,7 +156,7 @@ class Reception:
         if self._open is not None:
             path, writer = self._open
             content = writer.finish()
-            self._artifacts.append(Artifact(path=path, digest=content.digest, size=content.size))
+            self._artifacts.append(StoredArtifact(path=path, digest=content.digest, size=content.size))
             self._open = None
         elif self._open_readme is not None:
             path, text = self._open_readme
@@ -187,15 +183,3 @@ def _storable(result: Result) -> Result:
     if abs(result_to_row(result)[0]) > _MAX_CODE:
         raise ProtocolError("the result is a number out of range")
     return result
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file. Raises OSError."""
-    with path.open("wb") as file:
-        file.write(data)
-        _sync(file)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -12,7 +12,7 @@ from builder_web.opam.summary import summarize
 from builder_web.opam.switch import read_switch, switch_path
 from builder_web.opam.syntax import MAX_SIZE
 from builder_web.store.jobs import DESCRIPTION, SECTION, SYNOPSIS
-from builder_web.store.records import Artifact
+from builder_web.store.records import StoredArtifact
 
 _INPUTS = ("opam-switch", "build-environment", "system-packages")
 
@@ -20,7 +20,7 @@ _INPUTS = ("opam-switch", "build-environment", "system-packages")
 class Facts:
     """Reads artifacts where ``content`` says that they are."""
 
-    def __init__(self, artifacts: Iterable[Artifact], content: Callable[[bytes], Path]) -> None:
+    def __init__(self, artifacts: Iterable[StoredArtifact], content: Callable[[bytes], Path]) -> None:
         self._artifacts = {file.path: file for file in artifacts}
         self._content = content
 
@@ -45,11 +45,11 @@ class Facts:
         said = {SECTION: summary.section, SYNOPSIS: summary.synopsis, DESCRIPTION: summary.description}
         return {tag: value for tag, value in said.items() if value is not None}
 
-    def _read(self, file: Artifact, limit: int) -> bytes:
+    def _read(self, file: StoredArtifact, limit: int) -> bytes:
         with self._content(file.digest).open("rb") as opened:
             return opened.read(limit)
 
-    def solo5(self, main_binary: Artifact) -> str:
+    def solo5(self, main_binary: StoredArtifact) -> str:
         """Return what the main binary says of itself, as JSON: see the table ``binary``. Raises OSError."""
         with self._content(main_binary.digest).open("rb") as file:
             found = read_solo5(file)

@@ -66,13 +66,10 @@ class ContentWriter:
         self._file.close()
 
     def finish(self) -> Content:
-        """Make what was written durable under its name, unless the same is there already."""
+        """Give what was written its name."""
         content = Content(digest=self._hash.digest(), size=self._size)
-        target = self._directory / content.digest.hex()
-        if not target.exists():
-            os.fsync(self._file.fileno())
         self._file.close()
-        self._path.replace(target)
+        self._path.replace(self._directory / content.digest.hex())
         return content
 
 
@@ -129,6 +126,10 @@ class Staging:
             return None
         return self.directory.build(job, self.uuid)
 
+    def finish(self) -> None:
+        """Make all files durable: none is written any more."""
+        files.sync_together((self.script, self.console, self.script.parent, *(self.path / "contents").iterdir()))
+
     def place(self) -> None:
         """Put all files into their places, durably. It may be done again."""
         parents = set()
@@ -143,11 +144,9 @@ class Staging:
             assert place
             files.remove_tree(place)  # no row names it: of a build that was removed, or by another program
             self.directory.make_parents(place)
-            files.sync_directory(build)
             build.rename(place)
             parents.add(place.parent)
-        for parent in parents:
-            files.sync_directory(parent)
+        files.sync_together(parents)
 
     def remove(self) -> None:
         """Remove the directory: the build was recorded."""

@@ -18,6 +18,7 @@ import trio
 from attrs import define, field, frozen
 from starlette.types import ASGIApp, Message, Scope
 
+from builder.model import printable
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class PeerGone(OSError):
 
 
 @define(eq=False)
-class Connection:
+class HttpConnection:
     """One connection; ``run`` serves it to its end."""
 
     _application: ASGIApp
@@ -98,6 +99,9 @@ class Connection:
             while (event := self._parser.next_event()) is h11.NEED_DATA:
                 self._parser.receive_data(await self._stream.receive_some(PIECE_SIZE))
             if isinstance(event, h11.Request):
+                if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+                    # a proxy may have believed the one where h11 believes the other
+                    raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding are given")
                 if not _has_body(event):
                     self._parser.next_event()  # its end, which is known already
                 return event
@@ -109,11 +113,6 @@ class Connection:
             path = b"/" + path.split(b"/", 3)[3] if path.count(b"/") > 2 else b"/"
         if not path.startswith(b"/"):
             return None
-        socket = self._stream.socket
-        try:
-            client, server = socket.getpeername()[:2], socket.getsockname()[:2]
-        except OSError as error:
-            raise PeerGone from error
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -125,14 +124,23 @@ class Connection:
             "query_string": query,
             "root_path": "",
             "headers": list(request.headers),
-            "client": client,
-            "server": server,
+            "client": self._peer(),
+            "server": self._stream.socket.getsockname()[:2],
         }
+
+    def _peer(self) -> tuple[str, int]:
+        """Return address and port. Raises PeerGone."""
+        try:
+            address, port = self._stream.socket.getpeername()[:2]
+        except OSError as error:
+            raise PeerGone from error
+        return address, port
 
     async def _refuse(self, status: int, reason: str) -> None:
         """Answer what can't be parsed, if that is possible still."""
         if self._parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
+        log.info("%s sent no request: %s", self._peer()[0], printable(reason.encode()))
         body = f"{reason}\n".encode()
         head = h11.Response(
             status_code=status,
@@ -189,7 +197,7 @@ class Connection:
 class _Exchange:
     """A request and its answer, as the application sees them: see the ASGI specification."""
 
-    _connection: Connection
+    _connection: HttpConnection
     is_head: bool = field(kw_only=True)
     is_answered: trio.Event = field(init=False, factory=trio.Event)
     is_peer_gone: bool = field(init=False, default=False)

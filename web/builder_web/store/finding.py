@@ -8,7 +8,7 @@ from builder_web.opam.switch import Package
 from builder_web.store import builds
 from builder_web.store import packages as switches
 from builder_web.store.jobs import SYNOPSIS
-from builder_web.store.records import Artifact, Build
+from builder_web.store.records import Build, StoredArtifact
 from builder_web.store.schema import artifact, file, job, job_tag, tag
 
 _MIN_PREFIX = 4
@@ -44,7 +44,7 @@ def jobs(connection: sa.Connection, text: str, *, count: int) -> list[tuple[str,
     return [(row.name, row.value) for row in connection.execute(query)]
 
 
-def files(connection: sa.Connection, text: str, *, count: int) -> list[tuple[Build, Artifact]]:
+def files(connection: sa.Connection, text: str, *, count: int) -> list[tuple[Build, StoredArtifact]]:
     """Return files whose path holds a text, each path once, with the newest build that has it."""
     found = (
         sa.select(sa.func.max(file.c.artifact))
@@ -56,7 +56,7 @@ def files(connection: sa.Connection, text: str, *, count: int) -> list[tuple[Bui
     return _with_builds(connection, list(connection.scalars(found)))
 
 
-def by_prefix(connection: sa.Connection, text: str, *, count: int) -> list[tuple[Build, Artifact]]:
+def by_prefix(connection: sa.Connection, text: str, *, count: int) -> list[tuple[Build, StoredArtifact]]:
     """Return files whose SHA-256 begins with these digits, each once."""
     if len(text) < _MIN_PREFIX or len(text) > 64 or not _HEX.issuperset(text):
         return []
@@ -88,14 +88,14 @@ def _by_version(one: switches.Used) -> list[tuple[bool, int, str]]:
     return [(number != "", int(number or 0), word) for number, word in parts]
 
 
-def _with_builds(connection: sa.Connection, ids: list[int]) -> list[tuple[Build, Artifact]]:
+def _with_builds(connection: sa.Connection, ids: list[int]) -> list[tuple[Build, StoredArtifact]]:
     rows = connection.execute(sa.select(artifact).where(artifact.c.id.in_(ids))).all()
     known = builds.find_all(connection, {row.build for row in rows})
     by_id = {row.id: row for row in rows}
     return [
         (
             known[by_id[one].build],
-            Artifact(path=by_id[one].filepath, digest=by_id[one].sha256, size=by_id[one].size),
+            StoredArtifact(path=by_id[one].filepath, digest=by_id[one].sha256, size=by_id[one].size),
         )
         for one in ids
         if one in by_id and by_id[one].build in known  # another program may have removed it

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from builder_web.store import builds
 from builder_web.store.records import Job, Newest
-from builder_web.store.schema import artifact, binary, build, job, job_tag, newest, tag
+from builder_web.store.schema import artifact, binary, build, job, job_tag, listed, place, tag
 
 SECTION = "section"
 SYNOPSIS = "synopsis"
@@ -30,46 +30,42 @@ def tags(connection: sa.Connection, name: str) -> dict[str, str]:
 
 def platforms(connection: sa.Connection, name: str) -> list[str]:
     """Return the platforms that a job was built on."""
-    query = (
-        sa.select(newest.c.platform)
-        .distinct()
-        .where(newest.c.job == sa.select(job.c.id).where(job.c.name == name).scalar_subquery())
+    found = sa.select(place.c.platform).where(
+        place.c.job == sa.select(job.c.id).where(job.c.name == name).scalar_subquery()
     )
-    return sorted(connection.scalars(query))
+    return sorted(connection.scalars(found))
+
+
+def failing_platforms(connection: sa.Connection) -> list[str]:
+    """Return the platforms on which any build failed."""
+    return sorted(connection.scalars(sa.select(listed.c.platform).distinct().where(listed.c.failed == sa.true())))
 
 
 def all_jobs(connection: sa.Connection) -> list[Job]:
     """Return all jobs with their newest builds, by section (the last one first) and name."""
     tagged: dict[int, dict[str, str]] = {}
-    query = sa.select(job_tag.c.job, tag.c.tag, job_tag.c.value).select_from(
+    said = sa.select(job_tag.c.job, tag.c.tag, job_tag.c.value).select_from(
         job_tag.join(tag, tag.c.id == job_tag.c.tag)
     )
-    for row in connection.execute(query.where(tag.c.tag.in_([SECTION, SYNOPSIS]))):
-        tagged.setdefault(row.job, {})[row.tag] = row.value
-    rows = {(row.job, row.platform, bool(row.failed)): row for row in connection.execute(sa.select(newest))}
-    shown = {
-        key: row.build
-        for key, row in rows.items()
-        if not key[2] or (other := rows.get((key[0], key[1], False))) is None or other.started < row.started
-    }
-    found = builds.find_all(connection, shown.values())
-    solo5 = _solo5(connection)
+    for job_id, name, value in connection.execute(said.where(tag.c.tag.in_([SECTION, SYNOPSIS]))):
+        tagged.setdefault(job_id, {})[name] = value
+    shown = sa.union(sa.select(place.c.newest), sa.select(place.c.built))
+    found = {one.id: one for one in builds.those(connection, shown)}
     by_job: dict[int, list[Newest]] = {}
-    for job_id, platform in sorted({key[:2] for key in shown}):
-        built = found.get(shown.get((job_id, platform, False), 0))
-        failed = found.get(shown.get((job_id, platform, True), 0))
-        said = solo5.get(built.main_binary.digest) if built and built.main_binary else None
-        by_job.setdefault(job_id, []).append(Newest(platform=platform, build=built, failed=failed, solo5=said))
+    for job_id, platform, newest, built, past in connection.execute(sa.select(place)):
+        failed = found.get(newest) if newest != built else None
+        by_job.setdefault(job_id, []).append(
+            Newest(platform=platform, build=found.get(built), failed=failed, past=past)
+        )
     jobs = []
-    for row in connection.execute(sa.select(job)):
-        items = by_job.get(row.id, [])
-        said_of = tagged.get(row.id, {})
+    for job_id, name in connection.execute(sa.select(job)):
+        said_of = tagged.get(job_id, {})
         jobs.append(
             Job(
-                name=row.name,
+                name=name,
                 section=said_of.get(SECTION, UNCATEGORIZED),
                 synopsis=said_of.get(SYNOPSIS),
-                newest=tuple(items),
+                newest=tuple(by_job.get(job_id, ())),
             )
         )
     jobs.sort(key=lambda one: one.name)
@@ -77,13 +73,14 @@ def all_jobs(connection: sa.Connection) -> list[Job]:
     return jobs
 
 
-def _solo5(connection: sa.Connection) -> dict[bytes, str]:
+def solo5(connection: sa.Connection) -> dict[bytes, str]:
+    """Return what the newest main binaries of all jobs say of themselves, by their SHA-256."""
     main = artifact.alias("main")
     query = (
         sa.select(binary.c.sha256, binary.c.solo5)
         .distinct()
         .select_from(
-            newest.join(build, build.c.id == newest.c.build)
+            place.join(build, build.c.id == place.c.built)
             .join(main, main.c.id == build.c.main_binary)
             .join(binary, binary.c.sha256 == main.c.sha256)
         )

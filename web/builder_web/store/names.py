@@ -26,7 +26,9 @@ def remove(connection: sa.Connection, build_ids: Sequence[int]) -> None:
 def catch_up(connection: sa.Connection) -> None:
     """Note what another program has added, and forget what it has removed: ids are never given twice."""
     last = connection.scalar(sa.select(sa.func.max(file.c.artifact))) or 0
-    added = _columns.where(artifact.c.id > last)
+    added = _columns.where(artifact.c.id > last).order_by(
+        artifact.c.filepath, artifact.c.id
+    )  # as they are kept: faster
     connection.execute(sa.insert(file).from_select(["path", "artifact"], added))
     known, there = (connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in (file, artifact))
     if known != there:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from builder.runtime.sqlite import LOCK_TIMEOUT, SQLite
 from builder_web.errors import NotOurs
-from builder_web.store import names, newest, schema
+from builder_web.store import names, schema, summaries
 
 
 def check(path: Path) -> None:
@@ -52,13 +52,13 @@ def prepare(connection: sa.Connection) -> None:
         version = connection.scalar(sa.select(schema.form.c.version))
         if version != schema.OUR_VERSION:
             for name in inspector.get_table_names():
-                if name in schema.ours.tables:
+                if name.startswith("web_") and name not in schema.kept.tables:
                     connection.exec_driver_sql(f'DROP TABLE "{name}"')
     schema.ours.create_all(connection)
     schema.kept.create_all(connection)
     if connection.scalar(sa.select(schema.form.c.version)) is None:
         connection.execute(sa.insert(schema.form).values(version=schema.OUR_VERSION))
-    newest.make_anew(connection)
+    summaries.catch_up(connection)
     names.catch_up(connection)
 
 

@@ -37,7 +37,7 @@ class Password:
 
 
 @frozen(kw_only=True)
-class Artifact:
+class StoredArtifact:
     """A file of a build."""
 
     path: str
@@ -57,7 +57,7 @@ class Build:
     started: Instant
     finished: Instant
     result: Result
-    main_binary: Artifact | None
+    main_binary: StoredArtifact | None
     input_id: bytes | None
     console: str
     script: str
@@ -86,7 +86,7 @@ class NewBuild:
     started: Instant
     finished: Instant
     result: Result
-    artifacts: tuple[Artifact, ...]
+    artifacts: tuple[StoredArtifact, ...]
     """The main binary first, if there is one."""
     main_binary: str | None
     """The path of the first of the artifacts."""
@@ -107,7 +107,8 @@ class Newest:
     platform: str
     build: Build | None
     failed: Build | None
-    solo5: str | None
+    past: str
+    """The states of the last builds: see ``summaries.states``."""
 
 
 @frozen(kw_only=True)

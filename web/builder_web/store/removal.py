@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 from builder.model import Instant
 from builder_web import directory
 from builder_web.errors import Unknown
-from builder_web.store import builds, names, newest, packages, schema
+from builder_web.store import builds, names, packages, schema, summaries
 from builder_web.store.records import Build
 from builder_web.store.schema import access, artifact, build, console, job, job_tag, received, removing
 
@@ -30,6 +30,7 @@ def remove(connection: sa.Connection, gone: Sequence[Build]) -> None:
         jobs |= set(connection.scalars(sa.select(build.c.job).where(build.c.id.in_(part))))
         connection.execute(sa.update(build).where(build.c.id.in_(part)).values(main_binary=None))
         names.remove(connection, part)
+        summaries.remove(connection, part)
         connection.execute(sa.delete(artifact).where(artifact.c.build.in_(part)))
         for table in (console, received):
             connection.execute(sa.delete(table).where(table.c.build.in_(part)))
@@ -38,8 +39,7 @@ def remove(connection: sa.Connection, gone: Sequence[Build]) -> None:
     for digests in _parts(list(contents)):
         connection.execute(sa.delete(schema.binary).where(schema.binary.c.sha256.in_(digests)))
         packages.remove(connection, digests)
-    for job_id in jobs:
-        newest.make_anew(connection, job=job_id)
+    summaries.make_anew(connection, jobs)
     paths = {path for one in gone for path in _paths(one)} | {directory.content_path(digest) for digest in contents}
     if paths:
         connection.execute(insert(removing).on_conflict_do_nothing(), [{"path": path} for path in sorted(paths)])

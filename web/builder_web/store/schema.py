@@ -97,26 +97,45 @@ access = _table("access_list", "id", "user", "job")
 tag = _table("tag", "id", "tag")
 job_tag = _table("job_tag", "id", "tag", "value", "job")
 
-OUR_VERSION = 3
+OUR_VERSION = 4
 """Grows whenever a table of ours changes: they are made anew then."""
 
 ours = sa.MetaData()
 
 form = sa.Table("web_form", ours, sa.Column("version", sa.Integer, nullable=False))
 
-newest = sa.Table(
-    "web_newest",
+listed = sa.Table(
+    "web_build",
+    ours,
+    sa.Column("build", sa.Integer, primary_key=True),
+    sa.Column("job", sa.Integer, nullable=False),
+    sa.Column("platform", sa.Text, nullable=False),
+    sa.Column("start_d", sa.Integer, nullable=False),
+    sa.Column("start_ps", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Boolean, nullable=False),
+    sa.Column("output", sa.LargeBinary),
+    sa.Column("input", sa.LargeBinary),
+    sa.Index("web_build_started", "start_d", "start_ps", "platform"),
+    sa.Index("web_build_failed", "failed", "start_d", "start_ps", "platform"),
+    sa.Index("web_build_job", "job", "start_d", "start_ps", "platform", "output"),
+    sa.Index("web_build_output", "output", "job", "start_d", "start_ps", "input"),
+    sa.Index("web_build_input", "input", "start_d", "start_ps", "output"),
+)
+"""All builds, in the orders in which lists have them: when each began, whether it failed, the SHA-256 of its main binary, and
+its input id. The rows of the original are far longer, and some of those orders it has not."""
+
+place = sa.Table(
+    "web_place",
     ours,
     sa.Column("job", sa.Integer, nullable=False),
     sa.Column("platform", sa.Text, nullable=False),
-    sa.Column("failed", sa.Boolean, nullable=False),
-    sa.Column("build", sa.Integer, nullable=False),
-    sa.Column("started", sa.Integer, nullable=False),
-    sa.PrimaryKeyConstraint("job", "platform", "failed"),
+    sa.Column("newest", sa.Integer, nullable=False),
+    sa.Column("built", sa.Integer),
+    sa.Column("past", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("job", "platform"),
     sqlite_with_rowid=False,
 )
-"""The newest successful build and the newest failed one of each job on each platform, and when they began: milliseconds
-since 1970."""
+"""A job on a platform: its newest build, the newest successful one, and the last ones as ``summaries.states`` writes them."""
 
 output = sa.Table(
     "web_output",
@@ -128,10 +147,11 @@ output = sa.Table(
     sa.Column("started", sa.Integer, nullable=False),
     sa.Column("alike", sa.Integer, nullable=False),
     sa.PrimaryKeyConstraint("job", "platform", "sha256"),
+    sa.Index("web_output_started", "job", "platform", "started", "build", "alike"),
     sqlite_with_rowid=False,
 )
-"""The different main binaries of a job on a platform: the newest build that has it, when that began in milliseconds since
-1970, and how many builds have it."""
+"""The different main binaries of a job on a platform, and on all of them where the platform is empty: the newest build that
+has it, when that began in milliseconds since 1970, and how many builds have it."""
 
 binary = sa.Table(
     "web_binary",

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from builder_web import directory
-from builder_web.store import names, newest
+from builder_web.store import names, summaries
 from builder_web.store.records import NewBuild, result_to_row, to_row
 from builder_web.store.schema import artifact, binary, build, job, job_tag, received, tag
 
@@ -27,7 +27,7 @@ _ADD_BUILD = sa.insert(build).values({name: sa.bindparam(name) for name in _COLU
 _ADD_ARTIFACT = sa.insert(artifact).values(
     {name: sa.bindparam(name) for name in ("filepath", "sha256", "size", "build")}
 )
-_FIRST_ARTIFACT = sa.select(sa.func.min(artifact.c.id)).where(artifact.c.build == _KEY)
+_ADD_MAIN = _ADD_ARTIFACT.returning(artifact.c.id)
 _SET_MAIN = sa.update(build).where(build.c.id == _KEY).values(main_binary=sa.bindparam("main"))
 _ADD_BINARY = insert(binary).values(sha256=sa.bindparam("sha256"), solo5=sa.bindparam("solo5")).on_conflict_do_nothing()
 _TAGS = (
@@ -53,6 +53,7 @@ def record(connection: sa.Connection, new: NewBuild, user: int) -> None:
     """Record a build whose files are in their places, uploaded by a user. The uuid must be new."""
     connection.execute(_ADD_JOB, {"key": new.job})
     job_id = connection.scalar(_FIND_JOB, {"key": new.job})
+    assert isinstance(job_id, int)
     started, finished = to_row(new.started), to_row(new.finished)
     code, message = result_to_row(new.result)
     values = (
@@ -62,14 +63,15 @@ def record(connection: sa.Connection, new: NewBuild, user: int) -> None:
     )
     build_id = connection.scalar(_ADD_BUILD, dict(zip(_COLUMNS, values, strict=True)))
     assert isinstance(build_id, int)
-    if new.artifacts:
-        connection.execute(
-            _ADD_ARTIFACT,
-            [
-                {"filepath": file.path, "sha256": file.digest, "size": file.size, "build": build_id}
-                for file in new.artifacts
-            ],
-        )
+    rows = [
+        {"filepath": file.path, "sha256": file.digest, "size": file.size, "build": build_id} for file in new.artifacts
+    ]
+    if new.main_binary is not None:  # it is the first of the artifacts
+        main = connection.scalar(_ADD_MAIN, rows.pop(0))
+        connection.execute(_SET_MAIN, {"key": build_id, "main": main})
+        connection.execute(_ADD_BINARY, {"sha256": new.artifacts[0].digest, "solo5": new.solo5})
+    if rows:
+        connection.execute(_ADD_ARTIFACT, rows)
     if new.readme is not None or new.main_position:
         connection.execute(
             sa.insert(received).values(
@@ -81,11 +83,7 @@ def record(connection: sa.Connection, new: NewBuild, user: int) -> None:
         )
     if new.tags:
         _tag(connection, job_id, new.tags)
-    if new.main_binary is not None:  # it is the first of the artifacts
-        main = connection.scalar(_FIRST_ARTIFACT, {"key": build_id})
-        connection.execute(_SET_MAIN, {"key": build_id, "main": main})
-        connection.execute(_ADD_BINARY, {"sha256": new.artifacts[0].digest, "solo5": new.solo5})
-    newest.add(connection, build_id)
+    summaries.add(connection, build_id, job_id, new)
     names.add(connection, build_id)
 
 

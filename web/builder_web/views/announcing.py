@@ -63,11 +63,10 @@ async def reproducibility(request: Request) -> Response:
     """Answer with a badge that says how often the newest output of a job came out again."""
     site, name, platform = site_of(request), request.path_params["job"], platform_of(request)
     newest = await site.store.ask(builds.latest, name, platform)
+    alike = await site.store.ask(builds.alike, newest, count=0) if newest is not None else None
     reproduced: int | None = None
-    if newest is not None:
-        same = len(await site.store.ask(builds.with_output, newest))
-        different = await site.store.ask(builds.with_input, newest)
-        reproduced = 0 if different else same or None
+    if alike is not None:
+        reproduced = 0 if alike.different_builds else alike.same_builds or None
     return _badge(reproducibility_badge(name, reproduced, platform=platform))
 
 

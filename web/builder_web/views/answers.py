@@ -1,6 +1,7 @@
 """Answers: JSON, plain text, files, redirects."""
 
 import re
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 
 _ETAGS = re.compile(r'(?:W/)?"([^"]*)"|([^\s,"]+)')
 
+_SHOWN = ("text/", "image/", "application/json", "application/javascript", "application/xml", "application/xhtml+xml")
+"""What a browser shows in a sandbox. All else is offered for saving: its viewers, such as that of PDF, fail in there."""
 
 SANDBOX = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """The Content-Security-Policy of what was uploaded: a document has an origin of its own, and neither runs nor loads anything."""
@@ -54,25 +57,38 @@ def redirect(location: str, status: int) -> Response:
     return Response(status_code=status, headers={"location": location})
 
 
-def is_known(request: Request, etag: str) -> bool:
-    """Return whether the peer has what bears that tag. The original's tags are not quoted: both forms are taken."""
-    for value in request.headers.getlist("if-none-match"):
-        if value.strip() == "*" or any(etag in found for found in _ETAGS.findall(value)):
-            return True
-    return False
+def http_date(seconds: float) -> str:
+    """Return a time since 1970 as headers have it."""
+    return formatdate(seconds, usegmt=True)
 
 
-def file(request: Request, path: Path, *, media_type: str, etag: str) -> Response:
-    """Return a file, or the parts that are asked for, or that the peer has it already."""
+def is_known(request: Request, etag: str, modified: str) -> bool:
+    """Return whether the peer has what bears that tag, or the time, if it says none.
+
+    The original's tags are not quoted: both forms are taken. A peer repeats the time that it was told, so another one,
+    be it a later one, is that of another content.
+    """
+    if tags := request.headers.getlist("if-none-match"):
+        return any(value.strip() == "*" or any(etag in found for found in _ETAGS.findall(value)) for value in tags)
+    return request.headers.get("if-modified-since") == modified
+
+
+def file(request: Request, path: Path, *, media_type: str, etag: str, policy: str = SANDBOX) -> Response:
+    """Return a file, or the parts that are asked for, or that the peer has it already. Raises NotFound."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise NotFound("The file is no longer on the disk of this site.") from error
     headers = {
         "etag": etag,
+        "last-modified": http_date(status.st_mtime),
         "content-type": media_type,
         "x-content-type-options": "nosniff",
-        "content-security-policy": SANDBOX,
+        "content-security-policy": policy,
         "cache-control": "no-cache",
     }
-    if is_known(request, etag):
+    if is_known(request, etag, headers["last-modified"]):
         return Response(status_code=304, headers=headers)
-    if not path.is_file():
-        raise NotFound("The file is no longer on the disk of this site.")
-    return FileResponse(path, headers=headers)
+    if not media_type.startswith(_SHOWN):
+        headers["content-disposition"] = "attachment"
+    return FileResponse(path, headers=headers, stat_result=status)

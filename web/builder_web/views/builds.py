@@ -8,12 +8,13 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from builder_web import drawings
+from builder_web.drawings import GRAPH, TREEMAP
 from builder_web.pages import models
 from builder_web.store import binaries, builds
 from builder_web.store.records import Build
 from builder_web.views import answers, data, presenting
 from builder_web.views.answers import NotFound
+from builder_web.views.drawings import drawing
 from builder_web.views.finding import build_of
 from builder_web.views.remembering import remembered
 from builder_web.views.site import Site, site_of
@@ -46,7 +47,7 @@ async def build(request: Request) -> Response:
         return answers.json(data.of_build(found, said))
     files = await site.store.ask(builds.artifacts, found.id)
     latest = await site.store.ask(builds.latest, found.job, found.platform)
-    page = models.Build(
+    page = models.BuildPage(
         build=presenting.summary(found),
         artifacts=tuple(map(presenting.artifact, files)),
         solo5=_solo5(said),
@@ -55,30 +56,28 @@ async def build(request: Request) -> Response:
         latest=presenting.summary(latest) if latest and latest.uuid != found.uuid else None,
         later=presenting.maybe(await site.store.ask(builds.beside, found, later=True)),
         earlier=presenting.maybe(await site.store.ask(builds.beside, found, later=False)),
-        has_graph=drawings.GRAPH.source(files) is not None,
-        has_treemap=drawings.TREEMAP.source(files) is not None,
+        graph=await drawing(site, GRAPH, files),
+        treemap=await drawing(site, TREEMAP, files),
     )
     return presenting.show(request, page)
 
 
 async def _reproduction(site: Site, found: Build) -> models.Reproduction | None:
-    if found.main_binary is None:
+    alike = await site.store.ask(builds.alike, found, count=_MOST_SHOWN)
+    if alike is None:
         return None
-    same = await site.store.ask(builds.with_output, found)
-    different = await site.store.ask(builds.with_input, found)
-    inputs = {build.input_id for build in (found, *same)} - {None}
     return models.Reproduction(
-        builds=len(same) + 1,
-        inputs=len(inputs),
+        builds=alike.same_builds + 1,
+        inputs=alike.inputs,
         reproducers=tuple(
             models.Reproducer(
                 build=presenting.summary(build),
                 same_input=build.input_id is not None and build.input_id == found.input_id,
             )
-            for build in same[:_MOST_SHOWN]
+            for build in alike.same
         ),
-        different=tuple(map(presenting.summary, different[:_MOST_SHOWN])),
-        different_builds=len(different),
+        different=tuple(map(presenting.summary, alike.different)),
+        different_builds=alike.different_builds,
     )
 
 

@@ -14,7 +14,7 @@ from builder_web.opam.switch import Directory, switch_path
 from builder_web.opam.syntax import MAX_SIZE
 from builder_web.pages import models, parts
 from builder_web.store import builds
-from builder_web.store.records import Artifact, Build
+from builder_web.store.records import Build, StoredArtifact
 from builder_web.views import answers, data, presenting
 from builder_web.views.finding import build_by
 from builder_web.views.remembering import remembered
@@ -25,7 +25,7 @@ _MAX_CONTRASTED = 20
 
 _ENVIRONMENT = "build-environment"
 _SYSTEM_PACKAGES = "system-packages"
-_Files = Mapping[str, Artifact]
+_Files = Mapping[str, StoredArtifact]
 
 
 @remembered
@@ -62,9 +62,11 @@ def _inputs(directory: DataDirectory, files: _Files) -> Inputs:
     )
 
 
-async def _page(site: Site, left: Build, right: Build, files: Sequence[_Files], found: Comparison) -> models.Comparison:
+async def _page(
+    site: Site, left: Build, right: Build, files: Sequence[_Files], found: Comparison
+) -> models.ComparisonPage:
     switch = found.switch
-    return models.Comparison(
+    return models.ComparisonPage(
         left=presenting.summary(left),
         right=presenting.summary(right),
         artifacts=await trio.to_thread.run_sync(_pairs, site.directory, files),
@@ -73,7 +75,7 @@ async def _page(site: Site, left: Build, right: Build, files: Sequence[_Files], 
         opam_packages=_changes(switch.packages) if switch else None,
         duniverse=_duniverse(switch.duniverse) if switch else None,
         opam_files=tuple(
-            parts.OpamFile(
+            parts.OpamFileChange(
                 package=one.package.name,
                 version=one.package.version,
                 diff="\n".join(one.diff[2:]),
@@ -121,7 +123,7 @@ def _changes(found: Differences | None) -> parts.Changes | None:
     return parts.Changes(
         removed=tuple(parts.Named(name=one.name, value=one.version) for one in found.only_left),
         added=tuple(parts.Named(name=one.name, value=one.version) for one in found.only_right),
-        changed=tuple(parts.Change(name=one.name, left=one.left, right=one.right) for one in found.changed),
+        changed=tuple(parts.NamedChange(name=one.name, left=one.left, right=one.right) for one in found.changed),
         unchanged=found.unchanged,
     )
 
@@ -133,7 +135,9 @@ def _duniverse(found: DuniverseDifferences | None) -> parts.Changes | None:
         removed=tuple(parts.Named(name=one.name, value=one.url) for one in found.only_left),
         added=tuple(parts.Named(name=one.name, value=one.url) for one in found.only_right),
         changed=tuple(
-            parts.Change(name=one.name, left=one.left.url, right=one.right.url, detail=_hashes(one.left, one.right))
+            parts.NamedChange(
+                name=one.name, left=one.left.url, right=one.right.url, detail=_hashes(one.left, one.right)
+            )
             for one in found.changed
         ),
     )

@@ -1,7 +1,7 @@
 """JSON as the original gives it."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from builder.model import Instant
@@ -9,23 +9,22 @@ from builder_web.pages.parts import BuildSummary
 from builder_web.store.records import Build, Job
 
 
-def of_jobs(jobs: Iterable[Job]) -> dict[str, Any]:
-    """Return jobs, all together and by section."""
+def of_jobs(jobs: Iterable[Job], solo5: Mapping[bytes, str]) -> dict[str, Any]:
+    """Return jobs, all together and by section; ``solo5`` is what main binaries say of themselves, by their SHA-256."""
     listed = []
     sections: dict[str, list[dict[str, Any]]] = {}
     for job in jobs:
-        item = _of_job(job)
+        item = _of_job(job, solo5)
         listed.append(item)
         sections.setdefault(job.section, []).append(item)
     return {"jobs": listed, "jobs_by_section": sections}
 
 
-def _of_job(job: Job) -> dict[str, Any]:
+def _of_job(job: Job, solo5: Mapping[bytes, str]) -> dict[str, Any]:
     item: dict[str, Any] = {"name": job.name, "synopsis": job.synopsis}
-    built = [one for one in job.newest if one.build]
-    newest = max(built, key=lambda one: one.build.started if one.build else Instant(0), default=None)
-    if newest and newest.build and (said := of_solo5(newest.solo5)):
-        item["latest"] = {"uuid": newest.build.uuid, **said}
+    newest = max((one.build for one in job.newest if one.build), key=lambda build: build.started, default=None)
+    if newest and newest.main_binary and (said := of_solo5(solo5.get(newest.main_binary.digest))):
+        item["latest"] = {"uuid": newest.uuid, **said}
     return item
 
 

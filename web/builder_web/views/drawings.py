@@ -1,28 +1,30 @@
 """The dependency graph and the treemap of a build."""
 
 import hashlib
+import logging
+from collections.abc import Sequence
 
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
 from builder_web import drawings
-from builder_web.charts.chart import Chart
-from builder_web.drawings import GRAPH, TREEMAP, Kind
+from builder_web.drawings import GRAPH, TREEMAP, DrawingKind
 from builder_web.pages import models
 from builder_web.store import builds
-from builder_web.store.records import Build
-from builder_web.views import answers, presenting
+from builder_web.store.records import StoredArtifact
+from builder_web.views import answers
 from builder_web.views.answers import NotFound
 from builder_web.views.finding import build_of
-from builder_web.views.remembering import remembered
-from builder_web.views.site import site_of
+from builder_web.views.site import Site, site_of
+
+log = logging.getLogger(__name__)
 
 _POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; sandbox allow-scripts"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; "
+    "sandbox allow-scripts"
 )
 """For documents that hooks have made, which have styles and scripts of their own: in an origin of their own."""
-
 
 _SOURCES = {GRAPH: "opam-switch", TREEMAP: "file with symbols (.debug)"}
 
@@ -37,53 +39,28 @@ async def treemap_document(request: Request) -> Response:
     return await _document(request, TREEMAP)
 
 
-@remembered
-async def graph_page(request: Request) -> Response:
-    """Answer with the dependency graph as a page."""
-    found = await build_of(request)
-    chart = await _chart(request, found, GRAPH)
-    return presenting.show(request, models.Graph(build=presenting.summary(found), chart=chart))
-
-
-@remembered
-async def treemap_page(request: Request) -> Response:
-    """Answer with the treemap as a page."""
-    found = await build_of(request)
-    chart = await _chart(request, found, TREEMAP)
-    return presenting.show(request, models.Treemap(build=presenting.summary(found), chart=chart))
-
-
-async def _document(request: Request, kind: Kind) -> Response:
+async def _document(request: Request, kind: DrawingKind) -> Response:
     site, found = site_of(request), await build_of(request)
     source = kind.source(await site.store.ask(builds.artifacts, found.id))
     if source is None:
         raise NotFound(f"This build has no {_SOURCES[kind]}, of which the drawing is made.", job=found.job)
-    path = await trio.to_thread.run_sync(lambda: drawings.make(site.directory, kind, source, job=found.job))
-    if path is None:
+    kept = await trio.to_thread.run_sync(drawings.make, site.directory, kind, source)
+    if kept is None:
         raise NotFound(f"The {_SOURCES[kind]} of this build can't be read, so there is nothing to draw.", job=found.job)
-    content = await trio.to_thread.run_sync(path.read_bytes)
-    etag = hashlib.sha256(content).hexdigest()
-    headers = {
-        "etag": etag,
-        "content-security-policy": _POLICY,
-        "x-content-type-options": "nosniff",
-        "cache-control": "no-cache",
-    }
-    if answers.is_known(request, etag):
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type="text/html; charset=utf-8", headers=headers)
+    etag = hashlib.sha256(await trio.to_thread.run_sync(kept.path.read_bytes)).hexdigest()
+    return answers.file(request, kept.path, media_type="text/html; charset=utf-8", etag=etag, policy=_POLICY)
 
 
-async def _chart(request: Request, found: Build, kind: Kind) -> Chart | None:
-    """Return our own drawing, None where another program's document is shown. Raises NotFound."""
-    site = site_of(request)
-    source = kind.source(await site.store.ask(builds.artifacts, found.id))
+async def drawing(site: Site, kind: DrawingKind, files: Sequence[StoredArtifact]) -> models.Drawing | None:
+    """Return a drawing as the page of a build shows it; None where there is nothing to draw."""
+    source = kind.source(files)
     if source is None:
-        raise NotFound(f"This build has no {_SOURCES[kind]}, of which the drawing is made.", job=found.job)
-    kept = await trio.to_thread.run_sync(drawings.find, site.directory, kind, source)
-    if kept is not None and not drawings.is_ours(kept[1]):
         return None
-    chart = await trio.to_thread.run_sync(lambda: drawings.draw(site.directory, kind, source, job=found.job))
-    if chart is None:
-        raise NotFound(f"The {_SOURCES[kind]} of this build can't be read, so there is nothing to draw.", job=found.job)
-    return chart
+    try:
+        kept = await trio.to_thread.run_sync(drawings.make, site.directory, kind, source)
+        if kept is None:
+            return None
+        return models.Drawing(figure_html=await trio.to_thread.run_sync(kept.figure) if kept.is_ours else None)
+    except OSError as error:
+        log.error("the %s of %s can't be drawn: %s", kind.name, source.path, error)
+        return None

@@ -9,6 +9,7 @@ from builder_web import stored
 from builder_web.store import builds
 from builder_web.store.records import Build
 from builder_web.views import answers
+from builder_web.views.answers import NotFound
 from builder_web.views.finding import build_of
 from builder_web.views.site import site_of
 
@@ -29,8 +30,13 @@ async def archive(request: Request) -> Response:
 
 
 def _stream(request: Request, build: Build, pieces: Iterator[bytes], media_type: str) -> Response:
-    headers = {"etag": f'"{build.id}-{build.uuid}"', "cache-control": "no-cache", "x-content-type-options": "nosniff"}
-    if answers.is_known(request, headers["etag"].strip('"')):
+    etag = f"{build.id}-{build.uuid}"
+    headers = {"etag": f'"{etag}"', "cache-control": "no-cache", "x-content-type-options": "nosniff"}
+    try:
+        headers["last-modified"] = answers.http_date(site_of(request).directory.below(build.script).stat().st_mtime)
+    except OSError as error:
+        raise NotFound("The script of this build is no longer on the disk of this site.", job=build.job) from error
+    if answers.is_known(request, etag, headers["last-modified"]):
         return Response(status_code=304, headers=headers)
     if request.method == "HEAD":  # no file needs to be read for it
         pieces = iter(())

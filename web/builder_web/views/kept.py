@@ -38,6 +38,11 @@ class KeptAnswers:
             if not lock.statistics().tasks_waiting:
                 self._making.pop(key, None)
 
+    def last(self, key: _Key) -> Response | None:
+        """Return the last answer, whatever it was made of."""
+        kept = self._answers.get(key)
+        return kept[1] if kept is not None else None
+
     def _find(self, key: _Key, state: object) -> Response | None:
         kept = self._answers.get(key)
         if kept is None or kept[0] != state:

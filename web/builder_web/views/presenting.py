@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from attrs import evolve
 from starlette.requests import Request
@@ -12,15 +13,18 @@ from builder_web.charts import history
 from builder_web.charts.chart import Chart
 from builder_web.pages import models, parts
 from builder_web.pages.links import Links
-from builder_web.store.builds import Past
-from builder_web.store.records import Artifact, Build, Job
+from builder_web.store import summaries
+from builder_web.store.records import Build, Job, StoredArtifact
 from builder_web.views.site import site_of
 
 FEW = 5
 """Failures that the first page shows."""
 
-ROW = 30
+ROW = summaries.PAST
 """Builds in the row of the last builds."""
+
+MAX_CHARTS = 32
+"""Jobs whose charts are kept until they are built again, some 50 KB each."""
 
 _HEADERS = {
     "content-security-policy": pages.SECURITY_POLICY,
@@ -37,17 +41,17 @@ def links(request: Request) -> Links:
 
 def show(request: Request, page: models.Page, *, status: int = 200) -> Response:
     """Return a page."""
-    return HTMLResponse(pages.render(page, links=site_of(request).links), status_code=status, headers=_HEADERS)
+    return HTMLResponse(pages.render(page, links=links(request)), status_code=status, headers=_HEADERS)
 
 
 def error(request: Request, status: int, detail: str, *, job: str | None = None) -> Response:
     """Return a page that says what could not be shown, and what to do next."""
-    return show(request, models.Error(status=status, detail=detail, job=job), status=status)
+    return show(request, models.ErrorPage(status=status, detail=detail, job=job), status=status)
 
 
-def artifact(file: Artifact) -> parts.Artifact:
+def artifact(file: StoredArtifact) -> parts.ArtifactSummary:
     """Return an artifact as pages show it."""
-    return parts.Artifact(path=file.path, size=file.size, sha256=file.digest.hex())
+    return parts.ArtifactSummary(path=file.path, size=file.size, sha256=file.digest.hex())
 
 
 def summary(build: Build) -> parts.BuildSummary:
@@ -68,54 +72,49 @@ def maybe(build: Build | None) -> parts.BuildSummary | None:
     return summary(build) if build else None
 
 
-Pasts = Mapping[tuple[str, str], Sequence[Past]]
-"""The newest builds by job and platform, the newest first, one more than are shown."""
-
-
-def sections(jobs: Iterable[Job], past: Pasts) -> tuple[models.Section, ...]:
-    """Return jobs by their sections, in order of names, with the rows of those of which the past is known."""
+def sections(jobs: Iterable[Job]) -> tuple[models.JobSection, ...]:
+    """Return jobs by their sections, in order of names."""
     by_name: dict[str, list[models.JobState]] = {}
     for job in jobs:
         platforms = tuple(
-            models.PlatformState(
+            models.JobOnPlatform(
                 platform=one.platform,
                 newest=maybe(one.build),
                 failed=maybe(one.failed),
-                history=_history(one.platform, past[place]) if (place := (job.name, one.platform)) in past else None,
+                past=tuple(_STATES[state] for state in one.past),
             )
             for one in job.newest
         )
         by_name.setdefault(job.section, []).append(
             models.JobState(name=job.name, synopsis=job.synopsis, platforms=platforms)
         )
-    return tuple(models.Section(name=name, jobs=tuple(found)) for name, found in sorted(by_name.items()))
+    return tuple(models.JobSection(name=name, jobs=tuple(found)) for name, found in sorted(by_name.items()))
 
 
 def histories(newest: Mapping[str, Sequence[Build]]) -> tuple[parts.History, ...]:
     """Return the row of each platform; builds are the newest first, one more than are shown."""
-    return tuple(_history(platform, [_past(build) for build in found]) for platform, found in sorted(newest.items()))
+    return tuple(_history(platform, found) for platform, found in sorted(newest.items()))
 
 
-def _past(build: Build) -> Past:
-    return Past(uuid=build.uuid, started=build.started, output=build.main_binary.digest if build.main_binary else None)
+def _history(platform: str, newest: Sequence[Build]) -> parts.History:
+    states = summaries.states([build.main_binary.digest if build.main_binary else None for build in newest])
+    cells = [
+        parts.Cell(uuid=build.uuid, started=build.started, state=_STATES[state])
+        for build, state in zip(newest, reversed(states), strict=False)  # the one more has none
+    ]
+    return parts.History(platform=platform, cells=tuple(reversed(cells)))
 
 
-def _history(platform: str, newest: Sequence[Past]) -> parts.History:
-    cells = []
-    before: bytes | None = None
-    for build in reversed(newest):
-        if build.output is None:
-            state = parts.CellState.FAILED
-        else:
-            state = parts.CellState.SAME if build.output == before else parts.CellState.NEW
-            before = build.output
-        cells.append(parts.Cell(uuid=build.uuid, started=build.started, state=state))
-    return parts.History(platform=platform, cells=tuple(cells[-ROW:]))
+_STATES = {
+    summaries.SAME: parts.CellState.SAME,
+    summaries.NEW: parts.CellState.NEW,
+    summaries.FAILED: parts.CellState.FAILED,
+}
 
 
 def charts(newest: Mapping[str, Sequence[Build]]) -> tuple[Chart, ...]:
     """Return how long builds took and how large their outputs were, over time."""
-    found = [
+    found = (
         history.BuildPoint(
             platform=platform,
             started=build.started,
@@ -125,5 +124,10 @@ def charts(newest: Mapping[str, Sequence[Build]]) -> tuple[Chart, ...]:
         )
         for platform, builds in newest.items()
         for build in builds
-    ]
+    )
+    return _charts(tuple(found))
+
+
+@lru_cache(maxsize=MAX_CHARTS)
+def _charts(found: tuple[history.BuildPoint, ...]) -> tuple[Chart, ...]:
     return tuple(one for one in (history.duration_chart(found), history.size_chart(found)) if one)

@@ -28,13 +28,18 @@ def remembered(view: View) -> View:
         async def make() -> Response:
             made = await view(request)
             made.headers["etag"] = f'W/"{hashlib.sha256(made.body).hexdigest()[:32]}"'
+            before = site.kept.last(key)
+            same = before is not None and before.headers.get("etag") == made.headers["etag"]
+            made.headers["last-modified"] = (
+                before.headers["last-modified"] if before and same else answers.http_date(site.now().ms / 1000)
+            )
             made.headers["cache-control"] = "no-cache"
             made.headers["vary"] = "accept"
             return made
 
         found = await site.kept.get(key, state, make)
         if request.method in ("GET", "HEAD") and _is_known(request, found):
-            kept = {name: found.headers[name] for name in ("etag", "cache-control", "vary")}
+            kept = {name: found.headers[name] for name in ("etag", "last-modified", "cache-control", "vary")}
             return Response(status_code=304, headers=kept)
         return found
 
@@ -42,4 +47,5 @@ def remembered(view: View) -> View:
 
 
 def _is_known(request: Request, found: Response) -> bool:
-    return found.status_code == 200 and answers.is_known(request, found.headers["etag"].removeprefix("W/").strip('"'))
+    etag = found.headers["etag"].removeprefix("W/").strip('"')
+    return found.status_code == 200 and answers.is_known(request, etag, found.headers["last-modified"])

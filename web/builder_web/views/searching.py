@@ -41,7 +41,7 @@ async def hash_page(request: Request) -> Response:
     size = await site.store.ask(finding.size_of, digest)
     if size is None:
         raise NotFound(_UNKNOWN)
-    page = models.Hash(
+    page = models.HashPage(
         sha256=digest.hex(),
         size=size,
         entries=tuple(models.Found(build=presenting.summary(build), path=path) for build, path in found[:count]),
@@ -64,12 +64,12 @@ async def search(request: Request) -> Response:
     if _DIGEST.fullmatch(plain):
         return answers.redirect(site.links.hash(plain), 302)
     if not query:
-        return presenting.show(request, models.Search(query=""))
+        return presenting.show(request, models.SearchPage(query=""))
     jobs = await site.store.ask(finding.jobs, query, count=_FOUND + 1)
     files = await site.store.ask(finding.files, query, count=_FOUND + 1)
     packages = await site.store.ask(finding.packages, ".".join(query.split()), count=_FOUND + 1)
     hashes = await site.store.ask(finding.by_prefix, plain, count=_FOUND + 1)
-    page = models.Search(
+    page = models.SearchPage(
         query=query,
         jobs=tuple(models.JobFound(name=name, synopsis=synopsis) for name, synopsis in jobs[:_FOUND]),
         files=tuple(

@@ -8,20 +8,23 @@ from builder_web.pages.statics import STATIC_FILES
 from builder_web.store import jobs
 from builder_web.views import answers
 from builder_web.views.answers import NotFound
+from builder_web.views.remembering import remembered
 from builder_web.views.site import site_of
 
 _ROBOTS = """User-agent: *
-Disallow: /job/*/build/*/f/
-Disallow: /job/*/build/*/exec
-Disallow: /job/*/build/*/all.tar.gz
-Disallow: /compare/
+Disallow: {prefix}/job/*/build/*/f/
+Disallow: {prefix}/job/*/build/*/exec
+Disallow: {prefix}/job/*/build/*/all.tar.gz
+Disallow: {prefix}/compare/
 """
 _YEAR = 31_536_000
 
 
-async def robots(_request: Request) -> Response:
+@remembered
+async def robots(request: Request) -> Response:
     """Answer with what crawlers should leave alone: comparisons are as many as pairs of builds."""
-    return PlainTextResponse(_ROBOTS)
+    content = _ROBOTS.format(prefix=site_of(request).links.prefix)
+    return PlainTextResponse(content, headers={"x-content-type-options": "nosniff"})
 
 
 async def static(request: Request) -> Response:
@@ -33,9 +36,10 @@ async def static(request: Request) -> Response:
         "content-type": file.media_type,
         "cache-control": f"public, max-age={_YEAR}, immutable",
         "etag": f'"{file.digest}"',
+        "last-modified": answers.http_date(file.modified),
         "x-content-type-options": "nosniff",
     }
-    if answers.is_known(request, file.digest):
+    if answers.is_known(request, file.digest, headers["last-modified"]):
         return Response(status_code=304, headers=headers)
     return Response(file.content, headers=headers)
 

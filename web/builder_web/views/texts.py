@@ -1,6 +1,7 @@
 """Scripts and consoles: as they are, and as pages."""
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 import trio
@@ -33,7 +34,7 @@ async def script(request: Request) -> Response:
     site, found = site_of(request), await build_of(request)
     try:
         path = site.directory.below(found.script)
-        etag = await trio.to_thread.run_sync(_digest, path)  # it is short
+        etag = await trio.to_thread.run_sync(_digest, path)
     except OSError as error:
         raise NotFound(_GONE.format("script"), job=found.job) from error
     return answers.file(request, path, media_type=_TEXT, etag=etag)
@@ -51,6 +52,13 @@ async def console_text(request: Request) -> Response:
 
 
 def _digest(path: Path) -> str:
+    """Return the SHA-256 of a script, which never changes: it is read once for as long as it is asked for. Raises OSError."""
+    status = path.stat()
+    return _digest_of(path, status.st_ino, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(path: Path, _number: int, _modified: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -66,7 +74,7 @@ async def script_page(request: Request) -> Response:
         raise NotFound(_GONE.format("script"), job=found.job) from error
     text = data.decode("utf-8", "replace")
     return presenting.show(
-        request, models.Script(build=presenting.summary(found), text=text, size=size, cut=len(data) < size)
+        request, models.ScriptPage(build=presenting.summary(found), text=text, size=size, cut=len(data) < size)
     )
 
 
@@ -82,13 +90,15 @@ async def console_page(request: Request) -> Response:
             return await _search(request, found, path, index, query)
         last = max(1, index.lines - LINES + 1)
         first = min(number_of(request, "line", last, most=_MOST) or 1, max(1, index.lines))
-        data = await trio.to_thread.run_sync(lambda: index.read(path, first=first, count=LINES))
+        part = await trio.to_thread.run_sync(lambda: index.read(path, first=first, count=LINES))
     except OSError as error:
         raise NotFound(_GONE.format("console"), job=found.job) from error
-    lines = await trio.to_thread.run_sync(lambda: console.to_lines(data, first=first))
+    lines = await trio.to_thread.run_sync(lambda: console.to_lines(part.content, first=first, style=part.style))
     return presenting.show(
         request,
-        models.Console(build=presenting.summary(found), lines=lines, total=index.lines, size=index.size, count=LINES),
+        models.ConsolePage(
+            build=presenting.summary(found), lines=lines, total=index.lines, size=index.size, count=LINES
+        ),
     )
 
 
@@ -97,8 +107,12 @@ async def _search(request: Request, found: Build, path: Path, index: ConsoleInde
     matches, rest = await trio.to_thread.run_sync(
         lambda: console_index.search(path, index, query.encode(), first=first, count=_MATCHES)
     )
-    lines = tuple(line for one in matches for line in console.to_lines(one.content[:_MAX_SCRIPT], first=one.number))
-    page = models.Console(
+    lines = tuple(
+        line
+        for one in matches
+        for line in console.to_lines(one.content[:_MAX_SCRIPT], first=one.number, style=one.style)
+    )
+    page = models.ConsolePage(
         build=presenting.summary(found),
         lines=lines,
         total=index.lines,

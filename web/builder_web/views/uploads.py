@@ -112,12 +112,16 @@ def _answer(error: BaseException) -> BaseException:
 
 async def _take(site: Site, request: Request, user: User, reception: Reception | BinaryReception) -> NewBuild:
     """Take a body, piece by piece: the kernel receives the next one while a thread writes."""
-    decoder = Decoder(request.headers.get("content-encoding"), site.options.max_upload)
+    announced = int(request.headers.get("content-length", 0))
+    decoder = Decoder(request.headers.get("content-encoding"), site.options.max_upload, announced=announced)
     is_checked = await _check(site, user, reception)
+    length, received = request.headers.get("content-length"), 0
     async with aclosing(_pieces(request)) as pieces:
         async for piece in pieces:
             await trio.to_thread.run_sync(_feed, decoder, reception, piece, limiter=site.writers)
-            is_checked = is_checked or await _check(site, user, reception)
+            received += len(piece)
+            if not is_checked and str(received) != length:  # what is there as a whole is checked when it is recorded
+                is_checked = await _check(site, user, reception)
     return await trio.to_thread.run_sync(_finish, decoder, reception, limiter=site.writers)
 
 

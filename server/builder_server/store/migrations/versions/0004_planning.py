@@ -27,6 +27,7 @@ GROUP = 1000
 def _columns() -> dict[str, list[sa.Column[object]]]:
     return {
         "job": [
+            sa.Column("own_period", sa.Text),
             sa.Column("cron", sa.Text),
             sa.Column("zone", sa.Text),
             sa.Column("spread", sa.Boolean, nullable=False, server_default=sa.false()),
@@ -71,6 +72,7 @@ def upgrade() -> None:
     for table, columns in _columns().items():
         for column in columns:
             op.add_column(table, column)
+    op.execute("update job set own_period = period")
     _tell_outcomes()
     op.drop_index("job_planned", "job")
     job = sa.table("job", *(sa.column(name) for name in ("planned", "planned_at", "next_run", "period")))

@@ -1,0 +1,38 @@
+"""Options that every program has that serves."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from builder import __version__
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def serving_options(name: str) -> Callable[[Command], Command]:
+    """Add the options of the log, as ``verbose``, ``quiet`` and ``log_format`` (see ``logs.set_up``), and --version."""
+    options = (
+        click.option("-v", "--verbose", count=True, help="Log more."),
+        click.option("-q", "--quiet", count=True, help="Log less; twice: only errors."),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="Form of the log on standard error.",
+        ),
+        click.version_option(__version__, "-V", "--version", prog_name=name),
+    )
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def announce(name: str, addresses: list[str]) -> None:
+    """Print the first line of a program that serves: where it listens."""
+    print(f"{name} {__version__} listening on {', '.join(addresses)}", flush=True)

@@ -1,0 +1,110 @@
+"""The commands of builder-server that look after its directory: they say how they are used, and hand over."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., object])
+
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+"""The revisions of the database, the newest last: to each of them a way leads."""
+
+
+def _in_directory(command: F) -> F:
+    """Give a command the option that names the directory, which may stand before the command as well."""
+    option = click.option(
+        "--dir",
+        "directory",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="The server's directory, if it is not named before the command.",
+    )
+    return click.pass_obj(option(command))  # type: ignore[return-value]  # click's own
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  builder-server --dir /var/lib/builder backup /backup/builder.tar
+  builder-server backup --only-database - | ssh backup 'cat > builder.tar'"""
+)
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--only-database", is_flag=True, help="Leave out what builds wrote: consoles, and records.")
+@_in_directory
+def backup(served: Path, file: Path, *, only_database: bool, directory: Path | None) -> None:
+    """Write schedule, queues, history and builds to FILE, a tar archive; '-' is standard output.
+
+    The server may run meanwhile. The archive is of the moment at which the command began; a file that is there is
+    replaced once the new one is whole. It holds scripts and consoles, so only its owner can read it.
+    """
+    from builder_server import backups
+
+    backups.write(directory or served, file, only_database=only_database)
+    if str(file) != "-":
+        click.echo(f"wrote {file}")
+
+
+@click.command(epilog="\b\nExample:\n  builder-server --dir /var/lib/builder restore /backup/builder.tar")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@_in_directory
+def restore(served: Path, file: Path, directory: Path | None) -> None:
+    """Bring back what 'backup' has written to FILE, or to standard input with '-'.
+
+    The directory must have no database, so no server may run in it. A restore that was interrupted is done again. What
+    ran when the backup was made goes back to its queue.
+    """
+    from builder_server import server
+
+    server.restore(directory or served, file)
+    click.echo(f"restored to {directory or served}")
+
+
+@click.command(
+    "import",
+    epilog="""\b
+Examples:
+  builder-server --dir /var/lib/builder import
+  builder-server --dir /var/lib/builder import --upload""",
+)
+@click.option("--upload", is_flag=True, help="Have the server upload them, when it is started with --upload.")
+@_in_directory
+def import_(served: Path, *, upload: bool, directory: Path | None) -> None:
+    """Take over records of builds that the server does not know, while no server runs.
+
+    It looks for DIR/JOB/UUID/full, which the original keeps where it uploads nothing, or where that failed. They get into
+    the history with their artifacts and consoles; what is known already stays as it is, and a record that is damaged is
+    named. The original's state file is imported first, if the database is new.
+    """
+    import trio
+
+    from builder_server import server
+
+    found = trio.run(partial(server.import_left, directory or served, upload=upload))
+    click.echo(f"imported {found.new}, known already {found.known}, damaged {found.damaged}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  builder-server --dir /var/lib/builder migrate --to 0003
+  builder-server --dir /var/lib/builder migrate"""
+)
+@click.option(
+    "--to",
+    type=click.Choice(REVISIONS),
+    default=REVISIONS[-1],
+    show_default=True,
+    help="The revision: an earlier one is what an earlier release knows, and what only later ones know is lost.",
+)
+@_in_directory
+def migrate(served: Path, to: str, directory: Path | None) -> None:
+    """Bring the database to another revision, while no server runs.
+
+    A server brings it to the newest one by itself when it starts. Make a backup before.
+    """
+    from builder_server import server
+
+    server.migrate(directory or served, to)
+    click.echo(f"the database is at revision {to}")

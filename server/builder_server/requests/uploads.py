@@ -1,0 +1,61 @@
+"""Requests about uploads."""
+
+import trio
+
+from builder.extension.uploads import (
+    CountUploads,
+    ListUploads,
+    RetryUploads,
+    UploadsCounted,
+    UploadsListed,
+    UploadsRetried,
+)
+from builder_server.errors import CommandRefused
+from builder_server.requests import Asked, Handlers
+from builder_server.requests.builds import USUAL_COUNT, find_build
+from builder_server.results import FILE_NAME, directory_of
+
+
+async def list_uploads(asked: Asked, request: ListUploads) -> None:
+    """Tell a page of uploads."""
+    request.check()
+
+    async def make() -> UploadsListed:
+        return UploadsListed(uploads=tuple(await asked.store.uploads(request, asked.uploader.names)))
+
+    await asked.channel.send_reply(make, is_large=request.count > USUAL_COUNT)
+
+
+async def count_uploads(asked: Asked, _request: CountUploads) -> None:
+    """Tell how uploads stand."""
+    await asked.channel.send(UploadsCounted(receivers=await asked.store.count_uploads(asked.uploader.names)))
+
+
+async def retry_uploads(asked: Asked, request: RetryUploads) -> None:
+    """Have uploads tried again now."""
+    if not asked.uploader.names:
+        raise CommandRefused("this server uploads nothing: it was started without --upload")
+    count = await (_retry_all(asked) if request.target is None else _retry(asked, request.target))
+    asked.uploader.wake()
+    await asked.channel.send(UploadsRetried(count=count))
+
+
+async def _retry(asked: Asked, target: str) -> int:
+    entry = await find_build(asked, target)
+    assert entry.uuid, "it is a build"
+    path = directory_of(asked.attempts.recorder.data_dir, entry.name, entry.uuid) / FILE_NAME
+    if entry.finished and entry.upload not in ("uploaded", "done") and not await trio.to_thread.run_sync(path.exists):
+        raise CommandRefused(f"{entry.uuid} can't be uploaded: its record {path} is gone")
+    return await asked.store.retry_upload(entry.uuid, asked.uploader.names)
+
+
+async def _retry_all(asked: Asked) -> int:
+    count, after = await asked.store.retry_uploads(asked.uploader.names, None)
+    while after is not None:
+        more, after = await asked.store.retry_uploads(asked.uploader.names, after)
+        count += more
+    return count
+
+
+HANDLERS: Handlers = {ListUploads: list_uploads, CountUploads: count_uploads, RetryUploads: retry_uploads}
+"""What answers them."""

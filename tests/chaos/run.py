@@ -1,0 +1,204 @@
+"""The farm: starts it, has it at work while it is hit, lets it come to rest, and draws up the account."""
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import trio
+from attrs import define, field, frozen
+from endpoints import serving
+from farm import PACKAGES, ROOT, Program, free_port, read_line, start
+
+from builder_server.names import DATABASE
+from chaos import accounts
+from chaos.accounts import Account
+from chaos.crowd import OURS_PLATFORM, Crowd
+from chaos.faults import Faults
+from chaos.proxy import proxied
+
+REST = 120.0
+"""Seconds after the last fault within which everything must be done: pauses between attempts double up to a minute."""
+
+
+SCHEDULE, CANCEL = 0.4, 4.0
+"""Seconds between two jobs of a client, and between two that are cancelled, on the average."""
+
+
+@define(eq=False, kw_only=True)
+class Member:
+    """A program of the farm, which is started again and again."""
+
+    module: str
+    arguments: tuple[str, ...]
+    log_path: Path
+    env: dict[str, str] = field(factory=dict)
+    announces: bool = False
+    program: Program | None = None
+
+    async def start(self) -> None:
+        """Start it, if it does not run."""
+        if self.program and self.program.process.poll() is None:
+            return
+        program = self.program = start(self.module, *self.arguments, log_path=self.log_path, env=self.env)
+        if self.announces:
+            await trio.to_thread.run_sync(lambda: read_line(program))
+
+    async def kill(self) -> None:
+        """End it by SIGKILL."""
+        await self.restart(signal.SIGKILL)
+
+    async def restart(self, number: int) -> None:
+        """End it by a signal, and wait until it is gone."""
+        self.send(number)
+        if self.program:
+            await self.program.wait_async()
+            if self.program.process.stdout:
+                self.program.process.stdout.close()
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        if self.program and self.program.process.poll() is None:
+            self.program.process.send_signal(number)
+
+
+@frozen(kw_only=True)
+class Report:
+    """What came of a run."""
+
+    seed: int
+    faults: dict[str, int]
+    observed: int
+    account: Account
+    left: list[str]
+    """Processes and directories of jobs that are still there."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether everything is accounted for."""
+        return not self.account.wrong and not self.left
+
+    def __str__(self) -> str:
+        lines = [f"seed {self.seed}: {sum(self.faults.values())} faults, {self.observed} observers saw an end"]
+        lines += [f"  {count:5} {name}" for name, count in sorted(self.faults.items())]
+        lines += [str(self.account), *map(str, self.account.wrong), *(f"left: {what}" for what in self.left)]
+        return "\n".join(lines)
+
+
+async def run(
+    root: Path, *, seconds: float, seed: int, workers: int = 2, pause: float = 1.0, say: Callable[[str], None] = print
+) -> Report:
+    """Have the farm at work in a directory for so long. ``pause`` is the average time between faults, in seconds."""
+    chance = Random(seed)
+    clock = root / "clock"
+    clock.write_text("0")
+    port = free_port()
+    for name in ("data", "etc"):
+        (root / name).mkdir()
+    with serving() as receiver:
+        async with proxied(port) as proxy:
+            server = Member(
+                module="chaos.jumping_server",
+                arguments=(
+                    f"--port={port}",
+                    f"--dir={root / 'data'}",
+                    f"--config-dir={root / 'etc'}",
+                    f"--upload={receiver.url()}",
+                    *SERVER,
+                ),
+                log_path=root / "server.log",
+                env={"CHAOS_CLOCK": str(clock), "PYTHONPATH": os.pathsep.join(map(str, (*PACKAGES, ROOT / "tests")))},
+                announces=True,
+            )
+            members = [
+                Member(
+                    module="builder_worker",
+                    arguments=(
+                        OURS_PLATFORM,
+                        f"--remote=127.0.0.1:{proxy.port}",
+                        f"--work-dir={root / f'jobs{number}'}",
+                        *WORKER,
+                    ),
+                    log_path=root / f"worker{number}.log",
+                )
+                for number in range(workers)
+            ]
+            crowd = Crowd(port=proxy.port, chance=chance)
+            faults = Faults(
+                chance=chance, server=server, workers=members, proxy=proxy, receiver=receiver, clock=clock, say=say
+            )
+            async with _running(server, *members):
+                async with trio.open_nursery() as working:
+                    for _ in range(2):
+                        working.start_soon(crowd.work_classic)
+                    with trio.move_on_after(seconds):
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(crowd.schedule, SCHEDULE)
+                            nursery.start_soon(crowd.cancel, CANCEL)
+                            nursery.start_soon(crowd.observe)
+                            nursery.start_soon(faults.run, pause)
+                    crowd.is_over = True
+                    say("no more faults: everything has to come to its end")
+                    await _rest(root / "data" / DATABASE, say)
+                    working.cancel_scope.cancel()
+                account = accounts.draw_up(root / "data" / DATABASE, crowd.told, receiver)
+                left = await _left(root, workers)
+    return Report(seed=seed, faults=dict(faults.done), observed=crowd.told.observed, account=account, left=left)
+
+
+SERVER = ("--grace=20s", "--min-free=1M")
+WORKER = ("--loop", "--slots=2", "--sandbox=none", "--reconnect-for=60s")
+
+
+@asynccontextmanager
+async def _running(*members: Member) -> AsyncIterator[None]:
+    try:
+        for member in members:
+            await member.start()
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            for member in reversed(members):
+                member.send(signal.SIGCONT)
+                await member.restart(signal.SIGTERM)
+
+
+async def _rest(database: Path, say: Callable[[str], None]) -> None:
+    """Wait until nothing runs or waits, and all is uploaded; what is still open after REST is for the account."""
+    end = time.monotonic() + REST
+    last: object = None
+    while time.monotonic() < end:
+        found = accounts.open_ends(database)
+        if not any(found.values()):
+            return
+        if found != last:
+            say(f"  {found}")
+        last = found
+        await trio.sleep(0.5)
+
+
+async def _left(root: Path, workers: int) -> list[str]:
+    """Return what jobs have left, when there are none any more: a little later, for what is being removed."""
+    for _ in range(20):
+        found = [str(path) for number in range(workers) for path in (root / f"jobs{number}").glob("*/attempt")]
+        found += [f"process {pid}: {command}" for pid, command in _processes(str(root).encode())]
+        if not found:
+            break
+        await trio.sleep(0.5)
+    return found
+
+
+def _processes(place: bytes) -> list[tuple[int, str]]:
+    """Return the processes of jobs: they run a script below that place."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if place in command and b"builder-script" in command:
+            found.append((int(path.parent.name), command.replace(b"\0", b" ").decode(errors="replace")))
+    return found
