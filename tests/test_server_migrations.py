@@ -291,6 +291,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("count_uploads", (["r"],), {}),
         ("retry_upload", (uuid(2), ["r"]), {}),
         ("retry_uploads", (["r"], uuid(1)), {}),
+        ("drop_upload", (uuid(2),), {}),
         ("set_upload", (uuid(2), "uploaded"), {}),
         ("uploaded", (uuid(1),), {}),
         ("unmeasured", (), {}),

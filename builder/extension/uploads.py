@@ -141,3 +141,13 @@ class UploadsRetried(Reply):
 
     tag: ClassVar[int] = 135
     count: int
+
+
+@message
+@frozen(kw_only=True)
+class DropUpload(Request):
+    """Have the build whose uuid begins so uploaded nowhere any more; its record stays on the server's disk."""
+
+    tag: ClassVar[int] = 136
+    changes: ClassVar[bool] = True
+    target: str

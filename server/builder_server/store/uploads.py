@@ -204,6 +204,15 @@ def retry_all(connection: sa.Connection, receivers: Collection[str], after: UUID
     return count, page[-1][0] if page else None
 
 
+def drop(connection: sa.Connection, uuid: UUID) -> None:
+    """Have a build go nowhere any more. Raises CommandRefused."""
+    found = connection.execute(_BUILD, {"wanted": str(uuid)}).one_or_none()
+    if found is None or found.upload not in ("pending", "failed"):
+        raise CommandRefused(f"{uuid} is not to be uploaded")
+    connection.execute(sa.delete(upload).where(upload.c.build == str(uuid)))
+    connection.execute(sa.update(build).where(build.c.uuid == str(uuid)).values(upload=None))
+
+
 def page(connection: sa.Connection, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
     """Return a page, the oldest upload first."""
     found = _LISTED.order_by(upload.c.since, upload.c.build, upload.c.receiver).limit(asked.count)
