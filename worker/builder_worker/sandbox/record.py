@@ -98,9 +98,12 @@ class Record:
             raise SandboxError(f"it was not started: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise SandboxError(f"what was written down of it is of another release: {error}") from error
-        if record.boot is None or record.boot != boot():
-            raise SandboxError("the machine was started anew since")
         return record
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Whether the machine is known to have run on since: a crash of it can leave files that are not whole."""
+        return self.boot is not None and self.boot == boot()
 
     def write(self, place: Path) -> int:
         """Write it into a job's directory, all of it at once. Return a descriptor with the lock. Raises OSError."""

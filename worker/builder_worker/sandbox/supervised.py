@@ -150,12 +150,17 @@ class SupervisedSandbox(Sandbox):
         limits, directory, group = Limits(**written.limits), directory_of(written), written.group
         launch = Launch(command=(), adopts=written.adopts, end=written.end, end_environment=written.end_environment)
         supervision = await Supervision.adopt(place, written.supervisor, launch, limits, begun=written.begun)
+        if not supervision.has_supervisor and not written.is_of_this_boot:
+            await shielded(supervision.aclose)
+            raise SandboxError("the machine was started anew since")
         async with AsyncExitStack() as made:
             made.push_async_callback(shielded, supervision.aclose)
             held, *locks = supervision.locks or (None,)
             for descriptor in locks:
                 resources.callback(os.close, descriptor)
             directory.take_over(held, is_mounted=written.is_mounted)
+            if supervision.status is None:
+                group.renew()
             made.pop_all()
         resources.push_async_callback(shielded, directory.remove)
         resources.push_async_callback(shielded, group.remove)

@@ -273,6 +273,11 @@ class Supervision:
         return self._process.pid
 
     @property
+    def has_supervisor(self) -> bool:
+        """Whether the supervisor is there."""
+        return self._link is not None
+
+    @property
     def can_go_on(self) -> bool:
         """Whether there is a supervisor that keeps the job, or its end, without this worker."""
         return self._link is not None and self._grace > 0
