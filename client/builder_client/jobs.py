@@ -10,14 +10,17 @@ from attrs import evolve
 
 from builder.errors import InvalidOptions
 from builder.model import Job, Period, ScriptJob, check_name, printable
-from builder.planning import Cron, JobOptions, JobReference, Missed
+from builder.planning import MAX_LIMIT, Cron, JobOptions, JobReference, Missed
 from builder.quantities import format_duration, parse_duration
 
 Value = str | int | bool | list[Any]
 
 
-def _duration(value: str) -> int:
-    return round(parse_duration(value) * 1000)
+def _limit(value: str) -> int:
+    found = round(parse_duration(value) * 1000)
+    if not 1 <= found <= MAX_LIMIT:
+        raise ValueError(f"it lies between {format_duration(1)} and {format_duration(MAX_LIMIT)}")
+    return found
 
 
 def _reference(value: object) -> JobReference:
@@ -47,8 +50,8 @@ _READ: dict[str, tuple[type, str, str, Callable[[Any], object]]] = {
     "missed": (str, '"run-once" or "skip"', "missed", Missed),
     "priority": (int, "a number from 0 to 9", "priority", int),
     "retries": (int, "a number from 0 to 10", "retries", int),
-    "timeout": (str, 'a duration such as "10m" or "1h30m"', "time_limit", _duration),
-    "max-silent": (str, 'a duration such as "10m" or "1h30m"', "max_silent", _duration),
+    "timeout": (str, 'a duration such as "10m" or "1h30m"', "time_limit", _limit),
+    "max-silent": (str, 'a duration such as "10m" or "1h30m"', "max_silent", _limit),
     "after": (list, 'a list such as ["lib", "tool@debian-12"]', "after", lambda value: tuple(map(_reference, value))),
     "paused": (bool, "true or false", "paused", bool),
 }
@@ -93,12 +96,12 @@ def _cron(given: Mapping[str, Value | None], before: JobOptions) -> Cron | None:
         if not isinstance(given.get(key), str | None):
             raise InvalidOptions(f"{key}: write text")
     if rule is not None and given.get("period") is not None:
-        raise InvalidOptions("cron and period exclude each other: give one of them")
+        raise InvalidOptions("cron: it takes the place of a period: give one of them")
     replaced = given.get("period") is not None or given.get("spread") or ("cron" in given and rule is None)
     kept = None if replaced else before.cron
     if rule is None and kept is None:
         if zone is not None:
-            raise InvalidOptions("time-zone is for cron rules: give a rule too, or leave it out")
+            raise InvalidOptions("time-zone: it is for cron rules: give a rule too, or leave it out")
         return None
     return Cron(
         rule=str(rule) if rule is not None else (kept.rule if kept else ""),

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import trio
 from attrs import field, frozen
 
 from builder.address import parse_address
@@ -105,5 +104,5 @@ async def tell_lost(handover: Handover, reason: str) -> None:
     try:
         async with uplink_of(handover) as uplink:
             await give_up(uplink, handover, f"the worker could not go on with it: {reason}")
-    except (BuilderError, trio.TooSlowError) as error:
+    except BuilderError as error:
         log.warning("%s", error)
