@@ -18,7 +18,7 @@ from test_sandbox_hostile import SUBJECTS, daemons
 from worker_program import DEADLINE
 
 from builder.runtime import files
-from builder_worker.sandbox import ExitStatus, Left, Limits, SandboxError
+from builder_worker.sandbox import ExitStatus, JobLeft, Limits, SandboxError
 from builder_worker.sandbox.processes import supervision
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Supervision
@@ -167,7 +167,7 @@ async def test_a_worker_that_leaves_is_not_waited_for(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:
-                with pytest.raises(Left):
+                with pytest.raises(JobLeft):
                     await one.wait()
 
             nursery.start_soon(wait)

@@ -25,11 +25,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores import opened, uuid
 
-from builder.extension.uploads import ListUploads, UploadEntry
+from builder.extension.uploads import ListUploads, UploadEntry, UploadState
 from builder.model import Instant
 from builder_server import receiver, retrying, upload
 from builder_server.receiver import InvalidUploadURL, Receiver, UploadFailed, receivers_at
-from builder_server.store import Store, schema, uploads
+from builder_server.store import Attempted, Store, schema, uploads
 from builder_server.upload import Uploader, UploadTiming
 
 SECOND = dt.timedelta(seconds=1)
@@ -320,6 +320,20 @@ async def test_a_refusal_holds_up_nobody_and_waits_for_a_person(site: Site) -> N
             uploader.wake()
             for number in range(1, 4):
                 await site.wait_state(number, "done")
+
+
+async def test_what_is_told_of_a_receiver_is_about_what_is_pending(site: Site) -> None:
+    with endpoints(1) as (endpoint,):
+        await site.finish(1, 2, 3, to=[endpoint])
+        (name,) = [each.name for each in site.receivers(endpoint)]
+        refused = Attempted(state=UploadState.REFUSED, at=NOW, reason="no", failures=0)
+        await site.store.note_attempt(uuid(1), name, refused, [name])
+        (state,) = await site.store.count_uploads([name])
+        assert (state.pending, state.refused, state.oldest, state.reason) == (2, 1, Instant(NOW.ms + 2), None)
+        failed = Attempted(state=UploadState.PENDING, at=NOW, reason="later", failures=4, resume=NOW.plus(SECOND))
+        await site.store.note_attempt(uuid(3), name, failed, [name])
+        (state,) = await site.store.count_uploads([name])
+        assert (state.failures, state.resume, state.reason) == (4, NOW.plus(SECOND), "later")
 
 
 @pytest.mark.parametrize(

@@ -461,6 +461,29 @@ async def test_both_sides_show_that_they_live(
     assert isinstance(one.error, Revoked)
 
 
+async def test_a_server_that_hangs_is_asked_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that greets, and then says nothing to a worker that comes back."""
+    async with trial(tmp_path, monkeypatch) as one, trio.open_nursery() as nursery:
+        async with one.begun():
+            nursery.start_soon(one.run)
+        async with one.network.accept() as connection:
+            assert isinstance(await connection.hear(), Return)
+            begun = trio.current_time()
+            with pytest.raises(ConnectionEnded):
+                await connection.channel.receive()
+            assert trio.current_time() - begun == SILENCE
+        async with one.network.accept() as connection:
+            await connection.go_on(one.given, 0)
+            assert trio.current_time() - begun <= SILENCE + EAGER_PAUSE
+            nursery.cancel_scope.cancel()
+    assert "silent for 45 s; the job is kept" in caplog.text
+
+
 @pytest.mark.parametrize("away", [0.5, 30, 890])
 async def test_an_outage_costs_a_build_its_time_and_two_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, away: float

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +13,7 @@ from random import Random
 import trio
 from attrs import define, field, frozen
 from endpoints import serving
-from farm import PACKAGES, ROOT, Program, free_port, read_line, start
+from farm import PACKAGES, ROOT, Program, environment, free_port, read_line
 
 from builder_server.names import DATABASE
 from chaos import accounts
@@ -43,7 +45,17 @@ class Member:
         """Start it, if it does not run."""
         if self.program and self.program.process.poll() is None:
             return
-        program = self.program = start(self.module, *self.arguments, log_path=self.log_path, env=self.env)
+        with self.log_path.open(
+            "ab"
+        ) as log:  # a new process, not a fork of one that has all loaded: as people start it
+            process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", self.module, *self.arguments],
+                env=environment(**self.env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        program = self.program = Program(name=self.module, process=process, log_path=self.log_path)
         if self.announces:
             await trio.to_thread.run_sync(lambda: read_line(program))
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import trio
 from attrs import field, frozen
 
 from builder.address import parse_address
@@ -14,7 +13,7 @@ from builder.model import printable
 from builder_worker.assignment import Assignment
 from builder_worker.delivery import give_up
 from builder_worker.handover import LINES, Handover, Illegible, forget, read_outcome
-from builder_worker.sandbox import Backend, Sandbox, SandboxError, Taken, job_directory, registry
+from builder_worker.sandbox import Backend, JobTaken, Sandbox, SandboxError, job_directory, registry
 from builder_worker.spool import LineSpool
 from builder_worker.uplink import Uplink
 
@@ -67,7 +66,7 @@ async def _adopt(found: Found, backend: Backend, place: Path, handover: Handover
     name, uuid = printable(handover.job.job.name), handover.job.uuid
     try:
         sandbox = await registry.adopt(backend, place)
-    except Taken:
+    except JobTaken:
         return
     except SandboxError as error:
         reason = str(error)
@@ -105,5 +104,5 @@ async def tell_lost(handover: Handover, reason: str) -> None:
     try:
         async with uplink_of(handover) as uplink:
             await give_up(uplink, handover, f"the worker could not go on with it: {reason}")
-    except (BuilderError, trio.TooSlowError) as error:
+    except BuilderError as error:
         log.warning("%s", error)

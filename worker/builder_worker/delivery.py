@@ -5,6 +5,8 @@ wants next. While the job runs it tries so for a limited time, with a result for
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 from attrs import define, field
@@ -45,6 +47,20 @@ class Revoked(BuilderError):
     """The server has ended the attempt, or given the job to another worker."""
 
     exit_code = 5
+
+
+class Silent(BuilderError):
+    """The server shows no sign of life."""
+
+
+@contextmanager
+def _hearing() -> Iterator[None]:
+    """Bound a block in which something comes from a server that lives. Raises Silent."""
+    try:
+        with trio.fail_after(SILENCE):
+            yield
+    except trio.TooSlowError as error:
+        raise Silent(f"silent for {SILENCE:g} s") from error
 
 
 @define(eq=False)
@@ -97,8 +113,8 @@ class Delivery:
                 nursery.start_soon(self._show_life, sender)
                 heard = await self._hear()
                 nursery.cancel_scope.cancel()
-        except* (trio.BrokenResourceError, trio.TooSlowError, ProtocolError) as errors:
-            self._say_lost(errors)
+        except* (trio.BrokenResourceError, ProtocolError, Silent) as errors:
+            log.warning("lost %s: %s", self._uplink, reason_of(errors))
         except* TreeChanged as errors:
             self._assignment.spoil(errors.exceptions[0])
         if trio.current_time() - begun > STEADY:
@@ -120,30 +136,25 @@ class Delivery:
     async def _hear(self) -> ResultStored | Gone:
         """Wait for the server's last word."""
         while True:
-            with trio.fail_after(SILENCE):
+            with _hearing():
                 message = await self._uplink.connection.receive()
             if isinstance(message, ResultStored | Gone):
                 return message
-
-    def _say_lost(self, errors: BaseExceptionGroup[Exception]) -> None:
-        error: BaseException = errors
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        is_silence = isinstance(error, trio.TooSlowError)
-        log.warning("lost %s: %s", self._uplink, f"silent for {SILENCE:g} s" if is_silence else reason_of(error))
 
     async def _come_back(self) -> Message:
         """Return what the server answers to a return, as soon as it does."""
         begun = trio.current_time()
         pauses = Backoff(longest=EAGER_PAUSE)
         said = ""
+        await self._uplink.close()  # for the server to know, too
         await trio.sleep_until(self._not_before)
         while True:
             is_eager = trio.current_time() < begun + self._reconnect_for
             try:
                 answer = await self._return(EAGER_TIMEOUT if is_eager else CONNECT_TIMEOUT)
-            except (BuilderError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            except (BuilderError, trio.BrokenResourceError) as error:
                 reason = reason_of(error)
+                await self._uplink.close()
             else:
                 log.warning("back at %s after %.0f s", self._uplink, trio.current_time() - begun)
                 return answer
@@ -168,7 +179,7 @@ async def come_back(uplink: Uplink, handover: Handover, *, timeout: float, has_e
     """Return what the server answers to a return on a new connection."""
     channel = await uplink.connect(timeout)
     job = handover.job
-    with trio.fail_after(SILENCE):
+    with _hearing():
         await channel.send(Return(uuid=job.uuid, secret=job.secret, elapsed=handover.elapsed, has_ended=has_ended))
         answer = await channel.receive()
     assert isinstance(answer, Continue | ResultStored | Gone), "the table of messages allows no other"
@@ -182,5 +193,5 @@ async def give_up(uplink: Uplink, handover: Handover, reason: str) -> None:
         if isinstance(answer, Continue):
             await uplink.connection.send(GiveUp(uuid=handover.job.uuid, reason=reason))
             await uplink.connection.receive()
-    except (BuilderError, trio.BrokenResourceError, trio.TooSlowError) as error:
+    except (BuilderError, trio.BrokenResourceError) as error:
         log.warning("%s was not told that the job has ended: %s", uplink, reason_of(error))

@@ -4,6 +4,7 @@ import trio
 
 from builder.extension.uploads import (
     CountUploads,
+    DropUpload,
     ListUploads,
     RetryUploads,
     UploadsCounted,
@@ -57,5 +58,17 @@ async def _retry_all(asked: Asked) -> int:
     return count
 
 
-HANDLERS: Handlers = {ListUploads: list_uploads, CountUploads: count_uploads, RetryUploads: retry_uploads}
+async def drop_upload(asked: Asked, request: DropUpload) -> None:
+    """Have a build uploaded nowhere any more."""
+    entry = await find_build(asked, request.target)
+    assert entry.uuid, "it is a build"
+    await asked.store.drop_upload(entry.uuid)
+
+
+HANDLERS: Handlers = {
+    ListUploads: list_uploads,
+    CountUploads: count_uploads,
+    RetryUploads: retry_uploads,
+    DropUpload: drop_upload,
+}
 """What answers them."""

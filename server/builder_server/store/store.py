@@ -305,6 +305,10 @@ class Store:
         """Have the next builds tried again that are not uploaded; return how many uploads these are, and the last build."""
         return await self.database.write(partial(uploads.retry_all, receivers=receivers, after=after))
 
+    async def drop_upload(self, uuid: UUID) -> None:
+        """Have a build go to no receiver any more. Raises CommandRefused."""
+        await self.database.write(partial(uploads.drop, uuid=uuid))
+
     async def uploads(self, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
         """Return uploads that are pending or refused, or those of one build, the oldest first."""
         return await self.database.read(partial(uploads.page, asked=asked, receivers=receivers))

@@ -19,7 +19,7 @@ from builder_server.store.schema import build, receiver, upload
 PAGE = 100
 """Builds that are looked up at once."""
 
-_PENDING, _DONE, _REFUSED = "pending", "done", "refused"
+_PENDING, _DONE, _REFUSED = UploadState.PENDING.value, UploadState.DONE.value, UploadState.REFUSED.value
 
 _WANTED: sa.BindParameter[str] = sa.bindparam("wanted")
 _OF_BUILD = sa.select(upload.c.receiver, upload.c.state).where(upload.c.build == _WANTED)
@@ -36,16 +36,13 @@ _COUNTS = (
         upload.c.receiver,
         sa.func.count().filter(upload.c.state == _PENDING).label("pending"),
         sa.func.count().filter(upload.c.state == _REFUSED).label("refused"),
-        sa.func.min(upload.c.since).label("oldest"),
+        sa.func.min(upload.c.since).filter(upload.c.state == _PENDING).label("oldest"),
     )
     .where(upload.c.state != _DONE)
     .group_by(upload.c.receiver)
 )
 _REASON = (
-    sa.select(upload.c.reason)
-    .where(upload.c.receiver == _WANTED, upload.c.state != _DONE, upload.c.reason.is_not(None))
-    .order_by(upload.c.tried.desc())
-    .limit(1)
+    sa.select(upload.c.reason).where(*_WAITING, upload.c.reason.is_not(None)).order_by(upload.c.tried.desc()).limit(1)
 )
 
 
@@ -142,7 +139,7 @@ def next_due(
 def note(connection: sa.Connection, uuid: UUID, to: str, attempted: Attempted, receivers: Collection[str]) -> bool:
     """Record what came of an attempt; return whether all receivers have the build now."""
     values: dict[str, Any] = {
-        "state": attempted.state,
+        "state": attempted.state.value,
         "tried": attempted.at.ms,
         "reason": attempted.reason,
         "next_attempt": attempted.next_attempt and attempted.next_attempt.ms,
@@ -207,6 +204,15 @@ def retry_all(connection: sa.Connection, receivers: Collection[str], after: UUID
     return count, page[-1][0] if page else None
 
 
+def drop(connection: sa.Connection, uuid: UUID) -> None:
+    """Have a build go nowhere any more. Raises CommandRefused."""
+    found = connection.execute(_BUILD, {"wanted": str(uuid)}).one_or_none()
+    if found is None or found.upload not in ("pending", "failed"):
+        raise CommandRefused(f"{uuid} is not to be uploaded")
+    connection.execute(sa.delete(upload).where(upload.c.build == str(uuid)))
+    connection.execute(sa.update(build).where(build.c.uuid == str(uuid)).values(upload=None))
+
+
 def page(connection: sa.Connection, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
     """Return a page, the oldest upload first."""
     found = _LISTED.order_by(upload.c.since, upload.c.build, upload.c.receiver).limit(asked.count)
@@ -253,7 +259,7 @@ def counts(connection: sa.Connection, receivers: Collection[str]) -> tuple[Recei
             pending=row.pending if row else 0,
             refused=row.refused if row else 0,
             failures=rest.failures if rest else 0,
-            oldest=Instant(row.oldest) if row else None,
+            oldest=_instant(row.oldest) if row else None,
             resume=Instant(rest.resume) if rest else None,
             reason=connection.scalar(_REASON, {"wanted": name}),
         )

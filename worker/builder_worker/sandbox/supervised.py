@@ -18,7 +18,7 @@ from builder_worker.sandbox.linux.cgroups import Group
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.leftovers import kill_marked
 from builder_worker.sandbox.processes.supervision import Spool, Status, Supervision
-from builder_worker.sandbox.record import GroupRecord, Record
+from builder_worker.sandbox.record import GroupRecord, JobRecord
 
 SCRIPT = ".builder-script"
 """Begins with a dot, so that a job's own ``rm *`` or ``sha256sum *`` does not see it."""
@@ -30,7 +30,7 @@ Look = Callable[[Status], Awaitable[frozenset[str]]]
 LookOf = Callable[[Limits], Look]
 """Returns the look at a job with such limits."""
 
-DirectoryOf = Callable[[Record], JobDirectory]
+DirectoryOf = Callable[[JobRecord], JobDirectory]
 """Returns the directory of a job that was written down."""
 
 
@@ -107,8 +107,8 @@ class SupervisedSandbox(Sandbox):
         except OSError as error:
             raise SandboxError(f"the job can't be started: {error.strerror}") from error
 
-    def _record(self) -> Record:
-        return Record(
+    def _record(self) -> JobRecord:
+        return JobRecord(
             backend=self.backend,
             supervisor=self.supervision.pid,
             begun=time.monotonic(),
@@ -128,7 +128,7 @@ class SupervisedSandbox(Sandbox):
     async def adopt(cls, place: Path, directory_of: DirectoryOf, look_of: LookOf) -> Self:
         """Return the sandbox of a job that another worker has started in a place.
 
-        Raises SandboxError, and then all of the job is killed; and Taken.
+        Raises SandboxError, and then all of the job is killed; and JobTaken.
         """
         async with AsyncExitStack() as resources:
             try:
@@ -146,16 +146,21 @@ class SupervisedSandbox(Sandbox):
     async def _adopt(
         cls, place: Path, directory_of: DirectoryOf, look_of: LookOf, claim: int, resources: AsyncExitStack
     ) -> Self:
-        written = Record.read(place)
+        written = JobRecord.read(place)
         limits, directory, group = Limits(**written.limits), directory_of(written), written.group
         launch = Launch(command=(), adopts=written.adopts, end=written.end, end_environment=written.end_environment)
         supervision = await Supervision.adopt(place, written.supervisor, launch, limits, begun=written.begun)
+        if not supervision.has_supervisor and not written.is_of_this_boot:
+            await shielded(supervision.aclose)
+            raise SandboxError("the machine was started anew since")
         async with AsyncExitStack() as made:
             made.push_async_callback(shielded, supervision.aclose)
             held, *locks = supervision.locks or (None,)
             for descriptor in locks:
                 resources.callback(os.close, descriptor)
             directory.take_over(held, is_mounted=written.is_mounted)
+            if supervision.status is None:
+                group.renew()
             made.pop_all()
         resources.push_async_callback(shielded, directory.remove)
         resources.push_async_callback(shielded, group.remove)

@@ -331,6 +331,18 @@ class Group:
                     if file not in controller.optional or (directory / file).exists():
                         (directory / file).write_text(value)
 
+    def renew(self) -> None:
+        """Set the limits again: while no worker was there, they may have been taken away to make room for one.
+
+        Raises SandboxError.
+        """
+        try:
+            for hierarchy in self.hierarchies:
+                hierarchy.enable(hierarchy.controllers)
+            self.apply()
+        except OSError as error:
+            raise SandboxError(f"its limits can't be set again: {error}") from error
+
     def discard(self) -> None:
         """Remove groups that were not used, or not for long; what is still in use is left to ``Cgroups.clean_up``."""
         for directory in self.directories:

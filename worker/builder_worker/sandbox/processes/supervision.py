@@ -22,7 +22,7 @@ import trio
 from attrs import asdict, define, field, frozen
 
 from builder.runtime.changes import Change
-from builder_worker.sandbox import ExitStatus, Left, Limits, SandboxError
+from builder_worker.sandbox import ExitStatus, JobLeft, Limits, SandboxError
 from builder_worker.sandbox.disk import Space
 from builder_worker.sandbox.processes import supervisor, tools
 from builder_worker.sandbox.processes.launch import Launch
@@ -273,6 +273,11 @@ class Supervision:
         return self._process.pid
 
     @property
+    def has_supervisor(self) -> bool:
+        """Whether the supervisor is there."""
+        return self._link is not None
+
+    @property
     def can_go_on(self) -> bool:
         """Whether there is a supervisor that keeps the job, or its end, without this worker."""
         return self._link is not None and self._grace > 0
@@ -315,7 +320,7 @@ class Supervision:
         self._begun = self._heard = trio.current_time()
 
     async def wait(self) -> None:
-        """Wait until the job has ended and nothing of it is left; the supervisor stays. Raises Left."""
+        """Wait until the job has ended and nothing of it is left; the supervisor stays. Raises JobLeft."""
         while self._link and self.status is None:
             # no deadline but those of its limits: a job takes as long as it takes
             with trio.CancelScope(deadline=self._deadline()[0]) as self._waiting, suppress(trio.ClosedResourceError):
@@ -324,7 +329,7 @@ class Supervision:
             if self._waiting.cancelled_caught:
                 self._insist()
         if self._is_left:
-            raise Left
+            raise JobLeft
         if self._launch is not None and self.status is None:
             await self._clean_up(self._launch)
         self.console.announce(complete=True)
@@ -354,7 +359,7 @@ class Supervision:
             self._waiting.deadline = self._deadline()[0]
 
     def leave(self) -> None:
-        """Let go of a job that was started: it goes on for as long as its supervisor has time. Who waits for it gets Left."""
+        """Let go of a job that was started: it goes on for as long as its supervisor has time. Who waits for it gets JobLeft."""
         self._is_left = True
         if self._link:
             trio.lowlevel.notify_closing(self._link)
