@@ -31,7 +31,7 @@ class Found:
 async def find(backend: Backend, platform: str) -> Found:
     """Adopt the jobs of workers for a platform that are gone, in this worker's place. What is left of others can be cleaned up.
 
-    Raises SandboxError if the place can't be read.
+    Raises SandboxError if the place can't be read, or is not this user's alone.
     """
     found = Found()
     try:
