@@ -214,18 +214,20 @@ def change(place: Path, **fields: Any) -> None:
     [
         ({"supervisor": "x", "groups": [{}]}, "of another release"),
         ({"colour": "blue"}, "of another release"),
+        ({"is_mounted": True}, "its disk is not mounted any more"),
     ],
 )
 def test_a_job_that_can_not_be_adopted_is_ended(fields: dict[str, Any], reason: str) -> None:
     with left("bubblewrap", "root", "") as job:
-        change(job.place, **fields)
+        place = job.place
+        change(place, **fields)
         with job.another() as following:
-            error = following.finish(job.place).error
+            error = following.finish(place).error
             assert error is not None
             assert reason in error
             wait_gone(processes_with(job.mark))
-        with job.another():
-            pass
+            with job.another() as third:  # the second one lives, and holds nothing of it
+                assert any(place.name in line for line in third.check["removed"])
 
 
 def test_what_ended_before_the_machine_was_started_anew_is_no_result() -> None:

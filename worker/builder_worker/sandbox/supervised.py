@@ -154,6 +154,7 @@ class SupervisedSandbox(Sandbox):
             await shielded(supervision.aclose)
             raise SandboxError("the machine was started anew since")
         async with AsyncExitStack() as made:
+            made.callback(directory.release)
             made.push_async_callback(shielded, supervision.aclose)
             held, *locks = supervision.locks or (None,)
             for descriptor in locks:
