@@ -91,6 +91,7 @@ def test_cut_off_anywhere_it_has_the_batches_that_are_whole(found: list[Batch], 
             await append(again, [b"more"])
             again.complete()
             assert await rest(again, 0) == [*(line for batch in whole for line in batch), b"more"]
+            assert path.stat().st_size == again.size  # nothing of what was cut off stands behind it
             again.close()
 
     trio.run(run)

@@ -79,6 +79,7 @@ class LineSpool:
             spool.lines += lines
             spool.progress = Progress(offset=offset, is_begun=bool(state & _IS_BEGUN), is_over=bool(state & _IS_OVER))
             spool.tail += lines if spool.progress.is_over else 0
+        os.ftruncate(spool._file, spool.size)  # or it would be taken for a batch behind a shorter one
         return spool
 
     async def append(self, frames: bytes, lines: int, progress: Progress | None = None) -> None:
