@@ -47,7 +47,7 @@ from builder_worker.artifacts import Collection
 from builder_worker.assignment import Assignment
 from builder_worker.build import BuildEnd
 from builder_worker.console import Progress
-from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked
+from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked, give_up
 from builder_worker.handover import LINES, OUTCOME, Handover, Illegible, read_outcome
 from builder_worker.sandbox.job_directory import ATTEMPT
 from builder_worker.spool import LineSpool
@@ -388,6 +388,7 @@ class Trial:
     given: GiveJob
     delivery: Delivery
     uplink: Uplink
+    sandbox: SimpleNamespace
     error: BuilderError | None = None
     """What the delivery raised."""
 
@@ -400,6 +401,10 @@ class Trial:
 
     async def say(self, *lines: bytes) -> None:
         await self.assignment._take(lines)
+
+    def end_job(self) -> None:
+        """End the job, of which nothing was found yet."""
+        self.sandbox.has_ended = True
 
     def end(self, result: Result, artifacts: Any = None) -> None:
         self.assignment._conclude(BuildEnd(result=result, artifacts=artifacts or Collection()))
@@ -428,9 +433,10 @@ async def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reconnect_fo
     given = GiveJob(uuid=uuid4(), job=ScriptJob(name="job", platform="p1", script=b""), secret=b"s" * 32)
     handover = Handover(address="here", platform="p1", job=given)
     assignment = Assignment(uuid=given.uuid, job=given.job, handover=handover)
-    assignment._begin(SimpleNamespace(place=tmp_path, is_left=False, has_ended=False))  # type: ignore[arg-type]  # all that is asked of a sandbox
+    sandbox = SimpleNamespace(place=tmp_path, is_left=False, has_ended=False)
+    assignment._begin(sandbox)  # type: ignore[arg-type]  # all that is asked of one
     uplink = Uplink("here", 1)
-    yield Trial(network, assignment, given, Delivery(uplink, assignment, handover, reconnect_for), uplink)
+    yield Trial(network, assignment, given, Delivery(uplink, assignment, handover, reconnect_for), uplink, sandbox)
     assignment.close()
 
 
@@ -524,6 +530,27 @@ async def test_the_job_of_a_server_that_is_away_ends_in_time(
         assert str(one.error) == "here:1 was away for 600 s (cannot reach it); the job was killed"
 
 
+async def test_a_job_that_has_ended_is_kept_while_its_lines_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """More of them than may wait, or artifacts that are still looked for: there is a result, but not yet for the server."""
+    async with trial(tmp_path, monkeypatch, reconnect_for=600) as one, trio.open_nursery() as nursery:
+        async with one.begun():
+            nursery.start_soon(one.run)
+            one.network.is_down = True
+        nursery.cancel_scope.deadline = trio.current_time() + 20_000
+        await trio.sleep(500)
+        one.end_job()
+        await trio.sleep(10_000)
+        one.network.is_down = False
+        async with one.network.accept() as connection:
+            assert (await connection.go_on(one.given, 0)).has_ended
+            one.end(Exited(code=0))
+            assert (await connection.finish()).result == Exited(code=0)
+            await connection.channel.send(ResultStored(uuid=one.given.uuid))
+    assert one.error is None
+
+
 async def test_a_result_is_offered_for_as_long_as_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -588,6 +615,22 @@ async def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         assert trio.current_time() - begun == GIVE_UP_TIMEOUT
+
+
+async def test_a_server_that_takes_no_notice_of_a_lost_job_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trial(tmp_path, monkeypatch) as one, trio.open_nursery() as nursery:
+        begun = trio.current_time()
+        handover = Handover(address="here", platform="p1", job=one.given)
+        nursery.start_soon(give_up, one.uplink, handover, "it is lost")
+        async with one.network.accept() as connection:
+            await connection.go_on(one.given, 0)
+            assert await connection.channel.receive() == GiveUp(uuid=one.given.uuid, reason="it is lost")
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(SILENCE + 1)
+            assert not nursery.child_tasks
+        assert trio.current_time() - begun <= SILENCE + 2
 
 
 class Spoiled(Collection):

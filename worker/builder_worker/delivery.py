@@ -158,7 +158,7 @@ class Delivery:
             else:
                 log.warning("back at %s after %.0f s", self._uplink, trio.current_time() - begun)
                 return answer
-            if not self._assignment.ended.is_set() and not is_eager:
+            if not self._assignment.has_ended and not is_eager:
                 self._is_over = True
                 raise Lost(f"{self._uplink} was away for {self._reconnect_for:g} s ({reason}); the job was killed")
             if said != reason:
@@ -191,7 +191,8 @@ async def give_up(uplink: Uplink, handover: Handover, reason: str) -> None:
     try:
         answer = await come_back(uplink, handover, timeout=GIVE_UP_TIMEOUT, has_ended=False)
         if isinstance(answer, Continue):
-            await uplink.connection.send(GiveUp(uuid=handover.job.uuid, reason=reason))
-            await uplink.connection.receive()
+            with _hearing():
+                await uplink.connection.send(GiveUp(uuid=handover.job.uuid, reason=reason))
+                await uplink.connection.receive()
     except (BuilderError, trio.BrokenResourceError) as error:
         log.warning("%s was not told that the job has ended: %s", uplink, reason_of(error))
