@@ -1,6 +1,7 @@
 """A worker that may come back: one connection for many jobs, and builds that outlive their connection."""
 
 import contextlib
+import errno
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ from builder.extension.working import SECRET_SIZE, Alive, AskJob, Continue, Give
 from builder.framing import frame
 from builder.messages import MAX_SCRIPT, JobFinished, Message, Output, Success
 from builder.model import Aborted, Artifact, Execution, Exited
-from builder_server import working
+from builder_server import attempt, working
 from builder_server.console import MAX_LINE
 from builder_server.results import ResultWriter
 from builder_server.working import MAX_ELAPSED
@@ -199,6 +200,34 @@ async def test_a_worker_comes_back_while_its_result_is_recorded(
         assert answers == [b"", ResultStored(uuid=given.uuid)]
         check_lines(server, given, 2)
         assert len(committing) == 1
+
+
+async def test_a_worker_comes_back_while_its_result_can_not_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is closed as that of the one before it, and nobody takes it for one that works."""
+    may_fail = trio.Event()
+    committing: list[ResultWriter] = []
+
+    async def fail(self: ResultWriter) -> None:
+        committing.append(self)
+        await may_fail.wait()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ResultWriter, "commit", fail)
+    monkeypatch.setattr(attempt, "RETRY", 0.01)
+    async with run_server(tmp_path, grace=0.05) as server:
+        await do(server, schedule("a"))
+        async with connect(server, OUR_WORKER) as first, connect(server, OUR_WORKER) as second:
+            given = await ask_job(first)
+            await given.send_result(first, artifacts=SOME)
+            await eventually(lambda: committing)
+            await second.send(Return(uuid=given.uuid, secret=given.secret, elapsed=0, has_ended=True))
+            assert await first.wait_closed() == b""
+            may_fail.set()
+            assert await second.wait_end() == "closed"
+        await eventually(lambda: server.query("select state from build") == [("lost",)])  # it does not come back
+        assert await queues(server) == {"p1": ["a"]}
 
 
 async def test_two_come_back_at_once(tmp_path: Path) -> None:

@@ -153,6 +153,8 @@ class WorkingSession:
             return False
         if attachment.failure:
             raise attachment.failure
+        if attachment.is_released:  # the owner may have had the worker back since, and counts on this session
+            attachment.detach(Detached(counted=False))
         return await self._answer(attachment)
 
     def _detached(self, error: BaseException) -> Detached:
