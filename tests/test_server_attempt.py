@@ -402,6 +402,12 @@ GRACEFUL: dict[str, list[Step]] = {
         (20, Stopping(), [], Phase.RECEIVING),
         (21, Detached(), [Release()], Phase.ENDED),
     ],
+    "a stop waits for a result, whose worker comes back": [
+        BEGUN_AT_0,
+        (10, BEGUN, [BEGIN], Phase.RECEIVING),
+        (20, Stopping(), [], Phase.RECEIVING),
+        (21, BACK, [Release()], Phase.ENDED),
+    ],
     "a stop waits for a result, which the disk does not take": [
         BEGUN_AT_0,
         (10, BEGUN, [BEGIN], Phase.RECEIVING),

@@ -70,6 +70,14 @@ async def test_one_job_after_the_other(tmp_path: Path) -> None:
         assert given.secret not in b"".join(path.read_bytes() for path in tmp_path.glob("data/*.sqlite3*"))
 
 
+async def test_a_worker_that_says_first_that_it_lives(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
+        await peer.send(Alive(), Alive())
+        await do(server, schedule("a"))
+        await (await ask_job(peer)).finish(peer)
+    assert "internal error" not in caplog.text
+
+
 async def test_a_stop_closes_who_has_no_job(tmp_path: Path) -> None:
     async with run_server(tmp_path) as server, contextlib.AsyncExitStack() as stack:
         waiting, idle = [await stack.enter_async_context(connect(server, OUR_WORKER)) for _ in range(2)]

@@ -173,6 +173,8 @@ class Attempt:
                 if gone.is_final or not self.grace:
                     return self._return(reason, counted=counted)
                 return self._wait(now, PutBack(reason=reason, counted=counted))
+            case (Phase.RECEIVING, Returned()) if self._stops:
+                return self._to(Phase.ENDED, Release())  # to the next server it comes back, too
             case (Phase.RUNNING | Phase.HELD | Phase.AWAY | Phase.RECEIVING, Returned(began=began) as back):
                 self._job_ends = began + self.time_limit
                 if back.has_ended or self._job_is_over:
