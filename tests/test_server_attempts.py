@@ -281,8 +281,9 @@ async def test_our_worker_takes_no_silence_for_success(
 async def test_a_database_that_is_locked_while_a_result_comes_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another process holds it for longer than the server waits."""
+    """Another process holds it for longer than the server waits. The log says so once, however often it is tried."""
     monkeypatch.setattr(attempt, "RETRY", 0.02)
+    caplog.set_level("DEBUG", "builder_server.owner")
     async with run_server(tmp_path) as server:
         await do(server, schedule("a", text=b"#!/bin/sh\necho one\n"))
         monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.1)
@@ -302,6 +303,10 @@ async def test_a_database_that_is_locked_while_a_result_comes_in(
                 other.rollback()
                 assert await worker.wait_async() == 0
             assert worker.log.count("delivered") == 1
+        assert [record.levelname for record in caplog.records if "can't be recorded" in record.message].count(
+            "ERROR"
+        ) == 1
+        assert caplog.text.count("goes on: the disk takes what comes") == 1
         ((uuid,),) = server.query("select uuid from build where state = 'finished' and losses = 0")
         assert [path.parent.name for path in server.data_dir.glob("a/*/full*")] == [uuid]
 
