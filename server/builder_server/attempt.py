@@ -50,7 +50,7 @@ from builder_server.events import (
     DiskFault,
     EndAsked,
     Event,
-    Left,
+    Inherited,
     Lines,
     NotPutBack,
     NotRunning,
@@ -140,7 +140,7 @@ class Attempt:
             case (Phase.TAKEN, Attached()):
                 self._job_ends = now + self.time_limit
                 return self._run(now, BeginConsole(), SendJob())
-            case (Phase.TAKEN, Left()):
+            case (Phase.TAKEN, Inherited()):
                 return self._wait(now, PutBack(reason=LOST, counted=True), OpenConsole())
             case (Phase.TAKEN, Detached(reason=reason, counted=counted)):
                 return self._return(reason, counted=counted)

@@ -53,7 +53,7 @@ from builder_server.events import (
     DiskFault,
     EndAsked,
     Event,
-    Left,
+    Inherited,
     NotPutBack,
     NotRunning,
     OurFault,
@@ -147,7 +147,7 @@ class Owner:
     async def run_interrupted(self) -> None:
         """Own an attempt that an earlier server has left."""
         try:
-            await self._own(Left() if self.attempt.grace else Detached())
+            await self._own(Inherited() if self.attempt.grace else Detached())
         finally:
             self._leave()
 
