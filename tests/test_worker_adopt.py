@@ -16,6 +16,7 @@ from worker_program import (
     OurConnection,
     Server,
     Worker,
+    end_jobs,
     interrupt,
     open_server,
     run_worker,
@@ -47,7 +48,9 @@ class Farm:
     @asynccontextmanager
     async def worker(self, *arguments: str, platform: str = "p1") -> AsyncIterator[Worker]:
         given = ("-r", self.server.address, *(arguments or self.arguments))
-        async with run_worker(self.directory, *given, sandbox=self.sandbox, platform=platform) as worker:
+        async with run_worker(
+            self.directory, *given, sandbox=self.sandbox, platform=platform, keeps_jobs=True
+        ) as worker:
             yield worker
 
     @property
@@ -88,6 +91,7 @@ async def make_farm(sandbox: str) -> AsyncIterator[Farm]:
     with worker_sandboxes.reachable_directory() as directory:
         async with open_server() as server:
             yield Farm(server, directory, arguments, sandbox)
+        end_jobs(directory / "work")
 
 
 async def wait_for(found: Callable[[], bool]) -> None:
