@@ -302,6 +302,24 @@ async def test_a_worker_with_fewer_slots_sees_all_jobs_through(plain: Farm) -> N
         assert worker.log.count("waiting for a job") == 3, "two at first, and one when all is done"
 
 
+async def test_jobs_of_another_server_hold_up_no_slot(plain: Farm) -> None:
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        given = await connection.give(b"echo begun\n" + WAIT)
+        await connection.read_line()
+        await kill(worker)
+    async with open_server() as other:
+        elsewhere = Farm(other, plain.directory, plain.arguments, plain.sandbox)
+        async with elsewhere.worker() as worker, other.accept_ours() as connection:
+            assert isinstance(await connection.hear(), AskJob)
+            plain.go()
+            async with plain.server.accept_ours() as back:
+                await back.go_on(given, 1)
+                assert (await back.finish()).result == Exited(code=0)
+                await back.channel.send(ResultStored(uuid=given.uuid))
+                await wait_for(lambda: "delivered" in worker.log)
+            await kill(worker)
+
+
 async def test_without_a_loop_the_job_that_was_left_is_the_one(plain: Farm) -> None:
     async with plain.worker("--quiet") as worker, plain.server.accept_ours() as connection:
         given = await connection.give(b"echo begun\n" + WAIT + b"exit 3")

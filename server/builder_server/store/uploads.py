@@ -4,7 +4,7 @@ A build has a row for each receiver that is to get it, as long as its record is 
 longer keep their rows, and hold nothing up: see ``_conclude``.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -50,7 +50,15 @@ _REASON = (
 
 def add(connection: sa.Connection, uuid: UUID, receivers: Collection[str], since: int) -> None:
     """Note that receivers are to get a build, which ended at that time."""
-    rows = [{"build": str(uuid), "receiver": name, "state": _PENDING, "since": since} for name in receivers]
+    _add_all(connection, [(str(uuid), since)], receivers)
+
+
+def _add_all(connection: sa.Connection, ended: Iterable[tuple[str, int]], receivers: Collection[str]) -> None:
+    rows = [
+        {"build": uuid, "receiver": name, "state": _PENDING, "since": since}
+        for uuid, since in ended
+        for name in receivers
+    ]
     if rows:
         connection.execute(sa.insert(upload), rows)
 
@@ -198,8 +206,7 @@ def retry_all(connection: sa.Connection, receivers: Collection[str]) -> int:
     """
     has_or_gets = _ROWS.where(sa.or_(upload.c.receiver.in_(receivers), upload.c.state == _DONE)).exists()
     lost = connection.execute(sa.select(build.c.uuid, build.c.finished).where(_IS_LEFT, ~has_or_gets)).all()
-    for row in lost:
-        add(connection, UUID(row.uuid), receivers, row.finished)
+    _add_all(connection, ((row.uuid, row.finished) for row in lost), receivers)
     here = upload.c.receiver.in_(receivers), upload.c.state != _DONE
     again = connection.execute(sa.update(upload).where(*here).values(state=_PENDING, next_attempt=None))
     connection.execute(sa.delete(receiver).where(receiver.c.name.in_(receivers)))
