@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 import trio
-from sandbox_runs import give_up, small_tree
+from sandbox_runs import give_up, read_console, small_tree
 from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder.errors import BuilderError
@@ -201,7 +201,7 @@ async def test_without_control_groups_the_processes_of_a_user_are_bounded() -> N
     async with await backend.open(task) as sandbox:
         sandbox.start()
         assert (await sandbox.wait()).code == 0
-        words = (await sandbox.console.receive_some()).split()
-    assert words[2:4] == [b"%d" % rlimits.PROCESSES] * 2
-    assert words[-1] == b"10"
+        words = (await read_console(sandbox.console)).split()
+    assert words[2:4] == [str(rlimits.PROCESSES)] * 2
+    assert words[-1] == "10"
     assert "pids" not in check.limits

@@ -279,11 +279,12 @@ async def test_executions_that_a_receiver_can_not_digest_hold_up_no_others(
             site.later(uploader, seconds=30)
             await site.wait_state(10, "done")
             assert taken(endpoint) == [3, 4, 6, 7, 8, 9, 10]
+            await site.wait_attempts(1, 2)  # what failed by itself goes in the order in which it is due
             endpoint.indigestible = ()
             site.later(uploader, hours=1)
             for number in (1, 2, 5):
                 await site.wait_state(number, "done")
-        assert taken(endpoint)[-3:] == [1, 2, 5]
+        assert taken(endpoint)[-3:] == [2, 5, 1]
 
 
 async def test_a_receiver_that_hangs_holds_up_no_other_one(site: Site) -> None:
@@ -316,7 +317,7 @@ async def test_a_refusal_holds_up_nobody_and_waits_for_a_person(site: Site) -> N
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert len(endpoint.requests) == 3
             assert {each.next_attempt for each in await site.entries(endpoint)} == {None}
-            assert await site.store.retry_uploads(uploader.names, None) == (3, uuid(3))
+            assert await site.store.retry_uploads(uploader.names) == 3
             uploader.wake()
             for number in range(1, 4):
                 await site.wait_state(number, "done")
@@ -463,7 +464,7 @@ async def test_what_nobody_has_stays_when_its_receiver_is_gone(site: Site) -> No
             assert taken(new) == [3]
             assert {each.is_known for each in await site.entries(new)} == {False}
             assert sorted(filter(None, [await site.state(1), await site.state(2)])) == ["failed", "pending"]
-            assert await site.store.retry_uploads(uploader.names, None) == (2, uuid(2))
+            assert await site.store.retry_uploads(uploader.names) == 2
             uploader.wake()
             for number in (1, 2):
                 await site.wait_state(number, "done")

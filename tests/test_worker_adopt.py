@@ -16,6 +16,7 @@ from worker_program import (
     OurConnection,
     Server,
     Worker,
+    end_jobs,
     interrupt,
     open_server,
     run_worker,
@@ -47,7 +48,9 @@ class Farm:
     @asynccontextmanager
     async def worker(self, *arguments: str, platform: str = "p1") -> AsyncIterator[Worker]:
         given = ("-r", self.server.address, *(arguments or self.arguments))
-        async with run_worker(self.directory, *given, sandbox=self.sandbox, platform=platform) as worker:
+        async with run_worker(
+            self.directory, *given, sandbox=self.sandbox, platform=platform, keeps_jobs=True
+        ) as worker:
             yield worker
 
     @property
@@ -88,6 +91,7 @@ async def make_farm(sandbox: str) -> AsyncIterator[Farm]:
     with worker_sandboxes.reachable_directory() as directory:
         async with open_server() as server:
             yield Farm(server, directory, arguments, sandbox)
+        end_jobs(directory / "work")
 
 
 async def wait_for(found: Callable[[], bool]) -> None:
@@ -298,17 +302,64 @@ async def test_a_worker_with_fewer_slots_sees_all_jobs_through(plain: Farm) -> N
         assert worker.log.count("waiting for a job") == 3, "two at first, and one when all is done"
 
 
+async def test_jobs_of_another_server_hold_up_no_slot(plain: Farm) -> None:
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        given = await connection.give(b"echo begun\n" + WAIT)
+        await connection.read_line()
+        await kill(worker)
+    async with open_server() as other:
+        elsewhere = Farm(other, plain.directory, plain.arguments, plain.sandbox)
+        async with elsewhere.worker() as worker, other.accept_ours() as connection:
+            assert isinstance(await connection.hear(), AskJob)
+            plain.go()
+            async with plain.server.accept_ours() as back:
+                await back.go_on(given, 1)
+                assert (await back.finish()).result == Exited(code=0)
+                await back.channel.send(ResultStored(uuid=given.uuid))
+                await wait_for(lambda: "delivered" in worker.log)
+            await kill(worker)
+
+
 async def test_without_a_loop_the_job_that_was_left_is_the_one(plain: Farm) -> None:
     async with plain.worker("--quiet") as worker, plain.server.accept_ours() as connection:
         given = await connection.give(b"echo begun\n" + WAIT + b"exit 3")
         await connection.read_line()
-        await kill(worker)
+        await kill(worker, signal.SIGUSR1)
+        assert worker.log.splitlines()[-1] == ("builder-worker: ended by SIGUSR1; jobs left to the next worker: 1"), (
+            "and nothing is wrong"
+        )
     plain.go()
     async with plain.worker("--quiet") as worker, plain.server.accept_ours() as connection:
         await connection.go_on(given, 1)
         assert (await connection.finish()).result == Exited(code=3)
         await connection.channel.send(ResultStored(uuid=given.uuid))
         assert await worker.wait() == 0
+
+
+async def test_a_job_that_was_not_started_yet_is_given_up_by_the_next_worker(plain: Farm, tmp_path: Path) -> None:
+    arguments = ("--loop", "--prepare", f"echo >{tmp_path}/begun; exec sleep 1000")
+    async with plain.worker(*arguments) as worker, plain.server.accept_ours() as connection:
+        given = await connection.give(b"exit 3")
+        await wait_for((tmp_path / "begun").exists)
+        await kill(worker)
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        await connection.go_on(given, 0)
+        message = await connection.channel.receive()
+        assert isinstance(message, GiveUp)
+        assert "it was not started" in message.reason
+
+
+async def test_a_job_of_which_nothing_can_be_read_is_ended(plain: Farm) -> None:
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        await connection.give(b"echo $$; exec sleep 1000")
+        pid = int(await connection.read_line())
+        await kill(worker)
+    (plain.place / ATTEMPT).chmod(0o600)
+    (plain.place / ATTEMPT).write_text("{}")
+    async with plain.worker(), plain.server.accept_ours() as connection:
+        await connection.hear()
+        await wait_gone(pid)
+    assert not plain.places
 
 
 async def test_a_job_that_was_not_given_time_ends_with_its_worker(plain: Farm) -> None:

@@ -87,8 +87,9 @@ class Uploader:
 
     async def _assign(self) -> None:
         after: UUID | None = None
-        while (after := await self.store.begin_uploads(self.names, after)) is not None:
-            pass
+        while page := await self.store.unsettled_uploads(self.names, after):
+            await self.store.settle_uploads(page, self.names)
+            after = page[-1]
 
     async def _remove_uploaded(self) -> None:
         """Remove what an earlier server uploaded and did not come to remove. Raises StoreError."""

@@ -47,6 +47,7 @@ async def find(backend: Backend, platform: str) -> Found:
         except (OSError, Illegible) as error:
             log.warning("%s", error)
             forget(place)
+            await _end(backend, place)
             continue
         if handover.platform == platform:
             await _adopt(found, backend, place, handover)

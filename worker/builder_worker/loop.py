@@ -136,27 +136,31 @@ async def _fill_slots(
 ) -> None:
     """Run all slots to their end, whatever happens in one of them; then raise the first error.
 
-    Each begins with an adopted job, if there is one left, and takes others when the sandbox was proved to work. Where
-    there are fewer slots than before, the other jobs run beside them.
+    Each begins with an adopted job, if there is one left, and takes others when the sandbox was proved to work. Jobs of
+    another server, which may never be back, run beside the slots, and so do those that are more than these.
     """
     errors: list[Exception] = []
+    own = [one for one in adopted if one.handover is not None and one.handover.address == settings.address]
     ready = trio.Event()
     one = functools.partial(_work_forever if duration.loop else work_once, settings, drain)
 
     async def run_slot(number: int) -> None:
         try:
-            if number < len(adopted):
-                await _see_through(adopted[number], settings, drain, raises=not duration.loop)
-            if number < duration.slots and (duration.loop or number >= len(adopted)):
+            if number < len(own):
+                await _see_through(own[number], settings, drain, raises=not duration.loop)
+            if number < duration.slots and (duration.loop or number >= len(own)):
                 await ready.wait()
                 await one()
         except Exception as error:  # noqa: BLE001 - raised below
             errors.append(error)
 
     async with plain_nursery() as nursery:
-        for number in range(max(duration.slots, len(adopted))):
+        for number in range(max(duration.slots, len(own))):
             nursery.start_soon(run_slot, number)
-        if duration.loop or len(adopted) < duration.slots:
+        for assignment in adopted:
+            if assignment not in own:
+                nursery.start_soon(functools.partial(_see_through, assignment, settings, drain, raises=False))
+        if duration.loop or len(own) < duration.slots:
             await get_ready(settings, drain, patient=duration.loop)
         service.notify("READY=1")
         ready.set()

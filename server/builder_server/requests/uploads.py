@@ -36,7 +36,10 @@ async def retry_uploads(asked: Asked, request: RetryUploads) -> None:
     """Have uploads tried again now."""
     if not asked.uploader.names:
         raise CommandRefused("this server uploads nothing: it was started without --upload")
-    count = await (_retry_all(asked) if request.target is None else _retry(asked, request.target))
+    if request.target is None:
+        count = await asked.store.retry_uploads(asked.uploader.names)
+    else:
+        count = await _retry(asked, request.target)
     asked.uploader.wake()
     await asked.channel.send(UploadsRetried(count=count))
 
@@ -48,14 +51,6 @@ async def _retry(asked: Asked, target: str) -> int:
     if entry.finished and entry.upload not in ("uploaded", "done") and not await trio.to_thread.run_sync(path.exists):
         raise CommandRefused(f"{entry.uuid} can't be uploaded: its record {path} is gone")
     return await asked.store.retry_upload(entry.uuid, asked.uploader.names)
-
-
-async def _retry_all(asked: Asked) -> int:
-    count, after = await asked.store.retry_uploads(asked.uploader.names, None)
-    while after is not None:
-        more, after = await asked.store.retry_uploads(asked.uploader.names, after)
-        count += more
-    return count
 
 
 async def drop_upload(asked: Asked, request: DropUpload) -> None:

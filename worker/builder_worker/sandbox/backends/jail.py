@@ -9,7 +9,7 @@ It has not run on FreeBSD yet: its command lines are made after the manuals, and
     zfs destroy PARENT/TAG              and nothing was ever there
 
 TAG is the worker's name for the job, see ``owner``; PARENT is the dataset that the snapshot's one is in. The supervisor
-is outside of the jail, where the job can't get at it. When the worker dies it ends the script and the jail; the clone
+is outside of the jail, where the job can't get at it. When no worker comes back it ends the script and the jail; the clone
 is destroyed by the next worker.
 
 The job is the user nobody, whom every FreeBSD has: set-uid programs are off in the clone, so it stays that. It may write

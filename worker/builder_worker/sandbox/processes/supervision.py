@@ -361,6 +361,8 @@ class Supervision:
     def leave(self) -> None:
         """Let go of a job that was started: it goes on for as long as its supervisor has time. Who waits for it gets JobLeft."""
         self._is_left = True
+        if isinstance(self._process, subprocess.Popen):
+            self._process.returncode = 0  # it outlives this process: nobody here waits for it
         if self._link:
             trio.lowlevel.notify_closing(self._link)
             self._close()
