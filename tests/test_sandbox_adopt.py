@@ -34,6 +34,11 @@ from sandbox_runs import (
 from test_sandbox_hostile import SUBJECTS, daemons
 from worker_sandboxes import PRIVILEGE
 
+from builder.runtime.files import lock_directory
+from builder_worker.sandbox import JobTaken, SandboxError
+from builder_worker.sandbox.backends.none import NoSandbox
+from builder_worker.sandbox.options import Options
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes of Linux")
 
 ALL = [*SUBJECTS, ("none", "root"), ("none", "user")]
@@ -257,6 +262,20 @@ def test_the_limits_that_were_taken_away_to_make_room_are_set_again() -> None:
             assert groups[0].read_text() == "77\n"
             job.go()
             assert following.outcome().code == 3
+
+
+async def test_a_job_that_is_not_started_yet_has_its_worker(tmp_path: Path) -> None:
+    """Also where that is in another container, and seems to be gone."""
+    backend = NoSandbox(options=Options(work_root=tmp_path))
+    place = tmp_path / "builder-1-1-x"
+    place.mkdir()
+    held = lock_directory(place, shared=True)
+    assert held is not None
+    with pytest.raises(JobTaken):
+        await backend.adopt(place)
+    os.close(held)
+    with pytest.raises(SandboxError, match="it was not started"):
+        await backend.adopt(place)
 
 
 def test_a_job_has_one_worker() -> None:

@@ -10,9 +10,10 @@ from typing import Self
 import trio
 from attrs import asdict, define, field
 
+from builder.runtime.files import is_locked
 from builder.runtime.nurseries import plain_nursery
 from builder.sizes import format_size
-from builder_worker.sandbox import ExitStatus, Limits, Sandbox, SandboxError, record
+from builder_worker.sandbox import ExitStatus, JobTaken, Limits, Sandbox, SandboxError, record
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.linux.cgroups import Group
 from builder_worker.sandbox.processes.launch import Launch
@@ -134,6 +135,8 @@ class SupervisedSandbox(Sandbox):
             try:
                 claim = record.claim(place)
             except OSError as error:
+                if is_locked(place):  # by a worker that can't be seen from here: it may be within a hook
+                    raise JobTaken("another worker is about to start it") from error
                 raise SandboxError(f"it was not started: {error.strerror}") from error
             try:
                 return await cls._adopt(place, directory_of, look_of, claim, resources)
