@@ -286,10 +286,8 @@ class Attempt:
         return self._to(Phase.RETURNING, *before, self._put_back)
 
     def _try_later(self, now: float) -> tuple[Action, ...]:
-        if self._stops:
-            return self._to(
-                Phase.ENDED, Release()
-            )  # it still runs, as far as the database knows: the next start sees it
+        if self._stops:  # it still runs, as far as the database knows: the next start sees it
+            return self._to(Phase.ENDED, Release())
         return self._to(Phase.RETURNING, Dismiss(reason=self._why.message), wake_at=now + RETRY)
 
     def _what_to_put_back(self) -> PutBack:

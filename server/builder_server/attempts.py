@@ -91,7 +91,7 @@ class Attempts:
         Raises StoreError.
         """
         owner = self._owners.get(returning.uuid)
-        if owner and owner.worker and is_secret(returning.secret, owner.worker.secret_sha256):
+        if owner and is_secret(returning.secret, owner.worker.secret_sha256):
             return owner.take_back(returning.elapsed / 1000, has_ended=returning.has_ended)
         return None if owner else await self.recorder.store.find_head(returning.uuid)
 

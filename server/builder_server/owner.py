@@ -1,8 +1,8 @@
 """The task that owns an attempt, from before its job is taken until it is recorded or put back, whatever happens.
 
 It hands what happens to ``Attempt``, which decides, and carries out what that says. A worker's session attaches to it: the
-two meet in an ``Attachment``, and one that comes back is another one. A fault of the disk, of a peer or of ours is an event like any other, so that no end of a
-build is left out.
+two meet in an ``Attachment``, another one for each session. A fault of the disk, of a peer or of ours is an event like any
+other, so that no end of a build is left out.
 """
 
 import contextlib

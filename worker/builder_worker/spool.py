@@ -160,10 +160,9 @@ class LineSpool:
         """Wait until there is more than that; return False if there will not be. What is before it counts as sent."""
         self._taken = max(self._taken, position)
         self._change.announce()
+        # no deadline: a job may be silent, up to the limit that its supervisor keeps
         while position == self.size and not self.is_complete:
-            await (
-                self._change.next.wait()
-            )  # no deadline: a job may be silent, up to the limit that its supervisor keeps
+            await self._change.next.wait()
         return position < self.size
 
     def close(self) -> None:
