@@ -3,6 +3,7 @@
 What takes minutes is in tests of its own below, on a clock that is moved.
 """
 
+import contextlib
 import signal
 import socket
 import time
@@ -659,6 +660,22 @@ async def test_an_artifact_that_can_not_be_read_is_a_fault_of_the_worker(
             assert result == Aborted(message="the worker failed: artifact changed while it was read")
             await connection.channel.send(ResultStored(uuid=one.given.uuid))
     assert one.error is None
+
+
+async def test_times_of_lines_never_go_back_with_the_next_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its supervisor says of what one worker has not sent to the end may lie before what that one has measured."""
+    async with trial(tmp_path, monkeypatch) as one:
+        handover = one.assignment.handover
+        assert handover is not None
+        for at in (10, 20):
+            await one.assignment._take([b"x"], Progress(offset=0, is_begun=False, time=handover.begun + at))
+        with contextlib.closing(LineSpool.open(tmp_path / LINES)) as spool:
+            next_one = Assignment.adopt(handover, one.sandbox, None, spool)  # type: ignore[arg-type]  # as above
+            await next_one._take([b"x"], Progress(offset=0, is_begun=False, time=handover.begun + 15))
+            frames = await spool.follow(0).next()
+        assert [output.timestamp for output in Outputs(one.given.uuid).read(frames)[0]] == [10, 20, 20]
 
 
 async def test_times_of_lines_never_go_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

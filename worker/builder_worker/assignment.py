@@ -74,6 +74,9 @@ class Assignment:
         one = cls(uuid=job.uuid, job=job.job, handover=handover, adopted=(sandbox, result))
         one._sandbox, one._place = sandbox, sandbox.place
         one._open(spool)
+        frames, _ = spool.read(spool.newest)
+        said, _ = one._outputs.read(frames)
+        one._time = said[-1].timestamp if said else None
         return one
 
     @property

@@ -55,6 +55,9 @@ class LineSpool:
     tail: int = 0
     """Lines that came after the job's console."""
 
+    newest: int = 0
+    """Where the last batch begins that another worker has written."""
+
     is_complete: bool = False
     """Whether no more lines will come."""
 
@@ -75,6 +78,7 @@ class LineSpool:
             offset, state, lines, size = _HEADER.unpack(header)
             if spool.size + _HEADER.size + size > end:
                 break
+            spool.newest = spool.size
             spool.size += _HEADER.size + size
             spool.lines += lines
             spool.progress = Progress(offset=offset, is_begun=bool(state & _IS_BEGUN), is_over=bool(state & _IS_OVER))
