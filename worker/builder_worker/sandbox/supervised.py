@@ -16,9 +16,10 @@ from builder.sizes import format_size
 from builder_worker.sandbox import ExitStatus, JobTaken, Limits, Sandbox, SandboxError, record
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.linux.cgroups import Group
+from builder_worker.sandbox.processes.console import ConsoleFile
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.leftovers import kill_marked
-from builder_worker.sandbox.processes.supervision import Spool, Status, Supervision
+from builder_worker.sandbox.processes.supervision import Status, Supervision
 from builder_worker.sandbox.record import GroupRecord, JobRecord
 
 SCRIPT = ".builder-script"
@@ -87,7 +88,7 @@ class SupervisedSandbox(Sandbox):
         return self.supervision.status is not None
 
     @property
-    def console(self) -> Spool:
+    def console(self) -> ConsoleFile:
         """What the job writes."""
         return self.supervision.console
 
