@@ -81,11 +81,14 @@ def is_locked(path: Path) -> bool:
     return descriptor is None
 
 
-def lock_directory(path: Path, *, shared: bool = False) -> int | None:
-    """Return a descriptor that locks a directory until it is closed, or None if others have it. Raises OSError."""
+def lock_directory(path: Path, *, shared: bool = False, wait: bool = False) -> int | None:
+    """Return a descriptor that locks a directory until it is closed, or None if others have it. Raises OSError.
+
+    ``wait`` as in ``lock``.
+    """
     descriptor = os.open(path, _DIRECTORY)
     try:
-        if lock(descriptor, shared=shared):
+        if lock(descriptor, shared=shared, wait=wait):
             return descriptor
     except BaseException:
         os.close(descriptor)

@@ -313,10 +313,10 @@ class Group:
         with ExitStack() as made:
             locks = []
             for directory in self.directories:
-                descriptor = lock_directory(directory, shared=True)
-                if descriptor is not None:  # nobody else but a worker that looks whether it is left over
-                    made.callback(os.close, descriptor)
-                    locks.append(descriptor)
+                descriptor = lock_directory(directory, shared=True, wait=True)  # as long as somebody looks for one
+                assert descriptor is not None, "it has waited"
+                made.callback(os.close, descriptor)
+                locks.append(descriptor)
             made.pop_all()
         return tuple(locks)
 
