@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sites import NOW, make_directory, open_site
 
 from builder.model import Exited, Instant
+from builder_web.console_index import ConsoleIndexer
 from builder_web.directory import DataDirectory
 from builder_web.store import builds, opening, removal, schema, summaries, uploads
 from builder_web.store.records import NewBuild, StoredArtifact
@@ -37,6 +38,7 @@ def some_builds(count: int, *, seed: int) -> list[NewBuild]:
                 started=started,
                 finished=started,
                 result=Exited(code=0),
+                console=ConsoleIndexer().finish(),
                 artifacts=(StoredArtifact(path="bin/x", digest=digest, size=1),) if succeeded else (),
                 main_binary="bin/x" if succeeded else None,
                 input_id=chance.choice([None, b"1", b"2"]),
