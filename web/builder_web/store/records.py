@@ -114,7 +114,7 @@ class Newest:
     """The states of the last builds: see ``summaries.states``."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Job:
     """A job with what its newest builds say."""
 
