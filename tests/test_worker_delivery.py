@@ -33,6 +33,7 @@ from builder.extension.working import (
     SILENCE,
     Alive,
     AskJob,
+    Continue,
     GiveJob,
     GiveUp,
     Gone,
@@ -282,6 +283,28 @@ async def test_a_job_ends_where_the_server_is_away_for_too_long(tmp_path: Path) 
         await wait_gone(pid)
         assert await worker.wait() == 5
         assert "was away for 0 s" in worker.log
+
+
+async def test_a_server_that_comes_back_is_told_of_a_job_that_was_killed_meanwhile(tmp_path: Path) -> None:
+    """Else it would wait for a worker that is there and has nothing to do."""
+    async with at_work(tmp_path, "--loop", "--reconnect-for", "0") as (server, worker):
+        async with server.accept_ours() as connection:
+            given = await connection.give(b"sleep 1000")
+            await server.aclose()
+        await wait_for(lambda: f"was not told that job {given.uuid} is lost" in worker.log)
+        await server.listen_again()
+        async with AsyncExitStack() as opened:
+            while isinstance(
+                await (connection := await opened.enter_async_context(server.accept_ours())).hear(), AskJob
+            ):
+                pass  # the slot wants its next job on a connection of its own
+            await connection.channel.send(Continue(lines=0))
+            reason = "the server was away for 0 s"
+            assert await connection.channel.receive() == GiveUp(uuid=given.uuid, reason=reason)
+            await connection.channel.send(Gone(uuid=given.uuid, reason=reason))
+            interrupt(worker)
+            assert await worker.wait() == 143
+    assert worker.log.count("was not told") == 1
 
 
 # --- the worker's own end ---------------------------------------------------------------------------------------------
