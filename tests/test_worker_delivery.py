@@ -48,7 +48,8 @@ from builder_worker.assignment import Assignment
 from builder_worker.build import BuildEnd
 from builder_worker.console import Progress
 from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked
-from builder_worker.handover import ATTEMPT, LINES, OUTCOME, Handover, Illegible, read_outcome
+from builder_worker.handover import LINES, OUTCOME, Handover, Illegible, read_outcome
+from builder_worker.sandbox.job_directory import ATTEMPT
 from builder_worker.spool import LineSpool
 from builder_worker.trees import TreeChanged
 from builder_worker.uplink import Lost, NotConnected, Uplink
@@ -427,7 +428,7 @@ async def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reconnect_fo
     given = GiveJob(uuid=uuid4(), job=ScriptJob(name="job", platform="p1", script=b""), secret=b"s" * 32)
     handover = Handover(address="here", platform="p1", job=given)
     assignment = Assignment(uuid=given.uuid, job=given.job, handover=handover)
-    assignment._begin(SimpleNamespace(place=tmp_path))  # type: ignore[arg-type]  # all that is asked of a sandbox
+    assignment._begin(SimpleNamespace(place=tmp_path, is_left=False, has_ended=False))  # type: ignore[arg-type]  # all that is asked of a sandbox
     uplink = Uplink("here", 1)
     yield Trial(network, assignment, given, Delivery(uplink, assignment, handover, reconnect_for), uplink)
     assignment.close()

@@ -64,3 +64,9 @@ def reachable_directory() -> Iterator[Path]:
     """A directory that a job's own user can come to, which is not so for those of pytest."""
     with sandbox_runs.work_directory(PRIVILEGE) as path:
         yield path
+
+
+def supervisor_of(place: Path) -> int:
+    """Return the number of the supervisor of a job that was started in a directory."""
+    number: int = json.loads((place / "record").read_text())["supervisor"]
+    return number

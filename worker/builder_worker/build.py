@@ -45,6 +45,9 @@ class Setup:
 
     hooks: Hooks = field(factory=Hooks)
 
+    worker_grace: float = 0.0
+    """As ``Task.worker_grace``."""
+
     shown: tuple[Path, ...] = ()
     """What the sandboxes need of this machine's files."""
 
@@ -69,13 +72,12 @@ Begin = Callable[[Sandbox], SendLines]
 async def run_build(
     job: ScriptJob, uuid: UUID, setup: Setup, begin: Begin, spare: Spare | None = None
 ) -> AsyncIterator[BuildEnd]:
-    """Run a job and give its outcome; afterwards everything of it is removed.
+    """Run a job and give its outcome; afterwards everything of it is removed, unless it was left.
 
-    Raises SandboxError, before it gives the outcome or after, and what ``begin`` raises and what that returns.
+    Raises SandboxError, before it gives the outcome or after, Left, and what ``begin`` raises and what that returns.
     """
     wishes = directives.read(job.script)
     ignored = not_real(wishes.limits, setup.real)
-    limits = tighten(setup.limits, without(wishes.limits, ignored))
     remarks = (*wishes.remarks, *(f"{option(name)} can't be limited here; ignored" for name in sorted(ignored)))
     task = Task(
         uuid=uuid,
@@ -85,26 +87,90 @@ async def run_build(
         environment=job_environment(
             job, uuid, given=setup.given, date=setup.date if wishes.date is None else wishes.date
         ),
-        limits=limits,
+        limits=_limits(job, setup),
+        worker_grace=setup.worker_grace,
     )
     async with await setup.backend.open(task, spare) as sandbox:
         send_lines = begin(sandbox)
         if remarks:
             await send_lines([remark(line) for line in remarks])
-        environment = {**job_variables(job, uuid), "BUILDER_WORK": str(sandbox.work)}
-        result = await _run(sandbox, setup.hooks, environment, send_lines)
-        rules = Rules(dotfiles=setup.dotfiles, max_bytes=limits.max_artifact_bytes, max_artifacts=limits.max_artifacts)
-        result, artifacts = await _collect(sandbox, result, rules)
-        await send_lines([remark(line) for line in (*artifacts.remarks, artifacts.summary())])
+        yield await _run_to_end(sandbox, job, uuid, setup, send_lines)
+
+
+@asynccontextmanager
+async def resume_build(
+    sandbox: Sandbox, job: ScriptJob, uuid: UUID, setup: Setup, send_lines: SendLines, progress: Progress, said: int
+) -> AsyncIterator[BuildEnd]:
+    """Go on with a job that another worker has started, as ``run_build`` does: its console from where that one was, and
+    what is said after it without as many lines as that one ``said``.
+    """
+    async with sandbox:
+        yield await _run_to_end(sandbox, job, uuid, setup, _without(said, send_lines), adopted_at=progress)
+
+
+@asynccontextmanager
+async def reopen_build(sandbox: Sandbox, job: ScriptJob, setup: Setup, result: Result) -> AsyncIterator[BuildEnd]:
+    """Give the outcome of a job of which another worker has said all, and that ended so."""
+    async with sandbox:
+        await sandbox.wait()
+        result, artifacts = await _collect(sandbox, result, _rules(job, setup))
         yield BuildEnd(result=result, artifacts=artifacts)
 
 
-async def _run(sandbox: Sandbox, hooks: Hooks, environment: Mapping[str, str], send_lines: SendLines) -> Result:
-    """Run the job between its hooks. The one after it runs in any case, even when the worker is told to stop."""
+def _limits(job: ScriptJob, setup: Setup) -> Limits:
+    wishes = directives.read(job.script).limits
+    return tighten(setup.limits, without(wishes, not_real(wishes, setup.real)))
+
+
+def _rules(job: ScriptJob, setup: Setup) -> Rules:
+    limits = _limits(job, setup)
+    return Rules(dotfiles=setup.dotfiles, max_bytes=limits.max_artifact_bytes, max_artifacts=limits.max_artifacts)
+
+
+def _without(count: int, send_lines: SendLines) -> SendLines:
+    """Return what leaves out so many lines of those that are not the job's own, the first ones."""
+    left = count
+
+    async def send(lines: Sequence[bytes], progress: Progress | None = None, /) -> None:
+        nonlocal left
+        if progress is None:
+            lines, left = lines[left:], max(0, left - len(lines))
+        await send_lines(lines, progress)
+
+    return send
+
+
+async def _run_to_end(
+    sandbox: Sandbox,
+    job: ScriptJob,
+    uuid: UUID,
+    setup: Setup,
+    send_lines: SendLines,
+    *,
+    adopted_at: Progress | None = None,
+) -> BuildEnd:
+    environment = {**job_variables(job, uuid), "BUILDER_WORK": str(sandbox.work)}
+    result = await _run(sandbox, setup.hooks, environment, send_lines, adopted_at)
+    result, artifacts = await _collect(sandbox, result, _rules(job, setup))
+    await send_lines([remark(line) for line in (*artifacts.remarks, artifacts.summary())])
+    return BuildEnd(result=result, artifacts=artifacts)
+
+
+async def _run(
+    sandbox: Sandbox,
+    hooks: Hooks,
+    environment: Mapping[str, str],
+    send_lines: SendLines,
+    adopted_at: Progress | None,
+) -> Result:
+    """Run the job between its hooks. The one after it runs in any case, even when the worker is told to stop, but not while
+    the job goes on without it.
+    """
     result: Result = Aborted(message="interrupted")
+    lines: list[bytes] = []
     try:
         failure = None
-        if hooks.prepare is not None:
+        if hooks.prepare is not None and adopted_at is None:
             failure = await run_hook(
                 "prepare",
                 hooks.prepare,
@@ -114,12 +180,13 @@ async def _run(sandbox: Sandbox, hooks: Hooks, environment: Mapping[str, str], s
                 send_lines=send_lines,
             )
         if failure is None:
-            result = await run_job(sandbox, send_lines=send_lines)
+            result = await run_job(sandbox, send_lines=send_lines, adopted_at=adopted_at)
         else:
             result = Aborted(message=failure)
     finally:
-        environment = {**environment, "BUILDER_RESULT": printable(str(result))}
-        lines, failure = await _run_finish(hooks, environment, sandbox.place)
+        if not sandbox.is_left:
+            environment = {**environment, "BUILDER_RESULT": printable(str(result))}
+            lines, failure = await _run_finish(hooks, environment, sandbox.place)
     if lines:
         await send_lines(lines)
     return result if failure is None else Aborted(message=f"{failure} (the job before it: {describe_result(result)})")

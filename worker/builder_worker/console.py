@@ -28,13 +28,15 @@ class End(bytes):
 
 @frozen(kw_only=True)
 class Progress:
-    """How far a job's console has been cut: up to the byte at ``offset``, with ``is_begun`` within a line.
+    """How far a job's console has been cut: up to the byte at ``offset``, with ``is_begun`` within a line, and ``is_over``
+    when there will be no more of it.
 
     What was cut last had come at ``time``, in nanoseconds of the monotonic clock.
     """
 
     offset: int
     is_begun: bool
+    is_over: bool = False
     time: int = field(default=0, eq=False)
 
     def after(self, lines: Sequence[bytes], time: int) -> "Progress":

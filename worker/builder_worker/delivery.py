@@ -5,7 +5,6 @@ wants next. While the job runs it tries so for a limited time, with a result for
 """
 
 import logging
-import time
 
 import trio
 from attrs import define, field
@@ -71,18 +70,21 @@ class Delivery:
         When it is cancelled, the server is told that nobody has the job any more.
         """
         try:
-            heard: Message | None = Continue(lines=0)
+            heard: Message | None = await self._begin()
             while isinstance(heard, Continue):
                 heard = await self._converse(heard.lines) or await self._come_back()
             self._is_over = True
         finally:
-            if not self._is_over:
+            if not self._is_over and not self._assignment.is_left:
                 with trio.move_on_after(GIVE_UP_TIMEOUT, shield=True):
                     await self._give_up()
         if not self._assignment.sent.is_set():  # what was sent last may be a part of something
             await self._uplink.close()
         if isinstance(heard, Gone):
             raise Revoked(f"the server has ended the build: {printable(heard.reason)}")
+
+    async def _begin(self) -> Message:
+        return await self._come_back() if self._assignment.was_adopted else Continue(lines=0)
 
     async def _converse(self, line: int) -> Message | None:
         """Send what there is from a line on, up to the server's last word; return None if the connection breaks before."""
@@ -156,27 +158,29 @@ class Delivery:
 
     async def _return(self, timeout: float) -> Message:
         """Return what the server answers to a return on a new connection."""
-        channel = await self._uplink.connect(timeout)
-        elapsed = time.monotonic_ns() - self._handover.begun
-        with trio.fail_after(SILENCE):
-            await channel.send(
-                Return(
-                    uuid=self._assignment.uuid,
-                    secret=self._handover.job.secret,
-                    elapsed=elapsed // 1_000_000,
-                    has_ended=self._assignment.ended.is_set(),
-                )
-            )
-            answer = await channel.receive()
-        assert isinstance(answer, Continue | ResultStored | Gone), "the table of messages allows no other"
-        return answer
+        return await come_back(self._uplink, self._handover, timeout=timeout, has_ended=self._assignment.has_ended)
 
     async def _give_up(self) -> None:
-        """Say that the job is not here any more: on a new connection, since what was sent last may be a part of something."""
-        try:
-            answer = await self._return(GIVE_UP_TIMEOUT)
-            if isinstance(answer, Continue):
-                await self._uplink.connection.send(GiveUp(uuid=self._assignment.uuid, reason="the worker was stopped"))
-                await self._uplink.connection.receive()
-        except (BuilderError, trio.BrokenResourceError, trio.TooSlowError) as error:
-            log.warning("%s was not told that the job has ended: %s", self._uplink, reason_of(error))
+        await give_up(self._uplink, self._handover, "the worker was stopped")
+
+
+async def come_back(uplink: Uplink, handover: Handover, *, timeout: float, has_ended: bool) -> Message:
+    """Return what the server answers to a return on a new connection."""
+    channel = await uplink.connect(timeout)
+    job = handover.job
+    with trio.fail_after(SILENCE):
+        await channel.send(Return(uuid=job.uuid, secret=job.secret, elapsed=handover.elapsed, has_ended=has_ended))
+        answer = await channel.receive()
+    assert isinstance(answer, Continue | ResultStored | Gone), "the table of messages allows no other"
+    return answer
+
+
+async def give_up(uplink: Uplink, handover: Handover, reason: str) -> None:
+    """Say that the job is not here any more: on a new connection, since what was sent last may be a part of something."""
+    try:
+        answer = await come_back(uplink, handover, timeout=GIVE_UP_TIMEOUT, has_ended=False)
+        if isinstance(answer, Continue):
+            await uplink.connection.send(GiveUp(uuid=handover.job.uuid, reason=reason))
+            await uplink.connection.receive()
+    except (BuilderError, trio.BrokenResourceError, trio.TooSlowError) as error:
+        log.warning("%s was not told that the job has ended: %s", uplink, reason_of(error))

@@ -2,8 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import trio
+
+
+class Leavable(Protocol):
+    """A job that runs, or whose result is being delivered."""
+
+    def leave(self) -> bool:
+        """Let go of it, if a worker that comes later can adopt it; return whether it can."""
 
 
 class Drain:
@@ -11,6 +19,7 @@ class Drain:
 
     def __init__(self) -> None:
         self.begun = False
+        self._running: set[Leavable] = set()
         self._idle: set[trio.CancelScope] = set()
 
     @contextmanager
@@ -24,6 +33,20 @@ class Drain:
                 yield
             finally:
                 self._idle.discard(scope)
+
+    @contextmanager
+    def running(self, assignment: Leavable) -> Iterator[None]:
+        """Have a job that can be left."""
+        self._running.add(assignment)
+        try:
+            yield
+        finally:
+            self._running.discard(assignment)
+
+    def leave(self) -> int:
+        """Let go of all jobs that a worker that comes later can adopt; return how many these are."""
+        self.begin()
+        return sum(assignment.leave() for assignment in self._running)
 
     def begin(self) -> None:
         """End all that is idle, now and later."""

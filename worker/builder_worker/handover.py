@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -12,17 +13,12 @@ from builder.errors import BuilderError
 from builder.extension.working import GiveJob
 from builder.messages import JobFinished
 from builder.model import Result
+from builder_worker.sandbox.job_directory import ATTEMPT
+from builder_worker.sandbox.owner import boot
 from builder_worker.sandbox.processes import tools
 
-ATTEMPT, OUTCOME, LINES = "attempt", "outcome", "lines"
-"""The names of the files in the place of a job: what was given, how it ended, and the spool."""
-
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-
-
-def boot() -> str:
-    """Return what tells one start of the machine from another, as far as the system knows; a monotonic clock holds for one."""
-    return _BOOT.read_text().strip() if _BOOT.exists() else ""
+OUTCOME, LINES = "outcome", "lines"
+"""The names of files in the place of a job, beside ATTEMPT, what was given: how it ended, and the spool."""
 
 
 class Illegible(BuilderError):
@@ -39,7 +35,12 @@ class Handover:
     platform: str
     job: GiveJob
     begun: int = field(factory=time.monotonic_ns)
-    boot: str = field(factory=boot)
+    boot: str | None = field(factory=boot)
+
+    @property
+    def elapsed(self) -> int:
+        """Milliseconds since it was given; 0 if the machine was started anew since."""
+        return (time.monotonic_ns() - self.begun) // 1_000_000 if self.boot == boot() else 0
 
     def write(self, place: Path) -> None:
         """Write it down. Nothing is synced: a crash of the machine takes the job with it. Raises OSError."""
@@ -65,6 +66,12 @@ class Handover:
         if not isinstance(job, GiveJob):
             raise Illegible(f"{place / ATTEMPT} is of no job")
         return record
+
+
+def forget(place: Path) -> None:
+    """Remove what was written down: nobody waits for the attempt any more."""
+    with suppress(OSError):  # the place can be gone
+        (place / ATTEMPT).unlink(missing_ok=True)
 
 
 def write_outcome(place: Path, finished: JobFinished) -> None:

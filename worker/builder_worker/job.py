@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import trio
+from attrs import evolve
 
 from builder.model import Aborted, Exited, Result, Signalled, wire_signal
 from builder.runtime.nurseries import plain_nursery
@@ -34,21 +35,27 @@ class SendLines(Protocol):
         """Take lines."""
 
 
-async def run_job(sandbox: Sandbox, *, send_lines: SendLines) -> Result:
+async def run_job(sandbox: Sandbox, *, send_lines: SendLines, adopted_at: Progress | None = None) -> Result:
     """Run the sandbox's script and return how it ended. All its processes are gone then, and all its output is sent.
 
-    Raises SandboxError where it can't be started, and what ``send_lines`` raises.
+    If it was adopted, go on where the worker before was with its console.
+
+    Raises SandboxError where it can't be started, Left, and what ``send_lines`` raises.
     """
     try:
-        sandbox.start()
+        if adopted_at is None:
+            sandbox.start()
+        else:
+            sandbox.console.skip(adopted_at.offset)
         async with plain_nursery() as nursery:
-            nursery.start_soon(_send_console, sandbox.console, send_lines)
+            nursery.start_soon(_send_console, sandbox.console, send_lines, adopted_at or START)
             status = await sandbox.wait()
     except BaseException:
         # leave no process of the job for whoever cleans up after it
-        sandbox.kill()
-        with trio.move_on_after(END_TIMEOUT, shield=True):
-            await sandbox.wait()
+        if not sandbox.is_left:
+            sandbox.kill()
+            with trio.move_on_after(END_TIMEOUT, shield=True):
+                await sandbox.wait()
         raise
     return _result(sandbox, status)
 
@@ -62,9 +69,9 @@ def _result(sandbox: Sandbox, status: ExitStatus) -> Result:
     return Exited(code=status.code or 0)
 
 
-async def _send_console(console: Console, send_lines: SendLines) -> None:
+async def _send_console(console: Console, send_lines: SendLines, progress: Progress = START) -> None:
     """Send what the job writes, until all of it is sent."""
-    cutter, progress, begun = LineCutter(), START, float("inf")
+    cutter, begun = LineCutter(progress), float("inf")
     while True:
         now = trio.current_time()
         begun = min(begun, now) if cutter.has_part else float("inf")
@@ -77,7 +84,8 @@ async def _send_console(console: Console, send_lines: SendLines) -> None:
         if waiting.cancelled_caught:
             lines, begun = cutter.part(), float("inf")
         progress = await _send_in_parts(lines, progress, console.time, send_lines)
-    await _send_in_parts(cutter.finish(), progress, console.time, send_lines)
+    progress = await _send_in_parts(cutter.finish(), progress, console.time, send_lines)
+    await send_lines((), evolve(progress, is_over=True))
 
 
 async def _send_in_parts(lines: Sequence[bytes], progress: Progress, time: int, send_lines: SendLines) -> Progress:

@@ -3,7 +3,7 @@
 import functools
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Sequence
 
 import trio
 from attrs import frozen
@@ -11,12 +11,14 @@ from attrs import frozen
 from builder.errors import BuilderError
 from builder.runtime import entry, service
 from builder.runtime.nurseries import plain_nursery
+from builder_worker.adoption import find, tell_lost
+from builder_worker.assignment import Assignment
 from builder_worker.backoff import LONGEST_PAUSE, Backoff
 from builder_worker.choice import prove
 from builder_worker.delivery import Revoked
 from builder_worker.drain import Drain
 from builder_worker.sandbox import SandboxError
-from builder_worker.session import WorkerSettings, work_next, work_once
+from builder_worker.session import WorkerSettings, see_through, work_next, work_once
 from builder_worker.spares import Spares
 from builder_worker.uplink import Uplink
 
@@ -56,7 +58,8 @@ class Duration:
 
 
 async def work(settings: WorkerSettings, duration: Duration) -> None:
-    """Work off one job in each slot, or jobs until a signal; SIGHUP drains, and so does SIGTERM with a time for it.
+    """Work off one job in each slot, or jobs until a signal; SIGHUP drains, and so does SIGTERM with a time for it; SIGUSR1
+    leaves the jobs to the next worker. Those that an earlier one has left come first.
 
     Raises Interrupted on SIGINT, on SIGTERM unless there is time and all jobs end in it, and then for one more of them
     too. Without ``loop``, raises what ``work_once`` does, once every slot is done.
@@ -64,14 +67,14 @@ async def work(settings: WorkerSettings, duration: Duration) -> None:
     drain = Drain()
     # whoever started it with SIGHUP ignored, as nohup does, wants it to go on
     hangup = [signal.SIGHUP] if entry.is_wanted(signal.SIGHUP) else []
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, *hangup) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, *hangup) as signals:
         entry.deliver()
         async with plain_nursery() as nursery:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
-            await get_ready(settings, drain, patient=duration.loop)
-            service.notify("READY=1")
-            one = functools.partial(_work_forever if duration.loop else work_once, settings, drain)
-            await _fill_slots(one, duration.slots)
+            found = await find(settings.setup.backend, settings.platform)
+            for lost in found.lost:
+                nursery.start_soon(tell_lost, *lost)
+            await _fill_slots(settings, duration, drain, found.adopted)
             nursery.cancel_scope.cancel()
 
 
@@ -110,7 +113,10 @@ async def _obey(signals: AsyncIterator[int], drain: Drain, drain_timeout: float,
                 drain.begin()
             continue
         service.notify("STOPPING=1")
-        if number == signal.SIGTERM and drain_timeout and not stopping:
+        if number == signal.SIGUSR1:
+            log.warning("ended by SIGUSR1; jobs left to the next worker: %d", drain.leave())
+            nursery.cancel_scope.cancel()
+        elif number == signal.SIGTERM and drain_timeout and not stopping:
             log.warning("draining: running jobs may end within %g s; another signal kills them", drain_timeout)
             stopping = True
             drain.begin()
@@ -125,21 +131,51 @@ async def _end_after(seconds: float) -> None:
     raise Terminated(f"ended by SIGTERM; what was not done within {seconds:g} s was killed")
 
 
-async def _fill_slots(work_slot: Callable[[], Awaitable[None]], slots: int) -> None:
-    """Run all slots to their end, whatever happens in one of them; then raise the first error."""
-    errors: list[Exception] = []
+async def _fill_slots(
+    settings: WorkerSettings, duration: Duration, drain: Drain, adopted: Sequence[Assignment]
+) -> None:
+    """Run all slots to their end, whatever happens in one of them; then raise the first error.
 
-    async def run_slot() -> None:
+    Each begins with an adopted job, if there is one left, and takes others when the sandbox was proved to work. Where
+    there are fewer slots than before, the other jobs run beside them.
+    """
+    errors: list[Exception] = []
+    ready = trio.Event()
+    one = functools.partial(_work_forever if duration.loop else work_once, settings, drain)
+
+    async def run_slot(number: int) -> None:
         try:
-            await work_slot()
+            if number < len(adopted):
+                await _see_through(adopted[number], settings, drain, raises=not duration.loop)
+            if number < duration.slots and (duration.loop or number >= len(adopted)):
+                await ready.wait()
+                await one()
         except Exception as error:  # noqa: BLE001 - raised below
             errors.append(error)
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(slots):
-            nursery.start_soon(run_slot)
+    async with plain_nursery() as nursery:
+        for number in range(max(duration.slots, len(adopted))):
+            nursery.start_soon(run_slot, number)
+        if duration.loop or len(adopted) < duration.slots:
+            await get_ready(settings, drain, patient=duration.loop)
+        service.notify("READY=1")
+        ready.set()
     if errors:
         raise errors[0]
+
+
+async def _see_through(assignment: Assignment, settings: WorkerSettings, drain: Drain, *, raises: bool) -> None:
+    """Work off an adopted job; unless it ``raises``, what goes wrong ends no more than that."""
+    try:
+        await see_through(assignment, settings, drain)
+    except (BuilderError, OSError) as error:
+        if raises:
+            raise
+        log.warning("%s", error)
+    except Exception:
+        if raises:
+            raise
+        log.exception("a fault of this worker")
 
 
 async def _work_forever(settings: WorkerSettings, drain: Drain) -> None:

@@ -13,6 +13,7 @@ from builder.messages import JobRequested, JobSchedule
 from builder.model import printable
 from builder.reasons import reason_of
 from builder.runtime.nurseries import plain_nursery
+from builder_worker.adoption import uplink_of
 from builder_worker.allowances import tighten
 from builder_worker.assignment import Assignment
 from builder_worker.build import Setup
@@ -73,7 +74,7 @@ async def work_next(
                 given = await _wait_job(uplink, settings)
             if given is not None:
                 following = None if is_last or drain.begun else spares
-                await _work(uplink, given, settings, spare, following)
+                await _work(uplink, given, settings, drain, spare, following)
                 is_usable = uplink.is_ours  # and nothing was left unsaid there
     finally:
         if not is_usable:
@@ -96,24 +97,46 @@ async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | G
         raise Lost(f"the connection to {uplink} broke: {reason_of(error)}") from error
 
 
+async def see_through(assignment: Assignment, settings: WorkerSettings, drain: Drain) -> None:
+    """Have the result of a job delivered that another worker has started. Raises Lost, Revoked and SandboxError."""
+    assert assignment.handover is not None, "it was found by that"
+    setup = _setup(assignment.handover.job, settings)
+    async with uplink_of(assignment.handover) as uplink:
+        await _run(uplink, assignment, settings, setup, drain)
+
+
 async def _work(
     uplink: Uplink,
     given: JobSchedule | GiveJob,
     settings: WorkerSettings,
+    drain: Drain,
     spare: Spare | None,
     following: Spares | None,
 ) -> None:
     """Run one job and deliver its result."""
     log.info("received job %s uuid %s", printable(given.job.name), given.uuid)
     assignment = Assignment(uuid=given.uuid, job=given.job, handover=_handover(given, settings))
-    with closing(assignment):
+    await _run(uplink, assignment, settings, _setup(given, settings), drain, spare, following)
+
+
+async def _run(
+    uplink: Uplink,
+    assignment: Assignment,
+    settings: WorkerSettings,
+    setup: Setup,
+    drain: Drain,
+    spare: Spare | None = None,
+    following: Spares | None = None,
+) -> None:
+    with closing(assignment), drain.running(assignment):
         async with plain_nursery() as nursery:
-            nursery.start_soon(assignment.run, _setup(given, settings), spare)
+            nursery.start_soon(assignment.run, setup, spare)
             if following is not None:
                 nursery.start_soon(_prepare, assignment, following)
             await _deliver(uplink, assignment, settings)
             assignment.released.set()
-    log.info("job %s uuid %s: %s, delivered", printable(given.job.name), given.uuid, assignment.end.summary())
+    name = printable(assignment.job.name)
+    log.info("job %s uuid %s: %s, delivered", name, assignment.uuid, assignment.end.summary())
     if assignment.fault:
         raise assignment.fault
 
@@ -137,7 +160,8 @@ def _setup(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Setup:
     if not isinstance(given, GiveJob):
         return settings.setup
     timeout, silent = (None if ms is None else ms / 1000 for ms in (given.time_limit, given.max_silent))
-    return evolve(settings.setup, limits=tighten(settings.setup.limits, Limits(timeout=timeout, max_silent=silent)))
+    limits = tighten(settings.setup.limits, Limits(timeout=timeout, max_silent=silent))
+    return evolve(settings.setup, limits=limits, worker_grace=settings.reconnect_for)
 
 
 async def _prepare(assignment: Assignment, following: Spares) -> None:

@@ -3,7 +3,7 @@
 The file is batches, each of them written at once:
 
     offset      8 bytes   how much of the job's console has been cut into lines by now
-    is begun    1         whether a part of the next line has been given out
+    state       1         bit 0: a part of the next line has been given out; bit 1: the console is over
     lines       4         how many frames follow
     size        4         how many bytes those have
     frames                Output messages, as they are sent
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from builder.framing import read_length
 from builder.runtime.changes import Change
@@ -35,7 +35,9 @@ RETRY = 1.0
 READ_SIZE = 256 * 1024
 """Bytes that are read at once, more for a batch that is larger."""
 
-_HEADER = struct.Struct("<Q?II")
+_HEADER = struct.Struct("<QBII")
+
+_IS_BEGUN, _IS_OVER = 1, 2
 
 
 @define(eq=False)
@@ -49,6 +51,9 @@ class LineSpool:
 
     progress: Progress = START
     """How far the job's console has come; its time is not kept."""
+
+    tail: int = 0
+    """Lines that came after the job's console."""
 
     is_complete: bool = False
     """Whether no more lines will come."""
@@ -67,12 +72,13 @@ class LineSpool:
         spool = cls(os.open(path, os.O_RDWR | os.O_CLOEXEC))
         end = os.fstat(spool._file).st_size
         while len(header := os.pread(spool._file, _HEADER.size, spool.size)) == _HEADER.size:
-            offset, is_begun, lines, size = _HEADER.unpack(header)
+            offset, state, lines, size = _HEADER.unpack(header)
             if spool.size + _HEADER.size + size > end:
                 break
             spool.size += _HEADER.size + size
             spool.lines += lines
-            spool.progress = Progress(offset=offset, is_begun=is_begun)
+            spool.progress = Progress(offset=offset, is_begun=bool(state & _IS_BEGUN), is_over=bool(state & _IS_OVER))
+            spool.tail += lines if spool.progress.is_over else 0
         return spool
 
     async def append(self, frames: bytes, lines: int, progress: Progress | None = None) -> None:
@@ -82,7 +88,8 @@ class LineSpool:
         is wrong with that.
         """
         progress = progress or self.progress
-        batch = _HEADER.pack(progress.offset, progress.is_begun, lines, len(frames)) + frames
+        state = _IS_BEGUN * progress.is_begun | _IS_OVER * progress.is_over
+        batch = _HEADER.pack(progress.offset, state, lines, len(frames)) + frames
         while self.size - self._taken > MAX_AHEAD:
             await self._change.next.wait()  # no deadline: who sends has its own
         while not self._write(batch):  # noqa: ASYNC110 - nobody tells when there is room
@@ -105,6 +112,10 @@ class LineSpool:
             raise SandboxError(f"the job's lines can't be written: {error.strerror}") from error
         return True
 
+    def end_console(self) -> None:
+        """Say that what is appended from now on does not come from the job's console."""
+        self.progress = evolve(self.progress, is_over=True)
+
     def complete(self) -> None:
         """Say that no more lines will come."""
         self.is_complete = True
@@ -122,8 +133,8 @@ class LineSpool:
             position, first = position + _HEADER.size + size, first + lines
         return Reader(self, position, line - first)
 
-    def _header(self, position: int) -> tuple[int, bool, int, int]:
-        header: tuple[int, bool, int, int] = _HEADER.unpack(os.pread(self._file, _HEADER.size, position))
+    def _header(self, position: int) -> tuple[int, int, int, int]:
+        header: tuple[int, int, int, int] = _HEADER.unpack(os.pread(self._file, _HEADER.size, position))
         return header
 
     def read(self, position: int) -> tuple[bytes, int]:

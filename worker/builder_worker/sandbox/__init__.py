@@ -106,6 +106,9 @@ class Console(Protocol):
     def time(self) -> int:
         """When what was received last was written, in nanoseconds of the monotonic clock."""
 
+    def skip(self, offset: int) -> None:
+        """Go on with the byte at that offset: what is before it was received by another worker."""
+
     async def receive_some(self) -> bytes:
         """Return what was written since, at the latest when the job is over; empty when all was read then."""
 
@@ -124,6 +127,14 @@ class Sandbox(abc.ABC):
 
     script_name: str
     """The name of the script in the work directory: no artifact."""
+
+    is_left: bool = False
+    """Whether this worker has let go of the job."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job is over, though this worker may not have waited for it yet."""
+        return False
 
     @property
     @abc.abstractmethod

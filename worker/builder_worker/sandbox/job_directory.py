@@ -34,10 +34,13 @@ from builder_worker import trees
 from builder_worker.sandbox import SandboxError
 from builder_worker.sandbox.disk import Space, measure
 from builder_worker.sandbox.owner import is_left_over, tag
-from builder_worker.sandbox.processes import tools
+from builder_worker.sandbox.processes import supervisor, tools
 from builder_worker.sandbox.processes.leftovers import kill_marked
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+ATTEMPT = "attempt"
+"""A file beside a job by which a worker knows who waits for its result. Who sees that through removes it first."""
 
 MIN_IMAGE = 1024 * 1024
 """Bytes; ext4 needs some for itself."""
@@ -403,8 +406,10 @@ async def clean_up(root: Path) -> tuple[str, ...]:
 
 async def _remove_unless_held(path: Path) -> str | None:
     """Remove what a worker has left and return a line about it; None if a worker that lives in another container has it,
-    or a supervisor that waits for one.
+    or a supervisor that waits for one, or if a worker is still to deliver what came of the job.
     """
+    if all((path / name).exists() for name in (ATTEMPT, supervisor.STATUS)):
+        return None
     with ExitStack() as held:
         with suppress(OSError):  # no directory at all, or not for this worker: removing it will tell
             descriptor = lock_directory(path)

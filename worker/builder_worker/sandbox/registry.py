@@ -2,12 +2,14 @@
 
 import statistics
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import trio
 from attrs import frozen
 
-from builder_worker.sandbox import Backend, Check, Limits, SandboxError, probe
+from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, probe
 from builder_worker.sandbox.options import OptionError, Options
+from builder_worker.sandbox.record import Record
 
 AUTO = "auto"
 
@@ -90,6 +92,19 @@ def make(name: str, options: Options) -> Backend:
     if name not in _MAKERS:
         raise OptionError(f"no sandbox is called {name}: there are {', '.join(NAMES)} and {AUTO}")
     return _MAKERS[name](options)
+
+
+async def adopt(backend: Backend, place: Path) -> Sandbox:
+    """Return the sandbox of a job that an earlier worker has left, by the back end that made it; ``backend`` is this worker's.
+
+    Raises SandboxError and Taken, as ``Backend.adopt``.
+    """
+    try:
+        name = Record.read(place).backend
+        maker = backend if name == backend.name else make(name, backend.options)
+    except (SandboxError, OptionError):
+        maker = backend  # which ends what can't be adopted
+    return await maker.adopt(place)
 
 
 def choose(options: Options) -> tuple[Backend, Check]:

@@ -73,13 +73,17 @@ class SupervisedSandbox(Sandbox):
     _hit: frozenset[str] = field(init=False, default=frozenset())
     """Which limits of the job's processes were hit."""
 
-    _is_left: bool = field(init=False, default=False)
     _claim: int | None = None
     """The descriptor with the lock on what is written down of the job, if it can be adopted."""
 
     def __attrs_post_init__(self) -> None:
         """Say where the job works, and as whom."""
         self.place, self.work, self.owners = self.directory.path, self.directory.build, self.directory.owners
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job is over."""
+        return self.supervision.status is not None
 
     @property
     def console(self) -> Spool:
@@ -211,18 +215,18 @@ class SupervisedSandbox(Sandbox):
     def leave(self) -> None:
         """Let go of the job, if it was started and has time."""
         if self.supervision.can_go_on:
-            self._is_left = True
+            self.is_left = True
             self.supervision.leave()
 
     def kill(self) -> None:
         """Kill all of the job."""
-        if self.status is None and not self._is_left:
+        if self.status is None and not self.is_left:
             self.group.kill()
             self.supervision.kill()
 
     async def aclose(self) -> None:
         """Kill, wait, remove. There is no deadline: what was killed ends as soon as the kernel lets it."""
-        if self._is_left:  # its locks go with this process
+        if self.is_left:  # its locks go with this process
             self.resources.pop_all()
             return
         with trio.CancelScope(shield=True):

@@ -63,8 +63,12 @@ class ReadyMade(Spare):
         """Whether it is as it was made: it may have waited for long, and jobs without a sandbox can destroy it."""
         return self.directory.is_there and self.supervision.is_ready
 
+    def taken(self) -> AsyncExitStack:
+        """Return what ends and removes it, for the sandbox that was made of it."""
+        return self._resources.pop_all()
+
     async def aclose(self) -> None:
-        """End what runs in it and remove it."""
+        """End what runs in it and remove it, unless it was taken."""
         await self._resources.aclose()
 
 
@@ -98,7 +102,7 @@ async def open_sandbox(
                 owner, locks = owner_of(user), (user.lock,)
             if not isinstance(spare, ReadyMade) or not spare.is_ready:
                 spare = await ReadyMade.make(options, groups)
-            resources.push_async_callback(spare.aclose)
+            await resources.enter_async_context(spare.taken())
             directory = spare.directory
             directory.size, directory.owner, directory.users = task.limits.work_size, owner, user_count
             await directory.furnish()

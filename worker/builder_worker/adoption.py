@@ -1,0 +1,109 @@
+"""What a worker finds of those before it: jobs that run on, or have ended meanwhile, and whose results nobody has yet."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+from attrs import field, frozen
+
+from builder.address import parse_address
+from builder.errors import BuilderError
+from builder.model import printable
+from builder_worker.assignment import Assignment
+from builder_worker.delivery import give_up
+from builder_worker.handover import LINES, Handover, Illegible, forget, read_outcome
+from builder_worker.sandbox import Backend, Sandbox, SandboxError, Taken, job_directory, registry
+from builder_worker.spool import LineSpool
+from builder_worker.uplink import Uplink
+
+log = logging.getLogger("builder_worker")
+
+
+@frozen(kw_only=True)
+class Found:
+    """What was found: ``adopted`` ones, to be seen through, and those of which there is nothing to go on with, and why."""
+
+    adopted: list[Assignment] = field(factory=list)
+    lost: list[tuple[Handover, str]] = field(factory=list)
+
+
+async def find(backend: Backend, platform: str) -> Found:
+    """Adopt the jobs of workers for a platform that are gone, in this worker's place. What is left of others can be cleaned up.
+
+    Raises SandboxError if the place can't be read.
+    """
+    found = Found()
+    try:
+        places = job_directory.left_over(backend.options.work_root)
+    except OSError as error:
+        raise SandboxError(f"cannot read {backend.options.work_root}: {error.strerror}") from error
+    for place in places:
+        try:
+            handover = Handover.read(place)
+        except FileNotFoundError:
+            await _end(backend, place)
+            continue
+        except (OSError, Illegible) as error:
+            log.warning("%s", error)
+            forget(place)
+            continue
+        if handover.platform == platform:
+            await _adopt(found, backend, place, handover)
+    return found
+
+
+async def _end(backend: Backend, place: Path) -> None:
+    """End a job that nobody waits for: its worker was killed when it was about to do that."""
+    try:
+        async with await registry.adopt(backend, place):
+            pass
+    except SandboxError:
+        pass  # there was none yet, or another worker does it
+
+
+async def _adopt(found: Found, backend: Backend, place: Path, handover: Handover) -> None:
+    name, uuid = printable(handover.job.job.name), handover.job.uuid
+    try:
+        sandbox = await registry.adopt(backend, place)
+    except Taken:
+        return
+    except SandboxError as error:
+        reason = str(error)
+    else:
+        try:
+            found.adopted.append(_resume(place, handover, sandbox))
+        except (OSError, Illegible) as error:
+            reason = f"what it has said can't be read: {error}"
+            await sandbox.aclose()
+        else:
+            log.warning("adopted job %s uuid %s", name, uuid)
+            return
+    log.error("job %s uuid %s is lost: %s", name, uuid, reason)
+    forget(place)
+    found.lost.append((handover, reason))
+
+
+def _resume(place: Path, handover: Handover, sandbox: Sandbox) -> Assignment:
+    try:
+        result = read_outcome(place)
+    except FileNotFoundError:
+        result = None
+    return Assignment.adopt(handover, sandbox, result, LineSpool.open(place / LINES))
+
+
+@asynccontextmanager
+async def uplink_of(handover: Handover) -> AsyncIterator[Uplink]:
+    """Have a way to the server that gave a job."""
+    async with Uplink(*parse_address(handover.address)) as uplink:
+        yield uplink
+
+
+async def tell_lost(handover: Handover, reason: str) -> None:
+    """Tell the server that gave a job that it is lost."""
+    try:
+        async with uplink_of(handover) as uplink:
+            await give_up(uplink, handover, f"the worker could not go on with it: {reason}")
+    except (BuilderError, trio.TooSlowError) as error:
+        log.warning("%s", error)
