@@ -1,6 +1,5 @@
 """The farm: starts it, has it at work while it is hit, lets it come to rest, and draws up the account."""
 
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +10,8 @@ from random import Random
 import trio
 from attrs import define, field, frozen
 from endpoints import serving
-from farm import PACKAGES, ROOT, Program, free_port, read_line, start
+from farm import Program, free_port, read_line, start
+from forked import FIRST
 
 from builder_server.names import DATABASE
 from chaos import accounts
@@ -101,7 +101,7 @@ async def run(
     with serving() as receiver:
         async with proxied(port) as proxy:
             server = Member(
-                module="chaos.jumping_server",
+                module="builder_server",
                 arguments=(
                     f"--port={port}",
                     f"--dir={root / 'data'}",
@@ -110,7 +110,7 @@ async def run(
                     *SERVER,
                 ),
                 log_path=root / "server.log",
-                env={"CHAOS_CLOCK": str(clock), "PYTHONPATH": os.pathsep.join(map(str, (*PACKAGES, ROOT / "tests")))},
+                env={FIRST: "chaos.wrong_clock", "CHAOS_CLOCK": str(clock)},
                 announces=True,
             )
             members = [
