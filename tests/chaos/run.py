@@ -38,11 +38,24 @@ class Member:
     env: dict[str, str] = field(factory=dict)
     announces: bool = False
     program: Program | None = None
+    _begin: int = 0
+    """Bytes of its log that are of earlier runs."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.program is not None and self.program.process.poll() is None
+
+    @property
+    def last_line(self) -> str:
+        """The last line that this run has logged."""
+        data = self.log_path.read_bytes()[self._begin :] if self.log_path.exists() else b""
+        return data.decode("utf-8", "replace").rpartition("\n")[0].rpartition("\n")[2]
 
     async def start(self) -> None:
         """Start it, if it does not run."""
-        if self.program and self.program.process.poll() is None:
+        if self.is_running:
             return
+        self._begin = self.log_path.stat().st_size if self.log_path.exists() else 0
         program = self.program = start(self.module, *self.arguments, log_path=self.log_path, env=self.env)
         if self.announces:
             await trio.to_thread.run_sync(lambda: read_line(program))
@@ -61,7 +74,7 @@ class Member:
 
     def send(self, number: int) -> None:
         """Send it a signal, if it runs."""
-        if self.program and self.program.process.poll() is None:
+        if self.program and self.is_running:
             self.program.process.send_signal(number)
 
 
@@ -142,7 +155,7 @@ async def run(
                             nursery.start_soon(faults.run, pause)
                     crowd.is_over = True
                     say("no more faults: everything has to come to its end")
-                    await _rest(root / "data" / DATABASE, say)
+                    await rest(root / "data" / DATABASE, say)
                     working.cancel_scope.cancel()
                 account = accounts.draw_up(root / "data" / DATABASE, crowd.told, receiver)
                 left = await _left(root, workers)
@@ -166,8 +179,10 @@ async def _running(*members: Member) -> AsyncIterator[None]:
                 await member.restart(signal.SIGTERM)
 
 
-async def _rest(database: Path, say: Callable[[str], None]) -> None:
-    """Wait until nothing runs or waits, and all is uploaded; what is still open after REST is for the account."""
+async def rest(database: Path, say: Callable[[str], None], *, pause: float = 0.5) -> None:
+    """Wait until nothing runs or waits, and all is uploaded; what is still open after REST is for the account. ``pause`` is
+    in seconds, between looks.
+    """
     end = time.monotonic() + REST
     last: object = None
     while time.monotonic() < end:
@@ -177,22 +192,23 @@ async def _rest(database: Path, say: Callable[[str], None]) -> None:
         if found != last:
             say(f"  {found}")
         last = found
-        await trio.sleep(0.5)
+        await trio.sleep(pause)
 
 
 async def _left(root: Path, workers: int) -> list[str]:
     """Return what jobs have left, when there are none any more: a little later, for what is being removed."""
     for _ in range(20):
         found = [str(path) for number in range(workers) for path in (root / f"jobs{number}").glob("*/attempt")]
-        found += [f"process {pid}: {command}" for pid, command in _processes(str(root).encode())]
+        found += [f"process {pid}: {command}" for pid, command in processes_of_jobs(root)]
         if not found:
             break
         await trio.sleep(0.5)
     return found
 
 
-def _processes(place: bytes) -> list[tuple[int, str]]:
-    """Return the processes of jobs: they run a script below that place."""
+def processes_of_jobs(root: Path) -> list[tuple[int, str]]:
+    """Return the numbers and commands of those that run a script below that directory."""
+    place = str(root).encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
