@@ -48,7 +48,7 @@ from builder_worker.artifacts import Collection
 from builder_worker.assignment import Assignment
 from builder_worker.build import BuildEnd
 from builder_worker.console import Progress
-from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked, give_up
+from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked, Silent, give_up
 from builder_worker.handover import LINES, OUTCOME, Handover, Illegible, read_outcome
 from builder_worker.sandbox.job_directory import ATTEMPT
 from builder_worker.spool import LineSpool
@@ -643,10 +643,13 @@ async def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
 async def test_a_server_that_takes_no_notice_of_a_lost_job_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
+    async def tell() -> None:
+        with pytest.raises(Silent):
+            await give_up(one.uplink, Handover(address="here", platform="p1", job=one.given), "it is lost")
+
     async with trial(tmp_path, monkeypatch) as one, trio.open_nursery() as nursery:
         begun = trio.current_time()
-        handover = Handover(address="here", platform="p1", job=one.given)
-        nursery.start_soon(give_up, one.uplink, handover, "it is lost")
+        nursery.start_soon(tell)
         async with one.network.accept() as connection:
             await connection.go_on(one.given, 0)
             assert await connection.channel.receive() == GiveUp(uuid=one.given.uuid, reason="it is lost")
