@@ -64,6 +64,9 @@ _LIMITS = tuple(value for name, value in vars(resource).items() if name.startswi
 AS_HERE: Mapping[int, int] = {}
 """The limits of the process that starts a program."""
 
+FIRST = "BUILDER_TESTS_FIRST"
+"""In the environment of a run: a module of the tests whose ``begin`` is called in its process before the program."""
+
 
 # --- the process that is forked ------------------------------------------------------------------------------------
 
@@ -354,4 +357,6 @@ if __name__ == "__main__":
     gc.freeze()  # the end of a run does not go through all that was loaded, and copy it for that
     with socket.socket(fileno=int(sys.argv[2])) as found:
         _serve(sys.argv[1], found)
+    if name := os.environ.pop(FIRST, ""):
+        importlib.import_module(name).begin()
     main()

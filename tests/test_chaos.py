@@ -13,7 +13,7 @@ from chaos.run import run
 from endpoints import Endpoint, Request
 
 from builder import codec, execution
-from builder.model import Aborted, Artifact, ConsoleLine, Execution, Exited, Instant, Result
+from builder.model import Aborted, ConsoleLine, Execution, Exited, Instant, Result
 
 SEEDS = (1,)
 """Those that found something, and one to begin with."""
@@ -46,7 +46,7 @@ FINE = Execution(
     started=Instant(0),
     finished=Instant(1),
     result=Exited(code=0),
-    artifacts=(Artifact(path="bin/out", content=WORK.leaves),),
+    artifacts=WORK.artifacts,
 )
 
 

@@ -34,6 +34,7 @@ from builder.extension.working import (
     SILENCE,
     Alive,
     AskJob,
+    Continue,
     GiveJob,
     GiveUp,
     Gone,
@@ -48,7 +49,7 @@ from builder_worker.artifacts import Collection
 from builder_worker.assignment import Assignment
 from builder_worker.build import BuildEnd
 from builder_worker.console import Progress
-from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked, give_up
+from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked, Silent, give_up
 from builder_worker.handover import LINES, OUTCOME, Handover, Illegible, read_outcome
 from builder_worker.sandbox.job_directory import ATTEMPT
 from builder_worker.spool import LineSpool
@@ -283,6 +284,28 @@ async def test_a_job_ends_where_the_server_is_away_for_too_long(tmp_path: Path) 
         await wait_gone(pid)
         assert await worker.wait() == 5
         assert "was away for 0 s" in worker.log
+
+
+async def test_a_server_that_comes_back_is_told_of_a_job_that_was_killed_meanwhile(tmp_path: Path) -> None:
+    """Else it would wait for a worker that is there and has nothing to do."""
+    async with at_work(tmp_path, "--loop", "--reconnect-for", "0") as (server, worker):
+        async with server.accept_ours() as connection:
+            given = await connection.give(b"sleep 1000")
+            await server.aclose()
+        await wait_for(lambda: f"was not told that job {given.uuid} is lost" in worker.log)
+        await server.listen_again()
+        async with AsyncExitStack() as opened:
+            while isinstance(
+                await (connection := await opened.enter_async_context(server.accept_ours())).hear(), AskJob
+            ):
+                pass  # the slot wants its next job on a connection of its own
+            await connection.channel.send(Continue(lines=0))
+            reason = "the server was away for 0 s"
+            assert await connection.channel.receive() == GiveUp(uuid=given.uuid, reason=reason)
+            await connection.channel.send(Gone(uuid=given.uuid, reason=reason))
+            interrupt(worker)
+            assert await worker.wait() == 143
+    assert worker.log.count("was not told") == 1
 
 
 # --- the worker's own end ---------------------------------------------------------------------------------------------
@@ -621,10 +644,13 @@ async def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
 async def test_a_server_that_takes_no_notice_of_a_lost_job_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
+    async def tell() -> None:
+        with pytest.raises(Silent):
+            await give_up(one.uplink, Handover(address="here", platform="p1", job=one.given), "it is lost")
+
     async with trial(tmp_path, monkeypatch) as one, trio.open_nursery() as nursery:
         begun = trio.current_time()
-        handover = Handover(address="here", platform="p1", job=one.given)
-        nursery.start_soon(give_up, one.uplink, handover, "it is lost")
+        nursery.start_soon(tell)
         async with one.network.accept() as connection:
             await connection.go_on(one.given, 0)
             assert await connection.channel.receive() == GiveUp(uuid=one.given.uuid, reason="it is lost")

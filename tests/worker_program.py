@@ -186,14 +186,22 @@ class Server:
         """Stop listening."""
         await self._listener.aclose()
 
+    async def listen_again(self) -> None:
+        """Listen at the same address."""
+        port = int(self.address.rpartition(":")[2])
+        (self._listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
+
 
 @asynccontextmanager
 async def open_server() -> AsyncIterator[Server]:
     """Listen; everything within has one deadline."""
     with trio.fail_after(DEADLINE):
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        async with listener:
-            yield Server(listener)
+        server = Server(listener)
+        try:
+            yield server
+        finally:
+            await server.aclose()
 
 
 def without_leftovers(log: str) -> str:

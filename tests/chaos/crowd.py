@@ -28,7 +28,7 @@ from builder.messages import (
     Schedule,
     Success,
 )
-from builder.model import Artifact, Period
+from builder.model import Period
 from builder.order import Side
 from builder.runtime.channel import Channel
 from chaos.jobs import Work, own
@@ -98,16 +98,21 @@ class Crowd:
                 lines=self.chance.choice((1, 20, 300, 2000)),
                 every=self.chance.choice((10, 100, 1000)),
             )
-            self.told.unknown[work.name] = work
-            try:
-                reply = await self._ask(Schedule(period=Period.NEVER, job=work.job))
-                if reply == Success():
-                    self.told.accepted[work.name] = self.told.unknown.pop(work.name)
-                elif isinstance(reply, Failure) and "the server failed" not in reply.message:
-                    self.told.wrong.append(f"{work.name} was refused: {reply.message}")
-            except BROKEN:
-                pass
+            await self.ask_for(work)
             await trio.sleep(self.chance.uniform(0, 2 * pause))
+
+    async def ask_for(self, work: Work) -> bool:
+        """Schedule a job that runs once; return whether it was accepted for certain."""
+        self.told.unknown[work.name] = work
+        try:
+            reply = await self._ask(Schedule(period=Period.NEVER, job=work.job))
+        except BROKEN:
+            return False
+        if reply == Success():
+            self.told.accepted[work.name] = self.told.unknown.pop(work.name)
+        elif isinstance(reply, Failure) and "the server failed" not in reply.message:
+            self.told.wrong.append(f"{work.name} was refused: {reply.message}")
+        return reply == Success()
 
     async def _ask(self, request: Message) -> Message:
         peer = await self.connect(CLIENT)
@@ -192,5 +197,5 @@ class Crowd:
         for first in range(0, len(lines), work.every):
             await taken.say(*lines[first : first + work.every])
             await trio.sleep(0.05)
-        await taken.finish(artifacts=[Artifact(path="bin/out", content=work.leaves)])
+        await taken.finish(artifacts=work.artifacts)
         self.told.recorded.add(taken.uuid)

@@ -2,7 +2,7 @@
 
 from attrs import frozen
 
-from builder.model import ScriptJob
+from builder.model import Artifact, ScriptJob
 
 _SCRIPT = """#!/bin/sh
 i=0
@@ -13,6 +13,7 @@ while [ $i -lt {lines} ]; do
 done
 mkdir -p bin
 echo "made by {name}" > bin/out
+head -c 100000 /dev/zero > zeros
 """
 
 
@@ -36,9 +37,14 @@ class Work:
         return [f"{self.name} {number}".encode() for number in range(1, self.lines + 1)]
 
     @property
-    def leaves(self) -> bytes:
-        """What it leaves in ``bin/out``."""
-        return f"made by {self.name}\n".encode()
+    def leaves(self) -> dict[str, bytes]:
+        """Return the files that it leaves."""
+        return {"bin/out": f"made by {self.name}\n".encode(), "zeros": bytes(100_000)}
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Return the same as a worker sends them."""
+        return tuple(Artifact(path=path, content=content) for path, content in self.leaves.items())
 
 
 def own(lines: list[bytes]) -> list[bytes]:

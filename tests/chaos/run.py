@@ -1,9 +1,6 @@
 """The farm: starts it, has it at work while it is hit, lets it come to rest, and draws up the account."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +10,8 @@ from random import Random
 import trio
 from attrs import define, field, frozen
 from endpoints import serving
-from farm import PACKAGES, ROOT, Program, environment, free_port, read_line
+from farm import Program, free_port, read_line, start
+from forked import FIRST
 
 from builder_server.names import DATABASE
 from chaos import accounts
@@ -40,22 +38,26 @@ class Member:
     env: dict[str, str] = field(factory=dict)
     announces: bool = False
     program: Program | None = None
+    _begin: int = 0
+    """Bytes of its log that are of earlier runs."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.program is not None and self.program.process.poll() is None
+
+    @property
+    def last_line(self) -> str:
+        """The last line that this run has logged."""
+        data = self.log_path.read_bytes()[self._begin :] if self.log_path.exists() else b""
+        return data.decode("utf-8", "replace").rpartition("\n")[0].rpartition("\n")[2]
 
     async def start(self) -> None:
         """Start it, if it does not run."""
-        if self.program and self.program.process.poll() is None:
+        if self.is_running:
             return
-        with self.log_path.open(
-            "ab"
-        ) as log:  # a new process, not a fork of one that has all loaded: as people start it
-            process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", self.module, *self.arguments],
-                env=environment(**self.env),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-        program = self.program = Program(name=self.module, process=process, log_path=self.log_path)
+        self._close()
+        self._begin = self.log_path.stat().st_size if self.log_path.exists() else 0
+        program = self.program = start(self.module, *self.arguments, log_path=self.log_path, env=self.env)
         if self.announces:
             await trio.to_thread.run_sync(lambda: read_line(program))
 
@@ -68,12 +70,15 @@ class Member:
         self.send(number)
         if self.program:
             await self.program.wait_async()
-            if self.program.process.stdout:
-                self.program.process.stdout.close()
+            self._close()
+
+    def _close(self) -> None:
+        if self.program and self.program.process.stdout:
+            self.program.process.stdout.close()
 
     def send(self, number: int) -> None:
         """Send it a signal, if it runs."""
-        if self.program and self.program.process.poll() is None:
+        if self.program and self.is_running:
             self.program.process.send_signal(number)
 
 
@@ -113,7 +118,7 @@ async def run(
     with serving() as receiver:
         async with proxied(port) as proxy:
             server = Member(
-                module="chaos.jumping_server",
+                module="builder_server",
                 arguments=(
                     f"--port={port}",
                     f"--dir={root / 'data'}",
@@ -122,7 +127,7 @@ async def run(
                     *SERVER,
                 ),
                 log_path=root / "server.log",
-                env={"CHAOS_CLOCK": str(clock), "PYTHONPATH": os.pathsep.join(map(str, (*PACKAGES, ROOT / "tests")))},
+                env={FIRST: "chaos.wrong_clock", "CHAOS_CLOCK": str(clock)},
                 announces=True,
             )
             members = [
@@ -154,7 +159,7 @@ async def run(
                             nursery.start_soon(faults.run, pause)
                     crowd.is_over = True
                     say("no more faults: everything has to come to its end")
-                    await _rest(root / "data" / DATABASE, say)
+                    await rest(root / "data" / DATABASE, say)
                     working.cancel_scope.cancel()
                 account = accounts.draw_up(root / "data" / DATABASE, crowd.told, receiver)
                 left = await _left(root, workers)
@@ -178,8 +183,10 @@ async def _running(*members: Member) -> AsyncIterator[None]:
                 await member.restart(signal.SIGTERM)
 
 
-async def _rest(database: Path, say: Callable[[str], None]) -> None:
-    """Wait until nothing runs or waits, and all is uploaded; what is still open after REST is for the account."""
+async def rest(database: Path, say: Callable[[str], None], *, pause: float = 0.5) -> None:
+    """Wait until nothing runs or waits, and all is uploaded; what is still open after REST is for the account. ``pause`` is
+    in seconds, between looks.
+    """
     end = time.monotonic() + REST
     last: object = None
     while time.monotonic() < end:
@@ -189,22 +196,23 @@ async def _rest(database: Path, say: Callable[[str], None]) -> None:
         if found != last:
             say(f"  {found}")
         last = found
-        await trio.sleep(0.5)
+        await trio.sleep(pause)
 
 
 async def _left(root: Path, workers: int) -> list[str]:
     """Return what jobs have left, when there are none any more: a little later, for what is being removed."""
     for _ in range(20):
         found = [str(path) for number in range(workers) for path in (root / f"jobs{number}").glob("*/attempt")]
-        found += [f"process {pid}: {command}" for pid, command in _processes(str(root).encode())]
+        found += [f"process {pid}: {command}" for pid, command in processes_of_jobs(root)]
         if not found:
             break
         await trio.sleep(0.5)
     return found
 
 
-def _processes(place: bytes) -> list[tuple[int, str]]:
-    """Return the processes of jobs: they run a script below that place."""
+def processes_of_jobs(root: Path) -> list[tuple[int, str]]:
+    """Return the numbers and commands of those that run a script below that directory."""
+    place = str(root).encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -5,17 +5,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import trio
 from attrs import field, frozen
 
 from builder.address import parse_address
 from builder.errors import BuilderError
 from builder.model import printable
+from builder.reasons import reason_of
 from builder_worker.assignment import Assignment
+from builder_worker.backoff import Backoff
 from builder_worker.delivery import give_up
+from builder_worker.drain import Drain
 from builder_worker.handover import LINES, Handover, Illegible, forget, read_outcome
 from builder_worker.sandbox import Backend, JobTaken, Sandbox, SandboxError, job_directory, registry
 from builder_worker.spool import LineSpool
 from builder_worker.uplink import Uplink
+
+TELL_FOR = 3600.0
+"""Seconds for which a server is tried that is to hear that a job is lost: what it gives a worker to come back is less."""
 
 log = logging.getLogger("builder_worker")
 
@@ -82,7 +89,7 @@ async def _adopt(found: Found, backend: Backend, place: Path, handover: Handover
             return
     log.error("job %s uuid %s is lost: %s", name, uuid, reason)
     forget(place)
-    found.lost.append((handover, reason))
+    found.lost.append((handover, f"the worker could not go on with it: {reason}"))
 
 
 def _resume(place: Path, handover: Handover, sandbox: Sandbox) -> Assignment:
@@ -100,10 +107,18 @@ async def uplink_of(handover: Handover) -> AsyncIterator[Uplink]:
         yield uplink
 
 
-async def tell_lost(handover: Handover, reason: str) -> None:
-    """Tell the server that gave a job that it is lost."""
-    try:
-        async with uplink_of(handover) as uplink:
-            await give_up(uplink, handover, f"the worker could not go on with it: {reason}")
-    except BuilderError as error:
-        log.warning("%s", error)
+async def tell_lost(handover: Handover, reason: str, drain: Drain) -> None:
+    """Tell the server that gave a job that it is lost, as soon as that is there; otherwise it would wait for this worker."""
+    backoff = Backoff()
+    said = ""
+    with drain.idle(), trio.move_on_after(TELL_FOR):
+        while True:
+            try:
+                async with uplink_of(handover) as uplink:
+                    return await give_up(uplink, handover, reason)
+            except (BuilderError, trio.BrokenResourceError) as error:
+                now = f"{handover.address} was not told that job {handover.job.uuid} is lost: {reason_of(error)}"
+                if now != said:
+                    log.warning("%s", now)
+                    said = now
+            await trio.sleep(backoff.next_pause())

@@ -49,6 +49,15 @@ class Revoked(BuilderError):
     exit_code = 5
 
 
+class Abandoned(Lost):
+    """The server was away for too long, and the job was killed, which the server does not know."""
+
+    def __init__(self, message: str, handover: Handover, reason: str) -> None:
+        super().__init__(message)
+        self.handover = handover
+        self.reason = reason
+
+
 class Silent(BuilderError):
     """The server shows no sign of life."""
 
@@ -81,7 +90,7 @@ class Delivery:
     """When the next connection may begin."""
 
     async def run(self) -> None:
-        """Return when the result is stored. Raises Revoked, and Lost when the server is away for too long.
+        """Return when the result is stored. Raises Revoked, and Abandoned when the server is away for too long.
 
         When it is cancelled, the server is told that nobody has the job any more.
         """
@@ -160,7 +169,10 @@ class Delivery:
                 return answer
             if not self._assignment.has_ended and not is_eager:
                 self._is_over = True
-                raise Lost(f"{self._uplink} was away for {self._reconnect_for:g} s ({reason}); the job was killed")
+                away = f"was away for {self._reconnect_for:g} s"
+                raise Abandoned(
+                    f"{self._uplink} {away} ({reason}); the job was killed", self._handover, f"the server {away}"
+                )
             if said != reason:
                 log.warning("%s; the job is kept", reason)
                 said = reason
@@ -172,7 +184,10 @@ class Delivery:
         return await come_back(self._uplink, self._handover, timeout=timeout, has_ended=self._assignment.has_ended)
 
     async def _give_up(self) -> None:
-        await give_up(self._uplink, self._handover, "the worker was stopped")
+        try:
+            await give_up(self._uplink, self._handover, "the worker was stopped")
+        except (BuilderError, trio.BrokenResourceError) as error:
+            log.warning("%s was not told that the job has ended: %s", self._uplink, reason_of(error))
 
 
 async def come_back(uplink: Uplink, handover: Handover, *, timeout: float, has_ended: bool) -> Message:
@@ -187,12 +202,12 @@ async def come_back(uplink: Uplink, handover: Handover, *, timeout: float, has_e
 
 
 async def give_up(uplink: Uplink, handover: Handover, reason: str) -> None:
-    """Say that the job is not here any more: on a new connection, since what was sent last may be a part of something."""
-    try:
-        answer = await come_back(uplink, handover, timeout=GIVE_UP_TIMEOUT, has_ended=False)
-        if isinstance(answer, Continue):
-            with _hearing():
-                await uplink.connection.send(GiveUp(uuid=handover.job.uuid, reason=reason))
-                await uplink.connection.receive()
-    except (BuilderError, trio.BrokenResourceError) as error:
-        log.warning("%s was not told that the job has ended: %s", uplink, reason_of(error))
+    """Say that the job is not here any more: on a new connection, since what was sent last may be a part of something.
+
+    Raises BuilderError and trio.BrokenResourceError where the server was not told.
+    """
+    answer = await come_back(uplink, handover, timeout=GIVE_UP_TIMEOUT, has_ended=False)
+    if isinstance(answer, Continue):
+        with _hearing():
+            await uplink.connection.send(GiveUp(uuid=handover.job.uuid, reason=reason))
+            await uplink.connection.receive()
