@@ -296,12 +296,13 @@ async def test_a_database_that_is_locked_while_a_result_comes_in(
         monkeypatch.setattr(ResultWriter, "commit", lock_then_commit)
         with contextlib.closing(sqlite3.connect(server.data_dir / "builder.sqlite3")) as other:
             with running_worker(server, "p1", *WORKER) as worker:
-                await eventually(lambda: caplog.text.count("can't be recorded") > 1)
+                await eventually(lambda: worker.log.count("back at") > 1)
                 assert "delivered" not in worker.log
                 monkeypatch.setattr(ResultWriter, "commit", commit)
                 other.rollback()
                 assert await worker.wait_async() == 0
             assert worker.log.count("delivered") == 1
+        assert len([each for each in caplog.records if "can't be recorded" in each.message]) == 1, "it is said once"
         ((uuid,),) = server.query("select uuid from build where state = 'finished' and losses = 0")
         assert [path.parent.name for path in server.data_dir.glob("a/*/full*")] == [uuid]
 

@@ -20,6 +20,7 @@ from builder.errors import InvalidName
 from builder.execution import ExecutionEnd
 from builder.messages import GIB
 from builder.model import Aborted, Instant, Result, printable
+from builder.reasons import reason_of
 from builder.sizes import format_size
 from builder_server.aborts import cancelled
 from builder_server.actions import (
@@ -105,6 +106,7 @@ class Owner:
     _may_be_taken: bool = False
     _began: float | None = None  # None for an attempt of an earlier server whose worker was not back
     _is_troubled: bool = False
+    _said: str = ""  # of the disk, last
     _end: ExecutionEnd | None = None
     _is_delivered: bool = False  # the record has what the worker said
     _ended_by: str | None = None
@@ -224,14 +226,16 @@ class Owner:
             logger.exception("%s: internal error", self)
             return await self._fault(error)
         if self._is_troubled and self.attempt.phase is Phase.RUNNING:
-            self._is_troubled = False
+            self._is_troubled, self._said = False, ""
             logger.info("%s goes on: the disk takes what comes", self)
         return None
 
     def _log_fault(self, error: Exception) -> None:
         """Say it once: it is tried again and again."""
         trouble = "put back, trying again" if self.attempt.is_lost else "recorded"
-        logger.log(logging.DEBUG if self._is_troubled else logging.ERROR, "%s can't be %s: %s", self, trouble, error)
+        said = f"{self} can't be {trouble}: {reason_of(error)}"
+        logger.log(logging.DEBUG if said == self._said else logging.ERROR, "%s", said)
+        self._said = said
         self._is_troubled = self.attempt.phase is Phase.RUNNING
 
     async def _fault(self, error: Exception, undone: tuple[Action, ...] = ()) -> Event:
