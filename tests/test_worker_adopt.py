@@ -169,6 +169,33 @@ async def test_a_result_that_was_not_taken_is_delivered_by_the_next_worker(plain
     assert not list((plain.directory / "work").glob("builder-*"))
 
 
+async def test_a_result_for_a_server_that_is_gone_keeps_no_slot_from_another_one(plain: Farm) -> None:
+    """As when the server has moved: the result waits on, and is delivered when it is back."""
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        given = await connection.give(b"exit 4")
+        await connection.finish()
+        await wait_for((plain.place / OUTCOME).exists)
+        await kill(worker)
+    await plain.server.aclose()
+    async with (
+        open_server() as other,
+        plain.worker("--loop", "-r", other.address) as worker,
+        other.accept_ours() as connection,
+    ):
+        new = await connection.give(b"exit 5")
+        assert (await connection.finish()).result == Exited(code=5)
+        await connection.channel.send(ResultStored(uuid=new.uuid))
+        await plain.server.listen_again()
+        async with plain.server.accept_ours() as back:
+            await back.go_on(given, 1)
+            assert (await back.finish()).result == Exited(code=4)
+            await back.channel.send(ResultStored(uuid=given.uuid))
+            await wait_for(lambda: f"{given.uuid}: exited 4" in worker.log)
+        interrupt(worker)
+        assert await worker.wait() == 143, worker.log
+    assert not plain.places
+
+
 async def test_what_was_said_after_the_job_is_not_said_again(plain: Farm) -> None:
     """Killed when the worker has said a part of it: there is no outcome yet."""
     async with plain.worker() as worker, plain.server.accept_ours() as connection:

@@ -141,10 +141,24 @@ async def _fill_slots(
     errors: list[Exception] = []
     ready = trio.Event()
 
+    async def see_through_elsewhere(assignment: Assignment) -> None:
+        """Return when the job has ended. A result for another server than this worker's may wait for ever, beside the slot."""
+        with trio.CancelScope() as waiting:
+
+            async def run() -> None:
+                await _see_through(assignment, settings, drain, nursery)
+                waiting.cancel()
+
+            nursery.start_soon(run)
+            await assignment.ended.wait()
+
     async def run_slot(number: int) -> None:
         try:
             if number < len(adopted):
-                await _see_through(adopted[number], settings, drain, nursery if duration.loop else None)
+                if duration.loop and not adopted[number].is_of(settings.address):
+                    await see_through_elsewhere(adopted[number])
+                else:
+                    await _see_through(adopted[number], settings, drain, nursery if duration.loop else None)
             if number < duration.slots and (duration.loop or number >= len(adopted)):
                 await ready.wait()
                 await (_work_forever(settings, drain, nursery) if duration.loop else work_once(settings, drain))
