@@ -256,6 +256,20 @@ async def test_a_job_that_is_gone_is_killed_by_the_worker_that_adopted_it(plain:
             assert (await following.finish()).result == Exited(code=4)
 
 
+async def test_a_job_of_which_nobody_knows_whose_it_is_is_killed(plain: Farm) -> None:
+    """Without a sandbox a job can write over what is written down of it."""
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        await connection.give(b"echo $$; exec sleep 1000")
+        pid = int(await connection.read_line())
+        (plain.place / ATTEMPT).write_bytes(b"{}")
+        await kill(worker)
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        assert isinstance(await connection.hear(), AskJob)
+        await wait_gone(pid)
+        assert "is not what a worker writes" in worker.log
+    assert not plain.places
+
+
 async def test_a_job_whose_supervisor_died_is_given_up_at_once(farm: Farm) -> None:
     async with farm.worker() as worker, farm.server.accept_ours() as connection:
         given = await connection.give(b"echo begun; exec sleep 1000")
