@@ -290,12 +290,12 @@ def running_server(root: Path, *arguments: str, env: Mapping[str, str] | None = 
 def running_worker(
     server: "Server | LocalServer", platform: str, *arguments: str, env: Mapping[str, str] | None = None
 ) -> Iterator[Program]:
-    """Run builder-worker as a process until the block ends. It finds no jobs but those of workers of this server."""
+    """Run builder-worker as a process until the block ends."""
     program = start(
         "builder_worker",
         platform,
         f"--remote={server.remote}",
-        f"--work-dir={server.log_path.with_name('jobs')}",
+        f"--work-dir={server.log_path.with_name('work')}",  # in the usual place it would adopt jobs of others
         *arguments,
         log_path=server.log_path.with_name(f"worker-{platform}-{time.monotonic_ns()}.log"),
         env=env,

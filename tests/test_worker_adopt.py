@@ -173,6 +173,33 @@ async def test_a_result_that_was_not_taken_is_delivered_by_the_next_worker(plain
     assert not list((plain.directory / "work").glob("builder-*"))
 
 
+async def test_a_result_for_a_server_that_is_gone_keeps_no_slot_from_another_one(plain: Farm) -> None:
+    """As when the server has moved: the result waits on, and is delivered when it is back."""
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        given = await connection.give(b"exit 4")
+        await connection.finish()
+        await wait_for((plain.place / OUTCOME).exists)
+        await kill(worker)
+    await plain.server.aclose()
+    async with (
+        open_server() as other,
+        plain.worker("--loop", "-r", other.address) as worker,
+        other.accept_ours() as connection,
+    ):
+        new = await connection.give(b"exit 5")
+        assert (await connection.finish()).result == Exited(code=5)
+        await connection.channel.send(ResultStored(uuid=new.uuid))
+        await plain.server.listen_again()
+        async with plain.server.accept_ours() as back:
+            await back.go_on(given, 1)
+            assert (await back.finish()).result == Exited(code=4)
+            await back.channel.send(ResultStored(uuid=given.uuid))
+            await wait_for(lambda: f"{given.uuid}: exited 4" in worker.log)
+        interrupt(worker)
+        assert await worker.wait() == 143, worker.log
+    assert not plain.places
+
+
 async def test_what_was_said_after_the_job_is_not_said_again(plain: Farm) -> None:
     """Killed when the worker has said a part of it: there is no outcome yet."""
     async with plain.worker() as worker, plain.server.accept_ours() as connection:
@@ -231,6 +258,20 @@ async def test_a_job_that_is_gone_is_killed_by_the_worker_that_adopted_it(plain:
         async with plain.server.accept_ours() as following:
             await following.give(b"exit 4")
             assert (await following.finish()).result == Exited(code=4)
+
+
+async def test_a_job_of_which_nobody_knows_whose_it_is_is_killed(plain: Farm) -> None:
+    """Without a sandbox a job can write over what is written down of it."""
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        await connection.give(b"echo $$; exec sleep 1000")
+        pid = int(await connection.read_line())
+        (plain.place / ATTEMPT).write_bytes(b"{}")
+        await kill(worker)
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        assert isinstance(await connection.hear(), AskJob)
+        await wait_gone(pid)
+        assert "is not what a worker writes" in worker.log
+    assert not plain.places
 
 
 async def test_a_job_whose_supervisor_died_is_given_up_at_once(farm: Farm) -> None:
@@ -300,24 +341,6 @@ async def test_a_worker_with_fewer_slots_sees_all_jobs_through(plain: Farm) -> N
             await following.hear()
         await wait_for(lambda: worker.log.count("delivered") == 2)
         assert worker.log.count("waiting for a job") == 3, "two at first, and one when all is done"
-
-
-async def test_jobs_of_another_server_hold_up_no_slot(plain: Farm) -> None:
-    async with plain.worker() as worker, plain.server.accept_ours() as connection:
-        given = await connection.give(b"echo begun\n" + WAIT)
-        await connection.read_line()
-        await kill(worker)
-    async with open_server() as other:
-        elsewhere = Farm(other, plain.directory, plain.arguments, plain.sandbox)
-        async with elsewhere.worker() as worker, other.accept_ours() as connection:
-            assert isinstance(await connection.hear(), AskJob)
-            plain.go()
-            async with plain.server.accept_ours() as back:
-                await back.go_on(given, 1)
-                assert (await back.finish()).result == Exited(code=0)
-                await back.channel.send(ResultStored(uuid=given.uuid))
-                await wait_for(lambda: "delivered" in worker.log)
-            await kill(worker)
 
 
 async def test_without_a_loop_the_job_that_was_left_is_the_one(plain: Farm) -> None:

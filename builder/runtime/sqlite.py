@@ -179,25 +179,37 @@ class SQLite(Database):
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a database, as it is at one moment, to a new file; programs may use it meanwhile. Raises StoreError."""
+    """Copy a database, as it is at one moment, to a new file; programs may use it meanwhile.
+
+    Raises StoreError, also for one that is damaged: nobody needs a copy of that.
+    """
     try:
         if not source.is_file():
             raise StoreError(f"there is no database {source}")
         with closing(sqlite3.connect(source, timeout=LOCK_TIMEOUT)) as database, closing(sqlite3.connect(target)) as to:
             database.backup(to)  # in one step: others go on writing behind it
+            found = _look_through(to)
     except sqlite3.Error as error:
         raise StoreError(f"can't copy the database {source}: {_reason(error)}") from error
+    if found != "ok":
+        raise StoreError(f"can't copy the database {source}: it is damaged ({found}); {WAY_BACK}")
 
 
 def check(path: Path) -> None:
     """Look a database through that no program has open. Raises StoreError if it is damaged, or none."""
     try:
         with closing(sqlite3.connect(path)) as database:
-            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            found = _look_through(database)
     except sqlite3.Error as error:
         raise StoreError(f"{path}: {_reason(error)}") from error
     if found != "ok":
         raise StoreError(f"{path} is damaged: {found}")
+
+
+def _look_through(database: sqlite3.Connection) -> str:
+    """Return ``ok``, or what is wrong with a database first, in one line."""
+    (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    return " ".join(str(found).split())
 
 
 def alter(path: Path, step: Callable[[sa.Connection], None]) -> None:

@@ -104,7 +104,7 @@ class Attempts:
         for owner in left:
             self._start(owner, owner.run_interrupted)
         if awaited := sum(owner.attempt.grace > 0 for owner in left):
-            logger.info("%d builds of before go on when their workers come back", awaited)
+            logger.info("builds that go on when their workers come back: %d", awaited)
         for owner in left:
             if not owner.attempt.grace:
                 await owner.asked.wait()

@@ -53,6 +53,7 @@ async def find(backend: Backend, platform: str) -> Found:
             continue
         except (OSError, Illegible) as error:
             log.warning("%s", error)
+            await _end(backend, place)
             forget(place)
             await _end(backend, place)
             continue
@@ -62,7 +63,7 @@ async def find(backend: Backend, platform: str) -> Found:
 
 
 async def _end(backend: Backend, place: Path) -> None:
-    """End a job that nobody waits for: its worker was killed when it was about to do that."""
+    """End a job that nobody waits for: its worker was killed when it was about to do that, or nobody knows whose it is."""
     try:
         async with await registry.adopt(backend, place):
             pass

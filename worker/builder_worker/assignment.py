@@ -84,6 +84,10 @@ class Assignment:
         """Whether another worker has started it, and may have been talking about it with the server."""
         return self._adopted is not None
 
+    def is_of(self, address: str) -> bool:
+        """Return whether the server at an address has given it, for all that is written down."""
+        return self.handover is None or self.handover.address == address
+
     @property
     def has_ended(self) -> bool:
         """Whether the job is over, though what it left may not have been found yet."""

@@ -135,30 +135,40 @@ async def _fill_slots(
 ) -> None:
     """Run all slots to their end, whatever happens in one of them; then raise the first error.
 
-    Each begins with an adopted job, if there is one left, and takes others when the sandbox was proved to work. Jobs of
-    another server, which may never be back, run beside the slots, and so do those that are more than these.
+    Each begins with an adopted job, if there is one left, and takes others when the sandbox was proved to work. Where
+    there are fewer slots than before, the other jobs run beside them.
     """
     errors: list[Exception] = []
-    own = [one for one in adopted if one.handover is not None and one.handover.address == settings.address]
     ready = trio.Event()
+
+    async def see_through_elsewhere(assignment: Assignment) -> None:
+        """Return when the job has ended. A result for another server than this worker's may wait for ever, beside the slot."""
+        with trio.CancelScope() as waiting:
+
+            async def run() -> None:
+                await _see_through(assignment, settings, drain, nursery)
+                waiting.cancel()
+
+            nursery.start_soon(run)
+            await assignment.ended.wait()
 
     async def run_slot(number: int) -> None:
         try:
-            if number < len(own):
-                await _see_through(own[number], settings, drain, nursery if duration.loop else None)
-            if number < duration.slots and (duration.loop or number >= len(own)):
+            if number < len(adopted):
+                if duration.loop and not adopted[number].is_of(settings.address):
+                    await see_through_elsewhere(adopted[number])
+                else:
+                    await _see_through(adopted[number], settings, drain, nursery if duration.loop else None)
+            if number < duration.slots and (duration.loop or number >= len(adopted)):
                 await ready.wait()
                 await (_work_forever(settings, drain, nursery) if duration.loop else work_once(settings, drain))
         except Exception as error:  # noqa: BLE001 - raised below
             errors.append(error)
 
     async with plain_nursery() as nursery:
-        for number in range(max(duration.slots, len(own))):
+        for number in range(max(duration.slots, len(adopted))):
             nursery.start_soon(run_slot, number)
-        for assignment in adopted:
-            if assignment not in own:
-                nursery.start_soon(_see_through, assignment, settings, drain, nursery)
-        if duration.loop or len(own) < duration.slots:
+        if duration.loop or len(adopted) < duration.slots:
             await get_ready(settings, drain, patient=duration.loop)
         service.notify("READY=1")
         ready.set()
