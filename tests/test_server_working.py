@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 import trio
-from farm import LocalServer, Server, eventually, run_server
+from farm import LocalServer, Server, eventually, run_server, start_server
 from scripted import (
     OUR_WORKER,
     OURS,
@@ -33,8 +33,10 @@ from builder.framing import frame
 from builder.messages import MAX_SCRIPT, JobFinished, Message, Output, Success
 from builder.model import Aborted, Artifact, Execution, Exited
 from builder_server import attempt, working
-from builder_server.console import MAX_LINE
+from builder_server.console import MAX_LINE, ConsoleWriter
+from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
+from builder_server.store import Build
 from builder_server.working import MAX_ELAPSED
 
 SOME = (Artifact(path="a", content=b"x" * 100_000), Artifact(path="b/c", content=b""))
@@ -236,6 +238,35 @@ async def test_a_worker_comes_back_while_its_result_can_not_be_recorded(
             assert await second.wait_end() == "closed"
         await eventually(lambda: server.query("select state from build") == [("lost",)])  # it does not come back
         assert await queues(server) == {"p1": ["a"]}
+
+
+async def test_a_server_that_can_not_open_the_console_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(working, "ALIVE_INTERVAL", 0.02)
+    monkeypatch.setattr(attempt, "RETRY", 0.02)
+    is_broken = True
+    reopen = Recorder.reopen_console
+
+    async def fail(self: Recorder, build: Build) -> ConsoleWriter:
+        if is_broken:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return await reopen(self, build)
+
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with connect(server, OUR_WORKER) as peer:
+            given = await ask_job(peer)
+            await given.say(peer, 0, 3)
+            await console_has(server, given, 3)
+            server.kill()
+    monkeypatch.setattr(Recorder, "reopen_console", fail)
+    async with run_server(tmp_path) as local, connect(local, OUR_WORKER) as peer:
+        await peer.send(Return(uuid=given.uuid, secret=given.secret, elapsed=0))
+        for _ in range(10):
+            await peer.receive(Alive)
+        is_broken = False
+        assert await said(peer) == Continue(lines=3)
+        await given.finish(peer)
+        check_lines(local, given, 3)
 
 
 async def test_two_come_back_at_once(tmp_path: Path) -> None:

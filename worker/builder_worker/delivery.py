@@ -196,7 +196,10 @@ async def come_back(uplink: Uplink, handover: Handover, *, timeout: float, has_e
     job = handover.job
     with _hearing():
         await channel.send(Return(uuid=job.uuid, secret=job.secret, elapsed=handover.elapsed, has_ended=has_ended))
-        answer = await channel.receive()
+    answer: object = Alive()
+    while isinstance(answer, Alive):  # it looks at its console, or waits for its disk
+        with _hearing():
+            answer = await channel.receive()
     assert isinstance(answer, Continue | ResultStored | Gone), "the table of messages allows no other"
     return answer
 
