@@ -17,7 +17,7 @@ from farm import environment
 from stores import NOW, database, opened, script
 
 from builder.model import Period
-from builder.runtime import files, sqlite
+from builder.runtime import sqlite, syncing
 from builder.runtime.database import DiskFull
 from builder_server.store import Store, StoreError
 
@@ -191,7 +191,7 @@ async def test_what_steps_need_on_the_disk_is_synced_once_for_all_of_a_commit(
         if "full" in names:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "sync_together", sync)
+    monkeypatch.setattr(syncing, "sync_together", sync)
     database = sqlite.SQLite(tmp_path / "db", prepare=make)
     try:
         with trio.fail_after(20):

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 import trio
 from attrs import define, field
 
-from builder.runtime import files
+from builder.runtime import syncing
 from builder.runtime.database import Database, DiskFull, StoreError, nothing
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class SQLite(Database):
                 for request in batch:
                     _attempt(connection, request)
                 if directories:
-                    files.sync_together(directories)
+                    syncing.sync_together(directories)
         except (sa.exc.SQLAlchemyError, OSError) as error:
             if begun and len(batch) > 1:
                 # one of them, or the commit, met an error of the disk: let each find out for itself

@@ -203,6 +203,26 @@ async def test_of_all_who_ask_at_once_one_reads_the_console(site: InProcess, mon
     assert len(read) == 1
 
 
+async def test_large_consoles_of_another_program_are_read_before_somebody_asks(
+    site: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, line in ((2, b"x" * 200), (3, b"short"), (4, b"y" * 200)):
+        content = body(number, console=(line,))
+        answer = await site.client.request("POST", "/upload", content=content, headers=authorization("admin"))
+        assert answer.status == 201
+    await forget_consoles(site)
+    monkeypatch.setattr(derived, "LARGE", 100)
+    monkeypatch.setattr(derived, "_LOOKED_AT", 1)
+    gone = await site.store.ask(builds.find, str(uuid_of(2)))
+    assert gone
+    site.directory.below(gone.console).unlink()
+    await derived.note_consoles(site.store, site.directory)
+    known = await site.store.ask(lambda connection: connection.scalars(sa.select(schema.console.c.build)).all())
+    large = await site.store.ask(builds.find, str(uuid_of(4)))
+    assert large
+    assert known == [large.id]
+
+
 async def test_an_index_is_kept_as_it_was_made(site: InProcess) -> None:
     await forget_consoles(site)
     build = await site.store.ask(builds.find, str(uuid_of(1)))

@@ -66,6 +66,7 @@ class Aftermath:
                 for _ in range(_AT_ONCE):
                     nursery.start_soon(self._work)
                 nursery.start_soon(derived.note_switches, self._store, self._directory)
+                nursery.start_soon(derived.note_consoles, self._store, self._directory)
         finally:
             if count := self._send.statistics().current_buffer_used:
                 log.warning("no hooks were run for %d builds that waited", count)
