@@ -55,6 +55,7 @@ class Member:
         """Start it, if it does not run."""
         if self.is_running:
             return
+        self._close()
         self._begin = self.log_path.stat().st_size if self.log_path.exists() else 0
         program = self.program = start(self.module, *self.arguments, log_path=self.log_path, env=self.env)
         if self.announces:
@@ -69,8 +70,11 @@ class Member:
         self.send(number)
         if self.program:
             await self.program.wait_async()
-            if self.program.process.stdout:
-                self.program.process.stdout.close()
+            self._close()
+
+    def _close(self) -> None:
+        if self.program and self.program.process.stdout:
+            self.program.process.stdout.close()
 
     def send(self, number: int) -> None:
         """Send it a signal, if it runs."""
