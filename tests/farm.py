@@ -7,7 +7,9 @@ reach in: its clock, its limits, the calls that write to the disk. Peers are eit
 Everything that waits has a deadline, and a process that fails a test shows its log.
 """
 
+import contextlib
 import os
+import random
 import resource
 import select
 import signal
@@ -396,11 +398,12 @@ Reachable = Server | LocalServer
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that nobody listens on now, and that no connection is given meanwhile: those are higher ones."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def log_lines(log: str, *parts: str) -> list[str]:
