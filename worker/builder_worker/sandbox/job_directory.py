@@ -346,6 +346,19 @@ class JobDirectory:
             return f"{self._blame} ({format_size(self._left.free)} left)"
         return f"work directory full (limit {format_size(self.size)})" if self._was_full and self.size else None
 
+    async def clear(self) -> None:
+        """Remove what the job has written. Raises SandboxError."""
+        try:
+            if self._mounted:
+                await _unmount(self.disk)
+                self._mounted = False
+                (self.path / "image").unlink(missing_ok=True)
+            for path in list(self.disk.iterdir()):
+                await trio.to_thread.run_sync(trees.remove_tree, path)
+            self.build.mkdir()
+        except (OSError, trees.TreeChanged) as error:
+            raise SandboxError(f"cannot clear {self.disk}: {error}") from error
+
     async def remove(self) -> None:
         """Remove it, whatever the job made of it. Raises SandboxError."""
         try:

@@ -16,6 +16,7 @@ from builder.sizes import format_size
 from builder_worker.sandbox import ExitStatus, JobTaken, Limits, Sandbox, SandboxError, record
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.linux.cgroups import Group
+from builder_worker.sandbox.processes import supervisor
 from builder_worker.sandbox.processes.console import ConsoleFile
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.leftovers import kill_marked
@@ -192,11 +193,19 @@ class SupervisedSandbox(Sandbox):
             if self.supervision.status is None or self.launch.adopts:
                 await self.group.wait_empty()
             await self.directory.settle()
+            await self._make_room()
             self.status = self.supervision.conclude()
             self._hit = self.group.hit()
             if self.supervision.status is not None:
                 self._hit |= await self.look(self.supervision.status)
         return self.status
+
+    async def _make_room(self) -> None:
+        """Give the disk back that the job has taken, or nothing could be said of it. Raises SandboxError."""
+        if self.directory.took_the_disk:
+            await self.directory.clear()
+        elif self.supervision.stopped == supervisor.FILLED:
+            self.console.cut_short()
 
     async def _enforce_size(self) -> None:
         await self.directory.wait_full(self._processes)

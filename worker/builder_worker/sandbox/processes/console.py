@@ -25,6 +25,7 @@ class ConsoleFile:
                 for name in (supervisor.CONSOLE, supervisor.TIMES)
             )
             opened.pop_all()
+        self._path = directory / supervisor.CONSOLE
         self._offset = 0
         self._entry = 0  # where the entry of the times stands that is in use
         self._change = Change()
@@ -59,6 +60,12 @@ class ConsoleFile:
     def skip(self, offset: int) -> None:
         """Go on with the byte at that offset: what is before it was read by another worker."""
         self._offset = offset
+
+    def cut_short(self) -> None:
+        """Throw away what was not read, when the job is over: what was is to be written down, and there is no room. Raises
+        OSError.
+        """
+        os.truncate(self._path, self._offset)
 
     def announce(self, *, complete: bool = False) -> None:
         """Tell that there may be more, or that there will be no more."""
