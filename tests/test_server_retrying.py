@@ -349,13 +349,13 @@ async def test_a_receiver_is_left_alone_for_as_long_as_it_asks(site: Site, retry
             entry = await site.wait_attempts(1, 1)
             await site.finish(2, to=[endpoint])
             endpoint.status = 201
-            site.later(uploader, seconds=seconds - 0.01)
+            site.later(uploader, seconds=seconds - 0.5)  # the uploader sleeps for the rest, by a real clock
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert len(endpoint.requests) == 1  # a new build does not go there either
             assert {each.next_attempt for each in await site.entries(endpoint)} == {NOW.plus(seconds * SECOND)}
             assert entry.reason is not None
             assert entry.reason.endswith("answered HTTP 429 Too Many Requests")
-            site.later(uploader, seconds=0.01)
+            site.later(uploader, seconds=0.5)
             await site.wait_state(2, "done")
 
 
