@@ -20,6 +20,7 @@ from uuid import UUID
 from figures import show
 
 from builder.model import Exited, Instant
+from builder_web.console_index import ConsoleIndexer
 from builder_web.directory import DataDirectory
 from builder_web.store import opening, uploads, users
 from builder_web.store.records import NewBuild, Password, StoredArtifact
@@ -44,6 +45,7 @@ def builds() -> Iterator[NewBuild]:
             started=started,
             finished=Instant(started.ms + 60_000),
             result=Exited(code=0),
+            console=ConsoleIndexer().finish(),
             artifacts=(StoredArtifact(path="bin/x", digest=digest, size=1000),) if number % 11 else (),
             main_binary="bin/x" if number % 11 else None,
             input_id=hashlib.sha256(b"%d" % job).digest(),

@@ -52,6 +52,8 @@ def printable(value: str | bytes) -> str:
     cursor, forge a line or hide one.
     """
     decoded = value if isinstance(value, str) else text(value)
+    if decoded.isprintable():  # almost all text is, and that is told in one look
+        return decoded
     return "".join(char if char.isprintable() else _escape(char) for char in decoded)
 
 
@@ -96,7 +98,7 @@ class Instant:
         """Return ISO 8601 with a trailing Z; milliseconds only where there are any."""
         year, moment = self.calendar()
         fraction = f".{self.ms % 1000:03}" if self.ms % 1000 else ""
-        return f"{year:04}-{moment:%m-%dT%H:%M:%S}{fraction}Z"
+        return f"{year:04}{moment.isoformat()[4:19]}{fraction}Z"
 
     def plus(self, duration: dt.timedelta) -> "Instant":
         """Return the instant that much later, or earlier; the first or the last one where it would lie beyond."""

@@ -72,6 +72,7 @@ PACKAGES = (
         programs={"builder-worker": "builder_worker.cli"},
         files={
             "systemd/builder-worker@.service": f"{_SYSTEMD}/builder-worker@.service",
+            "systemd/builder-worker-room@.service": f"{_SYSTEMD}/builder-worker-room@.service",
             "systemd/builder-worker-container@.service": f"{_SYSTEMD}/builder-worker-container@.service",
             "systemd/builder-worker-root.conf": "usr/share/doc/builder-worker/examples/builder-worker-root.conf",
             "systemd/Containerfile": "usr/share/doc/builder-worker/examples/Containerfile",

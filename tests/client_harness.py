@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "compare": ("323b", "323b"),
     "uploads": (),
     "retry-upload": ("--all",),
+    "drop-upload": ("323b",),
     "cancel": ("hello",),
     "observe-latest": (),
     "drop-platform": ("p1",),

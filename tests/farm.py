@@ -297,6 +297,7 @@ def running_worker(
         "builder_worker",
         platform,
         f"--remote={server.remote}",
+        f"--work-dir={server.log_path.with_name('work')}",  # in the usual place it would adopt jobs of others
         *arguments,
         log_path=server.log_path.with_name(f"worker-{platform}-{time.monotonic_ns()}.log"),
         env=env,

@@ -25,7 +25,7 @@ import trio
 from attrs import define, field, frozen
 from worker_copy import copy_worker, python
 
-from builder_worker.sandbox import roots
+from builder_worker.sandbox import Console, roots
 
 LONG = "podman"
 """The slowest back end, for which each job takes a second: its turn at what all can do comes in `make test-long`."""
@@ -309,6 +309,14 @@ def tidy(started: Driver) -> None:
                     os.kill(int(pid), signal.SIGKILL)  # what rootless podman keeps for its next container
                 wait_gone([int(pid)])
             group.rmdir()
+
+
+async def read_console(console: Console) -> str:
+    """Return all that a job has written; what came at different times is received in parts."""
+    output = b""
+    while data := await console.receive_some():
+        output += data
+    return output.decode()
 
 
 def control_groups(pattern: str) -> list[Path]:

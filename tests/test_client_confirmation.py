@@ -56,6 +56,7 @@ DESTROYING = {
     "cancel": ("hello",),
     "dequeue": ("hello",),
     "drop-platform": ("p1",),
+    "drop-upload": ("323b",),
     "unschedule": ("hello",),
 }
 """The commands that destroy something, with arguments."""

@@ -129,7 +129,7 @@ def end_of(server: Server, name: str, uuid: str, stdout: int) -> tuple[str, int,
     """Run a command that has something to say with that standard output; return how it ended."""
     known = {"323b": uuid} | ({"hello": "another"} if name == "schedule" else {})
     arguments = [known.get(argument, argument) for argument in COMMANDS[name]]
-    as_json = [] if name == "completion" or "--json" in arguments else ["--json"]
+    as_json = [] if name in ("completion", "uploads") or "--json" in arguments else ["--json"]
     done = run_client("-r", server.remote, name, *arguments, *as_json, stdin=SCRIPT, stdout=stdout)
     return name, done.returncode, done.stderr
 
@@ -143,7 +143,8 @@ async def test_a_full_disk(server: Server) -> None:
     async with take_job(server) as running:
         await running.say(b"a line")
         await do(server, Execute(name="hello"))
-        for name in sorted(COMMANDS, key="cancel".__eq__):
+        refused = {"retry-upload", "drop-upload"}  # by a server that uploads nothing
+        for name in sorted((name for name in COMMANDS if name not in refused), key="cancel".__eq__):
             build = finished if name in ("fetch", "compare") else running
             end = await trio.to_thread.run_sync(end_of, server, name, str(build.uuid), full)
             assert end == (name, 1, b"builder-client: No space left on device\n")

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from client_harness import DEADLINE, EMPTY, Answer, Server, environment, run_in_terminal
+from farm import run_client, start_server
 
 from builder.messages import InfoReply, Message, Success
 from builder.model import NEVER, Instant, OrbBuildJob, Period, Queue, RunningBuild, ScheduleItem, ScriptJob
@@ -214,3 +215,16 @@ def test_a_table_that_fits_needs_no_library_for_it() -> None:
         done = subprocess.run(argv, capture_output=True, env=environment(), timeout=DEADLINE, check=True)
     assert b"asn1tools" in done.stderr.split()
     assert not {b"rich.console", b"rich.table"} & set(done.stderr.split())
+
+
+async def test_a_disk_that_is_almost_full_is_warned_of(tmp_path: Path) -> None:
+    async with start_server(tmp_path, "--min-free=9999T") as server:
+        assert (
+            run_client(server, "info")
+            .stdout.decode()
+            .endswith("\nWarning: the server's disk is almost full: no job is handed out until there is room\n")
+        )
+        assert json.loads(run_client(server, "info", "--json").stdout)["disk_full"] is True
+    async with start_server(tmp_path, "--min-free=1") as server:
+        assert b"Warning" not in run_client(server, "info").stdout
+        assert json.loads(run_client(server, "info", "--json").stdout)["disk_full"] is False

@@ -51,8 +51,7 @@ async def test_a_person_sees_what_does_not_get_on_and_has_it_tried_again(
     endpoint.status, endpoint.retry_after, other_endpoint.status = 503, "3600", 413
     async with start_server(tmp_path, f"--upload={endpoint.url()}", f"--upload={other_endpoint.url()}") as server:
         uuid = await one_build(server)
-        await wait_failed(server, uuid)
-        await eventually(lambda: len(rows(server, "uploads")) == 2 and "refused" in client(server, "uploads"))
+        await eventually(lambda: server.query("select count(*) from upload where attempts = 1") == [(2,)])
         by_receiver = {each["receiver"]: each for each in rows(server, "uploads")}
         pending, refused = by_receiver[name(endpoint)], by_receiver[name(other_endpoint)]
         assert (pending["uuid"], pending["job"], pending["state"], pending["known"]) == (
@@ -85,6 +84,21 @@ async def test_a_person_sees_what_does_not_get_on_and_has_it_tried_again(
         assert "Warning" not in client(server, "info")
         assert rows(server, "retry-upload", "--all") == [{"count": 0}]
         assert "is uploaded already" in client(server, "retry-upload", str(uuid), status=3)
+
+
+async def test_an_upload_is_given_up(tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.status = 413
+    async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
+        uuid = await one_build(server)
+        await wait_state(server, uuid, "failed")
+        assert client(server, "drop-upload", str(uuid)[:8]) == ""
+        assert rows(server, "uploads") == []
+        assert server.query("select upload from build") == [(None,)]
+        assert server.full("a", uuid).exists()
+        assert "is not to be uploaded" in client(server, "drop-upload", str(uuid), status=3)
+        endpoint.status = 201
+        assert rows(server, "retry-upload", str(uuid)) == [{"count": 1}]
+        await wait_state(server, uuid, "done")
 
 
 async def test_what_a_receiver_was_to_get_that_is_no_longer_there(

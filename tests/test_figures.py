@@ -106,6 +106,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "is cut off after 3 seconds", "builder_server.memory:GRACE", duration),
     ("docs/architecture.md", "or needs more than 15 seconds in all", "builder_server.memory:LONGEST", duration),
     ("docs/architecture.md", "are slower than 8 KiB a second", "builder_server.delivery:SLOWEST_RESULT", size),
+    ("docs/architecture.md", "| 256 MiB on the worker's disk", "builder_worker.spool:MAX_AHEAD", size),
     ("docs/architecture.md", "its script, at most 4 MiB", "builder.messages:MAX_SCRIPT", size),
     ("docs/architecture.md", "then 5 minutes without a byte", "builder_server.delivery:ARTIFACT_TIMEOUT", duration),
     ("docs/architecture.md", "| 64 KiB of memory;", "builder_server.console:READ_SIZE", size),

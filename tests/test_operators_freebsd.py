@@ -345,9 +345,10 @@ def service(tmp_path: Path) -> Service:
     """Run an rc script of ours with settings, and return what it said; programs with paths are looked up in PATH."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "rc.subr").write_text(RC_SUBR)
-    for name in ("daemon", "install", "kill", "su"):
+    for name in ("daemon", "install", "kill", "pgrep", "su"):
         (tmp_path / "bin" / name).write_text(NOTE)
         (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "bin/pgrep").write_text('#!/bin/sh\necho "pgrep $*" >&2\necho 79\n')
 
     def call(name: str, settings: str, *arguments: str, pids: dict[str, int] | None = None) -> str:
         (tmp_path / "rc.conf").write_text(settings)
@@ -425,6 +426,17 @@ def test_a_worker_outside_of_its_jails_is_started_with_the_same_settings(service
         "[builder_worker freebsd-13.2 1] [/usr/local/bin/builder-worker] [--loop] [--sandbox] [jail] "
         "[--image] [tank/old@7] [--timeout] [60] [freebsd-13.2]"
     )
+
+
+def test_a_worker_outside_of_its_jails_leaves_them_to_the_next_one(service: Service) -> None:
+    settings = WORKERS + "builder_worker_sandbox=jail\n"
+    said = service("builder_worker", settings, "restart", "freebsd-13.2", pids={"freebsd-13.2.1.pid": 78})
+    assert said.splitlines()[:5] == [
+        *("pgrep -P 78", "kill [-KILL] [78]", "kill [-USR1] [79]", "waited for 78 79"),
+        "Starting builder_worker for freebsd-13.2, slot 1.",
+    ]
+    said = service("builder_worker", WORKERS, "restart", "freebsd-13.2", pids={"freebsd-13.2.1.pid": 78})
+    assert said.splitlines()[1:3] == ["kill [-TERM] [78]", "waited for 78"], "a worker in a jail ends with it"
 
 
 def test_one_platform_can_be_started_and_what_runs_is_left_alone(service: Service) -> None:

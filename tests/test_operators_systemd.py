@@ -13,6 +13,9 @@ from operators import ROOT, need, run
 SYSTEMD = ROOT / "systemd"
 UNITS = sorted(SYSTEMD.glob("*.service"))
 WORKER = SYSTEMD / "builder-worker@.service"
+ROOM = SYSTEMD / "builder-worker-room@.service"
+PROGRAMS = [unit for unit in UNITS if unit != ROOM]
+"""The units that run a program of ours."""
 
 OK = 5.0
 """Where systemd-analyze's "OK" ends and "MEDIUM" begins."""
@@ -90,7 +93,7 @@ def option(words: list[str], name: str) -> float:
     return float(words[words.index(name) + 1])
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+@pytest.mark.parametrize("unit", PROGRAMS, ids=lambda path: path.name)
 def test_the_programs_know_the_options(unit: Path) -> None:
     (command,) = settings(unit)["ExecStart"]
     words = [word.replace("%i", "debian-12") for word in shlex.split(command) if not word.startswith("$")]
@@ -116,7 +119,34 @@ def test_a_worker_may_drain_before_it_is_killed() -> None:
     (command,) = settings(WORKER)["ExecStart"]
     (patience,) = settings(WORKER)["TimeoutStopSec"]
     assert float(patience) > option(shlex.split(command), "--drain-timeout")
-    assert settings(WORKER)["KillMode"] == ["mixed"]
+
+
+def test_a_restart_of_a_worker_ends_no_job() -> None:
+    given = settings(WORKER)
+    assert (given["KillMode"], given["RestartKillSignal"]) == (["process"], ["SIGUSR1"])
+    assert all(ROOM.name.replace("@", "@%i") in given[name][0].split() for name in ("Wants", "After"))
+
+
+@pytest.mark.parametrize(
+    ("enabled", "subgroup", "written"),
+    [("cpu memory pids", "", "-cpu -memory -pids"), ("", "", ""), ("memory", "builder-worker", "memory")],
+)
+def test_room_is_made_beside_jobs_that_go_on(tmp_path: Path, enabled: str, subgroup: str, written: str) -> None:
+    need("systemd", ["sed"])
+    control = tmp_path / "unit/cgroup.subtree_control"
+    control.parent.mkdir()
+    control.write_text(f"{enabled}\n")
+    (tmp_path / "systemctl").write_text(
+        f'#!/bin/sh\ncase "$*" in *ControlGroup*@p1) echo /unit ;; *Subgroup*@p1) echo "{subgroup}" ;; esac\n'
+    )
+    (tmp_path / "systemctl").chmod(0o755)
+    (command,) = settings(ROOM)["ExecStart"]
+    script = shlex.split(command)[-1].replace("$$", "$").replace("%i", "p1").replace("/sys/fs/cgroup", str(tmp_path))
+    # a file of the kernel is not emptied when it is opened
+    script = script.replace(">$control", f">{tmp_path}/written")
+    run("/bin/sh", "-c", script, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    found = tmp_path / "written"
+    assert (found.read_text() if found.exists() else control.read_text()).strip() == written
 
 
 def test_what_sandboxes_need_is_not_taken_away() -> None:
@@ -133,7 +163,7 @@ def test_what_sandboxes_need_is_not_taken_away() -> None:
     assert all(name in text for name in forbidden)  # each is left out for a reason, which is said
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+@pytest.mark.parametrize("unit", PROGRAMS, ids=lambda path: path.name)
 def test_credentials_come_from_files_for_root(unit: Path) -> None:
     given = settings(unit)
     assert all(path.startswith("-/etc/builder/") for path in given["EnvironmentFile"])

@@ -8,6 +8,7 @@ import pytest
 
 from builder import codec, framing
 from builder.extension import order
+from builder.extension.worker import WORKER
 from builder.messages import KINDS, Hello, Kind, Role
 from builder.order import OPENING, PROTOCOLS, Protocol, Side, State, Turn
 
@@ -42,7 +43,7 @@ def test_the_table_of_messages() -> None:
     ("begin", "spoken"),
     [
         ("## A connection\n", {"": OPENING, "client": PROTOCOLS[Role.CLIENT, 13], "worker": PROTOCOLS[Role.WORKER, 5]}),
-        ("**Working.** ", {"worker": order.WORKER}),
+        ("**Working.** ", {"worker": WORKER}),
     ],
 )
 def test_the_table_of_a_connection(begin: str, spoken: dict[str, Protocol]) -> None:

@@ -34,6 +34,11 @@ from sandbox_runs import (
 from test_sandbox_hostile import SUBJECTS, daemons
 from worker_sandboxes import PRIVILEGE
 
+from builder.runtime.files import lock_directory
+from builder_worker.sandbox import JobTaken, SandboxError
+from builder_worker.sandbox.backends.none import NoSandbox
+from builder_worker.sandbox.options import Options
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes of Linux")
 
 ALL = [*SUBJECTS, ("none", "root"), ("none", "user")]
@@ -180,7 +185,8 @@ KINDS = cases_in_turn([("bubblewrap", "user"), ("overlay", "root"), ("podman", "
 def test_a_job_that_was_adopted_can_be_killed(backend: str, privilege: str) -> None:
     with left(backend, privilege, "") as job, job.another() as following:
         number = following.adopt(job.place, announce="ready")
-        assert following.kill(number).signal == signal.SIGKILL
+        assert following.kill(number).code != 0  # its shell may have found that it can't fork any more
+        assert not processes_with(job.mark)
 
 
 @pytest.mark.parametrize(("backend", "privilege"), KINDS)
@@ -211,20 +217,65 @@ def change(place: Path, **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"boot": "another one"}, "the machine was started anew since"),
+        ({"supervisor": "x", "groups": [{}]}, "of another release"),
         ({"colour": "blue"}, "of another release"),
+        ({"is_mounted": True}, "its disk is not mounted any more"),
     ],
 )
 def test_a_job_that_can_not_be_adopted_is_ended(fields: dict[str, Any], reason: str) -> None:
     with left("bubblewrap", "root", "") as job:
-        change(job.place, **fields)
+        place = job.place
+        change(place, **fields)
         with job.another() as following:
-            error = following.finish(job.place).error
+            error = following.finish(place).error
             assert error is not None
             assert reason in error
             wait_gone(processes_with(job.mark))
-        with job.another():
-            pass
+            with job.another() as third:  # the second one lives, and holds nothing of it
+                assert any(place.name in line for line in third.check["removed"])
+
+
+def test_what_ended_before_the_machine_was_started_anew_is_no_result() -> None:
+    with left("bubblewrap", "root", "") as job:
+        place = job.place
+        job.go()
+        job.wait_ended()
+        supervisor = job.supervisor
+        os.kill(supervisor, signal.SIGKILL)
+        wait_gone([supervisor])
+        (place / "attempt").touch()  # so that it is not cleaned up before
+        change(place, boot="another one")
+        with job.another() as following:
+            assert following.finish(place).error == "the machine was started anew since"
+        (place / "attempt").unlink()
+        with job.another() as following:
+            assert any(place.name in line for line in following.check["removed"])
+
+
+def test_the_limits_that_were_taken_away_to_make_room_are_set_again() -> None:
+    with left("bubblewrap", "root", "exit 3", limits={"pids": 77}) as job:
+        groups = [path / "pids.max" for path in control_groups(job.place.name) if (path / "pids.max").exists()]
+        assert [path.read_text() for path in groups] == ["77\n"]
+        groups[0].write_text("max")
+        with job.another() as following:
+            following.adopt(job.place, announce="ready")
+            assert groups[0].read_text() == "77\n"
+            job.go()
+            assert following.outcome().code == 3
+
+
+async def test_a_job_that_is_not_started_yet_has_its_worker(tmp_path: Path) -> None:
+    """Also where that is in another container, and seems to be gone."""
+    backend = NoSandbox(options=Options(work_root=tmp_path))
+    place = tmp_path / "builder-1-1-x"
+    place.mkdir()
+    held = lock_directory(place, shared=True)
+    assert held is not None
+    with pytest.raises(JobTaken):
+        await backend.adopt(place)
+    os.close(held)
+    with pytest.raises(SandboxError, match="it was not started"):
+        await backend.adopt(place)
 
 
 def test_a_job_has_one_worker() -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import secrets
 import subprocess
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import trio
 from attrs import evolve
 from worker_sandboxes import builder_worker
 
+from builder.runtime.files import is_locked, lock_directory
 from builder_worker.sandbox import Limits, SandboxError
 from builder_worker.sandbox.linux.cgroups import WORKER_LEAF, Cgroups, Group, find
 from builder_worker.sandbox.owner import is_left_over, tag
@@ -298,3 +300,18 @@ def test_who_shares_a_group_with_a_worker_stays_in_it(command: tuple[str, ...]) 
         assert "none        works" in done.stdout
     else:
         assert f"/{session.name}\n" in done.stdout, done.stderr
+
+
+def test_who_looks_whether_groups_are_held_does_not_keep_them_from_being_held(tmp_path: Path) -> None:
+    """A worker that starts, while a job does. Otherwise the next one to look would take that job for left over."""
+    group = Group(hierarchies=(), directories=(tmp_path,), limits=Limits())
+    looking = lock_directory(tmp_path)
+    assert looking is not None
+    with ThreadPoolExecutor() as pool:
+        locking = pool.submit(group.lock)
+        assert not wait([locking], timeout=0.1).done
+        os.close(looking)
+        (held,) = locking.result()
+    assert is_locked(tmp_path)
+    os.close(held)
+    assert not is_locked(tmp_path)

@@ -66,6 +66,16 @@ async def test_who_takes_the_last_of_it_is_ended(small_disk: Path, sandbox: str)
     assert result.message.startswith("it filled the worker's disk (")
 
 
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
+async def test_who_leaves_no_room_and_ends_is_delivered(small_disk: Path, sandbox: str) -> None:
+    """There is some that is kept for what is said last."""
+    need(sandbox)
+    script = b"echo begun; head -c 30000000 /dev/zero >f; echo done; exit 0"
+    finished = await run_script(small_disk, script, f"--sandbox={sandbox}")
+    assert finished.own_lines[:1] == [b"begun"]
+    assert finished.result is not None
+
+
 LOUD = b'exec yes "$(head -c 10000 /dev/zero | tr "\\0" x)"'
 
 

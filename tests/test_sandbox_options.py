@@ -9,13 +9,13 @@ from uuid import uuid4
 
 import pytest
 import trio
-from sandbox_runs import give_up, small_tree
+from sandbox_runs import give_up, read_console, small_tree
 from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder.errors import BuilderError
 from builder_worker.sandbox import Check, Limits, SandboxError, Task, diagnosis, registry, roots
 from builder_worker.sandbox.backends.bubblewrap import Bubblewrap
-from builder_worker.sandbox.job_directory import prepare_root
+from builder_worker.sandbox.job_directory import clean_up, left_over, prepare_root
 from builder_worker.sandbox.linux import users
 from builder_worker.sandbox.linux.cgroups import Cgroups
 from builder_worker.sandbox.options import Bind, Cache, OptionError, Options
@@ -56,6 +56,19 @@ def test_a_work_directory_of_others_is_refused(tmp_path: Path) -> None:
     for name in ("open", "link"):
         with pytest.raises(SandboxError, match="only this user"):
             prepare_root(tmp_path / name)
+
+
+async def test_nothing_is_adopted_or_removed_where_others_could_have_put_it(tmp_path: Path) -> None:
+    """What is written down of a job names programs, which the worker would run."""
+    place = tmp_path / "builder-1-1-x"
+    place.mkdir()
+    tmp_path.chmod(0o777)
+    with pytest.raises(SandboxError, match="only this user"):
+        left_over(tmp_path)
+    with pytest.raises(SandboxError, match="only this user"):
+        await clean_up(tmp_path)
+    tmp_path.chmod(0o755)
+    assert left_over(tmp_path) == [place]
 
 
 def test_each_sandbox_has_a_user_of_its_own(tmp_path: Path) -> None:
@@ -188,7 +201,7 @@ async def test_without_control_groups_the_processes_of_a_user_are_bounded() -> N
     async with await backend.open(task) as sandbox:
         sandbox.start()
         assert (await sandbox.wait()).code == 0
-        words = (await sandbox.console.receive_some()).split()
-    assert words[2:4] == [b"%d" % rlimits.PROCESSES] * 2
-    assert words[-1] == b"10"
+        words = (await read_console(sandbox.console)).split()
+    assert words[2:4] == [str(rlimits.PROCESSES)] * 2
+    assert words[-1] == "10"
     assert "pids" not in check.limits

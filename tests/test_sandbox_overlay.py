@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sandbox_runs import MIB, Driver, driver, give_up, root_tree, work_directory
+from sandbox_runs import MIB, Driver, driver, give_up, read_console, root_tree, work_directory
 from worker_sandboxes import builder_worker
 
 from builder_worker.sandbox import SandboxError, Task
@@ -168,6 +168,6 @@ async def test_without_control_groups_the_processes_of_all_users_of_a_job_are_bo
         async with await backend.open(task) as sandbox:
             sandbox.start()
             await sandbox.wait()
-            limits, nice, end = (await sandbox.console.receive_some()).decode().splitlines()
+            limits, nice, end = (await read_console(sandbox.console)).splitlines()
     assert limits.split()[4:6] == [str(rlimits.PROCESSES)] * 2
     assert (nice, end) == ("nice 10", "no more for user 2")

@@ -6,7 +6,7 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from test_sandbox_hostile import SUBJECTS, daemons
 from worker_program import DEADLINE
 
 from builder.runtime import files
-from builder_worker.sandbox import ExitStatus, Left, Limits, SandboxError
+from builder_worker.sandbox import ExitStatus, JobLeft, Limits, SandboxError
 from builder_worker.sandbox.processes import supervision
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Supervision
@@ -45,6 +45,12 @@ async def supervised(
         finally:
             with trio.CancelScope(shield=True):
                 await one.aclose()
+
+
+def reap(one: Supervision) -> None:
+    """Wait for the end of a supervisor that was left."""
+    with suppress(ChildProcessError):  # it was waited for before
+        os.waitpid(one.pid, 0)
 
 
 async def read_all(one: Supervision) -> bytes:
@@ -125,7 +131,7 @@ async def left(place: Path, script: str, *, grace: float = DEADLINE) -> AsyncIte
     await one.aclose()
     with trio.fail_after(DEADLINE):
         yield one
-        await trio.to_thread.run_sync(one._process.wait)
+        await trio.to_thread.run_sync(reap, one)
 
 
 async def adopt(place: Path, one: Supervision) -> Supervision:
@@ -167,7 +173,7 @@ async def test_a_worker_that_leaves_is_not_waited_for(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:
-                with pytest.raises(Left):
+                with pytest.raises(JobLeft):
                     await one.wait()
 
             nursery.start_soon(wait)
@@ -178,7 +184,7 @@ async def test_a_worker_that_leaves_is_not_waited_for(tmp_path: Path) -> None:
         await other.aclose()  # who adopts a job can end it
         assert other.status is not None
         assert other.status.signal == signal.SIGKILL
-        one._process.wait()
+        reap(one)
 
 
 async def test_the_locks_of_a_job_are_its_supervisors_until_a_worker_is_done_with_it(tmp_path: Path) -> None:
@@ -197,7 +203,7 @@ async def test_the_locks_of_a_job_are_its_supervisors_until_a_worker_is_done_wit
         other = await adopt(place, one)
         (descriptor,) = other.locks
         await other.aclose()
-        one._process.wait()
+        reap(one)
         assert files.is_locked(locked), "the worker that adopted it has the lock itself"
         os.close(descriptor)
         assert not files.is_locked(locked)
@@ -205,7 +211,7 @@ async def test_the_locks_of_a_job_are_its_supervisors_until_a_worker_is_done_wit
 
 async def test_a_supervisor_that_has_gone_leaves_what_it_wrote_or_nothing(tmp_path: Path) -> None:
     async with left(tmp_path, "echo done; exit 6", grace=0) as one:
-        await trio.to_thread.run_sync(one._process.wait)
+        await trio.to_thread.run_sync(reap, one)
         (tmp_path / "status").write_text('{"code": 6, "signal": null, "stopped": null, "notes": "", "left": null}')
         other = await adopt(tmp_path, one)
         await other.wait()
@@ -227,23 +233,29 @@ async def test_a_supervisor_that_does_not_answer_is_not_waited_for(
         os.kill(one.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("forks", [False, True])
-async def test_a_job_is_not_taken_for_a_worker_that_came_back(tmp_path: Path, *, forks: bool) -> None:
-    """It is the same user's; if it were, it could run without a worker for ever."""
-    script = CONNECT.replace("FORK", "fork and exit;" if forks else "")
-    async with supervised(tmp_path, evolve(shell(f"{script}\nexec sleep 1000"), directory=tmp_path), grace=0.2) as one:
+CONNECT = """perl -e 'use Socket; $| = 1;
+sub come { socket(S, AF_UNIX, SOCK_SEQPACKET, 0); connect(S, pack_sockaddr_un("socket")) or die $! }
+sub speak { syswrite(S, q({"code": 0, "signal": null, "stopped": null, "notes": "", "left": null})); syswrite(S, "done") }
+while (1) { WAY; print "connected\n"; select(undef, undef, undef, 0.02) }' &"""
+
+WAYS = {
+    "itself": "come; speak",
+    "by a process that has ended": "if (fork == 0) { come; fork and exit; select(undef, undef, undef, 0.05); speak; sleep 1000 }",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_job_is_not_taken_for_a_worker_that_came_back(tmp_path: Path, way: str) -> None:
+    """It is the same user's; if it were, it could run without a worker for ever. It tries before its worker goes and after."""
+    script = CONNECT.replace("WAY", WAYS[way])
+    async with supervised(tmp_path, evolve(shell(f"{script}\nexec sleep 1000"), directory=tmp_path), grace=0.3) as one:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.wait)
-            await read_until(one, b"connected")
+            await read_until(one, b"connected\nconnected")
             nursery.cancel_scope.cancel()
         one.leave()
-        await trio.to_thread.run_sync(one._process.wait)
+        await trio.to_thread.run_sync(reap, one)
     assert json.loads((tmp_path / "status").read_text())["signal"] == signal.SIGKILL
-
-
-CONNECT = """perl -e 'use Socket; socket(S, AF_UNIX, SOCK_SEQPACKET, 0); connect(S, pack_sockaddr_un("socket")) or die $!; FORK
-syswrite(S, q({"code": 0, "signal": null, "stopped": null, "notes": "", "left": null})); syswrite(S, "start");
-$| = 1; print "connected\n"; sleep 1000' &"""
 
 
 # --- jobs against it ----------------------------------------------------------------------------------------------------

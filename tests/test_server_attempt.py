@@ -38,7 +38,7 @@ from builder_server.events import (
     DiskFault,
     EndAsked,
     Event,
-    Left,
+    Inherited,
     Lines,
     NotPutBack,
     NotRunning,
@@ -402,6 +402,12 @@ GRACEFUL: dict[str, list[Step]] = {
         (20, Stopping(), [], Phase.RECEIVING),
         (21, Detached(), [Release()], Phase.ENDED),
     ],
+    "a stop waits for a result, whose worker comes back": [
+        BEGUN_AT_0,
+        (10, BEGUN, [BEGIN], Phase.RECEIVING),
+        (20, Stopping(), [], Phase.RECEIVING),
+        (21, BACK, [Release()], Phase.ENDED),
+    ],
     "a stop waits for a result, which the disk does not take": [
         BEGUN_AT_0,
         (10, BEGUN, [BEGIN], Phase.RECEIVING),
@@ -409,24 +415,24 @@ GRACEFUL: dict[str, list[Step]] = {
         (21, NO_SPACE, [Release()], Phase.ENDED),
     ],
     "an earlier server has left it": [
-        (0, Left(), [OpenConsole()], Phase.AWAY),
+        (0, Inherited(), [OpenConsole()], Phase.AWAY),
         (20, Returned(began=-70.0, has_ended=False), RESUME, Phase.RUNNING),
         (21, LINES, [APPEND], Phase.RUNNING),
         (30, TimeCame(), [OUT_OF_TIME, RecordAborted(result=TIMEOUT)], Phase.RECORDING),
     ],
     "an earlier server has left it, and the job has ended since": [
-        (0, Left(), [OpenConsole()], Phase.AWAY),
+        (0, Inherited(), [OpenConsole()], Phase.AWAY),
         (20, Returned(began=-700.0, has_ended=True), RESUME, Phase.RUNNING),
         (21, BEGUN, [BEGIN], Phase.RECEIVING),
     ],
     "an earlier server has left it, and its worker does not come back": [
-        (0, Left(), [OpenConsole()], Phase.AWAY),
+        (0, Inherited(), [OpenConsole()], Phase.AWAY),
         (1, NO_SPACE, [], Phase.AWAY),  # its console could not be opened
         (60, TimeCame(), [LOSS], Phase.RETURNING),
         (61, PutBackDone(), [LOSE], Phase.ENDED),
     ],
     "its console can't be opened": [
-        (0, Left(), [OpenConsole()], Phase.AWAY),
+        (0, Inherited(), [OpenConsole()], Phase.AWAY),
         (1, BACK, RESUME, Phase.RUNNING),
         (2, DiskFault(reason="Input/output error", undone=(OpenConsole(), Resume())), [], Phase.HELD),
         (2 + RETRY, TimeCame(), RESUME, Phase.RUNNING),
@@ -486,8 +492,8 @@ def test_with_a_grace(what: str) -> None:
         (GRACE, [(5, Attached()), (80, Detached())], 5 + LIMIT),
         (GRACE, [(5, Attached()), (6, Detached()), (7, Returned(began=5, has_ended=False))], 5 + LIMIT),
         (GRACE, [(5, Attached()), (6, Detached()), (7, Returned(began=5, has_ended=True))], math.inf),
-        (GRACE, [(5, Left())], 5 + GRACE),
-        (GRACE, [(5, Left()), (6, Returned(began=-3, has_ended=False))], LIMIT - 3),
+        (GRACE, [(5, Inherited())], 5 + GRACE),
+        (GRACE, [(5, Inherited()), (6, Returned(began=-3, has_ended=False))], LIMIT - 3),
         (0, [(5, Attached()), (6, NOT_APPENDED)], 6 + RETRY),
         (0, [(5, Attached()), (5 + LIMIT - 1, NOT_APPENDED)], 5 + LIMIT),
         (GRACE, [(5, Attached()), (104, BEGUN), (300, Detached())], 300 + GRACE),
@@ -532,7 +538,7 @@ IS_OVER: Outcome = ([ALREADY], Phase.ENDED)
 TABLE: dict[Phase, dict[Event, Outcome]] = {
     Phase.TAKEN: {
         Attached(): ([BeginConsole(), SendJob()], Phase.RUNNING),
-        Left(): ([OpenConsole()], Phase.AWAY),
+        Inherited(): ([OpenConsole()], Phase.AWAY),
         BACK: NEVER,
         LINES: NEVER,
         BEGUN: NEVER,
@@ -552,7 +558,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
     },
     Phase.RUNNING: {
         Attached(): NEVER,
-        Left(): NEVER,
+        Inherited(): NEVER,
         BACK: RESUMES,
         LINES: ([APPEND], None),
         BEGUN: ([BEGIN], Phase.RECEIVING),
@@ -572,7 +578,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
     },
     Phase.HELD: {
         Attached(): NEVER,
-        Left(): NEVER,
+        Inherited(): NEVER,
         BACK: RESUMES,
         LINES: NEVER,
         BEGUN: NEVER,
@@ -592,7 +598,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
     },
     Phase.AWAY: {
         Attached(): NEVER,
-        Left(): NEVER,
+        Inherited(): NEVER,
         BACK: RESUMES,
         LINES: IGNORED,
         BEGUN: IGNORED,
@@ -612,7 +618,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
     },
     Phase.RECEIVING: {
         Attached(): NEVER,
-        Left(): NEVER,
+        Inherited(): NEVER,
         BACK: RESUMES,
         LINES: NEVER,
         BEGUN: NEVER,
@@ -632,7 +638,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
     },
     Phase.RECORDING: {
         Attached(): NEVER,
-        Left(): NEVER,
+        Inherited(): NEVER,
         BACK: IGNORED,
         LINES: IGNORED,
         BEGUN: IGNORED,
@@ -652,7 +658,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
     },
     Phase.RETURNING: {
         Attached(): NEVER,
-        Left(): NEVER,
+        Inherited(): NEVER,
         BACK: ([LOSE], None),
         LINES: IGNORED,
         BEGUN: IGNORED,

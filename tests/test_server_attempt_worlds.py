@@ -33,7 +33,7 @@ from builder_server.events import (
     Detached,
     DiskFault,
     Event,
-    Left,
+    Inherited,
     Lines,
     Recorded,
     ResultBegun,
@@ -173,7 +173,7 @@ class World:
     def start(self) -> None:
         self.lose_connection()
         self.attempt = new_attempt()
-        self.happen(Left())
+        self.happen(Inherited())
 
 
 STEPS: dict[str, Callable[[World], None]] = {

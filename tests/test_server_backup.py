@@ -115,9 +115,12 @@ def archive(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "whole.tar"
 
 
-async def test_a_backup_that_fails_leaves_the_one_before(archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [0, 1, 8], ids=["all", "behind the header", "within"])
+async def test_a_backup_of_a_damaged_database_leaves_the_one_before(archive: Path, tmp_path: Path, first: int) -> None:
     before = archive.read_bytes()
-    (tmp_path / "data" / DATABASE).write_bytes(os.urandom(20_000))
+    with (tmp_path / "data" / DATABASE).open("r+b") as file:
+        file.seek(first * 4096)
+        file.write(os.urandom(4 * 4096))
     assert "it is damaged" in refused(tmp_path / "data", "backup", archive)
     assert archive.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []

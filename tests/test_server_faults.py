@@ -223,7 +223,8 @@ async def test_a_limit_of_time_counts_on_while_lines_are_held(tmp_path: Path, fa
             await taken.say(b"held")
             assert await taken.peer.wait_end() == "reset"
         await eventually(server.full("a", taken.uuid).exists)
-        assert [line.line for line in server.execution("a", taken.uuid).console] == [b"before"]
+        # on a machine that is very busy, its time is up before anything has come
+        assert [line.line for line in server.execution("a", taken.uuid).console] in ([b"before"], [])
 
 
 async def test_half_a_console_line_reaches_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,12 +390,14 @@ async def test_a_loss_that_the_database_does_not_take(
     tmp_path: Path, failing_commits: Fault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(attempt, "RETRY", 0.02)
+    caplog.set_level("DEBUG", "builder_server.owner")
     async with run_server(tmp_path) as server:
         await do(server, schedule("a"))
         async with take_job(server) as taken:
             failing_commits.left = ALWAYS
         async with connect(server, CLIENT) as observer:
             await eventually(lambda: caplog.text.count("can't be put back, trying again") > 2)
+            assert [record.levelname for record in caplog.records if "put back" in record.message].count("ERROR") == 1
             await observer.send(Observe(uuid=taken.uuid))
             failing_commits.left = 0
             await wait_until_queued(server, "a")

@@ -24,7 +24,7 @@ from builder import codec
 from builder.extension.applying import Apply
 from builder.extension.builds import HistoryPlace, ShowHistory
 from builder.extension.schedule import ChangeJob
-from builder.extension.uploads import ListUploads, UploadPlace
+from builder.extension.uploads import ListUploads, UploadPlace, UploadState
 from builder.extension.watching import Look
 from builder.model import (
     Aborted,
@@ -211,7 +211,7 @@ AFTER_A = JobOptions(retries=1, after=(JobReference(name="a"), JobReference(name
 IMPORTED = Build(
     uuid=uuid(9), job=script("a"), started=NOW, losses=0, state="finished", finished=NOW, result=Exited(code=0)
 )
-FAILED = Attempted(state="pending", at=NOW, reason="no", next_attempt=NOW, failures=1, resume=NOW)
+FAILED = Attempted(state=UploadState.PENDING, at=NOW, reason="no", next_attempt=NOW, failures=1, resume=NOW)
 
 
 async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Path) -> None:
@@ -283,14 +283,16 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("info", (), {}),
         ("standing", (Look(entries=9, results=9),), {}),
         ("info_within", (10**6,), {}),
-        ("begin_uploads", (["r"], uuid(1)), {}),
+        ("unsettled_uploads", (["r"], uuid(1)), {}),
+        ("settle_uploads", ([uuid(2)], ["r"]), {}),
         ("next_upload", ("r", NOW, [uuid(7)]), {}),
         ("note_attempt", (uuid(2), "r", FAILED, ["r"]), {}),
         ("uploads", (ListUploads(count=9, behind=UploadPlace(since=NOW, uuid=uuid(1), receiver="r")), ["r"]), {}),
         ("uploads", (ListUploads(count=9, build=uuid(2)), ["r"]), {}),
         ("count_uploads", (["r"],), {}),
         ("retry_upload", (uuid(2), ["r"]), {}),
-        ("retry_uploads", (["r"], uuid(1)), {}),
+        ("retry_uploads", (["r"],), {}),
+        ("drop_upload", (uuid(2),), {}),
         ("set_upload", (uuid(2), "uploaded"), {}),
         ("uploaded", (uuid(1),), {}),
         ("unmeasured", (), {}),

@@ -25,11 +25,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores import opened, uuid
 
-from builder.extension.uploads import ListUploads, UploadEntry
+from builder.extension.uploads import ListUploads, UploadEntry, UploadState
 from builder.model import Instant
 from builder_server import receiver, retrying, upload
 from builder_server.receiver import InvalidUploadURL, Receiver, UploadFailed, receivers_at
-from builder_server.store import Store, schema, uploads
+from builder_server.store import Attempted, Store, schema, uploads
 from builder_server.upload import Uploader, UploadTiming
 
 SECOND = dt.timedelta(seconds=1)
@@ -279,11 +279,12 @@ async def test_executions_that_a_receiver_can_not_digest_hold_up_no_others(
             site.later(uploader, seconds=30)
             await site.wait_state(10, "done")
             assert taken(endpoint) == [3, 4, 6, 7, 8, 9, 10]
+            await site.wait_attempts(1, 2)  # what failed by itself goes in the order in which it is due
             endpoint.indigestible = ()
             site.later(uploader, hours=1)
             for number in (1, 2, 5):
                 await site.wait_state(number, "done")
-        assert taken(endpoint)[-3:] == [1, 2, 5]
+        assert taken(endpoint)[-3:] == [2, 5, 1]
 
 
 async def test_a_receiver_that_hangs_holds_up_no_other_one(site: Site) -> None:
@@ -316,10 +317,24 @@ async def test_a_refusal_holds_up_nobody_and_waits_for_a_person(site: Site) -> N
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert len(endpoint.requests) == 3
             assert {each.next_attempt for each in await site.entries(endpoint)} == {None}
-            assert await site.store.retry_uploads(uploader.names, None) == (3, uuid(3))
+            assert await site.store.retry_uploads(uploader.names) == 3
             uploader.wake()
             for number in range(1, 4):
                 await site.wait_state(number, "done")
+
+
+async def test_what_is_told_of_a_receiver_is_about_what_is_pending(site: Site) -> None:
+    with endpoints(1) as (endpoint,):
+        await site.finish(1, 2, 3, to=[endpoint])
+        (name,) = [each.name for each in site.receivers(endpoint)]
+        refused = Attempted(state=UploadState.REFUSED, at=NOW, reason="no", failures=0)
+        await site.store.note_attempt(uuid(1), name, refused, [name])
+        (state,) = await site.store.count_uploads([name])
+        assert (state.pending, state.refused, state.oldest, state.reason) == (2, 1, Instant(NOW.ms + 2), None)
+        failed = Attempted(state=UploadState.PENDING, at=NOW, reason="later", failures=4, resume=NOW.plus(SECOND))
+        await site.store.note_attempt(uuid(3), name, failed, [name])
+        (state,) = await site.store.count_uploads([name])
+        assert (state.failures, state.resume, state.reason) == (4, NOW.plus(SECOND), "later")
 
 
 @pytest.mark.parametrize(
@@ -449,7 +464,7 @@ async def test_what_nobody_has_stays_when_its_receiver_is_gone(site: Site) -> No
             assert taken(new) == [3]
             assert {each.is_known for each in await site.entries(new)} == {False}
             assert sorted(filter(None, [await site.state(1), await site.state(2)])) == ["failed", "pending"]
-            assert await site.store.retry_uploads(uploader.names, None) == (2, uuid(2))
+            assert await site.store.retry_uploads(uploader.names) == 2
             uploader.wake()
             for number in (1, 2):
                 await site.wait_state(number, "done")

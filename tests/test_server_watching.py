@@ -41,6 +41,7 @@ from builder.messages import DropPlatform, Execute, Failure, Message, Reschedule
 from builder.model import Exited, Instant, OrbBuildJob, Period
 from builder.planning import JobOptions, JobReference
 from builder_server.requests import watching as watching_requests
+from builder_server.room import Room
 from builder_server.server import MAX_THREADS
 from builder_server.store import standing
 from builder_server.store.changes import MAX_KEPT, Changes
@@ -367,7 +368,7 @@ async def test_an_orb_build_that_lacks_a_template(server: LocalServer) -> None:
 
 async def test_a_full_disk(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
     await do(server, schedule("a"))
-    monkeypatch.setattr("builder_server.dispatch.room", lambda _path: -1)
+    monkeypatch.setattr("builder_server.room.look", lambda *_: Room(free=0, wanted=1))
     found = await looked(server)
     assert found.is_full
     assert [each.why for each in found.queued] == [Why.DISK_FULL]

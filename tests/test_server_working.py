@@ -1,6 +1,7 @@
 """A worker that may come back: one connection for many jobs, and builds that outlive their connection."""
 
 import contextlib
+import errno
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from uuid import UUID
 
 import pytest
 import trio
-from farm import LocalServer, Server, eventually, run_server
+from farm import LocalServer, Server, eventually, run_server, start_server
 from scripted import (
     OUR_WORKER,
     OURS,
@@ -31,9 +32,11 @@ from builder.extension.working import SECRET_SIZE, Alive, AskJob, Continue, Give
 from builder.framing import frame
 from builder.messages import MAX_SCRIPT, JobFinished, Message, Output, Success
 from builder.model import Aborted, Artifact, Execution, Exited
-from builder_server import working
-from builder_server.console import MAX_LINE
+from builder_server import attempt, working
+from builder_server.console import MAX_LINE, ConsoleWriter
+from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
+from builder_server.store import Build
 from builder_server.working import MAX_ELAPSED
 
 SOME = (Artifact(path="a", content=b"x" * 100_000), Artifact(path="b/c", content=b""))
@@ -67,6 +70,14 @@ async def test_one_job_after_the_other(tmp_path: Path) -> None:
         assert len(secrets) == 2
         assert server.query("select worker_name from build") == [("w",), ("w",)]
         assert given.secret not in b"".join(path.read_bytes() for path in tmp_path.glob("data/*.sqlite3*"))
+
+
+async def test_a_worker_that_says_first_that_it_lives(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
+        await peer.send(Alive(), Alive())
+        await do(server, schedule("a"))
+        await (await ask_job(peer)).finish(peer)
+    assert "internal error" not in caplog.text
 
 
 async def test_a_stop_closes_who_has_no_job(tmp_path: Path) -> None:
@@ -199,6 +210,63 @@ async def test_a_worker_comes_back_while_its_result_is_recorded(
         assert answers == [b"", ResultStored(uuid=given.uuid)]
         check_lines(server, given, 2)
         assert len(committing) == 1
+
+
+async def test_a_worker_comes_back_while_its_result_can_not_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is closed as that of the one before it, and nobody takes it for one that works."""
+    may_fail = trio.Event()
+    committing: list[ResultWriter] = []
+
+    async def fail(self: ResultWriter) -> None:
+        committing.append(self)
+        await may_fail.wait()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ResultWriter, "commit", fail)
+    monkeypatch.setattr(attempt, "RETRY", 0.01)
+    async with run_server(tmp_path, grace=0.05) as server:
+        await do(server, schedule("a"))
+        async with connect(server, OUR_WORKER) as first, connect(server, OUR_WORKER) as second:
+            given = await ask_job(first)
+            await given.send_result(first, artifacts=SOME)
+            await eventually(lambda: committing)
+            await second.send(Return(uuid=given.uuid, secret=given.secret, elapsed=0, has_ended=True))
+            assert await first.wait_closed() == b""
+            may_fail.set()
+            assert await second.wait_end() == "closed"
+        await eventually(lambda: server.query("select state from build") == [("lost",)])  # it does not come back
+        assert await queues(server) == {"p1": ["a"]}
+
+
+async def test_a_server_that_can_not_open_the_console_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(working, "ALIVE_INTERVAL", 0.02)
+    monkeypatch.setattr(attempt, "RETRY", 0.02)
+    is_broken = True
+    reopen = Recorder.reopen_console
+
+    async def fail(self: Recorder, build: Build) -> ConsoleWriter:
+        if is_broken:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return await reopen(self, build)
+
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with connect(server, OUR_WORKER) as peer:
+            given = await ask_job(peer)
+            await given.say(peer, 0, 3)
+            await console_has(server, given, 3)
+            server.kill()
+    monkeypatch.setattr(Recorder, "reopen_console", fail)
+    async with run_server(tmp_path) as local, connect(local, OUR_WORKER) as peer:
+        await peer.send(Return(uuid=given.uuid, secret=given.secret, elapsed=0))
+        for _ in range(10):
+            await peer.receive(Alive)
+        is_broken = False
+        assert await said(peer) == Continue(lines=3)
+        await given.finish(peer)
+        check_lines(local, given, 3)
 
 
 async def test_two_come_back_at_once(tmp_path: Path) -> None:

@@ -1,20 +1,24 @@
 """The database of a program: groups, locks that others hold, and what the disk may refuse."""
 
+import errno
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 import trio
+import trio.testing
 from farm import environment
 from stores import NOW, database, opened, script
 
 from builder.model import Period
-from builder.runtime import sqlite
+from builder.runtime import sqlite, syncing
+from builder.runtime.database import DiskFull
 from builder_server.store import Store, StoreError
 
 HOLDER = """
@@ -163,3 +167,47 @@ async def test_a_step_that_is_run_again(tmp_path: Path) -> None:
             for number in range(5):
                 nursery.start_soon(store.schedule, script(f"j{number}"), Period.DAILY, NOW)
         assert sorted(item.job.name for item in (await store.info()).schedule) == [f"j{n}" for n in range(5)]
+
+
+async def test_what_steps_need_on_the_disk_is_synced_once_for_all_of_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[set[str], set[str]]] = []
+
+    def make(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE placed (name TEXT)")
+
+    def placed() -> set[str]:
+        with closing(sqlite3.connect(tmp_path / "db")) as other:
+            return {name for (name,) in other.execute("SELECT name FROM placed")}
+
+    def place(connection: sa.Connection, name: str) -> None:
+        connection.exec_driver_sql("INSERT INTO placed VALUES (?)", (name,))
+        sqlite.sync_before_commit(connection, [tmp_path / "all", tmp_path / name])
+
+    def sync(paths: Iterable[Path]) -> None:
+        names = {path.name for path in paths}
+        synced.append((names, placed()))
+        if "full" in names:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(syncing, "sync_together", sync)
+    database = sqlite.SQLite(tmp_path / "db", prepare=make)
+    try:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as running:
+                async with trio.open_nursery() as writing:
+                    for name in ("a", "b"):
+                        writing.start_soon(database.write, partial(place, name=name))
+                    await trio.testing.wait_all_tasks_blocked()
+                    running.start_soon(database.run)
+                with pytest.raises(DiskFull):
+                    await database.write(partial(place, name="full"))
+                await database.write(
+                    lambda connection: connection.exec_driver_sql("DELETE FROM placed WHERE name = 'b'")
+                )
+                running.cancel_scope.cancel()
+        assert synced == [({"all", "a", "b"}, set()), ({"all", "full"}, {"a", "b"})]
+        assert placed() == {"a"}
+    finally:
+        database.close()

@@ -16,6 +16,7 @@ from worker_program import (
     OurConnection,
     Server,
     Worker,
+    end_jobs,
     interrupt,
     open_server,
     run_worker,
@@ -47,7 +48,9 @@ class Farm:
     @asynccontextmanager
     async def worker(self, *arguments: str, platform: str = "p1") -> AsyncIterator[Worker]:
         given = ("-r", self.server.address, *(arguments or self.arguments))
-        async with run_worker(self.directory, *given, sandbox=self.sandbox, platform=platform) as worker:
+        async with run_worker(
+            self.directory, *given, sandbox=self.sandbox, platform=platform, keeps_jobs=True
+        ) as worker:
             yield worker
 
     @property
@@ -88,6 +91,7 @@ async def make_farm(sandbox: str) -> AsyncIterator[Farm]:
     with worker_sandboxes.reachable_directory() as directory:
         async with open_server() as server:
             yield Farm(server, directory, arguments, sandbox)
+        end_jobs(directory / "work")
 
 
 async def wait_for(found: Callable[[], bool]) -> None:
@@ -169,6 +173,33 @@ async def test_a_result_that_was_not_taken_is_delivered_by_the_next_worker(plain
     assert not list((plain.directory / "work").glob("builder-*"))
 
 
+async def test_a_result_for_a_server_that_is_gone_keeps_no_slot_from_another_one(plain: Farm) -> None:
+    """As when the server has moved: the result waits on, and is delivered when it is back."""
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        given = await connection.give(b"exit 4")
+        await connection.finish()
+        await wait_for((plain.place / OUTCOME).exists)
+        await kill(worker)
+    await plain.server.aclose()
+    async with (
+        open_server() as other,
+        plain.worker("--loop", "-r", other.address) as worker,
+        other.accept_ours() as connection,
+    ):
+        new = await connection.give(b"exit 5")
+        assert (await connection.finish()).result == Exited(code=5)
+        await connection.channel.send(ResultStored(uuid=new.uuid))
+        await plain.server.listen_again()
+        async with plain.server.accept_ours() as back:
+            await back.go_on(given, 1)
+            assert (await back.finish()).result == Exited(code=4)
+            await back.channel.send(ResultStored(uuid=given.uuid))
+            await wait_for(lambda: f"{given.uuid}: exited 4" in worker.log)
+        interrupt(worker)
+        assert await worker.wait() == 143, worker.log
+    assert not plain.places
+
+
 async def test_what_was_said_after_the_job_is_not_said_again(plain: Farm) -> None:
     """Killed when the worker has said a part of it: there is no outcome yet."""
     async with plain.worker() as worker, plain.server.accept_ours() as connection:
@@ -227,6 +258,20 @@ async def test_a_job_that_is_gone_is_killed_by_the_worker_that_adopted_it(plain:
         async with plain.server.accept_ours() as following:
             await following.give(b"exit 4")
             assert (await following.finish()).result == Exited(code=4)
+
+
+async def test_a_job_of_which_nobody_knows_whose_it_is_is_killed(plain: Farm) -> None:
+    """Without a sandbox a job can write over what is written down of it."""
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        await connection.give(b"echo $$; exec sleep 1000")
+        pid = int(await connection.read_line())
+        (plain.place / ATTEMPT).write_bytes(b"{}")
+        await kill(worker)
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        assert isinstance(await connection.hear(), AskJob)
+        await wait_gone(pid)
+        assert "is not what a worker writes" in worker.log
+    assert not plain.places
 
 
 async def test_a_job_whose_supervisor_died_is_given_up_at_once(farm: Farm) -> None:
@@ -302,13 +347,42 @@ async def test_without_a_loop_the_job_that_was_left_is_the_one(plain: Farm) -> N
     async with plain.worker("--quiet") as worker, plain.server.accept_ours() as connection:
         given = await connection.give(b"echo begun\n" + WAIT + b"exit 3")
         await connection.read_line()
-        await kill(worker)
+        await kill(worker, signal.SIGUSR1)
+        assert worker.log.splitlines()[-1] == ("builder-worker: ended by SIGUSR1; jobs left to the next worker: 1"), (
+            "and nothing is wrong"
+        )
     plain.go()
     async with plain.worker("--quiet") as worker, plain.server.accept_ours() as connection:
         await connection.go_on(given, 1)
         assert (await connection.finish()).result == Exited(code=3)
         await connection.channel.send(ResultStored(uuid=given.uuid))
         assert await worker.wait() == 0
+
+
+async def test_a_job_that_was_not_started_yet_is_given_up_by_the_next_worker(plain: Farm, tmp_path: Path) -> None:
+    arguments = ("--loop", "--prepare", f"echo >{tmp_path}/begun; exec sleep 1000")
+    async with plain.worker(*arguments) as worker, plain.server.accept_ours() as connection:
+        given = await connection.give(b"exit 3")
+        await wait_for((tmp_path / "begun").exists)
+        await kill(worker)
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        await connection.go_on(given, 0)
+        message = await connection.channel.receive()
+        assert isinstance(message, GiveUp)
+        assert "it was not started" in message.reason
+
+
+async def test_a_job_of_which_nothing_can_be_read_is_ended(plain: Farm) -> None:
+    async with plain.worker() as worker, plain.server.accept_ours() as connection:
+        await connection.give(b"echo $$; exec sleep 1000")
+        pid = int(await connection.read_line())
+        await kill(worker)
+    (plain.place / ATTEMPT).chmod(0o600)
+    (plain.place / ATTEMPT).write_text("{}")
+    async with plain.worker(), plain.server.accept_ours() as connection:
+        await connection.hear()
+        await wait_gone(pid)
+    assert not plain.places
 
 
 async def test_a_job_that_was_not_given_time_ends_with_its_worker(plain: Farm) -> None:

@@ -3,6 +3,7 @@
 What takes minutes is in tests of its own below, on a clock that is moved.
 """
 
+import contextlib
 import signal
 import socket
 import time
@@ -33,6 +34,7 @@ from builder.extension.working import (
     SILENCE,
     Alive,
     AskJob,
+    Continue,
     GiveJob,
     GiveUp,
     Gone,
@@ -47,7 +49,7 @@ from builder_worker.artifacts import Collection
 from builder_worker.assignment import Assignment
 from builder_worker.build import BuildEnd
 from builder_worker.console import Progress
-from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked
+from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked, Silent, give_up
 from builder_worker.handover import LINES, OUTCOME, Handover, Illegible, read_outcome
 from builder_worker.sandbox.job_directory import ATTEMPT
 from builder_worker.spool import LineSpool
@@ -284,6 +286,28 @@ async def test_a_job_ends_where_the_server_is_away_for_too_long(tmp_path: Path) 
         assert "was away for 0 s" in worker.log
 
 
+async def test_a_server_that_comes_back_is_told_of_a_job_that_was_killed_meanwhile(tmp_path: Path) -> None:
+    """Else it would wait for a worker that is there and has nothing to do."""
+    async with at_work(tmp_path, "--loop", "--reconnect-for", "0") as (server, worker):
+        async with server.accept_ours() as connection:
+            given = await connection.give(b"sleep 1000")
+            await server.aclose()
+        await wait_for(lambda: f"was not told that job {given.uuid} is lost" in worker.log)
+        await server.listen_again()
+        async with AsyncExitStack() as opened:
+            while isinstance(
+                await (connection := await opened.enter_async_context(server.accept_ours())).hear(), AskJob
+            ):
+                pass  # the slot wants its next job on a connection of its own
+            await connection.channel.send(Continue(lines=0))
+            reason = "the server was away for 0 s"
+            assert await connection.channel.receive() == GiveUp(uuid=given.uuid, reason=reason)
+            await connection.channel.send(Gone(uuid=given.uuid, reason=reason))
+            interrupt(worker)
+            assert await worker.wait() == 143
+    assert worker.log.count("was not told") == 1
+
+
 # --- the worker's own end ---------------------------------------------------------------------------------------------
 
 
@@ -388,6 +412,7 @@ class Trial:
     given: GiveJob
     delivery: Delivery
     uplink: Uplink
+    sandbox: SimpleNamespace
     error: BuilderError | None = None
     """What the delivery raised."""
 
@@ -400,6 +425,10 @@ class Trial:
 
     async def say(self, *lines: bytes) -> None:
         await self.assignment._take(lines)
+
+    def end_job(self) -> None:
+        """End the job, of which nothing was found yet."""
+        self.sandbox.has_ended = True
 
     def end(self, result: Result, artifacts: Any = None) -> None:
         self.assignment._conclude(BuildEnd(result=result, artifacts=artifacts or Collection()))
@@ -428,9 +457,10 @@ async def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reconnect_fo
     given = GiveJob(uuid=uuid4(), job=ScriptJob(name="job", platform="p1", script=b""), secret=b"s" * 32)
     handover = Handover(address="here", platform="p1", job=given)
     assignment = Assignment(uuid=given.uuid, job=given.job, handover=handover)
-    assignment._begin(SimpleNamespace(place=tmp_path, is_left=False, has_ended=False))  # type: ignore[arg-type]  # all that is asked of a sandbox
+    sandbox = SimpleNamespace(place=tmp_path, is_left=False, has_ended=False)
+    assignment._begin(sandbox)  # type: ignore[arg-type]  # all that is asked of one
     uplink = Uplink("here", 1)
-    yield Trial(network, assignment, given, Delivery(uplink, assignment, handover, reconnect_for), uplink)
+    yield Trial(network, assignment, given, Delivery(uplink, assignment, handover, reconnect_for), uplink, sandbox)
     assignment.close()
 
 
@@ -459,6 +489,29 @@ async def test_both_sides_show_that_they_live(
             with pytest.raises(ConnectionEnded):
                 await connection.channel.receive()
     assert isinstance(one.error, Revoked)
+
+
+async def test_a_server_that_hangs_is_asked_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that greets, and then says nothing to a worker that comes back."""
+    async with trial(tmp_path, monkeypatch) as one, trio.open_nursery() as nursery:
+        async with one.begun():
+            nursery.start_soon(one.run)
+        async with one.network.accept() as connection:
+            assert isinstance(await connection.hear(), Return)
+            begun = trio.current_time()
+            with pytest.raises(ConnectionEnded):
+                await connection.channel.receive()
+            assert trio.current_time() - begun == SILENCE
+        async with one.network.accept() as connection:
+            await connection.go_on(one.given, 0)
+            assert trio.current_time() - begun <= SILENCE + EAGER_PAUSE
+            nursery.cancel_scope.cancel()
+    assert "silent for 45 s; the job is kept" in caplog.text
 
 
 @pytest.mark.parametrize("away", [0.5, 30, 890])
@@ -499,6 +552,27 @@ async def test_the_job_of_a_server_that_is_away_ends_in_time(
         assert 600 <= trio.current_time() - begun <= 600 + EAGER_PAUSE
         assert isinstance(one.error, Lost)
         assert str(one.error) == "here:1 was away for 600 s (cannot reach it); the job was killed"
+
+
+async def test_a_job_that_has_ended_is_kept_while_its_lines_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """More of them than may wait, or artifacts that are still looked for: there is a result, but not yet for the server."""
+    async with trial(tmp_path, monkeypatch, reconnect_for=600) as one, trio.open_nursery() as nursery:
+        async with one.begun():
+            nursery.start_soon(one.run)
+            one.network.is_down = True
+        nursery.cancel_scope.deadline = trio.current_time() + 20_000
+        await trio.sleep(500)
+        one.end_job()
+        await trio.sleep(10_000)
+        one.network.is_down = False
+        async with one.network.accept() as connection:
+            assert (await connection.go_on(one.given, 0)).has_ended
+            one.end(Exited(code=0))
+            assert (await connection.finish()).result == Exited(code=0)
+            await connection.channel.send(ResultStored(uuid=one.given.uuid))
+    assert one.error is None
 
 
 async def test_a_result_is_offered_for_as_long_as_it_takes(
@@ -567,6 +641,25 @@ async def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
         assert trio.current_time() - begun == GIVE_UP_TIMEOUT
 
 
+async def test_a_server_that_takes_no_notice_of_a_lost_job_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def tell() -> None:
+        with pytest.raises(Silent):
+            await give_up(one.uplink, Handover(address="here", platform="p1", job=one.given), "it is lost")
+
+    async with trial(tmp_path, monkeypatch) as one, trio.open_nursery() as nursery:
+        begun = trio.current_time()
+        nursery.start_soon(tell)
+        async with one.network.accept() as connection:
+            await connection.go_on(one.given, 0)
+            assert await connection.channel.receive() == GiveUp(uuid=one.given.uuid, reason="it is lost")
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(SILENCE + 1)
+            assert not nursery.child_tasks
+        assert trio.current_time() - begun <= SILENCE + 2
+
+
 class Spoiled(Collection):
     """Artifacts of which one can't be read to its end any more."""
 
@@ -593,6 +686,22 @@ async def test_an_artifact_that_can_not_be_read_is_a_fault_of_the_worker(
             assert result == Aborted(message="the worker failed: artifact changed while it was read")
             await connection.channel.send(ResultStored(uuid=one.given.uuid))
     assert one.error is None
+
+
+async def test_times_of_lines_never_go_back_with_the_next_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its supervisor says of what one worker has not sent to the end may lie before what that one has measured."""
+    async with trial(tmp_path, monkeypatch) as one:
+        handover = one.assignment.handover
+        assert handover is not None
+        for at in (10, 20):
+            await one.assignment._take([b"x"], Progress(offset=0, is_begun=False, time=handover.begun + at))
+        with contextlib.closing(LineSpool.open(tmp_path / LINES)) as spool:
+            next_one = Assignment.adopt(handover, one.sandbox, None, spool)  # type: ignore[arg-type]  # as above
+            await next_one._take([b"x"], Progress(offset=0, is_begun=False, time=handover.begun + 15))
+            frames = await spool.follow(0).next()
+        assert [output.timestamp for output in Outputs(one.given.uuid).read(frames)[0]] == [10, 20, 20]
 
 
 async def test_times_of_lines_never_go_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

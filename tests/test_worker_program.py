@@ -319,11 +319,11 @@ def test_a_work_directory_that_is_missing_is_told_before_any_job_is_taken() -> N
     assert "--work-dir" in done.stderr
 
 
-def test_the_platform_may_come_after_options_and_be_named_like_a_command() -> None:
+def test_the_platform_may_come_after_options_and_be_named_like_a_command(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"  # bound, but nobody listens
         for arguments in (("-r", address, "p1"), ("p1", "-r", address), ("work", "-r", address, "work")):
-            done = builder_worker(*arguments, "--sandbox=none", "-q")
+            done = builder_worker(*arguments, "--sandbox=none", "-q", "--work-dir", tmp_path / "work")
             assert done.returncode == 3
             assert without_leftovers(done.stderr) == f"builder-worker: cannot reach {address}: Connection refused\n"

@@ -1,12 +1,13 @@
 """builder-worker as a process, and the smallest server that can talk to it: what the tests of the worker share."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -185,14 +186,22 @@ class Server:
         """Stop listening."""
         await self._listener.aclose()
 
+    async def listen_again(self) -> None:
+        """Listen at the same address."""
+        port = int(self.address.rpartition(":")[2])
+        (self._listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
+
 
 @asynccontextmanager
 async def open_server() -> AsyncIterator[Server]:
     """Listen; everything within has one deadline."""
     with trio.fail_after(DEADLINE):
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        async with listener:
-            yield Server(listener)
+        server = Server(listener)
+        try:
+            yield server
+        finally:
+            await server.aclose()
 
 
 def without_leftovers(log: str) -> str:
@@ -229,9 +238,10 @@ async def run_worker(
     environment: dict[str, str] | None = None,
     sandbox: str | None = "none",
     prefix: Sequence[str] = (),
+    keeps_jobs: bool = False,
 ) -> AsyncIterator[Worker]:
     """Run builder-worker, by another program that ``prefix`` names, with its jobs' directories below ``directory``;
-    kill it in the end.
+    kill it in the end, and its jobs, unless those are for another one.
     """
     if sandbox:
         arguments = ("--sandbox", sandbox, *arguments)
@@ -258,6 +268,15 @@ async def run_worker(
     finally:
         process.kill()
         process.wait()
+        if not keeps_jobs:
+            end_jobs(work)
+
+
+def end_jobs(work: Path) -> None:
+    """End the jobs that a worker has left in its place: a supervisor ends with its job."""
+    for record in work.glob("builder-*/record"):
+        with suppress(ProcessLookupError):
+            os.kill(json.loads(record.read_text())["supervisor"], signal.SIGKILL)
 
 
 def _start(prefix: Sequence[str], *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":

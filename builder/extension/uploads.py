@@ -98,10 +98,10 @@ class CountUploads(Request):
 
 @frozen(kw_only=True)
 class ReceiverState:
-    """How uploads to a receiver stand: how many are pending and refused; the ``oldest`` is when its build ended.
+    """How uploads to a receiver stand: how many are pending and refused.
 
-    ``failures`` are those in a row, up to now; ``resume`` is when the receiver is tried again. ``reason`` is why the last
-    attempt failed, of those that are left.
+    ``failures`` are those in a row, up to now; ``resume`` is when the receiver is tried again. Of those that are pending
+    ``oldest`` is when the first build ended, and ``reason`` why the last attempt failed, if one did.
     """
 
     numbered: ClassVar[bool] = True
@@ -141,3 +141,13 @@ class UploadsRetried(Reply):
 
     tag: ClassVar[int] = 135
     count: int
+
+
+@message
+@frozen(kw_only=True)
+class DropUpload(Request):
+    """Have the build whose uuid begins so uploaded nowhere any more; its record stays on the server's disk."""
+
+    tag: ClassVar[int] = 136
+    changes: ClassVar[bool] = True
+    target: str

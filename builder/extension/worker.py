@@ -25,6 +25,9 @@ WORKER = Protocol(
         State.GREETING: {Welcome: Turn(State.QUIET, State.REQUESTING)},
         State.OFFERING: {GiveJob: Turn(State.FOLLOWING, State.BUILDING)},
         State.RESUMING: {
+            Alive: Turn(
+                State.RESUMING
+            ),  # how far the console is may take a while to find out, and the disk may be in the way
             Continue: Turn(State.FOLLOWING, State.BUILDING),
             ResultStored: Turn(State.QUIET, State.REQUESTING),
             Gone: Turn(State.QUIET, State.REQUESTING),

@@ -4,36 +4,15 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-_SYNCED_TOGETHER = 8
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def sync_directory(directory: Path) -> None:
     """Make the entries of a directory durable. Raises OSError."""
     descriptor = os.open(directory, _DIRECTORY & ~os.O_NOFOLLOW)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_together(paths: Iterable[Path]) -> None:
-    """Make files and the entries of directories durable, all at the same time. Raises OSError.
-
-    A file system with a journal then commits once for all of them, where one after the other each waits for a commit.
-    """
-    with ThreadPoolExecutor(_SYNCED_TOGETHER) as pool:
-        for _ in pool.map(_sync, paths):
-            pass
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -81,11 +60,14 @@ def is_locked(path: Path) -> bool:
     return descriptor is None
 
 
-def lock_directory(path: Path, *, shared: bool = False) -> int | None:
-    """Return a descriptor that locks a directory until it is closed, or None if others have it. Raises OSError."""
+def lock_directory(path: Path, *, shared: bool = False, wait: bool = False) -> int | None:
+    """Return a descriptor that locks a directory until it is closed, or None if others have it. Raises OSError.
+
+    ``wait`` as in ``lock``.
+    """
     descriptor = os.open(path, _DIRECTORY)
     try:
-        if lock(descriptor, shared=shared):
+        if lock(descriptor, shared=shared, wait=wait):
             return descriptor
     except BaseException:
         os.close(descriptor)

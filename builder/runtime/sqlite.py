@@ -9,7 +9,7 @@ import errno
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 import trio
 from attrs import define, field
 
+from builder.runtime import syncing
 from builder.runtime.database import Database, DiskFull, StoreError, nothing
 
 T = TypeVar("T")
@@ -35,6 +36,17 @@ WAY_BACK = "stop the program, move the database away with its -wal and -shm, and
 """What is to be done about a damaged database; what can still be read, the ``.recover`` of sqlite3's shell saves."""
 
 _STOPPED = "the server stops"
+
+
+_UNSYNCED = "unsynced"
+
+
+def sync_before_commit(connection: sa.Connection, directories: Iterable[Path]) -> None:
+    """Have the entries of directories on the disk before what a step changes is: once for all that share its commit.
+
+    A step that fails for it was not done, as with any other error of the disk.
+    """
+    connection.info[_UNSYNCED].update(directories)
 
 
 @define(eq=False)
@@ -109,8 +121,11 @@ class SQLite(Database):
         try:
             with self._transaction(deadline, trio.from_thread.check_cancelled) as connection:
                 begun = True
+                directories = connection.info[_UNSYNCED] = set()
                 for request in batch:
                     _attempt(connection, request)
+                if directories:
+                    syncing.sync_together(directories)
         except (sa.exc.SQLAlchemyError, OSError) as error:
             if begun and len(batch) > 1:
                 # one of them, or the commit, met an error of the disk: let each find out for itself
@@ -164,25 +179,37 @@ class SQLite(Database):
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a database, as it is at one moment, to a new file; programs may use it meanwhile. Raises StoreError."""
+    """Copy a database, as it is at one moment, to a new file; programs may use it meanwhile.
+
+    Raises StoreError, also for one that is damaged: nobody needs a copy of that.
+    """
     try:
         if not source.is_file():
             raise StoreError(f"there is no database {source}")
         with closing(sqlite3.connect(source, timeout=LOCK_TIMEOUT)) as database, closing(sqlite3.connect(target)) as to:
             database.backup(to)  # in one step: others go on writing behind it
+            found = _look_through(to)
     except sqlite3.Error as error:
         raise StoreError(f"can't copy the database {source}: {_reason(error)}") from error
+    if found != "ok":
+        raise StoreError(f"can't copy the database {source}: it is damaged ({found}); {WAY_BACK}")
 
 
 def check(path: Path) -> None:
     """Look a database through that no program has open. Raises StoreError if it is damaged, or none."""
     try:
         with closing(sqlite3.connect(path)) as database:
-            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            found = _look_through(database)
     except sqlite3.Error as error:
         raise StoreError(f"{path}: {_reason(error)}") from error
     if found != "ok":
         raise StoreError(f"{path} is damaged: {found}")
+
+
+def _look_through(database: sqlite3.Connection) -> str:
+    """Return ``ok``, or what is wrong with a database first, in one line."""
+    (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    return " ".join(str(found).split())
 
 
 def alter(path: Path, step: Callable[[sa.Connection], None]) -> None:

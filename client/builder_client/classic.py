@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, Classic] = {
     "compare": Classic("", f"{_ON_THE_SERVER}"),
     "uploads": Classic("", "the server's log tells of each upload"),
     "retry-upload": Classic("", f"{_ON_THE_SERVER}, and curl posts it"),
+    "drop-upload": Classic("", _ON_THE_SERVER),
     "cancel": Classic("", "end the worker that has it: the job is queued again"),
     "observe-latest": _ALL,
     "drop-platform": _ALL,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .remote import Remote
 
 
+DISK_FULL = "the server's disk is almost full"
+
 Ask = Callable[[Request], list[Message]]
 """What makes a request on a connection, and returns the replies."""
 
@@ -38,15 +40,20 @@ def look(remote: "Remote", *, entries: int = MAX_SHOWN, results: int = 0, platfo
     )
 
 
-def expected(remote: "Remote") -> dict[UUID, int | None] | None:
-    """Return the milliseconds that each running build is expected to take; None of a server that tells none.
+def standing(remote: "Remote") -> Looked | None:
+    """Return how things stand, without queues and results; None of a server that does not tell it.
 
     Whoever asks does not need it, and is told no error.
     """
     try:
-        return {build.uuid: build.expected for build in look(remote, entries=0).running}
+        return look(remote, entries=0)
     except (TooOld, Unreachable):
         return None
+
+
+def expected(looked: Looked | None) -> dict[UUID, int | None] | None:
+    """Return the milliseconds that each running build is expected to take; None if that was not told."""
+    return {build.uuid: build.expected for build in looked.running} if looked else None
 
 
 def listed(ask: Ask) -> dict[str, ListedJob]:
@@ -83,7 +90,7 @@ def why(entry: QueuedState) -> str:
             assert entry.not_before, "that is why"
             return f"not before {entry.not_before.isoformat()}"
         case Why.DISK_FULL:
-            return "the server's disk is almost full"
+            return DISK_FULL
         case Why.NO_WORKER:
             return "no worker of this platform"
         case Why.BEHIND:

@@ -35,6 +35,7 @@ SECTIONS = {
         "compare": "Compare two builds: their scripts and their artifacts.",
         "uploads": "Show which uploads are pending or refused, and why.",
         "retry-upload": "Try the upload of the build ID again now, or all.",
+        "drop-upload": "Give the upload of the build ID up, pending or refused.",
         "cancel": "End a running build, or all of a job.",
         "observe-latest": "Observe the running build that started last; see observe.",
     },

@@ -10,6 +10,8 @@ info, one object:
     running            [{uuid, job, platform, started}], newest first; with elapsed_ms and expected_ms (null: not
                        known) where the server speaks our own protocol
     dropped_platforms  [platform]
+    uploads            [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}], where the server
+                       speaks our own protocol
 
 observe, one object per line, told apart by ``type``:
     build   {type, uuid, job, platform, started}   which build it is, where the client had to find it

@@ -99,6 +99,11 @@ class Attachment:
         """Say that the worker has gone."""
         self._tell(self, event)
 
+    @property
+    def is_released(self) -> bool:
+        """Whether the owner has ended the session, and the attempt goes on without it."""
+        return self.scope.cancel_called and not self.acknowledged and self.dismissed is None
+
     async def wait_ended(self) -> None:
         """Wait until the attempt has ended, or its end has to wait for the disk."""
         await self._ended.wait()

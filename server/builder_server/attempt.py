@@ -50,7 +50,7 @@ from builder_server.events import (
     DiskFault,
     EndAsked,
     Event,
-    Left,
+    Inherited,
     Lines,
     NotPutBack,
     NotRunning,
@@ -140,7 +140,7 @@ class Attempt:
             case (Phase.TAKEN, Attached()):
                 self._job_ends = now + self.time_limit
                 return self._run(now, BeginConsole(), SendJob())
-            case (Phase.TAKEN, Left()):
+            case (Phase.TAKEN, Inherited()):
                 return self._wait(now, PutBack(reason=LOST, counted=True), OpenConsole())
             case (Phase.TAKEN, Detached(reason=reason, counted=counted)):
                 return self._return(reason, counted=counted)
@@ -173,6 +173,8 @@ class Attempt:
                 if gone.is_final or not self.grace:
                     return self._return(reason, counted=counted)
                 return self._wait(now, PutBack(reason=reason, counted=counted))
+            case (Phase.RECEIVING, Returned()) if self._stops:
+                return self._to(Phase.ENDED, Release())  # to the next server it comes back, too
             case (Phase.RUNNING | Phase.HELD | Phase.AWAY | Phase.RECEIVING, Returned(began=began) as back):
                 self._job_ends = began + self.time_limit
                 if back.has_ended or self._job_is_over:
@@ -284,10 +286,8 @@ class Attempt:
         return self._to(Phase.RETURNING, *before, self._put_back)
 
     def _try_later(self, now: float) -> tuple[Action, ...]:
-        if self._stops:
-            return self._to(
-                Phase.ENDED, Release()
-            )  # it still runs, as far as the database knows: the next start sees it
+        if self._stops:  # it still runs, as far as the database knows: the next start sees it
+            return self._to(Phase.ENDED, Release())
         return self._to(Phase.RETURNING, Dismiss(reason=self._why.message), wake_at=now + RETRY)
 
     def _what_to_put_back(self) -> PutBack:

@@ -91,7 +91,7 @@ class Attempts:
         Raises StoreError.
         """
         owner = self._owners.get(returning.uuid)
-        if owner and owner.worker and is_secret(returning.secret, owner.worker.secret_sha256):
+        if owner and is_secret(returning.secret, owner.worker.secret_sha256):
             return owner.take_back(returning.elapsed / 1000, has_ended=returning.has_ended)
         return None if owner else await self.recorder.store.find_head(returning.uuid)
 
@@ -104,7 +104,7 @@ class Attempts:
         for owner in left:
             self._start(owner, owner.run_interrupted)
         if awaited := sum(owner.attempt.grace > 0 for owner in left):
-            logger.info("%d builds of before go on when their workers come back", awaited)
+            logger.info("builds that go on when their workers come back: %d", awaited)
         for owner in left:
             if not owner.attempt.grace:
                 await owner.asked.wait()

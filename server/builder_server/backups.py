@@ -1,8 +1,8 @@
 """Backups: a tar archive with the database first, as it was at one moment, and then what builds have written.
 
 The database comes first, so what follows has at least all that it names, but for what was removed meanwhile. What a build
-that still runs has written comes along as far as it is: after a restore that build is put back. A restore makes everything
-durable before the database gets its name: a directory with a database is whole.
+that still runs has written comes along as far as it is: after a restore its worker may come back to it, or it is put back.
+A restore makes everything durable before the database gets its name: a directory with a database is whole.
 """
 
 import os

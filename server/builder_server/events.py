@@ -17,7 +17,7 @@ class Attached:
 
 
 @frozen
-class Left:
+class Inherited:
     """An earlier server has left it; its worker may come back."""
 
 
@@ -135,7 +135,7 @@ class NotRunning:
 
 Event = (
     Attached
-    | Left
+    | Inherited
     | Returned
     | Lines
     | ResultBegun

@@ -1,8 +1,8 @@
 """The task that owns an attempt, from before its job is taken until it is recorded or put back, whatever happens.
 
 It hands what happens to ``Attempt``, which decides, and carries out what that says. A worker's session attaches to it: the
-two meet in an ``Attachment``, and one that comes back is another one. A fault of the disk, of a peer or of ours is an event like any other, so that no end of a
-build is left out.
+two meet in an ``Attachment``, another one for each session. A fault of the disk, of a peer or of ours is an event like any
+other, so that no end of a build is left out.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ from builder_server.events import (
     DiskFault,
     EndAsked,
     Event,
-    Left,
+    Inherited,
     NotPutBack,
     NotRunning,
     OurFault,
@@ -104,7 +104,7 @@ class Owner:
     _waiting: trio.CancelScope = field(factory=trio.CancelScope)
     _may_be_taken: bool = False
     _began: float | None = None  # None for an attempt of an earlier server whose worker was not back
-    _is_troubled: bool = False
+    _trouble: str = ""  # what the disk did not take, as the log has it
     _end: ExecutionEnd | None = None
     _is_delivered: bool = False  # the record has what the worker said
     _ended_by: str | None = None
@@ -147,7 +147,7 @@ class Owner:
     async def run_interrupted(self) -> None:
         """Own an attempt that an earlier server has left."""
         try:
-            await self._own(Left() if self.attempt.grace else Detached())
+            await self._own(Inherited() if self.attempt.grace else Detached())
         finally:
             self._leave()
 
@@ -214,25 +214,30 @@ class Owner:
         try:
             left.extend(self.attempt.handle(event, trio.current_time()))
             while left:
-                if (outcome := await self._carry_out(left[0])) is not None:
+                outcome = await self._carry_out(left[0])
+                self._note_done(left.popleft(), outcome)
+                if outcome is not None:
                     return outcome
-                left.popleft()
         except (OSError, StoreError) as error:
             self._log_fault(error)
             return await self._fault(error, tuple(left))
         except Exception as error:
             logger.exception("%s: internal error", self)
             return await self._fault(error)
-        if self._is_troubled and self.attempt.phase is Phase.RUNNING:
-            self._is_troubled = False
-            logger.info("%s goes on: the disk takes what comes", self)
         return None
 
     def _log_fault(self, error: Exception) -> None:
-        """Say it once: it is tried again and again."""
+        """Say it once: it is tried again and again, by its worker too."""
         trouble = "put back, trying again" if self.attempt.is_lost else "recorded"
-        logger.log(logging.DEBUG if self._is_troubled else logging.ERROR, "%s can't be %s: %s", self, trouble, error)
-        self._is_troubled = self.attempt.phase is Phase.RUNNING
+        is_known = trouble == self._trouble
+        self._trouble = trouble
+        logger.log(logging.DEBUG if is_known else logging.ERROR, "%s can't be %s: %s", self, trouble, error)
+
+    def _note_done(self, action: Action, outcome: Event | None) -> None:
+        """Say that the trouble is over, once something is on the disk: part of a result may be no further than memory."""
+        if self._trouble and isinstance(action, AppendLines) | isinstance(outcome, Recorded | PutBackDone):
+            self._trouble = ""
+            logger.info("%s goes on: the disk takes what comes", self)
 
     async def _fault(self, error: Exception, undone: tuple[Action, ...] = ()) -> Event:
         if not isinstance(error, OSError | StoreError):

@@ -276,7 +276,7 @@ class _Server:
                 await channel.send(Welcome(version=VERSION) if is_ours else ServerHello())
             place.greet()
             with trio.fail_after(STEP_TIMEOUT):
-                request = await channel.receive()
+                request = await _receive_request(channel)
         if isinstance(request, JobRequested):
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)
@@ -310,11 +310,15 @@ class _Server:
         with place.until_asked(), self._shutdown.interruptible(), trio.fail_after(IDLE_TIMEOUT):
             place.greet()  # it said hello long ago
             try:
-                while isinstance(request := await channel.receive(), Alive):
-                    pass  # it was said before the end of the attempt was known
+                return await _receive_request(channel)
             except ConnectionEnded:
                 return None  # it has asked for all that it wanted
-        return request
+
+
+async def _receive_request(channel: SharingChannel) -> Message | StreamedFrame:
+    while isinstance(request := await channel.receive(), Alive):
+        pass  # it may have been said before the end of an attempt was known
+    return request
 
 
 async def _listen(settings: Settings) -> list[trio.SocketListener]:

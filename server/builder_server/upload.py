@@ -17,6 +17,7 @@ from uuid import UUID
 import trio
 from attrs import define, evolve, field, frozen
 
+from builder.extension.uploads import UploadState
 from builder.model import Instant
 from builder.quantities import format_duration
 from builder.reasons import reason_of
@@ -86,8 +87,9 @@ class Uploader:
 
     async def _assign(self) -> None:
         after: UUID | None = None
-        while (after := await self.store.begin_uploads(self.names, after)) is not None:
-            pass
+        while page := await self.store.unsettled_uploads(self.names, after):
+            await self.store.settle_uploads(page, self.names)
+            after = page[-1]
 
     async def _remove_uploaded(self) -> None:
         """Remove what an earlier server uploaded and did not come to remove. Raises StoreError."""
@@ -142,7 +144,7 @@ class Uploader:
             reason = reason_of(error)[:MAX_REASON]
             logger.error("%s: %s; until `builder-client retry-upload` it is not tried again", failed, reason)
             failures = 0 if isinstance(error, UploadRefused) else None
-            return Attempted(state="refused", at=self.timing.now(), reason=reason, failures=failures)
+            return Attempted(state=UploadState.REFUSED, at=self.timing.now(), reason=reason, failures=failures)
         except (UploadFailed, OSError) as error:
             attempted = self._postponed(upload, error)
             logger.warning("%s: %s; tried again in %s", failed, attempted.reason, _pause(attempted))
@@ -152,12 +154,12 @@ class Uploader:
             logger.exception("%s", failed)
             return self._postponed(upload, error)
         logger.info("%s uploaded (HTTP %d) to %s", describe(upload), status, receiver.name)
-        return Attempted(state="done", at=self.timing.now(), failures=0)
+        return Attempted(state=UploadState.DONE, at=self.timing.now(), failures=0)
 
     def _postponed(self, upload: PendingUpload, error: Exception) -> Attempted:
         """Return what follows from a failure: the receiver is left alone for a while, or this upload, or both."""
         now, jitter = self.timing.now(), self.timing.jitter()
-        attempted = Attempted(state="pending", at=now, reason=reason_of(error)[:MAX_REASON])
+        attempted = Attempted(state=UploadState.PENDING, at=now, reason=reason_of(error)[:MAX_REASON])
         if isinstance(error, UploadFailed):
             failures = upload.failures + 1
             rest = retrying.pause(failures, jitter, retrying.parse_retry_after(error.retry_after, now))

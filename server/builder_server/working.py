@@ -133,7 +133,12 @@ class WorkingSession:
         return True
 
     async def _resume(self, attachment: Attachment) -> None:
-        await while_connected(self.channel, attachment.wait_resumed)
+        while True:
+            with trio.move_on_after(ALIVE_INTERVAL) as waiting:
+                await while_connected(self.channel, attachment.wait_resumed)
+            if not waiting.cancelled_caught:
+                break
+            await self._say(Alive())
         resumed = attachment.resumed
         await self._say(Continue(lines=resumed.lines))
         logger.info("build %s goes on at %s, from line %d", attachment.uuid, self.peer, resumed.lines)
@@ -153,6 +158,8 @@ class WorkingSession:
             return False
         if attachment.failure:
             raise attachment.failure
+        if attachment.is_released:  # the owner may have had the worker back since, and counts on this session
+            attachment.detach(Detached(counted=False))
         return await self._answer(attachment)
 
     def _detached(self, error: BaseException) -> Detached:

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-import pytest
 import trio
 from attrs import field, frozen
-from bodies import body, uuid_of
+from bodies import body
 from sites import authorization, make_directory, open_site
 
-from builder_web import aftermath
 from builder_web.aftermath import Aftermath
 from builder_web.hooks import Hooks
-from builder_web.store import builds, consoles, packages
+from builder_web.store import packages
 
 SWITCH = b'opam-version: "2.0"\nroots: ["hello.1.0"]\ninstalled: ["hello.1.0" "dune.3.17.2"]\n'
 
@@ -27,12 +25,11 @@ class LastHooks(Hooks):
         return []
 
 
-async def test_packages_and_large_consoles_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aftermath, "_LARGE", 100)
+async def test_packages_are_read(tmp_path: Path) -> None:
     directory = make_directory(tmp_path / "data")
     async with open_site(directory) as site, trio.open_nursery() as nursery:
-        for number, line in ((1, b"x" * 200), (2, b"short")):
-            content = body(number, artifacts={"bin/hello": b"x", "opam-switch": SWITCH}, console=(line,))
+        for number in (1, 2):
+            content = body(number, artifacts={"bin/hello": b"x", "opam-switch": SWITCH})
             answer = await site.client.request("POST", "/upload", content=content, headers=authorization("admin"))
             assert answer.status == 201
         hooks = LastHooks(configuration=tmp_path, directory=directory)
@@ -44,10 +41,4 @@ async def test_packages_and_large_consoles_are_read(tmp_path: Path, monkeypatch:
             for _ in site.recorded:
                 await hooks.asked.acquire()
         assert [str(one.package) for one in await site.store.ask(packages.find, "dune", count=5)] == ["dune.3.17.2"]
-        indexed = []
-        for number in (1, 2):
-            build = await site.store.ask(builds.find, str(uuid_of(number)))
-            assert build
-            indexed.append(await site.store.ask(consoles.find, build.id) is not None)
-        assert indexed == [True, False]
         nursery.cancel_scope.cancel()

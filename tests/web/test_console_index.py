@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builder_web import console_index
-from builder_web.console_index import ConsoleIndex, search
+from builder_web.console_index import ConsoleIndex, ConsoleIndexer, search
 from builder_web.pages.console import to_lines
 from builder_web.terminal import LONGEST, style_after
 
@@ -46,6 +46,20 @@ def test_a_part_looks_as_in_the_whole(
     matches, _ = search(path, index, b"text", first=1, count=10)
     for match in matches:
         assert to_lines(match.content, first=match.number, style=match.style) == whole[match.number - 1 : match.number]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(pieces=st.lists(PIECES, max_size=60), step=st.integers(1, 50))
+def test_an_index_is_the_same_however_the_bytes_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: list[bytes], step: int
+) -> None:
+    monkeypatch.setattr(console_index, "BLOCK", 16)
+    path = tmp_path / "console"
+    path.write_bytes(data := b"".join(pieces))
+    indexer = ConsoleIndexer()
+    for start in range(0, len(data), step):
+        indexer.add(data[start : start + step])
+    assert indexer.finish() == ConsoleIndex.of(path)
 
 
 def test_a_colour_lasts_for_megabytes(tmp_path: Path) -> None:

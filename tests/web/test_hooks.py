@@ -15,6 +15,7 @@ from sites import make_directory
 from builder.model import Exited
 from builder_web import aftermath, hooks
 from builder_web.aftermath import Aftermath
+from builder_web.console_index import ConsoleIndexer
 from builder_web.directory import DataDirectory
 from builder_web.hooks import Hooks
 from builder_web.store.records import NewBuild, StoredArtifact
@@ -31,6 +32,7 @@ def new(*, failed: bool = False, **changes: Any) -> NewBuild:
         "started": STARTED,
         "finished": STARTED,
         "result": Exited(code=0),
+        "console": ConsoleIndexer().finish(),
         "artifacts": () if failed else (MAIN,),
         "main_binary": None if failed else MAIN.path,
         "input_id": None,

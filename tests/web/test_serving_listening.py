@@ -3,6 +3,8 @@
 import errno
 import logging
 import resource
+import socket
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from served import read_until, serving
 from starlette.responses import PlainTextResponse
 
 from builder_web.serving import listening
-from builder_web.serving.listening import CannotListen, listen, max_connections, url_of
+from builder_web.serving.listening import CannotListen, accept, listen, max_connections, url_of
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 say = PlainTextResponse("here")
@@ -61,6 +63,30 @@ async def test_one_more_than_there_may_be_waits(monkeypatch: pytest.MonkeyPatch)
             assert waited.cancelled_caught
             await first.aclose()
             await read_until(second, b"here")
+
+
+async def test_a_crowd_is_accepted_at_once() -> None:
+    (listener,) = listen(["127.0.0.1"], 0)
+    address = listener.getsockname()
+    served: list[trio.SocketStream] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        served.append(stream)
+
+    with ExitStack() as crowd:
+        for _ in range(50):
+            crowd.enter_context(socket.create_connection(address, timeout=20))
+        rounds = 0
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept, [listener], serve, nursery)
+                while len(served) < 50:
+                    rounds += 1
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+        assert rounds < 25
+    for stream in served:
+        await stream.aclose()
 
 
 async def test_without_descriptors_it_tries_again(

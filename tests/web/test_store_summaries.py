@@ -11,11 +11,14 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from attrs import evolve
 from sites import NOW, make_directory, open_site
 
 from builder.model import Exited, Instant
+from builder_web.console_index import ConsoleIndexer
 from builder_web.directory import DataDirectory
 from builder_web.store import builds, opening, removal, schema, summaries, uploads
+from builder_web.store.jobs import AllJobs
 from builder_web.store.records import NewBuild, StoredArtifact
 
 TABLES = (schema.listed, schema.place, schema.output)
@@ -37,6 +40,7 @@ def some_builds(count: int, *, seed: int) -> list[NewBuild]:
                 started=started,
                 finished=started,
                 result=Exited(code=0),
+                console=ConsoleIndexer().finish(),
                 artifacts=(StoredArtifact(path="bin/x", digest=digest, size=1),) if succeeded else (),
                 main_binary="bin/x" if succeeded else None,
                 input_id=chance.choice([None, b"1", b"2"]),
@@ -106,6 +110,25 @@ def test_states_are_those_of_the_last_builds() -> None:
     assert summaries.states(newest_first) == "fnsfnn"
     assert summaries.states([b"a"] * 31) == "s" * 30
     assert summaries.states([]) == ""
+
+
+def test_of_all_jobs_those_are_read_again_that_changed(directory: DataDirectory) -> None:
+    first, *others = some_builds(90, seed=2)
+    with opening.writing(directory.database) as connection:
+        for build in others:
+            uploads.record(connection, build, 1)
+        all_jobs = AllJobs()
+        before = {job.name: job for job in all_jobs.read(connection)}
+        assert list(before) == ["job-0", "job-1"]
+        uploads.record(connection, evolve(first, job="job-1", started=NOW), 1)
+        after = {job.name: job for job in all_jobs.read(connection)}
+        assert after["job-0"] is before["job-0"]
+        assert after["job-1"] != before["job-1"]
+        assert list(after.values()) == AllJobs().read(connection)
+        connection.exec_driver_sql("UPDATE build SET main_binary = NULL")
+        connection.exec_driver_sql("DELETE FROM build_artifact")
+        connection.exec_driver_sql("DELETE FROM build")
+        assert not [one for job in all_jobs.read(connection) for one in job.newest if one.build or one.failed]
 
 
 async def test_no_list_sorts_all_builds(directory: DataDirectory) -> None:

@@ -16,7 +16,7 @@ from bodies import body, large, uuid_of
 from served import read_until, serving_site
 from sites import InProcess, authorization, make_directory, open_site
 
-from builder.runtime import files
+from builder.runtime import files, syncing
 from builder.runtime.database import StoreError
 from builder_server.receiver import Receiver, UploadFailed, UploadRefused
 from builder_web.receiving import execution, staging
@@ -231,7 +231,7 @@ async def test_a_full_disk_leaves_nothing(site: InProcess, monkeypatch: pytest.M
         (staging.ContentWriter, "finish"),
         (staging.Staging, "new_content"),
         (files, "sync_directory"),
-        (files, "sync_together"),
+        (syncing, "sync_together"),
         (os, "fsync"),
         (os, "link"),
         (Path, "write_bytes"),
@@ -248,9 +248,9 @@ async def test_files_are_synced_together(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "fsync", lambda _descriptor: all_at_once.wait(timeout=20))
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    await trio.to_thread.run_sync(files.sync_together, [tmp_path, tmp_path / "file", tmp_path / "folder"])
+    await trio.to_thread.run_sync(syncing.sync_together, [tmp_path, tmp_path / "file", tmp_path / "folder"])
     with pytest.raises(FileNotFoundError):
-        files.sync_together([tmp_path / "none"])
+        syncing.sync_together([tmp_path / "none"])
 
 
 async def test_a_database_that_can_not_be_used_is_said_so(site: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:

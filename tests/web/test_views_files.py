@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import sqlalchemy as sa
 import trio
 from bodies import body, uuid_of
 from sites import NOW, Client, InProcess, authorization, make_directory, open_site
@@ -15,7 +16,7 @@ from sites import NOW, Client, InProcess, authorization, make_directory, open_si
 from builder_web import derived
 from builder_web.application import make as make_application
 from builder_web.console_index import ConsoleIndex
-from builder_web.store import builds, consoles
+from builder_web.store import builds, consoles, schema
 
 BUILD = f"/job/hello/build/{uuid_of(1)}"
 PAGE = b"<!doctype html><script>alert(document.domain)</script>"
@@ -171,7 +172,23 @@ async def test_a_console_is_read_once_for_its_etag(site: InProcess, monkeypatch:
     assert (await site.client.get(f"{BUILD}/console/view")).status == 200
 
 
+async def test_the_lines_of_a_console_are_known_once_it_was_uploaded(
+    site: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = await site.store.ask(builds.find, str(uuid_of(1)))
+    assert build
+    assert await site.store.ask(consoles.find, build.id) == ConsoleIndex.of(site.directory.below(build.console))
+    monkeypatch.setattr(ConsoleIndex, "of", None)
+    assert (await site.client.get(f"{BUILD}/console/view")).status == 200
+
+
+async def forget_consoles(site: InProcess) -> None:
+    """Have a site know as little of consoles as of those that another program has received."""
+    await site.store.database.write(lambda connection: connection.execute(sa.delete(schema.console)))
+
+
 async def test_of_all_who_ask_at_once_one_reads_the_console(site: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    await forget_consoles(site)
     read: list[Path] = []
     of = ConsoleIndex.of
 
@@ -186,7 +203,28 @@ async def test_of_all_who_ask_at_once_one_reads_the_console(site: InProcess, mon
     assert len(read) == 1
 
 
+async def test_large_consoles_of_another_program_are_read_before_somebody_asks(
+    site: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, line in ((2, b"x" * 200), (3, b"short"), (4, b"y" * 200)):
+        content = body(number, console=(line,))
+        answer = await site.client.request("POST", "/upload", content=content, headers=authorization("admin"))
+        assert answer.status == 201
+    await forget_consoles(site)
+    monkeypatch.setattr(derived, "LARGE", 100)
+    monkeypatch.setattr(derived, "_LOOKED_AT", 1)
+    gone = await site.store.ask(builds.find, str(uuid_of(2)))
+    assert gone
+    site.directory.below(gone.console).unlink()
+    await derived.note_consoles(site.store, site.directory)
+    known = await site.store.ask(lambda connection: connection.scalars(sa.select(schema.console.c.build)).all())
+    large = await site.store.ask(builds.find, str(uuid_of(4)))
+    assert large
+    assert known == [large.id]
+
+
 async def test_an_index_is_kept_as_it_was_made(site: InProcess) -> None:
+    await forget_consoles(site)
     build = await site.store.ask(builds.find, str(uuid_of(1)))
     assert build
     made = await derived.console_of(site.store, site.directory, build)

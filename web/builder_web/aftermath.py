@@ -8,10 +8,9 @@ from attrs import define, field, frozen
 
 from builder.runtime.database import StoreError
 from builder_web import derived, drawings, hooks
-from builder_web.directory import DataDirectory, console_path
+from builder_web.directory import DataDirectory
 from builder_web.drawings import GRAPH, TREEMAP, DrawingKind
 from builder_web.hooks import Hooks
-from builder_web.store import builds
 from builder_web.store.records import NewBuild, StoredArtifact
 from builder_web.store.store import Store
 
@@ -22,16 +21,12 @@ MAX_WAITING = 10_000
 
 _AT_ONCE = 2
 
-_LARGE = 1024 * 1024
-"""Bytes of a console above which it is read before somebody asks for it."""
-
 
 @frozen(kw_only=True)
 class _Task:
     """What is left to do for a build, without all that is known of it: many may wait."""
 
     uuid: str
-    job: str
     is_failed: bool
     arguments: list[str]
     sources: tuple[tuple[DrawingKind, StoredArtifact], ...]
@@ -55,7 +50,6 @@ class Aftermath:
         sources = ((kind, kind.source(build.artifacts)) for kind in (GRAPH, TREEMAP))
         task = _Task(
             uuid=build.uuid,
-            job=build.job,
             is_failed=build.main_binary is None,
             arguments=self._hooks.arguments(build),
             sources=tuple((kind, source) for kind, source in sources if source is not None),
@@ -72,6 +66,7 @@ class Aftermath:
                 for _ in range(_AT_ONCE):
                     nursery.start_soon(self._work)
                 nursery.start_soon(derived.note_switches, self._store, self._directory)
+                nursery.start_soon(derived.note_consoles, self._store, self._directory)
         finally:
             if count := self._send.statistics().current_buffer_used:
                 log.warning("no hooks were run for %d builds that waited", count)
@@ -83,7 +78,7 @@ class Aftermath:
                 await trio.to_thread.run_sync(self._draw, task, abandon_on_cancel=True)
             try:
                 await self._note(task)
-            except (StoreError, OSError) as error:
+            except StoreError as error:
                 log.error("build %s can't be searched yet: %s", task.uuid, error)
             for path in await trio.to_thread.run_sync(partial(self._hooks.find, failed=task.is_failed)):
                 await hooks.run(path, task.arguments)
@@ -92,10 +87,6 @@ class Aftermath:
         for kind, source in task.sources:
             if kind is GRAPH:
                 await derived.note_switch(self._store, self._directory, source.digest)
-        if self._directory.below(console_path(task.job, task.uuid)).stat().st_size > _LARGE:
-            recorded = await self._store.ask(builds.find, task.uuid)
-            if recorded is not None:
-                await derived.console_of(self._store, self._directory, recorded)
 
     def _draw(self, task: _Task) -> None:
         for kind, source in task.sources:

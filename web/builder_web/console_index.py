@@ -48,24 +48,14 @@ class ConsoleIndex:
     styles: Mapping[int, str]
     """How text looks that a block begins with, by the block's number, where it is not plain."""
 
-    @classmethod
-    def of(cls, path: Path) -> Self:
+    @staticmethod
+    def of(path: Path) -> "ConsoleIndex":
         """Return the index of a file. Raises OSError."""
-        before, count, size, last = array("Q"), 0, 0, b""
-        styles, style = {}, ""
-        digest = hashlib.sha256()
+        indexer = ConsoleIndexer()
         with path.open("rb") as file:
             while data := file.read(BLOCK):
-                if style:
-                    styles[len(before)] = style
-                before.append(count)
-                digest.update(data)
-                count += data.count(b"\n")
-                size += len(data)
-                style = style_after(last + data, style)
-                last = data[-LONGEST:]  # a sequence may go on in the next block
-        before.append(count + (last[-1:] not in (b"", b"\n")))
-        return cls(size, before, digest.digest(), styles)
+                indexer.add(data)
+        return indexer.finish()
 
     @property
     def lines(self) -> int:
@@ -117,6 +107,43 @@ class ConsoleIndex:
                 return Part(content=data, style=style)
             end = found
         return Part(content=data[: end + 1], style=style)
+
+
+class ConsoleIndexer:
+    """Makes the index of a console whose bytes pass, from the first one on."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()  # less than a block
+        self._before = array("Q")
+        self._count = self._size = 0
+        self._last = b""
+        self._styles: dict[int, str] = {}
+        self._style = ""
+        self._digest = hashlib.sha256()
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._digest.update(data)
+        self._held += data
+        while len(self._held) >= BLOCK:
+            self._add_block(bytes(self._held[:BLOCK]))
+            del self._held[:BLOCK]
+
+    def _add_block(self, block: bytes) -> None:
+        if self._style:
+            self._styles[len(self._before)] = self._style
+        self._before.append(self._count)
+        self._count += block.count(b"\n")
+        self._size += len(block)
+        self._style = style_after(self._last + block, self._style)
+        self._last = block[-LONGEST:]  # a sequence may go on in the next block
+
+    def finish(self) -> ConsoleIndex:
+        """Return the index of all that passed."""
+        if self._held:
+            self._add_block(bytes(self._held))
+        self._before.append(self._count + (self._last[-1:] not in (b"", b"\n")))
+        return ConsoleIndex(self._size, self._before, self._digest.digest(), self._styles)
 
 
 @frozen(kw_only=True)

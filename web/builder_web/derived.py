@@ -4,6 +4,8 @@ The first who needs it makes it: whoever works after an upload, or a page that s
 """
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
 
 import sqlalchemy as sa
 import trio
@@ -14,7 +16,7 @@ from builder_web.directory import DataDirectory
 from builder_web.errors import UnreadableOpamFile
 from builder_web.opam.switch import Package, read_switch
 from builder_web.opam.syntax import MAX_SIZE
-from builder_web.store import consoles, packages
+from builder_web.store import builds, consoles, packages
 from builder_web.store.records import Build
 from builder_web.store.store import Store
 
@@ -23,7 +25,11 @@ log = logging.getLogger(__name__)
 MAX_PACKAGES = 5000
 """Packages of one switch that can be searched for; opam's repository has about as many."""
 
+LARGE = 16 * 1024 * 1024
+"""Bytes of a console from which on it is read before somebody asks for it: fewer are read while a page is made."""
+
 _AT_ONCE = 100
+_LOOKED_AT = 1000  # consoles whose sizes are found out together
 
 _making = trio.Lock()  # a console of a gigabyte is read once, however many ask for it meanwhile
 
@@ -37,7 +43,8 @@ async def console_of(store: Store, directory: DataDirectory, build: Build) -> Co
         kept = await store.ask(consoles.find, build.id)
         if kept is not None:
             return kept
-        index = await trio.to_thread.run_sync(ConsoleIndex.of, directory.below(build.console))
+        path = directory.below(build.console)
+        index = await trio.to_thread.run_sync(ConsoleIndex.of, path, abandon_on_cancel=True)
         try:
             await store.database.write(lambda connection: consoles.keep(connection, build.id, index))
         except StoreError as error:
@@ -65,6 +72,29 @@ async def note_switches(store: Store, directory: DataDirectory) -> None:
                 await note_switch(store, directory, digest)
     except StoreError as error:
         log.error("the packages of some builds can't be searched until the next start: %s", error)
+
+
+async def note_consoles(store: Store, directory: DataDirectory) -> None:
+    """Have the lines of large consoles known that another program has received."""
+    last = 0
+    try:
+        while found := await store.ask(consoles.unknown, after=last, count=_LOOKED_AT):
+            last = max(found)
+            large = await trio.to_thread.run_sync(_large, directory, found)
+            for build in (await store.ask(builds.find_all, large)).values():
+                with suppress(OSError):  # the page of this console says so
+                    await console_of(store, directory, build)
+    except StoreError as error:
+        log.error("the first page of some consoles takes long: %s", error)
+
+
+def _large(directory: DataDirectory, paths: Mapping[int, str]) -> list[int]:
+    found = []
+    for build_id, path in paths.items():
+        with suppress(OSError):
+            if directory.below(path).stat().st_size >= LARGE:
+                found.append(build_id)
+    return found
 
 
 def _packages(directory: DataDirectory, digest: bytes) -> list[Package]:

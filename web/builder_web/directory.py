@@ -90,6 +90,8 @@ class DataDirectory:
 
     def make_parents(self, path: Path) -> None:
         """Make the directories above a path, durably. Raises OSError."""
+        if path.parent.exists():
+            return
         missing = [parent for parent in path.parents if parent.is_relative_to(self.root) and not parent.exists()]
         for parent in reversed(missing):
             parent.mkdir(exist_ok=True)

@@ -11,12 +11,18 @@ from attrs import field, frozen
 from builder.address import parse_address
 from builder.errors import BuilderError
 from builder.model import printable
+from builder.reasons import reason_of
 from builder_worker.assignment import Assignment
+from builder_worker.backoff import Backoff
 from builder_worker.delivery import give_up
+from builder_worker.drain import Drain
 from builder_worker.handover import LINES, Handover, Illegible, forget, read_outcome
-from builder_worker.sandbox import Backend, Sandbox, SandboxError, Taken, job_directory, registry
+from builder_worker.sandbox import Backend, JobTaken, Sandbox, SandboxError, job_directory, registry
 from builder_worker.spool import LineSpool
 from builder_worker.uplink import Uplink
+
+TELL_FOR = 3600.0
+"""Seconds for which a server is tried that is to hear that a job is lost: what it gives a worker to come back is less."""
 
 log = logging.getLogger("builder_worker")
 
@@ -32,7 +38,7 @@ class Found:
 async def find(backend: Backend, platform: str) -> Found:
     """Adopt the jobs of workers for a platform that are gone, in this worker's place. What is left of others can be cleaned up.
 
-    Raises SandboxError if the place can't be read.
+    Raises SandboxError if the place can't be read, or is not this user's alone.
     """
     found = Found()
     try:
@@ -47,7 +53,9 @@ async def find(backend: Backend, platform: str) -> Found:
             continue
         except (OSError, Illegible) as error:
             log.warning("%s", error)
+            await _end(backend, place)
             forget(place)
+            await _end(backend, place)
             continue
         if handover.platform == platform:
             await _adopt(found, backend, place, handover)
@@ -55,7 +63,7 @@ async def find(backend: Backend, platform: str) -> Found:
 
 
 async def _end(backend: Backend, place: Path) -> None:
-    """End a job that nobody waits for: its worker was killed when it was about to do that."""
+    """End a job that nobody waits for: its worker was killed when it was about to do that, or nobody knows whose it is."""
     try:
         async with await registry.adopt(backend, place):
             pass
@@ -67,7 +75,7 @@ async def _adopt(found: Found, backend: Backend, place: Path, handover: Handover
     name, uuid = printable(handover.job.job.name), handover.job.uuid
     try:
         sandbox = await registry.adopt(backend, place)
-    except Taken:
+    except JobTaken:
         return
     except SandboxError as error:
         reason = str(error)
@@ -82,7 +90,7 @@ async def _adopt(found: Found, backend: Backend, place: Path, handover: Handover
             return
     log.error("job %s uuid %s is lost: %s", name, uuid, reason)
     forget(place)
-    found.lost.append((handover, reason))
+    found.lost.append((handover, f"the worker could not go on with it: {reason}"))
 
 
 def _resume(place: Path, handover: Handover, sandbox: Sandbox) -> Assignment:
@@ -100,10 +108,18 @@ async def uplink_of(handover: Handover) -> AsyncIterator[Uplink]:
         yield uplink
 
 
-async def tell_lost(handover: Handover, reason: str) -> None:
-    """Tell the server that gave a job that it is lost."""
-    try:
-        async with uplink_of(handover) as uplink:
-            await give_up(uplink, handover, f"the worker could not go on with it: {reason}")
-    except (BuilderError, trio.TooSlowError) as error:
-        log.warning("%s", error)
+async def tell_lost(handover: Handover, reason: str, drain: Drain) -> None:
+    """Tell the server that gave a job that it is lost, as soon as that is there; otherwise it would wait for this worker."""
+    backoff = Backoff()
+    said = ""
+    with drain.idle(), trio.move_on_after(TELL_FOR):
+        while True:
+            try:
+                async with uplink_of(handover) as uplink:
+                    return await give_up(uplink, handover, reason)
+            except (BuilderError, trio.BrokenResourceError) as error:
+                now = f"{handover.address} was not told that job {handover.job.uuid} is lost: {reason_of(error)}"
+                if now != said:
+                    log.warning("%s", now)
+                    said = now
+            await trio.sleep(backoff.next_pause())

@@ -74,12 +74,19 @@ class Assignment:
         one = cls(uuid=job.uuid, job=job.job, handover=handover, adopted=(sandbox, result))
         one._sandbox, one._place = sandbox, sandbox.place
         one._open(spool)
+        frames, _ = spool.read(spool.newest)
+        said, _ = one._outputs.read(frames)
+        one._time = said[-1].timestamp if said else None
         return one
 
     @property
     def was_adopted(self) -> bool:
         """Whether another worker has started it, and may have been talking about it with the server."""
         return self._adopted is not None
+
+    def is_of(self, address: str) -> bool:
+        """Return whether the server at an address has given it, for all that is written down."""
+        return self.handover is None or self.handover.address == address
 
     @property
     def has_ended(self) -> bool:

@@ -74,7 +74,7 @@ async def run_build(
 ) -> AsyncIterator[BuildEnd]:
     """Run a job and give its outcome; afterwards everything of it is removed, unless it was left.
 
-    Raises SandboxError, before it gives the outcome or after, Left, and what ``begin`` raises and what that returns.
+    Raises SandboxError, before it gives the outcome or after, JobLeft, and what ``begin`` raises and what that returns.
     """
     wishes = directives.read(job.script)
     ignored = not_real(wishes.limits, setup.real)

@@ -5,6 +5,8 @@ wants next. While the job runs it tries so for a limited time, with a result for
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 from attrs import define, field
@@ -47,6 +49,29 @@ class Revoked(BuilderError):
     exit_code = 5
 
 
+class Abandoned(Lost):
+    """The server was away for too long, and the job was killed, which the server does not know."""
+
+    def __init__(self, message: str, handover: Handover, reason: str) -> None:
+        super().__init__(message)
+        self.handover = handover
+        self.reason = reason
+
+
+class Silent(BuilderError):
+    """The server shows no sign of life."""
+
+
+@contextmanager
+def _hearing() -> Iterator[None]:
+    """Bound a block in which something comes from a server that lives. Raises Silent."""
+    try:
+        with trio.fail_after(SILENCE):
+            yield
+    except trio.TooSlowError as error:
+        raise Silent(f"silent for {SILENCE:g} s") from error
+
+
 @define(eq=False)
 class Delivery:
     """Delivers an attempt that was given on the connection of a link."""
@@ -65,7 +90,7 @@ class Delivery:
     """When the next connection may begin."""
 
     async def run(self) -> None:
-        """Return when the result is stored. Raises Revoked, and Lost when the server is away for too long.
+        """Return when the result is stored. Raises Revoked, and Abandoned when the server is away for too long.
 
         When it is cancelled, the server is told that nobody has the job any more.
         """
@@ -97,8 +122,8 @@ class Delivery:
                 nursery.start_soon(self._show_life, sender)
                 heard = await self._hear()
                 nursery.cancel_scope.cancel()
-        except* (trio.BrokenResourceError, trio.TooSlowError, ProtocolError) as errors:
-            self._say_lost(errors)
+        except* (trio.BrokenResourceError, ProtocolError, Silent) as errors:
+            log.warning("lost %s: %s", self._uplink, reason_of(errors))
         except* TreeChanged as errors:
             self._assignment.spoil(errors.exceptions[0])
         if trio.current_time() - begun > STEADY:
@@ -120,36 +145,34 @@ class Delivery:
     async def _hear(self) -> ResultStored | Gone:
         """Wait for the server's last word."""
         while True:
-            with trio.fail_after(SILENCE):
+            with _hearing():
                 message = await self._uplink.connection.receive()
             if isinstance(message, ResultStored | Gone):
                 return message
-
-    def _say_lost(self, errors: BaseExceptionGroup[Exception]) -> None:
-        error: BaseException = errors
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        is_silence = isinstance(error, trio.TooSlowError)
-        log.warning("lost %s: %s", self._uplink, f"silent for {SILENCE:g} s" if is_silence else reason_of(error))
 
     async def _come_back(self) -> Message:
         """Return what the server answers to a return, as soon as it does."""
         begun = trio.current_time()
         pauses = Backoff(longest=EAGER_PAUSE)
         said = ""
+        await self._uplink.close()  # for the server to know, too
         await trio.sleep_until(self._not_before)
         while True:
             is_eager = trio.current_time() < begun + self._reconnect_for
             try:
                 answer = await self._return(EAGER_TIMEOUT if is_eager else CONNECT_TIMEOUT)
-            except (BuilderError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            except (BuilderError, trio.BrokenResourceError) as error:
                 reason = reason_of(error)
+                await self._uplink.close()
             else:
                 log.warning("back at %s after %.0f s", self._uplink, trio.current_time() - begun)
                 return answer
-            if not self._assignment.ended.is_set() and not is_eager:
+            if not self._assignment.has_ended and not is_eager:
                 self._is_over = True
-                raise Lost(f"{self._uplink} was away for {self._reconnect_for:g} s ({reason}); the job was killed")
+                away = f"was away for {self._reconnect_for:g} s"
+                raise Abandoned(
+                    f"{self._uplink} {away} ({reason}); the job was killed", self._handover, f"the server {away}"
+                )
             if said != reason:
                 log.warning("%s; the job is kept", reason)
                 said = reason
@@ -161,26 +184,33 @@ class Delivery:
         return await come_back(self._uplink, self._handover, timeout=timeout, has_ended=self._assignment.has_ended)
 
     async def _give_up(self) -> None:
-        await give_up(self._uplink, self._handover, "the worker was stopped")
+        try:
+            await give_up(self._uplink, self._handover, "the worker was stopped")
+        except (BuilderError, trio.BrokenResourceError) as error:
+            log.warning("%s was not told that the job has ended: %s", self._uplink, reason_of(error))
 
 
 async def come_back(uplink: Uplink, handover: Handover, *, timeout: float, has_ended: bool) -> Message:
     """Return what the server answers to a return on a new connection."""
     channel = await uplink.connect(timeout)
     job = handover.job
-    with trio.fail_after(SILENCE):
+    with _hearing():
         await channel.send(Return(uuid=job.uuid, secret=job.secret, elapsed=handover.elapsed, has_ended=has_ended))
-        answer = await channel.receive()
+    answer: object = Alive()
+    while isinstance(answer, Alive):  # it looks at its console, or waits for its disk
+        with _hearing():
+            answer = await channel.receive()
     assert isinstance(answer, Continue | ResultStored | Gone), "the table of messages allows no other"
     return answer
 
 
 async def give_up(uplink: Uplink, handover: Handover, reason: str) -> None:
-    """Say that the job is not here any more: on a new connection, since what was sent last may be a part of something."""
-    try:
-        answer = await come_back(uplink, handover, timeout=GIVE_UP_TIMEOUT, has_ended=False)
-        if isinstance(answer, Continue):
+    """Say that the job is not here any more: on a new connection, since what was sent last may be a part of something.
+
+    Raises BuilderError and trio.BrokenResourceError where the server was not told.
+    """
+    answer = await come_back(uplink, handover, timeout=GIVE_UP_TIMEOUT, has_ended=False)
+    if isinstance(answer, Continue):
+        with _hearing():
             await uplink.connection.send(GiveUp(uuid=handover.job.uuid, reason=reason))
             await uplink.connection.receive()
-    except (BuilderError, trio.BrokenResourceError, trio.TooSlowError) as error:
-        log.warning("%s was not told that the job has ended: %s", uplink, reason_of(error))

@@ -40,7 +40,7 @@ async def run_job(sandbox: Sandbox, *, send_lines: SendLines, adopted_at: Progre
 
     If it was adopted, go on where the worker before was with its console.
 
-    Raises SandboxError where it can't be started, Left, and what ``send_lines`` raises.
+    Raises SandboxError where it can't be started, JobLeft, and what ``send_lines`` raises.
     """
     try:
         if adopted_at is None:

@@ -1,6 +1,5 @@
 """How long a worker works: for one job in each slot or until a signal, with pauses while the server is away."""
 
-import functools
 import logging
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +14,7 @@ from builder_worker.adoption import find, tell_lost
 from builder_worker.assignment import Assignment
 from builder_worker.backoff import LONGEST_PAUSE, Backoff
 from builder_worker.choice import prove
-from builder_worker.delivery import Revoked
+from builder_worker.delivery import Abandoned, Revoked
 from builder_worker.drain import Drain
 from builder_worker.sandbox import SandboxError
 from builder_worker.session import WorkerSettings, see_through, work_next, work_once
@@ -73,7 +72,7 @@ async def work(settings: WorkerSettings, duration: Duration) -> None:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
             found = await find(settings.setup.backend, settings.platform)
             for lost in found.lost:
-                nursery.start_soon(tell_lost, *lost)
+                nursery.start_soon(tell_lost, *lost, drain)
             await _fill_slots(settings, duration, drain, found.adopted)
             nursery.cancel_scope.cancel()
 
@@ -141,15 +140,28 @@ async def _fill_slots(
     """
     errors: list[Exception] = []
     ready = trio.Event()
-    one = functools.partial(_work_forever if duration.loop else work_once, settings, drain)
+
+    async def see_through_elsewhere(assignment: Assignment) -> None:
+        """Return when the job has ended. A result for another server than this worker's may wait for ever, beside the slot."""
+        with trio.CancelScope() as waiting:
+
+            async def run() -> None:
+                await _see_through(assignment, settings, drain, nursery)
+                waiting.cancel()
+
+            nursery.start_soon(run)
+            await assignment.ended.wait()
 
     async def run_slot(number: int) -> None:
         try:
             if number < len(adopted):
-                await _see_through(adopted[number], settings, drain, raises=not duration.loop)
+                if duration.loop and not adopted[number].is_of(settings.address):
+                    await see_through_elsewhere(adopted[number])
+                else:
+                    await _see_through(adopted[number], settings, drain, nursery if duration.loop else None)
             if number < duration.slots and (duration.loop or number >= len(adopted)):
                 await ready.wait()
-                await one()
+                await (_work_forever(settings, drain, nursery) if duration.loop else work_once(settings, drain))
         except Exception as error:  # noqa: BLE001 - raised below
             errors.append(error)
 
@@ -164,26 +176,37 @@ async def _fill_slots(
         raise errors[0]
 
 
-async def _see_through(assignment: Assignment, settings: WorkerSettings, drain: Drain, *, raises: bool) -> None:
-    """Work off an adopted job; unless it ``raises``, what goes wrong ends no more than that."""
+async def _see_through(
+    assignment: Assignment, settings: WorkerSettings, drain: Drain, telling: trio.Nursery | None
+) -> None:
+    """Work off an adopted job; what goes wrong is raised, or where there is a nursery for ``telling`` the server, logged."""
     try:
         await see_through(assignment, settings, drain)
     except (BuilderError, OSError) as error:
-        if raises:
+        if telling is None:
             raise
         log.warning("%s", error)
+        _tell(error, drain, telling)
     except Exception:
-        if raises:
+        if telling is None:
             raise
         log.exception("a fault of this worker")
 
 
-async def _work_forever(settings: WorkerSettings, drain: Drain) -> None:
+def _tell(error: Exception, drain: Drain, telling: trio.Nursery) -> None:
+    """Have the server told of a job that was killed without it."""
+    if isinstance(error, Abandoned):
+        telling.start_soon(tell_lost, error.handover, error.reason, drain)
+
+
+async def _work_forever(settings: WorkerSettings, drain: Drain, telling: trio.Nursery) -> None:
     async with Uplink(settings.host, settings.port) as uplink, Spares(settings.setup.backend) as spares:
-        await _work_on(settings, drain, uplink, spares)
+        await _work_on(settings, drain, uplink, spares, telling)
 
 
-async def _work_on(settings: WorkerSettings, drain: Drain, uplink: Uplink, spares: Spares) -> None:
+async def _work_on(
+    settings: WorkerSettings, drain: Drain, uplink: Uplink, spares: Spares, telling: trio.Nursery
+) -> None:
     backoff = Backoff()
     while not drain.begun:
         begin = trio.current_time()
@@ -195,6 +218,7 @@ async def _work_on(settings: WorkerSettings, drain: Drain, uplink: Uplink, spare
             continue
         except (BuilderError, OSError) as error:
             reason = str(error)
+            _tell(error, drain, telling)
         except Exception as error:
             log.exception("a fault of this worker")
             reason = type(error).__name__

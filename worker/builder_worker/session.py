@@ -21,7 +21,7 @@ from builder_worker.classic import ClassicDelivery
 from builder_worker.delivery import Delivery
 from builder_worker.drain import Drain
 from builder_worker.handover import Handover
-from builder_worker.sandbox import Limits, Spare
+from builder_worker.sandbox import JobLeft, Limits, Spare
 from builder_worker.spares import Spares
 from builder_worker.uplink import Lost, Uplink
 
@@ -129,12 +129,15 @@ async def _run(
     following: Spares | None = None,
 ) -> None:
     with closing(assignment), drain.running(assignment):
-        async with plain_nursery() as nursery:
-            nursery.start_soon(assignment.run, setup, spare)
-            if following is not None:
-                nursery.start_soon(_prepare, assignment, following)
-            await _deliver(uplink, assignment, settings)
-            assignment.released.set()
+        try:
+            async with plain_nursery() as nursery:
+                nursery.start_soon(assignment.run, setup, spare)
+                if following is not None:
+                    nursery.start_soon(_prepare, assignment, following)
+                await _deliver(uplink, assignment, settings)
+                assignment.released.set()
+        except JobLeft:
+            return
     name = printable(assignment.job.name)
     log.info("job %s uuid %s: %s, delivered", name, assignment.uuid, assignment.end.summary())
     if assignment.fault:

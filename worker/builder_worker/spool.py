@@ -14,6 +14,8 @@ Numbers are little-endian. A worker that is killed leaves whole batches, and may
 import errno
 import os
 import struct
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +30,9 @@ from builder_worker.sandbox import SandboxError
 MAX_AHEAD = 256 * 1024 * 1024
 """Bytes that wait to be sent at most. The job goes on beyond that, and its console stays as its supervisor has written
 it: a job of short lines takes 40 times as much here."""
+
+ROOM = 256 * 1024
+"""Bytes that are kept on the disk for what is said last: a job may leave as much as there was."""
 
 RETRY = 1.0
 """Seconds between attempts to write where there is no room on the disk."""
@@ -55,16 +60,25 @@ class LineSpool:
     tail: int = 0
     """Lines that came after the job's console."""
 
+    newest: int = 0
+    """Where the last batch begins that another worker has written."""
+
     is_complete: bool = False
     """Whether no more lines will come."""
 
+    _room: int | None = None
     _taken: int = 0
     _change: Change = field(factory=Change)
 
     @classmethod
     def create(cls, path: Path) -> Self:
         """Make the file. Raises OSError."""
-        return cls(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        spool = cls(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        # where there is less, or it can't be kept, there is none
+        with suppress(OSError), tempfile.TemporaryFile(dir=path.parent) as file:
+            os.posix_fallocate(file.fileno(), 0, ROOM)
+            spool._room = os.dup(file.fileno())
+        return spool
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -75,10 +89,12 @@ class LineSpool:
             offset, state, lines, size = _HEADER.unpack(header)
             if spool.size + _HEADER.size + size > end:
                 break
+            spool.newest = spool.size
             spool.size += _HEADER.size + size
             spool.lines += lines
             spool.progress = Progress(offset=offset, is_begun=bool(state & _IS_BEGUN), is_over=bool(state & _IS_OVER))
             spool.tail += lines if spool.progress.is_over else 0
+        os.ftruncate(spool._file, spool.size)  # or it would be taken for a batch behind a shorter one
         return spool
 
     async def append(self, frames: bytes, lines: int, progress: Progress | None = None) -> None:
@@ -92,12 +108,20 @@ class LineSpool:
         batch = _HEADER.pack(progress.offset, state, lines, len(frames)) + frames
         while self.size - self._taken > MAX_AHEAD:
             await self._change.next.wait()  # no deadline: who sends has its own
-        while not self._write(batch):  # noqa: ASYNC110 - nobody tells when there is room
-            await trio.sleep(RETRY)
+        while not self._write(batch):
+            if self._room is not None:
+                self._give_room()
+            else:
+                await trio.sleep(RETRY)  # nobody tells when there is room
         self.size += len(batch)
         self.lines += lines
         self.progress = progress
         self._change.announce()
+
+    def _give_room(self) -> None:
+        if self._room is not None:
+            os.close(self._room)
+            self._room = None
 
     def _write(self, batch: bytes) -> bool:
         """Write a batch behind all others; return whether there was room for it."""
@@ -159,14 +183,14 @@ class LineSpool:
         """Wait until there is more than that; return False if there will not be. What is before it counts as sent."""
         self._taken = max(self._taken, position)
         self._change.announce()
+        # no deadline: a job may be silent, up to the limit that its supervisor keeps
         while position == self.size and not self.is_complete:
-            await (
-                self._change.next.wait()
-            )  # no deadline: a job may be silent, up to the limit that its supervisor keeps
+            await self._change.next.wait()
         return position < self.size
 
     def close(self) -> None:
         """Close the file."""
+        self._give_room()
         os.close(self._file)
 
 

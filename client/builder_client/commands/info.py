@@ -3,7 +3,7 @@
 import click
 
 from builder_client import clock, options, report, uploads
-from builder_client.looking import expected, plans
+from builder_client.looking import DISK_FULL, expected, plans, standing
 from builder_client.output import standard_output
 
 
@@ -24,24 +24,29 @@ def command(*, as_json: bool, color: str) -> None:
                        retries, timeout_ms, max_silent_ms, after, paused}],
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms}], dropped_platforms: [name],
-           uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
-          what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known) and uploads come from
-          servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are in UTC
+           disk_full, uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
+          what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known), disk_full and uploads
+          come from servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
+          in UTC
     """
     printer = standard_output(color)
     remote = options.remote()
     reply = remote.info()
     found = plans(remote) if reply.schedule else None
-    durations = expected(remote) if reply.running else None
+    looked = standing(remote)
+    durations = expected(looked)
     receivers = uploads.counted(remote)
     now = clock.now()
     if as_json:
         value = report.info_json(reply, now=now, plans=found, expected=durations)
+        if looked is not None:
+            value["disk_full"] = looked.is_full
         if receivers is not None:
             value["uploads"] = [uploads.receiver_json(each) for each in receivers]
         printer.json(value, indent=2)
         return
     report.print_info(printer, reply, now=now, plans=found, expected=durations)
-    for warning in uploads.warnings(receivers or (), now):
+    full = (f"{DISK_FULL}: no job is handed out until there is room",) if looked and looked.is_full else ()
+    for warning in (*full, *uploads.warnings(receivers or (), now)):
         printer.line("")
         printer.line(f"Warning: {warning}")

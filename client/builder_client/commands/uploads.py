@@ -15,7 +15,7 @@ def command(limit: int | None, *, as_json: bool, color: str) -> None:
     """Show which uploads are pending or refused, and why.
 
     The oldest build comes first. What is pending is tried again by itself, after pauses that grow up to an hour. What
-    the receiver has refused waits for 'retry-upload', and so does what is pending at a receiver that the server was
+    the receiver has refused waits for 'retry-upload' or 'drop-upload', and so does what is pending at a receiver that the server was
     started without.
 
     \b

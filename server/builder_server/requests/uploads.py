@@ -4,6 +4,7 @@ import trio
 
 from builder.extension.uploads import (
     CountUploads,
+    DropUpload,
     ListUploads,
     RetryUploads,
     UploadsCounted,
@@ -35,7 +36,10 @@ async def retry_uploads(asked: Asked, request: RetryUploads) -> None:
     """Have uploads tried again now."""
     if not asked.uploader.names:
         raise CommandRefused("this server uploads nothing: it was started without --upload")
-    count = await (_retry_all(asked) if request.target is None else _retry(asked, request.target))
+    if request.target is None:
+        count = await asked.store.retry_uploads(asked.uploader.names)
+    else:
+        count = await _retry(asked, request.target)
     asked.uploader.wake()
     await asked.channel.send(UploadsRetried(count=count))
 
@@ -49,13 +53,17 @@ async def _retry(asked: Asked, target: str) -> int:
     return await asked.store.retry_upload(entry.uuid, asked.uploader.names)
 
 
-async def _retry_all(asked: Asked) -> int:
-    count, after = await asked.store.retry_uploads(asked.uploader.names, None)
-    while after is not None:
-        more, after = await asked.store.retry_uploads(asked.uploader.names, after)
-        count += more
-    return count
+async def drop_upload(asked: Asked, request: DropUpload) -> None:
+    """Have a build uploaded nowhere any more."""
+    entry = await find_build(asked, request.target)
+    assert entry.uuid, "it is a build"
+    await asked.store.drop_upload(entry.uuid)
 
 
-HANDLERS: Handlers = {ListUploads: list_uploads, CountUploads: count_uploads, RetryUploads: retry_uploads}
+HANDLERS: Handlers = {
+    ListUploads: list_uploads,
+    CountUploads: count_uploads,
+    RetryUploads: retry_uploads,
+    DropUpload: drop_upload,
+}
 """What answers them."""

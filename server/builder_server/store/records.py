@@ -9,6 +9,7 @@ from uuid import UUID
 from attrs import frozen
 
 from builder import codec
+from builder.extension.uploads import UploadState
 from builder.model import Instant, Job, OrbBuildJob, Period, Result, ScheduleItem, ScriptJob
 from builder.planning import Cron, JobOptions, JobReference, Missed
 
@@ -112,7 +113,7 @@ class Attempted:
     how often that has failed in a row: 0 if it does what it is to do, None if nothing is said of it.
     """
 
-    state: str
+    state: UploadState
     at: Instant
     reason: str | None = None
     next_attempt: Instant | None = None

@@ -275,12 +275,13 @@ class Store:
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 
-    async def begin_uploads(self, receivers: Collection[str], after: UUID | None) -> UUID | None:
-        """Look through the next builds that are to be uploaded, for the receivers that there are now.
+    async def unsettled_uploads(self, receivers: Collection[str], after: UUID | None) -> list[UUID]:
+        """Return the next builds that are to be uploaded, but to nobody in particular, or to others than these receivers."""
+        return await self.database.read(partial(uploads.unsettled, receivers=receivers, after=after))
 
-        Return the last one, None if there were none.
-        """
-        return await self.database.write(partial(uploads.begin, receivers=receivers, after=after))
+    async def settle_uploads(self, uuids: Collection[UUID], receivers: Collection[str]) -> None:
+        """Have such builds wait for these receivers, and for no others, unless nobody has them."""
+        await self.database.write(partial(uploads.settle, uuids=uuids, receivers=receivers))
 
     async def next_upload(
         self, receiver: str, now: Instant, under_way: Collection[UUID]
@@ -301,9 +302,13 @@ class Store:
         """Have a build tried again now at the receivers that have not got it; return how many. Raises CommandRefused."""
         return await self.database.write(partial(uploads.retry, uuid=uuid, receivers=receivers))
 
-    async def retry_uploads(self, receivers: Collection[str], after: UUID | None) -> tuple[int, UUID | None]:
-        """Have the next builds tried again that are not uploaded; return how many uploads these are, and the last build."""
-        return await self.database.write(partial(uploads.retry_all, receivers=receivers, after=after))
+    async def retry_uploads(self, receivers: Collection[str]) -> int:
+        """Have all that is not uploaded tried again now; return how many uploads these are."""
+        return await self.database.write(partial(uploads.retry_all, receivers=receivers))
+
+    async def drop_upload(self, uuid: UUID) -> None:
+        """Have a build go to no receiver any more. Raises CommandRefused."""
+        await self.database.write(partial(uploads.drop, uuid=uuid))
 
     async def uploads(self, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
         """Return uploads that are pending or refused, or those of one build, the oldest first."""

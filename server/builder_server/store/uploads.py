@@ -4,7 +4,7 @@ A build has a row for each receiver that is to get it, as long as its record is 
 longer keep their rows, and hold nothing up: see ``_conclude``.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -19,13 +19,15 @@ from builder_server.store.schema import build, receiver, upload
 PAGE = 100
 """Builds that are looked up at once."""
 
-_PENDING, _DONE, _REFUSED = "pending", "done", "refused"
+_PENDING, _DONE, _REFUSED = UploadState.PENDING.value, UploadState.DONE.value, UploadState.REFUSED.value
 
 _WANTED: sa.BindParameter[str] = sa.bindparam("wanted")
 _OF_BUILD = sa.select(upload.c.receiver, upload.c.state).where(upload.c.build == _WANTED)
 _BUILD = sa.select(build.c.finished, build.c.upload).where(build.c.uuid == _WANTED)
 _RESUME = sa.select(receiver.c.resume, receiver.c.tried, receiver.c.failures).where(receiver.c.name == _WANTED)
 _WAITING = upload.c.receiver == _WANTED, upload.c.state == _PENDING
+_IS_LEFT = build.c.upload.in_(("pending", "failed"))
+_ROWS = sa.select(upload.c.build).where(upload.c.build == build.c.uuid)
 _LISTED = (
     sa.select(upload, build.c.name, build.c.platform, receiver.c.resume)
     .join(build, build.c.uuid == upload.c.build)
@@ -36,46 +38,50 @@ _COUNTS = (
         upload.c.receiver,
         sa.func.count().filter(upload.c.state == _PENDING).label("pending"),
         sa.func.count().filter(upload.c.state == _REFUSED).label("refused"),
-        sa.func.min(upload.c.since).label("oldest"),
+        sa.func.min(upload.c.since).filter(upload.c.state == _PENDING).label("oldest"),
     )
     .where(upload.c.state != _DONE)
     .group_by(upload.c.receiver)
 )
 _REASON = (
-    sa.select(upload.c.reason)
-    .where(upload.c.receiver == _WANTED, upload.c.state != _DONE, upload.c.reason.is_not(None))
-    .order_by(upload.c.tried.desc())
-    .limit(1)
+    sa.select(upload.c.reason).where(*_WAITING, upload.c.reason.is_not(None)).order_by(upload.c.tried.desc()).limit(1)
 )
 
 
 def add(connection: sa.Connection, uuid: UUID, receivers: Collection[str], since: int) -> None:
     """Note that receivers are to get a build, which ended at that time."""
-    rows = [{"build": str(uuid), "receiver": name, "state": _PENDING, "since": since} for name in receivers]
+    _add_all(connection, [(str(uuid), since)], receivers)
+
+
+def _add_all(connection: sa.Connection, ended: Iterable[tuple[str, int]], receivers: Collection[str]) -> None:
+    rows = [
+        {"build": uuid, "receiver": name, "state": _PENDING, "since": since}
+        for uuid, since in ended
+        for name in receivers
+    ]
     if rows:
         connection.execute(sa.insert(upload), rows)
 
 
-def begin(connection: sa.Connection, receivers: Collection[str], after: UUID | None) -> UUID | None:
-    """Look through the next builds that are to be uploaded, for the receivers that there are now.
+def unsettled(connection: sa.Connection, receivers: Collection[str], after: UUID | None) -> list[UUID]:
+    """Return the next builds, by their uuids, that wait for nobody in particular, or for receivers other than these.
 
-    Return the last one, None if there were none. What an earlier release left, or was imported, is for all of these.
+    The former are what an earlier release left, or was imported.
     """
-    page = _unfinished(connection, after)
-    for uuid, finished in page:
-        if not _states(connection, uuid):
-            add(connection, uuid, receivers, finished)
-        _conclude(connection, uuid, receivers)
-    return page[-1][0] if page else None
-
-
-def _unfinished(connection: sa.Connection, after: UUID | None) -> list[tuple[UUID, int]]:
-    """Return the next builds, by their uuids, that are pending or were refused, and when they ended."""
-    found = sa.select(build.c.uuid, build.c.finished).where(build.c.upload.in_(("pending", "failed")))
-    found = found.order_by(build.c.uuid).limit(PAGE)
+    is_settled = sa.and_(_ROWS.exists(), ~_ROWS.where(upload.c.receiver.not_in(receivers)).exists())
+    found = sa.select(build.c.uuid).where(_IS_LEFT, ~is_settled).order_by(build.c.uuid).limit(PAGE)
     if after is not None:
         found = found.where(build.c.uuid > str(after))
-    return [(UUID(row.uuid), row.finished) for row in connection.execute(found)]
+    return [UUID(uuid) for uuid in connection.scalars(found)]
+
+
+def settle(connection: sa.Connection, uuids: Collection[UUID], receivers: Collection[str]) -> None:
+    """Have builds that wait for nobody wait for these receivers, and no build for others, unless nobody has it."""
+    for uuid in uuids:
+        if not _states(connection, uuid):
+            found = connection.execute(_BUILD, {"wanted": str(uuid)}).one()
+            add(connection, uuid, receivers, found.finished)
+        _conclude(connection, uuid, receivers)
 
 
 def _states(connection: sa.Connection, uuid: UUID) -> dict[str, str]:
@@ -142,7 +148,7 @@ def next_due(
 def note(connection: sa.Connection, uuid: UUID, to: str, attempted: Attempted, receivers: Collection[str]) -> bool:
     """Record what came of an attempt; return whether all receivers have the build now."""
     values: dict[str, Any] = {
-        "state": attempted.state,
+        "state": attempted.state.value,
         "tried": attempted.at.ms,
         "reason": attempted.reason,
         "next_attempt": attempted.next_attempt and attempted.next_attempt.ms,
@@ -193,18 +199,29 @@ def retry(connection: sa.Connection, uuid: UUID, receivers: Collection[str]) -> 
     return again.rowcount
 
 
-def retry_all(connection: sa.Connection, receivers: Collection[str], after: UUID | None) -> tuple[int, UUID | None]:
-    """Have the next builds tried again that are pending or were refused; return how many uploads these are, and the last.
+def retry_all(connection: sa.Connection, receivers: Collection[str]) -> int:
+    """Have all that is pending or was refused tried again now; return how many uploads these are.
 
-    A build that some receiver has is for no other one.
+    What nobody has or is to get goes to all of these receivers.
     """
-    page = _unfinished(connection, after)
-    count = 0
-    for uuid, _ in page:
-        states = _states(connection, uuid)
-        if states.keys() & set(receivers) or _DONE not in states.values():
-            count += retry(connection, uuid, receivers)
-    return count, page[-1][0] if page else None
+    has_or_gets = _ROWS.where(sa.or_(upload.c.receiver.in_(receivers), upload.c.state == _DONE)).exists()
+    lost = connection.execute(sa.select(build.c.uuid, build.c.finished).where(_IS_LEFT, ~has_or_gets)).all()
+    _add_all(connection, ((row.uuid, row.finished) for row in lost), receivers)
+    here = upload.c.receiver.in_(receivers), upload.c.state != _DONE
+    again = connection.execute(sa.update(upload).where(*here).values(state=_PENDING, next_attempt=None))
+    connection.execute(sa.delete(receiver).where(receiver.c.name.in_(receivers)))
+    their = build.c.uuid.in_(sa.select(upload.c.build).where(*here))
+    connection.execute(sa.update(build).where(their).values(upload="pending"))
+    return again.rowcount
+
+
+def drop(connection: sa.Connection, uuid: UUID) -> None:
+    """Have a build go nowhere any more. Raises CommandRefused."""
+    found = connection.execute(_BUILD, {"wanted": str(uuid)}).one_or_none()
+    if found is None or found.upload not in ("pending", "failed"):
+        raise CommandRefused(f"{uuid} is not to be uploaded")
+    connection.execute(sa.delete(upload).where(upload.c.build == str(uuid)))
+    connection.execute(sa.update(build).where(build.c.uuid == str(uuid)).values(upload=None))
 
 
 def page(connection: sa.Connection, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
@@ -253,7 +270,7 @@ def counts(connection: sa.Connection, receivers: Collection[str]) -> tuple[Recei
             pending=row.pending if row else 0,
             refused=row.refused if row else 0,
             failures=rest.failures if rest else 0,
-            oldest=Instant(row.oldest) if row else None,
+            oldest=_instant(row.oldest) if row else None,
             resume=Instant(rest.resume) if rest else None,
             reason=connection.scalar(_REASON, {"wanted": name}),
         )

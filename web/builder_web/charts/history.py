@@ -123,7 +123,11 @@ def _chart(given: Iterable[BuildPoint], quantity: _Quantity) -> Chart | None:
         values=quantity.axis(values),
         top=_TOP + len(legend) * _LEGEND,
     )
-    series = [_series([b for b in shown if b.platform == name], i, plane, quantity) for i, name in enumerate(platforms)]
+    rows = [_row(build, quantity) for build in shown]
+    series = [
+        _series([(b, row) for b, row in zip(shown, rows, strict=True) if b.platform == name], index, plane, quantity)
+        for index, name in enumerate(platforms)
+    ]
     title = quantity.title + (f" on {platforms[0]}" if len(platforms) == 1 else "")
     description = " ".join(_words(name, [b for b in shown if b.platform == name], quantity) for name in platforms)
     if len(shown) < len(builds):
@@ -132,22 +136,24 @@ def _chart(given: Iterable[BuildPoint], quantity: _Quantity) -> Chart | None:
         title=title,
         svg=svg.drawing(_WIDTH, _HEIGHT, *legend, *_grid(plane), *series, label=cut(title, 2 * _MAX_NAME)),
         description=description,
-        rows=tuple(_row(build, quantity) for build in shown[: -MAX_ROWS - 1 : -1]),
+        rows=tuple(rows[: -MAX_ROWS - 1 : -1]),
     )
 
 
-def _series(builds: Sequence[BuildPoint], index: int, plane: _Plane, quantity: _Quantity) -> svg.Element:
+def _series(
+    builds: Sequence[tuple[BuildPoint, tuple[str, str]]], index: int, plane: _Plane, quantity: _Quantity
+) -> svg.Element:
     colour = HUES[index][0]
     line, pen = "", "M"
     marks: list[svg.Element] = []
-    for build in builds:
+    for build, row in builds:
         value = quantity.value(build)
         if value is None and not build.failed:
             pen = "M"
             continue
         x, y = plane.place(build, plane.values.first if value is None else value)
         at = f"M{svg.number(x)} {svg.number(y)}"
-        title = svg.tag("title", ": ".join(_row(build, quantity)))
+        title = svg.tag("title", ": ".join(row))
         if build.failed:
             pen = "M"
             marks.append(svg.tag("path", title, d=at + _CROSS, stroke=colour, stroke_width=2, fill="none"))

@@ -30,7 +30,7 @@ class JobOnPlatform:
     """The last builds, the oldest first, if they are shown."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class JobState:
     """A job in the list of all."""
 

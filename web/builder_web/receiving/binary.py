@@ -1,6 +1,7 @@
 """A binary that arrives alone, and becomes a build with a script that says so."""
 
 from builder.model import Instant, Result
+from builder_web.console_index import ConsoleIndexer
 from builder_web.directory import DataDirectory
 from builder_web.receiving.execution import Head
 from builder_web.receiving.facts import Facts
@@ -56,6 +57,7 @@ class BinaryReception:
             started=self._now,
             finished=self._now,
             result=self._result,
+            console=ConsoleIndexer().finish(),
             artifacts=(main,),
             main_binary=main.path,
             input_id=None,

@@ -8,6 +8,7 @@ from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd, Executi
 from builder.model import Aborted, ConsoleLine, Result, check_artifact_path, raw
 from builder.runtime.reversal import Reversal
 from builder_web import directory
+from builder_web.console_index import ConsoleIndex, ConsoleIndexer
 from builder_web.directory import DataDirectory
 from builder_web.receiving.facts import Facts
 from builder_web.receiving.staging import ContentWriter, Staging
@@ -41,6 +42,7 @@ class Reception:
         self._directory = directory
         self._reader = execution.ExecutionReader()
         self._console: Reversal | None = None
+        self._index: ConsoleIndex | None = None
         self._end: ExecutionEnd | None = None
         self._platform = ""
         self._artifacts: list[StoredArtifact] = []
@@ -81,6 +83,7 @@ class Reception:
         assert self.head
         assert self.staging
         assert self._end
+        assert self._index
         main = [file for file in self._artifacts if file.path.startswith("bin/")]
         main_binary = main[0] if len(main) == 1 else None
         main_position = 0
@@ -100,6 +103,7 @@ class Reception:
             started=self._end.started,
             finished=self._end.finished,
             result=_storable(self._end.result),
+            console=self._index,
             artifacts=tuple(self._artifacts),
             main_binary=main_binary.path if main_binary else None,
             main_position=main_position,
@@ -125,9 +129,12 @@ class Reception:
         assert self._console
         assert self.staging
         self._end = event
+        indexer = ConsoleIndexer()
         with self.staging.console.open("wb") as file:
             for piece in self._console.pieces():
+                indexer.add(piece)
                 file.write(piece)
+        self._index = indexer.finish()
         self._console.close()
 
     def _begin_artifact(self, path: str) -> None:

@@ -24,7 +24,7 @@ from attrs import frozen
 
 from builder.errors import InvalidName
 from builder.model import raw, text
-from builder.runtime import files
+from builder.runtime import files, syncing
 from builder_web.directory import DataDirectory, check_job
 
 log = logging.getLogger(__name__)
@@ -128,10 +128,10 @@ class Staging:
 
     def finish(self) -> None:
         """Make all files durable: none is written any more."""
-        files.sync_together((self.script, self.console, self.script.parent, *(self.path / "contents").iterdir()))
+        syncing.sync_together((self.script, self.console, self.script.parent, *(self.path / "contents").iterdir()))
 
-    def place(self) -> None:
-        """Put all files into their places, durably. It may be done again."""
+    def place(self) -> set[Path]:
+        """Put all files into their places, and return the directories that are to be synced then. It may be done again."""
         parents = set()
         for staged in sorted((self.path / "contents").iterdir()):
             target = self.directory.content(bytes.fromhex(staged.name))
@@ -146,7 +146,7 @@ class Staging:
             self.directory.make_parents(place)
             build.rename(place)
             parents.add(place.parent)
-        files.sync_together(parents)
+        return parents
 
     def remove(self) -> None:
         """Remove the directory: the build was recorded."""

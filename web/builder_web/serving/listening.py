@@ -4,7 +4,7 @@ import errno
 import logging
 import resource
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import trio
 
@@ -23,6 +23,10 @@ _OTHER_DESCRIPTORS = 100
 _BACKLOG = 256
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _RETRY = 0.1
+
+_AT_ONCE = 8
+"""Connections that are accepted in one round of all tasks. A round takes long while some upload, so with one in each a crowd
+would wait before it is served; with all of a crowd in one, uploads would wait for these."""
 
 
 class CannotListen(BuilderError):
@@ -97,12 +101,12 @@ async def accept(
         finally:
             free.release()
 
-    async def accept_from(listener: trio.SocketListener) -> None:
-        async with listener:
+    async def accept_from(listener: socket.socket) -> None:
+        async with trio.SocketListener(trio.socket.from_stdlib_socket(listener)) as waiting:
             while True:
                 await free.acquire()
                 try:
-                    stream = await listener.accept()
+                    stream = await waiting.accept()
                 except OSError as error:
                     free.release()
                     if error.errno not in _NO_MORE:
@@ -111,7 +115,20 @@ async def accept(
                     await trio.sleep(_RETRY)
                     continue
                 connections.start_soon(serve_one, stream)
+                for another in _accept_more(listener, free):
+                    connections.start_soon(serve_one, another)
 
     async with trio.open_nursery() as nursery:
         for listener in listeners:
-            nursery.start_soon(accept_from, trio.SocketListener(trio.socket.from_stdlib_socket(listener)))
+            nursery.start_soon(accept_from, listener)
+
+
+def _accept_more(listener: socket.socket, free: trio.Semaphore) -> Iterator[trio.SocketStream]:
+    """Return some of the connections that need not be waited for, as far as there is room for them."""
+    for _ in range(min(free.value, _AT_ONCE - 1)):
+        try:
+            accepted, _ = listener.accept()
+        except OSError:  # there is none, or what whoever waits for the next one is told
+            return
+        free.acquire_nowait()
+        yield trio.SocketStream(trio.socket.from_stdlib_socket(accepted))

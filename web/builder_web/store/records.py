@@ -5,6 +5,7 @@ import datetime as dt
 from attrs import frozen
 
 from builder.model import Aborted, Exited, Instant, Result, Signalled, Stopped
+from builder_web.console_index import ConsoleIndex
 
 _MS_PER_DAY = 24 * 60 * 60 * 1000
 _PS_PER_MS = 1_000_000_000
@@ -86,6 +87,8 @@ class NewBuild:
     started: Instant
     finished: Instant
     result: Result
+    console: ConsoleIndex
+    """Where the lines of its console are."""
     artifacts: tuple[StoredArtifact, ...]
     """The main binary first, if there is one."""
     main_binary: str | None
@@ -111,7 +114,7 @@ class Newest:
     """The states of the last builds: see ``summaries.states``."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Job:
     """A job with what its newest builds say."""
 

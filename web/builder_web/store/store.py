@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import sqlalchemy as sa
-from attrs import define
+from attrs import define, field
 
 from builder.runtime.database import Database
 from builder_web.directory import DataDirectory
+from builder_web.store.jobs import AllJobs
 from builder_web.store.opening import open_database
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ class Store:
 
     database: Database
     _watch: sqlite3.Connection
+    jobs: AllJobs = field(factory=AllJobs)
 
     @classmethod
     def open(cls, directory: DataDirectory) -> Self:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from builder_web import directory
-from builder_web.store import names, summaries
+from builder_web.store import consoles, names, summaries
 from builder_web.store.records import NewBuild, result_to_row, to_row
 from builder_web.store.schema import artifact, binary, build, job, job_tag, received, tag
 
@@ -83,6 +83,7 @@ def record(connection: sa.Connection, new: NewBuild, user: int) -> None:
         )
     if new.tags:
         _tag(connection, job_id, new.tags)
+    consoles.keep(connection, build_id, new.console)
     summaries.add(connection, build_id, job_id, new)
     names.add(connection, build_id)
 

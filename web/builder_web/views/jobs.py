@@ -87,12 +87,14 @@ async def latest(request: Request) -> Response:
 async def _list(request: Request, is_shown: Callable[[Site, Job], bool], *, expired_days: int | None) -> Response:
     site = site_of(request)
     if answers.wants_json(request):
-        found, solo5 = await site.store.ask(lambda connection: (jobs.all_jobs(connection), jobs.solo5(connection)))
+        found, solo5 = await site.store.ask(
+            lambda connection: (site.store.jobs.read(connection), jobs.solo5(connection))
+        )
         return answers.json(data.of_jobs([job for job in found if is_shown(site, job)], solo5))
 
     def read(connection: Connection) -> tuple[list[Job], tuple[list[Build], int]]:
         since = site.now().plus(-LATELY)
-        return jobs.all_jobs(connection), builds.failed_since(connection, since, count=presenting.FEW)
+        return site.store.jobs.read(connection), builds.failed_since(connection, since, count=presenting.FEW)
 
     found, (lately, failed) = await site.store.ask(read)
     found = [job for job in found if is_shown(site, job)]

@@ -26,6 +26,9 @@ ROW = summaries.PAST
 MAX_CHARTS = 32
 """Jobs whose charts are kept until they are built again, some 50 KB each."""
 
+MAX_STATES = 4096
+"""Jobs that are kept as lists show them, until they are built again: some 2 KB each."""
+
 _HEADERS = {
     "content-security-policy": pages.SECURITY_POLICY,
     "x-content-type-options": "nosniff",
@@ -76,19 +79,22 @@ def sections(jobs: Iterable[Job]) -> tuple[models.JobSection, ...]:
     """Return jobs by their sections, in order of names."""
     by_name: dict[str, list[models.JobState]] = {}
     for job in jobs:
-        platforms = tuple(
-            models.JobOnPlatform(
-                platform=one.platform,
-                newest=maybe(one.build),
-                failed=maybe(one.failed),
-                past=tuple(_STATES[state] for state in one.past),
-            )
-            for one in job.newest
-        )
-        by_name.setdefault(job.section, []).append(
-            models.JobState(name=job.name, synopsis=job.synopsis, platforms=platforms)
-        )
+        by_name.setdefault(job.section, []).append(_state(job))
     return tuple(models.JobSection(name=name, jobs=tuple(found)) for name, found in sorted(by_name.items()))
+
+
+@lru_cache(maxsize=MAX_STATES)
+def _state(job: Job) -> models.JobState:
+    platforms = tuple(
+        models.JobOnPlatform(
+            platform=one.platform,
+            newest=maybe(one.build),
+            failed=maybe(one.failed),
+            past=tuple(_STATES[state] for state in one.past),
+        )
+        for one in job.newest
+    )
+    return models.JobState(name=job.name, synopsis=job.synopsis, platforms=platforms)
 
 
 def histories(newest: Mapping[str, Sequence[Build]]) -> tuple[parts.History, ...]:

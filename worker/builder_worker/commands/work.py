@@ -33,10 +33,11 @@ Signals:
   SIGTERM  end the jobs, or with --drain-timeout let them end within that time; then exit
   SIGHUP   take no more jobs, let the running ones end, however long they take, and exit
   SIGINT   end the jobs and exit
+  SIGUSR1  leave the jobs to their supervisors, for the next worker, and exit; so does SIGKILL
 
 \b
 Exit status:
-  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time; or SIGHUP
+  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time; or SIGHUP or SIGUSR1
   2  the command line is wrong
   3  the server is unreachable
   4  the server refused, or is no builder-server
@@ -72,8 +73,8 @@ Exit status:
     metavar="TIME",
     type=PAUSE,
     default="15m",
-    help="Let a job go on for so long while the server is away. What it has written is delivered after that, and a result "
-    "is kept until it is. A server of the original's protocol ends the job when it goes away.  [default: 15m]",
+    help="Let a job go on for so long while the server is away, or while there is no worker: the next one for the platform "
+    "adopts it. What it has written is delivered after that, and a result is kept until it is. A server of the original's protocol ends the job when it goes away.  [default: 15m]",
 )
 @click.option(
     "--name",
@@ -107,7 +108,8 @@ def work(
 
     The script is run by its #! line, or by /bin/sh, in a fresh directory. BUILDER_JOB, BUILDER_PLATFORM and
     BUILDER_UUID tell it what it is. Every file that it leaves in the directory is delivered; all its processes are
-    killed at its end. When the server goes away it runs on for the time of --reconnect-for. It may tighten its limits by a line near its top, such as
+    killed at its end. When the server or the worker goes away it runs on for the time of --reconnect-for. It may tighten
+    its limits by a line near its top, such as
 
     \b
         # builder: memory=512M timeout=10m

@@ -10,8 +10,8 @@ A ``Backend`` is made once from the worker's options and opens a fresh ``Sandbox
 
 Rules that every back end keeps:
 1. When ``wait`` returns no process of the job runs any more, whatever it did to escape.
-2. ``kill`` ends all of them; if the worker dies with SIGKILL, their supervisor does; if that dies too, the kernel ends
-   them, or ``clean_up`` at the next start.
+2. ``kill`` ends all of them; if the worker dies, their supervisor does, unless another worker adopts them within the time
+   that the task gives; if that dies too, the kernel ends them, or ``clean_up`` at the next start.
 3. The job sees nothing of the worker: not its environment, descriptors, files, processes or network unless told to.
 """
 
@@ -34,11 +34,11 @@ class SandboxError(BuilderError):
     exit_code = 7
 
 
-class Taken(SandboxError):
+class JobTaken(SandboxError):
     """Another worker has the job."""
 
 
-class Left(BuilderError):
+class JobLeft(BuilderError):
     """This worker has let go of the job, which goes on without it."""
 
 
@@ -156,7 +156,7 @@ class Sandbox(abc.ABC):
     def leave(self) -> None:  # noqa: B027 - what can't be left ends with its worker
         """Let go of the job, if it was started: it goes on for as long as its task says, for a worker that adopts it.
 
-        Whoever waits for it gets Left; to close the sandbox then removes nothing. By default a job can't be left.
+        Whoever waits for it gets JobLeft; to close the sandbox then removes nothing. By default a job can't be left.
         """
 
     def exceeded(self) -> str | None:
@@ -211,7 +211,7 @@ class Backend(abc.ABC):
     async def adopt(self, place: Path) -> Sandbox:
         """Return the sandbox of a job that an earlier worker has left in a directory: it runs, or has ended meanwhile.
 
-        Raises SandboxError if there is nothing to go on with, and then what is left can be cleaned up; and Taken.
+        Raises SandboxError if there is nothing to go on with, and then what is left can be cleaned up; and JobTaken.
         """
         raise SandboxError(f"jobs in the sandbox {self.name} can't be adopted: {place}")
 

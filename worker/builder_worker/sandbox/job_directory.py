@@ -63,9 +63,14 @@ def prepare_root(path: Path) -> None:
     """Make the directory in which job directories are made. Raises SandboxError if it could be someone else's."""
     try:
         make_directory(path, 0o711)
-        status = path.lstat()
+        _check_root(path)
     except OSError as error:
         raise SandboxError(f"cannot make {path}: {error.strerror}; name another one with --work-dir") from error
+
+
+def _check_root(path: Path) -> None:
+    """Raise SandboxError if others could have made what is in a directory, and OSError."""
+    status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise SandboxError(f"{path} must be a directory that only this user can write to")
 
@@ -341,14 +346,31 @@ class JobDirectory:
             return f"{self._blame} ({format_size(self._left.free)} left)"
         return f"work directory full (limit {format_size(self.size)})" if self._was_full and self.size else None
 
+    async def clear(self) -> None:
+        """Remove what the job has written. Raises SandboxError."""
+        try:
+            if self._mounted:
+                await _unmount(self.disk)
+                self._mounted = False
+                (self.path / "image").unlink(missing_ok=True)
+            for path in list(self.disk.iterdir()):
+                await trio.to_thread.run_sync(trees.remove_tree, path)
+            self.build.mkdir()
+        except (OSError, trees.TreeChanged) as error:
+            raise SandboxError(f"cannot clear {self.disk}: {error}") from error
+
     async def remove(self) -> None:
         """Remove it, whatever the job made of it. Raises SandboxError."""
         try:
             await remove_tree(self.path)
         finally:
-            if self._held is not None:
-                os.close(self._held)
-                self._held = None
+            self.release()
+
+    def release(self) -> None:
+        """Let others have what is left of it."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 async def remove_tree(path: Path) -> None:
@@ -380,14 +402,22 @@ async def _unmount(disk: Path) -> None:
 
 
 def left_over(root: Path) -> list[Path]:
-    """Return the job directories of workers that are gone, or that can't be seen from here, sorted."""
-    return sorted(path for path in root.iterdir() if is_left_over(path.name)) if root.is_dir() else []
+    """Return the job directories of workers that are gone, or that can't be seen from here, sorted.
+
+    What is written down in them says which programs are run: SandboxError is raised where others could have written it, and
+    OSError where it can't be read.
+    """
+    if not root.is_dir():
+        return []
+    _check_root(root)
+    return sorted(path for path in root.iterdir() if is_left_over(path.name))
 
 
 async def clean_up(root: Path) -> tuple[str, ...]:
     """Remove the job directories of workers that are gone; return a line for each.
 
-    Does nothing while another worker does it in the same place. Raises SandboxError if the place can't be read.
+    Does nothing while another worker does it in the same place. Raises SandboxError if the place can't be read, or is not
+    this user's alone.
     """
     try:
         descriptor = lock_directory(root)

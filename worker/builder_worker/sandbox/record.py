@@ -14,7 +14,7 @@ from typing import Any, Self
 from attrs import asdict, field, frozen
 
 from builder.runtime.files import lock
-from builder_worker.sandbox import Limits, SandboxError, Taken
+from builder_worker.sandbox import JobTaken, Limits, SandboxError
 from builder_worker.sandbox.linux.cgroups import Group, Hierarchy
 from builder_worker.sandbox.owner import boot
 from builder_worker.sandbox.processes import tools
@@ -46,7 +46,7 @@ class GroupRecord:
 
 
 @frozen(kw_only=True)
-class Record:
+class JobRecord:
     """A job that was started."""
 
     backend: str
@@ -98,9 +98,12 @@ class Record:
             raise SandboxError(f"it was not started: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise SandboxError(f"what was written down of it is of another release: {error}") from error
-        if record.boot is None or record.boot != boot():
-            raise SandboxError("the machine was started anew since")
         return record
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Whether the machine is known to have run on since: a crash of it can leave files that are not whole."""
+        return self.boot is not None and self.boot == boot()
 
     def write(self, place: Path) -> int:
         """Write it into a job's directory, all of it at once. Return a descriptor with the lock. Raises OSError."""
@@ -117,9 +120,9 @@ class Record:
 
 
 def claim(place: Path) -> int:
-    """Take a job that was written down; return a descriptor with the lock. Raises Taken if a worker has it, and OSError."""
+    """Take a job that was written down; return a descriptor with the lock. Raises JobTaken if a worker has it, and OSError."""
     descriptor = os.open(place / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     if lock(descriptor):
         return descriptor
     os.close(descriptor)
-    raise Taken("another worker has it")
+    raise JobTaken("another worker has it")

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from builder_worker.sandbox import Backend, Check, Limits, Sandbox, SandboxError, probe
 from builder_worker.sandbox.options import OptionError, Options
-from builder_worker.sandbox.record import Record
+from builder_worker.sandbox.record import JobRecord
 
 AUTO = "auto"
 
@@ -97,10 +97,10 @@ def make(name: str, options: Options) -> Backend:
 async def adopt(backend: Backend, place: Path) -> Sandbox:
     """Return the sandbox of a job that an earlier worker has left, by the back end that made it; ``backend`` is this worker's.
 
-    Raises SandboxError and Taken, as ``Backend.adopt``.
+    Raises SandboxError and JobTaken, as ``Backend.adopt``.
     """
     try:
-        name = Record.read(place).backend
+        name = JobRecord.read(place).backend
         maker = backend if name == backend.name else make(name, backend.options)
     except (SandboxError, OptionError):
         maker = backend  # which ends what can't be adopted

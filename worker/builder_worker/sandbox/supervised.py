@@ -10,15 +10,18 @@ from typing import Self
 import trio
 from attrs import asdict, define, field
 
+from builder.runtime.files import is_locked
 from builder.runtime.nurseries import plain_nursery
 from builder.sizes import format_size
-from builder_worker.sandbox import ExitStatus, Limits, Sandbox, SandboxError, record
+from builder_worker.sandbox import ExitStatus, JobTaken, Limits, Sandbox, SandboxError, record
 from builder_worker.sandbox.job_directory import JobDirectory
 from builder_worker.sandbox.linux.cgroups import Group
+from builder_worker.sandbox.processes import supervisor
+from builder_worker.sandbox.processes.console import ConsoleFile
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.leftovers import kill_marked
-from builder_worker.sandbox.processes.supervision import Spool, Status, Supervision
-from builder_worker.sandbox.record import GroupRecord, Record
+from builder_worker.sandbox.processes.supervision import Status, Supervision
+from builder_worker.sandbox.record import GroupRecord, JobRecord
 
 SCRIPT = ".builder-script"
 """Begins with a dot, so that a job's own ``rm *`` or ``sha256sum *`` does not see it."""
@@ -30,7 +33,7 @@ Look = Callable[[Status], Awaitable[frozenset[str]]]
 LookOf = Callable[[Limits], Look]
 """Returns the look at a job with such limits."""
 
-DirectoryOf = Callable[[Record], JobDirectory]
+DirectoryOf = Callable[[JobRecord], JobDirectory]
 """Returns the directory of a job that was written down."""
 
 
@@ -86,7 +89,7 @@ class SupervisedSandbox(Sandbox):
         return self.supervision.status is not None
 
     @property
-    def console(self) -> Spool:
+    def console(self) -> ConsoleFile:
         """What the job writes."""
         return self.supervision.console
 
@@ -107,8 +110,8 @@ class SupervisedSandbox(Sandbox):
         except OSError as error:
             raise SandboxError(f"the job can't be started: {error.strerror}") from error
 
-    def _record(self) -> Record:
-        return Record(
+    def _record(self) -> JobRecord:
+        return JobRecord(
             backend=self.backend,
             supervisor=self.supervision.pid,
             begun=time.monotonic(),
@@ -128,12 +131,14 @@ class SupervisedSandbox(Sandbox):
     async def adopt(cls, place: Path, directory_of: DirectoryOf, look_of: LookOf) -> Self:
         """Return the sandbox of a job that another worker has started in a place.
 
-        Raises SandboxError, and then all of the job is killed; and Taken.
+        Raises SandboxError, and then all of the job is killed; and JobTaken.
         """
         async with AsyncExitStack() as resources:
             try:
                 claim = record.claim(place)
             except OSError as error:
+                if is_locked(place):  # by a worker that can't be seen from here: it may be within a hook
+                    raise JobTaken("another worker is about to start it") from error
                 raise SandboxError(f"it was not started: {error.strerror}") from error
             try:
                 return await cls._adopt(place, directory_of, look_of, claim, resources)
@@ -146,16 +151,22 @@ class SupervisedSandbox(Sandbox):
     async def _adopt(
         cls, place: Path, directory_of: DirectoryOf, look_of: LookOf, claim: int, resources: AsyncExitStack
     ) -> Self:
-        written = Record.read(place)
+        written = JobRecord.read(place)
         limits, directory, group = Limits(**written.limits), directory_of(written), written.group
         launch = Launch(command=(), adopts=written.adopts, end=written.end, end_environment=written.end_environment)
         supervision = await Supervision.adopt(place, written.supervisor, launch, limits, begun=written.begun)
+        if not supervision.has_supervisor and not written.is_of_this_boot:
+            await shielded(supervision.aclose)
+            raise SandboxError("the machine was started anew since")
         async with AsyncExitStack() as made:
+            made.callback(directory.release)
             made.push_async_callback(shielded, supervision.aclose)
             held, *locks = supervision.locks or (None,)
             for descriptor in locks:
                 resources.callback(os.close, descriptor)
             directory.take_over(held, is_mounted=written.is_mounted)
+            if supervision.status is None:
+                group.renew()
             made.pop_all()
         resources.push_async_callback(shielded, directory.remove)
         resources.push_async_callback(shielded, group.remove)
@@ -182,11 +193,19 @@ class SupervisedSandbox(Sandbox):
             if self.supervision.status is None or self.launch.adopts:
                 await self.group.wait_empty()
             await self.directory.settle()
+            await self._make_room()
             self.status = self.supervision.conclude()
             self._hit = self.group.hit()
             if self.supervision.status is not None:
                 self._hit |= await self.look(self.supervision.status)
         return self.status
+
+    async def _make_room(self) -> None:
+        """Give the disk back that the job has taken, or nothing could be said of it. Raises SandboxError."""
+        if self.directory.took_the_disk:
+            await self.directory.clear()
+        elif self.supervision.stopped == supervisor.FILLED:
+            self.console.cut_short()
 
     async def _enforce_size(self) -> None:
         await self.directory.wait_full(self._processes)

@@ -9,7 +9,7 @@ It has not run on FreeBSD yet: its command lines are made after the manuals, and
     zfs destroy PARENT/TAG              and nothing was ever there
 
 TAG is the worker's name for the job, see ``owner``; PARENT is the dataset that the snapshot's one is in. The supervisor
-is outside of the jail, where the job can't get at it. When the worker dies it ends the script and the jail; the clone
+is outside of the jail, where the job can't get at it. When no worker comes back it ends the script and the jail; the clone
 is destroyed by the next worker.
 
 The job is the user nobody, whom every FreeBSD has: set-uid programs are off in the clone, so it stays that. It may write
@@ -42,7 +42,7 @@ from builder_worker.sandbox.owner import is_left_over, tag
 from builder_worker.sandbox.processes import inside, rlimits, tools
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Status, Supervision
-from builder_worker.sandbox.record import Record
+from builder_worker.sandbox.record import JobRecord
 from builder_worker.sandbox.script import interpreter
 from builder_worker.sandbox.supervised import SCRIPT, Look, LookOf, SupervisedSandbox, shielded
 
@@ -205,7 +205,7 @@ class Jail(Backend):
     async def adopt(self, place: Path) -> Sandbox:
         """Return the jail of a job that an earlier worker has left; its clone lies where this worker would make it."""
 
-        def directory_of(written: Record) -> Clone:
+        def directory_of(written: JobRecord) -> Clone:
             return self._clone(place.name, size=written.size)
 
         prison = Prison(name=place.name, run=self._run)

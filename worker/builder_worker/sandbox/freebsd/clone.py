@@ -99,6 +99,9 @@ class Clone(JobDirectory):
         except SandboxError as error:
             raise OSError(errno.EIO, str(error)) from error
 
+    async def clear(self) -> None:
+        """Leave it as it is: the system in it goes as a whole."""
+
     async def remove(self) -> None:
         """Unmount and destroy. Raises SandboxError."""
         if (self.path / MOUNTS).exists():

@@ -313,10 +313,10 @@ class Group:
         with ExitStack() as made:
             locks = []
             for directory in self.directories:
-                descriptor = lock_directory(directory, shared=True)
-                if descriptor is not None:  # nobody else but a worker that looks whether it is left over
-                    made.callback(os.close, descriptor)
-                    locks.append(descriptor)
+                descriptor = lock_directory(directory, shared=True, wait=True)  # as long as somebody looks for one
+                assert descriptor is not None, "it has waited"
+                made.callback(os.close, descriptor)
+                locks.append(descriptor)
             made.pop_all()
         return tuple(locks)
 
@@ -330,6 +330,18 @@ class Group:
                 for file, value in controller.settings(self.limits).items():
                     if file not in controller.optional or (directory / file).exists():
                         (directory / file).write_text(value)
+
+    def renew(self) -> None:
+        """Set the limits again: while no worker was there, they may have been taken away to make room for one.
+
+        Raises SandboxError.
+        """
+        try:
+            for hierarchy in self.hierarchies:
+                hierarchy.enable(hierarchy.controllers)
+            self.apply()
+        except OSError as error:
+            raise SandboxError(f"its limits can't be set again: {error}") from error
 
     def discard(self) -> None:
         """Remove groups that were not used, or not for long; what is still in use is left to ``Cgroups.clean_up``."""

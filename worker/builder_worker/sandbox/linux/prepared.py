@@ -18,7 +18,7 @@ from builder_worker.sandbox.options import Options
 from builder_worker.sandbox.owner import tag
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.supervision import Supervision
-from builder_worker.sandbox.record import Record
+from builder_worker.sandbox.record import JobRecord
 from builder_worker.sandbox.supervised import SCRIPT, Look, LookOf, SupervisedSandbox, look_at_nothing, shielded
 
 
@@ -126,9 +126,9 @@ async def open_sandbox(
 
 
 async def adopt_sandbox(place: Path, look_of: LookOf = lambda _: look_at_nothing) -> Sandbox:
-    """Return the sandbox of a job that ``open_sandbox`` of another worker has made. Raises SandboxError and Taken."""
+    """Return the sandbox of a job that ``open_sandbox`` of another worker has made. Raises SandboxError and JobTaken."""
 
-    def directory_of(written: Record) -> JobDirectory:
+    def directory_of(written: JobRecord) -> JobDirectory:
         return JobDirectory(path=place, size=written.size, owner=written.owner, users=written.users)
 
     return await SupervisedSandbox.adopt(place, directory_of, look_of)

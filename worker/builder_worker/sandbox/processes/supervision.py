@@ -1,5 +1,4 @@
-"""The worker's half of a supervised job: it starts the supervisor, or finds that of an earlier worker, talks to it, and
-follows what the job writes.
+"""The worker's half of a supervised job: it starts the supervisor, or finds that of an earlier worker, and talks to it.
 
 A supervisor can be killed too: without a sandbox, by its job. Then the worker finds what is left: in the control groups
 of the job, if there are any, and by a mark in the environment, which a job can remove.
@@ -21,15 +20,12 @@ from typing import Any, Protocol, Self
 import trio
 from attrs import asdict, define, field, frozen
 
-from builder.runtime.changes import Change
-from builder_worker.sandbox import ExitStatus, Left, Limits, SandboxError
+from builder_worker.sandbox import ExitStatus, JobLeft, Limits, SandboxError
 from builder_worker.sandbox.disk import Space
 from builder_worker.sandbox.processes import supervisor, tools
+from builder_worker.sandbox.processes.console import ConsoleFile
 from builder_worker.sandbox.processes.launch import Launch
 from builder_worker.sandbox.processes.leftovers import MARK, kill_marked
-
-READ_SIZE = 256 * 1024
-"""Bytes of the console that are read at once."""
 
 ANSWER_TIMEOUT = 2.0
 """Seconds for a supervisor to answer a worker that comes to it: it has nothing else to do."""
@@ -64,74 +60,6 @@ class Status:
 
     left: str | None
     """What could not be removed."""
-
-
-class Spool:
-    """What a job writes, from the file to which its supervisor appends it."""
-
-    def __init__(self, directory: Path, *, is_new: bool = True) -> None:
-        made = os.O_CREAT | os.O_EXCL if is_new else os.O_NOFOLLOW
-        with ExitStack() as opened:
-            self._file, self._times = (
-                _open(directory / name, os.O_RDONLY | os.O_CLOEXEC | made, opened)
-                for name in (supervisor.CONSOLE, supervisor.TIMES)
-            )
-            opened.pop_all()
-        self._offset = 0
-        self._entry = 0  # where the entry of the times stands that is in use
-        self._change = Change()
-        self._is_complete = False
-        self.time = time.monotonic_ns()
-
-    async def receive_some(self) -> bytes:
-        """Return what was written since, all at one ``time``; empty when the job is over and all was read."""
-        await trio.lowlevel.checkpoint()  # before the look: what was read is not lost when the caller is cancelled
-        while True:
-            changed = self._change.next
-            is_complete = self._is_complete  # before the look at the file
-            end, at = self._look_up()
-            if data := os.pread(self._file, min(READ_SIZE, end - self._offset), self._offset):
-                self._offset += len(data)
-                self.time = at
-            if data or is_complete:
-                return data
-            await changed.wait()  # no deadline: a job may be silent, up to the limit that its supervisor keeps
-
-    def _look_up(self) -> tuple[int, int]:
-        """Return up to where the next bytes were written at one time, and when. What has no entry yet is written now."""
-        while len(entry := os.pread(self._times, 32, self._entry)) >= 16:
-            at, end = int.from_bytes(entry[:8], "little"), int.from_bytes(entry[8:16], "little")
-            if end > self._offset:
-                return end, at
-            if len(entry) < 32:  # the last one, which the supervisor may change
-                break
-            self._entry += 16
-        return self._offset + READ_SIZE, time.monotonic_ns()
-
-    def skip(self, offset: int) -> None:
-        """Go on with the byte at that offset: what is before it was read by another worker."""
-        self._offset = offset
-
-    def announce(self, *, complete: bool = False) -> None:
-        """Tell that there may be more, or that there will be no more."""
-        self._is_complete = self._is_complete or complete
-        self._change.announce()
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes on the disk."""
-        return os.fstat(self._file).st_size
-
-    def close(self) -> None:
-        """Close the files."""
-        os.close(self._file)
-        os.close(self._times)
-
-
-def _open(path: Path, flags: int, opened: ExitStack) -> int:
-    descriptor = os.open(path, flags, 0o600)
-    opened.callback(os.close, descriptor)
-    return descriptor
 
 
 class _Process(Protocol):
@@ -184,7 +112,7 @@ class Supervision:
     _link: socket.socket | None
     """None when the supervisor has gone."""
 
-    console: Spool
+    console: ConsoleFile
     locks: Sequence[int] = ()
     """Descriptors of what the supervisor of an earlier worker holds for the job, in the order in which it got them."""
 
@@ -210,7 +138,7 @@ class Supervision:
         ``entries`` are the files of control groups that the job enters, also at once.
         """
         with ExitStack() as made, _listen(directory) as listener:
-            console = Spool(directory)
+            console = ConsoleFile(directory)
             made.callback(console.close)
             link = made.enter_context(_connect(directory))
             with listener.accept()[0] as theirs:
@@ -234,7 +162,7 @@ class Supervision:
         """
         with ExitStack() as made:
             try:
-                console = Spool(directory, is_new=False)
+                console = ConsoleFile(directory, is_new=False)
                 made.callback(console.close)
                 answer = await _come_to(directory)
                 link, locks, said = answer or (None, (), (directory / supervisor.STATUS).read_bytes())
@@ -271,6 +199,11 @@ class Supervision:
     def pid(self) -> int:
         """The supervisor's number."""
         return self._process.pid
+
+    @property
+    def has_supervisor(self) -> bool:
+        """Whether the supervisor is there."""
+        return self._link is not None
 
     @property
     def can_go_on(self) -> bool:
@@ -315,7 +248,7 @@ class Supervision:
         self._begun = self._heard = trio.current_time()
 
     async def wait(self) -> None:
-        """Wait until the job has ended and nothing of it is left; the supervisor stays. Raises Left."""
+        """Wait until the job has ended and nothing of it is left; the supervisor stays. Raises JobLeft."""
         while self._link and self.status is None:
             # no deadline but those of its limits: a job takes as long as it takes
             with trio.CancelScope(deadline=self._deadline()[0]) as self._waiting, suppress(trio.ClosedResourceError):
@@ -324,7 +257,7 @@ class Supervision:
             if self._waiting.cancelled_caught:
                 self._insist()
         if self._is_left:
-            raise Left
+            raise JobLeft
         if self._launch is not None and self.status is None:
             await self._clean_up(self._launch)
         self.console.announce(complete=True)
@@ -354,8 +287,10 @@ class Supervision:
             self._waiting.deadline = self._deadline()[0]
 
     def leave(self) -> None:
-        """Let go of a job that was started: it goes on for as long as its supervisor has time. Who waits for it gets Left."""
+        """Let go of a job that was started: it goes on for as long as its supervisor has time. Who waits for it gets JobLeft."""
         self._is_left = True
+        if isinstance(self._process, subprocess.Popen):
+            self._process.returncode = 0  # it outlives this process: nobody here waits for it
         if self._link:
             trio.lowlevel.notify_closing(self._link)
             self._close()

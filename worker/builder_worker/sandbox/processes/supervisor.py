@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 LAUNCH, SOCKET, CONSOLE, TIMES, STATUS = "launch", "socket", "console", "times", "status"
 START, END, DONE, OUTPUT = b"start", b"end", b"done", b"output"
 
+FILLED = "its output filled the worker's disk"
+"""Why a job was ended whose output took the last of the disk."""
+
 _LINK, _LISTENER = 0, 1
 
 FIRST_FILE = 4
@@ -468,7 +471,7 @@ class Supervisor:
         reserve = self._launch["reserve"]
         if disk.f_bavail * disk.f_frsize - len(data) < reserve < self._size + len(data):
             self._stop_reading()
-            self._stop("its output filled the worker's disk")
+            self._stop(FILLED)
             return
         try:
             while data:
