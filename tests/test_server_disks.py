@@ -80,7 +80,7 @@ def shared_by(tmp_path: Path, *, size: str) -> Iterator[Path]:
 
 def fill(path: Path) -> None:
     """Take all that is left of a disk."""
-    with contextlib.suppress(OSError), (path / "filler").open("wb", buffering=0) as file:
+    with contextlib.suppress(OSError), (path / "filler").open("ab", buffering=0) as file:
         while True:
             file.write(bytes(4096))
 
@@ -167,11 +167,12 @@ async def test_a_disk_that_loses_what_is_written(
                 assert "Traceback" not in caplog.text
 
 
+# it says more than the worker keeps room for, and less than a job is ended for
 JOB = b"""#!/bin/sh
 echo begun
 until [ -e %s ]; do sleep 0.01; done
 i=0
-while [ $i -lt 1000 ]; do i=$((i + 1)); echo "line $i of many"; done
+while [ $i -lt 40000 ]; do i=$((i + 1)); echo "line $i of many"; done
 """
 
 
@@ -184,7 +185,7 @@ def is_stuck(console: Path) -> bool:
 async def test_a_worker_without_room_for_what_jobs_say(tmp_path: Path) -> None:
     """It waits until there is room, also when the job has ended meanwhile."""
     go = tmp_path / "go"
-    with shared_by(tmp_path, size="8m") as jobs:
+    with shared_by(tmp_path, size="64m") as jobs:
         async with start_server(tmp_path) as server:
             await do(server, schedule("a", text=JOB % bytes(go)))
             with running_worker(server, "p1", f"--work-dir={jobs}", "--loop", "--sandbox=none"):
@@ -200,4 +201,4 @@ async def test_a_worker_without_room_for_what_jobs_say(tmp_path: Path) -> None:
             ((uuid,),) = server.query("select uuid from build")
             record = server.execution("a", UUID(uuid))
             lines = [line.line for line in record.console if not line.line.startswith(b"builder-worker: ")]
-            assert lines == [b"begun", *(b"line %d of many" % number for number in range(1, 1001))]
+            assert lines == [b"begun", *(b"line %d of many" % number for number in range(1, 40_001))]
