@@ -1,22 +1,26 @@
 """The disk that all jobs of a worker share: how much of it is used, and who is ended when it is almost full."""
 
+import contextlib
 import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import trio
 import trio.testing
+from farm import eventually
 from sandbox_runs import MIB
 from worker_program import DEADLINE, run_script
 from worker_sandboxes import need, reachable_directory
 
 from builder.model import Aborted
-from builder_worker.sandbox import SandboxError, disk, job_directory
+from builder_worker.sandbox import Limits, SandboxError, Task, disk, job_directory, registry
 from builder_worker.sandbox.freebsd.clone import Clone
 from builder_worker.sandbox.job_directory import JobDirectory
+from builder_worker.sandbox.options import Options
 
 
 async def test_files_count_with_those_that_are_deleted_and_open(tmp_path: Path) -> None:
@@ -85,6 +89,30 @@ async def test_who_takes_the_last_of_it_by_its_output_is_ended(small_disk: Path,
     finished = await run_script(small_disk, LOUD, f"--sandbox={sandbox}")
     assert finished.result == Aborted(message="its output filled the worker's disk")
     assert sum(map(len, finished.own_lines)) < 20 * MIB - disk.Space.of(small_disk / "work").reserve
+
+
+async def test_what_is_said_last_waits_for_room(small_disk: Path, tmp_path: Path) -> None:
+    """The job has ended by then; nothing of it is thrown away."""
+    go, done, filler = tmp_path / "go", tmp_path / "done", small_disk / "work" / "filler"
+    script = f"#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.01; done\nhead -c 20000 /dev/zero\ntouch {done}\n"
+    backend = registry.make("none", Options(work_root=small_disk / "work"))
+    task = Task(uuid=uuid4(), name="j", platform="p", script=script.encode(), limits=Limits())
+    with trio.fail_after(DEADLINE):
+        async with await backend.open(task) as sandbox:
+            sandbox.start()
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            go.touch()
+            await eventually(done.exists)
+            assert (sandbox.place / "console").stat().st_size < 20000
+            with trio.move_on_after(0.5):  # it would be over by now
+                await sandbox.wait()
+                raise AssertionError("it was thrown away")
+            filler.unlink()
+            assert (await sandbox.wait()).code == 0
+            assert sandbox.exceeded() is None
+            assert (sandbox.place / "console").stat().st_size == 20000
 
 
 @pytest.fixture

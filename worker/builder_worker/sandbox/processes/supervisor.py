@@ -298,7 +298,7 @@ class Supervisor:
             notes = f"{error.filename or 'the supervisor'}: {error.strerror}"
             self._wanted = False
             return _encode(code=None, signal=None, stopped=None, notes=notes, left=None)
-        while self._wanted and not self._has_ended():
+        while self._wanted and not self._is_over():
             self._wait()
         self._wanted, self._was_killed = False, not self._has_ended()
         left = self._end()
@@ -306,6 +306,13 @@ class Supervisor:
         if self._held and not self._was_killed:
             self._stopped = "the console can't be written: there is no room on the worker's disk"
         return _encode(**self._conclude(), left=left)
+
+    def _is_over(self) -> bool:
+        """Whether the command has ended, and there was room on the disk for all that it has said."""
+        if self._has_ended():
+            self._drain()
+            return not self._held
+        return False
 
     # --- what happens
 
