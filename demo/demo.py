@@ -250,7 +250,7 @@ def wait_for_uploads(log: Path, count: int, *, is_own: bool) -> None:
     def told(what: str) -> list[str]:
         return [line for line in log.read_text().splitlines() if what in line]
 
-    wait_until(lambda: len(told(" uploaded (HTTP") + told("was not uploaded")) == count, "the uploads")
+    wait_until(lambda: told("was not uploaded") or len(told(" uploaded (HTTP")) == count, "the uploads")
     if refused := told("was not uploaded"):
         raise (DemoFailed if is_own else UploadRefused)("\n".join(refused))
 
