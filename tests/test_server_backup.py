@@ -228,3 +228,20 @@ async def test_a_damaged_database_and_the_way_back(archive: Path, tmp_path: Path
     assert administer(data, "restore", archive)
     async with start_server(tmp_path) as server:
         assert len((await info(server)).schedule) == 3
+
+
+async def test_a_database_that_was_emptied_is_not_taken_for_a_new_one(archive: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    os.truncate(data / DATABASE, 0)
+    assert "is empty, and there are builds beside it" in does_not_start(data)
+    (data / DATABASE).unlink()
+    assert administer(data, "restore", archive)
+    async with start_server(tmp_path) as server:
+        assert len((await info(server)).schedule) == 3
+
+
+async def test_a_server_that_was_killed_before_its_first_database_starts(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / DATABASE).touch()
+    async with start_server(tmp_path) as server:
+        assert (await info(server)).schedule == ()

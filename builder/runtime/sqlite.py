@@ -213,7 +213,9 @@ def _look_through(database: sqlite3.Connection) -> str:
 
 
 def alter(path: Path, step: Callable[[sa.Connection], None]) -> None:
-    """Do a step in a database that no program has open, in one transaction. Raises StoreError."""
+    """Do a step in a database that no program has open, in one transaction. Raises StoreError, also if it is damaged."""
+    if path.is_file():
+        check(path)
     engine = _engine(path, begin="BEGIN IMMEDIATE", timeout=LOCK_TIMEOUT)
     try:
         if not path.is_file():

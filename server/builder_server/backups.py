@@ -90,10 +90,16 @@ def read(directory: Path, source: Path) -> None:
 
 
 def check_whole(directory: Path) -> None:
-    """Raise BackupFailed if a restore to a directory was interrupted."""
+    """Raise BackupFailed if a restore to a directory was interrupted, or its database was emptied: SQLite would begin anew."""
     if (directory / RESTORING).exists():
         raise BackupFailed(
             f"a restore to {directory} was interrupted: do it again, or remove {RESTORING} to do without"
+        )
+    database = directory / DATABASE
+    if database.is_file() and not database.stat().st_size and any(_files(directory)):
+        raise BackupFailed(
+            f"{database} is empty, and there are builds beside it: move it away, and bring back a backup with 'restore', or "
+            "begin with a new one"
         )
 
 

@@ -1,9 +1,9 @@
 """A property a function: it takes any bytes, and fails where something is wrong with how they are read."""
 
 import io
-import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from unittest import mock
@@ -221,21 +221,13 @@ def spool(data: bytes) -> None:
             found.close()
 
 
-class _file:  # noqa: N801 - used as a function
-    """A file with these bytes, and a descriptor of it."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __enter__(self) -> tuple[Path, int]:
-        self._descriptor, name = tempfile.mkstemp(prefix="fuzz-")
-        self._path = Path(name)
-        os.write(self._descriptor, self._data)
-        return self._path, self._descriptor
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-        self._path.unlink()
+@contextmanager
+def _file(data: bytes) -> Iterator[tuple[Path, int]]:
+    """Give a file with these bytes, and a descriptor of it."""
+    with tempfile.NamedTemporaryFile(prefix="fuzz-") as file:
+        file.write(data)
+        file.flush()
+        yield Path(file.name), file.fileno()
 
 
 PROPERTIES: tuple[Callable[[bytes], None], ...] = (
