@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, action)
+
+# Trees and directories that tests make are for jobs, who are other users. What an odd umask does to programs, tests say that
+# set one.
+os.umask(0o022)
 
 # The same examples each time and no clock: a test says the same thing on every machine, however busy it is.
 settings.register_profile("default", derandomize=True, deadline=None, max_examples=30)
