@@ -139,4 +139,4 @@ async def test_a_job_that_is_cancelled_ends_at_the_worker(tmp_path: Path) -> Non
             *_, end = await peer.request(CancelBuilds(target=uuid))
             assert end == Success()
         await eventually(lambda: not list((tmp_path / "work").glob("*/lines")), what="the end of the job")
-        assert "the server has ended the build" in farm.worker.log
+        await eventually(lambda: "the server has ended the build" in farm.worker.log, what="a word of it")
