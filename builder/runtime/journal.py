@@ -43,7 +43,7 @@ def _encode(name: bytes, value: bytes) -> bytes:
 class Journal:
     """A way to the journal. ``send`` waits while that takes nothing, as a write to standard error would."""
 
-    _path: Path = SOCKET
+    _path: Path
     _socket: socket.socket = field(init=False, factory=lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
 
     def send(self, fields: Mapping[str, str]) -> None:
@@ -55,6 +55,10 @@ class Journal:
             if error.errno not in _TOO_LARGE:
                 raise
             self._send_large(record)
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._socket.close()
 
     def _send_large(self, record: bytes) -> None:
         descriptor = os.memfd_create("journal-record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -159,6 +159,11 @@ class _ToJournal(logging.Handler):
         except OSError:
             self._otherwise.handle(record)
 
+    def close(self) -> None:
+        """Hand over nothing more."""
+        self._to.close()
+        super().close()
+
 
 def set_up(name: str, *, verbosity: int, form: str, stamp: str | None = None) -> None:
     """Send the log of a program to standard error, or where that is systemd's journal, there as records with fields.
@@ -169,7 +174,7 @@ def set_up(name: str, *, verbosity: int, form: str, stamp: str | None = None) ->
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else Text(stamp))
     if form == "text" and journal.is_standard_error(os.environ):
-        handler = _ToJournal(name, Journal(), handler)
+        handler = _ToJournal(name, Journal(journal.SOCKET), handler)
     level = LEVELS[max(0, min(len(LEVELS) - 1, 2 + verbosity))]
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("httpx", "httpcore", "alembic", "sqlalchemy"):
