@@ -220,7 +220,7 @@ def command(
     from builder_server import server
     from builder_server.retention import parse_retention
 
-    logs.set_up(verbosity=verbose - quiet, form=log_format)
+    logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
     settings = server.Settings(
         addresses=ip,
         port=port,

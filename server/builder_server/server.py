@@ -19,10 +19,11 @@ from builder.extension import VERSION, Welcome
 from builder.extension.working import Alive, AskJob, Return
 from builder.framing import StreamedFrame
 from builder.messages import Hello, JobRequested, Message, ServerHello
-from builder.model import Instant, printable
+from builder.model import Instant
 from builder.reasons import reason_of
 from builder.runtime import entry, service
 from builder.runtime.files import lock
+from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
@@ -253,6 +254,7 @@ class _Server:
         try:
             async with stream:
                 peer = format_address(*stream.socket.getpeername()[:2])
+                note(peer=peer)
                 tune(stream)
                 bound_unsent(stream)
                 channel = SharingChannel(stream, self._memory)
@@ -261,12 +263,12 @@ class _Server:
         except ShuttingDown:
             pass
         except trio.TooSlowError:
-            logger.warning("%s: closed, it was silent for too long", peer)
+            logger.warning("closed, it was silent for too long")
         except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            logger.warning("%s: closed: %s", peer, printable(reason_of(error)))
+            logger.warning("closed: %s", reason_of(error))
         except Exception:
             # a fault of ours, told in full; but the other peers must not pay for it
-            logger.exception("%s: internal error", peer)
+            logger.exception("internal error")
 
     async def _serve_peer(self, channel: SharingChannel, peer: str, place: Place) -> None:
         with place.until_asked(), self._shutdown.interruptible():

@@ -10,10 +10,9 @@ from builder.address import format_address
 from builder.errors import ConnectionEnded
 from builder.extension.working import AskJob, GiveJob
 from builder.messages import JobRequested, JobSchedule
-from builder.model import printable
 from builder.reasons import reason_of
 from builder.runtime.nurseries import plain_nursery
-from builder_worker.adoption import uplink_of
+from builder_worker.adoption import about_job, uplink_of
 from builder_worker.allowances import tighten
 from builder_worker.assignment import Assignment
 from builder_worker.build import Setup
@@ -82,7 +81,7 @@ async def work_next(
 
 
 async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | GiveJob:
-    log.info("waiting for a job for %s from %s", printable(settings.platform), uplink)
+    log.info("waiting for a job for %s from %s", settings.platform, uplink)
     platform = settings.platform
     try:
         # no deadline: there may be nothing to do for days; keepalive finds out whether the server still lives
@@ -101,8 +100,9 @@ async def see_through(assignment: Assignment, settings: WorkerSettings, drain: D
     """Have the result of a job delivered that another worker has started. Raises Lost, Revoked and SandboxError."""
     assert assignment.handover is not None, "it was found by that"
     setup = _setup(assignment.handover.job, settings)
-    async with uplink_of(assignment.handover) as uplink:
-        await _run(uplink, assignment, settings, setup, drain)
+    with about_job(assignment.handover.job, settings.platform):
+        async with uplink_of(assignment.handover) as uplink:
+            await _run(uplink, assignment, settings, setup, drain)
 
 
 async def _work(
@@ -114,9 +114,10 @@ async def _work(
     following: Spares | None,
 ) -> None:
     """Run one job and deliver its result."""
-    log.info("received job %s uuid %s", printable(given.job.name), given.uuid)
-    assignment = Assignment(uuid=given.uuid, job=given.job, handover=_handover(given, settings))
-    await _run(uplink, assignment, settings, _setup(given, settings), drain, spare, following)
+    with about_job(given, settings.platform):
+        log.info("received")
+        assignment = Assignment(uuid=given.uuid, job=given.job, handover=_handover(given, settings))
+        await _run(uplink, assignment, settings, _setup(given, settings), drain, spare, following)
 
 
 async def _run(
@@ -138,8 +139,7 @@ async def _run(
                 assignment.released.set()
         except JobLeft:
             return
-    name = printable(assignment.job.name)
-    log.info("job %s uuid %s: %s, delivered", name, assignment.uuid, assignment.end.summary())
+    log.info("%s, delivered", assignment.end.summary())
     if assignment.fault:
         raise assignment.fault
 
