@@ -20,6 +20,7 @@ from attrs import define, field
 
 from builder.runtime import syncing
 from builder.runtime.database import Database, DiskFull, StoreError, nothing
+from builder.runtime.histogram import Histogram
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ class SQLite(Database):
         self._closed = False
         self._last_wait = math.inf
         self.version = 0
+        self.commits = Histogram()
         try:
             with self._transaction(time.monotonic() + LOCK_TIMEOUT) as connection:
                 prepare(connection)
@@ -102,7 +104,9 @@ class SQLite(Database):
                 await self._work.wait()
                 self._work = trio.Event()
                 batch, self._pending = self._pending, []
-                await trio.to_thread.run_sync(self._commit, batch, time.monotonic() + LOCK_TIMEOUT)
+                began = time.monotonic()
+                await trio.to_thread.run_sync(self._commit, batch, began + LOCK_TIMEOUT)
+                self.commits.add(time.monotonic() - began)
                 self.version += 1
                 for request in batch:
                     if request.error is None:
