@@ -87,6 +87,7 @@ class WorkingSession:
 
     async def _give(self, request: AskJob) -> bool:
         check_platform_name(request.platform)
+        request.check()
         logger.debug("%s waits for a job on %s", self.peer, printable(request.platform))
         secret = secrets.token_bytes(SECRET_SIZE)
         worker = Holder(
