@@ -88,6 +88,7 @@ class WorkingSession:
 
     async def _give(self, request: AskJob) -> bool:
         check_platform_name(request.platform)
+        request.check()
         logger.debug("waits for a job on %s", request.platform)
         secret = secrets.token_bytes(SECRET_SIZE)
         worker = Holder(
