@@ -16,6 +16,7 @@ from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.options import announce, serving_options
 from builder_server import administration
+from builder_server.certificates import certificates
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
@@ -108,7 +109,8 @@ read at the start. A SIGHUP changes nothing, and is only logged.
 
 \b
 Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use, address taken),
-5 the database can't be used, 6 the original's state file can't be imported, 7 a backup can't be made, or is none.""",
+5 the database can't be used, 6 the original's state file can't be imported, 7 a backup can't be made, or is none,
+8 a certificate can't be made, found or revoked.""",
 )
 @click.option(
     "--config",
@@ -238,7 +240,13 @@ def command(
     trio.run(server.serve, settings, partial(announce, "builder-server"))
 
 
-for _each in (administration.backup, administration.restore, administration.migrate, administration.import_):
+for _each in (
+    administration.backup,
+    administration.restore,
+    administration.migrate,
+    administration.import_,
+    certificates,
+):
     command.add_command(_each)
 
 
