@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import signal
 import socket
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import trio
 from attrs import define, field, frozen
@@ -43,6 +45,7 @@ from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
+from builder_server.attesting import Signer
 from builder_server.store import Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
@@ -59,6 +62,10 @@ LAST_WAIT = 3.0
 
 MAX_THREADS = 8
 """Threads that wait for the disk: more make it no faster, and each takes 64 MiB of address space for a heap."""
+
+
+DEFAULT_ID = f"urn:builder:server:{quote(platform.node() or 'localhost')}"
+"""The URI of a server in what it signs, if its operator names none."""
 
 
 class StartError(BuilderError):
@@ -82,6 +89,7 @@ class Settings:
     grace: float
     min_free: int | None = None
     keep: Retention = field(factory=Retention)
+    builder_id: str = DEFAULT_ID
 
 
 def wall_clock() -> Instant:
@@ -123,12 +131,12 @@ def migrate(data_dir: Path, revision: str) -> None:
 def restore(data_dir: Path, source: Path) -> None:
     """Bring a backup back to a directory in which no server runs. Raises StartError, StoreError and BackupFailed."""
     data_dir.mkdir(exist_ok=True)
-    _check_owner(data_dir)
+    check_owner(data_dir)
     with _locked(data_dir):
         backups.read(data_dir, source)
 
 
-def _check_owner(data_dir: Path) -> None:
+def check_owner(data_dir: Path) -> None:
     """See that what is written is its server's, too. Raises StartError."""
     try:
         owner = data_dir.stat().st_uid
@@ -143,7 +151,7 @@ async def import_left(data_dir: Path, *, upload: bool) -> Imported:
 
     Raises StartError, StoreError and ImportFailed.
     """
-    _check_owner(data_dir)
+    check_owner(data_dir)
     with _locked(data_dir):
         backups.check_whole(data_dir)
         store = Store.open(data_dir / DATABASE)
@@ -196,6 +204,7 @@ class _Server:
     _ticker: Ticker
     _uploader: Uploader
     _keeper: Keeper
+    _signer: Signer
     _connections: Connections
     _memory: Memory
     _shutdown: Shutdown = field(factory=Shutdown)
@@ -205,12 +214,18 @@ class _Server:
         dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, settings.min_free)
         receivers = receivers_at(settings.upload, os.environ)
         uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now))
+        signer = Signer(store=store, data_dir=settings.data_dir, builder_id=settings.builder_id, now=now)
+
+        def on_recorded() -> None:
+            signer.wake()
+            uploader.wake()
+
         recorder = Recorder(
             store=store,
             data_dir=settings.data_dir,
             now=now,
             receivers=uploader.names,
-            on_recorded=uploader.wake,
+            on_recorded=on_recorded,
         )
         attempts = Attempts(
             dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout, grace=settings.grace
@@ -219,7 +234,9 @@ class _Server:
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
         informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now)
-        return cls(settings, store, informer, looks, now, attempts, ticker, uploader, keeper, connections, memory)
+        return cls(
+            settings, store, informer, looks, now, attempts, ticker, uploader, keeper, signer, connections, memory
+        )
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
@@ -227,6 +244,7 @@ class _Server:
             background.start_soon(self._ticker.run)
             background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)
+            background.start_soon(self._signer.run)
             async with self._attempts.running():
                 await self._attempts.recover()
                 await self._serve_peers(await _listen(self._settings), announce)
