@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from uuid import UUID
 
 from attrs import field, frozen
+from builder.endpoint import ALERT, UNSAID, WANTS_TLS, Endpoint
 
 from builder.address import TcpAddress
 from builder.connection import Connection
-from builder.endpoint import ALERT, UNSAID, WANTS_TLS, Endpoint
 from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, ProtocolError
 from builder.extension import VERSION, Request
 from builder.extension.logs import ReadConsole

@@ -9,7 +9,8 @@ from attrs import evolve, frozen
 from builder.address import format_address
 from builder.errors import ConnectionEnded
 from builder.extension.working import AskJob, Fact, GiveJob
-from builder.messages import JobRequested, JobSchedule
+from builder.messages import Failure, JobRequested, JobSchedule
+from builder.model import printable
 from builder.reasons import reason_of
 from builder.runtime.nurseries import plain_nursery
 from builder_worker import facts
@@ -23,7 +24,7 @@ from builder_worker.drain import Drain
 from builder_worker.handover import Handover
 from builder_worker.sandbox import JobLeft, Limits, Spare
 from builder_worker.spares import Spares
-from builder_worker.uplink import Lost, Uplink
+from builder_worker.uplink import Lost, NotAllowed, Uplink
 
 log = logging.getLogger("builder_worker")
 
@@ -92,7 +93,11 @@ async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | G
         if uplink.is_ours:
             told = (*settings.facts, *facts.passing())
             await uplink.connection.send(AskJob(platform=platform, worker=settings.name, facts=told))
-            return await uplink.connection.receive_expected(GiveJob)
+            given = await uplink.connection.receive()
+            if isinstance(given, Failure):
+                raise NotAllowed(f"{uplink} refuses this worker: {printable(given.message)}")
+            assert isinstance(given, GiveJob), "the table of messages allows no other"
+            return given
         await uplink.connection.send(JobRequested(platform=platform))
         return await uplink.connection.receive_expected(JobSchedule)
     except ConnectionEnded as error:
