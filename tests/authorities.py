@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from builder.runtime.tls import Credentials
+from builder.runtime.tls import TlsFiles
 
 DAY = dt.timedelta(days=1)
 
@@ -26,7 +26,7 @@ class Issued:
     """A certificate, the files of its holder, and what it trusts."""
 
     certificate: x509.Certificate
-    files: Credentials
+    files: TlsFiles
 
     @property
     def serial(self) -> int:
@@ -120,7 +120,7 @@ class Authority:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
-        return Issued(certificate=certificate, files=Credentials(certificate=path, key=key_path, ca=trusted or self.ca))
+        return Issued(certificate=certificate, files=TlsFiles(certificate=path, key=key_path, ca=trusted or self.ca))
 
     def server(self, **options: object) -> Issued:
         """Issue a server's certificate, for this machine."""

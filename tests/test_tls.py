@@ -13,7 +13,7 @@ from farm import DEADLINE
 
 from builder.runtime.encrypted import EncryptedStream
 from builder.runtime.sockets import reset_at_close
-from builder.runtime.tls import Credentials, InvalidCredentials
+from builder.runtime.tls import InvalidCredentials, TlsFiles
 
 
 @pytest.fixture
@@ -153,12 +153,12 @@ def test_files_that_can_not_be_used_are_named(authority: Authority, tmp_path: Pa
     garbage.write_text("no PEM")
     missing = tmp_path / "missing.pem"
     for files, said in (
-        (Credentials(certificate=missing, key=good.key, ca=good.ca), f"can't read {missing}: No such file"),
-        (Credentials(certificate=good.certificate, key=tmp_path, ca=good.ca), f"can't read {tmp_path}: Is a dir"),
-        (Credentials(certificate=good.certificate, key=other.key, ca=good.ca), "not that of the certificate"),
-        (Credentials(certificate=garbage, key=good.key, ca=good.ca), f"{garbage} and "),
-        (Credentials(certificate=good.certificate, key=good.key, ca=garbage), f"{garbage}: there is no certificate"),
-        (Credentials(certificate=good.certificate, key=good.key, ca=good.key), f"{good.key}: "),
+        (TlsFiles(certificate=missing, key=good.key, ca=good.ca), f"can't read {missing}: No such file"),
+        (TlsFiles(certificate=good.certificate, key=tmp_path, ca=good.ca), f"can't read {tmp_path}: Is a dir"),
+        (TlsFiles(certificate=good.certificate, key=other.key, ca=good.ca), "not that of the certificate"),
+        (TlsFiles(certificate=garbage, key=good.key, ca=good.ca), f"{garbage} and "),
+        (TlsFiles(certificate=good.certificate, key=good.key, ca=garbage), f"{garbage}: there is no certificate"),
+        (TlsFiles(certificate=good.certificate, key=good.key, ca=good.key), f"{good.key}: "),
     ):
         with pytest.raises(InvalidCredentials) as caught:
             files.server_context()

@@ -22,7 +22,7 @@ class Tunable(Protocol):
 class Readable(Protocol):
     """The same, for what its options are."""
 
-    def getsockopt(self, level: int, option: int, buffersize: int, /) -> bytes:
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
         """Return an option."""
 
 

@@ -21,7 +21,7 @@ class InvalidCredentials(BuilderError):
 
 
 @frozen(kw_only=True)
-class Credentials:
+class TlsFiles:
     """The files of one side, in PEM: its certificate with what leads to its authority, its key, and the authorities that
     the other side's certificate must be of.
     """

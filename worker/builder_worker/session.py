@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from builder.endpoint import Endpoint
 from builder.errors import ConnectionEnded
 from builder.extension.working import AskJob, GiveJob
-from builder.messages import JobRequested, JobSchedule
+from builder.messages import Failure, JobRequested, JobSchedule
 from builder.model import printable
 from builder.reasons import reason_of
 from builder.runtime.nurseries import plain_nursery
@@ -23,7 +23,7 @@ from builder_worker.drain import Drain
 from builder_worker.handover import Handover
 from builder_worker.sandbox import JobLeft, Limits, Spare
 from builder_worker.spares import Spares
-from builder_worker.uplink import Lost, Uplink
+from builder_worker.uplink import Lost, NotAllowed, Uplink
 
 log = logging.getLogger("builder_worker")
 
@@ -82,7 +82,11 @@ async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | G
         # no deadline: there may be nothing to do for days; keepalive finds out whether the server still lives
         if uplink.is_ours:
             await uplink.connection.send(AskJob(platform=platform, worker=settings.name))
-            return await uplink.connection.receive_expected(GiveJob)
+            given = await uplink.connection.receive()
+            if isinstance(given, Failure):
+                raise NotAllowed(f"{uplink} refuses this worker: {printable(given.message)}")
+            assert isinstance(given, GiveJob), "the table of messages allows no other"
+            return given
         await uplink.connection.send(JobRequested(platform=platform))
         return await uplink.connection.receive_expected(JobSchedule)
     except ConnectionEnded as error:
