@@ -39,6 +39,7 @@ from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
+from builder_server.permission import Peer
 from builder_server.requests import Asked, Handlers, applying, builds, logs, schedule, uploads, watching
 from builder_server.store import Store, StoreError
 from builder_server.upload import Uploader
@@ -67,7 +68,7 @@ class ClientSession:
     """Serves one client after it said what it wants."""
 
     channel: SharingChannel
-    peer: str
+    peer: Peer
     store: Store
     informer: Informer
     looks: Looks
@@ -91,6 +92,7 @@ class ClientSession:
             await self.channel.send(*replies)
 
     async def _answer(self, command: Message | StreamedFrame) -> list[Message]:
+        self.peer.check(type(command))
         match command:
             case Info():
                 with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
@@ -120,7 +122,7 @@ class ClientSession:
     def _asked(self) -> Asked:
         return Asked(
             channel=self.channel,
-            peer=self.peer,
+            peer=str(self.peer),
             store=self.store,
             attempts=self.attempts,
             looks=self.looks,
@@ -145,7 +147,9 @@ class ClientSession:
                 await self.store.reschedule(known(name, f"unknown job {name}"), next_run, new_period)
             case Execute(name=name, platform=platform):
                 known(platform or "any", "execute failed: no such platform")
-                await self.store.execute(known(name, "execute failed: job not found"), platform, self.now(), self.peer)
+                await self.store.execute(
+                    known(name, "execute failed: job not found"), platform, self.now(), str(self.peer)
+                )
             case DropPlatform(platform=platform):
                 await self.store.drop_platform(known(platform, f"unknown platform {platform}"))
             case UndropPlatform(platform=platform):

@@ -20,6 +20,7 @@ from builder.model import Instant, printable
 from builder.runtime.histogram import Histogram
 from builder.runtime.scraping import Page, Pages
 from builder_server.attempts import Attempts
+from builder_server.certified import Expiring
 from builder_server.connections import Connections
 from builder_server.memory import Memory
 from builder_server.room import Room
@@ -34,8 +35,8 @@ PATIENCE = 5.0
 
 _UPLOADS = {UploadState.DONE: "stored", UploadState.PENDING: "failed", UploadState.REFUSED: "refused"}
 
-Expiring = Callable[[], Iterable[tuple[str, Instant]]]
-"""Returns certificates by names of files, and when they expire."""
+MAX_CERTIFICATES = 100
+"""Certificates that are shown, those that expire first: anybody who has one may be connected."""
 
 
 @frozen(kw_only=True)
@@ -59,7 +60,7 @@ class Metrics:
     memory: Memory
     now: Callable[[], Instant]
     is_ready: Callable[[], bool]
-    expiring: Expiring = tuple
+    expiring: Callable[[], Iterable[Expiring]] = tuple
 
     _process: ProcessCollector = field(factory=lambda: ProcessCollector(registry=None))
     _made: Page | None = None
@@ -184,8 +185,8 @@ class Metrics:
             "builder_commit_seconds", "For how long changes are written to the disk.", self.store.database.commits
         )
         expiry = _gauge("builder_certificate_expiry_timestamp_seconds", "When a certificate expires.", "name")
-        for name, at in self.expiring():
-            expiry.add_metric([printable(name)], at.ms / 1000)
+        for each in sorted(self.expiring(), key=lambda each: each.expires)[:MAX_CERTIFICATES]:
+            expiry.add_metric([printable(each.name)], each.expires.ms / 1000)
         yield expiry
 
 

@@ -8,7 +8,7 @@ from attrs import define
 
 from builder.errors import ProtocolError, RemoteProtocolError
 from builder.framing import StreamedFrame
-from builder.messages import JobSchedule, Message, Output
+from builder.messages import JobRequested, JobSchedule, Message, Output
 from builder.outputs import Outputs
 from builder_server.aborts import FAULT
 from builder_server.aside import Crowded
@@ -21,6 +21,7 @@ from builder_server.logs import about_build
 from builder_server.memory import SharingChannel
 from builder_server.names import check_platform_name
 from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
+from builder_server.permission import Peer
 from builder_server.store import Holder
 
 logger = logging.getLogger(__name__)
@@ -31,15 +32,16 @@ class WorkerSession:
     """Serves one worker after it asked for a job."""
 
     channel: SharingChannel
-    peer: str
+    peer: Peer
     attempts: Attempts
     _has_job: bool = False
 
     async def serve(self, platform: str) -> None:
         """Raises one of CONNECTION_ERRORS, Crowded, and what kept the worker from getting a job."""
         check_platform_name(platform)
+        self.peer.check_worker(JobRequested, platform)
         logger.debug("waits for a job on %s", platform)
-        attachment = self.attempts.attach(platform, Holder(address=self.peer))
+        attachment = self.attempts.attach(platform, Holder(address=str(self.peer)))
         try:
             with attachment.scope:
                 await self._serve(attachment)

@@ -31,7 +31,7 @@ from builder.extension.working import (
     Return,
 )
 from builder.framing import StreamedFrame
-from builder.messages import Message, Output
+from builder.messages import Failure, Message, Output
 from builder.model import printable
 from builder.order import Side, State
 from builder.outputs import Outputs, TimedLines
@@ -48,6 +48,7 @@ from builder_server.logs import about_build
 from builder_server.memory import SharingChannel
 from builder_server.names import check_platform_name
 from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
+from builder_server.permission import NotPermitted, Peer
 from builder_server.store import BuildHead, Holder, is_secret
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class WorkingSession:
     """Serves a worker of our own protocol. What it asks for is served one after the other."""
 
     channel: SharingChannel
-    peer: str
+    peer: Peer
     attempts: Attempts
     _has_job: bool = False
     _is_cut: bool = False  # a message was begun and not sent to its end: nothing can follow
@@ -78,6 +79,7 @@ class WorkingSession:
         Raises one of CONNECTION_ERRORS, Crowded, StoreError, and what kept the worker from getting a job.
         """
         self._has_job = False
+        await self._check(request)
         match request:
             case AskJob():
                 return await self._give(request)
@@ -86,12 +88,23 @@ class WorkingSession:
             case _:
                 raise AssertionError("a worker asks for nothing else")
 
+    async def _check(self, request: Message | StreamedFrame) -> None:
+        try:
+            if isinstance(request, AskJob):
+                check_platform_name(request.platform)
+                self.peer.check_worker(AskJob, request.platform)
+            else:
+                self.peer.check(type(request))
+        except NotPermitted as error:
+            await self._say(Failure(message=str(error)))
+            raise
+
     async def _give(self, request: AskJob) -> bool:
-        check_platform_name(request.platform)
+        request.check()
         logger.debug("waits for a job on %s", request.platform)
         secret = secrets.token_bytes(SECRET_SIZE)
         worker = Holder(
-            address=self.peer,
+            address=str(self.peer),
             name=printable(request.worker[:MAX_NAME]),
             secret_sha256=hashlib.sha256(secret).digest(),
         )

@@ -6,12 +6,14 @@ from contextlib import AsyncExitStack, closing
 import trio
 from attrs import evolve, frozen
 
-from builder.address import format_address
+from builder.endpoint import Endpoint
 from builder.errors import ConnectionEnded
-from builder.extension.working import AskJob, GiveJob
-from builder.messages import JobRequested, JobSchedule
+from builder.extension.working import AskJob, Fact, GiveJob
+from builder.messages import Failure, JobRequested, JobSchedule
+from builder.model import printable
 from builder.reasons import reason_of
 from builder.runtime.nurseries import plain_nursery
+from builder_worker import facts
 from builder_worker.adoption import about_job, uplink_of
 from builder_worker.allowances import tighten
 from builder_worker.assignment import Assignment
@@ -22,7 +24,7 @@ from builder_worker.drain import Drain
 from builder_worker.handover import Handover
 from builder_worker.sandbox import JobLeft, Limits, Spare
 from builder_worker.spares import Spares
-from builder_worker.uplink import Lost, Uplink
+from builder_worker.uplink import Lost, NotAllowed, Uplink
 
 log = logging.getLogger("builder_worker")
 
@@ -31,8 +33,7 @@ log = logging.getLogger("builder_worker")
 class WorkerSettings:
     """What the worker was told at its start."""
 
-    host: str
-    port: int
+    server: Endpoint
     platform: str
     setup: Setup
 
@@ -42,15 +43,13 @@ class WorkerSettings:
     reconnect_for: float = 0.0
     """Seconds for which a job goes on while the server is away."""
 
-    @property
-    def address(self) -> str:
-        """The server's address, as people write it."""
-        return format_address(self.host, self.port)
+    facts: tuple[Fact, ...] = ()
+    """What the server is told of it, besides what changes."""
 
 
 async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server as ``work_next`` does, and no other."""
-    async with Uplink(settings.host, settings.port) as uplink, Spares(settings.setup.backend) as spares:
+    async with Uplink(settings.server) as uplink, Spares(settings.setup.backend) as spares:
         await work_next(settings, drain, uplink, spares, is_last=True)
 
 
@@ -86,8 +85,13 @@ async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | G
     try:
         # no deadline: there may be nothing to do for days; keepalive finds out whether the server still lives
         if uplink.is_ours:
-            await uplink.connection.send(AskJob(platform=platform, worker=settings.name))
-            return await uplink.connection.receive_expected(GiveJob)
+            told = (*settings.facts, *facts.passing())
+            await uplink.connection.send(AskJob(platform=platform, worker=settings.name, facts=told))
+            given = await uplink.connection.receive()
+            if isinstance(given, Failure):
+                raise NotAllowed(f"{uplink} refuses this worker: {printable(given.message)}")
+            assert isinstance(given, GiveJob), "the table of messages allows no other"
+            return given
         await uplink.connection.send(JobRequested(platform=platform))
         return await uplink.connection.receive_expected(JobSchedule)
     except ConnectionEnded as error:
@@ -155,7 +159,7 @@ def _handover(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Handove
     """Return what is written down of an attempt that outlives its connection."""
     if not isinstance(given, GiveJob):
         return None
-    return Handover(address=settings.address, platform=settings.platform, job=given)
+    return Handover(server=settings.server, platform=settings.platform, job=given)
 
 
 def _setup(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Setup:

@@ -20,7 +20,7 @@ from builder_server.upload import Uploader
 
 @frozen(kw_only=True)
 class Asked:
-    """What a handler has besides the request. ``peer`` is the address of the client, ``now`` the wall clock."""
+    """What a handler has besides the request. ``peer`` is what the client is called, ``now`` the wall clock."""
 
     channel: SharingChannel
     peer: str
