@@ -8,11 +8,12 @@ from attrs import evolve, frozen
 
 from builder.address import format_address
 from builder.errors import ConnectionEnded
-from builder.extension.working import AskJob, GiveJob
+from builder.extension.working import AskJob, Fact, GiveJob
 from builder.messages import JobRequested, JobSchedule
 from builder.model import printable
 from builder.reasons import reason_of
 from builder.runtime.nurseries import plain_nursery
+from builder_worker import facts
 from builder_worker.adoption import uplink_of
 from builder_worker.allowances import tighten
 from builder_worker.assignment import Assignment
@@ -42,6 +43,9 @@ class WorkerSettings:
 
     reconnect_for: float = 0.0
     """Seconds for which a job goes on while the server is away."""
+
+    facts: tuple[Fact, ...] = ()
+    """What the server is told of it, besides what changes."""
 
     @property
     def address(self) -> str:
@@ -87,7 +91,8 @@ async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | G
     try:
         # no deadline: there may be nothing to do for days; keepalive finds out whether the server still lives
         if uplink.is_ours:
-            await uplink.connection.send(AskJob(platform=platform, worker=settings.name))
+            told = (*settings.facts, *facts.passing())
+            await uplink.connection.send(AskJob(platform=platform, worker=settings.name, facts=told))
             return await uplink.connection.receive_expected(GiveJob)
         await uplink.connection.send(JobRequested(platform=platform))
         return await uplink.connection.receive_expected(JobSchedule)

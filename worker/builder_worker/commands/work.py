@@ -121,7 +121,7 @@ def work(
         import trio
 
         from builder.address import parse_address
-        from builder_worker import session, uplink
+        from builder_worker import facts, session, uplink
         from builder_worker.loop import Duration
         from builder_worker.loop import work as run
 
@@ -133,6 +133,12 @@ def work(
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
     settings = session.WorkerSettings(
-        host=host, port=port, platform=platform, setup=setup, name=name, reconnect_for=reconnect_for
+        host=host,
+        port=port,
+        platform=platform,
+        setup=setup,
+        name=name,
+        reconnect_for=reconnect_for,
+        facts=facts.lasting(setup, slots=slots),
     )
     trio.run(run, settings, duration)
