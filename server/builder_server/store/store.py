@@ -28,6 +28,7 @@ from builder_server.store import (
     info,
     keeping,
     legacy,
+    load,
     provenance,
     queues,
     schedule,
@@ -35,6 +36,7 @@ from builder_server.store import (
     uploads,
 )
 from builder_server.store.builds import Expand
+from builder_server.store.load import PlatformLoad
 from builder_server.store.records import (
     AfterLoss,
     Attempted,
@@ -282,6 +284,10 @@ class Store:
     async def standing(self, look: Look) -> Standing:
         """Return how things stand, as far as somebody wants to know."""
         return await self.database.read(partial(standing.read, look=look))
+
+    async def load(self, now: Instant) -> tuple[PlatformLoad, ...]:
+        """Return how much there is to do on each platform that is not dropped."""
+        return await self.database.read(partial(load.read, now=now))
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 
