@@ -39,7 +39,8 @@ from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
-from builder_server.requests import Asked, Handlers, applying, builds, logs, schedule, uploads, watching
+from builder_server.requests import Asked, Handlers, applying, builds, logs, provenance, schedule, uploads, watching
+from builder_server.signing import Signer
 from builder_server.store import Store, StoreError
 from builder_server.upload import Uploader
 
@@ -57,6 +58,7 @@ _HANDLERS: Handlers = {
     **applying.HANDLERS,
     **builds.HANDLERS,
     **logs.HANDLERS,
+    **provenance.HANDLERS,
     **uploads.HANDLERS,
     **watching.HANDLERS,
 }
@@ -72,6 +74,7 @@ class ClientSession:
     informer: Informer
     looks: Looks
     uploader: Uploader
+    signer: Signer
     attempts: Attempts
     connections: Connections
     shutdown: Shutdown
@@ -125,6 +128,7 @@ class ClientSession:
             attempts=self.attempts,
             looks=self.looks,
             uploader=self.uploader,
+            signer=self.signer,
             now=self.now,
         )
 

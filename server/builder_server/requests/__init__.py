@@ -14,6 +14,7 @@ from builder.model import Instant
 from builder_server.attempts import Attempts
 from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
+from builder_server.signing import Signer
 from builder_server.store import Store
 from builder_server.upload import Uploader
 
@@ -28,6 +29,7 @@ class Asked:
     attempts: Attempts
     looks: Looks
     uploader: Uploader
+    signer: Signer
     now: Callable[[], Instant]
 
 
