@@ -28,7 +28,7 @@ from builder.provenance.envelope import Envelope
 from builder.provenance.keys import PublicKey, public_text, read_public
 from builder.provenance.statement import Statement
 from builder.provenance.verification import Verdict, compare, verify
-from builder_server import signing
+from builder_server import attesting
 from builder_server.keyring import Keyring, KeysUnusable
 from builder_server.store import Signable, Store
 
@@ -74,7 +74,7 @@ async def test_a_statement_says_what_a_build_was(tmp_path: Path) -> None:
     digest = {"sha256": hashlib.sha256(b"#!/bin/sh\nmake\n").hexdigest()}
     assert definition["resolvedDependencies"] == [{"name": "script", "digest": digest}]
     assert "builder-server" in statement.predicate["runDetails"]["builder"]["version"]
-    assert "address" in statement.predicate["runDetails"]["metadata"]["builder_worker"]
+    assert "peer" in statement.predicate["runDetails"]["metadata"]["builder_worker"]
 
 
 async def test_an_orb_build_names_the_template_that_its_script_was_made_of(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ async def crash_before(root: Path, what: str, monkeypatch: pytest.MonkeyPatch) -
 
     with monkeypatch.context() as patched, trio.CancelScope() as scope:
         owner, _, name = what.partition(".")
-        patched.setattr({"Signer": signing.Signer, "Store": Store}[owner], name, stopped)
+        patched.setattr({"Signer": attesting.Signer, "Store": Store}[owner], name, stopped)
         async with run_server(root) as server:
             await do(server, schedule("a"))
             uuid, _ = await build(server, artifacts=SOME)
@@ -130,7 +130,7 @@ async def test_keys_that_can_t_be_used_lose_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(signing, "RETRY", 0.01)
+    monkeypatch.setattr(attesting, "RETRY", 0.01)
     async with run_server(tmp_path) as server:
         directory = Keyring(server.data_dir).directory
         directory.write_bytes(b"no directory")
@@ -148,13 +148,13 @@ async def test_keys_that_can_t_be_used_lose_nothing(
 async def test_a_fault_with_one_build_holds_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = signing._facts
+    original = attesting._facts
 
     def faulty(build: Signable, *rest: Any) -> Any:
         assert build.name != "a", "a fault of ours"
         return original(build, *rest)
 
-    monkeypatch.setattr(signing, "_facts", faulty)
+    monkeypatch.setattr(attesting, "_facts", faulty)
     async with run_server(tmp_path) as server:
         await do(server, schedule("a"), schedule("b"))
         first, _ = await build(server)
@@ -188,7 +188,7 @@ async def test_a_build_whose_directory_is_gone_is_left_alone(tmp_path: Path, mon
 
 async def test_many_artifacts_have_one_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statements, "MAX_SUBJECTS", 100)
-    monkeypatch.setattr(signing, "ARTIFACTS", 1)
+    monkeypatch.setattr(attesting, "ARTIFACTS", 1)
     async with run_server(tmp_path) as server:
         await do(server, schedule("a"))
         uuid, _ = await build(server, artifacts=SOME)

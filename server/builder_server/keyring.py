@@ -31,7 +31,7 @@ _MODE, _DIRECTORY_MODE = 0o600, 0o700
 class KeysUnusable(BuilderError):
     """The keys of a server can't be read or written; or none of them is valid."""
 
-    exit_code = 8
+    exit_code = 9
 
 
 @frozen

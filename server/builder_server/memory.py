@@ -21,6 +21,7 @@ from builder.framing import StreamedFrame, frame
 from builder.messages import KIB, MIB, Kind, Message
 from builder.order import Side
 from builder.runtime.channel import RECEIVE_SIZE, Channel
+from builder.runtime.encrypted import EncryptedStream
 from builder.runtime.sockets import bound_unsent, reset_at_close
 from builder_server.aside import SMALL, Aside, Crowded, Replies
 from builder_server.turns import Turns
@@ -171,7 +172,7 @@ def _framed(message: Message) -> bytes:
 class SharingChannel(Channel):
     """A channel of the server, whose large messages come into the memory that all share. Raises Crowded as well."""
 
-    def __init__(self, stream: trio.SocketStream, memory: Memory) -> None:
+    def __init__(self, stream: trio.SocketStream | EncryptedStream, memory: Memory) -> None:
         super().__init__(stream, Side.SERVER, ALL)
         self._socket = stream
         self._memory = memory

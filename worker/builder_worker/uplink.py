@@ -49,6 +49,12 @@ class Lost(BuilderError):
     exit_code = 5
 
 
+class NotAllowed(BuilderError):
+    """The server has told this worker that it may not work there."""
+
+    exit_code = 5
+
+
 OURS, CLASSIC = Hello(role=Role.WORKER, version=VERSION), Hello(role=Role.WORKER, version=WORKER_VERSION)
 
 

@@ -2,9 +2,9 @@
 
 from builder.extension.provenance import ProvenanceShown, ShowProvenance
 from builder.reasons import reason_of
+from builder_server.attesting import NotSigned
 from builder_server.errors import CommandRefused
 from builder_server.requests import Asked, Handlers
-from builder_server.signing import NotSigned
 
 
 async def show(asked: Asked, request: ShowProvenance) -> None:

@@ -2,12 +2,12 @@
 
 # ruff: noqa: D301  the \b in the docstring is the character that makes click keep the lines below it
 
-import logging
 import threading
 
 import click
 
 from builder.runtime import program
+from builder.runtime.options import log_format_option
 from builder_worker.commands.options import COUNT, PAUSE, Arguments, check_platform, check_worker_name, sandbox_options
 
 
@@ -84,6 +84,7 @@ Exit status:
 )
 @sandbox_options
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
+@log_format_option
 def work(
     *,
     platform: str,
@@ -95,6 +96,7 @@ def work(
     name: str,
     arguments: Arguments,
     quiet: bool,
+    log_format: str,
 ) -> None:
     """Take a job for PLATFORM from the server, run it, deliver its result, and exit.
 
@@ -121,18 +123,24 @@ def work(
         import trio
 
         from builder.address import parse_address
-        from builder_worker import session, uplink
+        from builder.runtime import logs
+        from builder_worker import facts, session, uplink
         from builder_worker.loop import Duration
         from builder_worker.loop import work as run
 
     # it takes a tenth of a second, and finding a sandbox waits for other programs
     threading.Thread(target=uplink.load, daemon=True).start()
-    level = logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(level=level, format="builder-worker: %(message)s")
+    logs.set_up("builder-worker", verbosity=-quiet, form=log_format, stamp="builder-worker: ")
     host, port = parse_address(remote)
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
     settings = session.WorkerSettings(
-        host=host, port=port, platform=platform, setup=setup, name=name, reconnect_for=reconnect_for
+        host=host,
+        port=port,
+        platform=platform,
+        setup=setup,
+        name=name,
+        reconnect_for=reconnect_for,
+        facts=facts.lasting(setup, slots=slots),
     )
     trio.run(run, settings, duration)
