@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from uuid import UUID
 
 from attrs import field, frozen
-from builder.endpoint import ALERT, UNSAID, WANTS_TLS, Endpoint
 
 from builder.address import TcpAddress
 from builder.connection import Connection
-from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, ProtocolError
+from builder.endpoint import UNSAID, WANTS_TLS, Endpoint
+from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, ProtocolError, SpeaksTls
 from builder.extension import VERSION, Request
 from builder.extension.logs import ReadConsole
 from builder.extension.order import ALL
@@ -186,7 +186,6 @@ class Link:
         self._sock = sock
         self._name = name
         self._speaks_tls = speaks_tls
-        self._begin = b""  # of what has come
         self._connection = Connection(Side.PEER, ALL)
 
     def close(self) -> None:
@@ -202,10 +201,8 @@ class Link:
         try:
             self.send(Hello(role=Role.CLIENT, version=version))
             self.receive()
-        except (ConnectionLost, ProtocolError) as error:
-            if not self._speaks_tls and self._begin == ALERT:
-                raise Unreachable(f"can't talk to the server at {self._name}: {WANTS_TLS}") from error
-            raise
+        except SpeaksTls as error:
+            raise Unreachable(f"can't talk to the server at {self._name}: {WANTS_TLS}") from error
 
     def send(self, message: Message) -> None:
         with self._lost():
@@ -217,6 +214,8 @@ class Link:
             message = self._connection.next_message()
         except ConnectionEnded as error:
             raise ConnectionLost(f"{self._name} closed the connection before it had answered in full") from error
+        except SpeaksTls:
+            raise
         except ProtocolError as error:
             raise ProtocolError(f"{self._name} does not follow the protocol: {error}") from error
         if isinstance(message, StreamedFrame):
@@ -246,9 +245,7 @@ class Link:
     def wait(self) -> None:
         """Wait for more bytes, or the end."""
         with self._lost():
-            data = self._sock.recv(RECEIVE_SIZE)
-        self._begin = self._begin or data[: len(ALERT)]
-        self._connection.receive_data(data)
+            self._connection.receive_data(self._sock.recv(RECEIVE_SIZE))
 
     def receive(self) -> Message:
         """Wait for the next message."""
@@ -263,7 +260,7 @@ class Link:
         except TimeoutError as error:
             raise Unreachable(f"{self._name} did not answer within {self._sock.gettimeout():g} s") from error
         except OSError as error:
-            if self._speaks_tls and not self._begin and (reason := self._refusal(error)):
+            if self._speaks_tls and (reason := self._refusal(error)):
                 raise Refused(f"{self._name} refuses this client: {reason}") from error
             raise ConnectionLost(f"lost the connection to {self._name}: {reason_of(error)}") from error
 

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from builder.address import parse_address
+from builder.endpoint import Endpoint
 from builder.errors import BuilderError
 from builder.extension.working import GiveJob
 from builder.messages import JobSchedule
@@ -42,8 +42,10 @@ class Found:
     lost: list[tuple[Handover, str]] = field(factory=list)
 
 
-async def find(backend: Backend, platform: str) -> Found:
+async def find(backend: Backend, platform: str, server: Endpoint) -> Found:
     """Adopt the jobs of workers for a platform that are gone, in this worker's place. What is left of others can be cleaned up.
+
+    Those of this worker's ``server`` are delivered as that is spoken to now, which may be otherwise than before.
 
     Raises SandboxError if the place can't be read, or is not this user's alone.
     """
@@ -64,6 +66,8 @@ async def find(backend: Backend, platform: str) -> Found:
             forget(place)
             await _end(backend, place)
             continue
+        if handover.server.address == server.address:
+            handover = evolve(handover, server=server)
         if handover.platform == platform:
             with about_job(handover.job, platform):
                 await _adopt(found, backend, place, handover)
@@ -111,7 +115,7 @@ def _resume(place: Path, handover: Handover, sandbox: Sandbox) -> Assignment:
 @asynccontextmanager
 async def uplink_of(handover: Handover) -> AsyncIterator[Uplink]:
     """Have a way to the server that gave a job."""
-    async with Uplink(*parse_address(handover.address)) as uplink:
+    async with Uplink(handover.server) as uplink:
         yield uplink
 
 
@@ -125,7 +129,7 @@ async def tell_lost(handover: Handover, reason: str, drain: Drain) -> None:
                 async with uplink_of(handover) as uplink:
                     return await give_up(uplink, handover, reason)
             except (BuilderError, trio.BrokenResourceError) as error:
-                now = f"{handover.address} was not told that the job is lost: {reason_of(error)}"
+                now = f"{handover.server} was not told that the job is lost: {reason_of(error)}"
                 if now != said:
                     with about_job(handover.job, handover.platform):
                         log.warning("%s", now)

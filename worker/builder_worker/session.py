@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, closing
 import trio
 from attrs import evolve, frozen
 
-from builder.address import format_address
+from builder.endpoint import Endpoint
 from builder.errors import ConnectionEnded
 from builder.extension.working import AskJob, Fact, GiveJob
 from builder.messages import Failure, JobRequested, JobSchedule
@@ -33,8 +33,7 @@ log = logging.getLogger("builder_worker")
 class WorkerSettings:
     """What the worker was told at its start."""
 
-    host: str
-    port: int
+    server: Endpoint
     platform: str
     setup: Setup
 
@@ -47,15 +46,10 @@ class WorkerSettings:
     facts: tuple[Fact, ...] = ()
     """What the server is told of it, besides what changes."""
 
-    @property
-    def address(self) -> str:
-        """The server's address, as people write it."""
-        return format_address(self.host, self.port)
-
 
 async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server as ``work_next`` does, and no other."""
-    async with Uplink(settings.host, settings.port) as uplink, Spares(settings.setup.backend) as spares:
+    async with Uplink(settings.server) as uplink, Spares(settings.setup.backend) as spares:
         await work_next(settings, drain, uplink, spares, is_last=True)
 
 
@@ -165,7 +159,7 @@ def _handover(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Handove
     """Return what is written down of an attempt that outlives its connection."""
     if not isinstance(given, GiveJob):
         return None
-    return Handover(address=settings.address, platform=settings.platform, job=given)
+    return Handover(server=settings.server, platform=settings.platform, job=given)
 
 
 def _setup(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Setup:
