@@ -399,6 +399,7 @@ class _Server:
             self._informer,
             self._looks,
             self._uploader,
+            self._signer,
             self._attempts,
             self._connections,
             self._shutdown,
