@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 import platform
 import sys
 import tomllib
@@ -16,6 +17,7 @@ from builder.errors import InvalidAddress
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.options import announce, serving_options
+from builder.runtime.secrecy import keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
 
@@ -105,6 +107,17 @@ def _check_tls(context: click.Context) -> None:
         raise click.UsageError(f"--tls-crl and --plain-loopback need {', '.join(files)}", context)
     if not missing and given["insecure"]:
         raise click.UsageError("--insecure is for addresses without TLS: leave it out, or --tls-cert", context)
+
+
+def _complete(urls: tuple[str, ...], path: Path | None) -> tuple[str, ...]:
+    """Return the URLs for uploads with what is secret in them, from where nobody else can see it."""
+    from builder_server import credentials
+
+    if path := path or credentials.default_path(os.environ):
+        urls = credentials.with_credentials(urls, path)
+    if credentials.hold_secrets(urls):
+        keep_memory_secret()
+    return urls
 
 
 @click.group(
@@ -218,6 +231,13 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "this machine can read a command line: the password is safer in the environment or the file.",
 )
 @click.option(
+    "--upload-credentials-file",
+    type=_FILE,
+    metavar="FILE",
+    help="Take users and passwords for uploads from this file instead of the URLs: a line URL USER PASSWORD for each.  "
+    "[default: upload-credentials in $CREDENTIALS_DIRECTORY, a credential of systemd's]",
+)
+@click.option(
     "--job-timeout",
     type=click.FloatRange(min=0, min_open=True),
     callback=_check_number,
@@ -279,6 +299,7 @@ def command(
     dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
     config_dir: Path,
     upload: tuple[str, ...],
+    upload_credentials_file: Path | None,
     job_timeout: float,
     min_free: int | None,
     grace: str,
@@ -325,7 +346,7 @@ def command(
         crl=tls_crl,
         data_dir=dir,
         config_dir=config_dir,
-        upload=upload,
+        upload=_complete(upload, upload_credentials_file),
         job_timeout=job_timeout,
         min_free=min_free,
         grace=parse_pause(grace),
