@@ -14,7 +14,7 @@ from scripted import OURS, build, connect, do, info, schedule
 
 from builder.extension.uploads import ListUploads, UploadsListed
 from builder_server import credentials
-from builder_server.credentials import InvalidCredentials, with_credentials
+from builder_server.credentials import UnusableCredentials, with_credentials
 
 SECRET = "s3cret:/@ %41é"
 A, B = "https://a.example/upload", "http://b.example:81/u?x=1"
@@ -53,16 +53,16 @@ def test_users_and_passwords_get_into_urls(file: Path) -> None:
 )
 def test_a_wrong_file(file: Path, content: str, reason: str) -> None:
     file.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(InvalidCredentials, match=re.escape(f"{file}{reason}")) as raised:
+    with pytest.raises(UnusableCredentials, match=re.escape(f"{file}{reason}")) as raised:
         with_credentials([A, B], file)
     assert "s3cret" not in str(raised.value)
 
 
 def test_a_file_that_everybody_can_read(file: Path) -> None:
     file.chmod(0o604)
-    with pytest.raises(InvalidCredentials, match="everybody can read it: chmod o= "):
+    with pytest.raises(UnusableCredentials, match="everybody can read it: chmod o= "):
         with_credentials([A], file)
-    with pytest.raises(InvalidCredentials, match=r"can't read .*: No such file"):
+    with pytest.raises(UnusableCredentials, match=r"can't read .*: No such file"):
         with_credentials([A], file.with_name("none"))
 
 

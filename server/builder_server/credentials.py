@@ -17,7 +17,7 @@ CREDENTIAL = "upload-credentials"
 """What the file is called as a credential of systemd's."""
 
 
-class InvalidCredentials(BuilderError):
+class UnusableCredentials(BuilderError):
     """The file of users and passwords can't be used; the text says which line."""
 
     exit_code = 2
@@ -31,11 +31,11 @@ def default_path(environ: Mapping[str, str]) -> Path | None:
 
 
 def with_credentials(urls: Iterable[str], path: Path) -> tuple[str, ...]:
-    """Return the URLs of receivers with the users and passwords of a file in them. Raises InvalidCredentials."""
+    """Return the URLs of receivers with the users and passwords of a file in them. Raises UnusableCredentials."""
     found = {}
     for number, (url, user, password) in _lines(path):
         if url in found:
-            raise InvalidCredentials(f"{path}, line {number}: that receiver has a line already")
+            raise UnusableCredentials(f"{path}, line {number}: that receiver has a line already")
         found[url] = f"{quote(user, safe='')}:{quote(password, safe='')}@", number
     complete = []
     for url in urls:
@@ -43,7 +43,7 @@ def with_credentials(urls: Iterable[str], path: Path) -> tuple[str, ...]:
         scheme, mark, rest = url.partition("://")
         complete.append(f"{scheme}{mark}{userinfo}{rest}")
     for _, number in found.values():
-        raise InvalidCredentials(f"{path}, line {number}: write the URL as --upload has it, without user and password")
+        raise UnusableCredentials(f"{path}, line {number}: write the URL as --upload has it, without user and password")
     return tuple(complete)
 
 
@@ -51,18 +51,18 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with path.open("r", encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IROTH:
-                raise InvalidCredentials(f"{path}: everybody can read it: chmod o= {path}")
+                raise UnusableCredentials(f"{path}: everybody can read it: chmod o= {path}")
             lines = file.read().splitlines()
     except OSError as error:
-        raise InvalidCredentials(f"can't read {path}: {error.strerror}") from error
+        raise UnusableCredentials(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise InvalidCredentials(f"{path} is not UTF-8") from None  # which would repeat a part of it
+        raise UnusableCredentials(f"{path} is not UTF-8") from None  # which would repeat a part of it
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         parts = line.split(maxsplit=2)
         if len(parts) < 3 or not _is_url(parts[0]):
-            raise InvalidCredentials(f"{path}, line {number}: write URL USER PASSWORD")
+            raise UnusableCredentials(f"{path}, line {number}: write URL USER PASSWORD")
         yield number, [*parts[:2], parts[2].rstrip()]
 
 
