@@ -148,7 +148,7 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
         ("job-timeout = -1", "-1.0 is not in the range"),
         ("job-timeout = nan", "it is not a number"),
         ("log-format = 'xml'", "'xml' is not one of"),
-        ("ip = 5", "--ip takes addresses in quotes"),
+        ("ip = 5", "--ip takes text in quotes"),
         ("\xff = 1", "can't read"),
         (None, "can't read"),
     ],
