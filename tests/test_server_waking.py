@@ -173,7 +173,7 @@ async def test_a_take_reads_one_script(tmp_path: Path) -> None:
         seen.clear()
         found = await store.take("p1", uuid(2), NOW, None)
         assert (found.build, found.blocked) == (None, "orb0")
-        assert len([statement for statement in seen if statement.startswith("SELECT")]) == 3
+        assert len([statement for statement in seen if statement.startswith("SELECT")]) == 4
 
 
 async def test_a_script_that_can_not_be_made_is_passed_over(tmp_path: Path) -> None:

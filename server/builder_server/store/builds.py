@@ -11,7 +11,7 @@ from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
-from builder_server.store import artifacts, dependencies, queues, uploads
+from builder_server.store import artifacts, dependencies, halts, queues, uploads
 from builder_server.store.records import (
     AfterLoss,
     Build,
@@ -83,6 +83,8 @@ def take(
             return Taken()
         case None:
             queues.add_platform(connection, woken, platform, now)
+    if halts.applies(connection, platform, holder.known_as if holder else ""):
+        return Taken(is_halted=True)
     row = connection.execute(_FIRST, {"wanted": platform}).one_or_none()
     blocked: str | None = None
     while row is not None:
