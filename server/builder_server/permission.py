@@ -86,7 +86,6 @@ NEEDS: Mapping[type, HolderRole | None] = {
     ListArtifacts: _OBSERVER,
     FetchArtifacts: _OBSERVER,
     ReadConsole: _OBSERVER,
-    ShowProvenance: _OBSERVER,
     ListUploads: _OBSERVER,
     CountUploads: _OBSERVER,
     Watch: _OBSERVER,
