@@ -53,6 +53,8 @@ PACKAGES = (
             "README.md": "usr/share/doc/builder-common/README.md",
             "CHANGES.md": "usr/share/doc/builder-common/CHANGES.md",
             "docs/*.md": "usr/share/doc/builder-common/",
+            "docs/operations/*": "usr/share/doc/builder-common/operations/",
+            "docs/examples/*": "usr/share/doc/builder-common/examples/",
         },
     ),
     Package(

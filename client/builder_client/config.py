@@ -5,7 +5,7 @@ Its keys are the fields of ``ClientSettings``, and of ``Server`` below each ``[s
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -102,18 +102,29 @@ def path() -> Path:
 @functools.cache
 def settings() -> ClientSettings:
     """Return what the file says; what it does not say, or all if it is not there, is as by default."""
+    text = _text()
+    try:
+        return parse(text) if text else ClientSettings()
+    except ValueError as error:
+        raise InvalidSettings(f"{path()}: {error}") from error
+
+
+def said() -> Collection[str]:
+    """Return the keys that are in the file, once ``settings`` has taken it. Raises InvalidSettings."""
+    import tomllib
+
+    return tomllib.loads(_text())
+
+
+def _text() -> str:
     where = path()
     try:
-        text = where.read_text("utf-8")
+        return where.read_text("utf-8")
     except (FileNotFoundError, NotADirectoryError):  # as below XDG_CONFIG_HOME=/dev/null
-        return ClientSettings()
+        return ""
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidSettings(f"can't read {where}: {reason}; mend it, or move it away") from error
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise InvalidSettings(f"{where}: {error}") from error
 
 
 def parse(text: str) -> ClientSettings:
