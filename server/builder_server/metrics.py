@@ -4,6 +4,7 @@ There is a series for each platform, of which there are at most a thousand, and 
 build or a peer. It is made in a thread, one at a time and once a second at most, however many ask.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -15,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from builder import __version__
+from builder.extension.halting import Scope
 from builder.extension.uploads import ReceiverState, UploadState
 from builder.model import Instant, printable
 from builder.runtime.histogram import Histogram
@@ -120,20 +122,27 @@ class Metrics:
 
     def _platforms(self, seen: _Seen) -> Iterator[Metric]:
         queued = _gauge("builder_queue_entries", "Entries of a queue that may run now.", "platform")
-        held = _gauge("builder_queue_held_entries", "Entries that are paused, or wait for a time.", "platform")
+        held = _gauge(
+            "builder_queue_held_entries", "Entries that are paused or drained, or wait for a time.", "platform"
+        )
         oldest = _gauge("builder_queue_oldest_seconds", "For how long the oldest entry has been due.", "platform")
         running = _gauge("builder_builds_running", "Builds that run.", "platform")
         workers = _gauge("builder_workers", "Workers that are connected.", "platform", "state")
         waiting, building = self.attempts.dispatcher.waiting, self.attempts.building()
         for each in seen.platforms:
             name = printable(each.name)
-            queued.add_metric([name], each.ready)
-            held.add_metric([name], each.held)
-            oldest.add_metric([name], each.waited / 1000)
+            is_drained = self.store.waking.is_halted(each.name, worker="")
+            queued.add_metric([name], 0 if is_drained else each.ready)
+            held.add_metric([name], each.held + (each.ready if is_drained else 0))
+            oldest.add_metric([name], 0 if is_drained else each.waited / 1000)
             running.add_metric([name], each.running)
             workers.add_metric([name, "waiting"], waiting[each.name])
             workers.add_metric([name, "building"], building[each.name])
-        yield from (queued, held, oldest, running, workers)
+        drained = _gauge("builder_drained", "What gets no jobs: the server, platforms, workers.", "scope")
+        halted = Counter(target.scope for target in self.store.waking.halts)
+        for scope in Scope:
+            drained.add_metric([scope.value], halted[scope])
+        yield from (queued, held, oldest, running, workers, drained)
 
     def _builds(self) -> Iterator[Metric]:
         done = self.attempts.recorder.done
