@@ -25,8 +25,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from builder.extension.halting import Halt, Halted, Scope, Target
 from builder.extension.watching import Watch
 from builder.model import Artifact, Exited, Instant
-from builder.runtime import scraping
-from builder_server import metrics
+from builder.runtime import exposition, scraping
 
 OPERATIONS = Path(__file__).parent.parent / "docs" / "operations"
 PROMTOOL = shutil.which("promtool")
@@ -76,7 +75,7 @@ async def showing(root: Path, caplog: pytest.LogCaptureFixture, **options: objec
 async def shown(
     tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Shown]:
-    monkeypatch.setattr(metrics, "INTERVAL", 0.0)
+    monkeypatch.setattr(exposition, "INTERVAL", 0.0)
     async with showing(tmp_path, caplog, now=clock) as found:
         yield found
 
@@ -162,7 +161,7 @@ async def test_certificates_say_when_they_end(tmp_path: Path, caplog: pytest.Log
 async def test_uploads_are_shown_without_passwords(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "INTERVAL", 0.0)
+    monkeypatch.setattr(exposition, "INTERVAL", 0.0)
     async with showing(tmp_path, caplog, upload="http://me:s3cret@127.0.0.1:1/upload") as shown:
         await do(shown.server, schedule("a"))
         await build(shown.server)
@@ -223,7 +222,7 @@ async def test_an_address_that_is_taken(tmp_path: Path) -> None:
 async def test_a_thousand_who_ask_are_answered_with_one_page(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "INTERVAL", 3600.0)
+    monkeypatch.setattr(exposition, "INTERVAL", 3600.0)
     async with showing(tmp_path, caplog) as shown:
         first = await shown.text()
         await do(shown.server, schedule("a"))

@@ -12,12 +12,11 @@ from typing import Any
 
 import click
 
-from builder.address import DEFAULT_PORT, parse_address
-from builder.errors import InvalidAddress
+from builder.address import DEFAULT_PORT
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.configuration import CHECK, Configured, configuration_options
-from builder.runtime.options import announce, serving_options
+from builder.runtime.options import announce, metrics_option, serving_options
 from builder.runtime.secrecy import keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
@@ -54,13 +53,6 @@ def _read_size(context: click.Context, parameter: click.Parameter, value: str | 
     try:
         return None if value is None else parse_size(str(value))
     except InvalidQuantity as error:
-        raise click.BadParameter(str(error), context, parameter) from error
-
-
-def _read_metrics(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    try:
-        return None if value is None else parse_address(str(value) if ":" in str(value) else f"127.0.0.1:{value}")
-    except InvalidAddress as error:
         raise click.BadParameter(str(error), context, parameter) from error
 
 
@@ -240,13 +232,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
-@click.option(
-    "--metrics",
-    metavar="[HOST:]PORT",
-    callback=_read_metrics,
-    help="Serve Prometheus metrics there, on this machine unless HOST says otherwise: /metrics, /healthz and /readyz, to "
-    "everyone who can connect.  [default: nowhere]",
-)
+@metrics_option
 @click.option(
     "--builder-id",
     metavar="URI",

@@ -14,7 +14,6 @@ from urllib.parse import quote
 import trio
 from attrs import define, field, frozen
 
-from builder.address import format_address
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension import VERSION, Welcome
 from builder.extension.working import Alive, AskJob, Return
@@ -291,7 +290,8 @@ class _Server:
             background.cancel_scope.cancel()
 
     async def _show_metrics(self, host: str, port: int, background: trio.Nursery) -> None:
-        from builder_server.metrics import Metrics  # its library is for those who want it
+        from builder.runtime.exposition import places  # their library is for those who want it
+        from builder_server.metrics import Metrics
 
         metrics = Metrics(
             store=self._store,
@@ -304,9 +304,7 @@ class _Server:
             expiring=self._certificates.expiring if self._certificates else tuple,
         )
         listeners = await scraping.listen(host, port)
-        for listener in listeners:
-            where = format_address(*listener.socket.getsockname()[:2])
-            logger.info("metrics are at http://%s/metrics", where)
+        logger.info("metrics are at %s", ", ".join(places(listeners)))
         background.start_soon(Scraping(metrics.pages()).run, listeners)
 
     async def _serve_peers(self, listeners: list[Listener], announce: Callable[[list[str]], None]) -> None:

@@ -12,7 +12,7 @@ import click
 from builder.quantities import parse_size
 from builder.runtime import program
 from builder.runtime.configuration import Configured, configuration_options
-from builder.runtime.options import announce, serving_options
+from builder.runtime.options import announce, metrics_option, serving_options
 
 if TYPE_CHECKING:
     from builder_web.store.removal import Policy
@@ -142,6 +142,7 @@ use, address taken), 5 the database can't be used.""",
     callback=_policy,
     help="Remove old builds daily, in the words of builder-db vacuum: 'except-latest-successful 5'.  [default: keep all]",
 )
+@metrics_option
 @serving_options("builder-web")
 def command(
     host: tuple[str, ...],
@@ -153,6 +154,7 @@ def command(
     prefix: str,
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...],
     vacuum: "Policy | None",
+    metrics: tuple[str, int] | None,
     verbose: int,
     quiet: int,
     log_format: str,
@@ -178,6 +180,7 @@ def command(
         prefix=prefix,
         trusted_proxies=trusted_proxies,
         vacuum=vacuum,
+        metrics=metrics,
     )
     trio.run(serve, settings, partial(announce, "builder-web"))
 
