@@ -226,6 +226,7 @@ class _Server:
             background.start_soon(self._ticker.run)
             background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)
+            await self._store.recall_halts()
             async with self._attempts.running():
                 await self._attempts.recover()
                 await self._serve_peers(await _listen(self._settings), announce)

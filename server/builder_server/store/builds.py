@@ -10,9 +10,9 @@ from builder import codec
 from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
-from builder.needs import Capabilities, of_text
+from builder.needs import NOTHING, of_text
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
-from builder_server.store import artifacts, dependencies, needed, queues, uploads
+from builder_server.store import artifacts, dependencies, halts, needed, queues, uploads
 from builder_server.store.records import (
     AfterLoss,
     Build,
@@ -107,17 +107,19 @@ def take(
     now: Instant,
     expand: Expand | None,
     holder: Holder | None,
-    able: Capabilities,
 ) -> Taken:
     """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
-    ``able`` is what its worker has: what needs more stays queued.
+    What needs more than its worker has stays queued.
     """
     match queues.is_dropped(connection, platform):
         case True:
             return Taken()
         case None:
             queues.add_platform(connection, woken, platform, now)
+    if halts.applies(connection, platform, holder.known_as if holder else ""):
+        return Taken(is_halted=True)
+    able = holder.able if holder else NOTHING
     met = [said for said in connection.scalars(_NEEDED, {"wanted": platform}) if not able.lacks(of_text(said))]
     row = connection.execute(_FIRST, {"wanted": platform, "met": met}).one_or_none() if met else None
     blocked: str | None = None
