@@ -168,7 +168,7 @@ class Owner:
             with trio.CancelScope() as self._waiting:
                 if self._told:
                     return None
-                await dispatcher.wait_for_job(platform, self.worker.known_as, take)
+                await dispatcher.wait_for_job(platform, self.worker, take)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None
