@@ -1,5 +1,6 @@
 """What jobs need, in the store: kept, told, and given only to workers that have it, without a look at all that wait."""
 
+import json
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -8,7 +9,8 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from farm import LocalServer, eventually, run_server
+import trio
+from farm import LocalServer, eventually, run_client, run_server
 from scripted import OUR_WORKER, ScriptedPeer, connect, do, schedule
 from stores import NOW, database, opened, queues, running, uuid
 
@@ -221,3 +223,29 @@ async def test_what_a_template_needs(tmp_path: Path) -> None:
         await do(server, ScheduleOrbBuild(period=Period.NEVER, job=OrbBuildJob(name="orb", opam_package="x")))
         able = await asking(server, stack, "able", *KVM)
         assert (await able.receive(GiveJob)).job.name == "orb"
+
+
+async def told(server: LocalServer, *arguments: str) -> str:
+    done = await trio.to_thread.run_sync(lambda: run_client(server, *arguments))  # type: ignore[arg-type]
+    return done.stdout.decode()
+
+
+async def test_people_are_told_what_no_worker_has(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server, AsyncExitStack() as stack:
+        await asking(server, stack, "w3", *KVM)
+        await do(
+            server,
+            schedule("vm", text=b"# builder: needs=kvm,gpu,memory>=16G\n", period=Period.NEVER),
+            schedule("small", text=b"# builder: needs=gpu\n", period=Period.NEVER),
+        )
+        assert "no worker of p1 has gpu, memory>=16G\n" in await told(server, "queue")
+        (found,) = json.loads(await told(server, "queue", "--json"))["queues"]
+        assert [(each["job"], each["why"], each["unmet"]) for each in found["jobs"]] == [
+            ("vm", "needs", {"missing": ["gpu", "memory>=16G"], "nearest": "w3", "lacks": ["gpu", "memory>=16G"]}),
+            ("small", "needs", {"missing": ["gpu"], "nearest": "w3", "lacks": ["gpu"]}),
+        ]
+        info = await told(server, "info")
+        assert "Warning: no worker of p1 has gpu, memory>=16G: what needs that waits\n" in info
+        await asking(server, stack, "w4", Fact(name="label.gpu", value=""), Fact(name="memory", value=str(2**40)))
+        await eventually(lambda: server.query("select name from build") == [("small",)])
+        assert "no worker of p1 has all that it needs; nearest: w4 lacks kvm\n" in await told(server, "queue")

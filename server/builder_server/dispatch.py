@@ -6,7 +6,7 @@ others wait, so that a new job costs one transaction and not one per worker. Who
 
 import hashlib
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +17,10 @@ from attrs import define, field
 from builder.extension.watching import Changed, What
 from builder.messages import MAX_SCRIPT
 from builder.model import OrbBuildJob, printable
-from builder.needs import of_script
+from builder.needs import Need, of_script
 from builder.sizes import format_size
 from builder_server import room, templates
+from builder_server.estimates import Worker
 from builder_server.line import Line, Waiter
 from builder_server.room import Room
 from builder_server.store import Expand, Expanded, Holder, Store, Taken
@@ -51,8 +52,29 @@ class Dispatcher:
     waiting: Counter[str] = field(factory=Counter)
     """How many workers of each platform wait for a job."""
 
+    _present: defaultdict[str, dict[Holder, bool]] = field(factory=lambda: defaultdict(dict))
+    """The workers of each platform that wait for a job or have one, and whether they could take one now."""
+
     _warned: set[str] = field(factory=set)
     _is_full: bool = False
+
+    @contextmanager
+    def present(self, platform: str, worker: Holder) -> Iterator[None]:
+        """Have a worker be known as connected in a block, in which it waits for a job and has it."""
+        self._present[platform][worker] = False
+        try:
+            yield
+        finally:
+            del self._present[platform][worker]
+            if not self._present[platform]:
+                del self._present[platform]
+
+    def workers(self, platform: str) -> tuple[Worker, ...]:
+        """Return the workers of a platform of which it is known what they have."""
+        return tuple(
+            Worker(name=worker.known_as, able=worker.able, is_waiting=is_waiting)
+            for worker, is_waiting in self._present.get(platform, {}).items()
+        )
 
     async def wait_for_job(self, platform: str, worker: Holder, take: Take) -> None:
         """Have a job taken as soon as there is one for a worker. Raises what ``take`` raises, and OSError of the disk.
@@ -60,8 +82,11 @@ class Dispatcher:
         It may wait for days: a worker has nothing else to do. Only a wait is cancelled: when ``take`` was called, it has
         its end, and nothing but its own note of it says whose the job is.
         """
+        if worker.pressure:
+            await trio.sleep_forever()  # until it asks again, on another connection
         changes = self.store.waking.changes
         self.waiting[platform] += 1
+        self._present[platform][worker] = True
         changes.add([Changed(point=0, what=What.WORKER_CAME, platform=platform)])
         has_job = False
         try:
@@ -73,6 +98,7 @@ class Dispatcher:
                 if not has_job:
                     await halted.wait()
         finally:
+            self._present[platform][worker] = False
             self.waiting[platform] -= 1
             if not self.waiting[platform]:
                 del self.waiting[platform]
@@ -122,9 +148,10 @@ class Dispatcher:
     async def _room(self) -> Room:
         return await trio.to_thread.run_sync(room.look, self.data_dir, self.min_free)
 
-    async def has_template(self, platform: str) -> bool:
-        """Return whether orb-build jobs can run on a platform."""
-        return await self._template(platform) is not None
+    async def template_needs(self, platform: str) -> tuple[Need, ...] | None:
+        """Return what orb-build jobs need on a platform by its template; None if there is none, and they can't run."""
+        template = await self._template(platform)
+        return None if template is None else of_script(template).needs
 
     async def _wait_for_room(self) -> None:
         """Wait while what comes of a job could not be recorded: it would be run again and again."""

@@ -139,8 +139,9 @@ class Owner:
     async def run(self, dispatcher: Dispatcher, platform: str) -> None:
         """Take a job of a platform, and own the attempt at it to its end."""
         try:
-            if (event := await self._take(dispatcher, platform)) is not None:
-                await self._own(event)
+            with dispatcher.present(platform, self.worker):
+                if (event := await self._take(dispatcher, platform)) is not None:
+                    await self._own(event)
         finally:
             self._leave()
 
