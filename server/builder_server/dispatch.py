@@ -16,8 +16,10 @@ from attrs import define, field
 
 from builder.extension.watching import Changed, What
 from builder.messages import MAX_SCRIPT
-from builder.model import OrbBuildJob, printable
+from builder.model import OrbBuildJob
 from builder.needs import Need, of_script
+from builder.runtime.histogram import Histogram
+from builder.runtime.logs import about
 from builder.sizes import format_size
 from builder_server import room, templates
 from builder_server.estimates import Worker
@@ -51,6 +53,9 @@ class Dispatcher:
     _lines: dict[str, Line] = field(factory=dict)
     waiting: Counter[str] = field(factory=Counter)
     """How many workers of each platform wait for a job."""
+
+    latency: Histogram = field(factory=Histogram)
+    """From when there was a job and a worker for it until it was taken."""
 
     _present: defaultdict[str, dict[Holder, bool]] = field(factory=lambda: defaultdict(dict))
     """The workers of each platform that wait for a job or have one, and whether they could take one now."""
@@ -119,11 +124,16 @@ class Dispatcher:
             if not line.is_needed:
                 del self._lines[platform]  # a peer may name any platform: none is kept for ever
 
+    async def room(self) -> Room:
+        """Return what is free on the disk, and how much must be for a job to be handed out. Raises OSError."""
+        return await trio.to_thread.run_sync(room.look, self.data_dir, self.min_free)
+
     async def _take_in_turn(self, platform: str, worker: Holder, waiter: Waiter, take: Take) -> bool:
         """Wait in line; return False for a worker that leaves it without a job, since it gets none."""
         line = self._lines[platform]
         while True:
             await waiter.turn.wait()
+            known = trio.current_time()
             if self.store.waking.is_halted(platform, worker.known_as):
                 return False
             await self._wait_for_room()
@@ -134,6 +144,7 @@ class Dispatcher:
             if taken.blocked is not None and is_able:
                 self._warn(platform, taken.blocked)
             if taken.build is not None:
+                self.latency.add(trio.current_time() - known)
                 return True
             if taken.is_halted:
                 return False
@@ -143,10 +154,7 @@ class Dispatcher:
 
     async def is_full(self) -> bool:
         """Return whether the disk has no room for what a job leaves: then none is handed out. Raises OSError."""
-        return not (await self._room()).is_enough
-
-    async def _room(self) -> Room:
-        return await trio.to_thread.run_sync(room.look, self.data_dir, self.min_free)
+        return not (await self.room()).is_enough
 
     async def template_needs(self, platform: str) -> tuple[Need, ...] | None:
         """Return what orb-build jobs need on a platform by its template; None if there is none, and they can't run."""
@@ -155,7 +163,7 @@ class Dispatcher:
 
     async def _wait_for_room(self) -> None:
         """Wait while what comes of a job could not be recorded: it would be run again and again."""
-        while not (found := await self._room()).is_enough:
+        while not (found := await self.room()).is_enough:
             if not self._is_full:
                 self._is_full = True
                 logger.error(
@@ -184,17 +192,16 @@ class Dispatcher:
         except OSError as error:
             if platform not in self._warned:
                 self._warned.add(platform)
-                logger.warning("the template of %s can't be read: %s", printable(platform), error.strerror)
+                with about(platform=platform):
+                    logger.warning("the template of %s can't be read: %s", platform, error.strerror)
             return None
 
     def _warn(self, platform: str, job: str) -> None:
         if platform not in self._warned:
             self._warned.add(platform)
-            logger.warning(
-                "job %s waits for a template: put one at %s",
-                printable(job),
-                templates.template_path(self.config_dir, platform),
-            )
+            with about(job=job, platform=platform):
+                path = templates.template_path(self.config_dir, platform)
+                logger.warning("job %s waits for a template: put one at %s", job, path)
 
 
 def _expander(template: bytes | None, platform: str) -> Expand | None:

@@ -12,7 +12,7 @@ from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
 from builder.needs import NOTHING, of_text
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
-from builder_server.store import artifacts, dependencies, halts, needed, queues, uploads
+from builder_server.store import artifacts, dependencies, halts, needed, provenance, queues, uploads
 from builder_server.store.records import (
     AfterLoss,
     Build,
@@ -320,6 +320,7 @@ def _end(
         "outcome": outcome.value,
         "upload": upload,
         "ended_by": ended_by,
+        "provenance": provenance.PENDING if state == "finished" else None,
     }
     ended = connection.execute(_END, values).one_or_none()
     if ended is not None:

@@ -29,12 +29,15 @@ from builder_server.store import (
     info,
     keeping,
     legacy,
+    load,
+    provenance,
     queues,
     schedule,
     standing,
     uploads,
 )
 from builder_server.store.builds import Expand
+from builder_server.store.load import PlatformLoad
 from builder_server.store.records import (
     AfterLoss,
     Attempted,
@@ -46,6 +49,7 @@ from builder_server.store.records import (
     OldBuild,
     PendingUpload,
     PlannedJob,
+    Signable,
     StoredArtifact,
     Taken,
     Timing,
@@ -299,6 +303,10 @@ class Store:
         """Return how things stand, as far as somebody wants to know."""
         return await self.database.read(partial(standing.read, look=look))
 
+    async def load(self, now: Instant) -> tuple[PlatformLoad, ...]:
+        """Return how much there is to do on each platform that is not dropped."""
+        return await self.database.read(partial(load.read, now=now))
+
     # --- uploads ---------------------------------------------------------------------------------------------------
 
     async def unsettled_uploads(self, receivers: Collection[str], after: UUID | None) -> list[UUID]:
@@ -351,6 +359,24 @@ class Store:
     async def set_upload(self, uuid: UUID, state: str) -> None:
         """Record how far the upload of a build is."""
         await self.database.write(partial(uploads.set_state, uuid=uuid, state=state))
+
+    # --- provenance ------------------------------------------------------------------------------------------------
+
+    async def note_facts(self, uuid: UUID, facts: Mapping[str, str]) -> bool:
+        """Keep what the worker of a running build says of it; return False if it does not run."""
+        return await self.database.write(partial(provenance.note_facts, uuid=uuid, facts=facts))
+
+    async def unsigned(self, besides: Collection[UUID]) -> Sequence[UUID]:
+        """Return some of the builds that are to be signed, those first that ended first."""
+        return await self.database.read(partial(provenance.unsigned, besides=besides))
+
+    async def signable(self, uuid: UUID) -> Signable | None:
+        """Return what is known of a build that is signed, or is to be; None for any other."""
+        return await self.database.read(partial(provenance.find, uuid=uuid))
+
+    async def note_signed(self, signed: Collection[UUID], gone: Collection[UUID]) -> None:
+        """Note that builds are signed, and that nothing is left of others."""
+        await self.database.write(partial(provenance.note, signed=signed, gone=gone))
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 
