@@ -17,7 +17,6 @@ from builder.extension.uploads import ListUploads, ReceiverState, UploadEntry
 from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
-from builder.needs import NOTHING, Capabilities
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.migrations import migrate, upgrade
@@ -196,21 +195,15 @@ class Store:
     # --- builds ----------------------------------------------------------------------------------------------------
 
     async def take(
-        self,
-        platform: str,
-        uuid: UUID,
-        now: Instant,
-        expand: Expand | None,
-        holder: Holder | None = None,
-        able: Capabilities = NOTHING,
+        self, platform: str, uuid: UUID, now: Instant, expand: Expand | None, holder: Holder | None = None
     ) -> Taken:
         """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
-        does one for which it returns None. It may be called again for the same job. What needs more than the worker is
-        ``able`` to stays queued too.
+        does one for which it returns None. It may be called again for the same job. What needs more than the worker
+        has stays queued too.
         """
-        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder, able)
+        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder)
 
     async def finish(
         self,
