@@ -33,8 +33,9 @@ settings.load_profile("default")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.definition.get_closest_marker("databases") and not metafunc.definition.get_closest_marker("sqlite"):
-        metafunc.parametrize("kind", databases.KINDS, indirect=True)
+    if (marker := metafunc.definition.get_closest_marker("databases")) is not None:
+        only = marker.kwargs.get("only") or ("sqlite" if metafunc.definition.get_closest_marker("sqlite") else None)
+        metafunc.parametrize("kind", [only] if only else databases.KINDS, indirect=True)
 
 
 @pytest.fixture(autouse=True)

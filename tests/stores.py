@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import databases
@@ -12,6 +13,9 @@ from farm import DEADLINE
 from builder.model import Aborted, Exited, Instant, OrbBuildJob, ScriptJob
 from builder.runtime.grouping import GroupingDatabase
 from builder_server.store import Build, Expanded, Store
+
+if TYPE_CHECKING:
+    from builder.runtime.postgres import Place
 
 NOW = Instant(1_795_194_796_123)
 HOUR = 3_600_000
@@ -37,8 +41,8 @@ def database(store: Store) -> GroupingDatabase:
 
 
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Store]:
-    store = Store.open(databases.place(path / "db"))
+async def opened(path: Path, place: "Place | None" = None) -> AsyncIterator[Store]:
+    store = Store.open(place or databases.place(path / "db"))
     try:
         with trio.fail_after(DEADLINE):
             async with trio.open_nursery() as nursery:
