@@ -13,6 +13,8 @@ from farm import LocalServer, run_server
 from hypothesis import settings
 from scripted import OURS, ScriptedPeer, connect
 
+from builder.runtime import logs
+
 if TYPE_CHECKING:
     from builder_server.store import Store
 
@@ -45,6 +47,14 @@ def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     yield databases.kind
     databases.forget()
     databases.kind = databases.KINDS[0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Have ``caplog.text`` be what people read."""
+    plugin = config.pluginmanager.get_plugin("logging-plugin")
+    assert plugin, "it is pytest's own"
+    plugin.caplog_handler.setFormatter(logs.Text())
 
 
 @pytest.fixture

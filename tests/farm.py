@@ -371,6 +371,7 @@ async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     ``options`` are those of Settings (``upload``, one URL or several, ``job_timeout``, ``grace``), ``now``, and ``env`` as
     for a process.
     """
+    from builder_server.listening import Listening
     from builder_server.server import Settings, serve, wall_clock
 
     now = options.pop("now", wall_clock)
@@ -380,7 +381,7 @@ async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     data_dir.mkdir(exist_ok=True)
     config_dir.mkdir(exist_ok=True)
     databases.make(data_dir / DATABASE)
-    defaults: dict[str, Any] = {"addresses": ("127.0.0.1",), "port": 0, "job_timeout": 3600.0, "grace": 120.0}
+    defaults: dict[str, Any] = {"listening": Listening(), "job_timeout": 3600.0, "grace": 120.0}
     urls = options.pop("upload", None) or ()
     options["upload"] = (urls,) if isinstance(urls, str) else urls
     settings = Settings(**defaults | options, data_dir=data_dir, config_dir=config_dir)

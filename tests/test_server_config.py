@@ -17,7 +17,10 @@ from builder import __version__
 from builder.messages import Unschedule
 from builder.model import Aborted
 from builder_server import cli, server
+from builder_server.listening import Listening
 from builder_server.server import Settings
+
+FIELDS = {"job", "uuid", "platform", "peer", "holder"}
 
 
 def refused(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
@@ -55,8 +58,7 @@ def invoke(settings: list[Settings], *arguments: str, **env: str) -> Settings:
 
 def test_the_defaults_are_the_originals(settings: list[Settings]) -> None:
     assert invoke(settings) == Settings(
-        addresses=("127.0.0.1",),
-        port=1234,
+        listening=Listening(port=1234),
         data_dir=Path("/var/lib/builder"),
         config_dir=Path("/etc/builder"),
         upload=(),
@@ -95,8 +97,7 @@ def test_a_file(settings: list[Settings], tmp_path: Path) -> None:
     path = tmp_path / "server.toml"
     path.write_text(FILE)
     expected = Settings(
-        addresses=("::1", "localhost"),
-        port=1,
+        listening=Listening(addresses=("::1", "localhost"), port=1),
         data_dir=Path("/file/data"),
         config_dir=Path("/file/etc"),
         upload=("http://file/",),
@@ -107,15 +108,14 @@ def test_a_file(settings: list[Settings], tmp_path: Path) -> None:
     assert invoke(settings, "--config", str(path)) == expected
     assert invoke(settings, CONFIG=str(path)) == expected
     path.write_text('ip = "::"\n')
-    assert invoke(settings, f"--config={path}").addresses == ("::",)
+    assert invoke(settings, f"--config={path}").listening.addresses == ("::",)
 
 
 def test_the_environment(settings: list[Settings]) -> None:
     environment = {"IP": "::1 127.0.0.1", "PORT": "2", "DIR": "/d", "CONFIG_DIR": "/c", "UPLOAD": "u v"}
     found = invoke(settings, **environment, JOB_TIMEOUT="1.5", GRACE="0")
     assert found == Settings(
-        addresses=("::1", "127.0.0.1"),
-        port=2,
+        listening=Listening(addresses=("::1", "127.0.0.1"), port=2),
         data_dir=Path("/d"),
         config_dir=Path("/c"),
         upload=("u", "v"),
@@ -128,15 +128,15 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
     path = tmp_path / "server.toml"
     path.write_text("port = 1\njob-timeout = 1\nip = ['::1']\n")
     found = invoke(settings, f"--config={path}", "--port=3", PORT="2", JOB_TIMEOUT="2")
-    assert (found.port, found.job_timeout, found.addresses) == (3, 2.0, ("::1",))
+    assert (found.listening.port, found.job_timeout, found.listening.addresses) == (3, 2.0, ("::1",))
     found = invoke(settings, "--port=3", f"--config={path}")  # wherever it stands
-    assert (found.port, found.job_timeout) == (3, 1.0)
+    assert (found.listening.port, found.job_timeout) == (3, 1.0)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("prot = 1", "unknown option 'prot'; there are config-dir, dir, grace, ip, "),
+        ("prot = 1", "unknown option 'prot'; there are allow-user, config-dir, dir, grace, "),
         ("config = 'x'", "unknown option 'config'"),
         ("no-key = 1", "unknown option 'no-key'"),
         ("min-free = 'much'", "'much' is not a size"),
@@ -272,7 +272,10 @@ async def test_json_lines(tmp_path: Path) -> None:
         await provoke(found)
         await found.wait_for_log("closed")
         lines = [json.loads(line) for line in found.log.splitlines()]
-        assert all(set(line) == {"time", "level", "logger", "message"} for line in lines)
+        assert all(set(line) - FIELDS == {"time", "level", "logger", "message"} for line in lines)
+        (finished,) = [line for line in lines if line["message"] == "finished: exited 0"]
+        assert set(finished) > FIELDS - {"holder"}
+        assert (finished["job"], finished["platform"]) == ('na"me \\ ü', "p1")
         assert {line["level"] for line in lines} == {"debug", "info", "warning"}
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"]) for line in lines)
         assert any('Schedule na"me \\ ü' in line["message"] for line in lines)
@@ -302,7 +305,13 @@ async def test_what_peers_do_is_one_line_each(tmp_path: Path) -> None:
     async with start_server(tmp_path) as found:
         await provoke(found)
         await found.wait_for_log("closed")
-        for parts in (("Schedule na",), ("Unschedule refused",), ("begins at",), ("finished: exited 0",), ("closed",)):
+        for parts in (
+            ("Schedule na",),
+            ("Unschedule refused",),
+            (": begins at",),
+            (" on p1: finished: exited 0",),
+            ("closed",),
+        ):
             assert len(log_lines(found.log, *parts)) == 1
         assert len(found.log.splitlines()) == 5
 

@@ -5,7 +5,7 @@ It stands alone, since a worker needs none of what clients ask for.
 
 from builder.extension import VERSION, Welcome
 from builder.extension.working import Alive, AskJob, Continue, GiveJob, GiveUp, Gone, ResultStored, Return
-from builder.messages import JobFinished, Output, Role
+from builder.messages import Failure, JobFinished, Output, Role
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of
 
 WORKER = Protocol(
@@ -23,7 +23,7 @@ WORKER = Protocol(
     },
     server={
         State.GREETING: {Welcome: Turn(State.QUIET, State.REQUESTING)},
-        State.OFFERING: {GiveJob: Turn(State.FOLLOWING, State.BUILDING)},
+        State.OFFERING: {GiveJob: Turn(State.FOLLOWING, State.BUILDING), Failure: Turn(State.QUIET)},
         State.RESUMING: {
             Alive: Turn(
                 State.RESUMING
@@ -31,6 +31,7 @@ WORKER = Protocol(
             Continue: Turn(State.FOLLOWING, State.BUILDING),
             ResultStored: Turn(State.QUIET, State.REQUESTING),
             Gone: Turn(State.QUIET, State.REQUESTING),
+            Failure: Turn(State.QUIET),  # it may not work here: both close
         },
         State.FOLLOWING: {
             Alive: Turn(State.FOLLOWING),

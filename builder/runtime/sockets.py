@@ -1,5 +1,6 @@
-"""TCP connections as all programs want them."""
+"""Connections as all programs want them. What is TCP's alone, a Unix socket is left without."""
 
+import errno
 import socket
 import struct
 from typing import Protocol
@@ -18,11 +19,17 @@ class Tunable(Protocol):
         """Set an option."""
 
 
+class Readable(Protocol):
+    """The same, for what its options are."""
+
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
+        """Return an option."""
+
+
 def tune(connection: Tunable) -> None:
     """Send at once, and have the kernel find a peer that vanished. Not every system has all options."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.items():
+    for name, value in {"TCP_NODELAY": 1, **_KEEPALIVE}.items():
         _set(connection, name, value)
 
 
@@ -35,8 +42,13 @@ def bound_unsent(connection: Tunable, seconds: float = USER_TIMEOUT) -> None:
 
 
 def _set(connection: Tunable, name: str, value: int) -> None:
-    if (option := getattr(socket, name, None)) is not None:
+    if (option := getattr(socket, name, None)) is None:
+        return
+    try:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOPROTOOPT):
+            raise
 
 
 def reset_at_close(connection: Tunable, *, reset: bool) -> None:
@@ -45,3 +57,11 @@ def reset_at_close(connection: Tunable, *, reset: bool) -> None:
     It is the kernel that keeps to it: also when this process is killed, nobody takes the end for a proper one.
     """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
+
+
+def ends_by_reset(connection: Readable) -> bool:
+    """Return what the connection was last told of how to end."""
+    is_on, seconds = struct.unpack(
+        "ii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.calcsize("ii"))
+    )
+    return bool(is_on) and seconds == 0

@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
-from builder.address import DEFAULT_PORT
+from builder.address import DEFAULT_PORT, parse_address
+from builder.errors import InvalidAddress
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.options import announce, serving_options
-from builder_server import administration
+from builder_server import administration, keys
+from builder_server.certificates import certificates
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
@@ -29,7 +31,7 @@ SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
 
-_SEVERAL = {"ip": "addresses", "keep": "what is kept", "upload": "URLs"}
+_SEVERAL = {"allow_user": "names", "ip": "addresses", "keep": "what is kept", "upload": "URLs"}
 """Options that may be given several times, and what their values are."""
 
 NOT_IN_THE_FILE = {"config"}
@@ -40,6 +42,9 @@ JOB_TIMEOUT = 3600.0
 
 GRACE = "2m"
 """For how long a worker may be away: it has come back seconds after a restart of the server, or of a router between them."""
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _read_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -60,7 +65,7 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
         if key in defaults:
             given = defaults[key] if isinstance(defaults[key], list) else [defaults[key]]
             if not all(isinstance(value, str) for value in given):
-                raise click.BadParameter(f"{path}: --{key} takes {what} in quotes", context)
+                raise click.BadParameter(f"{path}: --{key.replace('_', '-')} takes {what} in quotes", context)
             defaults[key] = given
     for key, value in defaults.items():
         if key not in _SEVERAL and not isinstance(value, str | int | float):
@@ -80,6 +85,26 @@ def _read_size(context: click.Context, parameter: click.Parameter, value: str | 
         return None if value is None else parse_size(str(value))
     except InvalidQuantity as error:
         raise click.BadParameter(str(error), context, parameter) from error
+
+
+def _read_metrics(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    try:
+        return None if value is None else parse_address(str(value) if ":" in str(value) else f"127.0.0.1:{value}")
+    except InvalidAddress as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+def _check_tls(context: click.Context) -> None:
+    """Raise click.UsageError for options that say nothing together."""
+    given = context.params
+    files = {f"--{name.replace('_', '-')}": given[name] for name in ("tls_cert", "tls_key", "tls_client_ca")}
+    missing = [option for option, path in files.items() if path is None]
+    if missing and len(missing) < len(files):
+        raise click.UsageError(f"{missing[0]} is missing: TLS needs {', '.join(files)}", context)
+    if missing and (given["tls_crl"] or given["plain_loopback"]):
+        raise click.UsageError(f"--tls-crl and --plain-loopback need {', '.join(files)}", context)
+    if not missing and given["insecure"]:
+        raise click.UsageError("--insecure is for addresses without TLS: leave it out, or --tls-cert", context)
 
 
 @click.group(
@@ -108,7 +133,8 @@ read at the start. A SIGHUP changes nothing, and is only logged.
 
 \b
 Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use, address taken),
-5 the database can't be used, 6 the original's state file can't be imported, 7 a backup can't be made, or is none.""",
+5 the database can't be used, 6 the original's state file can't be imported, 7 a backup can't be made, or is none,
+8 a certificate can't be made, found or revoked, 9 the keys can't be used.""",
 )
 @click.option(
     "--config",
@@ -120,10 +146,9 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 @click.option(
     "--ip",
     multiple=True,
-    default=["127.0.0.1"],
-    show_default=True,
     metavar="ADDRESS",
-    help="Address or host name to listen on, IPv4 or IPv6; may be given several times.",
+    help="Address or host name to listen on, IPv4 or IPv6; may be given several times. One that others reach needs "
+    "--tls-cert, or --insecure.  [default: 127.0.0.1, unless there is --unix, or a socket of the service manager's]",
 )
 @click.option(
     "--port",
@@ -131,6 +156,44 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     default=DEFAULT_PORT,
     show_default=True,
     help="TCP port; 0 takes a free one.",
+)
+@click.option(
+    "--tls-cert",
+    type=_FILE,
+    metavar="FILE",
+    help="Speak TLS on all addresses, with this certificate, and what leads from it to its authority, in PEM. It is read again "
+    "when it changes, and so are the other three.",
+)
+@click.option("--tls-key", type=_FILE, metavar="FILE", help="The key of --tls-cert.")
+@click.option(
+    "--tls-client-ca",
+    type=_FILE,
+    metavar="FILE",
+    help="Authorities of the certificates that clients and workers must show.",
+)
+@click.option(
+    "--tls-crl",
+    type=_FILE,
+    metavar="FILE",
+    help="Those of them that are revoked: also open connections are closed then.  [default: crl.pem beside "
+    "--tls-client-ca, if it is there]",
+)
+@click.option(
+    "--plain-loopback", is_flag=True, help="Speak no TLS on loopback addresses, where no certificate is asked for."
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Let whoever reaches the addresses do everything, without TLS; the log warns of it.",
+)
+@click.option(
+    "--unix", type=_FILE, metavar="PATH", help="Listen on a Unix socket, too; no certificate is asked for there."
+)
+@click.option(
+    "--allow-user",
+    multiple=True,
+    metavar="NAME",
+    help="User of this machine who may use the Unix socket, besides the server's own and root; may be given several times.",
 )
 @click.option(
     "--dir",
@@ -185,13 +248,34 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
+@click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    callback=_read_metrics,
+    help="Serve Prometheus metrics there, on this machine unless HOST says otherwise: /metrics, /healthz and /readyz, to "
+    "everyone who can connect.  [default: nowhere]",
+)
+@click.option(
+    "--builder-id",
+    metavar="URI",
+    help="What this server is called in the provenance that it signs.  [default: urn:builder:server:HOSTNAME]",
+)
 @serving_options("builder-server")
 @click.pass_context
 def command(
     context: click.Context,
+    *,
     config: Path | None,
     ip: tuple[str, ...],
     port: int,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    tls_crl: Path | None,
+    plain_loopback: bool,
+    insecure: bool,
+    unix: Path | None,
+    allow_user: tuple[str, ...],
     dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
     config_dir: Path,
     upload: tuple[str, ...],
@@ -199,6 +283,8 @@ def command(
     min_free: int | None,
     grace: str,
     keep: tuple[str, ...],
+    metrics: tuple[str, int] | None,
+    builder_id: str | None,
     verbose: int,
     quiet: int,
     log_format: str,
@@ -212,18 +298,31 @@ def command(
     if context.invoked_subcommand is not None:
         context.obj = dir
         return
+    _check_tls(context)
     # imported here, so that --help and a wrong option need not wait for the database library
     import trio
 
     from builder.quantities import parse_pause
     from builder.runtime import logs
+    from builder.runtime.tls import TlsFiles
     from builder_server import server
+    from builder_server.listening import Listening
     from builder_server.retention import parse_retention
 
-    logs.set_up(verbosity=verbose - quiet, form=log_format)
+    logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
     settings = server.Settings(
-        addresses=ip,
-        port=port,
+        listening=Listening(
+            addresses=ip,
+            port=port,
+            unix=unix,
+            users=allow_user,
+            is_insecure=insecure,
+            loopback_is_plain=plain_loopback,
+        ),
+        tls=None
+        if tls_cert is None or tls_key is None or tls_client_ca is None
+        else TlsFiles(certificate=tls_cert, key=tls_key, ca=tls_client_ca),
+        crl=tls_crl,
         data_dir=dir,
         config_dir=config_dir,
         upload=upload,
@@ -231,6 +330,8 @@ def command(
         min_free=min_free,
         grace=parse_pause(grace),
         keep=parse_retention(keep),
+        metrics=metrics,
+        builder_id=builder_id or server.DEFAULT_ID,
     )
     sys.setswitchinterval(SWITCH)
     gc.freeze()  # what was imported is no garbage
@@ -238,7 +339,14 @@ def command(
     trio.run(server.serve, settings, partial(announce, "builder-server"))
 
 
-for _each in (administration.backup, administration.restore, administration.migrate, administration.import_):
+for _each in (
+    administration.backup,
+    administration.restore,
+    administration.migrate,
+    administration.import_,
+    certificates,
+    keys.keys,
+):
     command.add_command(_each)
 
 

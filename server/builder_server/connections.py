@@ -7,8 +7,8 @@ something is never closed for it; those that then stay, to wait for a job or to 
 
 import logging
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import trio
 from attrs import define, field
@@ -35,6 +35,10 @@ class NoPlace(BuilderError):
     """A connection was closed since there are too many."""
 
 
+class Closed(BuilderError):
+    """A connection was closed for what became known of its peer."""
+
+
 def connections_for_descriptors() -> int:
     """Take as many descriptors as may be had, and return for how many connections they are enough.
 
@@ -56,6 +60,9 @@ class Place:
 
     _connections: "Connections"
     _scope: trio.CancelScope = field(factory=trio.CancelScope)
+    _whole: trio.CancelScope = field(factory=trio.CancelScope)
+    _closed_for: str | None = None
+    _at_end: ExitStack = field(factory=ExitStack)
 
     @contextmanager
     def until_asked(self) -> Iterator[None]:
@@ -81,6 +88,22 @@ class Place:
         """End the block of ``until_asked``."""
         self._scope.cancel()
 
+    def close(self, reason: str) -> None:
+        """End the connection, whatever it does."""
+        self._closed_for = reason
+        self._whole.cancel()
+
+    def at_end(self, forget: Callable[[], object]) -> None:
+        """Have something called when the connection has ended."""
+        self._at_end.callback(forget)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        with self._at_end, self._whole:
+            yield
+        if self._closed_for is not None:
+            raise Closed(self._closed_for)
+
 
 @define(eq=False)
 class Connections:
@@ -94,15 +117,21 @@ class Connections:
     _taken: set[Place] = field(factory=set)
     _staying: int = 0
 
+    @property
+    def number(self) -> int:
+        """How many are connected."""
+        return len(self._taken)
+
     @contextmanager
     def place(self) -> Iterator[Place]:
-        """Have a place for as long as the block lasts. Raises NoPlace when all others have asked for something."""
+        """Have a place for as long as the block lasts. Raises NoPlace when all others have asked for something, and Closed."""
         if len(self._taken) >= self.limit:
             self._make_room()
         place = Place(self)
         self._taken.add(place)
         try:
-            yield place
+            with place._held():  # noqa: SLF001 - they are one thing
+                yield place
         finally:
             self._taken.discard(place)
 

@@ -2,13 +2,14 @@
 
 import logging
 import os
+import platform
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import trio
 from attrs import define, field, frozen
@@ -19,26 +20,33 @@ from builder.extension import VERSION, Welcome
 from builder.extension.working import Alive, AskJob, Return
 from builder.framing import StreamedFrame
 from builder.messages import Hello, JobRequested, Message, ServerHello
-from builder.model import Instant, printable
+from builder.model import Instant
 from builder.reasons import reason_of
-from builder.runtime import entry, service
+from builder.runtime import entry, scraping, service
 from builder.runtime.files import lock
+from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
+from builder.runtime.scraping import Scraping
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
-from builder_server import backups
+from builder.runtime.tls import TlsFiles
+from builder_server import backups, listening
 from builder_server.aside import Replies
 from builder_server.attempts import Attempts
+from builder_server.attesting import Signer
+from builder_server.certified import Certificates
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
+from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
 from builder_server.names import DATABASE, LOCK
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
+from builder_server.permission import Peer
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
@@ -56,8 +64,15 @@ SHUTDOWN_TIMEOUT = 8.0
 LAST_WAIT = 3.0
 """Seconds of these for which whoever has the database locked is waited for."""
 
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds in which a peer shows its certificate."""
+
 MAX_THREADS = 8
 """Threads that wait for the disk: more make it no faster, and each takes 64 MiB of address space for a heap."""
+
+
+DEFAULT_ID = f"urn:builder:server:{quote(platform.node() or 'localhost')}"
+"""The URI of a server in what it signs, if its operator names none."""
 
 
 class StartError(BuilderError):
@@ -72,8 +87,10 @@ class Settings:
     in bytes.
     """
 
-    addresses: tuple[str, ...]
-    port: int
+    listening: Listening
+    tls: TlsFiles | None = None
+    crl: Path | None = None
+    """Those that are revoked; None stands for crl.pem beside the authorities, where that is there."""
     data_dir: Path
     config_dir: Path
     upload: tuple[str, ...]
@@ -81,6 +98,8 @@ class Settings:
     grace: float
     min_free: int | None = None
     keep: Retention = field(factory=Retention)
+    metrics: tuple[str, int] | None = None
+    builder_id: str = DEFAULT_ID
 
 
 def wall_clock() -> Instant:
@@ -102,12 +121,13 @@ async def serve(
     return_large_blocks()
     with _locked(settings.data_dir):
         backups.check_whole(settings.data_dir)
+        certificates = _certificates(settings, now)
         store = Store.open(settings.data_dir / DATABASE)
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
                 nursery.start_soon(_outlive_hangups)
-                await _Server.make(settings, store, now, connections).run(announce)
+                await _Server.make(settings, store, now, connections, certificates).run(announce)
                 nursery.cancel_scope.cancel()  # last: whoever ended had something to record
         finally:
             store.close()
@@ -122,12 +142,12 @@ def migrate(data_dir: Path, revision: str) -> None:
 def restore(data_dir: Path, source: Path) -> None:
     """Bring a backup back to a directory in which no server runs. Raises StartError, StoreError and BackupFailed."""
     data_dir.mkdir(exist_ok=True)
-    _check_owner(data_dir)
+    check_owner(data_dir)
     with _locked(data_dir):
         backups.read(data_dir, source)
 
 
-def _check_owner(data_dir: Path) -> None:
+def check_owner(data_dir: Path) -> None:
     """See that what is written is its server's, too. Raises StartError."""
     try:
         owner = data_dir.stat().st_uid
@@ -142,7 +162,7 @@ async def import_left(data_dir: Path, *, upload: bool) -> Imported:
 
     Raises StartError, StoreError and ImportFailed.
     """
-    _check_owner(data_dir)
+    check_owner(data_dir)
     with _locked(data_dir):
         backups.check_whole(data_dir)
         store = Store.open(data_dir / DATABASE)
@@ -195,21 +215,38 @@ class _Server:
     _ticker: Ticker
     _uploader: Uploader
     _keeper: Keeper
+    _signer: Signer
     _connections: Connections
     _memory: Memory
+    _certificates: Certificates | None
+    _refusals: Refusals = field(factory=Refusals)
     _shutdown: Shutdown = field(factory=Shutdown)
+    _is_serving: bool = False
 
     @classmethod
-    def make(cls, settings: Settings, store: Store, now: Callable[[], Instant], connections: Connections) -> "_Server":
+    def make(
+        cls,
+        settings: Settings,
+        store: Store,
+        now: Callable[[], Instant],
+        connections: Connections,
+        certificates: Certificates | None,
+    ) -> "_Server":
         dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, settings.min_free)
         receivers = receivers_at(settings.upload, os.environ)
         uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now))
+        signer = Signer(store=store, data_dir=settings.data_dir, builder_id=settings.builder_id, now=now)
+
+        def on_recorded() -> None:
+            signer.wake()
+            uploader.wake()
+
         recorder = Recorder(
             store=store,
             data_dir=settings.data_dir,
             now=now,
             receivers=uploader.names,
-            on_recorded=uploader.wake,
+            on_recorded=on_recorded,
         )
         attempts = Attempts(
             dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout, grace=settings.grace
@@ -218,7 +255,21 @@ class _Server:
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
         informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now)
-        return cls(settings, store, informer, looks, now, attempts, ticker, uploader, keeper, connections, memory)
+        return cls(
+            settings,
+            store,
+            informer,
+            looks,
+            now,
+            attempts,
+            ticker,
+            uploader,
+            keeper,
+            signer,
+            connections,
+            memory,
+            certificates,
+        )
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
@@ -226,20 +277,49 @@ class _Server:
             background.start_soon(self._ticker.run)
             background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)
+            if self._settings.metrics is not None:
+                await self._show_metrics(*self._settings.metrics, background)
+            background.start_soon(self._signer.run)
+            background.start_soon(_show_life)
+            if self._certificates:
+                background.start_soon(self._certificates.run)
             async with self._attempts.running():
                 await self._attempts.recover()
-                await self._serve_peers(await _listen(self._settings), announce)
+                async with listening.opened(self._settings.listening, self._certificates) as listeners:
+                    await self._serve_peers(listeners, announce)
             background.cancel_scope.cancel()
 
-    async def _serve_peers(self, listeners: list[trio.SocketListener], announce: Callable[[list[str]], None]) -> None:
+    async def _show_metrics(self, host: str, port: int, background: trio.Nursery) -> None:
+        from builder_server.metrics import Metrics  # its library is for those who want it
+
+        metrics = Metrics(
+            store=self._store,
+            attempts=self._attempts,
+            uploader=self._uploader,
+            connections=self._connections,
+            memory=self._memory,
+            now=self._now,
+            is_ready=lambda: self._is_serving and not self._shutdown.requested.is_set(),
+            expiring=self._certificates.expiring if self._certificates else tuple,
+        )
+        listeners = await scraping.listen(host, port)
+        for listener in listeners:
+            where = format_address(*listener.socket.getsockname()[:2])
+            logger.info("metrics are at http://%s/metrics", where)
+        background.start_soon(Scraping(metrics.pages()).run, listeners)
+
+    async def _serve_peers(self, listeners: list[Listener], announce: Callable[[list[str]], None]) -> None:
         """Serve until a signal comes; then accept nobody, have all end, and cut off those that have not by the deadline."""
         with self._shutdown.requested_by_signals():
             async with plain_nursery() as sessions, plain_nursery() as accepting:
-                accepting.start_soon(
-                    partial(trio.serve_listeners, self._serve_connection, listeners, handler_nursery=sessions)
-                )
-                announce([format_address(*listener.socket.getsockname()[:2]) for listener in listeners])
+                for listener in listeners:
+                    serve_one = partial(self._serve_connection, listener)
+                    accepting.start_soon(
+                        partial(trio.serve_listeners, serve_one, [listener.accepting], handler_nursery=sessions)
+                    )
+                announce([listener.name for listener in listeners])
                 service.notify("READY=1")
+                self._is_serving = True
                 await self._shutdown.requested.wait()
                 service.notify("STOPPING=1")
                 accepting.cancel_scope.cancel()
@@ -247,36 +327,59 @@ class _Server:
                 self._attempts.stop()
                 sessions.cancel_scope.deadline = trio.current_time() + SHUTDOWN_TIMEOUT
 
-    async def _serve_connection(self, stream: trio.SocketStream) -> None:
+    async def _serve_connection(self, listener: Listener, transport: trio.SocketStream) -> None:
         """Serve one peer. Whatever it does, or goes wrong with it, ends here."""
-        peer = "unknown"
+        peer = Peer(address="unknown")
         try:
-            async with stream:
-                peer = format_address(*stream.socket.getpeername()[:2])
-                tune(stream)
-                bound_unsent(stream)
-                channel = SharingChannel(stream, self._memory)
-                with self._connections.place() as place, channel.sharing():
-                    await self._serve_peer(channel, peer, place)
+            async with transport, AsyncExitStack() as held:
+                peer = Peer(address=listening.address_of(transport))
+                note(peer=peer.address)
+                tune(transport)
+                bound_unsent(transport)
+                place = held.enter_context(self._connections.place())
+                with place.until_asked(), self._shutdown.interruptible():
+                    stream, peer = await self._admit(listener, transport, place)
+                    note(holder=peer.name or None)
+                    await held.enter_async_context(stream)
+                    channel = SharingChannel(stream, self._memory)
+                    held.enter_context(channel.sharing())
+                    is_ours, request = await self._greet(channel, place)
+                await self._serve_peer(channel, peer, place, request, is_ours=is_ours)
         except ShuttingDown:
             pass
+        except listening.NotAdmitted as error:
+            self._refusals.say(str(error))
         except trio.TooSlowError:
-            logger.warning("%s: closed, it was silent for too long", peer)
+            logger.warning("closed, it was silent for too long")
         except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            logger.warning("%s: closed: %s", peer, printable(reason_of(error)))
+            logger.warning("closed: %s", reason_of(error))
         except Exception:
             # a fault of ours, told in full; but the other peers must not pay for it
-            logger.exception("%s: internal error", peer)
+            logger.exception("internal error")
 
-    async def _serve_peer(self, channel: SharingChannel, peer: str, place: Place) -> None:
-        with place.until_asked(), self._shutdown.interruptible():
-            with trio.fail_after(STEP_TIMEOUT):
-                hello = await channel.receive_expected(Hello)
-                is_ours = hello.version >= VERSION
-                await channel.send(Welcome(version=VERSION) if is_ours else ServerHello())
-            place.greet()
-            with trio.fail_after(STEP_TIMEOUT):
-                request = await _receive_request(channel)
+    async def _admit(self, listener: Listener, transport: trio.SocketStream, place: Place) -> tuple[Stream, Peer]:
+        """Find out who it is. Raises NotAdmitted."""
+        try:
+            with trio.fail_after(HANDSHAKE_TIMEOUT):
+                return await listener.admit(transport, place)
+        except trio.TooSlowError as error:
+            raise listening.NotAdmitted("it was silent for too long") from error
+        except (BuilderError, trio.BrokenResourceError, OSError) as error:
+            raise listening.NotAdmitted(reason_of(error)) from error
+
+    async def _greet(self, channel: SharingChannel, place: Place) -> tuple[bool, Message | StreamedFrame]:
+        """Return whether it speaks our own protocol, and what it wants."""
+        with trio.fail_after(STEP_TIMEOUT):
+            hello = await channel.receive_expected(Hello)
+            is_ours = hello.version >= VERSION
+            await channel.send(Welcome(version=VERSION) if is_ours else ServerHello())
+        place.greet()
+        with trio.fail_after(STEP_TIMEOUT):
+            return is_ours, await _receive_request(channel)
+
+    async def _serve_peer(
+        self, channel: SharingChannel, peer: Peer, place: Place, request: Message | StreamedFrame, *, is_ours: bool
+    ) -> None:
         if isinstance(request, JobRequested):
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)
@@ -296,6 +399,7 @@ class _Server:
             self._informer,
             self._looks,
             self._uploader,
+            self._signer,
             self._attempts,
             self._connections,
             self._shutdown,
@@ -321,22 +425,17 @@ async def _receive_request(channel: SharingChannel) -> Message | StreamedFrame:
     return request
 
 
-async def _listen(settings: Settings) -> list[trio.SocketListener]:
-    listeners: list[trio.SocketListener] = []
-    for address in settings.addresses:
-        try:
-            for host in await _resolve(address):
-                # all addresses share the port, also a free one that the first of them was given
-                port = settings.port or (listeners[0].socket.getsockname()[1] if listeners else 0)
-                listeners += await trio.open_tcp_listeners(port, host=host)
-        except (OSError, ValueError, UnicodeError) as error:
-            for listener in listeners:
-                await listener.aclose()
-            raise StartError(f"can't listen on {format_address(address, settings.port)}: {reason_of(error)}") from error
-    return listeners
+def _certificates(settings: Settings, now: Callable[[], Instant]) -> Certificates | None:
+    """Return those of a server that asks for some. Raises InvalidCredentials."""
+    if settings.tls is None:
+        return None
+    crl = settings.crl or settings.tls.ca.with_name("crl.pem")
+    return Certificates(settings.tls, crl, now, must_exist=settings.crl is not None)
 
 
-async def _resolve(address: str) -> list[str]:
-    """Return the addresses of a host name, or the one that was given. Raises OSError and UnicodeError."""
-    found = await trio.socket.getaddrinfo(address, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys(socket.getnameinfo(info[4], socket.NI_NUMERICHOST)[0] for info in found))
+async def _show_life() -> None:
+    """Tell the service manager that the event loop turns, if it wants to know."""
+    if interval := service.watchdog_interval():
+        while True:
+            service.notify("WATCHDOG=1")
+            await trio.sleep(interval)

@@ -31,10 +31,11 @@ from builder.extension.working import (
     Return,
 )
 from builder.framing import StreamedFrame
-from builder.messages import Message, Output
+from builder.messages import Failure, Message, Output
 from builder.model import printable
 from builder.order import Side, State
 from builder.outputs import Outputs, TimedLines
+from builder.runtime.logs import about
 from builder.runtime.nurseries import plain_nursery
 from builder_server.aborts import FAULT, given_up
 from builder_server.aside import Crowded
@@ -43,10 +44,11 @@ from builder_server.attempts import Attempts
 from builder_server.console import MAX_LINE
 from builder_server.delivery import receive_result
 from builder_server.events import Detached, Lines
-from builder_server.logs import describe
+from builder_server.logs import about_build
 from builder_server.memory import SharingChannel
 from builder_server.names import check_platform_name
 from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
+from builder_server.permission import NotPermitted, Peer
 from builder_server.store import BuildHead, Holder, is_secret
 
 logger = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class WorkingSession:
     """Serves a worker of our own protocol. What it asks for is served one after the other."""
 
     channel: SharingChannel
-    peer: str
+    peer: Peer
     attempts: Attempts
     _has_job: bool = False
     _is_cut: bool = False  # a message was begun and not sent to its end: nothing can follow
@@ -77,6 +79,7 @@ class WorkingSession:
         Raises one of CONNECTION_ERRORS, Crowded, StoreError, and what kept the worker from getting a job.
         """
         self._has_job = False
+        await self._check(request)
         match request:
             case AskJob():
                 return await self._give(request)
@@ -85,12 +88,23 @@ class WorkingSession:
             case _:
                 raise AssertionError("a worker asks for nothing else")
 
+    async def _check(self, request: Message | StreamedFrame) -> None:
+        try:
+            if isinstance(request, AskJob):
+                check_platform_name(request.platform)
+                self.peer.check_worker(AskJob, request.platform)
+            else:
+                self.peer.check(type(request))
+        except NotPermitted as error:
+            await self._say(Failure(message=str(error)))
+            raise
+
     async def _give(self, request: AskJob) -> bool:
-        check_platform_name(request.platform)
-        logger.debug("%s waits for a job on %s", self.peer, printable(request.platform))
+        request.check()
+        logger.debug("waits for a job on %s", request.platform)
         secret = secrets.token_bytes(SECRET_SIZE)
         worker = Holder(
-            address=self.peer,
+            address=str(self.peer),
             name=printable(request.worker[:MAX_NAME]),
             secret_sha256=hashlib.sha256(secret).digest(),
         )
@@ -110,8 +124,9 @@ class WorkingSession:
                 max_silent=build.max_silent,
             )
         )
-        logger.info("%s begins at %s", describe(build), self.peer)
-        await self._follow(attachment, 0)
+        with about_build(build):
+            logger.info("begins at %s", self.peer)
+            await self._follow(attachment, 0)
 
     async def _take_back(self, request: Return) -> bool:
         if not 0 <= request.elapsed <= MAX_ELAPSED:
@@ -141,8 +156,9 @@ class WorkingSession:
             await self._say(Alive())
         resumed = attachment.resumed
         await self._say(Continue(lines=resumed.lines))
-        logger.info("build %s goes on at %s, from line %d", attachment.uuid, self.peer, resumed.lines)
-        await self._follow(attachment, resumed.last)
+        with about(uuid=attachment.uuid):
+            logger.info("goes on at %s, from line %d", self.peer, resumed.lines)
+            await self._follow(attachment, resumed.last)
 
     async def _attach(self, attachment: Attachment, work: Callable[[Attachment], Awaitable[None]]) -> bool:
         """Work until the owner ends it, and tell the worker how."""
@@ -153,8 +169,8 @@ class WorkingSession:
             attachment.detach(self._detached(error))
             if not self._has_job or not isinstance(error, CONNECTION_ERRORS):
                 raise
-            reason = printable(str(error)) or "it was silent for too long"
-            logger.warning("build %s: worker %s is away: %s", attachment.uuid, self.peer, reason)
+            with about(uuid=attachment.uuid):
+                logger.warning("worker %s is away: %s", self.peer, str(error) or "it was silent for too long")
             return False
         if attachment.failure:
             raise attachment.failure

@@ -13,7 +13,7 @@ from attrs import define, field
 
 from builder.errors import BuilderError, ProtocolError, RemoteProtocolError
 from builder.extension.working import ALIVE_INTERVAL, SILENCE, Alive, Continue, GiveUp, Gone, ResultStored, Return
-from builder.messages import Message
+from builder.messages import Failure, Message
 from builder.model import printable
 from builder.reasons import reason_of
 from builder_worker.assignment import Assignment
@@ -21,7 +21,7 @@ from builder_worker.backoff import LONGEST_PAUSE, Backoff
 from builder_worker.handover import Handover
 from builder_worker.sending import Sender
 from builder_worker.trees import TreeChanged
-from builder_worker.uplink import CONNECT_TIMEOUT, Lost, Uplink
+from builder_worker.uplink import CONNECT_TIMEOUT, Lost, NotAllowed, Uplink
 
 EAGER_PAUSE = 2.0
 """Seconds between attempts to come back at most, at first: an outage costs a build no more than that."""
@@ -200,6 +200,8 @@ async def come_back(uplink: Uplink, handover: Handover, *, timeout: float, has_e
     while isinstance(answer, Alive):  # it looks at its console, or waits for its disk
         with _hearing():
             answer = await channel.receive()
+    if isinstance(answer, Failure):
+        raise NotAllowed(f"{uplink} refuses this worker: {printable(answer.message)}")
     assert isinstance(answer, Continue | ResultStored | Gone), "the table of messages allows no other"
     return answer
 

@@ -12,6 +12,7 @@ from attrs import frozen
 from builder.messages import Kind
 from builder.model import Instant
 from builder_server.attempts import Attempts
+from builder_server.attesting import Signer
 from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.store import Store
@@ -20,7 +21,7 @@ from builder_server.upload import Uploader
 
 @frozen(kw_only=True)
 class Asked:
-    """What a handler has besides the request. ``peer`` is the address of the client, ``now`` the wall clock."""
+    """What a handler has besides the request. ``peer`` is what the client is called, ``now`` the wall clock."""
 
     channel: SharingChannel
     peer: str
@@ -28,6 +29,7 @@ class Asked:
     attempts: Attempts
     looks: Looks
     uploader: Uploader
+    signer: Signer
     now: Callable[[], Instant]
 
 
