@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from builder.address import TcpAddress
 from builder.connection import Connection
-from builder.endpoint import UNSAID, WANTS_TLS, Endpoint
+from builder.endpoint import CLOSED, UNSAID, WANTS_TLS, Endpoint
 from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, ProtocolError, SpeaksTls
 from builder.extension import VERSION, Request
 from builder.extension.logs import ReadConsole
@@ -120,11 +120,7 @@ class Remote:
             try:
                 link.greet(CLIENT_VERSION)
             except ConnectionLost as error:
-                asked = (
-                    UNSAID
-                    if self.server.tls
-                    else f"is it a builder-server that speaks client version {CLIENT_VERSION}?"
-                )
+                asked = UNSAID if self.server.tls else f"{CLOSED} that speaks client version {CLIENT_VERSION}"
                 raise Unreachable(f"{self} closed the connection at once: {asked}") from error
             yield link
 
