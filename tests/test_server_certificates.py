@@ -17,10 +17,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from builder.errors import BuilderError
 from builder.roles import HolderRole, Identity
-from builder_server import signing
+from builder_server import issuing
 from builder_server.authority import Authority, Certified
 from builder_server.cli import command
-from builder_server.signing import NotCertified
+from builder_server.issuing import NotCertified
 
 NOW = dt.datetime(2026, 7, 1, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -109,7 +109,7 @@ def test_serial_numbers_are_random_and_as_the_server_sees_them(authority: Author
     found = {issue(authority, f"h{number}").serial for number in range(20)}
     assert len({serial[:8] for serial in found}) == 20
     assert all(len(serial) == 20 for serial in found)
-    assert signing.serial_text(0xABC) == "0ABC"
+    assert issuing.serial_text(0xABC) == "0ABC"
 
 
 def test_nothing_lasts_longer_than_the_authority(authority: Authority) -> None:
@@ -208,9 +208,9 @@ def test_renewed_for_the_same_key_and_roles(authority: Authority) -> None:
     first = issue(authority)
     second = authority.renew("ann", [], days=90, now=NOW + DAY)
     assert second.certificate.public_key() == first.certificate.public_key()
-    assert signing.identity(second.certificate).roles == {OPERATOR}
+    assert issuing.identity(second.certificate).roles == {OPERATOR}
     assert second.until > first.until
-    assert authority.certificate_of("ann").read_bytes() == signing.pem(second.certificate)
+    assert authority.certificate_of("ann").read_bytes() == issuing.pem(second.certificate)
     assert states(authority) == [("ann", True), ("ann", True)]
 
 

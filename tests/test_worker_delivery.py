@@ -90,7 +90,9 @@ async def test_one_connection_serves_one_job_after_the_other(tmp_path: Path) -> 
             assert finished.own_lines == [b"%d" % number]
             assert finished.artifacts == {b"result": b"%d\n" % number}
             await connection.channel.send(ResultStored(uuid=given.uuid))
-        assert await connection.hear() == AskJob(platform="p1", worker="box-1")
+        asked = await connection.hear()
+        assert isinstance(asked, AskJob)
+        assert (asked.platform, asked.worker) == ("p1", "box-1")
         interrupt(worker)
         assert await worker.wait() == 143
         assert worker.log.count("delivered") == 3

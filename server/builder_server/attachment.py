@@ -7,6 +7,7 @@ from uuid import UUID
 import trio
 from attrs import define, field, frozen
 
+from builder.runtime.logs import fields
 from builder_server.events import Detached, Event
 from builder_server.store import Build
 
@@ -48,6 +49,8 @@ class Attachment:
     dismissed: str | None = None
     _given: Given | None = None
     _resumed: Resumed | None = None
+    holder: dict[str, object] = field(factory=lambda: dict(fields()))
+    """What the log says of the session, to be said of what the attempt does for it."""
     _answered: trio.Event = field(factory=trio.Event)
     _ended: trio.Event = field(factory=trio.Event)
 

@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 from builder.extension.working import Return
 from builder.model import Instant
 from builder.runtime.changes import Change
+from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
 from builder_server import console
 from builder_server.aborts import cancelled
@@ -20,7 +21,7 @@ from builder_server.attempt import Attempt
 from builder_server.console import ConsoleWriter
 from builder_server.dispatch import Dispatcher
 from builder_server.events import EndAsked, Stopping
-from builder_server.owner import Owner, seconds
+from builder_server.owner import NOBODY, Owner, seconds
 from builder_server.recorder import Recorder
 from builder_server.results import directory_of
 from builder_server.store import BuildHead, Holder, LeftBuild, is_secret
@@ -128,10 +129,11 @@ class Attempts:
 
     def _start(self, owner: Owner, task: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
+            note(**NOBODY)  # it outlives the session in which it begins
             try:
                 await task()
             except Exception:  # the others must not pay for it
-                logger.exception("%s: internal error", owner)
+                logger.exception("internal error")
             finally:
                 del self._owners[owner.uuid]
                 self._changed.announce()

@@ -21,8 +21,8 @@ from builder.errors import InvalidName
 from builder.model import check_name, printable
 from builder.roles import HolderRole, worker_uri
 from builder.runtime.files import lock_directory, remove_tree, sync_directory, write_whole
-from builder_server import signing
-from builder_server.signing import Mismatch, NotCertified, Revoked, Signer
+from builder_server import issuing
+from builder_server.issuing import Mismatch, NotCertified, Revoked, Signer
 
 SERVER = "server"
 """The name under which the server's own certificate is listed and renewed."""
@@ -56,7 +56,7 @@ class Certified:
     @property
     def serial(self) -> str:
         """Its serial number, as people see it."""
-        return signing.serial_text(self.certificate.serial_number)
+        return issuing.serial_text(self.certificate.serial_number)
 
     @property
     def until(self) -> dt.datetime:
@@ -82,7 +82,7 @@ class Authority:
 
         The directory is there when all in it is.
         """
-        names = [signing.host_name(host) for host in hosts]
+        names = [issuing.host_name(host) for host in hosts]
         if not directory.parent.is_dir():  # a typo must not make a tree of directories
             raise NotCertified(f"{directory.parent} is no directory: create it, or name another one with --directory")
         with _locked(directory.parent):
@@ -95,16 +95,16 @@ class Authority:
                 each.chmod(0o700)  # whatever the umask has taken away
             signer = Signer.new(now)
             if key is None:
-                write_whole(part / CA_KEY, signing.key_pem(signer.key), _PRIVATE)
+                write_whole(part / CA_KEY, issuing.key_pem(signer.key), _PRIVATE)
             elif key.exists():
                 raise NotCertified(f"{key} is there already: it may be the key of another authority")
             else:
-                write_whole(key, signing.key_pem(signer.key), _PRIVATE)
-            write_whole(part / CA, signing.pem(signer.certificate), _PUBLIC)
+                write_whole(key, issuing.key_pem(signer.key), _PRIVATE)
+            write_whole(part / CA, issuing.pem(signer.certificate), _PUBLIC)
             made = cls(directory=part, key=key or part / CA_KEY, certificate=signer.certificate)
             made._write_list(signer, [], 1, now)
-            server_key = signing.new_key()
-            write_whole(part / f"{SERVER}.key", signing.key_pem(server_key), _PRIVATE)
+            server_key = issuing.new_key()
+            write_whole(part / f"{SERVER}.key", issuing.key_pem(server_key), _PRIVATE)
             usage = ExtendedKeyUsageOID.SERVER_AUTH
             signed = signer.sign(hosts[0][:MAX_NAME], server_key.public_key(), names, usage=usage, now=now, days=days)
             made._keep(signed, part / f"{SERVER}.pem")
@@ -136,9 +136,9 @@ class Authority:
         with self._changing() as signer:
             if any(each.name == name and each.is_good(now) for each in self._listed()):
                 raise NotCertified(f"{name} has a certificate: 'renew' makes it last longer, 'revoke' ends it first")
-            key = signing.new_key()
+            key = issuing.new_key()
             self.certificate_of(name).unlink(missing_ok=True)  # it is no pair with the new key
-            write_whole(self.key_of(name), signing.key_pem(key), _PRIVATE)
+            write_whole(self.key_of(name), issuing.key_pem(key), _PRIVATE)
             names = [x509.UniformResourceIdentifier(uri) for uri in uris]
             usage = ExtendedKeyUsageOID.CLIENT_AUTH
             certificate = signer.sign(name, key.public_key(), names, usage=usage, now=now, days=days)
@@ -159,9 +159,9 @@ class Authority:
             if hosts and not last.is_of_server:
                 raise NotCertified(f"{name} is no server: --name is for the addresses of one")
             before = last.certificate
-            names = [signing.host_name(host) for host in hosts] or signing.alternatives(before)
+            names = [issuing.host_name(host) for host in hosts] or issuing.alternatives(before)
             usage = ExtendedKeyUsageOID.SERVER_AUTH if last.is_of_server else ExtendedKeyUsageOID.CLIENT_AUTH
-            common = hosts[0][:MAX_NAME] if hosts else signing.common_name(before)
+            common = hosts[0][:MAX_NAME] if hosts else issuing.common_name(before)
             key = before.public_key()
             certificate = signer.sign(common, key, names, usage=usage, now=now, days=days)  # type: ignore[arg-type]  # made above
             self._keep(certificate, self.certificate_of(name))
@@ -188,7 +188,7 @@ class Authority:
                 Revoked(serial=each.certificate.serial_number, date=now, reason=reason) for each in reversed(found)
             ]
             number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-            self._write_list(signer, [*signing.read_list(crl), *revoked], number + 1, now)
+            self._write_list(signer, [*issuing.read_list(crl), *revoked], number + 1, now)
         return found
 
     def listed(self) -> list[Certified]:
@@ -224,10 +224,10 @@ class Authority:
             yield signer
 
     def _listed(self) -> list[Certified]:
-        revoked = {each.serial: each for each in signing.read_list(self._list())}
+        revoked = {each.serial: each for each in issuing.read_list(self._list())}
         found: dict[str, list[Certified]] = {}
         for certificate in reversed(self._issued()):
-            name = SERVER if signing.is_of_server(certificate) else signing.common_name(certificate)
+            name = SERVER if issuing.is_of_server(certificate) else issuing.common_name(certificate)
             of_holder = found.setdefault(name, [])
             of_holder.append(
                 Certified(
@@ -256,7 +256,7 @@ class Authority:
         path = self.directory / CRL
         try:
             crl = x509.load_pem_x509_crl(path.read_bytes())
-            signing.check_signed(crl, self.certificate)
+            issuing.check_signed(crl, self.certificate)
         except FileNotFoundError as error:
             raise NotCertified(f"{path} is missing, and says who is revoked: bring it back from a backup") from error
         except Mismatch as error:
@@ -266,13 +266,13 @@ class Authority:
         return crl
 
     def _write_list(self, signer: Signer, revoked: Sequence[Revoked], number: int, now: dt.datetime) -> None:
-        write_whole(self.directory / CRL, signing.pem(signer.sign_list(revoked, number, now)), _PUBLIC)
+        write_whole(self.directory / CRL, issuing.pem(signer.sign_list(revoked, number, now)), _PUBLIC)
 
     def _keep(self, certificate: x509.Certificate, path: Path) -> None:
         """Write down a certificate, then hand it out: whoever has one can be revoked."""
-        serial = signing.serial_text(certificate.serial_number)
-        write_whole(self.directory / _ISSUED / f"{serial}.pem", signing.pem(certificate), _PUBLIC)
-        write_whole(path, signing.pem(certificate), _PUBLIC)
+        serial = issuing.serial_text(certificate.serial_number)
+        write_whole(self.directory / _ISSUED / f"{serial}.pem", issuing.pem(certificate), _PUBLIC)
+        write_whole(path, issuing.pem(certificate), _PUBLIC)
 
 
 @contextmanager

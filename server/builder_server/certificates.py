@@ -218,11 +218,11 @@ def _cell(value: Any) -> str:
 
 def _roles(each: "Certified") -> list[str]:
     """Return what a certificate allows; for a server's, for which names it is."""
-    from builder_server import signing
+    from builder_server import issuing
 
     if each.is_of_server:
-        return [str(name.value) for name in signing.alternatives(each.certificate)]
-    who = signing.identity(each.certificate)
+        return [str(name.value) for name in issuing.alternatives(each.certificate)]
+    who = issuing.identity(each.certificate)
     roles = [role.value for role in HolderRole if role in who.roles and role is not HolderRole.WORKER]
     if who.platforms is None:
         roles.append("worker")

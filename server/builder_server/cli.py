@@ -15,7 +15,7 @@ from builder.address import DEFAULT_PORT
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.options import announce, serving_options
-from builder_server import administration
+from builder_server import administration, keys
 from builder_server.certificates import certificates
 
 ON_FREEBSD = platform.system() == "FreeBSD"
@@ -126,7 +126,7 @@ read at the start. A SIGHUP changes nothing, and is only logged.
 \b
 Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use, address taken),
 5 the database can't be used, 6 the original's state file can't be imported, 7 a backup can't be made, or is none,
-8 a certificate can't be made, found or revoked.""",
+8 a certificate can't be made, found or revoked, 9 the keys can't be used.""",
 )
 @click.option(
     "--config",
@@ -240,6 +240,11 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
+@click.option(
+    "--builder-id",
+    metavar="URI",
+    help="What this server is called in the provenance that it signs.  [default: urn:builder:server:HOSTNAME]",
+)
 @serving_options("builder-server")
 @click.pass_context
 def command(
@@ -263,6 +268,7 @@ def command(
     min_free: int | None,
     grace: str,
     keep: tuple[str, ...],
+    builder_id: str | None,
     verbose: int,
     quiet: int,
     log_format: str,
@@ -287,7 +293,7 @@ def command(
     from builder_server.listening import Listening
     from builder_server.retention import parse_retention
 
-    logs.set_up(verbosity=verbose - quiet, form=log_format)
+    logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
     settings = server.Settings(
         listening=Listening(
             addresses=ip,
@@ -308,6 +314,7 @@ def command(
         min_free=min_free,
         grace=parse_pause(grace),
         keep=parse_retention(keep),
+        builder_id=builder_id or server.DEFAULT_ID,
     )
     sys.setswitchinterval(SWITCH)
     gc.freeze()  # what was imported is no garbage
@@ -321,6 +328,7 @@ for _each in (
     administration.migrate,
     administration.import_,
     certificates,
+    keys.keys,
 ):
     command.add_command(_each)
 

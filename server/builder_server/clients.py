@@ -28,7 +28,7 @@ from builder.messages import (
     UndropPlatform,
     Unschedule,
 )
-from builder.model import Instant, printable
+from builder.model import Instant
 from builder.runtime.shutdown import Shutdown
 from builder_server.aborts import LOST
 from builder_server.attempts import Attempts
@@ -83,10 +83,10 @@ class ClientSession:
         try:
             replies = await self._answer(command)
         except (CommandRefused, InvalidName, InvalidOptions) as error:
-            logger.info("%s: %s refused: %s", self.peer, type(command).__name__, printable(str(error)))
+            logger.info("%s refused: %s", type(command).__name__, error)
             replies = [Failure(message=str(error)[:MAX_FAILURE])]
         except StoreError as error:
-            logger.error("%s: %s failed: %s", self.peer, type(command).__name__, error)
+            logger.error("%s failed: %s", type(command).__name__, error)
             replies = [Failure(message=f"the server failed: {error}"[:MAX_FAILURE])]
         with trio.fail_after(REPLY_TIMEOUT):
             await self.channel.send(*replies)
@@ -110,10 +110,10 @@ class ClientSession:
                 with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
                     await self._handle(command)
                 if command.changes:
-                    logger.info("%s: %s", self.peer, printable(str(_brief(command))))
+                    logger.info("%s", _brief(command))
             case _:
                 await self._change(command)
-                logger.info("%s: %s", self.peer, printable(str(_brief(command))))
+                logger.info("%s", _brief(command))
         return [Success()]
 
     async def _handle(self, request: Request) -> None:

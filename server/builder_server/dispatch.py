@@ -15,7 +15,8 @@ from attrs import define, field
 
 from builder.extension.watching import Changed, What
 from builder.messages import MAX_SCRIPT
-from builder.model import OrbBuildJob, printable
+from builder.model import OrbBuildJob
+from builder.runtime.logs import about
 from builder.sizes import format_size
 from builder_server import room, templates
 from builder_server.room import Room
@@ -130,17 +131,16 @@ class Dispatcher:
         except OSError as error:
             if platform not in self._warned:
                 self._warned.add(platform)
-                logger.warning("the template of %s can't be read: %s", printable(platform), error.strerror)
+                with about(platform=platform):
+                    logger.warning("the template of %s can't be read: %s", platform, error.strerror)
             return None
 
     def _warn(self, platform: str, job: str) -> None:
         if platform not in self._warned:
             self._warned.add(platform)
-            logger.warning(
-                "job %s waits for a template: put one at %s",
-                printable(job),
-                templates.template_path(self.config_dir, platform),
-            )
+            with about(job=job, platform=platform):
+                path = templates.template_path(self.config_dir, platform)
+                logger.warning("job %s waits for a template: put one at %s", job, path)
 
 
 def _expander(template: bytes | None, platform: str) -> Expand | None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -10,8 +10,10 @@ from attrs import evolve, field, frozen
 
 from builder.endpoint import Endpoint
 from builder.errors import BuilderError
-from builder.model import printable
+from builder.extension.working import GiveJob
+from builder.messages import JobSchedule
 from builder.reasons import reason_of
+from builder.runtime.logs import about
 from builder_worker.assignment import Assignment
 from builder_worker.backoff import Backoff
 from builder_worker.delivery import give_up
@@ -25,6 +27,11 @@ TELL_FOR = 3600.0
 """Seconds for which a server is tried that is to hear that a job is lost: what it gives a worker to come back is less."""
 
 log = logging.getLogger("builder_worker")
+
+
+def about_job(given: JobSchedule | GiveJob, platform: str) -> AbstractContextManager[None]:
+    """Have what is logged in a block name a job that was given, and its attempt."""
+    return about(uuid=given.uuid, job=given.job.name, platform=platform)
 
 
 @frozen(kw_only=True)
@@ -62,7 +69,8 @@ async def find(backend: Backend, platform: str, server: Endpoint) -> Found:
         if handover.server.address == server.address:
             handover = evolve(handover, server=server)
         if handover.platform == platform:
-            await _adopt(found, backend, place, handover)
+            with about_job(handover.job, platform):
+                await _adopt(found, backend, place, handover)
     return found
 
 
@@ -76,7 +84,6 @@ async def _end(backend: Backend, place: Path) -> None:
 
 
 async def _adopt(found: Found, backend: Backend, place: Path, handover: Handover) -> None:
-    name, uuid = printable(handover.job.job.name), handover.job.uuid
     try:
         sandbox = await registry.adopt(backend, place)
     except JobTaken:
@@ -90,9 +97,9 @@ async def _adopt(found: Found, backend: Backend, place: Path, handover: Handover
             reason = f"what it has said can't be read: {error}"
             await sandbox.aclose()
         else:
-            log.warning("adopted job %s uuid %s", name, uuid)
+            log.warning("adopted")
             return
-    log.error("job %s uuid %s is lost: %s", name, uuid, reason)
+    log.error("lost: %s", reason)
     forget(place)
     found.lost.append((handover, f"the worker could not go on with it: {reason}"))
 
@@ -122,8 +129,9 @@ async def tell_lost(handover: Handover, reason: str, drain: Drain) -> None:
                 async with uplink_of(handover) as uplink:
                     return await give_up(uplink, handover, reason)
             except (BuilderError, trio.BrokenResourceError) as error:
-                now = f"{handover.server} was not told that job {handover.job.uuid} is lost: {reason_of(error)}"
+                now = f"{handover.server} was not told that the job is lost: {reason_of(error)}"
                 if now != said:
-                    log.warning("%s", now)
+                    with about_job(handover.job, handover.platform):
+                        log.warning("%s", now)
                     said = now
             await trio.sleep(backoff.next_pause())

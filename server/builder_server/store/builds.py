@@ -11,7 +11,7 @@ from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
-from builder_server.store import artifacts, dependencies, queues, uploads
+from builder_server.store import artifacts, dependencies, provenance, queues, uploads
 from builder_server.store.records import (
     AfterLoss,
     Build,
@@ -285,6 +285,7 @@ def _end(
         "outcome": outcome.value,
         "upload": upload,
         "ended_by": ended_by,
+        "provenance": provenance.PENDING if state == "finished" else None,
     }
     ended = connection.execute(_END, values).one_or_none()
     if ended is not None:

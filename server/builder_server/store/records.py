@@ -3,6 +3,7 @@
 import enum
 import hashlib
 import hmac
+from collections.abc import Mapping
 from typing import Any, Self
 from uuid import UUID
 
@@ -82,6 +83,30 @@ class StoredArtifact:
     path: str
     size: int
     sha256: bytes
+
+
+@frozen(kw_only=True)
+class Signable:
+    """What is known of a build that is signed. The limits are its job's, in milliseconds; ``worker`` is an address.
+
+    ``facts`` is what the worker has said of it.
+    """
+
+    uuid: UUID
+    name: str
+    platform: str
+    script: bytes
+    started: Instant
+    finished: Instant
+    result: Result
+    ended_by: str | None
+    template: str | None
+    opam_package: str | None
+    time_limit: int | None
+    max_silent: int | None
+    worker: str | None
+    worker_name: str | None
+    facts: Mapping[str, str]
 
 
 @frozen(kw_only=True)

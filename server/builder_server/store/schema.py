@@ -155,6 +155,9 @@ build = Table(
     Column("check_of", Text),  # as in a queue
     Column("verdict", Text),  # "reproducible", or the path of the first artifact that differs
     Column("size", _WIDE),  # bytes of its files; null: to be looked at
+    Column("facts", Text),  # what its worker has said of it: JSON, texts by their names
+    # pending (it is to be signed), signed; null: it is not, since it runs, was lost, or this server does not know it
+    Column("provenance", Text),
     CheckConstraint("state in ('running', 'finished', 'lost')", name="known_state"),
     CheckConstraint("upload in ('pending', 'uploaded', 'done', 'failed')", name="known_upload"),
     Index("build_state", "state", "job_id"),
@@ -167,6 +170,7 @@ build = Table(
     Index("build_outcome", "outcome", "started"),
     Index("build_success", "name", "platform", "outcome", "started"),  # the newest that succeeded
     Index("build_finished", "finished"),
+    Index("build_provenance", "provenance", "finished"),
 )
 
 artifact = Table(

@@ -27,6 +27,7 @@ from builder_server.store import (
     info,
     keeping,
     legacy,
+    provenance,
     queues,
     schedule,
     standing,
@@ -44,6 +45,7 @@ from builder_server.store.records import (
     OldBuild,
     PendingUpload,
     PlannedJob,
+    Signable,
     StoredArtifact,
     Taken,
     Timing,
@@ -325,6 +327,24 @@ class Store:
     async def set_upload(self, uuid: UUID, state: str) -> None:
         """Record how far the upload of a build is."""
         await self.database.write(partial(uploads.set_state, uuid=uuid, state=state))
+
+    # --- provenance ------------------------------------------------------------------------------------------------
+
+    async def note_facts(self, uuid: UUID, facts: Mapping[str, str]) -> bool:
+        """Keep what the worker of a running build says of it; return False if it does not run."""
+        return await self.database.write(partial(provenance.note_facts, uuid=uuid, facts=facts))
+
+    async def unsigned(self, besides: Collection[UUID]) -> Sequence[UUID]:
+        """Return some of the builds that are to be signed, those first that ended first."""
+        return await self.database.read(partial(provenance.unsigned, besides=besides))
+
+    async def signable(self, uuid: UUID) -> Signable | None:
+        """Return what is known of a build that is signed, or is to be; None for any other."""
+        return await self.database.read(partial(provenance.find, uuid=uuid))
+
+    async def note_signed(self, signed: Collection[UUID], gone: Collection[UUID]) -> None:
+        """Note that builds are signed, and that nothing is left of others."""
+        await self.database.write(partial(provenance.note, signed=signed, gone=gone))
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 

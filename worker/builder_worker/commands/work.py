@@ -2,7 +2,6 @@
 
 # ruff: noqa: D301  the \b in the docstring is the character that makes click keep the lines below it
 
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import click
 
 from builder.endpoint import TLS, Endpoint, variable
 from builder.runtime import program
+from builder.runtime.options import log_format_option
 from builder_worker.commands.options import COUNT, PAUSE, Arguments, check_platform, check_worker_name, sandbox_options
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -99,6 +99,7 @@ Exit status:
 )
 @sandbox_options
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
+@log_format_option
 def work(
     *,
     platform: str,
@@ -114,6 +115,7 @@ def work(
     name: str,
     arguments: Arguments,
     quiet: bool,
+    log_format: str,
 ) -> None:
     """Take a job for PLATFORM from the server, run it, deliver its result, and exit.
 
@@ -139,14 +141,14 @@ def work(
     with program.importing():
         import trio
 
-        from builder_worker import session, uplink
+        from builder.runtime import logs
+        from builder_worker import facts, session, uplink
         from builder_worker.loop import Duration
         from builder_worker.loop import work as run
 
     # it takes a tenth of a second, and finding a sandbox waits for other programs
     threading.Thread(target=uplink.load, daemon=True).start()
-    level = logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(level=level, format="builder-worker: %(message)s")
+    logs.set_up("builder-worker", verbosity=-quiet, form=log_format, stamp="builder-worker: ")
     given = {"tls-ca": tls_ca, "tls-cert": tls_cert, "tls-key": tls_key}
     # a worker that comes later may be started elsewhere
     tls = {name: os.path.abspath(path) if path else None for name, path in given.items()} | {"tls-name": tls_name}  # noqa: PTH100
@@ -155,7 +157,12 @@ def work(
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
     settings = session.WorkerSettings(
-        server=server, platform=platform, setup=setup, name=name, reconnect_for=reconnect_for
+        server=server,
+        platform=platform,
+        setup=setup,
+        name=name,
+        reconnect_for=reconnect_for,
+        facts=facts.lasting(setup, slots=slots),
     )
     trio.run(run, settings, duration)
 
