@@ -1,14 +1,22 @@
-"""Addresses as people write them: ``HOST:PORT``, ``HOST``, ``[::1]:1234``, ``::1``. No names are looked up here."""
+"""Addresses as people write them: ``HOST:PORT``, ``HOST``, ``[::1]:1234``, ``::1``, ``unix:PATH``. No names are looked up
+here.
+"""
 
 import ipaddress
 import re
 
+from attrs import frozen
+
 from builder.errors import InvalidAddress
-from builder.model import printable
+from builder.model import printable, raw
 
 DEFAULT_PORT = 1234
 """The port of the original's server."""
 
+UNIX = "unix:"
+"""What stands before the path of a Unix socket."""
+
+_MAX_PATH = 103  # bytes: what the systems have room for in the address of a socket differs, FreeBSD has least
 _MAX_HOST = 253  # characters of the longest name that DNS can hold (RFC 1035, section 2.3.4)
 _HOST = re.compile(r"[0-9A-Za-z_](?:[0-9A-Za-z_.-]*[0-9A-Za-z_.])?")
 _SCOPE = re.compile(r"[^%]*(?:%[0-9A-Za-z_.-]+)?")  # the interface of a link-local address, as in fe80::1%eth0
@@ -59,3 +67,40 @@ def parse_address(text: str, *, default_port: int = DEFAULT_PORT) -> tuple[str, 
 def format_address(host: str, port: int) -> str:
     """Return the text that ``parse_address`` reads as this host and port."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@frozen
+class TcpAddress:
+    """A host and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return format_address(self.host, self.port)
+
+
+@frozen
+class UnixAddress:
+    """A socket of this machine, by its path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{UNIX}{printable(self.path)}"
+
+
+Address = TcpAddress | UnixAddress
+"""Where a server is reached."""
+
+
+def parse_remote(text: str) -> Address:
+    """Return the address of a server: what ``parse_address`` reads, or ``unix:PATH``. Raises InvalidAddress."""
+    if not text.startswith(UNIX):
+        return TcpAddress(*parse_address(text))
+    path = text.removeprefix(UNIX)
+    if not path or "\0" in path or len(raw(path)) > _MAX_PATH:
+        raise InvalidAddress(
+            f"invalid address {printable(text[:300])!r}: write unix:PATH, the path with at most {_MAX_PATH} bytes"
+        )
+    return UnixAddress(path)

@@ -20,6 +20,10 @@ class FrameTooLarge(ProtocolError):
     """A frame announces more bytes than its kind of message may have."""
 
 
+class SpeaksTls(ProtocolError):
+    """The other side speaks TLS, where this one does not."""
+
+
 class TooManyArtifacts(ProtocolError):
     """A build has more artifacts than are taken: a fault of its job, not of the worker that sends them."""
 

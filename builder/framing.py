@@ -13,7 +13,7 @@ from typing import TypeVar
 from attrs import frozen
 
 from builder import codec, der
-from builder.errors import FrameTooLarge, ProtocolError, RemoteProtocolError
+from builder.errors import FrameTooLarge, ProtocolError, RemoteProtocolError, SpeaksTls
 from builder.messages import Kind
 
 T = TypeVar("T")
@@ -55,6 +55,10 @@ class StreamedFrame:
     length: int
 
 
+_TLS = (b"\x15\x03", b"\x16\x03")
+"""The begin of a record with an alert or a handshake (RFC 8446, section 5.1): no frame is as long as it would be."""
+
+
 class FrameReader:
     """Cuts a stream of bytes into frames."""
 
@@ -91,12 +95,14 @@ class FrameReader:
     def next_frame(self, expected: Collection[Kind]) -> Frame | StreamedFrame | None:
         """Return the next frame, or None while bytes are missing.
 
-        Raises ProtocolError for a frame that can't be a message or is larger than its kind may be, and
+        Raises ProtocolError for a frame that can't be a message or is larger than its kind may be, SpeaksTls for one of those, and
         RemoteProtocolError for a kind that is not ``expected`` now, as soon as its length and tag are there.
         """
         if self._body_left:
             raise AssertionError("the body of a streamed message must be read first")
         self._awaited = 0
+        if self._buffer.startswith(_TLS):
+            raise SpeaksTls("the other side speaks TLS, and this one does not")
         if len(self._buffer) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(self._buffer)

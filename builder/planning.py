@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from builder.errors import InvalidOptions
 from builder.model import NEVER, Instant, Period
+from builder.needs import Need, together
 from builder.spread import place
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class JobOptions:
 
     ``period`` is the one that was asked for, or None, and stays beside a ``cron`` rule, which counts instead of it. With
     ``spread`` a period's runs lie at a place in it that the job's name fixes. ``time_limit`` and ``max_silent`` are in
-    milliseconds; None is the server's own limit, or none.
+    milliseconds; None is the server's own limit, or none. ``needs`` come besides those that the job's script names.
     """
 
     numbered: ClassVar[bool] = True
@@ -104,6 +105,7 @@ class JobOptions:
     max_silent: int | None = field(default=None, validator=_between(1, MAX_LIMIT, "milliseconds of silence"))
     after: tuple[JobReference, ...] = field(default=())
     paused: bool = False
+    needs: tuple[Need, ...] = field(default=(), converter=together)
 
     @after.validator
     def _bounded(self, _attribute: object, value: tuple[JobReference, ...]) -> None:

@@ -250,8 +250,8 @@ def wait_for_uploads(log: Path, count: int, *, is_own: bool) -> None:
     def told(what: str) -> list[str]:
         return [line for line in log.read_text().splitlines() if what in line]
 
-    wait_until(lambda: told("was not uploaded") or len(told(" uploaded (HTTP")) == count, "the uploads")
-    if refused := told("was not uploaded"):
+    wait_until(lambda: told("not uploaded") or len(told(" uploaded (HTTP")) == count, "the uploads")
+    if refused := told("not uploaded"):
         raise (DemoFailed if is_own else UploadRefused)("\n".join(refused))
 
 
@@ -408,7 +408,7 @@ def watch(client: list[str], log: Path, count: int) -> list[str]:
     """Wait until that many builds have begun, observe the last one until it ends well, and return the uuids of all."""
 
     def begun() -> list[str]:
-        return re.findall(r" build (\S+) of \S+ on \S+ begins at ", log.read_text())
+        return re.findall(r" build (\S+) of \S+ on \S+: begins at ", log.read_text())
 
     wait_until(lambda: len(begun()) >= count, f"the beginning of build {count}")
     command = [str(BIN / client[0]), *client[1:], "observe", begun()[-1], "--exit-status"]

@@ -49,7 +49,7 @@ def client_file() -> FilePage:
             Each table [servers.NAME] is a server, which the option --server NAME or the variable BUILDER_SERVER chooses.
             """,
         keys=[
-            Key(name=where + key.name, value=key.metadata["write"], meaning=key.metadata["meaning"])
+            Key(name=where + config.written(key), value=key.metadata["write"], meaning=key.metadata["meaning"])
             for key, where in keys
             if key.metadata
         ],

@@ -12,6 +12,8 @@ from farm import LocalServer, run_server
 from hypothesis import settings
 from scripted import OURS, ScriptedPeer, connect
 
+from builder.runtime import logs
+
 if TYPE_CHECKING:
     from builder_server.store import Store
 
@@ -29,6 +31,14 @@ settings.register_profile("default", derandomize=True, deadline=None, max_exampl
 # For a person who looks for trouble: pytest --hypothesis-profile=thorough tests/test_codec.py
 settings.register_profile("thorough", max_examples=20_000, deadline=None)
 settings.load_profile("default")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Have ``caplog.text`` be what people read."""
+    plugin = config.pluginmanager.get_plugin("logging-plugin")
+    assert plugin, "it is pytest's own"
+    plugin.caplog_handler.setFormatter(logs.Text())
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ import trio
 from attrs import define, field, frozen
 from worker_copy import copy_worker, python
 
-from builder_worker.sandbox import Console, roots
+from builder_worker.sandbox import Console, owner, roots
 
 LONG = "podman"
 """The slowest back end, for which each job takes a second: its turn at what all can do comes in `make test-long`."""
@@ -79,9 +79,15 @@ class Driver:
     delegate: str
     """Name of the control groups that belong to a plain user's driver."""
 
+    things: str = field(init=False)
+    """A pattern of what the driver makes. Its number alone is not enough: what was left of a killed one may have the same."""
+
     check: dict[str, Any] = field(factory=dict)
     _buffer: bytes = b""
     _last: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.things = owner.tag("*", self.process.pid)
 
     def receive(self) -> dict[str, Any]:
         """Return the next line of the driver."""
@@ -230,7 +236,7 @@ def driver(backend: str, privilege: str, *, secret: str = "", **options: Any) ->
             stop(started)
         left = [path for path in work_root.iterdir() if path.name.startswith("builder-")]
         assert not left, "work directories are removed"
-        left = control_groups(f"builder-{started.process.pid}-*")
+        left = control_groups(started.things)
         assert not left, "control groups are removed"
 
 

@@ -53,6 +53,7 @@ from builder.model import (
     Stopped,
     text,
 )
+from builder.needs import MAX_MEMORY, QUANTITIES, TEXTS, Need, together
 from builder.planning import MAX_LIMIT, MAX_PRIORITY, MAX_RETRIES, Cron, JobOptions, JobReference, Missed
 
 assert order.ALL, "its import makes all messages known"
@@ -128,6 +129,15 @@ BY_KIND: dict[type[Message], st.SearchStrategy[Message]] = {
     Success: st.builds(Success),
     Failure: st.builds(Failure, message=strings),
 }
+_labels = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True).filter(lambda name: name not in (*QUANTITIES, *TEXTS))
+needs: st.SearchStrategy[Need] = st.one_of(
+    st.builds(Need, name=_labels),
+    st.builds(Need, name=st.just("cores"), least=st.integers(1, 65536)),
+    st.builds(Need, name=st.just("memory"), least=st.integers(1, MAX_MEMORY)),
+    st.builds(
+        Need, name=st.sampled_from(sorted(TEXTS)), value=st.from_regex(r"[a-z0-9][a-z0-9:+.-]{0,8}", fullmatch=True)
+    ),
+)
 _BOUNDED: st.SearchStrategy[JobOptions] = st.builds(
     JobOptions,
     period=periods,
@@ -142,6 +152,7 @@ _BOUNDED: st.SearchStrategy[JobOptions] = st.builds(
         tuple
     ),
     paused=st.booleans(),
+    needs=st.lists(needs, max_size=3, unique_by=lambda need: need.name).map(together),
 )
 _WIRE: dict[Any, st.SearchStrategy[Any]] = {
     str: strings,
@@ -151,6 +162,7 @@ _WIRE: dict[Any, st.SearchStrategy[Any]] = {
     Result: results,
     Job: jobs,
     JobOptions: _BOUNDED,
+    Need: needs,
 }
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from client_harness import (
     closed_port,
     run_client,
 )
-from farm import Server, start_server
+from farm import Server, eventually, start_server
 from scripted import do, schedule, take_job
 
 from builder.messages import Execute
@@ -93,6 +94,11 @@ def test_wrong_usage(name: str) -> None:
     assert done.stderr.endswith(f"(see 'builder-client {name} --help')\n".encode())
 
 
+def is_waiting(pid: int) -> bool:
+    """Return whether a process waits in the kernel: Python notes a signal right before that, and waits all the same."""
+    return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "S"
+
+
 def test_ctrl_c() -> None:
     started: queue.Queue[int] = queue.Queue()
     with listening(b"") as (address, heard), ThreadPoolExecutor(len(REMOTE)) as threads:
@@ -105,7 +111,9 @@ def test_ctrl_c() -> None:
         for _ in runs:
             assert heard.get(timeout=DEADLINE)
         for _ in runs:
-            os.kill(started.get(timeout=DEADLINE), signal.SIGINT)
+            pid = started.get(timeout=DEADLINE)
+            trio.run(partial(eventually, partial(is_waiting, pid)))
+            os.kill(pid, signal.SIGINT)
         for name, run in runs.items():
             done = run.result(DEADLINE)
             # behind the ^C of a terminal the prompt begins a line of its own

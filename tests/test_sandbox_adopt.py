@@ -124,7 +124,7 @@ def left(backend: str, privilege: str, script: str, *, prefix: Sequence[str] = (
         yield job
         tidy(first)
         assert not list(work_root.glob("builder-*")), "its directory is removed"
-        assert not control_groups(f"builder-{first.process.pid}-*"), "its control groups are removed"
+        assert not control_groups(first.things), "its control groups are removed"
         assert not processes_with(mark), "its processes are gone"
 
 

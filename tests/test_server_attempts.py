@@ -46,7 +46,7 @@ from builder.errors import ConnectionEnded
 from builder.execution import ExecutionEnd, FinishedHead, FinishedReader, artifact_head, finished_head
 from builder.messages import Observe, Output, Success
 from builder.model import Aborted, Artifact, Exited, Instant
-from builder.runtime import sqlite
+from builder.runtime import grouping
 from builder.runtime.channel import BODY_SIZE
 from builder.runtime.nurseries import plain_nursery
 from builder_server import attempt, console, delivery, events, recorder
@@ -286,7 +286,7 @@ async def test_a_database_that_is_locked_while_a_result_comes_in(
     caplog.set_level("DEBUG", "builder_server.owner")
     async with run_server(tmp_path) as server:
         await do(server, schedule("a", text=b"#!/bin/sh\necho one\n"))
-        monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.1)
+        monkeypatch.setattr(grouping, "LOCK_TIMEOUT", 0.1)
         commit = ResultWriter.commit
 
         async def lock_then_commit(self: ResultWriter) -> None:
@@ -318,7 +318,7 @@ async def test_a_database_that_is_locked_while_the_result_of_a_classic_worker_co
     monkeypatch.setattr(attempt, "RETRY", 0.02)
     async with run_server(tmp_path) as server:
         await do(server, schedule("a"))
-        monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.1)
+        monkeypatch.setattr(grouping, "LOCK_TIMEOUT", 0.1)
         commit = ResultWriter.commit
 
         async def lock_then_commit(self: ResultWriter) -> None:

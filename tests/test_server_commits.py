@@ -14,7 +14,7 @@ from stores import NOW, database, opened, queues, script, take, uuid
 
 from builder.messages import InfoReply
 from builder.model import OrbBuildJob, Period
-from builder.runtime import sqlite
+from builder.runtime import grouping
 from builder.runtime.database import DiskFull
 from builder_server.errors import CommandRefused
 from builder_server.store import Due, Expanded, Store, StoreError
@@ -101,7 +101,7 @@ async def test_a_commit_that_fails_is_told_to_all_it_held(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process holds the write lock for longer than the store waits."""
-    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.02)
+    monkeypatch.setattr(grouping, "LOCK_TIMEOUT", 0.02)
     other = sqlite3.connect(tmp_path / "db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     results = await gather(*(lambda n=n: store.schedule(script(f"j{n}"), Period.DAILY, NOW) for n in range(3)))

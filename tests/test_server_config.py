@@ -20,6 +20,8 @@ from builder_server import cli, server
 from builder_server.listening import Listening
 from builder_server.server import Settings
 
+FIELDS = {"job", "uuid", "platform", "peer", "holder"}
+
 
 def refused(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Return exit status and log of a server that must not start."""
@@ -270,7 +272,10 @@ async def test_json_lines(tmp_path: Path) -> None:
         await provoke(found)
         await found.wait_for_log("closed")
         lines = [json.loads(line) for line in found.log.splitlines()]
-        assert all(set(line) == {"time", "level", "logger", "message"} for line in lines)
+        assert all(set(line) - FIELDS == {"time", "level", "logger", "message"} for line in lines)
+        (finished,) = [line for line in lines if line["message"] == "finished: exited 0"]
+        assert set(finished) > FIELDS - {"holder"}
+        assert (finished["job"], finished["platform"]) == ('na"me \\ ü', "p1")
         assert {line["level"] for line in lines} == {"debug", "info", "warning"}
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"]) for line in lines)
         assert any('Schedule na"me \\ ü' in line["message"] for line in lines)
@@ -300,7 +305,13 @@ async def test_what_peers_do_is_one_line_each(tmp_path: Path) -> None:
     async with start_server(tmp_path) as found:
         await provoke(found)
         await found.wait_for_log("closed")
-        for parts in (("Schedule na",), ("Unschedule refused",), ("begins at",), ("finished: exited 0",), ("closed",)):
+        for parts in (
+            ("Schedule na",),
+            ("Unschedule refused",),
+            (": begins at",),
+            (" on p1: finished: exited 0",),
+            ("closed",),
+        ):
             assert len(log_lines(found.log, *parts)) == 1
         assert len(found.log.splitlines()) == 5
 

@@ -160,7 +160,7 @@ async def test_a_disk_that_loses_what_is_written(
                     assert isinstance(reply, Failure)
                     assert "the database can't be written: " in reply.message
                     await given.send_result(worker, artifacts=SOME)
-                    await eventually(lambda: f"build {given.uuid} of a on p1 can't be recorded: " in caplog.text)
+                    await eventually(lambda: f"build {given.uuid} of a on p1: can't be recorded: " in caplog.text)
                 make_room(below)
                 await deliver(server, given, lines=10)
                 record = server.execution("a", given.uuid)

@@ -43,6 +43,7 @@ from builder.messages import (
     Success,
 )
 from builder.model import Aborted, Artifact, Exited, ScriptJob
+from builder.runtime import logs
 from builder.runtime.sockets import bound_unsent, tune
 
 
@@ -127,7 +128,8 @@ async def server(tmp_path: Path) -> AsyncIterator[LocalServer]:
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    text = logs.Text("")
+    return [text.format(record) for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def one_line(caplog: pytest.LogCaptureFixture) -> str:

@@ -260,6 +260,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("find_running", (None, "00", "p1"), {}),
         ("add_artifacts", (uuid(2), [StoredArtifact(path="a", size=1, sha256=bytes(32))]), {}),
         ("forget_artifacts", (uuid(2),), {}),
+        ("note_facts", (uuid(2), {"sandbox": "none"}), {}),
         ("finish", (uuid(2), NOW, Exited(code=0)), {"receivers": ["r"]}),
         ("finish", (uuid(3), NOW, Exited(code=1)), {}),
         ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again
@@ -283,6 +284,9 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("info", (), {}),
         ("standing", (Look(entries=9, results=9),), {}),
         ("info_within", (10**6,), {}),
+        ("unsigned", ([uuid(3)],), {}),
+        ("signable", (uuid(2),), {}),
+        ("note_signed", ([uuid(2)], [uuid(3)]), {}),
         ("unsettled_uploads", (["r"], uuid(1)), {}),
         ("settle_uploads", ([uuid(2)], ["r"]), {}),
         ("next_upload", ("r", NOW, [uuid(7)]), {}),

@@ -228,7 +228,7 @@ async def test_the_first_cause_is_told(
         async with run_server(tmp_path, upload=url, env=env) as server:
             uuid = await one_build(server)
             await wait_failed(server, uuid)
-            (line,) = log_lines(caplog.text, "was not uploaded")
+            (line,) = log_lines(caplog.text, "not uploaded")
             assert f"it stays at {server.full('a', uuid)}: {url.partition('?')[0]}: {reason}" in line
             assert "Traceback" not in caplog.text
 

@@ -80,7 +80,7 @@ async def test_what_was_refused_is_kept_and_said_so(tmp_path: Path, endpoint: En
             name = str(status)
             uuids.append(await one_build(server, name))
             await wait_state(server, uuids[-1], "failed")
-            (line,) = log_lines(server.log, "was not uploaded", name, f"HTTP {status}")
+            (line,) = log_lines(server.log, "not uploaded", name, f"HTTP {status}")
             full = server.full(name, uuids[-1])
             assert f"it stays at {full}: http://127.0.0.1:{endpoint.port}/upload answered" in line
             assert "until `builder-client retry-upload` it is not tried again" in line
@@ -99,7 +99,7 @@ async def test_what_is_no_refusal_is_tried_again(
         first = await one_build(server)
         url = f"http://127.0.0.1:{endpoint.port}/upload"
         assert (await wait_failed(server, first)).startswith(f"{url} answered HTTP {status}")
-        assert log_lines(log.text, "was not uploaded, it stays at ", "; tried again in ")
+        assert log_lines(log.text, "not uploaded, it stays at ", "; tried again in ")
         endpoint.status = 201
         clock.now = clock.now.plus(dt.timedelta(seconds=31))
         second = await one_build(server, "b")
@@ -203,7 +203,7 @@ async def test_an_endpoint_that_drops_the_connection(
         uuid = await one_build(server)
         await wait_failed(server, uuid)
         assert server.execution("a", uuid).artifacts == SOME
-        assert log.text.count("was not uploaded, it stays at ") == 1
+        assert log.text.count("not uploaded, it stays at ") == 1
         check_log(log.text)
 
 
@@ -292,7 +292,7 @@ async def test_a_copy_that_can_not_be_removed_harms_nobody(tmp_path: Path, endpo
         full.unlink()
         full.mkdir()
         endpoint.go_on.set()
-        await server.wait_for_log("was uploaded, but ")
+        await server.wait_for_log("uploaded, but ")
         await wait_state(server, uuid, "uploaded")
         await wait_state(server, await one_build(server, "b"), "done")
         server.kill()

@@ -28,7 +28,20 @@ from scripted import (
 from builder import codec
 from builder.errors import ConnectionEnded
 from builder.extension.builds import CancelBuilds
-from builder.extension.working import SECRET_SIZE, Alive, AskJob, Continue, GiveJob, GiveUp, Gone, ResultStored, Return
+from builder.extension.working import (
+    MAX_FACT_VALUE,
+    MAX_FACTS,
+    SECRET_SIZE,
+    Alive,
+    AskJob,
+    Continue,
+    Fact,
+    GiveJob,
+    GiveUp,
+    Gone,
+    ResultStored,
+    Return,
+)
 from builder.framing import frame
 from builder.messages import MAX_SCRIPT, JobFinished, Message, Output, Success
 from builder.model import Aborted, Artifact, Execution, Exited
@@ -101,6 +114,33 @@ async def test_a_worker_that_goes_while_it_waits(tmp_path: Path) -> None:
         async with connect(server, OUR_WORKER) as peer:
             await (await ask_job(peer)).finish(peer)
         assert server.query("select losses, state from build") == [(0, "finished")]
+
+
+MOST = tuple(Fact(name=f"{number:064}", value="\N{GRINNING FACE}" * MAX_FACT_VALUE) for number in range(MAX_FACTS))
+
+
+@pytest.mark.parametrize(
+    ("facts", "complaint"),
+    [
+        (MOST, None),
+        ((*MOST, Fact(name="one", value="")), "the number of a worker's facts must lie between 0 and 64"),
+        (MOST[:1] * 2, "a worker tells each fact once"),
+        ((Fact(name="", value=""),), "the characters of a fact's name must lie between 1 and 64"),
+        ((Fact(name="n" * 65, value=""),), "the characters of a fact's name must lie between 1 and 64"),
+        ((Fact(name="n", value="v" * 257),), "the characters of a fact's value must lie between 0 and 256"),
+    ],
+)
+async def test_what_a_worker_tells_of_itself_is_bounded(
+    tmp_path: Path, facts: tuple[Fact, ...], complaint: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
+        await do(server, schedule("a"))
+        await peer.send(AskJob(platform="p1", worker="w", facts=facts))
+        if complaint is None:
+            assert isinstance(await peer.receive_any(), GiveJob)
+        else:
+            assert await peer.wait_end() == "closed"
+            await eventually(lambda: complaint in caplog.text)
 
 
 async def test_a_classic_worker_beside_it(tmp_path: Path) -> None:

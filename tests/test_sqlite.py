@@ -17,7 +17,7 @@ from farm import environment
 from stores import NOW, database, opened, script
 
 from builder.model import Period
-from builder.runtime import sqlite, syncing
+from builder.runtime import grouping, sqlite, syncing
 from builder.runtime.database import DiskFull
 from builder_server.store import Store, StoreError
 
@@ -84,7 +84,7 @@ async def test_who_waits_for_a_lock_holds_up_nobody_who_reads(tmp_path: Path) ->
 async def test_a_lock_that_is_held_for_too_long_is_told_to_all_who_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.5)
+    monkeypatch.setattr(grouping, "LOCK_TIMEOUT", 0.5)
     async with opened(tmp_path) as store:
         errors: list[str] = []
 
@@ -183,7 +183,7 @@ async def test_what_steps_need_on_the_disk_is_synced_once_for_all_of_a_commit(
 
     def place(connection: sa.Connection, name: str) -> None:
         connection.exec_driver_sql("INSERT INTO placed VALUES (?)", (name,))
-        sqlite.sync_before_commit(connection, [tmp_path / "all", tmp_path / name])
+        grouping.sync_before_commit(connection, [tmp_path / "all", tmp_path / name])
 
     def sync(paths: Iterable[Path]) -> None:
         names = {path.name for path in paths}

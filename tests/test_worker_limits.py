@@ -129,6 +129,13 @@ true
     )
 
 
+def test_needs_are_none_of_the_workers_business_unless_they_are_mistaken() -> None:
+    assert directives.read(b"# builder: needs=kvm pids=70").remarks == ()
+    assert directives.read(b"# builder: needs=cores=4").remarks == (
+        "line 1 of the script: cores=4: write cores>=N, such as cores>=4; ignored",
+    )
+
+
 def test_what_is_not_understood_is_told_and_ignored() -> None:
     found = directives.read(b"# builder: memroy=1G Hannes timeout=\x1b source-date-epoch=-1 pids=1 pids=99")
     assert found.limits == Limits(pids=99)

@@ -122,12 +122,11 @@ async def test_a_directory_that_is_gone_is_made_anew(backend: NoSandbox, how: st
 
 
 async def waiting(directory: Path) -> list[int]:
-    """Wait until a worker has all for its next job, and return the processes."""
+    """Wait until a worker has all for its next job, and return the processes: of the one before, one may be there yet."""
     while True:
-        names = [path.name for path in directory.iterdir()]
-        found = [pid for name in names for pid in processes_with(name)]
-        if len(found) == 2:
-            return found
+        for path in directory.iterdir():
+            if len(found := processes_with(path.name)) == 2:
+                return found
         await trio.sleep(0.01)
 
 

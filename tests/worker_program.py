@@ -221,8 +221,8 @@ class Worker:
 
     @property
     def log(self) -> str:
-        """What it has written to standard error."""
-        return self._log.read_text()
+        """What it has written to standard error, but of what others have left."""
+        return without_leftovers(self._log.read_text())
 
     async def wait(self) -> int:
         """Wait for its end and return its exit status."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import forked
 import sandbox_runs
-from worker_program import DEADLINE
+from worker_program import DEADLINE, without_leftovers
 
 PRIVILEGE = "root" if os.geteuid() == 0 else "user"
 
@@ -26,12 +26,13 @@ ENVIRONMENT = {
 def builder_worker(
     *arguments: str | Path, stdin: str = "", cwd: Path | None = None, prefix: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run builder-worker to its end, by another program that ``prefix`` names."""
+    """Run builder-worker to its end, by another program that ``prefix`` names; return what it said, but of what others left."""
     if not prefix:
         given = map(str, arguments)
         done = forked.run("builder_worker", *given, stdin=stdin.encode(), timeout=DEADLINE, cwd=cwd, env=ENVIRONMENT)
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-    return subprocess.run(
+        said = without_leftovers(done.stderr.decode())
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), said)
+    ended = subprocess.run(
         [*prefix, sys.executable, "-m", "builder_worker", *arguments],
         capture_output=True,
         text=True,
@@ -41,6 +42,8 @@ def builder_worker(
         cwd=cwd,
         env=ENVIRONMENT,
     )
+    ended.stderr = without_leftovers(ended.stderr)
+    return ended
 
 
 @cache

@@ -10,8 +10,10 @@ from uuid import UUID
 
 from attrs import frozen
 
+from builder.errors import InvalidOptions
 from builder.messages import KIB, MAX_SCRIPT, Message, message
 from builder.model import ScriptJob
+from builder.planning import check_count
 
 SECRET_SIZE = 32
 """Bytes of the secret of an attempt."""
@@ -23,6 +25,26 @@ SILENCE = 45.0
 """Seconds in which nothing comes, after which the other side counts as gone: two signs of life were lost."""
 
 
+MAX_FACTS = 64
+"""Most facts that a worker tells of itself."""
+
+MAX_FACT_NAME = 64
+MAX_FACT_VALUE = 256
+"""Characters of the name of a fact, and of its value."""
+
+
+@frozen(kw_only=True)
+class Fact:
+    """Something that a worker tells of itself, such as ``arch`` and ``x86_64``. A label of its operator is ``label.NAME``.
+
+    Numbers are decimal, sizes in bytes, truths ``yes`` and ``no``.
+    """
+
+    numbered: ClassVar[bool] = True
+    name: str
+    value: str
+
+
 @message
 @frozen(kw_only=True)
 class AskJob(Message):
@@ -30,8 +52,19 @@ class AskJob(Message):
 
     numbered: ClassVar[bool] = True
     tag: ClassVar[int] = 160
+    max_size: ClassVar[int] = 128 * KIB
     platform: str
     worker: str
+    facts: tuple[Fact, ...] = ()
+
+    def check(self) -> None:
+        """Raise InvalidOptions for more facts than are told, larger ones, or two of one name."""
+        check_count(len(self.facts), 0, MAX_FACTS, "the number of a worker's facts")
+        if len({fact.name for fact in self.facts}) < len(self.facts):
+            raise InvalidOptions("a worker tells each fact once")
+        for fact in self.facts:
+            check_count(len(fact.name), 1, MAX_FACT_NAME, "the characters of a fact's name")
+            check_count(len(fact.value), 0, MAX_FACT_VALUE, "the characters of a fact's value")
 
 
 @message

@@ -19,6 +19,22 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def write_whole(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that is durable and whole, or as it was before; whatever the umask, nobody ever reads it whom its mode
+    does not let. Two must not write it at the same time. Raises OSError.
+    """
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # what a crash has left
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    part.replace(path)
+    sync_directory(path.parent)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a file, or a directory with all that is in it, if it is there. Raises OSError."""
     with suppress(FileNotFoundError):

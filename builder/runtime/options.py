@@ -10,18 +10,21 @@ from builder import __version__
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log on standard error. Where that is systemd's journal, text is kept there with fields.",
+)
+
+
 def serving_options(name: str) -> Callable[[Command], Command]:
     """Add the options of the log, as ``verbose``, ``quiet`` and ``log_format`` (see ``logs.set_up``), and --version."""
     options = (
         click.option("-v", "--verbose", count=True, help="Log more."),
         click.option("-q", "--quiet", count=True, help="Log less; twice: only errors."),
-        click.option(
-            "--log-format",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            show_default=True,
-            help="Form of the log on standard error.",
-        ),
+        log_format_option,
         click.version_option(__version__, "-V", "--version", prog_name=name),
     )
 

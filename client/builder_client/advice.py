@@ -45,7 +45,7 @@ def next_step(refused: Refused, look: Look) -> str | None:
 
 def _look() -> InfoReply | None:
     try:
-        return completion.quick(options.address(click.get_current_context())).info()
+        return completion.quick(options.server(click.get_current_context())).info()
     except BuilderError:
         return None
 

@@ -7,6 +7,7 @@ could read as anything but a word are never offered, since what is offered ends 
 import re
 from collections.abc import Callable, Iterable
 
+from builder.endpoint import Endpoint
 from builder.errors import BuilderError
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListJobs
@@ -105,16 +106,15 @@ def builds(remote: Remote, _begin: str) -> Iterable[str]:
         return running(remote, _begin)
 
 
-def quick(address: tuple[str, int]) -> Remote:
+def quick(server: Endpoint) -> Remote:
     """Return a server that is asked by the way: whoever waits did not ask for it."""
-    host, port = address
-    return Remote(host=host, port=port, connect_timeout=TIMEOUT, reply_timeout=TIMEOUT)
+    return Remote(server=server, connect_timeout=TIMEOUT, reply_timeout=TIMEOUT)
 
 
-def complete(address: tuple[str, int], names: Source, begin: str) -> list[str]:
+def complete(server: Endpoint, names: Source, begin: str) -> list[str]:
     """Return the names that begin so, sorted; none where the server does not answer."""
     try:
-        return safe(names(quick(address), begin), begin)
+        return safe(names(quick(server), begin), begin)
     except BuilderError:
         return []
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from attrs import AttrsInstance, Factory, field, fields, frozen
+from attrs import Attribute, AttrsInstance, Factory, field, fields, frozen
 
-from builder.address import parse_address
+from builder.address import parse_remote
+from builder.endpoint import TLS
 from builder.errors import BuilderError
 from builder.model import printable
 
@@ -37,16 +38,32 @@ def _key(write: str, meaning: str, *, check: Callable[[Any], bool], default: Any
 
 def _is_address(value: object) -> bool:
     try:
-        return isinstance(value, str) and bool(parse_address(value))
+        return isinstance(value, str) and bool(parse_remote(value))
     except ValueError:
         return False
+
+
+def _tls_key(name: str) -> Any:
+    metavar, meaning = TLS[name]
+    return _key(
+        f'"{metavar}"',
+        f"As the option --{name}: {meaning}",
+        check=lambda value: value is None or isinstance(value, str),
+        default=None,
+    )
 
 
 @frozen(kw_only=True)
 class Server:
     """A server that has a name."""
 
-    remote: str = _key('"HOST:PORT"', "Its address; [IPv6] in brackets.", check=_is_address, default=None)
+    remote: str = _key(
+        '"HOST:PORT"', "Its address; [IPv6] in brackets, or unix:PATH for a socket.", check=_is_address, default=None
+    )
+    tls_ca: str | None = _tls_key("tls-ca")
+    tls_cert: str | None = _tls_key("tls-cert")
+    tls_key: str | None = _tls_key("tls-key")
+    tls_name: str | None = _tls_key("tls-name")
 
 
 @frozen(kw_only=True)
@@ -114,19 +131,30 @@ def parse(text: str) -> ClientSettings:
     return found
 
 
-def address_of(name: str) -> tuple[str, int]:
-    """Return host and port of the server of that name. Raises InvalidSettings."""
+Entry = tuple[str, Mapping[str, str | None]]
+"""The address of a server, and what is said of its TLS by the names of the options."""
+
+
+def server(name: str) -> Entry:
+    """Return what the file says of the server of that name. Raises InvalidSettings."""
     servers = settings().servers
     if name not in servers:
         raise InvalidSettings(f"{path()}: {_no_server(name, servers)}")
-    return parse_address(servers[name].remote)
+    found = servers[name]
+    files = {option: _beside(getattr(found, option.replace("-", "_"))) for option in TLS}
+    return found.remote, files | {"tls-name": found.tls_name}
+
+
+def _beside(file: str | None) -> str | None:
+    """Return the path of a file that is named in the file of settings: beside that, unless it says where."""
+    return None if file is None else str(path().parent / os.path.expanduser(file))  # noqa: PTH111  as above
 
 
 def _checked(kind: type[AttrsInstance], values: object, where: str) -> dict[str, Any]:
     """Return a table whose keys are fields of that class, with values for all of them."""
     if not isinstance(values, dict):
         raise _WrongKey(f"{printable(where.rstrip('.'))}: write it as a table, [{printable(where.rstrip('.'))}]")
-    keys = {key.name: key for key in fields(kind) if key.metadata}
+    keys = {written(key): key for key in fields(kind) if key.metadata}
     for name in values:
         if name not in keys:
             raise _WrongKey(f"{printable(where + name)}: there is no such key{_hint(name, keys)}")
@@ -134,7 +162,12 @@ def _checked(kind: type[AttrsInstance], values: object, where: str) -> dict[str,
     for name, value in found.items():
         if not keys[name].metadata["check"](value):
             raise _WrongKey(f"{printable(where)}{name}: write {name} = {keys[name].metadata['write']}")
-    return found
+    return {keys[name].name: value for name, value in found.items()}
+
+
+def written(key: "Attribute[Any]") -> str:
+    """Return how a key is written in the file."""
+    return key.name.replace("_", "-")
 
 
 def _no_server(name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,12 @@ class ConnectionLost(Unreachable):
     """The connection ended before the exchange was complete."""
 
 
+class InvalidCredentials(BuilderError):
+    """A file that TLS needs can't be used; the text names it."""
+
+    exit_code: ClassVar[int] = 2
+
+
 class Refused(BuilderError):
     """The server answered that it did not do what it was asked for, or it knows no such build.
 

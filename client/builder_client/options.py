@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from builder.address import DEFAULT_PORT, parse_address
+from builder.address import DEFAULT_PORT
+from builder.endpoint import TLS, Endpoint, variable
 from builder.errors import BuilderError
 from builder.model import Period, check_name
 
@@ -18,7 +19,7 @@ from . import config, words
 if TYPE_CHECKING:  # it takes 30 ms, which no --help should wait for; nor for `completion` below
     from .remote import Remote
 
-_ADDRESS = "builder_client.address"
+_SERVER, _TLS = "builder_client.server", "builder_client.tls"
 _DEFAULT_REMOTE = f"127.0.0.1:{DEFAULT_PORT}"
 
 
@@ -32,34 +33,48 @@ _F = TypeVar("_F", bound=Callable[..., object] | click.Command)
 # --- the server ----------------------------------------------------------------------------------------------------
 
 
-def address(context: click.Context) -> tuple[str, int]:
-    """Return host and port of the server that is meant. Raises InvalidAddress and InvalidSettings."""
-    if chosen := context.meta.get(_ADDRESS):
-        found: tuple[str, int] = chosen()
+def server(context: click.Context) -> Endpoint:
+    """Return the server that is meant. Raises InvalidAddress, IncompleteTls and InvalidSettings."""
+    text, from_file = _chosen(context)
+    given: dict[str, str] = context.meta.get(_TLS, {})
+    return Endpoint.of(
+        text, {name: given.get(name) or os.environ.get(variable(name)) or from_file.get(name) for name in TLS}
+    )
+
+
+def _chosen(context: click.Context) -> config.Entry:
+    """Return the address of the server that is meant, and what the file says of its TLS."""
+    if chosen := context.meta.get(_SERVER):
+        found: config.Entry = chosen()
         return found
     if text := os.environ.get("BUILDER_REMOTE"):
-        return parse_address(text)
+        return text, {}
     if name := os.environ.get("BUILDER_SERVER") or config.settings().default:
-        return config.address_of(name)
-    return parse_address(_DEFAULT_REMOTE)
+        return config.server(name)
+    return _DEFAULT_REMOTE, {}
 
 
 def remote() -> "Remote":
-    """Return the server that is meant. Raises InvalidAddress and InvalidSettings."""
+    """Return the server that is meant. Raises what ``server`` does."""
     from .remote import Remote
 
-    host, port = address(click.get_current_context())
-    return Remote(host=host, port=port)
+    return Remote(server=server(click.get_current_context()))
 
 
-def _chooses(find: Callable[[str], tuple[str, int]]) -> Callable[[click.Context, click.Parameter, str | None], None]:
+def _chooses(find: Callable[[str], config.Entry]) -> Callable[[click.Context, click.Parameter, str | None], None]:
     """Return the callback of an option by which ``find`` finds the server; of several the last one holds."""
 
     def callback(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
         if value:  # a variable of a script may be empty
-            context.meta[_ADDRESS] = partial(find, value)
+            context.meta[_SERVER] = partial(find, value)
 
     return callback
+
+
+def _note_tls(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Keep the value of an option of TLS; it may stand before the command as well as after it."""
+    if value and parameter.name:
+        context.meta.setdefault(_TLS, {})[parameter.name.replace("_", "-")] = value
 
 
 def _complete_server(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -76,24 +91,32 @@ _remote_option = click.option(
     "-r",
     "--remote",
     metavar="HOST:PORT",
-    callback=_chooses(parse_address),
+    callback=_chooses(lambda text: (text, {})),
     expose_value=False,
-    help=f"The server: name or address, [IPv6] in brackets.  [env: BUILDER_REMOTE; default: {_DEFAULT_REMOTE}]",
+    help=f"The server: name or address, [IPv6] in brackets, or unix:PATH for its socket on this machine.  [env: BUILDER_REMOTE; default: {_DEFAULT_REMOTE}]",
 )
 _server_option = click.option(
     "-s",
     "--server",
     metavar="NAME",
-    callback=_chooses(config.address_of),
+    callback=_chooses(config.server),
     expose_value=False,
     shell_complete=_complete_server,
     help="The server of that name in client.toml.  [env: BUILDER_SERVER; default: the file's]",
 )
+_tls_options = [
+    click.option(
+        f"--{name}", metavar=metavar, callback=_note_tls, expose_value=False, help=f"{meaning}  [env: {variable(name)}]"
+    )
+    for name, (metavar, meaning) in TLS.items()
+]
 
 
 def server_options(command: _F) -> _F:
     """Add the options that choose the server. They may stand before the command as well as after it."""
-    return _remote_option(_server_option(command))
+    for option in reversed((_remote_option, _server_option, *_tls_options)):
+        command = option(command)
+    return command
 
 
 # --- values --------------------------------------------------------------------------------------------------------
@@ -128,10 +151,10 @@ def completes(source: str) -> Callable[[click.Context, click.Parameter, str], li
         from . import completion
 
         try:
-            server = address(context)
+            found = server(context)
         except BuilderError:
             return []
-        return [CompletionItem(name) for name in completion.complete(server, getattr(completion, source), incomplete)]
+        return [CompletionItem(name) for name in completion.complete(found, getattr(completion, source), incomplete)]
 
     return complete
 

@@ -11,9 +11,10 @@ from uuid import UUID
 
 from attrs import field, frozen
 
-from builder.address import format_address
+from builder.address import TcpAddress
 from builder.connection import Connection
-from builder.errors import ConnectionEnded, LocalProtocolError, ProtocolError
+from builder.endpoint import UNSAID, WANTS_TLS, Endpoint
+from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, ProtocolError, SpeaksTls
 from builder.extension import VERSION, Request
 from builder.extension.logs import ReadConsole
 from builder.extension.order import ALL
@@ -25,7 +26,7 @@ from builder.outputs import Outputs
 from builder.reasons import reason_of
 from builder.runtime.sockets import tune
 
-from .errors import ConnectionLost, Refused, TooOld, Unreachable
+from .errors import ConnectionLost, InvalidCredentials, Refused, TooOld, Unreachable
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for each address of the server to accept."""
@@ -47,17 +48,16 @@ def _nothing_with(_link: object) -> None:
 
 @frozen(kw_only=True)
 class Remote:
-    """A server by its address. Every method is one connection; they raise Unreachable, Refused, or ProtocolError."""
+    """A server. Every method is one connection; they raise Unreachable, Refused, or ProtocolError."""
 
-    host: str
-    port: int
+    server: Endpoint
     connect_timeout: float = field(default=CONNECT_TIMEOUT)
     reply_timeout: float = field(default=REPLY_TIMEOUT)
     on_link: "Callable[[Link], None]" = field(default=_nothing_with, eq=False)
     """Told of each connection; another thread may abort it."""
 
     def __str__(self) -> str:
-        return format_address(self.host, self.port)
+        return str(self.server)
 
     def ask(self, command: Message) -> None:
         """Send a command that is answered by success alone."""
@@ -120,10 +120,12 @@ class Remote:
             try:
                 link.greet(CLIENT_VERSION)
             except ConnectionLost as error:
-                raise Unreachable(
-                    f"{self} closed the connection at once: is it a builder-server that speaks client version "
-                    f"{CLIENT_VERSION}?"
-                ) from error
+                asked = (
+                    UNSAID
+                    if self.server.tls
+                    else f"is it a builder-server that speaks client version {CLIENT_VERSION}?"
+                )
+                raise Unreachable(f"{self} closed the connection at once: {asked}") from error
             yield link
 
     def _exchange(
@@ -134,22 +136,56 @@ class Remote:
 
     def _connect(self) -> "Link":
         try:
-            sock = socket.create_connection((self.host, self.port), self.connect_timeout)
+            sock = self._open()
         except (OSError, UnicodeError) as error:
             raise Unreachable(f"can't reach the server at {self}: {reason_of(error)}") from error
-        sock.settimeout(self.reply_timeout)
         tune(sock)
-        link = Link(sock, str(self))
+        if self.server.tls:
+            sock = self._encrypted(sock)
+        sock.settimeout(self.reply_timeout)
+        link = Link(sock, str(self), speaks_tls=self.server.tls is not None)
         self.on_link(link)
         return link
+
+    def _open(self) -> socket.socket:
+        address = self.server.address
+        if isinstance(address, TcpAddress):
+            return socket.create_connection((address.host, address.port), self.connect_timeout)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(self.connect_timeout)
+            sock.connect(address.path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _encrypted(self, sock: socket.socket) -> socket.socket:
+        """Return the same connection with TLS over it."""
+        from builder.runtime import reaching  # which imports ssl: 15 ms for those who need it
+
+        try:
+            context, name = reaching.context_of(self.server)
+            return context.wrap_socket(sock, server_hostname=name)
+        except BuilderError as error:
+            sock.close()
+            raise InvalidCredentials(str(error)) from error
+        except TimeoutError as error:
+            sock.close()
+            raise Unreachable(f"{self} did not answer within {self.connect_timeout:g} s") from error
+        except (OSError, ValueError) as error:  # the latter for what can't be a name
+            sock.close()
+            reason = reaching.why(error) if isinstance(error, OSError) else f"--tls-name: {error}"
+            raise Unreachable(f"no TLS with the server at {self}: {reason}") from error
 
 
 class Link:
     """A connected socket and the state of its exchange; says in its errors which server they are about."""
 
-    def __init__(self, sock: socket.socket, name: str) -> None:
+    def __init__(self, sock: socket.socket, name: str, *, speaks_tls: bool = False) -> None:
         self._sock = sock
         self._name = name
+        self._speaks_tls = speaks_tls
         self._connection = Connection(Side.PEER, ALL)
 
     def close(self) -> None:
@@ -162,8 +198,11 @@ class Link:
 
     def greet(self, version: int) -> None:
         """Say the version that is spoken from here on. Raises ConnectionLost where that is not answered."""
-        self.send(Hello(role=Role.CLIENT, version=version))
-        self.receive()
+        try:
+            self.send(Hello(role=Role.CLIENT, version=version))
+            self.receive()
+        except SpeaksTls as error:
+            raise Unreachable(f"can't talk to the server at {self._name}: {WANTS_TLS}") from error
 
     def send(self, message: Message) -> None:
         with self._lost():
@@ -175,6 +214,8 @@ class Link:
             message = self._connection.next_message()
         except ConnectionEnded as error:
             raise ConnectionLost(f"{self._name} closed the connection before it had answered in full") from error
+        except SpeaksTls:
+            raise
         except ProtocolError as error:
             raise ProtocolError(f"{self._name} does not follow the protocol: {error}") from error
         if isinstance(message, StreamedFrame):
@@ -219,4 +260,17 @@ class Link:
         except TimeoutError as error:
             raise Unreachable(f"{self._name} did not answer within {self._sock.gettimeout():g} s") from error
         except OSError as error:
+            if self._speaks_tls and (reason := self._refusal(error)):
+                raise Refused(f"{self._name} refuses this client: {reason}") from error
             raise ConnectionLost(f"lost the connection to {self._name}: {reason_of(error)}") from error
+
+    def _refusal(self, error: OSError) -> str | None:
+        """Return why the server does not take this side's certificate, if it has told that."""
+        from builder.runtime import reaching
+
+        if not isinstance(error, reaching.TlsError):  # what was sent found nobody: what came before that may say why
+            try:
+                self._sock.recv(1)
+            except OSError as told:
+                error = told
+        return reaching.refusal(error)

@@ -4,7 +4,8 @@
 #   freebsd/pkg/build.sh [OUTPUT DIRECTORY] [PYTHON]        defaults: dist python3.11
 #
 # It has not run on FreeBSD yet; see docs/freebsd.md. The programs come with the Python libraries that they use, in
-# /usr/local/lib/builder; pip compiles the few that PyPI has no FreeBSD wheels of, which takes minutes.
+# /usr/local/lib/builder; pip compiles the few that PyPI has no FreeBSD wheels of, which takes minutes, and for cryptography
+# needs `pkg install rust`.
 
 set -eu
 

@@ -9,11 +9,11 @@ import click
 
 F = TypeVar("F", bound=Callable[..., object])
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0008", "0009")
 """The revisions of the database, the newest last: to each of them a way leads."""
 
 
-def _in_directory(command: F) -> F:
+def in_directory(command: F) -> F:
     """Give a command the option that names the directory, which may stand before the command as well."""
     option = click.option(
         "--dir",
@@ -32,7 +32,7 @@ Examples:
 )
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--only-database", is_flag=True, help="Leave out what builds wrote: consoles, and records.")
-@_in_directory
+@in_directory
 def backup(served: Path, file: Path, *, only_database: bool, directory: Path | None) -> None:
     """Write schedule, queues, history and builds to FILE, a tar archive; '-' is standard output.
 
@@ -48,7 +48,7 @@ def backup(served: Path, file: Path, *, only_database: bool, directory: Path | N
 
 @click.command(epilog="\b\nExample:\n  builder-server --dir /var/lib/builder restore /backup/builder.tar")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@_in_directory
+@in_directory
 def restore(served: Path, file: Path, directory: Path | None) -> None:
     """Bring back what 'backup' has written to FILE, or to standard input with '-'.
 
@@ -69,7 +69,7 @@ Examples:
   builder-server --dir /var/lib/builder import --upload""",
 )
 @click.option("--upload", is_flag=True, help="Have the server upload them, when it is started with --upload.")
-@_in_directory
+@in_directory
 def import_(served: Path, *, upload: bool, directory: Path | None) -> None:
     """Take over records of builds that the server does not know, while no server runs.
 
@@ -98,7 +98,7 @@ Examples:
     show_default=True,
     help="The revision: an earlier one is what an earlier release knows, and what only later ones know is lost.",
 )
-@_in_directory
+@in_directory
 def migrate(served: Path, to: str, directory: Path | None) -> None:
     """Bring the database to another revision, while no server runs.
 

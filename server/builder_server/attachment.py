@@ -7,6 +7,7 @@ from uuid import UUID
 import trio
 from attrs import define, field, frozen
 
+from builder.runtime.logs import fields
 from builder_server.events import Detached, Event
 from builder_server.store import Build
 
@@ -46,8 +47,11 @@ class Attachment:
     failure: Exception | None = None
     acknowledged: bool = False
     dismissed: str | None = None
+    is_detached: bool = False
     _given: Given | None = None
     _resumed: Resumed | None = None
+    holder: dict[str, object] = field(factory=lambda: dict(fields()))
+    """What the log says of the session, to be said of what the attempt does for it."""
     _answered: trio.Event = field(factory=trio.Event)
     _ended: trio.Event = field(factory=trio.Event)
 
@@ -97,7 +101,13 @@ class Attachment:
 
     def detach(self, event: Detached) -> None:
         """Say that the worker has gone."""
+        self.is_detached = True
         self._tell(self, event)
+
+    @property
+    def is_building(self) -> bool:
+        """Whether a worker is connected here that has the job."""
+        return self._answered.is_set() and not self.is_detached and not self.scope.cancel_called
 
     @property
     def is_released(self) -> bool:

@@ -1,6 +1,7 @@
 """All attempts of a server: each has an owner here, and whoever observes finds them."""
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from attrs import define, field, frozen
 from builder.extension.working import Return
 from builder.model import Instant
 from builder.runtime.changes import Change
+from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
 from builder_server import console
 from builder_server.aborts import cancelled
@@ -20,7 +22,7 @@ from builder_server.attempt import Attempt
 from builder_server.console import ConsoleWriter
 from builder_server.dispatch import Dispatcher
 from builder_server.events import EndAsked, Stopping
-from builder_server.owner import Owner, seconds
+from builder_server.owner import NOBODY, Owner, seconds
 from builder_server.recorder import Recorder
 from builder_server.results import directory_of
 from builder_server.store import BuildHead, Holder, LeftBuild, is_secret
@@ -77,6 +79,11 @@ class Attempts:
         for owner in self._owners.values():
             owner.tell(Stopping())
 
+    def building(self) -> Counter[str]:
+        """Return how many connected workers have a job, by its platform."""
+        owners = (owner for owner in self._owners.values() if owner.attachment.is_building)
+        return Counter(owner.build.job.platform for owner in owners if owner.build)
+
     def attach(self, platform: str, worker: Holder, secret: bytes | None = None) -> Attachment:
         """Have a worker wait for a job of a platform; with a secret, which it is given too, it may come back."""
         owner = self._owner(uuid4(), worker, secret)
@@ -128,10 +135,11 @@ class Attempts:
 
     def _start(self, owner: Owner, task: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
+            note(**NOBODY)  # it outlives the session in which it begins
             try:
                 await task()
             except Exception:  # the others must not pay for it
-                logger.exception("%s: internal error", owner)
+                logger.exception("internal error")
             finally:
                 del self._owners[owner.uuid]
                 self._changed.announce()

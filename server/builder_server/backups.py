@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
+from builder import provenance
 from builder.errors import BuilderError, InvalidName
 from builder.model import printable
 from builder.reasons import reason_of
@@ -27,7 +28,7 @@ from builder_server.names import DATABASE, check_job_name
 RESTORING = f"{DATABASE}.part"
 """The database of a restore that is not complete."""
 
-FILES = (console.FILE_NAME, results.FILE_NAME)
+FILES = (console.FILE_NAME, results.FILE_NAME, provenance.FILE_NAME)
 """What a build has."""
 
 COPY_SIZE = 1024 * 1024

@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
-from builder.address import DEFAULT_PORT
+from builder.address import DEFAULT_PORT, parse_address
+from builder.errors import InvalidAddress
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.options import announce, serving_options
-from builder_server import administration
+from builder_server import administration, keys
+from builder_server.certificates import certificates
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
@@ -85,6 +87,13 @@ def _read_size(context: click.Context, parameter: click.Parameter, value: str | 
         raise click.BadParameter(str(error), context, parameter) from error
 
 
+def _read_metrics(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    try:
+        return None if value is None else parse_address(str(value) if ":" in str(value) else f"127.0.0.1:{value}")
+    except InvalidAddress as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
 def _check_tls(context: click.Context) -> None:
     """Raise click.UsageError for options that say nothing together."""
     given = context.params
@@ -124,7 +133,8 @@ read at the start. A SIGHUP changes nothing, and is only logged.
 
 \b
 Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use, address taken),
-5 the database can't be used, 6 the original's state file can't be imported, 7 a backup can't be made, or is none.""",
+5 the database can't be used, 6 the original's state file can't be imported, 7 a backup can't be made, or is none,
+8 a certificate can't be made, found or revoked, 9 the keys can't be used.""",
 )
 @click.option(
     "--config",
@@ -238,6 +248,18 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
+@click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    callback=_read_metrics,
+    help="Serve Prometheus metrics there, on this machine unless HOST says otherwise: /metrics, /healthz and /readyz, to "
+    "everyone who can connect.  [default: nowhere]",
+)
+@click.option(
+    "--builder-id",
+    metavar="URI",
+    help="What this server is called in the provenance that it signs.  [default: urn:builder:server:HOSTNAME]",
+)
 @serving_options("builder-server")
 @click.pass_context
 def command(
@@ -261,6 +283,8 @@ def command(
     min_free: int | None,
     grace: str,
     keep: tuple[str, ...],
+    metrics: tuple[str, int] | None,
+    builder_id: str | None,
     verbose: int,
     quiet: int,
     log_format: str,
@@ -285,7 +309,7 @@ def command(
     from builder_server.listening import Listening
     from builder_server.retention import parse_retention
 
-    logs.set_up(verbosity=verbose - quiet, form=log_format)
+    logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
     settings = server.Settings(
         listening=Listening(
             addresses=ip,
@@ -306,6 +330,8 @@ def command(
         min_free=min_free,
         grace=parse_pause(grace),
         keep=parse_retention(keep),
+        metrics=metrics,
+        builder_id=builder_id or server.DEFAULT_ID,
     )
     sys.setswitchinterval(SWITCH)
     gc.freeze()  # what was imported is no garbage
@@ -313,7 +339,14 @@ def command(
     trio.run(server.serve, settings, partial(announce, "builder-server"))
 
 
-for _each in (administration.backup, administration.restore, administration.migrate, administration.import_):
+for _each in (
+    administration.backup,
+    administration.restore,
+    administration.migrate,
+    administration.import_,
+    certificates,
+    keys.keys,
+):
     command.add_command(_each)
 
 

@@ -28,10 +28,11 @@ from builder.messages import (
     UndropPlatform,
     Unschedule,
 )
-from builder.model import Instant, printable
+from builder.model import Instant
 from builder.runtime.shutdown import Shutdown
 from builder_server.aborts import LOST
 from builder_server.attempts import Attempts
+from builder_server.attesting import Signer
 from builder_server.connections import Connections
 from builder_server.errors import CommandRefused
 from builder_server.informer import Informer
@@ -40,7 +41,7 @@ from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
 from builder_server.permission import Peer
-from builder_server.requests import Asked, Handlers, applying, builds, logs, schedule, uploads, watching
+from builder_server.requests import Asked, Handlers, applying, builds, logs, provenance, schedule, uploads, watching
 from builder_server.store import Store, StoreError
 from builder_server.upload import Uploader
 
@@ -58,6 +59,7 @@ _HANDLERS: Handlers = {
     **applying.HANDLERS,
     **builds.HANDLERS,
     **logs.HANDLERS,
+    **provenance.HANDLERS,
     **uploads.HANDLERS,
     **watching.HANDLERS,
 }
@@ -73,6 +75,7 @@ class ClientSession:
     informer: Informer
     looks: Looks
     uploader: Uploader
+    signer: Signer
     attempts: Attempts
     connections: Connections
     shutdown: Shutdown
@@ -83,10 +86,10 @@ class ClientSession:
         try:
             replies = await self._answer(command)
         except (CommandRefused, InvalidName, InvalidOptions) as error:
-            logger.info("%s: %s refused: %s", self.peer, type(command).__name__, printable(str(error)))
+            logger.info("%s refused: %s", type(command).__name__, error)
             replies = [Failure(message=str(error)[:MAX_FAILURE])]
         except StoreError as error:
-            logger.error("%s: %s failed: %s", self.peer, type(command).__name__, error)
+            logger.error("%s failed: %s", type(command).__name__, error)
             replies = [Failure(message=f"the server failed: {error}"[:MAX_FAILURE])]
         with trio.fail_after(REPLY_TIMEOUT):
             await self.channel.send(*replies)
@@ -110,10 +113,10 @@ class ClientSession:
                 with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
                     await self._handle(command)
                 if command.changes:
-                    logger.info("%s: %s", self.peer, printable(str(_brief(command))))
+                    logger.info("%s", _brief(command))
             case _:
                 await self._change(command)
-                logger.info("%s: %s", self.peer, printable(str(_brief(command))))
+                logger.info("%s", _brief(command))
         return [Success()]
 
     async def _handle(self, request: Request) -> None:
@@ -127,6 +130,7 @@ class ClientSession:
             attempts=self.attempts,
             looks=self.looks,
             uploader=self.uploader,
+            signer=self.signer,
             now=self.now,
         )
 

@@ -21,7 +21,6 @@ from builder.model import (
     ScheduleItem,
     ScriptJob,
     StateItem,
-    printable,
     raw,
 )
 from builder.outputs import Outputs
@@ -93,7 +92,7 @@ def _is_acceptable(item: StateItem) -> bool:
             case Queue(platform=platform) | DroppedPlatform(platform=platform):
                 check_platform_name(platform)
     except InvalidName as error:
-        logger.warning("an entry of the imported state is left out: %s", printable(str(error)))
+        logger.warning("an entry of the imported state is left out: %s", error)
         return False
     return True
 
@@ -129,7 +128,7 @@ async def import_builds(store: Store, data_dir: Path, *, upload: bool) -> Import
             try:
                 build = await trio.to_thread.run_sync(_read, data_dir, path, uuid, hashes)
             except (BuilderError, OSError) as error:
-                logger.warning("%s is left out: %s", path, printable(reason_of(error)))
+                logger.warning("%s is left out: %s", path, reason_of(error))
                 found = evolve(found, damaged=found.damaged + 1)
                 continue
             await store.import_build(build, hashes.batches, upload=upload)

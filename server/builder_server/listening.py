@@ -263,19 +263,19 @@ class Refusals:
     _said: dict[str, float] = field(factory=dict)
     _unsaid: dict[str, int] = field(factory=dict)
 
-    def say(self, address: str, reason: str) -> None:
+    def say(self, reason: str) -> None:
         """Say it, or count it."""
         now = trio.current_time()
         if now < self._said.get(reason, -math.inf) + REFUSALS_PAUSE:
             self._unsaid[reason] = self._unsaid.get(reason, 0) + 1
-            logger.debug("%s: not let in: %s", address, reason)
+            logger.debug("not let in: %s", reason)
             return
         if len(self._said) >= _MAX_REASONS:
             self._said.clear()
             self._unsaid.clear()
         self._said[reason] = now
         more = self._unsaid.pop(reason, 0)
-        logger.warning("%s: not let in: %s%s", address, reason, f" ({more} more since the last)" if more else "")
+        logger.warning("not let in: %s%s", reason, f" ({more} more since the last)" if more else "")
 
 
 _MAX_REASONS = 200

@@ -11,6 +11,7 @@ DATABASE = "builder.sqlite3"
 LOCK = "lock"
 STATE = "state"
 IMPORTED_STATE = "state.imported"
+KEYS = "keys"
 
 RESERVED = frozenset(
     {
@@ -19,9 +20,10 @@ RESERVED = frozenset(
         LOCK,
         STATE,
         IMPORTED_STATE,
+        KEYS,
     }
 )
-"""The server's own files, which lie beside the directories of the jobs."""
+"""The server's own files and directories, which lie beside the directories of the jobs."""
 
 
 def check_job_name(name: str) -> None:

@@ -17,9 +17,10 @@ import trio
 from attrs import define, field
 
 from builder.errors import InvalidName
-from builder.execution import ExecutionEnd
+from builder.execution import ArtifactData, ExecutionEnd
 from builder.messages import GIB
-from builder.model import Aborted, Instant, Result, printable
+from builder.model import Aborted, Instant, Result
+from builder.runtime.logs import note
 from builder.sizes import format_size
 from builder_server.aborts import cancelled
 from builder_server.actions import (
@@ -63,7 +64,7 @@ from builder_server.events import (
     Returned,
     TimeCame,
 )
-from builder_server.logs import describe
+from builder_server.logs import note_build
 from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
 from builder_server.store import AfterLoss, Build, Expand, Holder, StoreError, Taken
@@ -72,6 +73,9 @@ logger = logging.getLogger(__name__)
 
 MAX_CONSOLE = 4 * GIB
 """Most bytes of a console on the disk: a job in a loop could otherwise fill it. Our worker's own limit is lower."""
+
+NOBODY: dict[str, object] = {"peer": None, "holder": None}
+"""Fields of the log, of an attempt that no worker is attached to."""
 
 
 def seconds(limit: int | None) -> float:
@@ -180,7 +184,11 @@ class Owner:
         return self._told.popleft() if self._told else Attached()
 
     async def _own(self, event: Event) -> None:
+        note(uuid=self.uuid)
+        if self.build:
+            note_build(self.build)
         while True:
+            note(**NOBODY | self.attachment.holder)
             outcome = await self._handle(event)
             if self.attempt.phase is Phase.ENDED:
                 return
@@ -222,7 +230,7 @@ class Owner:
             self._log_fault(error)
             return await self._fault(error, tuple(left))
         except Exception as error:
-            logger.exception("%s: internal error", self)
+            logger.exception("internal error")
             return await self._fault(error)
         return None
 
@@ -231,13 +239,13 @@ class Owner:
         trouble = "put back, trying again" if self.attempt.is_lost else "recorded"
         is_known = trouble == self._trouble
         self._trouble = trouble
-        logger.log(logging.DEBUG if is_known else logging.ERROR, "%s can't be %s: %s", self, trouble, error)
+        logger.log(logging.DEBUG if is_known else logging.ERROR, "can't be %s: %s", trouble, error)
 
     def _note_done(self, action: Action, outcome: Event | None) -> None:
         """Say that the trouble is over, once something is on the disk: part of a result may be no further than memory."""
         if self._trouble and isinstance(action, AppendLines) | isinstance(outcome, Recorded | PutBackDone):
             self._trouble = ""
-            logger.info("%s goes on: the disk takes what comes", self)
+            logger.info("goes on: the disk takes what comes")
 
     async def _fault(self, error: Exception, undone: tuple[Action, ...] = ()) -> Event:
         if not isinstance(error, OSError | StoreError):
@@ -262,6 +270,7 @@ class Owner:
             case AppendLines(lines=lines):
                 assert self.console, "it was begun"
                 await self.console.append(lines)
+                self.recorder.done.console_bytes += len(lines.frames)
                 if self.console.size > MAX_CONSOLE:
                     return EndAsked(result=Aborted(message=f"more than {format_size(MAX_CONSOLE)} of console"))
             case ClearConsole():
@@ -274,6 +283,8 @@ class Owner:
                 assert self._writer, "it was begun"
                 try:
                     await self._writer.add(pieces)
+                    sizes = (len(piece.data) for piece in pieces if isinstance(piece, ArtifactData))
+                    self.recorder.done.artifact_bytes += sum(sizes)
                 except InvalidName as error:
                     return ResultRefused(reason=str(error))
             case Record():
@@ -281,7 +292,7 @@ class Owner:
             case RecordAborted(result=why, by=by):
                 if await self._found() is None:
                     return NotRunning()
-                logger.warning("%s is ended: %s", self, why.message)
+                logger.warning("ended: %s", why.message)
                 self._ended_by = by
                 self._is_delivered = False
                 await self._begin_record(why, 0)
@@ -307,8 +318,10 @@ class Owner:
         """Return the build, which of an attempt of an earlier server, or after a fault, is in the database alone."""
         if self.build is None:
             self.build = await self.recorder.find(self.uuid)
+            if self.build:
+                note_build(self.build)
             if self.build and self._began is None and not self.attempt.grace:
-                logger.warning("%s was interrupted", self)
+                logger.warning("interrupted")
         return self.build
 
     async def _open_console(self) -> None:
@@ -334,9 +347,9 @@ class Owner:
             ended_by=self._ended_by,
             is_delivered=self._is_delivered,
         ):
-            logger.error("%s does not run any more: its result was not recorded", self)
+            logger.error("does not run any more: its result was not recorded")
             return NotRunning()
-        logger.info("%s finished: %s", self, printable(str(self._end.result)))
+        logger.info("finished: %s", self._end.result)
         return Recorded()
 
     async def _put_back(self, reason: Aborted, *, counted: bool) -> Event:
@@ -352,10 +365,10 @@ class Owner:
         match found:
             case AfterLoss.PUT_BACK:
                 if self.attempt.grace:  # else its session, or the start, has told
-                    logger.warning("%s is queued again: %s", self, reason.message)
+                    logger.warning("queued again: %s", reason.message)
                 return PutBackDone()
             case AfterLoss.TOO_MANY:
-                logger.warning("%s was lost too often: recorded as failed", self)
+                logger.warning("lost too often: recorded as failed")
                 return NotPutBack(result=reason)
             case AfterLoss.NOT_RUNNING:
                 return NotRunning()
@@ -381,6 +394,3 @@ class Owner:
             self._writer.close()
         if self.console:
             self.console.close()
-
-    def __str__(self) -> str:
-        return describe(self.build) if self.build else f"attempt {self.uuid}"

@@ -2,32 +2,38 @@
 
 import logging
 import os
+import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import trio
 from attrs import define, field, frozen
 
+from builder.address import format_address
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension import VERSION, Welcome
 from builder.extension.working import Alive, AskJob, Return
 from builder.framing import StreamedFrame
 from builder.messages import Hello, JobRequested, Message, ServerHello
-from builder.model import Instant, printable
+from builder.model import Instant
 from builder.reasons import reason_of
-from builder.runtime import entry, service
+from builder.runtime import entry, scraping, service
 from builder.runtime.files import lock
+from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
+from builder.runtime.scraping import Scraping
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
 from builder.runtime.tls import TlsFiles
 from builder_server import backups, listening
 from builder_server.aside import Replies
 from builder_server.attempts import Attempts
+from builder_server.attesting import Signer
 from builder_server.certified import Certificates
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
@@ -65,6 +71,10 @@ MAX_THREADS = 8
 """Threads that wait for the disk: more make it no faster, and each takes 64 MiB of address space for a heap."""
 
 
+DEFAULT_ID = f"urn:builder:server:{quote(platform.node() or 'localhost')}"
+"""The URI of a server in what it signs, if its operator names none."""
+
+
 class StartError(BuilderError):
     """The server can't start: its directory is not there, in use, or its address can't be had."""
 
@@ -88,6 +98,8 @@ class Settings:
     grace: float
     min_free: int | None = None
     keep: Retention = field(factory=Retention)
+    metrics: tuple[str, int] | None = None
+    builder_id: str = DEFAULT_ID
 
 
 def wall_clock() -> Instant:
@@ -130,12 +142,12 @@ def migrate(data_dir: Path, revision: str) -> None:
 def restore(data_dir: Path, source: Path) -> None:
     """Bring a backup back to a directory in which no server runs. Raises StartError, StoreError and BackupFailed."""
     data_dir.mkdir(exist_ok=True)
-    _check_owner(data_dir)
+    check_owner(data_dir)
     with _locked(data_dir):
         backups.read(data_dir, source)
 
 
-def _check_owner(data_dir: Path) -> None:
+def check_owner(data_dir: Path) -> None:
     """See that what is written is its server's, too. Raises StartError."""
     try:
         owner = data_dir.stat().st_uid
@@ -150,7 +162,7 @@ async def import_left(data_dir: Path, *, upload: bool) -> Imported:
 
     Raises StartError, StoreError and ImportFailed.
     """
-    _check_owner(data_dir)
+    check_owner(data_dir)
     with _locked(data_dir):
         backups.check_whole(data_dir)
         store = Store.open(data_dir / DATABASE)
@@ -203,11 +215,13 @@ class _Server:
     _ticker: Ticker
     _uploader: Uploader
     _keeper: Keeper
+    _signer: Signer
     _connections: Connections
     _memory: Memory
     _certificates: Certificates | None
     _refusals: Refusals = field(factory=Refusals)
     _shutdown: Shutdown = field(factory=Shutdown)
+    _is_serving: bool = False
 
     @classmethod
     def make(
@@ -221,12 +235,18 @@ class _Server:
         dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, settings.min_free)
         receivers = receivers_at(settings.upload, os.environ)
         uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now))
+        signer = Signer(store=store, data_dir=settings.data_dir, builder_id=settings.builder_id, now=now)
+
+        def on_recorded() -> None:
+            signer.wake()
+            uploader.wake()
+
         recorder = Recorder(
             store=store,
             data_dir=settings.data_dir,
             now=now,
             receivers=uploader.names,
-            on_recorded=uploader.wake,
+            on_recorded=on_recorded,
         )
         attempts = Attempts(
             dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout, grace=settings.grace
@@ -236,7 +256,19 @@ class _Server:
         memory = Memory(Replies(settings.data_dir))
         informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now)
         return cls(
-            settings, store, informer, looks, now, attempts, ticker, uploader, keeper, connections, memory, certificates
+            settings,
+            store,
+            informer,
+            looks,
+            now,
+            attempts,
+            ticker,
+            uploader,
+            keeper,
+            signer,
+            connections,
+            memory,
+            certificates,
         )
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
@@ -245,6 +277,9 @@ class _Server:
             background.start_soon(self._ticker.run)
             background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)
+            if self._settings.metrics is not None:
+                await self._show_metrics(*self._settings.metrics, background)
+            background.start_soon(self._signer.run)
             background.start_soon(_show_life)
             if self._certificates:
                 background.start_soon(self._certificates.run)
@@ -253,6 +288,25 @@ class _Server:
                 async with listening.opened(self._settings.listening, self._certificates) as listeners:
                     await self._serve_peers(listeners, announce)
             background.cancel_scope.cancel()
+
+    async def _show_metrics(self, host: str, port: int, background: trio.Nursery) -> None:
+        from builder_server.metrics import Metrics  # its library is for those who want it
+
+        metrics = Metrics(
+            store=self._store,
+            attempts=self._attempts,
+            uploader=self._uploader,
+            connections=self._connections,
+            memory=self._memory,
+            now=self._now,
+            is_ready=lambda: self._is_serving and not self._shutdown.requested.is_set(),
+            expiring=self._certificates.expiring if self._certificates else tuple,
+        )
+        listeners = await scraping.listen(host, port)
+        for listener in listeners:
+            where = format_address(*listener.socket.getsockname()[:2])
+            logger.info("metrics are at http://%s/metrics", where)
+        background.start_soon(Scraping(metrics.pages()).run, listeners)
 
     async def _serve_peers(self, listeners: list[Listener], announce: Callable[[list[str]], None]) -> None:
         """Serve until a signal comes; then accept nobody, have all end, and cut off those that have not by the deadline."""
@@ -265,6 +319,7 @@ class _Server:
                     )
                 announce([listener.name for listener in listeners])
                 service.notify("READY=1")
+                self._is_serving = True
                 await self._shutdown.requested.wait()
                 service.notify("STOPPING=1")
                 accepting.cancel_scope.cancel()
@@ -278,11 +333,13 @@ class _Server:
         try:
             async with transport, AsyncExitStack() as held:
                 peer = Peer(address=listening.address_of(transport))
+                note(peer=peer.address)
                 tune(transport)
                 bound_unsent(transport)
                 place = held.enter_context(self._connections.place())
                 with place.until_asked(), self._shutdown.interruptible():
                     stream, peer = await self._admit(listener, transport, place)
+                    note(holder=peer.name or None)
                     await held.enter_async_context(stream)
                     channel = SharingChannel(stream, self._memory)
                     held.enter_context(channel.sharing())
@@ -291,14 +348,14 @@ class _Server:
         except ShuttingDown:
             pass
         except listening.NotAdmitted as error:
-            self._refusals.say(peer.address, printable(str(error)))
+            self._refusals.say(str(error))
         except trio.TooSlowError:
-            logger.warning("%s: closed, it was silent for too long", peer)
+            logger.warning("closed, it was silent for too long")
         except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            logger.warning("%s: closed: %s", peer, printable(reason_of(error)))
+            logger.warning("closed: %s", reason_of(error))
         except Exception:
             # a fault of ours, told in full; but the other peers must not pay for it
-            logger.exception("%s: internal error", peer)
+            logger.exception("internal error")
 
     async def _admit(self, listener: Listener, transport: trio.SocketStream, place: Place) -> tuple[Stream, Peer]:
         """Find out who it is. Raises NotAdmitted."""
@@ -342,6 +399,7 @@ class _Server:
             self._informer,
             self._looks,
             self._uploader,
+            self._signer,
             self._attempts,
             self._connections,
             self._shutdown,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import trio
 from attrs import define
 
-from builder.model import Instant, printable
+from builder.model import Instant
 from builder.quantities import format_duration
 from builder_server.scheduler import LONGEST_SLEEP, jump, missed_before, time_until
 from builder_server.store import Store, StoreError
@@ -61,6 +61,6 @@ def _tell(put_back: Sequence[str]) -> None:
     if put_back:
         logger.warning(
             "the clock was set back: next runs that were further away than their period are put back, of %s%s",
-            ", ".join(map(printable, put_back[:MAX_NAMES])),
+            ", ".join(put_back[:MAX_NAMES]),
             f" and {len(put_back) - MAX_NAMES} more" if len(put_back) > MAX_NAMES else "",
         )

@@ -8,6 +8,7 @@ person. The record ``full`` stays on the disk until all receivers have it.
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from builder.quantities import format_duration
 from builder.reasons import reason_of
 from builder.runtime.changes import Change
 from builder_server import retrying
-from builder_server.logs import describe
+from builder_server.logs import about_build, note_build
 from builder_server.receiver import Receiver, UploadFailed, UploadRefused
 from builder_server.results import FILE_NAME, directory_of
 from builder_server.scheduler import LONGEST_SLEEP, time_until
@@ -59,6 +60,9 @@ class Uploader:
     data_dir: Path
     receivers: tuple[Receiver, ...]
     timing: UploadTiming
+    attempted: Counter[tuple[str, UploadState]] = field(factory=Counter)
+    """Attempts since the start, by receiver and what came of them."""
+
     _work: Change = field(factory=Change)
 
     @property
@@ -97,7 +101,8 @@ class Uploader:
         while page := await self.store.uploaded(after):
             for after in page:
                 if (build := await self.store.find_head(after)) is not None:
-                    await self._remove(build)
+                    with about_build(build):
+                        await self._remove(build)
 
     async def _serve(self, receiver: Receiver) -> None:
         """Upload to one receiver, the oldest first."""
@@ -124,10 +129,12 @@ class Uploader:
     async def _upload(
         self, receiver: Receiver, upload: PendingUpload, free: trio.Semaphore, under_way: set[UUID]
     ) -> None:
+        note_build(upload)
         try:
             attempted = await self._attempt(receiver, upload)
             note = partial(self.store.note_attempt, upload.uuid, receiver.name, attempted, self.names)
-            if await _retried(note, f"{describe(upload)}: its upload can't be noted"):
+            self.attempted[receiver.name, attempted.state] += 1
+            if await _retried(note, "its upload can't be noted"):
                 await self._remove(upload)
         finally:
             under_way.discard(upload.uuid)
@@ -137,7 +144,7 @@ class Uploader:
     async def _attempt(self, receiver: Receiver, upload: PendingUpload) -> Attempted:
         """Post a build once; return what came of it."""
         path = directory_of(self.data_dir, upload.name, upload.uuid) / FILE_NAME
-        failed = f"{describe(upload)} was not uploaded, it stays at {path}"
+        failed = f"not uploaded, it stays at {path}"
         try:
             status = await receiver.post(path)
         except (UploadRefused, FileNotFoundError) as error:  # without a file nothing will come of it either
@@ -153,7 +160,7 @@ class Uploader:
             # a fault of ours or of the HTTP library, told in full: the server has other things to do
             logger.exception("%s", failed)
             return self._postponed(upload, error)
-        logger.info("%s uploaded (HTTP %d) to %s", describe(upload), status, receiver.name)
+        logger.info("uploaded (HTTP %d) to %s", status, receiver.name)
         return Attempted(state=UploadState.DONE, at=self.timing.now(), failures=0)
 
     def _postponed(self, upload: PendingUpload, error: Exception) -> Attempted:
@@ -174,10 +181,10 @@ class Uploader:
         try:
             await trio.to_thread.run_sync(lambda: path.unlink(missing_ok=True))
         except OSError as error:
-            logger.error("%s was uploaded, but %s can't be removed: %s", describe(build), path, error.strerror)
+            logger.error("uploaded, but %s can't be removed: %s", path, error.strerror)
             return
         note = partial(self.store.set_upload, build.uuid, "done")
-        await _retried(note, f"{describe(build)}: it can't be noted that it is uploaded")
+        await _retried(note, "it can't be noted that it is uploaded")
 
 
 def _pause(attempted: Attempted) -> str:

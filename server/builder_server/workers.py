@@ -9,7 +9,6 @@ from attrs import define
 from builder.errors import ProtocolError, RemoteProtocolError
 from builder.framing import StreamedFrame
 from builder.messages import JobRequested, JobSchedule, Message, Output
-from builder.model import printable
 from builder.outputs import Outputs
 from builder_server.aborts import FAULT
 from builder_server.aside import Crowded
@@ -18,7 +17,7 @@ from builder_server.attempts import Attempts
 from builder_server.console import MAX_LINE
 from builder_server.delivery import receive_result
 from builder_server.events import Detached, Lines
-from builder_server.logs import describe
+from builder_server.logs import about_build
 from builder_server.memory import SharingChannel
 from builder_server.names import check_platform_name
 from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
@@ -41,7 +40,7 @@ class WorkerSession:
         """Raises one of CONNECTION_ERRORS, Crowded, and what kept the worker from getting a job."""
         check_platform_name(platform)
         self.peer.check_worker(JobRequested, platform)
-        logger.debug("%s waits for a job on %s", self.peer, printable(platform))
+        logger.debug("waits for a job on %s", platform)
         attachment = self.attempts.attach(platform, Holder(address=str(self.peer)))
         try:
             with attachment.scope:
@@ -50,7 +49,8 @@ class WorkerSession:
             attachment.detach(self._detached(error))
             if not self._has_job or not isinstance(error, CONNECTION_ERRORS):
                 raise
-            logger.warning("%s: worker lost: %s", describe(attachment.build), str(error) or "it was too slow")
+            with about_build(attachment.build):
+                logger.warning("worker lost: %s", str(error) or "it was too slow")
             await attachment.wait_ended()
         if attachment.failure:
             raise attachment.failure
@@ -73,10 +73,11 @@ class WorkerSession:
         self._has_job = True
         with trio.fail_after(STEP_TIMEOUT):
             await self.channel.send(JobSchedule(uuid=build.uuid, job=build.job))
-        logger.info("%s begins at %s", describe(build), self.peer)
-        await self._receive_console(attachment)
-        await receive_result(self.channel, attachment, build.uuid)
-        await trio.sleep_forever()  # the owner ends it, when the result is recorded or can't be
+        with about_build(build):
+            logger.info("begins at %s", self.peer)
+            await self._receive_console(attachment)
+            await receive_result(self.channel, attachment, build.uuid)
+            await trio.sleep_forever()  # the owner ends it, when the result is recorded or can't be
 
     async def _receive_console(self, attachment: Attachment) -> None:
         """Hand in console lines until the job is finished; those that came together are handed in together."""

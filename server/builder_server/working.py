@@ -35,6 +35,7 @@ from builder.messages import Failure, Message, Output
 from builder.model import printable
 from builder.order import Side, State
 from builder.outputs import Outputs, TimedLines
+from builder.runtime.logs import about
 from builder.runtime.nurseries import plain_nursery
 from builder_server.aborts import FAULT, given_up
 from builder_server.aside import Crowded
@@ -43,7 +44,7 @@ from builder_server.attempts import Attempts
 from builder_server.console import MAX_LINE
 from builder_server.delivery import receive_result
 from builder_server.events import Detached, Lines
-from builder_server.logs import describe
+from builder_server.logs import about_build
 from builder_server.memory import SharingChannel
 from builder_server.names import check_platform_name
 from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
@@ -99,7 +100,8 @@ class WorkingSession:
             raise
 
     async def _give(self, request: AskJob) -> bool:
-        logger.debug("%s waits for a job on %s", self.peer, printable(request.platform))
+        request.check()
+        logger.debug("waits for a job on %s", request.platform)
         secret = secrets.token_bytes(SECRET_SIZE)
         worker = Holder(
             address=str(self.peer),
@@ -122,8 +124,9 @@ class WorkingSession:
                 max_silent=build.max_silent,
             )
         )
-        logger.info("%s begins at %s", describe(build), self.peer)
-        await self._follow(attachment, 0)
+        with about_build(build):
+            logger.info("begins at %s", self.peer)
+            await self._follow(attachment, 0)
 
     async def _take_back(self, request: Return) -> bool:
         if not 0 <= request.elapsed <= MAX_ELAPSED:
@@ -153,8 +156,9 @@ class WorkingSession:
             await self._say(Alive())
         resumed = attachment.resumed
         await self._say(Continue(lines=resumed.lines))
-        logger.info("build %s goes on at %s, from line %d", attachment.uuid, self.peer, resumed.lines)
-        await self._follow(attachment, resumed.last)
+        with about(uuid=attachment.uuid):
+            logger.info("goes on at %s, from line %d", self.peer, resumed.lines)
+            await self._follow(attachment, resumed.last)
 
     async def _attach(self, attachment: Attachment, work: Callable[[Attachment], Awaitable[None]]) -> bool:
         """Work until the owner ends it, and tell the worker how."""
@@ -165,8 +169,8 @@ class WorkingSession:
             attachment.detach(self._detached(error))
             if not self._has_job or not isinstance(error, CONNECTION_ERRORS):
                 raise
-            reason = printable(str(error)) or "it was silent for too long"
-            logger.warning("build %s: worker %s is away: %s", attachment.uuid, self.peer, reason)
+            with about(uuid=attachment.uuid):
+                logger.warning("worker %s is away: %s", self.peer, str(error) or "it was silent for too long")
             return False
         if attachment.failure:
             raise attachment.failure

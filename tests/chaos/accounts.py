@@ -77,6 +77,7 @@ def open_ends(database: Path) -> dict[str, int]:
 OPEN = {
     "queued": "queue",
     "running": "build where state = 'running'",
+    "to sign": "build where provenance = 'pending'",
     "to upload": "build where upload in ('pending', 'uploaded')",
 }
 

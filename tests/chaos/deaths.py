@@ -6,13 +6,20 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
+from uuid import UUID
 
 import trio
 from attrs import define, frozen
 from endpoints import Endpoint, serving
-from farm import DEADLINE, free_port
+from farm import DEADLINE, free_port, query
 from forked import FIRST
 
+from builder.model import Instant
+from builder.provenance import FILE_NAME
+from builder.provenance.envelope import Envelope
+from builder.provenance.statement import Statement
+from builder.provenance.verification import Verdict, verify
+from builder_server.keyring import Keyring
 from builder_server.names import DATABASE
 from chaos import accounts
 from chaos.crowd import OURS_PLATFORM, Crowd
@@ -164,6 +171,18 @@ class _Farm:
             while not self._is_idle():  # noqa: ASYNC110 - the log tells nobody
                 await trio.sleep(_PAUSE)
 
+    def _unsigned(self) -> Iterable[str]:
+        """Yield what is wrong with the provenance of what was recorded."""
+        data = self.root / "data"
+        keys = Keyring(data).public(Instant(0))
+        for uuid, name in query(data, "select uuid, name from build where state = 'finished'"):
+            envelope = Envelope.decode((data / name / uuid / FILE_NAME).read_bytes())
+            statement = Statement.decode(envelope)
+            if verify(envelope, statement, keys).verdict is not Verdict.VALID or not statement.is_about(
+                UUID(uuid), name
+            ):
+                yield f"the envelope of build {uuid} is wrong"
+
     def _is_idle(self) -> bool:
         return self.worker.is_running and "waiting for a job" in self.worker.last_line
 
@@ -175,6 +194,8 @@ class _Farm:
         self.wrong += [f"left: {path}" for path in (self.root / "jobs").iterdir()]
         self.wrong += [f"left: process {pid}, {command}" for pid, command in processes_of_jobs(self.root)]
         self.wrong += [f"left: {path}" for path in (self.root / "data").glob("*/*/full*")]
+        self.wrong += [f"left: {path}" for path in (self.root / "data").glob("**/*.part")]
+        self.wrong += self._unsigned()
         for member in (self.server, self.worker):
             log = member.log_path.read_text("utf-8", "replace")
             self.wrong += [

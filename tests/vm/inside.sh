@@ -20,7 +20,7 @@ job=/var/lib/builder-worker/jobs/builder-*
 printf '#!/bin/sh\necho begun\nuntil [ -e go ]; do sleep 0.1; done\necho end >file\n' |
   builder-client schedule last vm - --period daily
 until_true "grep -q begun $job/console 2>/dev/null"
-adopted() { until_true "[ \$(journalctl -u builder-worker@vm | grep -c 'adopted job') = $1 ]"; }
+adopted() { until_true "[ \$(journalctl -u builder-worker@vm | grep -c 'adopted') = $1 ]"; }
 systemctl restart builder-worker@vm
 adopted 1
 systemctl kill --signal KILL --kill-who main builder-worker@vm

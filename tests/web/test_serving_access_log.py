@@ -15,7 +15,7 @@ async def test_each_request_is_a_line_whose_parts_are_fields(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving_site(make_directory(tmp_path / "data"), prefix="/builds") as (_, served):
-        logs.set_up(verbosity=0, form="json")
+        logs.set_up("builder-web", verbosity=0, form="json")
         request = "HEAD /builds/job/%1b%0a?q={} HTTP/1.1\r\nHost: x\r\nUser-Agent: Nosy {}\r\nConnection: close\r\n\r\n"
         await served.exchange(request.format("", "\x80").encode("latin-1"))
         await served.exchange(request.format("", "x" * 5000).replace("HEAD", "GET").encode())

@@ -163,7 +163,7 @@ def command(
     from builder.runtime import logs
     from builder_web.server import Settings, serve
 
-    logs.set_up(verbosity=verbose - quiet, form=log_format)
+    logs.set_up("builder-web", verbosity=verbose - quiet, form=log_format)
     settings = Settings(
         hosts=host,
         port=port,

@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from builder.address import parse_address
+from builder.endpoint import Endpoint
 from builder.errors import BuilderError
-from builder.model import printable
+from builder.extension.working import GiveJob
+from builder.messages import JobSchedule
 from builder.reasons import reason_of
+from builder.runtime.logs import about
 from builder_worker.assignment import Assignment
 from builder_worker.backoff import Backoff
 from builder_worker.delivery import give_up
@@ -27,6 +29,11 @@ TELL_FOR = 3600.0
 log = logging.getLogger("builder_worker")
 
 
+def about_job(given: JobSchedule | GiveJob, platform: str) -> AbstractContextManager[None]:
+    """Have what is logged in a block name a job that was given, and its attempt."""
+    return about(uuid=given.uuid, job=given.job.name, platform=platform)
+
+
 @frozen(kw_only=True)
 class Found:
     """What was found: ``adopted`` ones, to be seen through, and those of which there is nothing to go on with, and why."""
@@ -35,8 +42,10 @@ class Found:
     lost: list[tuple[Handover, str]] = field(factory=list)
 
 
-async def find(backend: Backend, platform: str) -> Found:
+async def find(backend: Backend, platform: str, server: Endpoint) -> Found:
     """Adopt the jobs of workers for a platform that are gone, in this worker's place. What is left of others can be cleaned up.
+
+    Those of this worker's ``server`` are delivered as that is spoken to now, which may be otherwise than before.
 
     Raises SandboxError if the place can't be read, or is not this user's alone.
     """
@@ -57,8 +66,11 @@ async def find(backend: Backend, platform: str) -> Found:
             forget(place)
             await _end(backend, place)
             continue
+        if handover.server.address == server.address:
+            handover = evolve(handover, server=server)
         if handover.platform == platform:
-            await _adopt(found, backend, place, handover)
+            with about_job(handover.job, platform):
+                await _adopt(found, backend, place, handover)
     return found
 
 
@@ -72,7 +84,6 @@ async def _end(backend: Backend, place: Path) -> None:
 
 
 async def _adopt(found: Found, backend: Backend, place: Path, handover: Handover) -> None:
-    name, uuid = printable(handover.job.job.name), handover.job.uuid
     try:
         sandbox = await registry.adopt(backend, place)
     except JobTaken:
@@ -86,9 +97,9 @@ async def _adopt(found: Found, backend: Backend, place: Path, handover: Handover
             reason = f"what it has said can't be read: {error}"
             await sandbox.aclose()
         else:
-            log.warning("adopted job %s uuid %s", name, uuid)
+            log.warning("adopted")
             return
-    log.error("job %s uuid %s is lost: %s", name, uuid, reason)
+    log.error("lost: %s", reason)
     forget(place)
     found.lost.append((handover, f"the worker could not go on with it: {reason}"))
 
@@ -104,7 +115,7 @@ def _resume(place: Path, handover: Handover, sandbox: Sandbox) -> Assignment:
 @asynccontextmanager
 async def uplink_of(handover: Handover) -> AsyncIterator[Uplink]:
     """Have a way to the server that gave a job."""
-    async with Uplink(*parse_address(handover.address)) as uplink:
+    async with Uplink(handover.server) as uplink:
         yield uplink
 
 
@@ -118,8 +129,9 @@ async def tell_lost(handover: Handover, reason: str, drain: Drain) -> None:
                 async with uplink_of(handover) as uplink:
                     return await give_up(uplink, handover, reason)
             except (BuilderError, trio.BrokenResourceError) as error:
-                now = f"{handover.address} was not told that job {handover.job.uuid} is lost: {reason_of(error)}"
+                now = f"{handover.server} was not told that the job is lost: {reason_of(error)}"
                 if now != said:
-                    log.warning("%s", now)
+                    with about_job(handover.job, handover.platform):
+                        log.warning("%s", now)
                     said = now
             await trio.sleep(backoff.next_pause())

@@ -13,6 +13,7 @@ from uuid import UUID
 import trio
 from attrs import define, field
 
+from builder.endpoint import Endpoint
 from builder.history import WORKER_FAULT
 from builder.messages import JobFinished
 from builder.model import Aborted, Result, ScriptJob
@@ -84,9 +85,9 @@ class Assignment:
         """Whether another worker has started it, and may have been talking about it with the server."""
         return self._adopted is not None
 
-    def is_of(self, address: str) -> bool:
-        """Return whether the server at an address has given it, for all that is written down."""
-        return self.handover is None or self.handover.address == address
+    def is_of(self, server: Endpoint) -> bool:
+        """Return whether that server has given it, for all that is written down."""
+        return self.handover is None or self.handover.server.address == server.address
 
     @property
     def has_ended(self) -> bool:

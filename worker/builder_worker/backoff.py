@@ -22,6 +22,7 @@ class Backoff:
     shortest: float = SHORTEST_PAUSE
     longest: float = LONGEST_PAUSE
     _failures: int = field(init=False, default=0)
+    _reason: str | None = field(init=False, default=None)
 
     def next_pause(self, chance: float | None = None) -> float:
         """Return the next pause; ``chance`` is a random number from 0 to 1."""
@@ -29,6 +30,11 @@ class Backoff:
         self._failures += 1
         return pause * (1 - (_chance() if chance is None else chance) / 2)
 
+    def is_news(self, reason: str) -> bool:
+        """Return whether the attempt before has failed for another reason: what stays as it is need not be said again."""
+        before, self._reason = self._reason, reason
+        return before != reason
+
     def reset(self) -> None:
-        """Begin with the shortest pause again."""
-        self._failures = 0
+        """Begin with the shortest pause again, and with whatever reason."""
+        self._failures, self._reason = 0, None

@@ -9,6 +9,7 @@ from typing import Self
 from attrs import field, frozen
 
 from builder import codec
+from builder.endpoint import Endpoint
 from builder.errors import BuilderError
 from builder.extension.working import GiveJob
 from builder.messages import JobFinished
@@ -27,11 +28,11 @@ class Illegible(BuilderError):
 
 @frozen(kw_only=True)
 class Handover:
-    """An attempt as it was given: by the server at ``address``, for a platform, at ``begun`` nanoseconds of the monotonic
+    """An attempt as it was given: by a server, for a platform, at ``begun`` nanoseconds of the monotonic
     clock of one start of the machine.
     """
 
-    address: str
+    server: Endpoint
     platform: str
     job: GiveJob
     begun: int = field(factory=time.monotonic_ns)
@@ -45,7 +46,8 @@ class Handover:
     def write(self, place: Path) -> None:
         """Write it down. Nothing is synced: a crash of the machine takes the job with it. Raises OSError."""
         plain = {
-            "address": self.address,
+            "address": str(self.server),
+            "tls": self.server.tls and self.server.tls.options(),
             "platform": self.platform,
             "job": codec.encode(self.job).hex(),
             "begun": self.begun,
@@ -60,7 +62,8 @@ class Handover:
         try:
             plain = json.loads(data)
             job = codec.decode(bytes.fromhex(plain.pop("job")))
-            record = cls(job=job, **plain)  # type: ignore[arg-type]  # what it is, is looked at below
+            server = Endpoint.of(plain.pop("address"), plain.pop("tls", None) or {})  # an earlier worker knew none
+            record = cls(server=server, job=job, **plain)  # type: ignore[arg-type]  # what it is, is looked at below
         except (BuilderError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise Illegible(f"{place / ATTEMPT} is not what a worker writes") from error
         if not isinstance(job, GiveJob):

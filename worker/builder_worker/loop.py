@@ -70,7 +70,7 @@ async def work(settings: WorkerSettings, duration: Duration) -> None:
         entry.deliver()
         async with plain_nursery() as nursery:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
-            found = await find(settings.setup.backend, settings.platform)
+            found = await find(settings.setup.backend, settings.platform, settings.server)
             for lost in found.lost:
                 nursery.start_soon(tell_lost, *lost, drain)
             await _fill_slots(settings, duration, drain, found.adopted)
@@ -98,7 +98,8 @@ async def get_ready(settings: WorkerSettings, drain: Drain, *, patient: bool) ->
 
 async def _pause(backoff: Backoff, reason: str, drain: Drain) -> None:
     pause = backoff.next_pause()
-    log.warning("%s; next attempt in %.0f s", reason, pause)
+    if backoff.is_news(reason):
+        log.warning("%s; next attempt in %.0f s, then each within %.0f s", reason, pause, backoff.longest)
     with drain.idle():
         await trio.sleep(pause)
 
@@ -155,7 +156,7 @@ async def _fill_slots(
     async def run_slot(number: int) -> None:
         try:
             if number < len(adopted):
-                if duration.loop and not adopted[number].is_of(settings.address):
+                if duration.loop and not adopted[number].is_of(settings.server):
                     await see_through_elsewhere(adopted[number])
                 else:
                     await _see_through(adopted[number], settings, drain, nursery if duration.loop else None)
@@ -200,7 +201,7 @@ def _tell(error: Exception, drain: Drain, telling: trio.Nursery) -> None:
 
 
 async def _work_forever(settings: WorkerSettings, drain: Drain, telling: trio.Nursery) -> None:
-    async with Uplink(settings.host, settings.port) as uplink, Spares(settings.setup.backend) as spares:
+    async with Uplink(settings.server) as uplink, Spares(settings.setup.backend) as spares:
         await _work_on(settings, drain, uplink, spares, telling)
 
 

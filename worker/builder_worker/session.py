@@ -6,14 +6,15 @@ from contextlib import AsyncExitStack, closing
 import trio
 from attrs import evolve, frozen
 
-from builder.address import format_address
+from builder.endpoint import Endpoint
 from builder.errors import ConnectionEnded
-from builder.extension.working import AskJob, GiveJob
+from builder.extension.working import AskJob, Fact, GiveJob
 from builder.messages import Failure, JobRequested, JobSchedule
 from builder.model import printable
 from builder.reasons import reason_of
 from builder.runtime.nurseries import plain_nursery
-from builder_worker.adoption import uplink_of
+from builder_worker import facts
+from builder_worker.adoption import about_job, uplink_of
 from builder_worker.allowances import tighten
 from builder_worker.assignment import Assignment
 from builder_worker.build import Setup
@@ -32,8 +33,7 @@ log = logging.getLogger("builder_worker")
 class WorkerSettings:
     """What the worker was told at its start."""
 
-    host: str
-    port: int
+    server: Endpoint
     platform: str
     setup: Setup
 
@@ -43,15 +43,13 @@ class WorkerSettings:
     reconnect_for: float = 0.0
     """Seconds for which a job goes on while the server is away."""
 
-    @property
-    def address(self) -> str:
-        """The server's address, as people write it."""
-        return format_address(self.host, self.port)
+    facts: tuple[Fact, ...] = ()
+    """What the server is told of it, besides what changes."""
 
 
 async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server as ``work_next`` does, and no other."""
-    async with Uplink(settings.host, settings.port) as uplink, Spares(settings.setup.backend) as spares:
+    async with Uplink(settings.server) as uplink, Spares(settings.setup.backend) as spares:
         await work_next(settings, drain, uplink, spares, is_last=True)
 
 
@@ -82,12 +80,13 @@ async def work_next(
 
 
 async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | GiveJob:
-    log.info("waiting for a job for %s from %s", printable(settings.platform), uplink)
+    log.info("waiting for a job for %s from %s", settings.platform, uplink)
     platform = settings.platform
     try:
         # no deadline: there may be nothing to do for days; keepalive finds out whether the server still lives
         if uplink.is_ours:
-            await uplink.connection.send(AskJob(platform=platform, worker=settings.name))
+            told = (*settings.facts, *facts.passing())
+            await uplink.connection.send(AskJob(platform=platform, worker=settings.name, facts=told))
             given = await uplink.connection.receive()
             if isinstance(given, Failure):
                 raise NotAllowed(f"{uplink} refuses this worker: {printable(given.message)}")
@@ -105,8 +104,9 @@ async def see_through(assignment: Assignment, settings: WorkerSettings, drain: D
     """Have the result of a job delivered that another worker has started. Raises Lost, Revoked and SandboxError."""
     assert assignment.handover is not None, "it was found by that"
     setup = _setup(assignment.handover.job, settings)
-    async with uplink_of(assignment.handover) as uplink:
-        await _run(uplink, assignment, settings, setup, drain)
+    with about_job(assignment.handover.job, settings.platform):
+        async with uplink_of(assignment.handover) as uplink:
+            await _run(uplink, assignment, settings, setup, drain)
 
 
 async def _work(
@@ -118,9 +118,10 @@ async def _work(
     following: Spares | None,
 ) -> None:
     """Run one job and deliver its result."""
-    log.info("received job %s uuid %s", printable(given.job.name), given.uuid)
-    assignment = Assignment(uuid=given.uuid, job=given.job, handover=_handover(given, settings))
-    await _run(uplink, assignment, settings, _setup(given, settings), drain, spare, following)
+    with about_job(given, settings.platform):
+        log.info("received")
+        assignment = Assignment(uuid=given.uuid, job=given.job, handover=_handover(given, settings))
+        await _run(uplink, assignment, settings, _setup(given, settings), drain, spare, following)
 
 
 async def _run(
@@ -142,8 +143,7 @@ async def _run(
                 assignment.released.set()
         except JobLeft:
             return
-    name = printable(assignment.job.name)
-    log.info("job %s uuid %s: %s, delivered", name, assignment.uuid, assignment.end.summary())
+    log.info("%s, delivered", assignment.end.summary())
     if assignment.fault:
         raise assignment.fault
 
@@ -159,7 +159,7 @@ def _handover(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Handove
     """Return what is written down of an attempt that outlives its connection."""
     if not isinstance(given, GiveJob):
         return None
-    return Handover(address=settings.address, platform=settings.platform, job=given)
+    return Handover(server=settings.server, platform=settings.platform, job=given)
 
 
 def _setup(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Setup:

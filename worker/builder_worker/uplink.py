@@ -2,14 +2,15 @@
 
 from contextlib import AsyncExitStack, suppress
 from math import inf
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import trio
 from attrs import define, field
 
 from builder import codec
-from builder.address import format_address
-from builder.errors import BuilderError, ConnectionEnded, ProtocolError
+from builder.address import TcpAddress
+from builder.endpoint import UNSAID, WANTS_TLS, Endpoint
+from builder.errors import BuilderError, ConnectionEnded, ProtocolError, SpeaksTls
 from builder.extension import VERSION, Welcome
 from builder.extension.worker import WORKER, WORKERS
 from builder.messages import WORKER_VERSION, Hello, Role, ServerHello
@@ -17,6 +18,11 @@ from builder.order import Side
 from builder.reasons import reason_of
 from builder.runtime.channel import Channel
 from builder.runtime.sockets import tune
+
+if TYPE_CHECKING:  # it imports ssl
+    from builder.runtime.encrypted import EncryptedStream
+
+    Stream = trio.SocketStream | EncryptedStream
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for the look-up of the name and the connection together."""
@@ -67,13 +73,12 @@ def load() -> None:
 class Uplink:
     """One connection after the other to a server, or one for long. Use it as a context manager, which closes the last one."""
 
-    _host: str
-    _port: int
+    _server: Endpoint
     _channel: Channel | None = field(init=False, default=None)
     _classic_until: float = field(init=False, default=-inf)
 
     def __str__(self) -> str:
-        return format_address(self._host, self._port)
+        return str(self._server)
 
     @property
     def connection(self) -> Channel:
@@ -122,24 +127,66 @@ class Uplink:
                     f"{self} does not answer as a builder-server: silent for {HELLO_TIMEOUT:g} s"
                 ) from error
             except trio.BrokenResourceError as error:
+                await self._check_refused(stream, error)
                 raise Unanswered(f"{self} broke the connection before its hello: {reason_of(error)}") from error
             except ConnectionEnded as error:
-                raise Unanswered(f"{self} closed the connection without a hello: is it a builder-server?") from error
+                asked = UNSAID if self._server.tls else "is it a builder-server?"
+                raise Unanswered(f"{self} closed the connection without a hello: {asked}") from error
+            except SpeaksTls as error:
+                raise NotGreeted(f"{self} does not answer this worker: {WANTS_TLS}") from error
             except ProtocolError as error:
                 raise NotGreeted(f"{self} does not answer as a builder-server: {error}") from error
             opened.pop_all()
             return channel
 
-    async def _open(self, timeout: float) -> trio.SocketStream:
+    async def _check_refused(self, stream: "Stream", error: BaseException) -> None:
+        """Raise NotGreeted if the server has told that it does not take this worker's certificate."""
+        if not self._server.tls:
+            return
+        from builder.runtime import reaching
+
+        if not (reason := reaching.refusal(error.__cause__ or error)):
+            try:  # what was sent found nobody: what came before that may say why
+                with trio.move_on_after(1):
+                    await stream.receive_some(1)
+            except trio.BrokenResourceError as told:
+                reason = reaching.refusal(told.__cause__ or told)
+        if reason:
+            raise NotGreeted(f"{self} refuses this worker: {reason}") from error
+
+    async def _open(self, timeout: float) -> "Stream":
+        address = self._server.address
         try:
             with trio.fail_after(timeout):
-                stream = await trio.open_tcp_stream(self._host, self._port)
+                if isinstance(address, TcpAddress):
+                    transport = await trio.open_tcp_stream(address.host, address.port)
+                else:
+                    transport = await trio.open_unix_socket(address.path)
+                tune(transport)
+                return await self._encrypted(transport) if self._server.tls else transport
         except trio.TooSlowError as error:
             raise NotConnected(f"cannot reach {self}: no answer for {timeout:g} s") from error
         except OSError as error:
             raise NotConnected(f"cannot reach {self}: {reason_of(error)}") from error
-        tune(stream)
-        return stream
+
+    async def _encrypted(self, transport: trio.SocketStream) -> "Stream":
+        """Return the same connection with TLS over it. Raises NotConnected."""
+        from builder.runtime import reaching
+        from builder.runtime.encrypted import EncryptedStream
+
+        async with AsyncExitStack() as opened:
+            await opened.enter_async_context(transport)
+            try:
+                context, name = reaching.context_of(self._server)
+                stream = EncryptedStream(transport, context, server_hostname=name)
+                await stream.do_handshake()
+            except trio.BrokenResourceError as error:
+                raise NotConnected(f"no TLS with {self}: {reaching.NO_TLS}") from error
+            except (OSError, ValueError) as error:  # the latter for what can't be a name
+                reason = reaching.why(error) if isinstance(error, OSError) else f"--tls-name: {error}"
+                raise NotConnected(f"no TLS with {self}: {reason}") from error
+            opened.pop_all()
+            return stream
 
     async def __aenter__(self) -> Self:
         return self

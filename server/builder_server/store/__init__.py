@@ -7,6 +7,7 @@ for the client; what the disk does, as StoreError.
 
 from builder.runtime.database import StoreError
 from builder_server.store.builds import Expand
+from builder_server.store.load import PlatformLoad
 from builder_server.store.records import (
     AfterLoss,
     Attempted,
@@ -19,6 +20,7 @@ from builder_server.store.records import (
     OldBuild,
     PendingUpload,
     PlannedJob,
+    Signable,
     StoredArtifact,
     Taken,
     Timing,
@@ -39,6 +41,8 @@ __all__ = [
     "OldBuild",
     "PendingUpload",
     "PlannedJob",
+    "PlatformLoad",
+    "Signable",
     "Store",
     "StoreError",
     "StoredArtifact",

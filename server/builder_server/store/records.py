@@ -3,12 +3,13 @@
 import enum
 import hashlib
 import hmac
+from collections.abc import Mapping
 from typing import Any, Self
 from uuid import UUID
 
 from attrs import frozen
 
-from builder import codec
+from builder import codec, needs
 from builder.extension.uploads import UploadState
 from builder.model import Instant, Job, OrbBuildJob, Period, Result, ScheduleItem, ScriptJob
 from builder.planning import Cron, JobOptions, JobReference, Missed
@@ -82,6 +83,30 @@ class StoredArtifact:
     path: str
     size: int
     sha256: bytes
+
+
+@frozen(kw_only=True)
+class Signable:
+    """What is known of a build that is signed. The limits are its job's, in milliseconds; ``worker`` is an address.
+
+    ``facts`` is what the worker has said of it.
+    """
+
+    uuid: UUID
+    name: str
+    platform: str
+    script: bytes
+    started: Instant
+    finished: Instant
+    result: Result
+    ended_by: str | None
+    template: str | None
+    opam_package: str | None
+    time_limit: int | None
+    max_silent: int | None
+    worker: str | None
+    worker_name: str | None
+    facts: Mapping[str, str]
 
 
 @frozen(kw_only=True)
@@ -203,6 +228,7 @@ def to_options(row: Any, after: tuple[JobReference, ...] = ()) -> JobOptions:
         max_silent=row.max_silent,
         paused=row.paused,
         after=after,
+        needs=needs.of_text(row.needs),
     )
 
 
@@ -220,6 +246,7 @@ def options_values(options: JobOptions, timing: Timing) -> dict[str, object]:
         "time_limit": options.time_limit,
         "max_silent": options.max_silent,
         "paused": options.paused,
+        "needs": needs.text_of(options.needs),
     }
 
 

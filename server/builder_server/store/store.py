@@ -16,6 +16,7 @@ from builder.extension.uploads import ListUploads, ReceiverState, UploadEntry
 from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
+from builder.needs import NOTHING, Capabilities
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.migrations import migrate, upgrade
@@ -27,12 +28,15 @@ from builder_server.store import (
     info,
     keeping,
     legacy,
+    load,
+    provenance,
     queues,
     schedule,
     standing,
     uploads,
 )
 from builder_server.store.builds import Expand
+from builder_server.store.load import PlatformLoad
 from builder_server.store.records import (
     AfterLoss,
     Attempted,
@@ -44,6 +48,7 @@ from builder_server.store.records import (
     OldBuild,
     PendingUpload,
     PlannedJob,
+    Signable,
     StoredArtifact,
     Taken,
     Timing,
@@ -166,14 +171,21 @@ class Store:
     # --- builds ----------------------------------------------------------------------------------------------------
 
     async def take(
-        self, platform: str, uuid: UUID, now: Instant, expand: Expand | None, holder: Holder | None = None
+        self,
+        platform: str,
+        uuid: UUID,
+        now: Instant,
+        expand: Expand | None,
+        holder: Holder | None = None,
+        able: Capabilities = NOTHING,
     ) -> Taken:
         """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
-        does one for which it returns None. It may be called again for the same job.
+        does one for which it returns None. It may be called again for the same job. What needs more than the worker is
+        ``able`` to stays queued too.
         """
-        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder)
+        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder, able)
 
     async def finish(
         self,
@@ -273,6 +285,10 @@ class Store:
         """Return how things stand, as far as somebody wants to know."""
         return await self.database.read(partial(standing.read, look=look))
 
+    async def load(self, now: Instant) -> tuple[PlatformLoad, ...]:
+        """Return how much there is to do on each platform that is not dropped."""
+        return await self.database.read(partial(load.read, now=now))
+
     # --- uploads ---------------------------------------------------------------------------------------------------
 
     async def unsettled_uploads(self, receivers: Collection[str], after: UUID | None) -> list[UUID]:
@@ -325,6 +341,24 @@ class Store:
     async def set_upload(self, uuid: UUID, state: str) -> None:
         """Record how far the upload of a build is."""
         await self.database.write(partial(uploads.set_state, uuid=uuid, state=state))
+
+    # --- provenance ------------------------------------------------------------------------------------------------
+
+    async def note_facts(self, uuid: UUID, facts: Mapping[str, str]) -> bool:
+        """Keep what the worker of a running build says of it; return False if it does not run."""
+        return await self.database.write(partial(provenance.note_facts, uuid=uuid, facts=facts))
+
+    async def unsigned(self, besides: Collection[UUID]) -> Sequence[UUID]:
+        """Return some of the builds that are to be signed, those first that ended first."""
+        return await self.database.read(partial(provenance.unsigned, besides=besides))
+
+    async def signable(self, uuid: UUID) -> Signable | None:
+        """Return what is known of a build that is signed, or is to be; None for any other."""
+        return await self.database.read(partial(provenance.find, uuid=uuid))
+
+    async def note_signed(self, signed: Collection[UUID], gone: Collection[UUID]) -> None:
+        """Note that builds are signed, and that nothing is left of others."""
+        await self.database.write(partial(provenance.note, signed=signed, gone=gone))
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import trio
 from attrs import define
 
 from builder.errors import BuilderError
-from builder.runtime import sqlite
+from builder.runtime import grouping
 from builder_web import removing
 from builder_web.directory import DataDirectory
 from builder_web.receiving import staging
@@ -47,7 +47,7 @@ class Recorder:
 
         def step(connection: sa.Connection) -> None:
             _check(connection, new.job, new.uuid, user)  # much may have changed while it arrived
-            sqlite.sync_before_commit(connection, staged.place())
+            grouping.sync_before_commit(connection, staged.place())
             uploads.record(connection, new, user.id)
 
         await self.store.database.write(step)

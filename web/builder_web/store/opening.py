@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from builder.runtime.sqlite import LOCK_TIMEOUT, SQLite
+from builder.runtime.grouping import LOCK_TIMEOUT
+from builder.runtime.sqlite import SQLite
 from builder_web.errors import NotOurs
 from builder_web.store import names, schema, summaries
 

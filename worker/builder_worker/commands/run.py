@@ -2,7 +2,6 @@
 
 # ruff: noqa: D301  the \b in the docstring is the character that makes click keep the lines below it
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -55,9 +54,10 @@ def run(
     import trio
 
     from builder.model import ScriptJob, check_name
+    from builder.runtime import logs
     from builder_worker import trial
 
-    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="builder-worker: %(message)s")
+    logs.set_up("builder-worker", verbosity=-quiet, form="text", stamp="builder-worker: ")
     name = job if job is not None else Path(script.name).stem if script.name not in ("-", "<stdin>") else "script"
     check_name(name, what="job name")
     outputs = [output / str(number) for number in (1, 2)] if output and twice else [output] * (2 if twice else 1)

@@ -2,13 +2,19 @@
 
 # ruff: noqa: D301  the \b in the docstring is the character that makes click keep the lines below it
 
-import logging
+import os
 import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
+from builder.endpoint import TLS, Endpoint, variable
 from builder.runtime import program
+from builder.runtime.options import log_format_option
 from builder_worker.commands.options import COUNT, PAUSE, Arguments, check_platform, check_worker_name, sandbox_options
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class _DefaultCommand(click.Command):
@@ -17,6 +23,11 @@ class _DefaultCommand(click.Command):
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         program_path = ctx.parent.command_path if ctx.parent else ctx.command_path
         formatter.write_usage(program_path, " ".join(self.collect_usage_pieces(ctx)))
+
+
+def _tls_option(name: str) -> Callable[[_F], _F]:
+    metavar, meaning = TLS[name]
+    return click.option(f"--{name}", metavar=metavar, envvar=variable(name), show_envvar=True, help=meaning)
 
 
 @click.command(
@@ -50,13 +61,17 @@ Exit status:
 @click.option(
     "-r",
     "--remote",
-    metavar="HOST:PORT",
+    metavar="ADDRESS",
     default="127.0.0.1:1234",
     envvar="BUILDER_REMOTE",
     show_default=True,
     show_envvar=True,
-    help="The server. An IPv6 address is written in brackets.",
+    help="The server: HOST:PORT, with an IPv6 address in brackets, or unix:PATH for its socket on this machine.",
 )
+@_tls_option("tls-ca")
+@_tls_option("tls-cert")
+@_tls_option("tls-key")
+@_tls_option("tls-name")
 @click.option("--loop", is_flag=True, help="Take the next job after each, and wait for the server while it is away.")
 @click.option(
     "--slots", metavar="N", type=COUNT, default="1", help="Jobs at once, each with a connection.  [default: 1]"
@@ -84,10 +99,15 @@ Exit status:
 )
 @sandbox_options
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
+@log_format_option
 def work(
     *,
     platform: str,
     remote: str,
+    tls_ca: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_name: str | None,
     loop: bool,
     slots: int,
     drain_timeout: float,
@@ -95,6 +115,7 @@ def work(
     name: str,
     arguments: Arguments,
     quiet: bool,
+    log_format: str,
 ) -> None:
     """Take a job for PLATFORM from the server, run it, deliver its result, and exit.
 
@@ -120,19 +141,39 @@ def work(
     with program.importing():
         import trio
 
-        from builder.address import parse_address
-        from builder_worker import session, uplink
+        from builder.runtime import logs
+        from builder_worker import facts, session, uplink
         from builder_worker.loop import Duration
         from builder_worker.loop import work as run
 
     # it takes a tenth of a second, and finding a sandbox waits for other programs
     threading.Thread(target=uplink.load, daemon=True).start()
-    level = logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(level=level, format="builder-worker: %(message)s")
-    host, port = parse_address(remote)
+    logs.set_up("builder-worker", verbosity=-quiet, form=log_format, stamp="builder-worker: ")
+    given = {"tls-ca": tls_ca, "tls-cert": tls_cert, "tls-key": tls_key}
+    # a worker that comes later may be started elsewhere
+    tls = {name: os.path.abspath(path) if path else None for name, path in given.items()} | {"tls-name": tls_name}  # noqa: PTH100
+    server = Endpoint.of(remote, tls)
+    _check_tls(server)
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
     settings = session.WorkerSettings(
-        host=host, port=port, platform=platform, setup=setup, name=name, reconnect_for=reconnect_for
+        server=server,
+        platform=platform,
+        setup=setup,
+        name=name,
+        reconnect_for=reconnect_for,
+        facts=facts.lasting(setup, slots=slots),
     )
     trio.run(run, settings, duration)
+
+
+def _check_tls(server: Endpoint) -> None:
+    """See that there are the files that TLS needs: a wrong path stays wrong. Raises click.UsageError."""
+    if server.tls:
+        from builder.runtime import reaching
+        from builder.runtime.tls import InvalidCredentials
+
+        try:
+            reaching.context_of(server)
+        except InvalidCredentials as error:
+            raise click.UsageError(str(error)) from error

@@ -64,9 +64,9 @@ def boot() -> str | None:
         return None
 
 
-def tag(name: str) -> str:
-    """Return a file name for a thing of this process, such as "builder-4711-123456-NAME"."""
-    pid = os.getpid()
+def tag(name: str, pid: int | None = None) -> str:
+    """Return a file name for a thing of a process, if not of this one, such as "builder-4711-123456-NAME"."""
+    pid = pid or os.getpid()
     return f"builder-{pid}-{_start_time(pid) if _HAS_PROC else ask_ps(pid)}-{name}"
 
 

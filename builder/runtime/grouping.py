@@ -1,0 +1,175 @@
+"""One writer of a database, who commits in groups, and readers beside it.
+
+Steps that arrive during a commit share the next one, each in a savepoint, so that one that is refused takes nothing with
+it. Reads use connections of their own and see the last commit.
+"""
+
+import abc
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+import trio
+from attrs import define, field
+
+from builder.runtime import syncing
+from builder.runtime.database import Database, StoreError, nothing
+from builder.runtime.histogram import Histogram
+
+T = TypeVar("T")
+
+LOCK_TIMEOUT = 30.0
+"""Seconds for which whoever keeps the writer from writing is waited for, such as a backup or an operator's shell."""
+
+_STOPPED = "the server stops"
+
+_UNSYNCED = "unsynced"
+
+
+def sync_before_commit(connection: sa.Connection, directories: Iterable[Path]) -> None:
+    """Have the entries of directories on the disk before what a step changes is: once for all that share its commit.
+
+    A step that fails for it was not done, as with any other error of the disk.
+    """
+    connection.info[_UNSYNCED].update(directories)
+
+
+@define(eq=False)
+class _Request(Generic[T]):
+    """A step that waits for the writer."""
+
+    step: Callable[[sa.Connection], T]
+    then: Callable[[T], None]
+    done: trio.Event = field(factory=trio.Event)
+    value: T | None = None
+    error: BaseException | None = None
+
+
+class GroupingDatabase(Database):
+    """A database that this process alone writes to, and for which it says what a transaction and a failure are."""
+
+    def __init__(self, *, writer: sa.Engine, readers: sa.Engine, limiter: trio.CapacityLimiter | None = None) -> None:
+        """``limiter`` bounds the threads that write; without it they are among those that all share."""
+        self._writer = writer
+        self._readers = readers
+        self._limiter = limiter
+        self._pending: list[_Request[Any]] = []
+        self._work = trio.Event()
+        self._closed = False
+        self._last_wait = math.inf
+        self.version = 0
+        self.commits = Histogram()
+
+    @abc.abstractmethod
+    def _transaction(
+        self, deadline: float, look: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[sa.Connection]:
+        """Begin to write, for which others may have to be waited, and commit at the end; ``look`` may end the wait."""
+
+    @abc.abstractmethod
+    def _failure(self, error: BaseException) -> StoreError:
+        """Return what an error of the database is to those who wanted to write."""
+
+    def _is_again(self, error: BaseException) -> bool:
+        """Return whether what failed so has changed nothing, and may well succeed if all of it is run again."""
+        del error
+        return False
+
+    def limit_waits(self, seconds: float) -> None:
+        """From now on wait for others for so long in all."""
+        self._last_wait = time.monotonic() + seconds
+
+    def close(self) -> None:
+        """Close all connections to the database."""
+        self._writer.dispose()
+        self._readers.dispose()
+
+    async def run(self) -> None:
+        """Commit what is asked for, in groups, until cancelled."""
+        batch: list[_Request[Any]] = []
+        try:
+            while True:
+                await self._work.wait()
+                self._work = trio.Event()
+                batch, self._pending = self._pending, []
+                began = time.monotonic()
+                await trio.to_thread.run_sync(self._commit, batch, began + LOCK_TIMEOUT, limiter=self._limiter)
+                self.commits.add(time.monotonic() - began)
+                self.version += 1
+                for request in batch:
+                    if request.error is None:
+                        request.then(request.value)
+                    request.done.set()
+        finally:
+            # whoever waits, or asks from now on, would otherwise do so for ever
+            self._closed = True
+            for request in batch + self._pending:
+                if not request.done.is_set():
+                    request.error = StoreError(_STOPPED)
+                    request.done.set()
+
+    def _commit(self, batch: Sequence[_Request[Any]], deadline: float) -> None:
+        while (error := self._try(batch, deadline)) is not None:
+            if not self._is_again(error) or time.monotonic() >= min(deadline, self._last_wait):
+                for request in batch:
+                    request.error = error if isinstance(error, StoreError) else self._failure(error)
+                return
+            trio.from_thread.check_cancelled()
+
+    def _try(self, batch: Sequence[_Request[Any]], deadline: float) -> Exception | None:
+        """Do what is asked for in one transaction; return what it met that concerns all of them."""
+        begun = False
+        try:
+            with self._transaction(deadline, trio.from_thread.check_cancelled) as connection:
+                begun = True
+                directories = connection.info[_UNSYNCED] = set()
+                for request in batch:
+                    _attempt(connection, request)
+                if directories:
+                    syncing.sync_together(directories)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            if begun and len(batch) > 1 and not self._is_again(error):
+                # one of them, or the commit, met an error of the disk: let each find out for itself
+                for request in batch:
+                    self._commit([request], deadline)
+                return None
+            return error
+        except StoreError as error:
+            return error
+        return None
+
+    async def write(self, step: Callable[[sa.Connection], T], then: Callable[[T], None] = nothing) -> T:
+        """Return what a step returns once its change is on the disk. Raises what the step raises, and StoreError."""
+        if self._closed:
+            raise StoreError(_STOPPED)
+        request = _Request(step, then)
+        self._pending.append(request)
+        self._work.set()
+        # shielded: a caller that went away in the middle would not know whether its change was made
+        with trio.CancelScope(shield=True):
+            await request.done.wait()
+        if request.error is not None:
+            raise request.error
+        return request.value  # type: ignore[return-value]  # set whenever there is no error
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return what was met first: an error that takes the whole transaction back leaves no savepoint to go back to."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return getattr(error, "orig", None) or error
+
+
+def _attempt(connection: sa.Connection, request: _Request[Any]) -> None:
+    request.error = None
+    try:
+        with connection.begin_nested():
+            request.value = request.step(connection)
+    except (sa.exc.SQLAlchemyError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a refusal or a fault of ours: raised again where it was asked for
+        request.error = error

@@ -1,0 +1,186 @@
+"""Signs what finished builds were: an envelope beside each record, written once the result is recorded.
+
+The database says which builds are still to be signed, so nothing is forgotten by a crash, and a fault of a key or of the disk
+holds up no result: it is tried again. What is signed is made of what the database has, the hashes of artifacts among it,
+which the server has taken as they came.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+import trio
+from attrs import define, field
+
+from builder import __version__
+from builder.errors import BuilderError
+from builder.model import Instant
+from builder.provenance import FILE_NAME
+from builder.provenance.envelope import Envelope
+from builder.provenance.keys import SigningKey
+from builder.provenance.statement import Artifact, Facts, Subjects, encode
+from builder.reasons import reason_of
+from builder.runtime.changes import Change
+from builder.runtime.syncing import sync_together
+from builder_server.keyring import Keyring, KeysUnusable
+from builder_server.results import directory_of
+from builder_server.store import Signable, Store, StoreError
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+RETRY = 10.0
+"""Seconds until what could not be signed is tried again."""
+
+ARTIFACTS = 10_000
+"""Artifacts that are read from the database at once."""
+
+_UNFINISHED = f"{FILE_NAME}.part"
+
+
+class NotSigned(BuilderError):
+    """A build is recorded, and not signed yet: something is wrong with the keys, or with the disk."""
+
+
+@define(eq=False, kw_only=True)
+class Signer:
+    """Signs the builds of a server. ``builder_id`` is the URI that it is known by; ``now`` is the wall clock."""
+
+    store: Store
+    data_dir: Path
+    builder_id: str
+    now: Callable[[], Instant]
+    _work: Change = field(factory=Change)
+    _turn: trio.Lock = field(factory=trio.Lock)
+    _failed: set[UUID] = field(factory=set)
+    _trouble: str = ""
+
+    def wake(self) -> None:
+        """Say that a build was finished."""
+        self._work.announce()
+
+    async def run(self) -> None:
+        """Sign what is to be signed, for ever."""
+        while True:
+            work = self._work.next
+            try:
+                found = await self.store.unsigned(self._failed)
+                if found:
+                    await self._sign(found)
+                    self._note_trouble("")
+                    continue
+            except (OSError, StoreError, KeysUnusable) as error:
+                self._note_trouble(reason_of(error))
+            with trio.move_on_after(RETRY if self._trouble or self._failed else float("inf")) as waiting:
+                await work.wait()
+            if waiting.cancelled_caught:
+                self._failed.clear()
+
+    def _note_trouble(self, trouble: str) -> None:
+        """Say it once, and once that it is over."""
+        if trouble and trouble != self._trouble:
+            logger.error("finished builds can't be signed, trying again: %s", trouble)
+        elif self._trouble and not trouble:
+            logger.info("finished builds are signed again")
+        self._trouble = trouble
+
+    async def envelope(self, uuid: UUID, name: str) -> bytes | None:
+        """Return the envelope of a build of that job, made now if it is still to be; None if there is to be none.
+
+        Raises NotSigned, and OSError and StoreError.
+        """
+        path = directory_of(self.data_dir, name, uuid) / FILE_NAME
+        read = partial(trio.to_thread.run_sync, path.read_bytes)
+        try:
+            return await read()
+        except FileNotFoundError:
+            pass
+        if await self.store.signable(uuid) is None:
+            return None
+        try:
+            await self._sign([uuid])
+            return await read()
+        except FileNotFoundError:
+            return None  # nothing is left of the build
+        except KeysUnusable as error:
+            raise NotSigned(f"{uuid} is not signed yet: {error}") from error
+
+    async def _sign(self, uuids: Sequence[UUID]) -> None:
+        """Sign builds, make the envelopes durable together, and note it."""
+        async with self._turn:
+            now = self.now()
+            keys = await trio.to_thread.run_sync(Keyring(self.data_dir).signing, now)
+            written: dict[UUID, Path] = {}
+            gone: list[UUID] = []
+            for uuid in uuids:
+                try:
+                    if (build := await self.store.signable(uuid)) is not None:
+                        written[uuid] = await self._write(build, keys, now)
+                except FileNotFoundError:  # its directory was removed: what it was, nobody can ask any more
+                    gone.append(uuid)
+                except (OSError, StoreError):
+                    raise
+                except Exception:  # the others must not wait for it
+                    logger.exception("build %s can't be signed", uuid)
+                    self._failed.add(uuid)
+            await trio.to_thread.run_sync(_publish, list(written.values()))
+            await self.store.note_signed(written.keys(), gone)
+
+    async def _write(self, build: Signable, keys: Sequence[SigningKey], now: Instant) -> Path:
+        """Write the envelope under another name, and return the directory of the build."""
+        subjects = Subjects()
+        behind = ""
+        while page := await self.store.list_artifacts(build.uuid, behind, ARTIFACTS):
+            artifacts = [Artifact(path=each.path, sha256=each.sha256) for each in page]
+            await trio.to_thread.run_sync(subjects.add, artifacts)
+            behind = page[-1].path
+        directory = directory_of(self.data_dir, build.name, build.uuid)
+
+        def write() -> None:
+            statement = encode(_facts(build, self.builder_id, now), subjects)
+            (directory / _UNFINISHED).write_bytes(Envelope.sign(statement, keys).encode())
+
+        await trio.to_thread.run_sync(write)
+        return directory
+
+
+def _publish(directories: Sequence[Path]) -> None:
+    """Give envelopes their names once they are durable."""
+    sync_together(directory / _UNFINISHED for directory in directories)
+    for directory in directories:
+        (directory / _UNFINISHED).rename(directory / FILE_NAME)
+    sync_together(directories)
+
+
+def _facts(build: Signable, builder_id: str, now: Instant) -> Facts:
+    limits = {"time": build.time_limit, "silence": build.max_silent}
+    worker = {"name": build.worker_name, "peer": build.worker}  # with the holder of its certificate
+    told = dict(build.facts)
+    version = told.pop("version", None)
+    return Facts(
+        builder_id=builder_id,
+        uuid=build.uuid,
+        job=build.name,
+        platform=build.platform,
+        script_sha256=hashlib.sha256(build.script).digest(),
+        started=build.started,
+        finished=build.finished,
+        signed=now,
+        result=build.result,
+        ended_by=build.ended_by,
+        template=build.template,
+        opam_package=build.opam_package,
+        limits=_known(limits),
+        worker=_known(worker),
+        told=told,
+        versions={"builder-server": __version__, **_known({"builder-worker": version})},
+    )
+
+
+def _known(values: Mapping[str, T | None]) -> dict[str, T]:
+    return {name: value for name, value in values.items() if value is not None}

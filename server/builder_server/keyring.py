@@ -1,0 +1,147 @@
+"""The keys of a server, DIR/keys/ID.pem: made when they are first needed, and rotated without a moment in which none is valid.
+
+Only the server's user can read them, from the first byte on. A file is written under another name, made durable and renamed;
+a rotation adds the new key before it ends the old ones: after a crash between the two all of them sign.
+"""
+
+import datetime as dt
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from builder.errors import BuilderError
+from builder.model import Instant, printable
+from builder.provenance import keys
+from builder.provenance.keys import InvalidKey, PublicKey, SigningKey
+from builder.reasons import reason_of
+from builder.runtime.files import lock_directory, sync_directory
+from builder_server.names import KEYS
+
+SUFFIX = ".pem"
+
+OVERLAP = dt.timedelta(days=30)
+"""How long the keys before stay valid: by then whoever verifies has the new one."""
+
+_MODE, _DIRECTORY_MODE = 0o600, 0o700
+
+
+class KeysUnusable(BuilderError):
+    """The keys of a server can't be read or written; or none of them is valid."""
+
+    exit_code = 9
+
+
+@frozen
+class Keyring:
+    """The keys below a server's directory. All methods raise KeysUnusable."""
+
+    data_dir: Path
+
+    @property
+    def directory(self) -> Path:
+        """Where they are."""
+        return self.data_dir / KEYS
+
+    def all(self) -> list[SigningKey]:
+        """Return all keys, the oldest first; there may be none."""
+        with _failing(self.directory):
+            return self._read()
+
+    def signing(self, now: Instant) -> list[SigningKey]:
+        """Return the keys that sign what ends now, and make one if there never was any."""
+        with _failing(self.directory):
+            found = self._read() or self._make_first(now)
+        valid = [key for key in found if key.private_pem and key.public.is_valid_at(now)]
+        if not valid:
+            raise KeysUnusable(f"no key in {self.directory} is valid: make one with `builder-server keys rotate`")
+        return valid
+
+    def public(self, now: Instant) -> list[PublicKey]:
+        """Return what others verify with, the oldest first."""
+        with _failing(self.directory):
+            found = self._read() or self._make_first(now)
+        return [key.public for key in found]
+
+    def rotate(self, now: Instant, overlap: dt.timedelta = OVERLAP, period: dt.timedelta | None = None) -> SigningKey:
+        """Add a key, valid from now on, and for that period if there is one; end the others after an overlap.
+
+        Of those that have ended the private half goes: with it builds of before could be invented.
+        """
+        with _failing(self.directory), self._locked():
+            new = SigningKey.make(now)
+            if period is not None:
+                new = new.until(now.plus(period))
+            before = self._read()
+            self._write(new)
+            end = now.plus(overlap)
+            for key in before:
+                until = key.public.valid_until
+                if until is None or end.ms < until.ms:
+                    self._write(key.until(end))
+                elif until.ms <= now.ms and key.private_pem:
+                    self._write(evolve(key, private_pem=None))
+        return new
+
+    def _make_first(self, now: Instant) -> list[SigningKey]:
+        with self._locked():
+            if found := self._read():
+                return found  # another program was quicker
+            first = SigningKey.make(now)
+            self._write(first)
+            return [first]
+
+    def _read(self) -> list[SigningKey]:
+        found = []
+        try:
+            paths = sorted(self.directory.glob(f"*{SUFFIX}"))
+        except FileNotFoundError:
+            return []
+        for path in paths:
+            with path.open("rb") as file:
+                text = file.read(keys.MAX_FILE).decode("ascii", "replace")
+            try:
+                found += keys.read(text)
+            except InvalidKey as error:
+                raise KeysUnusable(f"{path}: {error}") from error
+        return sorted(found, key=_age)
+
+    def _write(self, key: SigningKey) -> None:
+        path = self.directory / f"{key.public.id}{SUFFIX}"
+        part = path.with_suffix(".part")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(part, flags, _MODE), "wb") as file:
+            file.write(str(key).encode("ascii"))
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+        sync_directory(self.directory)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other programs from writing keys meanwhile: a moment."""
+        if not self.directory.exists():
+            self.directory.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+            sync_directory(self.data_dir)
+        descriptor = lock_directory(self.directory, wait=True)
+        assert descriptor is not None, "it was waited for"
+        try:
+            for left in self.directory.glob("*.part"):  # by a crash: half of a secret
+                left.unlink()
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _age(key: SigningKey) -> tuple[int, str]:
+    return (key.public.valid_from or Instant(0)).ms, key.public.id
+
+
+@contextmanager
+def _failing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KeysUnusable(f"the keys in {printable(str(directory))} can't be used: {reason_of(error)}") from error

@@ -1,0 +1,324 @@
+"""builder-server signs what its builds were: whatever stops it, each recorded build has an envelope, and it is right."""
+
+import base64
+import datetime as dt
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import trio
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from farm import LocalServer, Server, environment, eventually, run_server, start_server
+from scripted import build, do, given_job, lose_worker, schedule, waiting_worker
+from securesystemslib import dsse
+from securesystemslib.signer import SSlibKey
+
+from builder.messages import ScheduleOrbBuild
+from builder.model import Artifact, Exited, Instant, OrbBuildJob, Period, raw
+from builder.provenance import statement as statements
+from builder.provenance.envelope import Envelope
+from builder.provenance.keys import PublicKey, public_text, read_public
+from builder.provenance.statement import Statement
+from builder.provenance.verification import Verdict, compare, verify
+from builder_server import attesting
+from builder_server.keyring import Keyring, KeysUnusable
+from builder_server.store import Signable, Store
+
+TEMPLATE = b"#!/bin/sh\n%%OPAM_PACKAGE%%\n"
+
+SOME = (
+    Artifact(path="bin/hello", content=b"hello"),
+    Artifact(path="a\udcff", content=b""),
+    Artifact(path="a\nb", content=b"x"),
+)
+
+
+def path_of(server: LocalServer | Server, name: str, uuid: UUID) -> Path:
+    return server.full(name, uuid).with_name("provenance.json")
+
+
+async def signed(server: LocalServer | Server, name: str, uuid: UUID) -> tuple[Envelope, Statement]:
+    """Wait for the envelope of a build, and read it."""
+    path = path_of(server, name, uuid)
+    await eventually(path.exists, what="the envelope")
+    envelope = Envelope.decode(path.read_bytes())
+    return envelope, Statement.decode(envelope)
+
+
+def public_keys(server: LocalServer | Server) -> list[PublicKey]:
+    return Keyring(server.data_dir).public(Instant(0))
+
+
+async def test_a_statement_says_what_a_build_was(tmp_path: Path) -> None:
+    async with run_server(tmp_path, builder_id="https://builds.example.org/") as server:
+        await do(server, schedule("a", text=b"#!/bin/sh\nmake\n"))
+        uuid, _ = await build(server, artifacts=SOME)
+        envelope, statement = await signed(server, "a", uuid)
+        ((started, finished),) = server.query("select started, finished from build")
+        keys = public_keys(server)
+    assert verify(envelope, statement, keys).verdict is Verdict.VALID
+    assert statement.is_about(uuid, "a")
+    assert (statement.started, statement.finished) == (Instant(started), Instant(finished))
+    assert (statement.platform, statement.result) == ("p1", Exited(code=0))
+    assert statement.builder_id == "https://builds.example.org/"
+    assert statement.artifacts == {each.path: hashlib.sha256(each.content).digest() for each in SOME}
+    definition = statement.predicate["buildDefinition"]
+    digest = {"sha256": hashlib.sha256(b"#!/bin/sh\nmake\n").hexdigest()}
+    assert definition["resolvedDependencies"] == [{"name": "script", "digest": digest}]
+    assert "builder-server" in statement.predicate["runDetails"]["builder"]["version"]
+    assert "peer" in statement.predicate["runDetails"]["metadata"]["builder_worker"]
+
+
+async def test_an_orb_build_names_the_template_that_its_script_was_made_of(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server:
+        (server.config_dir / "orb-build.template.p1").write_bytes(TEMPLATE)
+        async with waiting_worker(server) as peer:
+            await do(server, ScheduleOrbBuild(period=Period.DAILY, job=OrbBuildJob(name="a", opam_package="pkg.1")))
+            taken = await given_job(peer)
+            await taken.finish()
+        _, statement = await signed(server, "a", taken.uuid)
+    definition = statement.predicate["buildDefinition"]
+    template = {"name": "template", "digest": {"sha256": hashlib.sha256(TEMPLATE).hexdigest()}}
+    assert template in definition["resolvedDependencies"]
+    assert definition["externalParameters"]["opam_package"] == "pkg.1"
+    assert definition["externalParameters"]["script"] == {"sha256": hashlib.sha256(taken.job.script).hexdigest()}
+
+
+# --- nothing is lost -----------------------------------------------------------------------------------------------
+
+
+async def crash_before(root: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> UUID:
+    """Have a server record a build and end as in a crash when it comes to a step of signing."""
+    reached = trio.Event()
+
+    async def stopped(*_: object, **__: object) -> None:
+        reached.set()
+        await trio.sleep_forever()
+
+    with monkeypatch.context() as patched, trio.CancelScope() as scope:
+        owner, _, name = what.partition(".")
+        patched.setattr({"Signer": attesting.Signer, "Store": Store}[owner], name, stopped)
+        async with run_server(root) as server:
+            await do(server, schedule("a"))
+            uuid, _ = await build(server, artifacts=SOME)
+            await reached.wait()
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    return uuid
+
+
+@pytest.mark.parametrize("what", ["Signer._sign", "Signer._write", "Store.note_signed"])
+async def test_a_crash_between_record_and_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    uuid = await crash_before(tmp_path, what, monkeypatch)
+    async with run_server(tmp_path) as server:
+        await eventually(lambda: server.query("select provenance from build") == [("signed",)])
+        envelope, statement = await signed(server, "a", uuid)
+        assert verify(envelope, statement, public_keys(server)).verdict is Verdict.VALID
+        assert not compare(statement, {each.path: hashlib.sha256(each.content).digest() for each in SOME})
+        assert [path.name for path in path_of(server, "a", uuid).parent.iterdir() if "part" in path.name] == []
+
+
+async def test_keys_that_can_t_be_used_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(attesting, "RETRY", 0.01)
+    async with run_server(tmp_path) as server:
+        directory = Keyring(server.data_dir).directory
+        directory.write_bytes(b"no directory")
+        await do(server, schedule("a"))
+        uuid, _ = await build(server, artifacts=SOME)
+        await eventually(lambda: "can't be signed, trying again" in caplog.text)
+        assert server.execution("a", uuid).artifacts == SOME
+        assert not path_of(server, "a", uuid).exists()
+        directory.unlink()
+        await signed(server, "a", uuid)
+        await eventually(lambda: "signed again" in caplog.text)
+    assert caplog.text.count("can't be signed, trying again") == 1
+
+
+async def test_a_fault_with_one_build_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = attesting._facts
+
+    def faulty(build: Signable, *rest: Any) -> Any:
+        assert build.name != "a", "a fault of ours"
+        return original(build, *rest)
+
+    monkeypatch.setattr(attesting, "_facts", faulty)
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"), schedule("b"))
+        first, _ = await build(server)
+        second, _ = await build(server)
+        await signed(server, "b", second)
+        assert not path_of(server, "a", first).exists()
+        assert "can't be signed" in caplog.text
+    monkeypatch.undo()
+    async with run_server(tmp_path) as server:
+        await signed(server, "a", first)
+
+
+async def test_attempts_that_are_not_recorded_are_not_signed(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        lost = await lose_worker(server)
+        uuid, _ = await build(server, result=Exited(code=3))
+        _, statement = await signed(server, "a", uuid)
+        assert not path_of(server, "a", lost).exists()
+        assert server.query(f"select provenance from build where uuid = '{lost}'") == [(None,)]
+    assert (statement.result, statement.artifacts) == (Exited(code=3), {})
+
+
+async def test_a_build_whose_directory_is_gone_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uuid = await crash_before(tmp_path, "Signer._sign", monkeypatch)
+    shutil.rmtree(tmp_path / "data/a" / str(uuid))
+    async with run_server(tmp_path) as server:
+        await eventually(lambda: server.query("select provenance from build") == [(None,)])
+        assert not path_of(server, "a", uuid).parent.exists()
+
+
+async def test_many_artifacts_have_one_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statements, "MAX_SUBJECTS", 100)
+    monkeypatch.setattr(attesting, "ARTIFACTS", 1)
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        uuid, _ = await build(server, artifacts=SOME)
+        _, statement = await signed(server, "a", uuid)
+    hashes = {each.path: hashlib.sha256(each.content).digest() for each in SOME}
+    assert statement.artifacts is None
+    assert not compare(statement, hashes)
+    assert compare(statement, hashes | {"more": bytes(32)})
+
+
+# --- keys ----------------------------------------------------------------------------------------------------------
+
+
+def keys(server: LocalServer | Server, *arguments: str, umask: int = 0o022) -> str:
+    command = [sys.executable, "-m", "builder_server", "--dir", str(server.data_dir), "keys", *arguments]
+    return subprocess.run(command, env=environment(), check=True, capture_output=True, text=True, umask=umask).stdout
+
+
+async def test_a_rotation_while_the_server_runs(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"), schedule("b"))
+        first, _ = await build(server)
+        await signed(server, "a", first)
+        before = read_public(await trio.to_thread.run_sync(keys, server, "public"))
+        await trio.to_thread.run_sync(keys, server, "rotate", "--overlap=1h")
+        both = read_public(await trio.to_thread.run_sync(keys, server, "public"))
+        second, _ = await build(server)
+        envelope, statement = await signed(server, "b", second)
+        listed = await trio.to_thread.run_sync(keys, server, "list")
+        for known in (before, both, both[1:]):  # whoever has either of them can verify
+            assert verify(envelope, statement, known).verdict is Verdict.VALID
+        assert [line.split()[0] for line in listed.splitlines()] == [key.id for key in both]
+        assert listed.count(" signs\n") == 2
+        assert both[0].valid_until
+        assert both[1].valid_until is None
+
+
+def test_the_overlap_of_a_rotation(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    (first,) = ring.signing(Instant(0))
+    second = ring.rotate(Instant(1000), dt.timedelta(seconds=10), dt.timedelta(seconds=60))
+    assert [key.public.id for key in ring.signing(Instant(10_999))] == [first.public.id, second.public.id]
+    assert ring.signing(Instant(11_000)) == [second]
+    with pytest.raises(KeysUnusable, match="is valid: make one with `builder-server keys rotate`"):
+        ring.signing(Instant(61_000))
+    third = ring.rotate(Instant(70_000))
+    assert ring.signing(Instant(70_000)) == [third]
+    assert [bool(key.private_pem) for key in ring.all()] == [
+        False,
+        False,
+        True,
+    ]  # with those nothing is signed any more
+
+
+def test_keys_are_their_owner_s_from_the_first_byte_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    write = os.fdopen
+
+    def seen(descriptor: int, *rest: Any) -> Any:
+        modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        return write(descriptor, *rest)
+
+    monkeypatch.setattr(os, "fdopen", seen)
+    before = os.umask(0)
+    try:
+        Keyring(tmp_path).signing(Instant(0))
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
+def test_damaged_keys_are_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/x.pem").write_bytes(content)
+    with pytest.raises(KeysUnusable, match=r"x\.pem"):
+        Keyring(tmp_path).signing(Instant(0))
+
+
+# --- others --------------------------------------------------------------------------------------------------------
+
+
+async def test_openssl_verifies_a_signature(tmp_path: Path) -> None:
+    """What is signed is put together here, and neither ours nor any library's."""
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        uuid, _ = await build(server, artifacts=SOME)
+        await signed(server, "a", uuid)
+        found = json.loads(path_of(server, "a", uuid).read_bytes())
+        (tmp_path / "pub").write_text(public_text(public_keys(server)))
+    payload = base64.b64decode(found["payload"])
+    kind = found["payloadType"].encode()
+    (tmp_path / "signed").write_bytes(b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload))
+    (tmp_path / "signature").write_bytes(base64.b64decode(found["signatures"][0]["sig"]))
+    command = [
+        "openssl",
+        "pkeyutl",
+        "-verify",
+        "-pubin",
+        "-rawin",
+        "-inkey",
+        "pub",
+        "-in",
+        "signed",
+        "-sigfile",
+        "signature",
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
+async def test_securesystemslib_verifies_an_envelope(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        uuid, _ = await build(server, artifacts=SOME)
+        await signed(server, "a", uuid)
+        envelope = dsse.Envelope.from_dict(json.loads(path_of(server, "a", uuid).read_bytes()))
+        (key,) = public_keys(server)
+    public = SSlibKey.from_crypto(load_pem_public_key(key.pem.encode()))
+    assert envelope.verify([public], 1).keys() == {key.id}
+
+
+def test_the_hash_of_all_is_what_sha256sum_prints(tmp_path: Path) -> None:
+    for each in SOME:
+        path = tmp_path / os.fsdecode(raw(each.path))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(each.content)
+    command = "find . -type f -print0 | cut -zc3- | LC_ALL=C sort -z | xargs -0r sha256sum | sha256sum | cut -f1 -d' '"
+    printed = subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    hashes = {each.path: hashlib.sha256(each.content).digest() for each in SOME}
+    assert statements.artifacts_hash(hashes) == printed.strip()
