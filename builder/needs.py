@@ -221,3 +221,6 @@ class Capabilities:
 
 
 _NEEDED = frozenset({*QUANTITIES, *TEXTS, *TRUTHS})
+
+NOTHING = Capabilities()
+"""What is known of a classic worker."""

@@ -200,14 +200,12 @@ async def test_the_result_and_its_artifacts(server: Server, tmp_path: Path) -> N
 
     target = tmp_path / "fetched"
     assert client(server, "fetch", str(uuid), str(target)) == f"Wrote 2 of 2 artifacts to {target}\n"
-    assert {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()} == {
-        file.path: file.content for file in FILES
-    }
+    assert files_below(target) == {file.path: file.content for file in FILES}
     done = run_client(server, "fetch", str(uuid), str(target))
     assert done.returncode == 1
     assert b"a file of that name exists" in done.stderr
     assert rows(server, "fetch", str(uuid), str(target), "--force") == [
-        {"uuid": str(uuid), "written": 2, "not_written": 0}
+        {"uuid": str(uuid), "written": 2, "not_written": 0, "provenance": f"{uuid}.provenance.json"}
     ]
     server.full("a", uuid).unlink()
     assert "has no artifacts" in client(server, "fetch", str(uuid), str(target), status=3)
@@ -221,7 +219,9 @@ async def test_a_build_that_runs_has_no_artifacts_yet(server: Server, tmp_path: 
 
 
 def files_below(target: Path) -> dict[str, bytes]:
-    return {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    """Return the artifacts; what is signed of the build lies beside them."""
+    found = (path for path in target.rglob("*") if path.is_file() and not path.name.endswith(".provenance.json"))
+    return {path.relative_to(target).as_posix(): path.read_bytes() for path in found}
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ async def test_a_statement_says_what_a_build_was(tmp_path: Path) -> None:
     digest = {"sha256": hashlib.sha256(b"#!/bin/sh\nmake\n").hexdigest()}
     assert definition["resolvedDependencies"] == [{"name": "script", "digest": digest}]
     assert "builder-server" in statement.predicate["runDetails"]["builder"]["version"]
-    assert "address" in statement.predicate["runDetails"]["metadata"]["builder_worker"]
+    assert "peer" in statement.predicate["runDetails"]["metadata"]["builder_worker"]
 
 
 async def test_an_orb_build_names_the_template_that_its_script_was_made_of(tmp_path: Path) -> None:

@@ -1,11 +1,23 @@
 """Whose turn it is in our own protocol; see ``builder.order``."""
 
-from builder.extension import VERSION, Reply, Request, Welcome, applying, builds, logs, schedule, uploads, watching
+from builder.extension import (
+    VERSION,
+    Reply,
+    Request,
+    Welcome,
+    applying,
+    builds,
+    logs,
+    provenance,
+    schedule,
+    uploads,
+    watching,
+)
 from builder.extension.worker import WORKER
 from builder.messages import Command, Failure, Kind, Output, Role, Success
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of, kinds_of
 
-assert all((applying, builds, logs, schedule, uploads, watching)), "their import makes their messages known"
+assert all((applying, builds, logs, provenance, schedule, uploads, watching)), "their import makes their messages known"
 
 _REPLIES: list[Kind] = kinds_of(Reply)
 

@@ -170,7 +170,7 @@ def _json(value: object) -> str:
 
 @frozen(kw_only=True)
 class Statement:
-    """A statement as it is read. ``artifacts`` are None where there are too many to be named; ``directory`` is the hash of all.
+    """A statement as it is read. ``script`` is a SHA-256 in hexadecimal digits. ``artifacts`` are None where there are too many to be named; ``directory`` is the hash of all.
 
     ``predicate`` is what it has besides, for whoever wants to show it.
     """
@@ -178,6 +178,7 @@ class Statement:
     uuid: UUID
     job: str
     platform: str
+    script: str
     builder_id: str
     started: Instant
     finished: Instant
@@ -201,7 +202,11 @@ class Statement:
                 "predicate": {
                     "buildDefinition": {
                         "buildType": build_type,
-                        "externalParameters": {"job": str() as job, "platform": str() as platform},
+                        "externalParameters": {
+                            "job": str() as job,
+                            "platform": str() as platform,
+                            "script": {"sha256": str() as script},
+                        },
                     },
                     "runDetails": {
                         "builder": {"id": str() as builder_id},
@@ -220,6 +225,7 @@ class Statement:
                     uuid=_read_uuid(uuid),
                     job=job,
                     platform=platform,
+                    script=script,
                     builder_id=builder_id,
                     started=_read_time(started),
                     finished=_read_time(finished),
@@ -230,6 +236,10 @@ class Statement:
                     predicate=predicate,
                 )
         raise InvalidProvenance("the statement is not one about a build of builder-server")
+
+    def is_on(self, platform: str) -> bool:
+        """Return whether the build ran on that platform."""
+        return self.platform == _shown(platform)
 
     def is_about(self, uuid: UUID, job: str) -> bool:
         """Return whether it is about that build."""

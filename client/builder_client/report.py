@@ -248,6 +248,7 @@ def options_json(plan: JobOptions, period: Period) -> JsonObject:
         "timeout_ms": plan.time_limit,
         "max_silent_ms": plan.max_silent,
         "after": [reference_json(each) for each in plan.after],
+        "needs": [*map(str, plan.needs)],
         "paused": plan.paused,
     }
 

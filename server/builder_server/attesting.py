@@ -159,7 +159,7 @@ def _publish(directories: Sequence[Path]) -> None:
 
 def _facts(build: Signable, builder_id: str, now: Instant) -> Facts:
     limits = {"time": build.time_limit, "silence": build.max_silent}
-    worker = {"name": build.worker_name, "address": build.worker}
+    worker = {"name": build.worker_name, "peer": build.worker}  # with the holder of its certificate
     told = dict(build.facts)
     version = told.pop("version", None)
     return Facts(

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from builder.address import DEFAULT_PORT
+from builder.address import DEFAULT_PORT, parse_address
+from builder.errors import InvalidAddress
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.options import announce, serving_options
@@ -83,6 +84,13 @@ def _read_size(context: click.Context, parameter: click.Parameter, value: str | 
     try:
         return None if value is None else parse_size(str(value))
     except InvalidQuantity as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+def _read_metrics(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    try:
+        return None if value is None else parse_address(str(value) if ":" in str(value) else f"127.0.0.1:{value}")
+    except InvalidAddress as error:
         raise click.BadParameter(str(error), context, parameter) from error
 
 
@@ -241,6 +249,13 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "uploaded, stays.  [default: all]",
 )
 @click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    callback=_read_metrics,
+    help="Serve Prometheus metrics there, on this machine unless HOST says otherwise: /metrics, /healthz and /readyz, to "
+    "everyone who can connect.  [default: nowhere]",
+)
+@click.option(
     "--builder-id",
     metavar="URI",
     help="What this server is called in the provenance that it signs.  [default: urn:builder:server:HOSTNAME]",
@@ -268,6 +283,7 @@ def command(
     min_free: int | None,
     grace: str,
     keep: tuple[str, ...],
+    metrics: tuple[str, int] | None,
     builder_id: str | None,
     verbose: int,
     quiet: int,
@@ -314,6 +330,7 @@ def command(
         min_free=min_free,
         grace=parse_pause(grace),
         keep=parse_retention(keep),
+        metrics=metrics,
         builder_id=builder_id or server.DEFAULT_ID,
     )
     sys.setswitchinterval(SWITCH)

@@ -32,6 +32,7 @@ from builder.model import Instant
 from builder.runtime.shutdown import Shutdown
 from builder_server.aborts import LOST
 from builder_server.attempts import Attempts
+from builder_server.attesting import Signer
 from builder_server.connections import Connections
 from builder_server.errors import CommandRefused
 from builder_server.informer import Informer
@@ -40,7 +41,7 @@ from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
 from builder_server.permission import Peer
-from builder_server.requests import Asked, Handlers, applying, builds, logs, schedule, uploads, watching
+from builder_server.requests import Asked, Handlers, applying, builds, logs, provenance, schedule, uploads, watching
 from builder_server.store import Store, StoreError
 from builder_server.upload import Uploader
 
@@ -58,6 +59,7 @@ _HANDLERS: Handlers = {
     **applying.HANDLERS,
     **builds.HANDLERS,
     **logs.HANDLERS,
+    **provenance.HANDLERS,
     **uploads.HANDLERS,
     **watching.HANDLERS,
 }
@@ -73,6 +75,7 @@ class ClientSession:
     informer: Informer
     looks: Looks
     uploader: Uploader
+    signer: Signer
     attempts: Attempts
     connections: Connections
     shutdown: Shutdown
@@ -127,6 +130,7 @@ class ClientSession:
             attempts=self.attempts,
             looks=self.looks,
             uploader=self.uploader,
+            signer=self.signer,
             now=self.now,
         )
 

@@ -16,6 +16,7 @@ from attrs import define, field
 from builder.extension.watching import Changed, What
 from builder.messages import MAX_SCRIPT
 from builder.model import OrbBuildJob
+from builder.runtime.histogram import Histogram
 from builder.runtime.logs import about
 from builder.sizes import format_size
 from builder_server import room, templates
@@ -49,6 +50,9 @@ class Dispatcher:
     waiting: Counter[str] = field(factory=Counter)
     """How many workers of each platform wait for a job."""
 
+    latency: Histogram = field(factory=Histogram)
+    """From when there was a job and a worker for it until it was taken."""
+
     _warned: set[str] = field(factory=set)
     _is_full: bool = False
 
@@ -65,6 +69,7 @@ class Dispatcher:
         has_job = False
         try:
             async with self._lines[platform]:
+                known = trio.current_time()
                 while True:
                     changed = work.next
                     await self._wait_for_room()
@@ -75,11 +80,13 @@ class Dispatcher:
                         self._warn(platform, taken.blocked)
                     if taken.build is not None:
                         has_job = True
+                        self.latency.add(trio.current_time() - known)
                         return
                     if taken.blocked is None:
                         await changed.wait()
                     else:
                         await self._wait_for_template(platform, template, changed)
+                    known = trio.current_time()
         finally:
             self.waiting[platform] -= 1
             if not self.waiting[platform]:
@@ -90,12 +97,13 @@ class Dispatcher:
             if line.owner is None and not line.tasks_waiting:
                 del self._lines[platform]  # a peer may name any platform: none is kept for ever
 
+    async def room(self) -> Room:
+        """Return what is free on the disk, and how much must be for a job to be handed out. Raises OSError."""
+        return await trio.to_thread.run_sync(room.look, self.data_dir, self.min_free)
+
     async def is_full(self) -> bool:
         """Return whether the disk has no room for what a job leaves: then none is handed out. Raises OSError."""
-        return not (await self._room()).is_enough
-
-    async def _room(self) -> Room:
-        return await trio.to_thread.run_sync(room.look, self.data_dir, self.min_free)
+        return not (await self.room()).is_enough
 
     async def has_template(self, platform: str) -> bool:
         """Return whether orb-build jobs can run on a platform."""
@@ -103,7 +111,7 @@ class Dispatcher:
 
     async def _wait_for_room(self) -> None:
         """Wait while what comes of a job could not be recorded: it would be run again and again."""
-        while not (found := await self._room()).is_enough:
+        while not (found := await self.room()).is_enough:
             if not self._is_full:
                 self._is_full = True
                 logger.error(

@@ -17,7 +17,7 @@ import trio
 from attrs import define, field
 
 from builder.errors import InvalidName
-from builder.execution import ExecutionEnd
+from builder.execution import ArtifactData, ExecutionEnd
 from builder.messages import GIB
 from builder.model import Aborted, Instant, Result
 from builder.runtime.logs import note
@@ -270,6 +270,7 @@ class Owner:
             case AppendLines(lines=lines):
                 assert self.console, "it was begun"
                 await self.console.append(lines)
+                self.recorder.done.console_bytes += len(lines.frames)
                 if self.console.size > MAX_CONSOLE:
                     return EndAsked(result=Aborted(message=f"more than {format_size(MAX_CONSOLE)} of console"))
             case ClearConsole():
@@ -282,6 +283,8 @@ class Owner:
                 assert self._writer, "it was begun"
                 try:
                     await self._writer.add(pieces)
+                    sizes = (len(piece.data) for piece in pieces if isinstance(piece, ArtifactData))
+                    self.recorder.done.artifact_bytes += sum(sizes)
                 except InvalidName as error:
                     return ResultRefused(reason=str(error))
             case Record():

@@ -15,6 +15,7 @@ from builder.extension.builds import (
     ShowScript,
 )
 from builder.extension.logs import ReadConsole
+from builder.extension.provenance import ShowProvenance
 from builder.extension.schedule import ChangeJob, CheckJob, NextRuns, PlanJob, ShowJob
 from builder.extension.uploads import CountUploads, DropUpload, ListUploads, RetryUploads
 from builder.extension.watching import Look, Watch
@@ -80,6 +81,7 @@ NEEDS: Mapping[type, HolderRole | None] = {
     ListArtifacts: _OBSERVER,
     FetchArtifacts: _OBSERVER,
     ReadConsole: _OBSERVER,
+    ShowProvenance: _OBSERVER,
     ListUploads: _OBSERVER,
     CountUploads: _OBSERVER,
     Watch: _OBSERVER,
@@ -118,7 +120,9 @@ class Peer:
         self.check(kind)
         if self.identity and not self.identity.may_work_for(platform):
             given = ", ".join(sorted(self.identity.platforms or ()))
-            raise NotPermitted(f"{kind.__name__} for {platform} needs the role worker for it; {self.name} has {given}")
+            raise NotPermitted(
+                f"{kind.__name__} for {platform} needs the role worker for it; the certificate of {self.name} gives {given}"
+            )
 
     @property
     def _has(self) -> str:

@@ -8,6 +8,7 @@ person. The record ``full`` stays on the disk until all receivers have it.
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,9 @@ class Uploader:
     data_dir: Path
     receivers: tuple[Receiver, ...]
     timing: UploadTiming
+    attempted: Counter[tuple[str, UploadState]] = field(factory=Counter)
+    """Attempts since the start, by receiver and what came of them."""
+
     _work: Change = field(factory=Change)
 
     @property
@@ -129,6 +133,7 @@ class Uploader:
         try:
             attempted = await self._attempt(receiver, upload)
             note = partial(self.store.note_attempt, upload.uuid, receiver.name, attempted, self.names)
+            self.attempted[receiver.name, attempted.state] += 1
             if await _retried(note, "its upload can't be noted"):
                 await self._remove(upload)
         finally:

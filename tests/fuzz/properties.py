@@ -3,7 +3,7 @@
 import io
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from unittest import mock
@@ -23,6 +23,11 @@ from builder.messages import Failure, JobSchedule, Message, Output, ServerHello,
 from builder.model import ScriptJob
 from builder.order import Side
 from builder.outputs import Outputs
+from builder.provenance import InvalidProvenance
+from builder.provenance.envelope import Envelope
+from builder.provenance.keys import InvalidKey
+from builder.provenance.keys import read as read_keys
+from builder.provenance.statement import Statement, artifacts_hash
 from builder_server import console
 from builder_worker.spool import LineSpool
 
@@ -221,6 +226,27 @@ def spool(data: bytes) -> None:
             found.close()
 
 
+def provenance(data: bytes) -> None:
+    """An envelope reads as what it is written from, and whatever is in it, nothing but a refusal comes of that."""
+    try:
+        found = Envelope.decode(data)
+    except InvalidProvenance:
+        return
+    assert Envelope.decode(found.encode()) == found
+    with suppress(InvalidProvenance):
+        statement = Statement.decode(found)
+        assert statement.artifacts is None or artifacts_hash(statement.artifacts) == statement.directory
+
+
+def keys(data: bytes) -> None:
+    """Keys read as what they are written from."""
+    try:
+        found = read_keys(data.decode("ascii", "replace"))
+    except InvalidKey:
+        return
+    assert read_keys("".join(map(str, found))) == found
+
+
 @contextmanager
 def _file(data: bytes) -> Iterator[tuple[Path, int]]:
     """Give a file with these bytes, and a descriptor of it."""
@@ -231,7 +257,7 @@ def _file(data: bytes) -> Iterator[tuple[Path, int]]:
 
 
 PROPERTIES: tuple[Callable[[bytes], None], ...] = (
-    *(message, state, record, result, lines, connection, kept_console, spool),
+    *(message, state, record, result, lines, connection, kept_console, spool, provenance, keys),
 )
 """All of them. The first byte of a file of the corpus says which one it is for."""
 

@@ -14,8 +14,45 @@ from builder.framing import frame
 from builder.messages import Hello, JobFinished, Output, Role
 from builder.model import Artifact, ConsoleLine, Execution, Exited, Instant, ScriptJob
 from builder.outputs import Outputs
+from builder.provenance.envelope import PAYLOAD_TYPE, Envelope, Signature
+from builder.provenance.keys import SigningKey
+from builder.provenance.statement import Artifact as Named
+from builder.provenance.statement import Facts, Subjects, encode
 from builder_worker.spool import _HEADER
-from fuzz.properties import BUILD, PROPERTIES, connection, kept_console, lines, message, record, result, spool, state
+from fuzz.properties import (
+    BUILD,
+    PROPERTIES,
+    connection,
+    kept_console,
+    keys,
+    lines,
+    message,
+    provenance,
+    record,
+    result,
+    spool,
+    state,
+)
+
+KEY = SigningKey.make(Instant(0))
+NO_SIGNATURE = Signature(key_id="x", signature=bytes(64))
+
+
+def _statement() -> bytes:
+    subjects = Subjects()
+    subjects.add([Named(path="a/b", sha256=bytes(32)), Named(path="\udcff", sha256=bytes(32))])
+    facts = Facts(
+        builder_id="urn:x",
+        uuid=BUILD,
+        job="a",
+        platform="p",
+        script_sha256=bytes(32),
+        started=Instant(0),
+        finished=Instant(5),
+        signed=Instant(6),
+        result=Exited(code=0),
+    )
+    return encode(facts, subjects)
 
 
 def seeds() -> Iterator[bytes]:
@@ -47,6 +84,9 @@ def seeds() -> Iterator[bytes]:
         (connection, hello + ask + timed + frame(finished)),
         (connection, hello + back + timed + give_up),
         *((kept_console, each) for each in (timed, timed[:-3], timed + bytes(40))),
+        (provenance, Envelope.sign(_statement(), [KEY]).encode()),
+        (provenance, Envelope(payload=_statement(), payload_type=PAYLOAD_TYPE, signatures=(NO_SIGNATURE,)).encode()),
+        *((keys, str(each).encode()) for each in (KEY, KEY.public, KEY.until(Instant(10**12)))),
         (spool, _HEADER.pack(9, False, 3, len(timed)) + timed + _HEADER.pack(12, True, 1, 500)),
     ):
         yield bytes([PROPERTIES.index(property_)]) + data

@@ -10,8 +10,12 @@ import click
 from builder.errors import BuilderError
 from builder.execution import ArtifactData, ArtifactsReader, ArtifactStart
 from builder.extension.builds import ArtifactsPiece, FetchArtifacts
+from builder.extension.provenance import ProvenanceShown, ShowProvenance
 from builder.model import printable
+from builder.provenance import FILE_NAME
+from builder.reasons import reason_of
 from builder_client import options, past
+from builder_client.errors import Refused
 from builder_client.extraction import Extraction, NotWritten
 from builder_client.output import note, standard_output
 
@@ -37,8 +41,11 @@ def command(build: str, directory: str, *, force: bool, as_json: bool) -> None:
     once all of it is there, and its size and SHA-256 are those that the server has recorded. What could not be written
     is named, and the exit status is 1 then.
 
+    What the server has signed of the build is written beside them, to UUID.provenance.json; 'builder-inspect verify' holds
+    the artifacts against it.
+
     \b
-    JSON, one object: {uuid, written, not_written}, numbers of artifacts
+    JSON, one object: {uuid, written, not_written, numbers of artifacts, provenance: file or null}
 
     \b
     Examples:
@@ -69,13 +76,33 @@ def command(build: str, directory: str, *, force: bool, as_json: bool) -> None:
                         written.write(data)
         reader.finish()
         written.end()
+        provenance = _fetch_provenance(remote, uuid, extraction)
     printer = standard_output()
     if as_json:
-        printer.json({"uuid": str(uuid), "written": written.count, "not_written": written.failures})
+        printer.json(
+            {"uuid": str(uuid), "written": written.count, "not_written": written.failures, "provenance": provenance}
+        )
     else:
         printer.line(f"Wrote {written.count} of {written.count + written.failures} artifacts to {printable(directory)}")
     if written.failures:
         raise BuilderError(f"{written.failures} of the artifacts could not be written")
+
+
+def _fetch_provenance(remote: "Remote", uuid: UUID, extraction: Extraction) -> str | None:
+    """Write what the server has signed of the build; return the name of the file, if there is any."""
+    name = f"{uuid}.{FILE_NAME}"
+    try:
+        (reply,) = remote.request(ShowProvenance(uuid=uuid), what="fetch")
+        assert isinstance(reply, ProvenanceShown), "the order of messages sees to it"
+        if reply.envelope is None:
+            return None
+        extraction.start(name)
+        extraction.write(reply.envelope)
+        extraction.complete()
+    except (Refused, NotWritten, OSError) as error:
+        note(f"what the server has signed is not written: {reason_of(error)}")
+        return None
+    return name
 
 
 def _recorded(remote: "Remote", uuid: UUID) -> dict[str, bytes]:

@@ -21,7 +21,7 @@ def command(*, as_json: bool, color: str) -> None:
 
     \b
     JSON: {schedule: [{next, period, job, kind, platform | opam_package, script, cron, time_zone, spread, missed, priority,
-                       retries, timeout_ms, max_silent_ms, after, paused}],
+                       retries, timeout_ms, max_silent_ms, after, needs, paused}],
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms}], dropped_platforms: [name],
            disk_full, uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}

@@ -12,6 +12,7 @@ from attrs import frozen
 from builder.messages import Kind
 from builder.model import Instant
 from builder_server.attempts import Attempts
+from builder_server.attesting import Signer
 from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.store import Store
@@ -28,6 +29,7 @@ class Asked:
     attempts: Attempts
     looks: Looks
     uploader: Uploader
+    signer: Signer
     now: Callable[[], Instant]
 
 

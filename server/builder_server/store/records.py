@@ -9,7 +9,7 @@ from uuid import UUID
 
 from attrs import frozen
 
-from builder import codec
+from builder import codec, needs
 from builder.extension.uploads import UploadState
 from builder.model import Instant, Job, OrbBuildJob, Period, Result, ScheduleItem, ScriptJob
 from builder.planning import Cron, JobOptions, JobReference, Missed
@@ -228,6 +228,7 @@ def to_options(row: Any, after: tuple[JobReference, ...] = ()) -> JobOptions:
         max_silent=row.max_silent,
         paused=row.paused,
         after=after,
+        needs=needs.of_text(row.needs),
     )
 
 
@@ -245,6 +246,7 @@ def options_values(options: JobOptions, timing: Timing) -> dict[str, object]:
         "time_limit": options.time_limit,
         "max_silent": options.max_silent,
         "paused": options.paused,
+        "needs": needs.text_of(options.needs),
     }
 
 

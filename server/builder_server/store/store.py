@@ -16,6 +16,7 @@ from builder.extension.uploads import ListUploads, ReceiverState, UploadEntry
 from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
+from builder.needs import NOTHING, Capabilities
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.migrations import migrate, upgrade
@@ -27,6 +28,7 @@ from builder_server.store import (
     info,
     keeping,
     legacy,
+    load,
     provenance,
     queues,
     schedule,
@@ -34,6 +36,7 @@ from builder_server.store import (
     uploads,
 )
 from builder_server.store.builds import Expand
+from builder_server.store.load import PlatformLoad
 from builder_server.store.records import (
     AfterLoss,
     Attempted,
@@ -168,14 +171,21 @@ class Store:
     # --- builds ----------------------------------------------------------------------------------------------------
 
     async def take(
-        self, platform: str, uuid: UUID, now: Instant, expand: Expand | None, holder: Holder | None = None
+        self,
+        platform: str,
+        uuid: UUID,
+        now: Instant,
+        expand: Expand | None,
+        holder: Holder | None = None,
+        able: Capabilities = NOTHING,
     ) -> Taken:
         """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
-        does one for which it returns None. It may be called again for the same job.
+        does one for which it returns None. It may be called again for the same job. What needs more than the worker is
+        ``able`` to stays queued too.
         """
-        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder)
+        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder, able)
 
     async def finish(
         self,
@@ -274,6 +284,10 @@ class Store:
     async def standing(self, look: Look) -> Standing:
         """Return how things stand, as far as somebody wants to know."""
         return await self.database.read(partial(standing.read, look=look))
+
+    async def load(self, now: Instant) -> tuple[PlatformLoad, ...]:
+        """Return how much there is to do on each platform that is not dropped."""
+        return await self.database.read(partial(load.read, now=now))
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 

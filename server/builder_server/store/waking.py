@@ -4,7 +4,8 @@ A step notes it in its Woken; what is noted is announced once the step's change 
 """
 
 import itertools
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,11 +21,13 @@ MAX_NOTED = 200
 
 @define
 class Woken:
-    """What a step has changed for those who wait: platforms that got work, or came back; an earlier next run.
+    """What a step has changed for those who wait: work that came; an earlier next run.
 
+    ``work`` are platforms and texts of needs: of each an entry can be taken. ``platforms`` are those where any may be.
     ``changes`` are for those who watch; they have no points yet.
     """
 
+    work: set[tuple[str, str]] = field(factory=set)
     platforms: set[str] = field(factory=set)
     schedule: bool = False
     changes: list[Changed] = field(factory=list)
@@ -35,8 +38,28 @@ class Woken:
 
     def note_entries(self, what: What, entries: Iterable[Any]) -> None:
         """Note a change of entries of queues: their jobs and platforms."""
-        for job, platform in itertools.islice(entries, MAX_NOTED + 1):
-            self.note(what, job=job, platform=platform)
+        for entry in itertools.islice(entries, MAX_NOTED + 1):
+            self.note(what, job=entry.name, platform=entry.platform)
+
+    def note_queued(self, entries: Sequence[Any]) -> None:
+        """Note entries that have come, or moved forward; those who can take one are woken."""
+        self.work.update((entry.platform, entry.needs) for entry in entries if entry.not_before is None)
+        self.note_entries(What.QUEUED, entries)
+
+
+@define(eq=False)
+class Work(Change):
+    """Work of a platform. Besides the next change, ``on_work`` is called with the texts of needs of entries that came.
+
+    None: there may be any.
+    """
+
+    on_work: Callable[[Collection[str] | None], None] = field(default=lambda _needs: None)
+
+    def came(self, needs: Collection[str] | None) -> None:
+        """Tell those who wait."""
+        self.on_work(needs)
+        self.announce()
 
 
 @define(eq=False)
@@ -49,19 +72,22 @@ class Waking:
     changes: Changes = field(factory=Changes)
     """What those see who watch."""
 
-    _platforms: WeakValueDictionary[str, Change] = field(factory=WeakValueDictionary)
+    _platforms: WeakValueDictionary[str, Work] = field(factory=WeakValueDictionary)
 
-    def platform(self, name: str) -> Change:
+    def platform(self, name: str) -> Work:
         """Return what tells that a platform got work. Hold it while you wait: names are any, and none is kept."""
-        return self._platforms.setdefault(name, Change())
+        return self._platforms.setdefault(name, Work())
 
     def announce(self, woken: Woken) -> None:
         """Wake them."""
         if woken.schedule:
             self.schedule.announce()
-        for name in woken.platforms:
-            if (change := self._platforms.get(name)) is not None:
-                change.announce()
+        came: defaultdict[str, set[str]] = defaultdict(set)
+        for name, needs in woken.work:
+            came[name].add(needs)
+        for name in woken.platforms | came.keys():
+            if (work := self._platforms.get(name)) is not None:
+                work.came(None if name in woken.platforms else came[name])
         if len(woken.changes) > MAX_NOTED:
             self.changes.skip()
         elif woken.changes:
