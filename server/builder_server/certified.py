@@ -32,6 +32,9 @@ T = TypeVar("T")
 POLL = 1.0
 """Seconds between looks at the files."""
 
+LOOKS = 60
+"""Looks at the files for each at the time."""
+
 SAID_BEFORE = dt.timedelta(days=30)
 """How long before its end that of a certificate is said, once a day."""
 
@@ -166,7 +169,7 @@ class Certificates:
         """Look at the files, and at the time, for ever."""
         while True:
             self._say_expiring(*self.expiring())
-            for _ in range(60):
+            for _ in range(LOOKS):
                 await trio.sleep(POLL)
                 await self._refresh()
             self._close("its certificate has expired", lambda _, identity: identity.expires <= self._now())

@@ -124,7 +124,9 @@ class Peer:
         self.check(kind)
         if self.identity and not self.identity.may_work_for(platform):
             given = ", ".join(sorted(self.identity.platforms or ()))
-            raise NotPermitted(f"{kind.__name__} for {platform} needs the role worker for it; {self.name} has {given}")
+            raise NotPermitted(
+                f"{kind.__name__} for {platform} needs the role worker for it; the certificate of {self.name} gives {given}"
+            )
 
     @property
     def _has(self) -> str:
