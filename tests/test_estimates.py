@@ -32,8 +32,17 @@ def runs(since: int, expected: int | None) -> RunningState:
     )
 
 
-def place(waiting: int = 0, *running: RunningState, template: bool = True, full: bool = False) -> Circumstances:
-    return Circumstances(platform="p1", waiting=waiting, running=running, has_template=template, is_full=full)
+def place(
+    waiting: int = 0, *running: RunningState, template: bool = True, full: bool = False, drained: bool = False
+) -> Circumstances:
+    return Circumstances(
+        platform="p1",
+        waiting=waiting,
+        running=running,
+        has_template=template,
+        is_full=full,
+        is_drained=drained,
+    )
 
 
 def told(found: QueuedState) -> tuple[Why, int, int | None]:
@@ -53,6 +62,7 @@ def told(found: QueuedState) -> tuple[Why, int, int | None]:
         (place(0, runs(10, None)), [waits()], [(Why.BUSY, 0, None)]),
         (place(0, runs(10, None), runs(10, 30)), [waits(expected=None), waits()], [(Why.BUSY, 0, 20), (Why.BEHIND, 1, None)]),
         (place(1, full=True), [waits(), waits(paused=True)], [(Why.DISK_FULL, 0, None), (Why.PAUSED, 1, None)]),
+        (place(1, drained=True), [waits(), waits(paused=True)], [(Why.DRAINED, 0, None), (Why.PAUSED, 1, None)]),
         # what can't run is passed by
         (place(1, template=False), [waits(orb=True), waits()], [(Why.NO_TEMPLATE, 0, None), (Why.NEXT, 0, 0)]),
         (place(1), [waits(paused=True), waits(orb=True)], [(Why.PAUSED, 0, None), (Why.NEXT, 0, 0)]),

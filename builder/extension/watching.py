@@ -10,6 +10,7 @@ from uuid import UUID
 from attrs import frozen
 
 from builder.extension import MAX_PAGE, Reply, Request
+from builder.extension.halting import HaltState
 from builder.history import Cause, Outcome
 from builder.messages import KIB, message
 from builder.model import Instant
@@ -50,6 +51,12 @@ class What(enum.Enum):
 
     WORKER_WENT = "worker-went"
     """A worker that waited has gone without a job."""
+
+    DRAINED = "drained"
+    """A platform gets no job any more; without a platform: the server, or a worker."""
+
+    RESUMED = "resumed"
+    """It gets jobs again."""
 
 
 @message
@@ -141,6 +148,12 @@ class Why(enum.Enum):
     NEXT = "next"
     """A worker is about to take it."""
 
+    DRAINED = "drained"
+    """The server or the platform is."""
+
+    WORKERS_DRAINED = "workers-drained"
+    """All workers of the platform are."""
+
 
 @frozen(kw_only=True)
 class QueuedState:
@@ -180,7 +193,7 @@ class ResultState:
 class Looked(Reply):
     """A page of how things stand. ``now`` is the server's clock; all pages of a reply are of one moment.
 
-    ``scheduled`` is the number of jobs in the schedule. Entries of queues come in their order.
+    ``scheduled`` is the number of jobs in the schedule. Entries of queues come in their order. ``halts`` are what is drained.
     """
 
     tag: ClassVar[int] = 114
@@ -192,3 +205,4 @@ class Looked(Reply):
     running: tuple[RunningState, ...] = ()
     queued: tuple[QueuedState, ...] = ()
     results: tuple[ResultState, ...] = ()
+    halts: tuple[HaltState, ...] = ()

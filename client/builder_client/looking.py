@@ -1,17 +1,18 @@
 """How things stand on a server that speaks our own protocol: its pages joined, and what they mean to people and programs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListedJob, ListJobs
+from builder.extension.halting import HaltState
 from builder.extension.watching import MAX_SHOWN, Look, Looked, PlatformState, QueuedState, Why
 from builder.messages import Message
 from builder.model import Instant, printable
 from builder.planning import JobOptions
 
-from . import words
+from . import halts, words
 from .errors import TooOld, Unreachable
 from .output import JsonObject, json_text
 
@@ -37,6 +38,7 @@ def look(remote: "Remote", *, entries: int = MAX_SHOWN, results: int = 0, platfo
         running=tuple(each for page in found for each in page.running),
         queued=tuple(each for page in found for each in page.queued),
         results=tuple(each for page in found for each in page.results),
+        halts=tuple(each for page in found for each in page.halts),
     )
 
 
@@ -79,9 +81,13 @@ def plans(remote: "Remote") -> dict[str, JobOptions] | None:
         return None
 
 
-def why(entry: QueuedState) -> str:
-    """Return why an entry waits."""
+def why(entry: QueuedState, drained: Sequence[HaltState]) -> str:
+    """Return why an entry waits; ``drained`` is what gets no job."""
     match entry.why:
+        case Why.DRAINED:
+            return halts.briefly(drained, halts.of_platform(entry.platform))
+        case Why.WORKERS_DRAINED:
+            return "all workers are drained"
         case Why.PAUSED:
             return "its job is paused"
         case Why.NO_TEMPLATE:

@@ -1,7 +1,7 @@
 """Which waiting worker gets which job.
 
 Per platform the attempts that wait stand in line: a fair lock lets the first one ask the store, and the others wait
-behind it, so that a new job costs one transaction and not one per worker.
+behind it, so that a new job costs one transaction and not one per worker. Who is drained stands in no line.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from attrs import define, field
 from builder.extension.watching import Changed, What
 from builder.messages import MAX_SCRIPT
 from builder.model import OrbBuildJob
+from builder.runtime.changes import Change
 from builder.runtime.histogram import Histogram
 from builder.runtime.logs import about
 from builder.sizes import format_size
@@ -56,8 +57,8 @@ class Dispatcher:
     _warned: set[str] = field(factory=set)
     _is_full: bool = False
 
-    async def wait_for_job(self, platform: str, take: Take) -> None:
-        """Have a job taken as soon as there is one. Raises what ``take`` raises, and OSError of the disk.
+    async def wait_for_job(self, platform: str, worker: str, take: Take) -> None:
+        """Have a job taken as soon as there is one for a worker. Raises what ``take`` raises, and OSError of the disk.
 
         It may wait for days: a worker has nothing else to do. Only a wait is cancelled: when ``take`` was called, it has
         its end, and nothing but its own note of it says whose the job is.
@@ -68,25 +69,13 @@ class Dispatcher:
         changes.add([Changed(point=0, what=What.WORKER_CAME, platform=platform)])
         has_job = False
         try:
-            async with self._lines[platform]:
-                known = trio.current_time()
-                while True:
-                    changed = work.next
-                    await self._wait_for_room()
-                    template = await self._template(platform)
-                    with trio.CancelScope(shield=True):
-                        taken = await take(_expander(template, platform))
-                    if taken.blocked is not None:
-                        self._warn(platform, taken.blocked)
-                    if taken.build is not None:
-                        has_job = True
-                        self.latency.add(trio.current_time() - known)
-                        return
-                    if taken.blocked is None:
-                        await changed.wait()
-                    else:
-                        await self._wait_for_template(platform, template, changed)
-                    known = trio.current_time()
+            while not has_job:
+                halted = self.store.waking.halted.next
+                if not self.store.waking.is_halted(platform, worker):
+                    async with self._lines[platform]:
+                        has_job = await self._take_first(platform, worker, work, take)
+                if not has_job:
+                    await halted.wait()
         finally:
             self.waiting[platform] -= 1
             if not self.waiting[platform]:
@@ -100,6 +89,29 @@ class Dispatcher:
     async def room(self) -> Room:
         """Return what is free on the disk, and how much must be for a job to be handed out. Raises OSError."""
         return await trio.to_thread.run_sync(room.look, self.data_dir, self.min_free)
+
+    async def _take_first(self, platform: str, worker: str, work: Change, take: Take) -> bool:
+        """Wait at the begin of the line; return False for a worker that leaves it without a job, since it gets none."""
+        known = trio.current_time()
+        while not self.store.waking.is_halted(platform, worker):
+            changed = work.next
+            await self._wait_for_room()
+            template = await self._template(platform)
+            with trio.CancelScope(shield=True):
+                taken = await take(_expander(template, platform))
+            if taken.blocked is not None:
+                self._warn(platform, taken.blocked)
+            if taken.build is not None:
+                self.latency.add(trio.current_time() - known)
+                return True
+            if taken.is_halted:
+                return False
+            if taken.blocked is None:
+                await changed.wait()
+            else:
+                await self._wait_for_template(platform, template, changed)
+            known = trio.current_time()
+        return False
 
     async def is_full(self) -> bool:
         """Return whether the disk has no room for what a job leaves: then none is handed out. Raises OSError."""

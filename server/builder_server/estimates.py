@@ -35,6 +35,7 @@ class Circumstances:
     running: Sequence[RunningState] = ()
     has_template: bool = True
     is_full: bool = False
+    is_drained: bool = False
 
 
 def foresee(place: Circumstances, entries: Iterable[Waiting], now: Instant) -> Iterator[QueuedState]:
@@ -75,7 +76,7 @@ def foresee(place: Circumstances, entries: Iterable[Waiting], now: Instant) -> I
 _PASSED = frozenset({Why.PAUSED, Why.NO_TEMPLATE, Why.NOT_BEFORE})
 """What others overtake meanwhile."""
 
-_STUCK = frozenset({Why.PAUSED, Why.NO_TEMPLATE, Why.DISK_FULL, Why.NO_WORKER})
+_STUCK = frozenset({Why.PAUSED, Why.NO_TEMPLATE, Why.DRAINED, Why.WORKERS_DRAINED, Why.DISK_FULL, Why.NO_WORKER})
 """What ends nobody knows when."""
 
 
@@ -86,6 +87,8 @@ def _obstacle(place: Circumstances, entry: Waiting, now: Instant) -> Why | None:
         return Why.NO_TEMPLATE
     if entry.not_before is not None and entry.not_before > now:
         return Why.NOT_BEFORE
+    if place.is_drained:
+        return Why.DRAINED
     if place.is_full:
         return Why.DISK_FULL
     if not place.waiting and not place.running:

@@ -9,6 +9,7 @@ import trio
 from attrs import define, field
 
 from builder import codec
+from builder.extension.halting import SERVER, Scope, Target
 from builder.extension.watching import PAGE, Look, Looked, PlatformState, QueuedState
 from builder.framing import frame
 from builder.model import Instant
@@ -66,7 +67,9 @@ def _reply(
 ) -> bytes:
     """Return the frames of all pages."""
     platforms, queued = _queues(standing, waiting, templates, now, is_full=is_full)
-    pages = _pages(platforms=platforms, running=standing.running, queued=queued, results=standing.results)
+    pages = _pages(
+        platforms=platforms, running=standing.running, queued=queued, results=standing.results, halts=standing.halts
+    )
     looked = (Looked(now=now, is_full=is_full, scheduled=standing.scheduled, **page) for page in pages)
     return b"".join(frame(codec.encode(page)) for page in looked)
 
@@ -77,13 +80,19 @@ def _queues(
     platforms: list[PlatformState] = []
     queued: list[QueuedState] = []
     builds = defaultdict(list)
+    halted = {each.target for each in standing.halts}
     for build in standing.running:
         builds[build.platform].append(build)
     for name, (count, entries) in standing.queued.items():
         running = builds[name]
         workers = waiting.get(name, 0)
         place = Circumstances(
-            platform=name, waiting=workers, running=running, has_template=templates.get(name, True), is_full=is_full
+            platform=name,
+            waiting=workers,
+            running=running,
+            has_template=templates.get(name, True),
+            is_full=is_full,
+            is_drained=not halted.isdisjoint({SERVER, Target(scope=Scope.PLATFORM, name=name)}),
         )
         queued += foresee(place, entries, now)
         platforms.append(PlatformState(name=name, waiting=workers, busy=len(running), queued=count))

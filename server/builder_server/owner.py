@@ -172,7 +172,7 @@ class Owner:
             with trio.CancelScope() as self._waiting:
                 if self._told:
                     return None
-                await dispatcher.wait_for_job(platform, take)
+                await dispatcher.wait_for_job(platform, self.worker.known_as, take)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None

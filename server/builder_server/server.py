@@ -283,6 +283,7 @@ class _Server:
             background.start_soon(_show_life)
             if self._certificates:
                 background.start_soon(self._certificates.run)
+            await self._store.recall_halts()
             async with self._attempts.running():
                 await self._attempts.recover()
                 async with listening.opened(self._settings.listening, self._certificates) as listeners:

@@ -2,7 +2,7 @@
 
 import click
 
-from builder_client import clock, options, report, uploads
+from builder_client import clock, halts, options, report, uploads
 from builder_client.looking import DISK_FULL, expected, plans, standing
 from builder_client.output import standard_output
 
@@ -24,8 +24,8 @@ def command(*, as_json: bool, color: str) -> None:
                        retries, timeout_ms, max_silent_ms, after, needs, paused}],
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms}], dropped_platforms: [name],
-           disk_full, uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
-          what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known), disk_full and uploads
+           disk_full, drained: [{scope, name, since, by, reason, until}], uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
+          what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known), disk_full, drained and uploads
           come from servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
           in UTC
     """
@@ -41,12 +41,18 @@ def command(*, as_json: bool, color: str) -> None:
         value = report.info_json(reply, now=now, plans=found, expected=durations)
         if looked is not None:
             value["disk_full"] = looked.is_full
+            value["drained"] = [halts.json(each) for each in looked.halts]
         if receivers is not None:
             value["uploads"] = [uploads.receiver_json(each) for each in receivers]
         printer.json(value, indent=2)
         return
     report.print_info(printer, reply, now=now, plans=found, expected=durations)
     full = (f"{DISK_FULL}: no job is handed out until there is room",) if looked and looked.is_full else ()
+    drained = looked.halts if looked else ()
+    if drained:
+        printer.line("")
+    for each in drained:
+        printer.line(halts.line(each))
     for warning in (*full, *uploads.warnings(receivers or (), now)):
         printer.line("")
         printer.line(f"Warning: {warning}")

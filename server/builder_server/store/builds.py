@@ -12,7 +12,7 @@ from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
 from builder.needs import Capabilities, of_text
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
-from builder_server.store import artifacts, dependencies, needed, provenance, queues, uploads
+from builder_server.store import artifacts, dependencies, halts, needed, provenance, queues, uploads
 from builder_server.store.records import (
     AfterLoss,
     Build,
@@ -118,6 +118,8 @@ def take(
             return Taken()
         case None:
             queues.add_platform(connection, woken, platform, now)
+    if halts.applies(connection, platform, holder.known_as if holder else ""):
+        return Taken(is_halted=True)
     met = [said for said in connection.scalars(_NEEDED, {"wanted": platform}) if not able.lacks(of_text(said))]
     row = connection.execute(_FIRST, {"wanted": platform, "met": met}).one_or_none() if met else None
     blocked: str | None = None

@@ -7,11 +7,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from attrs import frozen
 
+from builder.extension.halting import HaltState
 from builder.extension.watching import Look, ResultState, RunningState
 from builder.history import Cause, Outcome
 from builder.model import Instant
 from builder_server.estimates import SAMPLES, Waiting
-from builder_server.store import queues
+from builder_server.store import halts, queues
 from builder_server.store.schema import build, job, queue
 
 _past = sa.alias(build)
@@ -89,6 +90,7 @@ class Standing:
     running: tuple[RunningState, ...]
     queued: dict[str, tuple[int, tuple[Waiting, ...]]]
     results: tuple[ResultState, ...]
+    halts: tuple[HaltState, ...]
 
 
 def read(connection: sa.Connection, look: Look) -> Standing:
@@ -127,7 +129,13 @@ def read(connection: sa.Connection, look: Look) -> Standing:
             left -= len(entries)
             queued[name] = counts.get(name, 0), entries
     results = tuple(map(_result, connection.execute(_RESULTS, {"most": look.results})))
-    return Standing(scheduled=connection.scalar(_SCHEDULED) or 0, running=running, queued=queued, results=results)
+    return Standing(
+        scheduled=connection.scalar(_SCHEDULED) or 0,
+        running=running,
+        queued=queued,
+        results=results,
+        halts=tuple(halts.find(connection).values()),
+    )
 
 
 def _instant(ms: int | None) -> Instant | None:

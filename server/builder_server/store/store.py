@@ -12,6 +12,7 @@ from attrs import define, field
 
 from builder.extension.applying import Apply, ListedJob
 from builder.extension.builds import HistoryEntry, ShowHistory
+from builder.extension.halting import HaltState, Target
 from builder.extension.uploads import ListUploads, ReceiverState, UploadEntry
 from builder.extension.watching import Look
 from builder.messages import InfoReply
@@ -24,6 +25,7 @@ from builder.runtime.sqlite import SQLite, alter
 from builder_server.store import (
     artifacts,
     builds,
+    halts,
     history,
     info,
     keeping,
@@ -167,6 +169,29 @@ class Store:
     async def undrop_platform(self, name: str) -> None:
         """Lift a ban. The platform is known again once a worker or a job asks for it. Raises CommandRefused."""
         await self._wake(queues.undrop_platform, name)
+
+    # --- what is drained -------------------------------------------------------------------------------------------
+
+    async def recall_halts(self) -> None:
+        """Learn what was drained when the last server ended."""
+        self.waking.set_halts(await self.database.read(halts.find))
+
+    async def halt(
+        self, target: Target, now: Instant, by: str, reason: str | None, until: Instant | None
+    ) -> tuple[HaltState, bool]:
+        """Hand out no job there; return how that is from now on, and whether it is new. Raises CommandRefused.
+
+        What is drained already stays so, with the reason and the end that are given.
+        """
+        return await self._wake(halts.put, target, now, by, reason, until)
+
+    async def resume(self, target: Target) -> None:
+        """Hand out jobs there again. Raises CommandRefused where it is not drained."""
+        await self._wake(halts.lift, target)
+
+    async def count_running(self, target: Target) -> int:
+        """Return how many builds run there."""
+        return await self.database.read(partial(halts.count_running, target=target))
 
     # --- builds ----------------------------------------------------------------------------------------------------
 
