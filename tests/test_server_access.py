@@ -1,6 +1,7 @@
 """Who may do what, by certificates: with real ones, good and bad, and a real server."""
 
 import datetime as dt
+import json
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import trio
 from authorities import DAY, Authority, Issued, now
 from clocks import Clock
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from farm import DEADLINE, LocalServer, eventually, log_lines, run_server
+from farm import DEADLINE, LocalServer, eventually, log_lines, run_client, run_server, start_server
 from hypothesis import Phase, find, settings
 from scripted import CLIENT, OUR_WORKER, OURS, WORKER, connect, given_job, schedule
 from strategies import BY_KIND
@@ -139,7 +140,9 @@ async def test_a_worker_of_some_platforms(
     async with shown(server, worker, WORKER) as peer:
         await peer.send(JobRequested(platform="p2"))
         assert await peer.wait_end() == "closed"
-    assert await eventually(lambda: log_lines(caplog.text, "(w1): ", "JobRequested for p2 needs the role worker for it"))
+    assert await eventually(
+        lambda: log_lines(caplog.text, "(w1): ", "JobRequested for p2 needs the role worker for it")
+    )
     async with shown(server, worker, WORKER) as peer:
         await peer.send(JobRequested(platform="a b"))
         await (await given_job(peer)).finish()
@@ -354,6 +357,25 @@ async def test_what_ends_soon_is_said_once_a_day(
         clock.now = Instant.from_datetime(now() + dt.timedelta(days=1, hours=1))
         await eventually(lambda: len(log_lines(caplog.text, "the certificate of alice ends on ")) == 2)
         assert "the certificate of bob" not in caplog.text
+
+
+async def test_info_tells_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
+    alice = holder(authority, HolderRole.OBSERVER, end=now() + 10 * DAY + dt.timedelta(hours=1)).files
+    server = authority.server(end=now() + 5 * DAY + dt.timedelta(hours=1)).files
+    given = [f"--tls-cert={server.certificate}", f"--tls-key={server.key}", f"--tls-client-ca={server.ca}"]
+    mine = [f"--tls-cert={alice.certificate}", f"--tls-key={alice.key}", f"--tls-ca={alice.ca}"]
+    async with start_server(tmp_path, *given) as found:
+        done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info"))
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.decode()
+        assert f"Warning: the server's certificate {server.certificate} ends in 5 d: renew it" in said
+        assert "Warning: the certificate of alice ends in 10 d: renew it" in said
+        done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info", "--json"))
+        certificates = json.loads(done.stdout)["certificates"]
+        assert [(each["name"], each["is_own"]) for each in certificates] == [
+            (str(server.certificate), True),
+            ("alice", False),
+        ]
 
 
 async def test_a_certificate_that_expires_ends_its_connections(

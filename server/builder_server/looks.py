@@ -10,7 +10,7 @@ from attrs import define, field
 
 from builder import codec
 from builder.extension.halting import SERVER, Scope, Target
-from builder.extension.watching import PAGE, Look, Looked, PlatformState, QueuedState
+from builder.extension.watching import PAGE, EndingState, Look, Looked, PlatformState, QueuedState
 from builder.framing import frame
 from builder.model import Instant
 from builder_server.aside import Aside
@@ -27,12 +27,13 @@ NEWEST = 1.0
 
 @define(eq=False)
 class Looks:
-    """Sends replies to looks. ``now`` is the wall clock."""
+    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells certificates that have to be renewed."""
 
     _store: Store
     _dispatcher: Dispatcher
     _memory: Memory
     _now: Callable[[], Instant]
+    _ending: Callable[[], Sequence[EndingState]] = tuple
     _shared: Shared[Look] = field(init=False)
 
     @_shared.default
@@ -58,17 +59,29 @@ class Looks:
                 if any(entry.is_orb for entry in entries)
             }
             # in a thread: there may be thousands of entries
-            make = partial(_reply, standing, Counter(self._dispatcher.waiting), templates, now, is_full=is_full)
+            waiting = Counter(self._dispatcher.waiting)
+            make = partial(_reply, standing, waiting, templates, now, self._ending(), is_full=is_full)
             return await self._memory.replies.put(await trio.to_thread.run_sync(make))
 
 
 def _reply(
-    standing: Standing, waiting: Mapping[str, int], templates: Mapping[str, bool], now: Instant, *, is_full: bool
+    standing: Standing,
+    waiting: Mapping[str, int],
+    templates: Mapping[str, bool],
+    now: Instant,
+    ending: Sequence[EndingState],
+    *,
+    is_full: bool,
 ) -> bytes:
     """Return the frames of all pages."""
     platforms, queued = _queues(standing, waiting, templates, now, is_full=is_full)
     pages = _pages(
-        platforms=platforms, running=standing.running, queued=queued, results=standing.results, halts=standing.halts
+        platforms=platforms,
+        running=standing.running,
+        queued=queued,
+        results=standing.results,
+        halts=standing.halts,
+        ending=ending,
     )
     looked = (Looked(now=now, is_full=is_full, scheduled=standing.scheduled, **page) for page in pages)
     return b"".join(frame(codec.encode(page)) for page in looked)
