@@ -1,6 +1,6 @@
 """The steps in which an attempt becomes durable: its directory and console, its record, and what the database says."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from uuid import UUID
 
@@ -8,6 +8,7 @@ import trio
 from attrs import field, frozen
 
 from builder.execution import ExecutionEnd
+from builder.extension.working import Fact
 from builder.model import Aborted, Instant
 from builder_server import console, room
 from builder_server.aborts import LOST
@@ -111,6 +112,10 @@ class Recorder:
             if not recorded:
                 await writer.discard()
         return recorded
+
+    async def note_facts(self, uuid: UUID, facts: Iterable[Fact]) -> None:
+        """Keep what the worker says of an attempt, while it runs."""
+        await self.store.note_facts(uuid, {fact.name: fact.value for fact in facts})
 
     async def note_cancel(self, uuid: UUID, by: str) -> bool:
         """Make durable that somebody has cancelled an attempt; return False if it does not run any more."""
