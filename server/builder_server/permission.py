@@ -20,7 +20,7 @@ from builder.extension.provenance import ShowProvenance
 from builder.extension.schedule import ChangeJob, CheckJob, NextRuns, PlanJob, ShowJob
 from builder.extension.uploads import CountUploads, DropUpload, ListUploads, RetryUploads
 from builder.extension.watching import Look, Watch
-from builder.extension.working import Alive, AskJob, GiveUp, Return
+from builder.extension.working import Alive, AskJob, BuildFacts, GiveUp, Return
 from builder.messages import (
     DropPlatform,
     Execute,
@@ -50,6 +50,7 @@ NEEDS: Mapping[type, HolderRole | None] = {
     Return: _WORKER,
     # and what only follows these
     Output: _WORKER,
+    BuildFacts: _WORKER,
     JobFinished: _WORKER,
     GiveUp: _WORKER,
     Alive: _WORKER,

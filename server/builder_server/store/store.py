@@ -376,9 +376,9 @@ class Store:
 
     # --- provenance ------------------------------------------------------------------------------------------------
 
-    async def note_facts(self, uuid: UUID, facts: Mapping[str, str]) -> bool:
-        """Keep what the worker of a running build says of it; return False if it does not run."""
-        return await self.database.write(partial(provenance.note_facts, uuid=uuid, facts=facts))
+    async def note_facts(self, uuid: UUID, facts: Mapping[str, str]) -> None:
+        """Keep what the worker of a build says of it, if that runs."""
+        await self.database.write(partial(provenance.note_facts, uuid=uuid, facts=facts))
 
     async def unsigned(self, besides: Collection[UUID]) -> Sequence[UUID]:
         """Return some of the builds that are to be signed, those first that ended first."""
