@@ -14,7 +14,7 @@ from builder.extension.builds import (
     ShowHistory,
     ShowScript,
 )
-from builder.extension.halting import AwaitIdle, Halt, Resume
+from builder.extension.halting import AwaitIdle, Halt, LiftHalt
 from builder.extension.logs import ReadConsole
 from builder.extension.provenance import ShowProvenance
 from builder.extension.schedule import ChangeJob, CheckJob, NextRuns, PlanJob, ShowJob
@@ -71,7 +71,7 @@ NEEDS: Mapping[type, HolderRole | None] = {
     RetryUploads: _OPERATOR,
     DropUpload: _OPERATOR,
     Halt: _OPERATOR,
-    Resume: _OPERATOR,
+    LiftHalt: _OPERATOR,
     # --- what changes nothing
     TryApply: _OBSERVER,
     AwaitIdle: _OBSERVER,
