@@ -91,7 +91,7 @@ class Place:
     password_file: Path | None = None
 
     @url.validator
-    def _check_url(self, _attribute: Attribute[str], value: str) -> None:
+    def _check_url(self, _attribute: "Attribute[str]", value: str) -> None:
         try:
             if not value.startswith(("postgresql://", "postgres://")):
                 raise psycopg.ProgrammingError

@@ -165,7 +165,7 @@ def _checked(kind: type[AttrsInstance], values: object, where: str) -> dict[str,
     return {keys[name].name: value for name, value in found.items()}
 
 
-def written(key: Attribute[Any]) -> str:
+def written(key: "Attribute[Any]") -> str:
     """Return how a key is written in the file."""
     return key.name.replace("_", "-")
 
