@@ -48,6 +48,7 @@ def client_file() -> FilePage:
             over the file.
 
             Each table [servers.NAME] is a server, which the option --server NAME or the variable BUILDER_SERVER chooses.
+            Paths of files are taken from the directory of this one; ~ is the home directory.
             """,
         keys=[
             Key(name=where + config.written(key), value=key.metadata["write"], meaning=key.metadata["meaning"])
@@ -60,6 +61,9 @@ def client_file() -> FilePage:
 
             [servers.prod]
             remote = "build.example.org:1234"
+            tls-ca = "ca.pem"
+            tls-cert = "ann.pem"
+            tls-key = "ann.key"
             """,
     )
 

@@ -253,7 +253,8 @@ class _Server:
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now)
+        ending = certificates.ending_soon if certificates else tuple
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now, ending)
         return cls(
             settings,
             store,
