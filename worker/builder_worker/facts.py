@@ -1,37 +1,63 @@
 """What a worker tells of itself when it asks for a job: facts of its program, its machine, and what its operator chose."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from builder import __version__
+from builder.errors import InvalidOptions
 from builder.extension.working import MAX_FACT_VALUE, Fact
-from builder_worker.build import Setup
+from builder.needs import LABEL, PRESSURE, check_label
+from builder_worker.allowances import Machine
+from builder_worker.sandbox import Backend, Limits, roots
+from builder_worker.sandbox.backends.none import NoSandbox
+
+KVM = Path("/dev/kvm")
+
+MAX_LABELS = 32
+"""Most labels of a worker."""
 
 
-def lasting(setup: Setup, *, slots: int) -> tuple[Fact, ...]:
-    """Return what stays for as long as the worker runs."""
+def lasting(backend: Backend, limits: Limits, *, slots: int, labels: Sequence[str] = ()) -> tuple[Fact, ...]:
+    """Return what stays for as long as the worker runs. Memory and cores are what one job of it may use."""
+    machine = Machine.here()
+    options = backend.options
+    root = roots.read(options.root) if options.root else None
     return _facts(
         {
             "version": __version__,
             "arch": os.uname().machine,
-            "cores": _cores(),
-            "sandbox": setup.backend.name,
+            "cores": max(1, int(limits.cpus or machine.cpus)),
+            "memory": limits.memory or machine.memory,
+            "kvm": "yes" if _has_kvm(backend) else "no",
+            "sandbox": backend.name,
+            **({"snapshot": root.snapshot} if root and root.snapshot else {}),
             "slots": slots,
+            **{LABEL + name: "" for name in labels},
         }
     )
 
 
-def passing() -> tuple[Fact, ...]:
-    """Return what is true now: the load of the machine, as the mean of a minute."""
-    return _facts({"load": f"{os.getloadavg()[0]:.2f}"})
+def passing(pressure: str = "") -> tuple[Fact, ...]:
+    """Return what is true now: the load of the machine, as the mean of a minute, and why it takes no job, if so."""
+    told = {"load": f"{os.getloadavg()[0]:.2f}"}
+    return _facts(told | {PRESSURE: pressure} if pressure else told)
+
+
+def parse_labels(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels of a worker, each once. Raises InvalidOptions."""
+    labels = tuple(dict.fromkeys(map(check_label, names)))
+    if len(labels) > MAX_LABELS:
+        raise InvalidOptions(f"a worker has {MAX_LABELS} labels at most")
+    return labels
+
+
+def _has_kvm(backend: Backend) -> bool:
+    """Return whether jobs can use the machine's KVM: it is shown to them, or nothing is hidden from them."""
+    if backend.name == NoSandbox.name:
+        return os.access(KVM, os.R_OK | os.W_OK)
+    return KVM in backend.options.devices and KVM.exists()
 
 
 def _facts(found: Mapping[str, object]) -> tuple[Fact, ...]:
     return tuple(Fact(name=name, value=str(value)[:MAX_FACT_VALUE]) for name, value in found.items())
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
