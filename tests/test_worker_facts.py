@@ -86,9 +86,11 @@ def test_how_many_slots_a_machine_has(cpus: float, gib: int, given: dict[str, An
     assert auto_slots(Machine(memory=gib * GIB, cpus=cpus), **given) == slots
 
 
-def test_check_tells_what_a_worker_meets(tmp_path: Path) -> None:
-    found = json.loads(builder_worker("check", "--json", "--work-dir", str(tmp_path / "work")).stdout)
+def test_check_tells_what_a_worker_meets() -> None:
+    found = json.loads(builder_worker("check", "--json").stdout)
+    if found["auto"] is None:
+        pytest.skip("no sandbox works here")
     assert found["facts"]["arch"] == os.uname().machine
     assert found["facts"]["sandbox"] == found["auto"]
-    said = builder_worker("check", "--work-dir", str(tmp_path / "work")).stdout.splitlines()[-1]
+    said = builder_worker("check").stdout.splitlines()[-1]
     assert re.fullmatch(rf"Meets arch={os.uname().machine}, cores>=\d+, memory>=\d+[MGT](, kvm)?, sandbox=\w+\.", said)
