@@ -48,6 +48,7 @@ Other commands, each with a --help of its own:
   builder-worker run SCRIPT     run a script as a job would be, without a server
   builder-worker check          tell which sandboxes work here, and why others do not
   builder-worker root           make, list and remove root trees
+  builder-worker self-test      tell whether this release works here, before a restart after an upgrade
 A platform with the name of a command: builder-worker work PLATFORM
 
 \b
