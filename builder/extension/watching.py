@@ -210,12 +210,23 @@ class ResultState:
     outcome: Outcome | None = None
 
 
+@frozen(kw_only=True)
+class EndingState:
+    """A certificate that ends soon, or has ended: the server's own, or that of a holder who is connected."""
+
+    numbered: ClassVar[bool] = True
+    name: str
+    expires: Instant
+    is_own: bool
+
+
 @message
 @frozen(kw_only=True)
 class Looked(Reply):
     """A page of how things stand. ``now`` is the server's clock; all pages of a reply are of one moment.
 
     ``scheduled`` is the number of jobs in the schedule. Entries of queues come in their order. ``halts`` are what is drained.
+    ``ending`` are certificates that have to be renewed.
     """
 
     tag: ClassVar[int] = 114
@@ -228,3 +239,4 @@ class Looked(Reply):
     queued: tuple[QueuedState, ...] = ()
     results: tuple[ResultState, ...] = ()
     halts: tuple[HaltState, ...] = ()
+    ending: tuple[EndingState, ...] = ()

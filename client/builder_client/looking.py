@@ -7,7 +7,7 @@ from uuid import UUID
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListedJob, ListJobs
 from builder.extension.halting import HaltState
-from builder.extension.watching import MAX_SHOWN, Look, Looked, PlatformState, QueuedState, Unmet, Why
+from builder.extension.watching import MAX_SHOWN, EndingState, Look, Looked, PlatformState, QueuedState, Unmet, Why
 from builder.messages import Message
 from builder.model import Instant, printable
 from builder.planning import JobOptions
@@ -39,6 +39,7 @@ def look(remote: "Remote", *, entries: int = MAX_SHOWN, results: int = 0, platfo
         queued=tuple(each for page in found for each in page.queued),
         results=tuple(each for page in found for each in page.results),
         halts=tuple(each for page in found for each in page.halts),
+        ending=tuple(each for page in found for each in page.ending),
     )
 
 
@@ -51,6 +52,17 @@ def standing(remote: "Remote") -> Looked | None:
         return look(remote, entries=0)
     except (TooOld, Unreachable):
         return None
+
+
+def _ending(certificate: EndingState, left: int) -> str:
+    whose = "the server's certificate" if certificate.is_own else "the certificate of"
+    when = f"ends in {words.duration(left)}" if left > 0 else "has ended"
+    return f"{whose} {printable(certificate.name)} {when}: renew it"
+
+
+def ending(looked: Looked | None, now: Instant) -> tuple[str, ...]:
+    """Return what is to be said of certificates that have to be renewed."""
+    return tuple(_ending(each, each.expires.ms - now.ms) for each in (looked.ending if looked else ()))
 
 
 def expected(looked: Looked | None) -> dict[UUID, int | None] | None:

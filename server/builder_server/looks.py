@@ -11,7 +11,7 @@ from attrs import define, field
 
 from builder import codec
 from builder.extension.halting import SERVER, Scope, Target
-from builder.extension.watching import PAGE, Look, Looked, PlatformState
+from builder.extension.watching import PAGE, EndingState, Look, Looked, PlatformState
 from builder.framing import frame
 from builder.model import Instant
 from builder.needs import of_text
@@ -29,12 +29,13 @@ NEWEST = 1.0
 
 @define(eq=False)
 class Looks:
-    """Sends replies to looks. ``now`` is the wall clock."""
+    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells certificates that have to be renewed."""
 
     _store: Store
     _dispatcher: Dispatcher
     _memory: Memory
     _now: Callable[[], Instant]
+    _ending: Callable[[], Sequence[EndingState]] = tuple
     _shared: Shared[Look] = field(init=False)
 
     @_shared.default
@@ -77,11 +78,18 @@ class Looks:
                 for name in standing.queued
             }
             # in a thread: there may be thousands of entries
-            make = partial(_reply, standing, places, now, is_full=is_full)
+            make = partial(_reply, standing, places, now, self._ending(), is_full=is_full)
             return await self._memory.replies.put(await trio.to_thread.run_sync(make))
 
 
-def _reply(standing: Standing, places: Mapping[str, Circumstances], now: Instant, *, is_full: bool) -> bytes:
+def _reply(
+    standing: Standing,
+    places: Mapping[str, Circumstances],
+    now: Instant,
+    ending: Sequence[EndingState],
+    *,
+    is_full: bool,
+) -> bytes:
     """Return the frames of all pages."""
     pages = _pages(
         platforms=[_platform(place, standing) for place in places.values()],
@@ -91,6 +99,7 @@ def _reply(standing: Standing, places: Mapping[str, Circumstances], now: Instant
         ],
         results=standing.results,
         halts=standing.halts,
+        ending=ending,
     )
     looked = (Looked(now=now, is_full=is_full, scheduled=standing.scheduled, **page) for page in pages)
     return b"".join(frame(codec.encode(page)) for page in looked)

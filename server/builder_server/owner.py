@@ -33,6 +33,7 @@ from builder_server.actions import (
     ClearConsole,
     DiscardRecord,
     Dismiss,
+    KeepFacts,
     NoteCancel,
     OpenConsole,
     PutBack,
@@ -274,6 +275,8 @@ class Owner:
                 self.recorder.done.console_bytes += len(lines.frames)
                 if self.console.size > MAX_CONSOLE:
                     return EndAsked(result=Aborted(message=f"more than {format_size(MAX_CONSOLE)} of console"))
+            case KeepFacts(facts=facts):
+                await self.recorder.note_facts(self.uuid, facts)
             case ClearConsole():
                 if self.console:
                     self.console.clear()

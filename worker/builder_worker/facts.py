@@ -1,16 +1,23 @@
-"""What a worker tells of itself when it asks for a job: facts of its program, its machine, and what its operator chose."""
+"""What a worker tells of itself when it asks for a job, and of how it runs one: facts of its program, its machine, and what its
+operator chose.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from attrs import asdict
+
 from builder import __version__
 from builder.errors import InvalidOptions
 from builder.extension.working import MAX_FACT_VALUE, Fact
+from builder.model import ScriptJob
 from builder.needs import LABEL, PRESSURE, check_label
 from builder_worker.allowances import Machine
+from builder_worker.build import Setup, limits_of
 from builder_worker.sandbox import Backend, Limits, roots
 from builder_worker.sandbox.backends.none import NoSandbox
+from builder_worker.sandbox.options import Options
 
 KVM = Path("/dev/kvm")
 
@@ -21,8 +28,6 @@ MAX_LABELS = 32
 def lasting(backend: Backend, limits: Limits, *, slots: int, labels: Sequence[str] = ()) -> tuple[Fact, ...]:
     """Return what stays for as long as the worker runs. Memory and cores are what one job of it may use."""
     machine = Machine.here()
-    options = backend.options
-    root = roots.read(options.root) if options.root else None
     return _facts(
         {
             "version": __version__,
@@ -31,7 +36,7 @@ def lasting(backend: Backend, limits: Limits, *, slots: int, labels: Sequence[st
             "memory": limits.memory or machine.memory,
             "kvm": "yes" if _has_kvm(backend) else "no",
             "sandbox": backend.name,
-            **({"snapshot": root.snapshot} if root and root.snapshot else {}),
+            **_of_tree(backend.options),
             "slots": slots,
             **{LABEL + name: "" for name in labels},
         }
@@ -57,6 +62,31 @@ def _has_kvm(backend: Backend) -> bool:
     if backend.name == NoSandbox.name:
         return os.access(KVM, os.R_OK | os.W_OK)
     return KVM in backend.options.devices and KVM.exists()
+
+
+def of_job(job: ScriptJob, setup: Setup) -> dict[str, str]:
+    """Return how a job is run: its sandbox, the limits that hold for it, and the root tree that it sees, if that has a label."""
+    options = setup.backend.options
+    found = {
+        "version": __version__,
+        "arch": os.uname().machine,
+        "sandbox": setup.backend.name,
+        **_of_tree(options),
+        "image": options.image,
+        **{f"limit.{name}": _number(limit) for name, limit in asdict(limits_of(job, setup)).items()},
+    }
+    return {name: str(value)[:MAX_FACT_VALUE] for name, value in found.items() if value is not None}
+
+
+def _of_tree(options: Options) -> dict[str, str]:
+    """Return what is told of the root tree that jobs see, if that has a label."""
+    label = roots.read(options.root) if options.root is not None else None
+    found = {"root": label.sha256, "snapshot": label.snapshot} if label else {}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.15g}"
 
 
 def _facts(found: Mapping[str, object]) -> tuple[Fact, ...]:

@@ -3,7 +3,7 @@
 import click
 
 from builder_client import clock, halts, options, report, uploads
-from builder_client.looking import DISK_FULL, expected, plans, standing, unmet_json, unmet_warnings
+from builder_client.looking import DISK_FULL, ending, expected, plans, standing, unmet_json, unmet_warnings
 from builder_client.output import json_text, standard_output
 
 
@@ -25,10 +25,10 @@ def command(*, as_json: bool, color: str) -> None:
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms}], dropped_platforms: [name],
            disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED]}],
-           drained: [{scope, name, since, by, reason, until}],
+           drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}],
            uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
           what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known), disk_full, unmet (what
-          queued jobs need and no worker has), drained and uploads come from servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
+          queued jobs need and no worker has), drained, certificates and uploads come from servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
           in UTC
     """
     printer = standard_output(color)
@@ -49,6 +49,10 @@ def command(*, as_json: bool, color: str) -> None:
                 for found in platform.unmet
             ]
             value["drained"] = [halts.json(each) for each in looked.halts]
+            value["certificates"] = [
+                {"name": json_text(each.name), "expires": each.expires.isoformat(), "is_own": each.is_own}
+                for each in looked.ending
+            ]
         if receivers is not None:
             value["uploads"] = [uploads.receiver_json(each) for each in receivers]
         printer.json(value, indent=2)
@@ -60,6 +64,6 @@ def command(*, as_json: bool, color: str) -> None:
         printer.line("")
     for each in drained:
         printer.line(halts.line(each))
-    for warning in (*full, *unmet_warnings(looked), *uploads.warnings(receivers or (), now)):
+    for warning in (*full, *unmet_warnings(looked), *ending(looked, now), *uploads.warnings(receivers or (), now)):
         printer.line("")
         printer.line(f"Warning: {warning}")
