@@ -58,6 +58,12 @@ class What(enum.Enum):
     RESUMED = "resumed"
     """It gets jobs again."""
 
+    WORKER_AWAY = "worker-away"
+    """The worker of a build has gone, and may come back."""
+
+    WORKER_BACK = "worker-back"
+    """It is back."""
+
 
 @message
 @frozen(kw_only=True)
@@ -109,18 +115,25 @@ class Look(Request):
 
 @frozen(kw_only=True)
 class PlatformState:
-    """A platform: how many workers wait there and how many have a build, and how many entries are in its queue."""
+    """A platform: how many workers wait there and how many have a build, and how many entries are in its queue.
+
+    ``drained`` are those workers that get no job: by themselves, or with the platform or the server.
+    """
 
     numbered: ClassVar[bool] = True
     name: str
     waiting: int
     busy: int
     queued: int
+    drained: int = 0
 
 
 @frozen(kw_only=True)
 class RunningState:
-    """A running build. ``expected`` is how long it takes in all, in milliseconds, as far as past ones tell."""
+    """A running build. ``expected`` is how long it takes in all, in milliseconds, as far as past ones tell.
+
+    ``away`` is since when its worker is away, from which it may come back.
+    """
 
     numbered: ClassVar[bool] = True
     uuid: UUID
@@ -129,6 +142,7 @@ class RunningState:
     started: Instant
     cause: Cause
     expected: int | None = None
+    away: Instant | None = None
 
 
 class Why(enum.Enum):

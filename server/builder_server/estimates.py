@@ -28,7 +28,10 @@ class Waiting:
 
 @frozen(kw_only=True)
 class Circumstances:
-    """Where entries wait: a platform, the builds that run there, and how many workers wait."""
+    """Where entries wait: a platform, the builds that run there, and how many workers wait.
+
+    Those that are ``drained`` are in neither.
+    """
 
     platform: str
     waiting: int
@@ -36,6 +39,7 @@ class Circumstances:
     has_template: bool = True
     is_full: bool = False
     is_drained: bool = False
+    drained: int = 0
 
 
 def foresee(place: Circumstances, entries: Iterable[Waiting], now: Instant) -> Iterator[QueuedState]:
@@ -92,7 +96,7 @@ def _obstacle(place: Circumstances, entry: Waiting, now: Instant) -> Why | None:
     if place.is_full:
         return Why.DISK_FULL
     if not place.waiting and not place.running:
-        return Why.NO_WORKER
+        return Why.WORKERS_DRAINED if place.drained else Why.NO_WORKER
     return None
 
 

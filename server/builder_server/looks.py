@@ -1,12 +1,12 @@
 """How things stand, as it is told to those who look: made once for all who ask for the same."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from builder import codec
 from builder.extension.halting import SERVER, Scope, Target
@@ -14,6 +14,8 @@ from builder.extension.watching import PAGE, Look, Looked, PlatformState, Queued
 from builder.framing import frame
 from builder.model import Instant
 from builder_server.aside import Aside
+from builder_server.attempts import Attempts
+from builder_server.crew import Crew
 from builder_server.dispatch import Dispatcher
 from builder_server.estimates import Circumstances, foresee
 from builder_server.memory import Memory, SharingChannel
@@ -31,6 +33,7 @@ class Looks:
 
     _store: Store
     _dispatcher: Dispatcher
+    _attempts: Attempts
     _memory: Memory
     _now: Callable[[], Instant]
     _shared: Shared[Look] = field(init=False)
@@ -58,24 +61,21 @@ class Looks:
                 if any(entry.is_orb for entry in entries)
             }
             # in a thread: there may be thousands of entries
-            make = partial(_reply, standing, Counter(self._dispatcher.waiting), templates, now, is_full=is_full)
+            make = partial(_reply, standing, self._attempts.crew(), templates, now, is_full=is_full)
             return await self._memory.replies.put(await trio.to_thread.run_sync(make))
 
 
-def _reply(
-    standing: Standing, waiting: Mapping[str, int], templates: Mapping[str, bool], now: Instant, *, is_full: bool
-) -> bytes:
+def _reply(standing: Standing, crew: Crew, templates: Mapping[str, bool], now: Instant, *, is_full: bool) -> bytes:
     """Return the frames of all pages."""
-    platforms, queued = _queues(standing, waiting, templates, now, is_full=is_full)
-    pages = _pages(
-        platforms=platforms, running=standing.running, queued=queued, results=standing.results, halts=standing.halts
-    )
+    platforms, queued = _queues(standing, crew, templates, now, is_full=is_full)
+    running = [evolve(build, away=crew.away.get(build.uuid)) for build in standing.running]
+    pages = _pages(platforms=platforms, running=running, queued=queued, results=standing.results, halts=standing.halts)
     looked = (Looked(now=now, is_full=is_full, scheduled=standing.scheduled, **page) for page in pages)
     return b"".join(frame(codec.encode(page)) for page in looked)
 
 
 def _queues(
-    standing: Standing, waiting: Mapping[str, int], templates: Mapping[str, bool], now: Instant, *, is_full: bool
+    standing: Standing, crew: Crew, templates: Mapping[str, bool], now: Instant, *, is_full: bool
 ) -> tuple[list[PlatformState], list[QueuedState]]:
     platforms: list[PlatformState] = []
     queued: list[QueuedState] = []
@@ -85,17 +85,23 @@ def _queues(
         builds[build.platform].append(build)
     for name, (count, entries) in standing.queued.items():
         running = builds[name]
-        workers = waiting.get(name, 0)
+        able = [build for build in running if build.uuid not in crew.of_drained]
+        idle = crew.drained[name] - (len(running) - len(able))
         place = Circumstances(
             platform=name,
-            waiting=workers,
-            running=running,
+            waiting=max(0, crew.waiting[name] - idle),
+            running=able,
+            drained=crew.drained[name],
             has_template=templates.get(name, True),
             is_full=is_full,
             is_drained=not halted.isdisjoint({SERVER, Target(scope=Scope.PLATFORM, name=name)}),
         )
         queued += foresee(place, entries, now)
-        platforms.append(PlatformState(name=name, waiting=workers, busy=len(running), queued=count))
+        platforms.append(
+            PlatformState(
+                name=name, waiting=crew.waiting[name], busy=len(running), queued=count, drained=crew.drained[name]
+            )
+        )
     return platforms, queued
 
 

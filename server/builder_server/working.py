@@ -107,6 +107,7 @@ class WorkingSession:
             address=str(self.peer),
             name=printable(request.worker[:MAX_NAME]),
             secret_sha256=hashlib.sha256(secret).digest(),
+            facts=request.facts,
         )
         return await self._attach(self.attempts.attach(request.platform, worker, secret), self._begin)
 
@@ -219,7 +220,7 @@ class WorkingSession:
             await self._receive_console(attachment, since)
             await receive_result(self.channel, attachment, attachment.uuid)
             while True:
-                await self._receive_alive()
+                await self._receive_alive(attachment)
         raise AssertionError("it is ended from without")
 
     async def _say_alive(self) -> None:
@@ -229,9 +230,10 @@ class WorkingSession:
                 await trio.sleep(ALIVE_INTERVAL)
                 await self._say(Alive())
 
-    async def _receive_alive(self) -> None:
+    async def _receive_alive(self, attachment: Attachment) -> None:
         with trio.fail_after(SILENCE):
             await self.channel.receive()  # nothing else may come now
+        attachment.note_life()
 
     async def _receive_console(self, attachment: Attachment, since: int) -> None:
         """Hand in console lines until the job is finished; those that came together are handed in together."""
@@ -245,12 +247,13 @@ class WorkingSession:
                 case Output():
                     lines = _checked(received, outputs, attachment.uuid, since)
                 case Alive():
+                    attachment.note_life()
                     continue
                 case GiveUp(uuid=uuid, reason=reason):
                     _check_uuid(uuid, attachment.uuid)
                     attachment.detach(Detached(reason=given_up(reason), counted=False, is_final=True))
                     while True:
-                        await self._receive_alive()
+                        await self._receive_alive(attachment)
                 case StreamedFrame():
                     return
                 case _:
