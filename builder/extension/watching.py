@@ -14,6 +14,7 @@ from builder.extension.halting import HaltState
 from builder.history import Cause, Outcome
 from builder.messages import KIB, message
 from builder.model import Instant
+from builder.needs import Need
 from builder.planning import check_count
 
 MAX_SHOWN = MAX_PAGE
@@ -114,10 +115,24 @@ class Look(Request):
 
 
 @frozen(kw_only=True)
+class Unmet:
+    """What no worker of a platform has together: up to 3 needs that none has, and the worker that comes nearest.
+
+    Of that its name, and up to 3 needs that it ``lacks``.
+    """
+
+    numbered: ClassVar[bool] = True
+    missing: tuple[Need, ...]
+    nearest: str
+    lacks: tuple[Need, ...]
+
+
+@frozen(kw_only=True)
 class PlatformState:
     """A platform: how many workers wait there and how many have a build, and how many entries are in its queue.
 
-    ``drained`` are those workers that get no job: by themselves, or with the platform or the server.
+    ``unmet`` is what up to 3 sets of needs in its queue lack. ``drained`` are those workers that get no job: by themselves,
+    or with the platform or the server.
     """
 
     numbered: ClassVar[bool] = True
@@ -125,6 +140,7 @@ class PlatformState:
     waiting: int
     busy: int
     queued: int
+    unmet: tuple[Unmet, ...] = ()
     drained: int = 0
 
 
@@ -168,6 +184,9 @@ class Why(enum.Enum):
     WORKERS_DRAINED = "workers-drained"
     """All workers of the platform are."""
 
+    NEEDS = "needs"
+    """No worker of the platform has what it needs."""
+
 
 @frozen(kw_only=True)
 class QueuedState:
@@ -187,6 +206,7 @@ class QueuedState:
     not_before: Instant | None = None
     start: Instant | None = None
     expected: int | None = None
+    unmet: Unmet | None = None
 
 
 @frozen(kw_only=True)
@@ -202,12 +222,23 @@ class ResultState:
     outcome: Outcome | None = None
 
 
+@frozen(kw_only=True)
+class EndingState:
+    """A certificate that ends soon, or has ended: the server's own, or that of a holder who is connected."""
+
+    numbered: ClassVar[bool] = True
+    name: str
+    expires: Instant
+    is_own: bool
+
+
 @message
 @frozen(kw_only=True)
 class Looked(Reply):
     """A page of how things stand. ``now`` is the server's clock; all pages of a reply are of one moment.
 
     ``scheduled`` is the number of jobs in the schedule. Entries of queues come in their order. ``halts`` are what is drained.
+    ``ending`` are certificates that have to be renewed.
     """
 
     tag: ClassVar[int] = 114
@@ -220,3 +251,4 @@ class Looked(Reply):
     queued: tuple[QueuedState, ...] = ()
     results: tuple[ResultState, ...] = ()
     halts: tuple[HaltState, ...] = ()
+    ending: tuple[EndingState, ...] = ()

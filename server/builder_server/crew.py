@@ -18,12 +18,13 @@ from builder_server.store.waking import targets_of
 
 @frozen(kw_only=True)
 class Crew:
-    """How many workers of each platform ``wait``, and how many of all there are drained; which builds these have.
+    """How many workers of each platform are ``waiting``; of those so many are ``idle``, since they are drained.
 
-    ``away`` are the builds whose worker is away, and since when.
+    ``drained`` counts these and those that still have a build, ``of_drained`` are the builds. ``away`` are the builds whose worker is away, and since when.
     """
 
     waiting: Counter[str] = field(factory=Counter)
+    idle: Counter[str] = field(factory=Counter)
     drained: Counter[str] = field(factory=Counter)
     of_drained: frozenset[UUID] = frozenset()
     away: Mapping[UUID, Instant] = field(factory=dict)
@@ -31,7 +32,7 @@ class Crew:
 
 def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
     """Return what the workers do."""
-    waiting, drained = Counter[str](), Counter[str]()
+    waiting, idle, drained = Counter[str](), Counter[str](), Counter[str]()
     of_drained, away = set(), {}
     for owner in owners:
         if owner.job is None:
@@ -40,8 +41,11 @@ def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
             away[owner.uuid] = owner.away_since
         if halts and _is_drained(owner, halts):
             drained[owner.platform] += 1
-            of_drained.add(owner.uuid)
-    return Crew(waiting=waiting, drained=drained, of_drained=frozenset(of_drained), away=away)
+            if owner.job is None:
+                idle[owner.platform] += 1
+            else:
+                of_drained.add(owner.uuid)
+    return Crew(waiting=waiting, idle=idle, drained=drained, of_drained=frozenset(of_drained), away=away)
 
 
 def page(

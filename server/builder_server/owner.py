@@ -34,6 +34,7 @@ from builder_server.actions import (
     ClearConsole,
     DiscardRecord,
     Dismiss,
+    KeepFacts,
     NoteCancel,
     OpenConsole,
     PutBack,
@@ -151,8 +152,9 @@ class Owner:
     async def run(self, dispatcher: Dispatcher) -> None:
         """Take a job, and own the attempt at it to its end."""
         try:
-            if (event := await self._take(dispatcher)) is not None:
-                await self._own(event)
+            with dispatcher.present(self.platform, self.worker):
+                if (event := await self._take(dispatcher)) is not None:
+                    await self._own(event)
         finally:
             self._leave()
 
@@ -181,7 +183,7 @@ class Owner:
             with trio.CancelScope() as self._waiting:
                 if self._told:
                     return None
-                await dispatcher.wait_for_job(self.platform, self.worker.known_as, take)
+                await dispatcher.wait_for_job(self.platform, self.worker, take)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None
@@ -292,6 +294,8 @@ class Owner:
                 self.recorder.done.console_bytes += len(lines.frames)
                 if self.console.size > MAX_CONSOLE:
                     return EndAsked(result=Aborted(message=f"more than {format_size(MAX_CONSOLE)} of console"))
+            case KeepFacts(facts=facts):
+                await self.recorder.note_facts(self.uuid, facts)
             case ClearConsole():
                 if self.console:
                     self.console.clear()

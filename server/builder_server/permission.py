@@ -21,7 +21,7 @@ from builder.extension.provenance import ShowProvenance
 from builder.extension.schedule import ChangeJob, CheckJob, NextRuns, PlanJob, ShowJob
 from builder.extension.uploads import CountUploads, DropUpload, ListUploads, RetryUploads
 from builder.extension.watching import Look, Watch
-from builder.extension.working import Alive, AskJob, GiveUp, Return
+from builder.extension.working import Alive, AskJob, BuildFacts, GiveUp, Return
 from builder.messages import (
     DropPlatform,
     Execute,
@@ -51,6 +51,7 @@ NEEDS: Mapping[type, HolderRole | None] = {
     Return: _WORKER,
     # and what only follows these
     Output: _WORKER,
+    BuildFacts: _WORKER,
     JobFinished: _WORKER,
     GiveUp: _WORKER,
     Alive: _WORKER,
@@ -126,7 +127,9 @@ class Peer:
         self.check(kind)
         if self.identity and not self.identity.may_work_for(platform):
             given = ", ".join(sorted(self.identity.platforms or ()))
-            raise NotPermitted(f"{kind.__name__} for {platform} needs the role worker for it; {self.name} has {given}")
+            raise NotPermitted(
+                f"{kind.__name__} for {platform} needs the role worker for it; the certificate of {self.name} gives {given}"
+            )
 
     @property
     def _has(self) -> str:

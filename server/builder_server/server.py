@@ -94,7 +94,7 @@ class Settings:
     """Those that are revoked; None stands for crl.pem beside the authorities, where that is there."""
     data_dir: Path
     config_dir: Path
-    upload: tuple[str, ...]
+    upload: tuple[str, ...] = field(repr=False)
     job_timeout: float
     grace: float
     min_free: int | None = None
@@ -255,7 +255,8 @@ class _Server:
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now)
+        ending = certificates.ending_soon if certificates else tuple
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now, ending)
         return cls(
             settings,
             store,
