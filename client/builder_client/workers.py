@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from builder.extension.crew import MAX_WORKERS, Doing, ListWorkers, WorkerEntry, WorkersListed
 from builder.model import Instant, printable
+from builder.needs import PRESSURE
 
 from . import words
 from .fitting import Column
@@ -69,6 +70,8 @@ def row(entry: WorkerEntry, now: Instant) -> tuple[str, ...]:
 def _does(entry: WorkerEntry) -> str:
     job = printable(entry.job or "")
     match entry.doing:
+        case Doing.WAITING if pressure := told(entry).get(PRESSURE):
+            return f"takes none: {printable(pressure)}"
         case Doing.WAITING:
             return "drained" if entry.is_drained else "waits"
         case Doing.BUILDING:

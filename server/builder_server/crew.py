@@ -35,13 +35,13 @@ def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
     waiting, idle, drained = Counter[str](), Counter[str](), Counter[str]()
     of_drained, away = set(), {}
     for owner in owners:
-        if owner.job is None:
+        if owner.job is None and not owner.worker.pressure:
             waiting[owner.platform] += 1
         if owner.away_since is not None:
             away[owner.uuid] = owner.away_since
         if halts and _is_drained(owner, halts):
             drained[owner.platform] += 1
-            if owner.job is None:
+            if owner.job is None and not owner.worker.pressure:
                 idle[owner.platform] += 1
             else:
                 of_drained.add(owner.uuid)

@@ -14,9 +14,10 @@ from builder_client.output import note, standard_output
 def command(*, platform: str | None, as_json: bool, color: str) -> None:
     """Show the workers: what they do, and what they are.
 
-    One with several slots is there several times. One that is away has lost its connection, and may come back to its build for the
-    --grace of the server. Of a worker that waits, its connection is the only sign of life. One of the classic protocol
-    tells nothing of itself, and is called by its host. A terminal shows the first 100.
+    One with several slots is there several times. One that is away has lost its connection, and may come back to its
+    build for the --grace of the server. Of a worker that waits, its connection is the only sign of life. The load is
+    that of its machine when it asked for a job. One of the classic protocol tells nothing of itself, and is called by its
+    host. A terminal shows the first 100.
 
     \b
     Examples:
