@@ -14,6 +14,7 @@ from urllib.parse import quote
 import trio
 from attrs import define, field, frozen
 
+from builder import __version__
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension import VERSION, Welcome
 from builder.extension.working import Alive, AskJob, Return
@@ -254,7 +255,7 @@ class _Server:
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
         ending = certificates.ending_soon if certificates else tuple
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now, ending)
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now, ending)
         return cls(
             settings,
             store,
@@ -372,7 +373,7 @@ class _Server:
         with trio.fail_after(STEP_TIMEOUT):
             hello = await channel.receive_expected(Hello)
             is_ours = hello.version >= VERSION
-            await channel.send(Welcome(version=VERSION) if is_ours else ServerHello())
+            await channel.send(Welcome(version=VERSION, release=__version__) if is_ours else ServerHello())
         place.greet()
         with trio.fail_after(STEP_TIMEOUT):
             return is_ours, await _receive_request(channel)

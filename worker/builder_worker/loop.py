@@ -70,6 +70,8 @@ async def work(settings: WorkerSettings, duration: Duration) -> None:
         entry.deliver()
         async with plain_nursery() as nursery:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
+            await settings.guard.look(drain)
+            nursery.start_soon(settings.guard.run, drain)
             found = await find(settings.setup.backend, settings.platform, settings.server)
             for lost in found.lost:
                 nursery.start_soon(tell_lost, *lost, drain)
