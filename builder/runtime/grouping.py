@@ -44,6 +44,7 @@ class _Request(Generic[T]):
 
     step: Callable[[sa.Connection], T]
     then: Callable[[T], None]
+    asked: float = field(factory=time.monotonic)
     done: trio.Event = field(factory=trio.Event)
     value: T | None = None
     error: BaseException | None = None

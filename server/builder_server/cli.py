@@ -3,6 +3,7 @@
 import gc
 import math
 import platform
+import re
 import sys
 import tomllib
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from builder.address import DEFAULT_PORT, parse_address
 from builder.errors import InvalidAddress
@@ -18,6 +20,7 @@ from builder.runtime import program
 from builder.runtime.options import announce, serving_options
 from builder_server import administration, keys
 from builder_server.certificates import certificates
+from builder_server.served import Served
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
@@ -30,6 +33,9 @@ workers wait: with Python's own 700, a command took a third longer beside 900 of
 SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
+
+_PASSWORD = re.compile(r"://[^/?#]*:[^/?#@]*@|[?&]password=")
+"""What the address of a database looks like that holds a password."""
 
 _SEVERAL = {"allow_user": "names", "ip": "addresses", "keep": "what is kept", "upload": "URLs"}
 """Options that may be given several times, and what their values are."""
@@ -105,6 +111,18 @@ def _check_tls(context: click.Context) -> None:
         raise click.UsageError(f"--tls-crl and --plain-loopback need {', '.join(files)}", context)
     if not missing and given["insecure"]:
         raise click.UsageError("--insecure is for addresses without TLS: leave it out, or --tls-cert", context)
+
+
+def _check_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    is_seen = parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    if value is not None and is_seen and _PASSWORD.search(value):
+        raise click.BadParameter(
+            "others on this machine can read a command line: write the password to a file, and name that with "
+            "--database-password-file",
+            context,
+            parameter,
+        )
+    return value
 
 
 @click.group(
@@ -204,6 +222,20 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     help="Directory for database, consoles and results.",
 )
 @click.option(
+    "--database",
+    callback=_check_database,
+    metavar="URL",
+    help="Keep schedule, queues and history in PostgreSQL, postgresql://USER@HOST/DATABASE, and not below --dir. The password is "
+    "found as libpq does: --database-password-file, ~/.pgpass, PGPASSWORD; not on a command line, which others on this "
+    "machine can read.",
+)
+@click.option(
+    "--database-password-file",
+    type=_FILE,
+    metavar="FILE",
+    help="The password of --database, in a file.  [default: the systemd credential database-password, if there is one]",
+)
+@click.option(
     "--config-dir",
     type=click.Path(file_okay=False, path_type=Path),
     default=CONFIG_DIR,
@@ -277,6 +309,8 @@ def command(
     unix: Path | None,
     allow_user: tuple[str, ...],
     dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
+    database: str | None,
+    database_password_file: Path | None,
     config_dir: Path,
     upload: tuple[str, ...],
     job_timeout: float,
@@ -291,12 +325,13 @@ def command(
 ) -> None:
     """Schedule build jobs and hand them to workers.
 
-    It keeps its schedule, queues and history in a database below --dir and serves clients and workers on one port.
+    It keeps its schedule, queues and history in a database below --dir, or in PostgreSQL, and serves clients and workers on
+    one port.
     The addresses it listens on are the first line on standard output.
     """
     del config  # its values came as the other options' defaults
+    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file)
     if context.invoked_subcommand is not None:
-        context.obj = dir
         return
     _check_tls(context)
     # imported here, so that --help and a wrong option need not wait for the database library
@@ -324,6 +359,7 @@ def command(
         else TlsFiles(certificate=tls_cert, key=tls_key, ca=tls_client_ca),
         crl=tls_crl,
         data_dir=dir,
+        database=served.place(),
         config_dir=config_dir,
         upload=upload,
         job_timeout=job_timeout,
