@@ -136,7 +136,7 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("prot = 1", "unknown option 'prot'; there are allow-user, config-dir, database, "),
+        ("prot = 1", "unknown option 'prot'; there are allow-user, builder-id, config-dir, database, "),
         ("config = 'x'", "unknown option 'config'"),
         ("no-key = 1", "unknown option 'no-key'"),
         ("min-free = 'much'", "'much' is not a size"),
