@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import trio
@@ -44,17 +45,21 @@ from builder_server.keeper import Keeper
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
-from builder_server.names import DATABASE, LOCK
+from builder_server.names import LOCK
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.permission import Peer
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
+from builder_server.served import StartError, database_of
 from builder_server.store import Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
 from builder_server.workers import WorkerSession
 from builder_server.working import WorkingSession
+
+if TYPE_CHECKING:
+    from builder.runtime.postgres import Location  # its library need not be there
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +80,6 @@ DEFAULT_ID = f"urn:builder:server:{quote(platform.node() or 'localhost')}"
 """The URI of a server in what it signs, if its operator names none."""
 
 
-class StartError(BuilderError):
-    """The server can't start: its directory is not there, in use, or its address can't be had."""
-
-    exit_code = 3
-
-
 @frozen(kw_only=True)
 class Settings:
     """What an operator decides. ``upload`` are URLs, with passwords; ``job_timeout`` and ``grace`` are in seconds, ``min_free``
@@ -92,6 +91,8 @@ class Settings:
     crl: Path | None = None
     """Those that are revoked; None stands for crl.pem beside the authorities, where that is there."""
     data_dir: Path
+    database: "Location | None" = None
+    """Where it is if it is not in ``data_dir``."""
     config_dir: Path
     upload: tuple[str, ...] = field(repr=False)
     job_timeout: float
@@ -122,7 +123,7 @@ async def serve(
     with _locked(settings.data_dir):
         backups.check_whole(settings.data_dir)
         certificates = _certificates(settings, now)
-        store = Store.open(settings.data_dir / DATABASE)
+        store = Store.open(database_of(settings.data_dir, settings.database))
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -133,10 +134,10 @@ async def serve(
             store.close()
 
 
-def migrate(data_dir: Path, revision: str) -> None:
+def migrate(data_dir: Path, database: "Location | None", revision: str) -> None:
     """Bring the database of a server that does not run to a revision. Raises StartError and StoreError."""
     with _locked(data_dir):
-        Store.migrate(data_dir / DATABASE, revision)
+        Store.migrate(database_of(data_dir, database), revision)
 
 
 def restore(data_dir: Path, source: Path) -> None:
@@ -157,7 +158,7 @@ def check_owner(data_dir: Path) -> None:
         raise StartError(f"{data_dir} belongs to user {owner}: run this as that user, with runuser -u NAME --")
 
 
-async def import_left(data_dir: Path, *, upload: bool) -> Imported:
+async def import_left(data_dir: Path, database: "Location | None", *, upload: bool) -> Imported:
     """Take over what the original has left in a directory in which no server runs.
 
     Raises StartError, StoreError and ImportFailed.
@@ -165,7 +166,7 @@ async def import_left(data_dir: Path, *, upload: bool) -> Imported:
     check_owner(data_dir)
     with _locked(data_dir):
         backups.check_whole(data_dir)
-        store = Store.open(data_dir / DATABASE)
+        store = Store.open(database_of(data_dir, database))
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)

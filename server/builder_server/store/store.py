@@ -58,7 +58,7 @@ from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
 if TYPE_CHECKING:
-    from builder.runtime.postgres import Place  # its library need not be there
+    from builder.runtime.postgres import Location  # its library need not be there
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -78,7 +78,7 @@ class Store:
     waking: Waking = field(factory=Waking)
 
     @classmethod
-    def open(cls, where: "Path | Place") -> Self:
+    def open(cls, where: "Path | Location") -> Self:
         """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
         prepare = upgrade(MIGRATIONS)
         if isinstance(where, Path):
@@ -88,7 +88,7 @@ class Store:
         return cls(PostgreSQL(where, prepare=prepare))
 
     @staticmethod
-    def migrate(where: "Path | Place", revision: str) -> None:
+    def migrate(where: "Path | Location", revision: str) -> None:
         """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
         step = migrate(MIGRATIONS, revision)
         if isinstance(where, Path):
