@@ -1,6 +1,7 @@
 """Who may do what, by certificates: with real ones, good and bad, and a real server."""
 
 import datetime as dt
+import json
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import trio
 from authorities import DAY, Authority, Issued, now
 from clocks import Clock
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from farm import DEADLINE, LocalServer, eventually, log_lines, run_server
+from farm import DEADLINE, LocalServer, eventually, log_lines, run_client, run_server, start_server
 from hypothesis import Phase, find, settings
 from scripted import CLIENT, OUR_WORKER, OURS, WORKER, connect, given_job, schedule
 from strategies import BY_KIND
@@ -101,7 +102,7 @@ async def test_all_commands_of_all_roles(
                     assert "\n" not in refused.message
             if needed not in may:
                 said = "closed" if hello in (WORKER, OUR_WORKER) else "refused"
-                await eventually(lambda: log_lines(caplog.text, "alice (127.0.0.1:", f"{kind.__name__} ", said))  # noqa: B023
+                await eventually(lambda: log_lines(caplog.text, "(alice): ", f"{kind.__name__} ", said))  # noqa: B023
             caplog.clear()
 
 
@@ -139,7 +140,9 @@ async def test_a_worker_of_some_platforms(
     async with shown(server, worker, WORKER) as peer:
         await peer.send(JobRequested(platform="p2"))
         assert await peer.wait_end() == "closed"
-    assert await eventually(lambda: log_lines(caplog.text, "w1 (", "JobRequested for p2 needs the role worker for it"))
+    assert await eventually(
+        lambda: log_lines(caplog.text, "(w1): ", "JobRequested for p2 needs the role worker for it")
+    )
     async with shown(server, worker, WORKER) as peer:
         await peer.send(JobRequested(platform="a b"))
         await (await given_job(peer)).finish()
@@ -155,7 +158,7 @@ async def test_the_log_and_the_history_name_the_holder(
     async with shown(server, operator, CLIENT) as peer:
         await peer.send(Execute(name="job"))
         await peer.receive(Success)
-    assert log_lines(caplog.text, "alice (127.0.0.1:", "): Schedule job")
+    assert log_lines(caplog.text, "(alice): ", "Schedule job")
     async with shown(server, worker, OUR_WORKER) as peer:
         await peer.send(AskJob(platform="p1", worker="slot"))
         await peer.receive(GiveJob)
@@ -232,7 +235,7 @@ async def test_certificates_that_are_not_let_in(
         assert await eventually(lambda: log_lines(caplog.text, "127.0.0.1:", "not let in: ", reason))
         assert await is_let_in(server, holder(authority, HolderRole.OPERATOR, file="good"))
         assert not await is_let_in(server, mine)
-        assert len(log_lines(caplog.text, "WARNING", "not let in")) == 1  # the same reason again
+        assert len(log_lines(caplog.text, " warning ", "not let in")) == 1  # the same reason again
 
 
 async def test_who_shows_no_certificate(
@@ -274,7 +277,7 @@ async def test_a_certificate_that_is_revoked_ends_its_open_connections(
         authority.revoke(worker, operator)
         assert await building.wait_end() == "reset"  # which no worker takes for success
         await thinking.wait_closed()
-        assert await eventually(lambda: log_lines(caplog.text, "w1 (127.0.0.1:", "closed: its certificate was revoked"))
+        assert await eventually(lambda: log_lines(caplog.text, "(w1): ", "closed: its certificate was revoked"))
         await waiting.receive(GiveJob)  # what the other had
     assert not await is_let_in(server, operator)
 
@@ -299,7 +302,7 @@ async def _break_list(
         (lambda: authority.crl.write_bytes(_list_of_another(authority)), "was not signed by an authority of"),
     ):
         break_it()
-        await eventually(lambda: log_lines(caplog.text, "ERROR", "what was there before is kept", said))  # noqa: B023
+        await eventually(lambda: log_lines(caplog.text, " error ", "what was there before is kept", said))  # noqa: B023
         assert not await is_let_in(server, bad)
     assert await is_let_in(server, good)
     authority.revoke()
@@ -324,7 +327,7 @@ async def test_a_certificate_of_the_server_is_renewed_without_a_restart(
             assert ssl.DER_cert_to_PEM_cert(peer.stream.certificate).encode() == files.certificate.read_bytes()  # type: ignore[attr-defined]
         before = files.certificate.read_bytes()
         files.certificate.write_text("garbage")
-        await eventually(lambda: log_lines(caplog.text, "ERROR", "server.pem", "what was there before is kept"))
+        await eventually(lambda: log_lines(caplog.text, " error ", "server.pem", "what was there before is kept"))
         async with shown(server, operator) as peer:
             assert ssl.DER_cert_to_PEM_cert(peer.stream.certificate).encode() == before  # type: ignore[attr-defined]
         assert isinstance((await open_before.request(ShowJob(name="a")))[-1], Failure)
@@ -349,11 +352,30 @@ async def test_what_ends_soon_is_said_once_a_day(
     async with serving(tmp_path, authority, tls=tls, now=clock) as server, AsyncExitStack() as guests:
         for who in (alice, alice, bob):
             await guests.enter_async_context(shown(server, who, OURS))
-        assert len(log_lines(caplog.text, "WARNING", "the certificate of alice ends on ", ": renew it")) == 1
-        assert len(log_lines(caplog.text, "WARNING", "the server's certificate ", "server.pem ends on ")) == 1
+        assert len(log_lines(caplog.text, " warning ", "the certificate of alice ends on ", ": renew it")) == 1
+        assert len(log_lines(caplog.text, " warning ", "the server's certificate ", "server.pem ends on ")) == 1
         clock.now = Instant.from_datetime(now() + dt.timedelta(days=1, hours=1))
         await eventually(lambda: len(log_lines(caplog.text, "the certificate of alice ends on ")) == 2)
         assert "the certificate of bob" not in caplog.text
+
+
+async def test_info_tells_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
+    alice = holder(authority, HolderRole.OBSERVER, end=now() + 10 * DAY + dt.timedelta(hours=1)).files
+    server = authority.server(end=now() + 5 * DAY + dt.timedelta(hours=1)).files
+    given = [f"--tls-cert={server.certificate}", f"--tls-key={server.key}", f"--tls-client-ca={server.ca}"]
+    mine = [f"--tls-cert={alice.certificate}", f"--tls-key={alice.key}", f"--tls-ca={alice.ca}"]
+    async with start_server(tmp_path, *given) as found:
+        done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info"))
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.decode()
+        assert f"Warning: the server's certificate {server.certificate} ends in 5 d: renew it" in said
+        assert "Warning: the certificate of alice ends in 10 d: renew it" in said
+        done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info", "--json"))
+        certificates = json.loads(done.stdout)["certificates"]
+        assert [(each["name"], each["is_own"]) for each in certificates] == [
+            (str(server.certificate), True),
+            ("alice", False),
+        ]
 
 
 async def test_a_certificate_that_expires_ends_its_connections(

@@ -16,6 +16,8 @@ from attrs import define, field, frozen
 from cryptography import x509
 
 from builder.errors import BuilderError
+from builder.extension import MAX_PAGE
+from builder.extension.watching import EndingState
 from builder.model import Instant, printable
 from builder.reasons import reason_of
 from builder.roles import Identity
@@ -156,9 +158,10 @@ class Certificates:
                 found[identity.name] = _expiring(identity)
         return [self._own.value.expiring, *found.values()]
 
-    def ending_soon(self) -> list[Expiring]:
-        """Return those of them that are to be said."""
-        return [each for each in self.expiring() if self._is_soon(each)]
+    def ending_soon(self) -> list[EndingState]:
+        """Return those of them that have to be renewed, what ends first before the others."""
+        soon = sorted(filter(self._is_soon, self.expiring()), key=lambda each: each.expires)
+        return [EndingState(name=each.name, expires=each.expires, is_own=each.is_own) for each in soon[:MAX_PAGE]]
 
     def _is_soon(self, each: Expiring) -> bool:
         return each.expires <= self._now().plus(SAID_BEFORE)

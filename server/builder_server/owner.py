@@ -143,8 +143,9 @@ class Owner:
     async def run(self, dispatcher: Dispatcher, platform: str) -> None:
         """Take a job of a platform, and own the attempt at it to its end."""
         try:
-            if (event := await self._take(dispatcher, platform)) is not None:
-                await self._own(event)
+            with dispatcher.present(platform, self.worker):
+                if (event := await self._take(dispatcher, platform)) is not None:
+                    await self._own(event)
         finally:
             self._leave()
 
@@ -172,7 +173,7 @@ class Owner:
             with trio.CancelScope() as self._waiting:
                 if self._told:
                     return None
-                await dispatcher.wait_for_job(platform, take)
+                await dispatcher.wait_for_job(platform, self.worker, take)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None

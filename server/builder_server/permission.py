@@ -14,6 +14,7 @@ from builder.extension.builds import (
     ShowHistory,
     ShowScript,
 )
+from builder.extension.halting import AwaitIdle, Halt, Resume
 from builder.extension.logs import ReadConsole
 from builder.extension.provenance import ShowProvenance
 from builder.extension.schedule import ChangeJob, CheckJob, NextRuns, PlanJob, ShowJob
@@ -68,8 +69,12 @@ NEEDS: Mapping[type, HolderRole | None] = {
     Dequeue: _OPERATOR,
     RetryUploads: _OPERATOR,
     DropUpload: _OPERATOR,
+    Halt: _OPERATOR,
+    Resume: _OPERATOR,
     # --- what changes nothing
     TryApply: _OBSERVER,
+    AwaitIdle: _OBSERVER,
+    ShowProvenance: _OBSERVER,
     Info: _OBSERVER,
     Observe: _OBSERVER,
     ShowJob: _OBSERVER,
@@ -81,7 +86,6 @@ NEEDS: Mapping[type, HolderRole | None] = {
     ListArtifacts: _OBSERVER,
     FetchArtifacts: _OBSERVER,
     ReadConsole: _OBSERVER,
-    ShowProvenance: _OBSERVER,
     ListUploads: _OBSERVER,
     CountUploads: _OBSERVER,
     Watch: _OBSERVER,

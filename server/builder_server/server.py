@@ -93,7 +93,7 @@ class Settings:
     """Those that are revoked; None stands for crl.pem beside the authorities, where that is there."""
     data_dir: Path
     config_dir: Path
-    upload: tuple[str, ...]
+    upload: tuple[str, ...] = field(repr=False)
     job_timeout: float
     grace: float
     min_free: int | None = None
@@ -254,7 +254,8 @@ class _Server:
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now)
+        ending = certificates.ending_soon if certificates else tuple
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now, ending)
         return cls(
             settings,
             store,
@@ -283,6 +284,7 @@ class _Server:
             background.start_soon(_show_life)
             if self._certificates:
                 background.start_soon(self._certificates.run)
+            await self._store.recall_halts()
             async with self._attempts.running():
                 await self._attempts.recover()
                 async with listening.opened(self._settings.listening, self._certificates) as listeners:
