@@ -26,7 +26,7 @@ from builder.outputs import Outputs
 from builder.reasons import reason_of
 from builder.runtime.sockets import tune
 
-from .errors import ConnectionLost, InvalidCredentials, Refused, TooOld, Unreachable
+from .errors import ConnectionLost, UnusableCredentials, Refused, TooOld, Unreachable
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for each address of the server to accept."""
@@ -169,7 +169,7 @@ class Remote:
             return context.wrap_socket(sock, server_hostname=name)
         except BuilderError as error:
             sock.close()
-            raise InvalidCredentials(str(error)) from error
+            raise UnusableCredentials(str(error)) from error
         except TimeoutError as error:
             sock.close()
             raise Unreachable(f"{self} did not answer within {self.connect_timeout:g} s") from error
