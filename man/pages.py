@@ -136,7 +136,7 @@ def server_file() -> FilePage:
             """,
         keys=keys,
         example="""
-            ip = ["0.0.0.0", "::"]
+            ip = ["127.0.0.1", "::1"]
             upload = "https://user:password@builds.example.org/upload"
             job-timeout = 7200
             """,
