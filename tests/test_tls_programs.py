@@ -110,12 +110,12 @@ async def test_a_build_goes_on_with_another_worker_and_another_certificate(
     """The server is the same, however it is spoken to: also by whoever was told of a job by a worker before."""
     old, new = authority.issue("old", uris=WORKER), authority.issue("new", uris=WORKER)
     ann = authority.issue("ann", uris=OPERATOR)
-    script, go_on = tmp_path / "script", tmp_path / "go-on"
-    script.write_text(f"echo one; until test -e {go_on}; do sleep 0.1; done; echo two\n", "utf-8")
+    script, begun, go_on = (tmp_path / name for name in ("script", "begun", "go-on"))
+    script.write_text(f"touch {begun}; until test -e {go_on}; do sleep 0.1; done; echo two\n", "utf-8")
     async with serving(tmp_path, authority.server()) as server:
         await client(server.remote, "schedule", "a", "p1", str(script), *options(ann.files))
         with running_worker(server, "p1", "--loop", "--sandbox=none", *options(old.files)) as worker:
-            await worker.wait_for_log("received")
+            await eventually(begun.exists, what="the begin of the job")
             worker.kill()
         authority.revoke(old)
         with running_worker(server, "p1", "--sandbox=none", *options(new.files)) as worker:
@@ -290,11 +290,11 @@ async def test_a_worker_that_is_refused_says_so_once_and_waits(
     if uris == WORKER:
         authority.revoke(eve)
     async with serving(tmp_path, authority.server()) as server:
-        with running_worker(server, "p1", "--loop", "--sandbox=none", *options(eve.files)) as worker:
+        with running_worker(server, "p1", "--loop", "--slots=3", "--sandbox=none", *options(eve.files)) as worker:
             reason = "refuses this certificate" if uris == WORKER else "refuses this worker: "
             await worker.wait_for_log(reason)
             seen = len(refusals(caplog))
-            await eventually(lambda: len(refusals(caplog)) > seen, what="another attempt")
+            await eventually(lambda: len(refusals(caplog)) > seen + 3, what="another attempt of each slot")
             assert worker.log.count("next attempt in") == 1
             assert worker.log.count(reason) == 1
             # what is mended counts without a restart
