@@ -80,6 +80,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "by kind, 64 bytes to", "builder.messages:Hello.max_size", size),
     ("docs/architecture.md", "16 MiB in memory", "builder.messages:Output.max_size", size),
     ("docs/architecture.md", "up to 1 TiB on the disk", "builder.messages:JobFinished.max_size", size),
+    ("docs/architecture.md", "A TLS handshake has 10 seconds", "builder_server.server:HANDSHAKE_TIMEOUT", number),
     ("docs/architecture.md", "| 2000, or fewer where there", "builder_server.connections:MAX_CONNECTIONS", number),
     (
         "docs/architecture.md",

@@ -118,7 +118,8 @@ def _check_database(context: click.Context, parameter: click.Parameter, value: s
     epilog="""\b
 Examples:
   builder-server --dir ./data --config-dir ./etc
-  builder-server --ip 0.0.0.0 --ip :: --upload https://user:password@builds.example.org/upload
+  builder-server --ip 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem
+  builder-server --upload https://user:password@builds.example.org/upload
   builder-server --config /etc/builder/server.toml --log-format json
   builder-server --config /etc/builder/server.toml check-config
   builder-server --dir ./data backup builder.tar
