@@ -32,7 +32,7 @@ from builder.extension.halting import (
     AwaitIdle,
     Halt,
     Halted,
-    Resume,
+    LiftHalt,
     Scope,
     StillRunning,
     Target,
@@ -64,7 +64,7 @@ async def drain(server: Reachable, target: Target, **more: object) -> Halted:
 
 
 async def resume(server: Reachable, target: Target) -> None:
-    assert await ask(server, Resume(target=target)) == [Success()]
+    assert await ask(server, LiftHalt(target=target)) == [Success()]
 
 
 async def looked(server: Reachable) -> Looked:
@@ -350,9 +350,9 @@ async def test_why_an_entry_waits(tmp_path: Path) -> None:
             "the characters of a reason must lie between 0 and 200",
         ),
         (Halt(target=SERVER, duration=0), "the milliseconds of a duration must lie between 1 and 2592000000"),
-        (Resume(target=SERVER), "the server is not drained"),
-        (Resume(target=P1), "the platform p1 is not drained"),
-        (Resume(target=BOX), "the worker box is not drained"),
+        (LiftHalt(target=SERVER), "the server is not drained"),
+        (LiftHalt(target=P1), "the platform p1 is not drained"),
+        (LiftHalt(target=BOX), "the worker box is not drained"),
     ],
 )
 async def test_what_is_refused(tmp_path: Path, request_: Message, complaint: str) -> None:

@@ -23,6 +23,8 @@ from builder_server.errors import CommandRefused
 from builder_server.store import Store, StoreError, Timing
 from builder_server.store.waking import Waking
 
+pytestmark = pytest.mark.databases
+
 HOUR = 3_600_000
 ORB = OrbBuildJob(name="orb", opam_package="x")
 
@@ -124,6 +126,7 @@ def test_names_for_which_nobody_waits_are_forgotten() -> None:
     assert len(waking._platforms) == 1
 
 
+@pytest.mark.sqlite
 async def test_what_a_command_costs(tmp_path: Path) -> None:
     """An execute is one transaction, and one read to find the job, one to find the platform."""
     async with opened(tmp_path) as store:
@@ -159,6 +162,7 @@ async def test_a_name_that_is_taken_among_many(tmp_path: Path, names: str, taken
         assert [item.job.name for item in (await store.info()).schedule] == ["c"]
 
 
+@pytest.mark.sqlite
 async def test_a_take_reads_one_script(tmp_path: Path) -> None:
     """Jobs that wait for a template stay where they are, however many."""
     async with opened(tmp_path) as store:
@@ -182,7 +186,7 @@ async def test_a_take_reads_one_script(tmp_path: Path) -> None:
         seen.clear()
         found = await store.take("p1", uuid(2), NOW, None)
         assert (found.build, found.blocked) == (None, "orb0")
-        # is the platform known, is it drained, what is needed there, the first entry, the first script
+        # is the platform known, is anything drained, what is needed there, the first entry, the first script
         assert len([statement for statement in seen if statement.startswith(("SELECT", "WITH"))]) == 5
 
 

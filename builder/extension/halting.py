@@ -97,7 +97,7 @@ class Halted(Reply):
 
 @message
 @frozen(kw_only=True)
-class Resume(Request):
+class LiftHalt(Request):
     """Hand out jobs there again."""
 
     tag: ClassVar[int] = 184

@@ -14,6 +14,7 @@ from builder.extension.halting import HaltState
 from builder.history import Cause, Outcome
 from builder.messages import KIB, message
 from builder.model import Instant
+from builder.needs import Need
 from builder.planning import check_count
 
 MAX_SHOWN = MAX_PAGE
@@ -108,14 +109,31 @@ class Look(Request):
 
 
 @frozen(kw_only=True)
+class Unmet:
+    """What no worker of a platform has together: up to 3 needs that none has, and the worker that comes nearest.
+
+    Of that its name, and up to 3 needs that it ``lacks``.
+    """
+
+    numbered: ClassVar[bool] = True
+    missing: tuple[Need, ...]
+    nearest: str
+    lacks: tuple[Need, ...]
+
+
+@frozen(kw_only=True)
 class PlatformState:
-    """A platform: how many workers wait there and how many have a build, and how many entries are in its queue."""
+    """A platform: how many workers wait there and how many have a build, and how many entries are in its queue.
+
+    ``unmet`` is what up to 3 sets of needs in its queue lack.
+    """
 
     numbered: ClassVar[bool] = True
     name: str
     waiting: int
     busy: int
     queued: int
+    unmet: tuple[Unmet, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -154,6 +172,9 @@ class Why(enum.Enum):
     WORKERS_DRAINED = "workers-drained"
     """All workers of the platform are."""
 
+    NEEDS = "needs"
+    """No worker of the platform has what it needs."""
+
 
 @frozen(kw_only=True)
 class QueuedState:
@@ -173,6 +194,7 @@ class QueuedState:
     not_before: Instant | None = None
     start: Instant | None = None
     expected: int | None = None
+    unmet: Unmet | None = None
 
 
 @frozen(kw_only=True)

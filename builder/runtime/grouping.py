@@ -116,7 +116,7 @@ class GroupingDatabase(Database):
         while (error := self._try(batch, deadline)) is not None:
             if not self._is_again(error) or time.monotonic() >= min(deadline, self._last_wait):
                 for request in batch:
-                    request.error = error if isinstance(error, StoreError) else self._failure(error)
+                    request.error = self._failure(error)
                 return
             trio.from_thread.check_cancelled()
 

@@ -11,7 +11,7 @@ from builder.extension.halting import (
     AwaitIdle,
     Halt,
     Halted,
-    Resume,
+    LiftHalt,
     Scope,
     StillRunning,
     Target,
@@ -91,7 +91,7 @@ def drain(
 
 def resume(remote: "Remote", wanted: Target, *, as_json: bool) -> None:
     """Have jobs handed out there again. Raises Refused where it is not drained, and TooOld."""
-    remote.request(Resume(target=wanted), what=_WHAT)
+    remote.request(LiftHalt(target=wanted), what=_WHAT)
     print_done("resumed", as_json=as_json, scope=wanted.scope.value, name=wanted.name or None)
 
 

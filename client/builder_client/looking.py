@@ -7,7 +7,7 @@ from uuid import UUID
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListedJob, ListJobs
 from builder.extension.halting import HaltState
-from builder.extension.watching import MAX_SHOWN, EndingState, Look, Looked, PlatformState, QueuedState, Why
+from builder.extension.watching import MAX_SHOWN, EndingState, Look, Looked, PlatformState, QueuedState, Unmet, Why
 from builder.messages import Message
 from builder.model import Instant, printable
 from builder.planning import JobOptions
@@ -109,6 +109,9 @@ def why(entry: QueuedState, drained: Sequence[HaltState]) -> str:
             return f"not before {entry.not_before.isoformat()}"
         case Why.DISK_FULL:
             return DISK_FULL
+        case Why.NEEDS:
+            assert entry.unmet, "that is why"
+            return unmet(entry.unmet, entry.platform)
         case Why.NO_WORKER:
             return "no worker of this platform"
         case Why.BEHIND:
@@ -117,6 +120,31 @@ def why(entry: QueuedState, drained: Sequence[HaltState]) -> str:
             return "all workers are busy"
         case Why.NEXT:
             return "a worker takes it now"
+
+
+def unmet(found: Unmet, platform: str) -> str:
+    """Return what no worker of a platform has."""
+    missing = ", ".join(map(str, found.missing)) or "all that it needs"
+    nearest = f"; nearest: {printable(found.nearest)} lacks {', '.join(map(str, found.lacks))}"
+    return f"no worker of {printable(platform)} has {missing}" + nearest * (found.lacks != found.missing)
+
+
+def unmet_json(found: Unmet) -> JsonObject:
+    """Return the same."""
+    return {
+        "missing": [*map(str, found.missing)],
+        "nearest": json_text(found.nearest),
+        "lacks": [*map(str, found.lacks)],
+    }
+
+
+def unmet_warnings(looked: Looked | None) -> tuple[str, ...]:
+    """Return what jobs wait for that no worker of their platform has, a line each."""
+    return tuple(
+        f"{unmet(found, platform.name)}: what needs that waits"
+        for platform in (looked.platforms if looked else ())
+        for found in platform.unmet
+    )
 
 
 def start(entry: QueuedState, now: Instant) -> str:
@@ -137,6 +165,7 @@ def entry_json(entry: QueuedState) -> JsonObject:
         "not_before": entry.not_before and entry.not_before.isoformat(),
         "likely_start": entry.start and entry.start.isoformat(),
         "expected_ms": entry.expected,
+        "unmet": None if entry.unmet is None else unmet_json(entry.unmet),
     }
 
 

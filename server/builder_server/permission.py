@@ -14,13 +14,13 @@ from builder.extension.builds import (
     ShowHistory,
     ShowScript,
 )
-from builder.extension.halting import AwaitIdle, Halt, Resume
+from builder.extension.halting import AwaitIdle, Halt, LiftHalt
 from builder.extension.logs import ReadConsole
 from builder.extension.provenance import ShowProvenance
 from builder.extension.schedule import ChangeJob, CheckJob, NextRuns, PlanJob, ShowJob
 from builder.extension.uploads import CountUploads, DropUpload, ListUploads, RetryUploads
 from builder.extension.watching import Look, Watch
-from builder.extension.working import Alive, AskJob, GiveUp, Return
+from builder.extension.working import Alive, AskJob, BuildFacts, GiveUp, Return
 from builder.messages import (
     DropPlatform,
     Execute,
@@ -50,6 +50,7 @@ NEEDS: Mapping[type, HolderRole | None] = {
     Return: _WORKER,
     # and what only follows these
     Output: _WORKER,
+    BuildFacts: _WORKER,
     JobFinished: _WORKER,
     GiveUp: _WORKER,
     Alive: _WORKER,
@@ -70,7 +71,7 @@ NEEDS: Mapping[type, HolderRole | None] = {
     RetryUploads: _OPERATOR,
     DropUpload: _OPERATOR,
     Halt: _OPERATOR,
-    Resume: _OPERATOR,
+    LiftHalt: _OPERATOR,
     # --- what changes nothing
     TryApply: _OBSERVER,
     AwaitIdle: _OBSERVER,

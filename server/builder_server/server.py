@@ -93,7 +93,7 @@ class Settings:
     """Those that are revoked; None stands for crl.pem beside the authorities, where that is there."""
     data_dir: Path
     config_dir: Path
-    upload: tuple[str, ...]
+    upload: tuple[str, ...] = field(repr=False)
     job_timeout: float
     grace: float
     min_free: int | None = None

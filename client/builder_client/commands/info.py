@@ -3,7 +3,7 @@
 import click
 
 from builder_client import clock, halts, options, report, uploads
-from builder_client.looking import DISK_FULL, ending, expected, plans, standing
+from builder_client.looking import DISK_FULL, ending, expected, plans, standing, unmet_json, unmet_warnings
 from builder_client.output import json_text, standard_output
 
 
@@ -24,9 +24,11 @@ def command(*, as_json: bool, color: str) -> None:
                        retries, timeout_ms, max_silent_ms, after, needs, paused}],
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms}], dropped_platforms: [name],
-           disk_full, drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}], uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
-          what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known), disk_full, drained, certificates and
-          uploads come from servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
+           disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED]}],
+           drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}],
+           uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
+          what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known), disk_full, unmet (what
+          queued jobs need and no worker has), drained, certificates and uploads come from servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
           in UTC
     """
     printer = standard_output(color)
@@ -41,6 +43,11 @@ def command(*, as_json: bool, color: str) -> None:
         value = report.info_json(reply, now=now, plans=found, expected=durations)
         if looked is not None:
             value["disk_full"] = looked.is_full
+            value["unmet"] = [
+                {"platform": json_text(platform.name)} | unmet_json(found)
+                for platform in looked.platforms
+                for found in platform.unmet
+            ]
             value["drained"] = [halts.json(each) for each in looked.halts]
             value["certificates"] = [
                 {"name": json_text(each.name), "expires": each.expires.isoformat(), "is_own": each.is_own}
@@ -57,6 +64,6 @@ def command(*, as_json: bool, color: str) -> None:
         printer.line("")
     for each in drained:
         printer.line(halts.line(each))
-    for warning in (*full, *ending(looked, now), *uploads.warnings(receivers or (), now)):
+    for warning in (*full, *unmet_warnings(looked), *ending(looked, now), *uploads.warnings(receivers or (), now)):
         printer.line("")
         printer.line(f"Warning: {warning}")

@@ -4,7 +4,7 @@ import datetime as dt
 
 import trio
 
-from builder.extension.halting import AwaitIdle, Halt, Halted, Resume, StillRunning
+from builder.extension.halting import AwaitIdle, Halt, Halted, LiftHalt, StillRunning
 from builder_server.errors import CommandRefused
 from builder_server.requests import Asked, Handlers
 
@@ -22,7 +22,7 @@ async def halt(asked: Asked, request: Halt) -> None:
     await asked.channel.send(Halted(halt=state, run=run, is_new=is_new))
 
 
-async def resume(asked: Asked, request: Resume) -> None:
+async def resume(asked: Asked, request: LiftHalt) -> None:
     """Hand out jobs there again."""
     request.target.check()
     await asked.store.resume(request.target)
@@ -47,5 +47,5 @@ async def await_idle(asked: Asked, request: AwaitIdle) -> None:
         await trio.sleep(PAUSE)
 
 
-HANDLERS: Handlers = {Halt: halt, Resume: resume, AwaitIdle: await_idle}
+HANDLERS: Handlers = {Halt: halt, LiftHalt: resume, AwaitIdle: await_idle}
 """What answers them."""

@@ -13,6 +13,7 @@ from builder import codec, needs
 from builder.extension.uploads import UploadState
 from builder.extension.working import Fact
 from builder.model import Instant, Job, OrbBuildJob, Period, Result, ScheduleItem, ScriptJob
+from builder.needs import PRESSURE, Capabilities
 from builder.planning import Cron, JobOptions, JobReference, Missed
 
 
@@ -25,6 +26,16 @@ class Holder:
     secret_sha256: bytes | None = None
     facts: tuple[Fact, ...] = ()
     """What it tells of itself."""
+
+    @property
+    def able(self) -> Capabilities:
+        """What a job can need, as far as it has that."""
+        return Capabilities.of((fact.name, fact.value) for fact in self.facts)
+
+    @property
+    def pressure(self) -> str:
+        """Why it takes no job now, if it does not."""
+        return next((fact.value for fact in self.facts if fact.name == PRESSURE), "")
 
     @property
     def known_as(self) -> str:

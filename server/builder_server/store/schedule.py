@@ -254,8 +254,8 @@ _NEXT_PAGE = _PAGE.where(job.c.name > sa.bindparam("after"))
 
 def page(connection: sa.Connection, after: str | None) -> tuple[ListedJob, ...]:
     """Return the next jobs by their names; of their scripts only one is in memory at a time."""
-    one_by_one = connection.execution_options(yield_per=1)
-    rows = one_by_one.execute(_PAGE) if after is None else one_by_one.execute(_NEXT_PAGE, {"after": after})
+    statement, values = (_PAGE, {}) if after is None else (_NEXT_PAGE, {"after": after})
+    rows = connection.execute(statement, values, execution_options={"yield_per": 1})
     return tuple(
         ListedJob(
             job=_listed(to_job(row)),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,7 +17,6 @@ from builder.extension.uploads import ListUploads, ReceiverState, UploadEntry
 from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
-from builder.needs import NOTHING, Capabilities
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.migrations import migrate, upgrade
@@ -58,6 +57,9 @@ from builder_server.store.records import (
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
+if TYPE_CHECKING:
+    from builder.runtime.postgres import Place  # its library need not be there
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -76,14 +78,25 @@ class Store:
     waking: Waking = field(factory=Waking)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Return the store in a file, created or migrated. Raises StoreError."""
-        return cls(SQLite(path, prepare=upgrade(MIGRATIONS)))
+    def open(cls, where: "Path | Place") -> Self:
+        """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
+        prepare = upgrade(MIGRATIONS)
+        if isinstance(where, Path):
+            return cls(SQLite(where, prepare=prepare))
+        from builder.runtime.postgres import PostgreSQL
+
+        return cls(PostgreSQL(where, prepare=prepare))
 
     @staticmethod
-    def migrate(path: Path, revision: str) -> None:
-        """Bring the store in a file to a revision, be it one that only an earlier release knows. Raises StoreError."""
-        alter(path, migrate(MIGRATIONS, revision))
+    def migrate(where: "Path | Place", revision: str) -> None:
+        """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
+        step = migrate(MIGRATIONS, revision)
+        if isinstance(where, Path):
+            alter(where, step)
+            return
+        from builder.runtime.postgres import PostgreSQL
+
+        PostgreSQL(where, prepare=step).close()
 
     async def run(self) -> None:
         """Write what is asked for, until cancelled."""
@@ -196,21 +209,15 @@ class Store:
     # --- builds ----------------------------------------------------------------------------------------------------
 
     async def take(
-        self,
-        platform: str,
-        uuid: UUID,
-        now: Instant,
-        expand: Expand | None,
-        holder: Holder | None = None,
-        able: Capabilities = NOTHING,
+        self, platform: str, uuid: UUID, now: Instant, expand: Expand | None, holder: Holder | None = None
     ) -> Taken:
         """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
-        does one for which it returns None. It may be called again for the same job. What needs more than the worker is
-        ``able`` to stays queued too.
+        does one for which it returns None. It may be called again for the same job. What needs more than the worker
+        has stays queued too.
         """
-        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder, able)
+        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder)
 
     async def finish(
         self,
@@ -369,9 +376,9 @@ class Store:
 
     # --- provenance ------------------------------------------------------------------------------------------------
 
-    async def note_facts(self, uuid: UUID, facts: Mapping[str, str]) -> bool:
-        """Keep what the worker of a running build says of it; return False if it does not run."""
-        return await self.database.write(partial(provenance.note_facts, uuid=uuid, facts=facts))
+    async def note_facts(self, uuid: UUID, facts: Mapping[str, str]) -> None:
+        """Keep what the worker of a build says of it, if that runs."""
+        await self.database.write(partial(provenance.note_facts, uuid=uuid, facts=facts))
 
     async def unsigned(self, besides: Collection[UUID]) -> Sequence[UUID]:
         """Return some of the builds that are to be signed, those first that ended first."""

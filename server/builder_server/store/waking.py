@@ -42,8 +42,8 @@ class Woken:
 
     def note_entries(self, what: What, entries: Iterable[Any]) -> None:
         """Note a change of entries of queues: their jobs and platforms."""
-        for entry in itertools.islice(entries, MAX_NOTED + 1):
-            self.note(what, job=entry.name, platform=entry.platform)
+        for job, platform, *_ in itertools.islice(entries, MAX_NOTED + 1):
+            self.note(what, job=job, platform=platform)
 
     def note_queued(self, entries: Sequence[Any]) -> None:
         """Note entries that have come, or moved forward; those who can take one are woken."""
