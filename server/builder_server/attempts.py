@@ -22,6 +22,7 @@ from builder_server.attempt import Attempt
 from builder_server.console import ConsoleWriter
 from builder_server.dispatch import Dispatcher
 from builder_server.events import EndAsked, Stopping
+from builder_server.limits import Limits
 from builder_server.owner import NOBODY, Owner, seconds
 from builder_server.recorder import Recorder
 from builder_server.results import directory_of
@@ -55,6 +56,7 @@ class Attempts:
     recorder: Recorder
     time_limit: float
     grace: float
+    limits: Limits = field(factory=Limits)
     _owners: dict[UUID, Owner] = field(factory=dict)
     _changed: Change = field(factory=Change)
     _nursery: trio.Nursery = field(init=False)
@@ -127,6 +129,7 @@ class Attempts:
         return Owner(
             uuid=uuid,
             recorder=self.recorder,
+            limits=self.limits,
             attempt=Attempt(time_limit=self.time_limit, grace=grace),
             on_changed=self._changed.announce,
             worker=worker,
