@@ -89,26 +89,27 @@ class Signer:
             logger.info("finished builds are signed again")
         self._trouble = trouble
 
-    async def envelope(self, uuid: UUID, name: str) -> bytes | None:
-        """Return the envelope of a build of that job, made now if it is still to be; None if there is to be none.
+    async def path(self, uuid: UUID, name: str) -> Path | None:
+        """Return where the envelope of a build of that job is, made now if it is still to be; None if there is to be none.
 
         Raises NotSigned, and OSError and StoreError.
         """
         path = directory_of(self.data_dir, name, uuid) / FILE_NAME
-        read = partial(trio.to_thread.run_sync, path.read_bytes)
-        try:
-            return await read()
-        except FileNotFoundError:
-            pass
+        is_there = partial(trio.to_thread.run_sync, path.exists)
+        if await is_there():
+            return path
         if await self.store.signable(uuid) is None:
             return None
         try:
             await self._sign([uuid])
-            return await read()
-        except FileNotFoundError:
-            return None  # nothing is left of the build
         except KeysUnusable as error:
             raise NotSigned(f"{uuid} is not signed yet: {error}") from error
+        return path if await is_there() else None  # else nothing is left of the build
+
+    async def envelope(self, uuid: UUID, name: str) -> bytes | None:
+        """Return the envelope of a build, as ``path`` does."""
+        path = await self.path(uuid, name)
+        return None if path is None else await trio.to_thread.run_sync(path.read_bytes)
 
     async def _sign(self, uuids: Sequence[UUID]) -> None:
         """Sign builds, make the envelopes durable together, and note it."""
