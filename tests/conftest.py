@@ -2,10 +2,11 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import databases
 import pytest
 from clocks import Clock
 from farm import LocalServer, run_server
@@ -31,6 +32,21 @@ settings.register_profile("default", derandomize=True, deadline=None, max_exampl
 # For a person who looks for trouble: pytest --hypothesis-profile=thorough tests/test_codec.py
 settings.register_profile("thorough", max_examples=20_000, deadline=None)
 settings.load_profile("default")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if (marker := metafunc.definition.get_closest_marker("databases")) is not None:
+        only = marker.kwargs.get("only") or ("sqlite" if metafunc.definition.get_closest_marker("sqlite") else None)
+        metafunc.parametrize("kind", [only] if only else databases.KINDS, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The kind of database that the test is run with."""
+    databases.kind = getattr(request, "param", databases.KINDS[0])
+    yield databases.kind
+    databases.forget()
+    databases.kind = databases.KINDS[0]
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,10 +1,28 @@
-"""New databases of builder-server, made once by its own migrations and copied: that takes 50 ms, and waits for the disk."""
+"""New databases of builder-server, made once by its own migrations and copied: that takes 50 ms, and waits for the disk.
+
+Tests of what the server remembers run on each kind of database: see the marker ``databases``.
+"""
 
 import atexit
+import hashlib
 import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from builder.runtime.postgres import Place
+
+KINDS = ("sqlite", "postgres")
+
+kind = KINDS[0]
+"""The kind of the test that runs."""
+
+_TEMPLATE = "made"
+
+_made: dict[Path, str] = {}
+"""The databases of the test that runs, by the paths that they have in SQLite."""
 
 
 @cache
@@ -22,3 +40,46 @@ def make(path: Path) -> None:
     """Make a database as a new server does, unless there is one."""
     if not path.exists():
         shutil.copyfile(_template(), path)
+
+
+@cache
+def _make_template() -> None:
+    import clusters
+
+    from builder.runtime.postgres import Place
+    from builder_server.store import Store
+
+    Store.open(Place(url=clusters.shared().create(_TEMPLATE))).close()
+
+
+def postgres_at(path: Path, *, empty: bool = False) -> "Place":
+    """Return the database that a test has in PostgreSQL instead of a file, made unless it is there."""
+    import clusters
+
+    from builder.runtime.postgres import Place
+
+    if path not in _made:
+        name = f"t{hashlib.sha256(bytes(path)).hexdigest()[:16]}"
+        if not empty:
+            _make_template()
+        clusters.shared().create(name, **({} if empty else {"template": _TEMPLATE}))
+        _made[path] = name
+    return Place(url=clusters.shared().url(_made[path]))
+
+
+def place(path: Path) -> "Path | Place":
+    """Return where the test that runs has the database that lies at a path in SQLite; made unless it is there."""
+    if kind == "postgres":
+        return postgres_at(path)
+    make(path)
+    return path
+
+
+def forget() -> None:
+    """Remove what the test that ran has in PostgreSQL."""
+    if _made:
+        import clusters
+
+        for name in _made.values():
+            clusters.shared().drop(name)
+        _made.clear()

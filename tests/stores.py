@@ -1,19 +1,21 @@
-"""A store for tests that do without a server. Whatever it says to its database must be said to PostgreSQL as well."""
+"""A store for tests that do without a server, in the kind of database that the test is run with."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import databases
-import sqlalchemy as sa
 import trio
 from farm import DEADLINE
-from sqlalchemy.dialects import postgresql
 
 from builder.model import Aborted, Exited, Instant, OrbBuildJob, ScriptJob
-from builder.runtime.sqlite import SQLite
+from builder.runtime.grouping import GroupingDatabase
 from builder_server.store import Build, Expanded, Store
+
+if TYPE_CHECKING:
+    from builder.runtime.postgres import Place
 
 NOW = Instant(1_795_194_796_123)
 HOUR = 3_600_000
@@ -33,21 +35,14 @@ def expand(job: OrbBuildJob) -> Expanded | None:
     return Expanded(job=script_job, template="")
 
 
-def database(store: Store) -> SQLite:
-    assert isinstance(store.database, SQLite)
+def database(store: Store) -> GroupingDatabase:
+    assert isinstance(store.database, GroupingDatabase)
     return store.database
 
 
-def check_portable(_connection: object, statement: sa.ClauseElement, *_: object) -> None:
-    statement.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]  # SQLAlchemy's own
-
-
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Store]:
-    databases.make(path / "db")
-    store = Store.open(path / "db")
-    for engine in (database(store)._writer, database(store)._readers):
-        sa.event.listen(engine, "before_execute", check_portable)
+async def opened(path: Path, place: "Place | None" = None) -> AsyncIterator[Store]:
+    store = Store.open(place or databases.place(path / "db"))
     try:
         with trio.fail_after(DEADLINE):
             async with trio.open_nursery() as nursery:

@@ -16,6 +16,7 @@ from farm import LocalServer, run_client, run_server
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import build, queues, script
+from strategies import needs
 
 from builder.errors import InvalidOptions
 from builder.extension.schedule import ChangeJob, JobShown, ShowJob
@@ -26,6 +27,9 @@ from builder_client import changes, jobs, schedule_file
 from builder_client.errors import Refused
 
 Run = Callable[..., Coroutine[Any, Any, subprocess.CompletedProcess[bytes]]]
+
+_OF_ONE = ("awaited", "script_needs", "queued_on", "revision")
+"""What only ``show`` tells."""
 
 NIGHTLY = ("--cron", "17 3 * * mon-fri", "--time-zone", "Europe/Copenhagen")
 
@@ -78,6 +82,7 @@ async def test_schedule_with_every_option(run: Run, server: LocalServer, file: s
     told = await ok(
         run, "schedule", "app", "p1", file, "--period", "never", "--missed", "skip", "--priority", "9",
         "--retries", "2", "--timeout", "1h30m", "--max-silent", "90s", "--after", "lib@p1", "--after", "x@y@",
+        "--needs", "kvm", "--needs", "memory>=2048M,cores>=4",
     )  # fmt: skip
     assert told == ""
     assert await queues(server) == {"p1": ["lib", "x@y"]}
@@ -87,10 +92,12 @@ async def test_schedule_with_every_option(run: Run, server: LocalServer, file: s
         "priority": 9, "retries": 2, "timeout_ms": 5_400_000, "max_silent_ms": 90_000,
         "after": [{"job": "lib", "platform": "p1"}, {"job": "x@y", "platform": None}],
         "awaited": [{"job": "lib", "platform": "p1"}, {"job": "x@y", "platform": None}],
+        "needs": ["cores>=4", "kvm", "memory>=2G"], "script_needs": [],
         "paused": False, "next": None, "queued_on": [], "revision": 1,
     }  # fmt: skip
     text = await ok(run, "show", "app")
-    for line in ("priority    9", "timeout     1h30m", "after       lib@p1, x@y@", "waits for   lib@p1, x@y@"):
+    needed = "needs       cores>=4, kvm, memory>=2G"
+    for line in ("priority    9", "timeout     1h30m", "after       lib@p1, x@y@", "waits for   lib@p1, x@y@", needed):
         assert f"{line}\n" in text
     assert text.endswith("script:\n  #!/bin/sh\n")
 
@@ -107,9 +114,29 @@ async def test_an_orb_build_has_the_same_options(run: Run) -> None:
     assert "script" not in found
 
 
+async def test_needs_are_changed_and_taken_away(run: Run, file: str) -> None:
+    await ok(run, "schedule", "app", "p1", file, "--needs", "kvm")
+    assert await ok(run, "edit", "app", "--needs", "gpu") == "needs: kvm -> gpu\n"
+    assert await ok(run, "edit", "app", "--no-needs") == "needs: gpu -> none\n"
+
+
+async def test_what_a_script_needs_is_shown(run: Run, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n# builder: needs=kvm,memory>=2G\n")
+    await ok(run, "schedule", "app", "p1", str(script), "--needs", "gpu")
+    assert (await shown(run, "app"))["script_needs"] == ["kvm", "memory>=2G"]
+    assert "script needs  kvm, memory>=2G\n" in await ok(run, "show", "app")
+    script.write_text("#!/bin/sh\n# builder: needs=memory=2G\n")
+    done = await run("edit", "app", "--script", str(script))
+    assert done.returncode == 3
+    assert b"line 2 of the script: memory=2G: write memory>=SIZE, such as memory>=16G" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        (["--needs", "memory"], "--needs: memory: write memory>=SIZE, such as memory>=16G"),
+        (["--needs", "kvm", "--needs", "cores=2"], "--needs: cores=2: write cores>=N, such as cores>=4"),
         (["--cron", "30 2 30 2 *"], "invalid cron rule '30 2 30 2 *': it never matches"),
         (["--cron", "@daily", "--time-zone", "Mars/Base"], "unknown time zone 'Mars/Base'"),
         (["--time-zone", "UTC"], "--time-zone: it is for cron rules"),
@@ -294,7 +321,7 @@ async def test_rules_and_pauses_are_shown_of_all_jobs(run: Run, file: str) -> No
     told = {item["job"]: item for item in json.loads(await ok(run, "info", "--json"))["schedule"]}
     for name, item in told.items():
         whole = await shown(run, name)
-        assert item == {key: whole[key] for key in whole if key not in ("awaited", "queued_on", "revision")}
+        assert item == {key: whole[key] for key in whole if key not in _OF_ONE}
     found = json.loads(await ok(run, "next", "--json", "--count", "2"))["jobs"]
     assert {each["job"]: (each["next"], each["paused"]) for each in found} == {
         name: (told[name]["next"], name == "still") for name in ("rule", "still")
@@ -430,6 +457,7 @@ PLANS = st.builds(
     retries=st.integers(0, 10),
     time_limit=st.none() | st.integers(1, MAX_LIMIT),
     max_silent=st.none() | st.integers(1, MAX_LIMIT),
+    needs=st.lists(needs, max_size=3, unique_by=lambda need: need.name).map(tuple),
     after=st.lists(st.builds(JobReference, name=NAMES, platform=st.none() | NAMES), max_size=3, unique=True).map(tuple),
     paused=st.booleans(),
 )
@@ -439,6 +467,7 @@ PLANS = st.builds(
 def test_what_is_said_of_options_is_read_as_them(plan: JobOptions) -> None:
     again = jobs.options_with(jobs.said_options(plan), JobOptions(), "no such name/")
     assert jobs.said_options(again) == jobs.said_options(plan)
+    assert again.needs == plan.needs
     assert (again.after, again.time_limit, again.cron) == (plan.after, plan.time_limit, plan.cron)
 
 
@@ -448,6 +477,9 @@ def test_what_is_said_of_options_is_read_as_them(plan: JobOptions) -> None:
         ({"priority": "high"}, "priority: write a number from 0 to 9"),
         ({"priority": True}, "priority: write a number from 0 to 9"),
         ({"period": "monthly"}, 'period: write "hourly", "daily", "weekly" or "never"'),
+        ({"needs": "kvm"}, 'needs: write a list such as ["kvm", "memory>=16G"]'),
+        ({"needs": [1]}, 'needs: write a list such as ["kvm", "memory>=16G"]'),
+        ({"needs": ["memory"]}, "needs: memory: write memory>=SIZE, such as memory>=16G"),
         ({"after": [1]}, "after: write JOB or JOB@PLATFORM"),
         ({"after": [{"job": "a"}]}, "after: write JOB or JOB@PLATFORM"),
         ({"cron": 5}, "cron: write text"),
@@ -455,7 +487,7 @@ def test_what_is_said_of_options_is_read_as_them(plan: JobOptions) -> None:
     ],
 )
 def test_values_of_a_file_that_are_wrong(given_: dict[str, Any], reason: str) -> None:
-    with pytest.raises(InvalidOptions, match=reason):
+    with pytest.raises(InvalidOptions, match=re.escape(reason)):
         jobs.options_with(given_, JobOptions(), "a")
 
 

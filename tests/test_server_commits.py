@@ -19,6 +19,8 @@ from builder.runtime.database import DiskFull
 from builder_server.errors import CommandRefused
 from builder_server.store import Due, Expanded, Store, StoreError
 
+pytestmark = pytest.mark.databases
+
 
 async def gather(*steps: Callable[[], object]) -> list[object]:
     """Run all at the same time and return what each returned or raised."""
@@ -80,6 +82,7 @@ def fill_up(store: Store) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 3}")
 
 
+@pytest.mark.sqlite
 async def test_a_full_database_in_a_group(store: Store) -> None:
     """The large request fails, the small ones beside it do not, and everything goes on."""
     await store.schedule(script("before"), Period.DAILY, NOW)
@@ -97,6 +100,7 @@ async def test_a_full_database_in_a_group(store: Store) -> None:
     await store.unschedule("a")
 
 
+@pytest.mark.sqlite
 async def test_a_commit_that_fails_is_told_to_all_it_held(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +116,7 @@ async def test_a_commit_that_fails_is_told_to_all_it_held(
     await store.schedule(script("j0"), Period.DAILY, NOW)
 
 
+@pytest.mark.sqlite
 async def test_a_damaged_database_is_an_error_of_the_store(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await store.schedule(script("a"), Period.DAILY, NOW)
@@ -122,6 +127,7 @@ async def test_a_damaged_database_is_an_error_of_the_store(tmp_path: Path) -> No
         Store.open(tmp_path / "db")
 
 
+@pytest.mark.sqlite
 async def test_the_end_of_the_writer_is_told_to_all_who_wait(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "db")
     results: list[object] = []
@@ -150,6 +156,7 @@ async def test_many_readers_at_once(store: Store) -> None:
 # --- on disk -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 async def test_what_returned_is_on_disk(tmp_path: Path) -> None:
     """A second process reads it, after the first was killed right after the reply."""
     program = (
@@ -175,6 +182,7 @@ async def test_what_returned_is_on_disk(tmp_path: Path) -> None:
         assert await queues(store) == {"p1": ["a"]}
 
 
+@pytest.mark.sqlite
 async def test_how_the_database_is_written(store: Store) -> None:
     with database(store)._writer.connect() as connection:
         pragmas = {
@@ -192,6 +200,7 @@ async def test_opening_again_changes_nothing(tmp_path: Path) -> None:
         assert await queues(store) == {"p1": ["j0", "j1", "j2"]}
 
 
+@pytest.mark.sqlite
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     Store.open(tmp_path / "db").close()
     connection = sqlite3.connect(tmp_path / "db")
@@ -202,6 +211,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Store.open(tmp_path / "db")
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("content", [b"junk" * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
 def test_a_file_that_is_no_database_is_refused_and_stays(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "db").write_bytes(content)

@@ -11,6 +11,8 @@ from stores import NOW, complete, database, opened, script
 from builder.extension.builds import HistoryPlace, ShowHistory
 from builder.model import Period
 
+pytestmark = pytest.mark.databases
+
 ASKED = {
     "all": ShowHistory(count=5),
     "a job": ShowHistory(count=5, name="a"),
@@ -23,6 +25,7 @@ ASKED = {
 }
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("what", ASKED)
 async def test_no_page_looks_at_all_builds(tmp_path: Path, what: str) -> None:
     said: list[tuple[str, Any]] = []

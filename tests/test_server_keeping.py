@@ -1,6 +1,5 @@
 """builder-server: which builds are kept, what goes, and what never does."""
 
-import contextlib
 import datetime as dt
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,6 +20,9 @@ from builder_server.keeper import Keeper
 from builder_server.results import build_dir
 from builder_server.retention import Retention, parse_retention
 from builder_server.store import OldBuild, Store, keeping
+from builder_server.store.schema import build
+
+pytestmark = pytest.mark.databases
 
 DAY = 86_400_000
 
@@ -177,22 +179,24 @@ def test_what_is_read(days: int, count: int, gigabytes: int) -> None:
 
 # --- what a look costs ---------------------------------------------------------------------------------------------
 
-_INSERT = (
-    "insert into build (uuid, job_id, name, platform, script, state, losses, started, finished, cause, retry, size, upload)"
-    " values (?, 1, ?, 'p1', x'', 'finished', 0, ?, ?, 'due', 0, ?, ?)"
-)
 
-
-def fill(path: Path, runs: int, *, jobs: int = 20, upload: str | None = None) -> None:
+async def fill(store: Store, runs: int, *, jobs: int = 20, upload: str | None = None) -> None:
     """Add builds of jobs that have run by turns."""
-    with contextlib.closing(sqlite3.connect(path / "db", timeout=30)) as connection, connection:
-        connection.executemany(
-            _INSERT,
-            (
-                (str(uuid(number)), f"job{number % jobs:03}", number * 1000, number * 1000 + 1, 10, upload)
-                for number in range(1, runs * jobs + 1)
-            ),
-        )
+    same = {
+        "job_id": 1,
+        "platform": "p1",
+        "script": b"",
+        "state": "finished",
+        "losses": 0,
+        "size": 10,
+        "upload": upload,
+    }
+    rows = [
+        {"uuid": str(uuid(number)), "name": f"job{number % jobs:03}", "started": number * 1000, **same}
+        | {"finished": number * 1000 + 1}
+        for number in range(1, runs * jobs + 1)
+    ]
+    await database(store).write(lambda connection: connection.execute(sa.insert(build), rows))
 
 
 Step = Callable[[sa.Connection], Sequence[OldBuild] | int]
@@ -226,6 +230,7 @@ async def cost(store: Store, step: Step) -> int:
     return await database(store).read(count)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 async def test_a_page_costs_the_same_of_ten_times_the_builds(tmp_path: Path, step: Step) -> None:
     costs = []
@@ -233,7 +238,7 @@ async def test_a_page_costs_the_same_of_ten_times_the_builds(tmp_path: Path, ste
         folder = tmp_path / str(number)
         folder.mkdir()
         async with opened(folder) as store:
-            fill(folder, runs)
+            await fill(store, runs)
             costs.append(await cost(store, step))
     few, many = costs
     assert many < 1.2 * few
@@ -242,7 +247,7 @@ async def test_a_page_costs_the_same_of_ten_times_the_builds(tmp_path: Path, ste
 async def test_all_pages_together_look_at_each_build_once(tmp_path: Path) -> None:
     """Also where most of them may not go, and are passed over."""
     async with opened(tmp_path) as store:
-        fill(tmp_path, 300, upload="failed")
+        await fill(store, 300, upload="failed")
         keeper = Keeper(store, tmp_path, lambda: NOW, parse_retention(["bytes=1"]))
         pages = []
         find = store.oldest
@@ -253,8 +258,8 @@ async def test_all_pages_together_look_at_each_build_once(tmp_path: Path) -> Non
 
         with mock.patch.object(Store, "oldest", staticmethod(noting)):
             await keeper.look()
-            with contextlib.closing(sqlite3.connect(tmp_path / "db", timeout=30)) as connection, connection:
-                connection.execute("update build set upload = 'done' where started > 5500000")
+            done = sa.update(build).where(build.c.started > 5_500_000).values(upload="done")
+            await database(store).write(lambda connection: connection.execute(done))
             await keeper.look()
         places = [behind.started.ms for behind in pages if behind]
         assert places == sorted(places)
@@ -274,7 +279,7 @@ async def test_the_newest_stay_whatever_became_of_the_others(farm: Farm) -> None
 
 async def test_count_of_more_jobs_than_a_page_has(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        fill(tmp_path, 3, jobs=250)
+        await fill(store, 3, jobs=250)
         await Keeper(store, tmp_path, lambda: NOW, parse_retention(["count=2"])).look()
         rows = await database(store).read(
             lambda connection: connection.exec_driver_sql("select count(*), min(started) from build").one()

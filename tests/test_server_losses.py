@@ -7,6 +7,8 @@ from builder.model import Exited, Instant, OrbBuildJob, Period
 from builder.planning import JobOptions
 from builder_server.store import AfterLoss, Due, Store
 
+pytestmark = pytest.mark.databases
+
 
 async def test_a_late_result_of_a_lost_build_is_not_recorded(store: Store) -> None:
     await store.schedule(script("a"), Period.DAILY, NOW)

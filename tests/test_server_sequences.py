@@ -13,6 +13,8 @@ from builder.messages import InfoReply
 from builder.model import Exited, Instant, Job, OrbBuildJob, Period, ScheduleItem, ScriptJob
 from builder_server.errors import CommandRefused
 
+pytestmark = pytest.mark.databases
+
 NAMES = st.sampled_from(["a", "b", "orb"])
 PLATFORMS = st.sampled_from(["p1", "p2"])
 STEPS = st.lists(

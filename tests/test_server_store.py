@@ -16,6 +16,8 @@ from builder_server.store import AfterLoss, Build, Due, Store, Taken
 from builder_server.store import queues as store_queues
 from builder_server.store.queues import MAX_PLATFORMS
 
+pytestmark = pytest.mark.databases
+
 
 @pytest.mark.parametrize(("retry", "minutes"), [(1, 1), (2, 4), (3, 16), (4, 64), (5, 240), (6, 240)])
 async def test_a_retry_waits_as_long_as_it_would_if_the_clock_had_been_right(
@@ -141,6 +143,7 @@ async def test_many_queues_cost_no_more_statements(store: Store) -> None:
     assert counts[0] == counts[1]
 
 
+@pytest.mark.sqlite
 async def test_what_is_due_is_found_without_reading_all_jobs_and_queues(store: Store) -> None:
     seen: list[tuple[str, Any]] = []
     await store.schedule(script("a"), Period.HOURLY, NOW)
@@ -179,6 +182,7 @@ async def test_a_new_job_is_added_without_a_look_at_all_that_it_waits_for(store:
         await store.plan(script("job-0"), JobOptions(after=(JobReference(name="job-19"),)), NOW)
 
 
+@pytest.mark.sqlite
 async def test_a_job_leaves_all_queues_without_reading_them(store: Store) -> None:
     plan = await store.database.read(
         lambda connection: connection.exec_driver_sql("explain query plan delete from queue where job_id = 1").all()

@@ -129,6 +129,7 @@ async def test_nobody_waits_for_a_slow_endpoint(tmp_path: Path, endpoint: Endpoi
         assert not list(server.data_dir.glob("*/*/full"))
 
 
+@pytest.mark.databases
 async def test_of_many_that_are_pending_only_those_under_way_are_in_memory(tmp_path: Path, endpoint: Endpoint) -> None:
     size, count = 200_000, 100
     endpoint.go_on.clear()
@@ -152,6 +153,7 @@ async def test_of_many_that_are_pending_only_those_under_way_are_in_memory(tmp_p
     assert peak < 20 * size
 
 
+@pytest.mark.databases
 async def test_the_oldest_is_uploaded_first(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         for number, finished in ((1, 30), (2, 10), (3, 20)):
@@ -164,6 +166,7 @@ async def test_the_oldest_is_uploaded_first(tmp_path: Path) -> None:
         assert found == [uuid(2), uuid(3), uuid(1)]
 
 
+@pytest.mark.databases
 async def test_an_upload_is_noted_once_the_database_takes_it(
     tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

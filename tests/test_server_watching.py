@@ -432,6 +432,7 @@ async def test_a_crowd_that_looks_leaves_threads_to_others(
         may_end.set()
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize(
     ("durations", "expected"),
     [((), None), ((7,), 7), ((9, 1, 5), 5), ((4, 1, 2, 3), 2), ((4, 4, 1, 1), 1), ((900, 800, 5, 4, 1, 2, 3), 3)],

@@ -194,7 +194,7 @@ async def test_a_result_for_a_server_that_is_gone_keeps_no_slot_from_another_one
             await back.go_on(given, 1)
             assert (await back.finish()).result == Exited(code=4)
             await back.channel.send(ResultStored(uuid=given.uuid))
-            await wait_for(lambda: f"{given.uuid}: exited 4" in worker.log)
+            await wait_for(lambda: f"{given.uuid} of {given.job.name} on p1: exited 4" in worker.log)
         interrupt(worker)
         assert await worker.wait() == 143, worker.log
     assert not plain.places
@@ -290,7 +290,7 @@ async def test_a_job_whose_supervisor_died_is_given_up_at_once(farm: Farm) -> No
         await connection.channel.send(Gone(uuid=given.uuid, reason="given up"))
         async with farm.server.accept_ours() as following:
             await following.hear()
-        assert "is lost: nothing is there of it any more" in worker.log
+        assert ": lost: nothing is there of it any more" in worker.log
     assert not list((farm.directory / "work").glob("builder-*/disk/build/*"))
 
 

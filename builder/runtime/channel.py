@@ -86,9 +86,11 @@ class Channel:
             await self._receive_some(RECEIVE_SIZE)
         raise LocalProtocolError(f"{type(message).__name__} came while only the end was waited for")
 
-    async def _receive_some(self, size: int) -> None:
-        """Wait for more bytes; a subclass may make them wait as well."""
-        self.connection.receive_data(await self._stream.receive_some(size))
+    async def _receive_some(self, size: int) -> int:
+        """Wait for more bytes, and return how many came; a subclass may make them wait as well."""
+        data = await self._stream.receive_some(size)
+        self.connection.receive_data(data)
+        return len(data)
 
     async def aclose(self) -> None:
         """Close the stream."""

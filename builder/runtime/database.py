@@ -12,6 +12,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from builder.errors import BuilderError
+from builder.runtime.histogram import Histogram
 
 T = TypeVar("T")
 
@@ -38,6 +39,9 @@ class Database(abc.ABC):
 
     It has grown when a writer is told that its change is on the disk.
     """
+
+    commits: Histogram
+    """How long it took to have changes on the disk, those that were made together as one."""
 
     @abc.abstractmethod
     async def run(self) -> None:

@@ -18,6 +18,7 @@ from attrs import define, field
 
 from builder.runtime import syncing
 from builder.runtime.database import Database, StoreError, nothing
+from builder.runtime.histogram import Histogram
 
 T = TypeVar("T")
 
@@ -61,6 +62,7 @@ class GroupingDatabase(Database):
         self._closed = False
         self._last_wait = math.inf
         self.version = 0
+        self.commits = Histogram()
 
     @abc.abstractmethod
     def _transaction(
@@ -94,8 +96,9 @@ class GroupingDatabase(Database):
                 await self._work.wait()
                 self._work = trio.Event()
                 batch, self._pending = self._pending, []
-                deadline = time.monotonic() + LOCK_TIMEOUT
-                await trio.to_thread.run_sync(self._commit, batch, deadline, limiter=self._limiter)
+                began = time.monotonic()
+                await trio.to_thread.run_sync(self._commit, batch, began + LOCK_TIMEOUT, limiter=self._limiter)
+                self.commits.add(time.monotonic() - began)
                 self.version += 1
                 for request in batch:
                     if request.error is None:
@@ -113,7 +116,7 @@ class GroupingDatabase(Database):
         while (error := self._try(batch, deadline)) is not None:
             if not self._is_again(error) or time.monotonic() >= min(deadline, self._last_wait):
                 for request in batch:
-                    request.error = error if isinstance(error, StoreError) else self._failure(error)
+                    request.error = self._failure(error)
                 return
             trio.from_thread.check_cancelled()
 

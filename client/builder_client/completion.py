@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable
 
 from builder.endpoint import Endpoint
-
 from builder.errors import BuilderError
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListJobs

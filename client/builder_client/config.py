@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from attrs import Attribute, AttrsInstance, Factory, field, fields, frozen
-from builder.endpoint import TLS
 
 from builder.address import parse_remote
+from builder.endpoint import TLS
 from builder.errors import BuilderError
 from builder.model import printable
 

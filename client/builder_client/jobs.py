@@ -10,6 +10,7 @@ from attrs import evolve
 
 from builder.errors import InvalidOptions
 from builder.model import Job, Period, ScriptJob, check_name, printable
+from builder.needs import Need, together
 from builder.planning import MAX_LIMIT, Cron, JobOptions, JobReference, Missed
 from builder.quantities import format_duration, parse_duration
 
@@ -44,6 +45,12 @@ def _say_reference(reference: JobReference) -> object:
     return {"job": reference.name, "platform": reference.platform}  # a platform with an @
 
 
+def _needs(values: list[object]) -> tuple[Need, ...]:
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError('write a list such as ["kvm", "memory>=16G"]')
+    return together(Need.parse(said) for value in values for said in str(value).split(","))
+
+
 _READ: dict[str, tuple[type, str, str, Callable[[Any], object]]] = {
     "period": (str, '"hourly", "daily", "weekly" or "never"', "period", Period),
     "spread": (bool, "true or false", "spread", bool),
@@ -53,6 +60,7 @@ _READ: dict[str, tuple[type, str, str, Callable[[Any], object]]] = {
     "timeout": (str, 'a duration such as "10m" or "1h30m"', "time_limit", _limit),
     "max-silent": (str, 'a duration such as "10m" or "1h30m"', "max_silent", _limit),
     "after": (list, 'a list such as ["lib", "tool@debian-12"]', "after", lambda value: tuple(map(_reference, value))),
+    "needs": (list, 'a list such as ["kvm", "memory>=16G"]', "needs", _needs),
     "paused": (bool, "true or false", "paused", bool),
 }
 """Of each key its type, what to write, the attribute of JobOptions, and what makes that of the value."""
@@ -133,6 +141,7 @@ def said_options(options: JobOptions) -> dict[str, Value | None]:
         "timeout": None if options.time_limit is None else format_duration(options.time_limit),
         "max-silent": None if options.max_silent is None else format_duration(options.max_silent),
         "after": [*map(_say_reference, options.after)],
+        "needs": [*map(str, options.needs)],
         "paused": options.paused,
     }
 

@@ -7,10 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import click
-from builder.endpoint import TLS, Endpoint, variable
 from click.shell_completion import CompletionItem
 
 from builder.address import DEFAULT_PORT
+from builder.endpoint import TLS, Endpoint, variable
 from builder.errors import BuilderError
 from builder.model import Period, check_name
 

@@ -9,6 +9,7 @@ from builder.errors import InvalidOptions
 from builder.extension.schedule import JobShown, PlanJob, ShowJob
 from builder.messages import Schedule, ScheduleOrbBuild
 from builder.model import NEVER, Instant, Job, ScriptJob, printable
+from builder.needs import Need, of_script
 from builder.planning import MAX_PRIORITY, MAX_RETRIES, Cron, JobOptions, Missed
 
 from . import clock, jobs, options, words
@@ -34,10 +35,11 @@ _OPTIONS = (
     click.option("--timeout", metavar="DURATION", help="End it after so long, as 90s, 10m or 1h30m; the server's own limit holds too."),
     click.option("--max-silent", metavar="DURATION", help="End it when it says nothing for so long."),
     click.option("--after", multiple=True, metavar="JOB[@PLATFORM]", shell_complete=options.completes("jobs"), help="Run when that job has succeeded; several: when all have. What is behind the last @ is the platform. Without --period, --cron and --spread it runs at no other time."),
+    click.option("--needs", multiple=True, metavar="NEED", help="Run only on a worker that has that: kvm, 'memory>=16G', 'cores>=4', sandbox=overlay, arch=x86_64, or a label of its operator. In quotes, for the sake of the shell; several: all of them."),
 )  # fmt: skip
 _REMOVALS = tuple(
     click.option(f"--no-{key}", f"no_{key.replace('-', '_')}", is_flag=True, help=f"Take the {key} away.")
-    for key in ("cron", "timeout", "max-silent", "after")
+    for key in ("cron", "timeout", "max-silent", "after", "needs")
 )
 
 
@@ -166,6 +168,11 @@ def find_anywhere(remote: "Remote", name: str) -> JobShown:
     )
 
 
+def script_needs(job: Job) -> tuple[Need, ...]:
+    """Return what the script of a job says that it needs."""
+    return of_script(job.script).needs if isinstance(job, ScriptJob) else ()
+
+
 def as_json(shown: JobShown) -> dict[str, Any]:
     """Return all of a job for JSON."""
     from . import report
@@ -177,6 +184,7 @@ def as_json(shown: JobShown) -> dict[str, Any]:
         **script,
         **report.options_json(shown.options, shown.options.classic_period(shown.job.name, clock.now())),
         "awaited": [report.reference_json(each) for each in shown.awaited],
+        "script_needs": [*map(str, script_needs(shown.job))],
         "next": None if shown.next_run == NEVER else shown.next_run.isoformat(),
         "queued_on": [json_text(name) for name in shown.queued_on],
         "revision": shown.revision,

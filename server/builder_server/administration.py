@@ -9,7 +9,7 @@ import click
 
 F = TypeVar("F", bound=Callable[..., object])
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0009")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """The revisions of the database, the newest last: to each of them a way leads."""
 
 

@@ -47,6 +47,7 @@ class Attachment:
     failure: Exception | None = None
     acknowledged: bool = False
     dismissed: str | None = None
+    is_detached: bool = False
     _given: Given | None = None
     _resumed: Resumed | None = None
     holder: dict[str, object] = field(factory=lambda: dict(fields()))
@@ -100,7 +101,13 @@ class Attachment:
 
     def detach(self, event: Detached) -> None:
         """Say that the worker has gone."""
+        self.is_detached = True
         self._tell(self, event)
+
+    @property
+    def is_building(self) -> bool:
+        """Whether a worker is connected here that has the job."""
+        return self._answered.is_set() and not self.is_detached and not self.scope.cancel_called
 
     @property
     def is_released(self) -> bool:

@@ -1,6 +1,7 @@
 """All attempts of a server: each has an owner here, and whoever observes finds them."""
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -77,6 +78,11 @@ class Attempts:
         self._stopping = True
         for owner in self._owners.values():
             owner.tell(Stopping())
+
+    def building(self) -> Counter[str]:
+        """Return how many connected workers have a job, by its platform."""
+        owners = (owner for owner in self._owners.values() if owner.attachment.is_building)
+        return Counter(owner.build.job.platform for owner in owners if owner.build)
 
     def attach(self, platform: str, worker: Holder, secret: bytes | None = None) -> Attachment:
         """Have a worker wait for a job of a platform; with a secret, which it is given too, it may come back."""

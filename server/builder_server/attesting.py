@@ -22,7 +22,7 @@ from builder.model import Instant
 from builder.provenance import FILE_NAME
 from builder.provenance.envelope import Envelope
 from builder.provenance.keys import SigningKey
-from builder.provenance.statement import Artifact, Facts, Subjects, encode
+from builder.provenance.statement import Attested, Subject, Subjects, encode
 from builder.reasons import reason_of
 from builder.runtime.changes import Change
 from builder.runtime.syncing import sync_together
@@ -137,7 +137,7 @@ class Signer:
         subjects = Subjects()
         behind = ""
         while page := await self.store.list_artifacts(build.uuid, behind, ARTIFACTS):
-            artifacts = [Artifact(path=each.path, sha256=each.sha256) for each in page]
+            artifacts = [Subject(path=each.path, sha256=each.sha256) for each in page]
             await trio.to_thread.run_sync(subjects.add, artifacts)
             behind = page[-1].path
         directory = directory_of(self.data_dir, build.name, build.uuid)
@@ -158,12 +158,12 @@ def _publish(directories: Sequence[Path]) -> None:
     sync_together(directories)
 
 
-def _facts(build: Signable, builder_id: str, now: Instant) -> Facts:
+def _facts(build: Signable, builder_id: str, now: Instant) -> Attested:
     limits = {"time": build.time_limit, "silence": build.max_silent}
     worker = {"name": build.worker_name, "peer": build.worker}  # with the holder of its certificate
     told = dict(build.facts)
     version = told.pop("version", None)
-    return Facts(
+    return Attested(
         builder_id=builder_id,
         uuid=build.uuid,
         job=build.name,

@@ -117,6 +117,11 @@ class Connections:
     _taken: set[Place] = field(factory=set)
     _staying: int = 0
 
+    @property
+    def number(self) -> int:
+        """How many are connected."""
+        return len(self._taken)
+
     @contextmanager
     def place(self) -> Iterator[Place]:
         """Have a place for as long as the block lasts. Raises NoPlace when all others have asked for something, and Closed."""

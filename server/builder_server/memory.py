@@ -112,6 +112,9 @@ class Memory:
     free: int = field(init=False)
     decoding: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(DECODED_AT_ONCE))
     making: Turns = field(factory=lambda: Turns(MADE_AT_ONCE))
+    received: int = 0
+    """Bytes of all messages since the start, small ones too."""
+
     _held: set[Grant] = field(factory=set)
     _waiting: list[Grant] = field(factory=list)
 
@@ -225,15 +228,19 @@ class SharingChannel(Channel):
         self._give_back()
         return await super().receive_body()
 
-    async def _receive_some(self, size: int) -> None:
+    async def _receive_some(self, size: int) -> int:
         if self.connection.awaited <= SMALL:
-            await super()._receive_some(size)
-            return
+            return self._count(await super()._receive_some(size))
         if self._grant is None:
             self._grant = await self._memory.grant(self.connection.awaited)
         with self._grant.at_peer():
-            await super()._receive_some(size)
+            count = await super()._receive_some(size)
         self._grant.note(self.connection.held)
+        return self._count(count)
+
+    def _count(self, count: int) -> int:
+        self._memory.received += count
+        return count
 
     async def in_turn(self, work: Callable[[], T]) -> T:
         """Do in a thread what takes long, as few at a time as replies are made."""

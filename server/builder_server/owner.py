@@ -17,7 +17,7 @@ import trio
 from attrs import define, field
 
 from builder.errors import InvalidName
-from builder.execution import ExecutionEnd
+from builder.execution import ArtifactData, ExecutionEnd
 from builder.messages import GIB
 from builder.model import Aborted, Instant, Result
 from builder.runtime.logs import note
@@ -144,8 +144,9 @@ class Owner:
     async def run(self, dispatcher: Dispatcher, platform: str) -> None:
         """Take a job of a platform, and own the attempt at it to its end."""
         try:
-            if (event := await self._take(dispatcher, platform)) is not None:
-                await self._own(event)
+            with dispatcher.present(platform, self.worker):
+                if (event := await self._take(dispatcher, platform)) is not None:
+                    await self._own(event)
         finally:
             self._leave()
 
@@ -173,7 +174,7 @@ class Owner:
             with trio.CancelScope() as self._waiting:
                 if self._told:
                     return None
-                await dispatcher.wait_for_job(platform, take)
+                await dispatcher.wait_for_job(platform, self.worker, take)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None
@@ -271,6 +272,7 @@ class Owner:
             case AppendLines(lines=lines):
                 assert self.console, "it was begun"
                 await self.console.append(lines)
+                self.recorder.done.console_bytes += len(lines.frames)
                 if self.console.size > MAX_CONSOLE:
                     return EndAsked(result=Aborted(message=f"more than {format_size(MAX_CONSOLE)} of console"))
             case KeepFacts(facts=facts):
@@ -285,6 +287,8 @@ class Owner:
                 assert self._writer, "it was begun"
                 try:
                     await self._writer.add(pieces)
+                    sizes = (len(piece.data) for piece in pieces if isinstance(piece, ArtifactData))
+                    self.recorder.done.artifact_bytes += sum(sizes)
                 except InvalidName as error:
                     return ResultRefused(reason=str(error))
             case Record():

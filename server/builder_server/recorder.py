@@ -1,14 +1,16 @@
 """The steps in which an attempt becomes durable: its directory and console, its record, and what the database says."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from uuid import UUID
 
 import trio
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from builder.execution import ExecutionEnd
 from builder.extension.working import Fact
+from builder.history import Outcome, outcome_of
 from builder.model import Aborted, Instant
 from builder_server import console, room
 from builder_server.aborts import LOST
@@ -19,6 +21,15 @@ from builder_server.store import AfterLoss, Build, Store, StoreError
 CONSOLES_AT_ONCE = 2
 """Long consoles that are looked through or turned round at once. Each keeps a core busy: with more of them all of the
 rest would wait, for a thread and for the interpreter."""
+
+
+@define(eq=False)
+class Done:
+    """What was recorded since the start: builds by platform and what became of them, and bytes."""
+
+    builds: Counter[tuple[str, Outcome]] = field(factory=Counter)
+    console_bytes: int = 0
+    artifact_bytes: int = 0
 
 
 @frozen(kw_only=True)
@@ -34,6 +45,7 @@ class Recorder:
     now: Callable[[], Instant]
     receivers: Collection[str]
     on_recorded: Callable[[], None]
+    done: Done = field(factory=Done)
     _reading: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(CONSOLES_AT_ONCE))
 
     async def begin_console(self, build: Build) -> ConsoleWriter:
@@ -111,6 +123,8 @@ class Recorder:
                 raise
             if not recorded:
                 await writer.discard()
+        if recorded:
+            self.done.builds[build.job.platform, Outcome.LOST if is_lost else outcome_of(end.result)] += 1
         return recorded
 
     async def note_facts(self, uuid: UUID, facts: Iterable[Fact]) -> None:
@@ -131,9 +145,12 @@ class Recorder:
         if found is None or found.state != "running":
             return AfterLoss.NOT_RUNNING
         await self.writer(build).discard()
-        return await self.store.lose(
+        after = await self.store.lose(
             build.uuid, finished, reason, count=counted, may_pause=not counted and reason != LOST
         )
+        if after is AfterLoss.PUT_BACK:
+            self.done.builds[build.job.platform, Outcome.LOST] += 1
+        return after
 
     async def is_filled_by(self, build: Build) -> bool:
         """Return whether the disk is full, and an attempt has written enough to be to blame."""

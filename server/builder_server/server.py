@@ -14,6 +14,7 @@ from urllib.parse import quote
 import trio
 from attrs import define, field, frozen
 
+from builder.address import format_address
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension import VERSION, Welcome
 from builder.extension.working import Alive, AskJob, Return
@@ -21,10 +22,11 @@ from builder.framing import StreamedFrame
 from builder.messages import Hello, JobRequested, Message, ServerHello
 from builder.model import Instant
 from builder.reasons import reason_of
-from builder.runtime import entry, service
+from builder.runtime import entry, scraping, service
 from builder.runtime.files import lock
 from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
+from builder.runtime.scraping import Scraping
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
 from builder.runtime.tls import TlsFiles
@@ -91,11 +93,12 @@ class Settings:
     """Those that are revoked; None stands for crl.pem beside the authorities, where that is there."""
     data_dir: Path
     config_dir: Path
-    upload: tuple[str, ...]
+    upload: tuple[str, ...] = field(repr=False)
     job_timeout: float
     grace: float
     min_free: int | None = None
     keep: Retention = field(factory=Retention)
+    metrics: tuple[str, int] | None = None
     builder_id: str = DEFAULT_ID
 
 
@@ -218,6 +221,7 @@ class _Server:
     _certificates: Certificates | None
     _refusals: Refusals = field(factory=Refusals)
     _shutdown: Shutdown = field(factory=Shutdown)
+    _is_serving: bool = False
 
     @classmethod
     def make(
@@ -250,7 +254,8 @@ class _Server:
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now)
+        ending = certificates.ending_soon if certificates else tuple
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now, ending)
         return cls(
             settings,
             store,
@@ -273,15 +278,37 @@ class _Server:
             background.start_soon(self._ticker.run)
             background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)
+            if self._settings.metrics is not None:
+                await self._show_metrics(*self._settings.metrics, background)
             background.start_soon(self._signer.run)
             background.start_soon(_show_life)
             if self._certificates:
                 background.start_soon(self._certificates.run)
+            await self._store.recall_halts()
             async with self._attempts.running():
                 await self._attempts.recover()
                 async with listening.opened(self._settings.listening, self._certificates) as listeners:
                     await self._serve_peers(listeners, announce)
             background.cancel_scope.cancel()
+
+    async def _show_metrics(self, host: str, port: int, background: trio.Nursery) -> None:
+        from builder_server.metrics import Metrics  # its library is for those who want it
+
+        metrics = Metrics(
+            store=self._store,
+            attempts=self._attempts,
+            uploader=self._uploader,
+            connections=self._connections,
+            memory=self._memory,
+            now=self._now,
+            is_ready=lambda: self._is_serving and not self._shutdown.requested.is_set(),
+            expiring=self._certificates.expiring if self._certificates else tuple,
+        )
+        listeners = await scraping.listen(host, port)
+        for listener in listeners:
+            where = format_address(*listener.socket.getsockname()[:2])
+            logger.info("metrics are at http://%s/metrics", where)
+        background.start_soon(Scraping(metrics.pages()).run, listeners)
 
     async def _serve_peers(self, listeners: list[Listener], announce: Callable[[list[str]], None]) -> None:
         """Serve until a signal comes; then accept nobody, have all end, and cut off those that have not by the deadline."""
@@ -294,6 +321,7 @@ class _Server:
                     )
                 announce([listener.name for listener in listeners])
                 service.notify("READY=1")
+                self._is_serving = True
                 await self._shutdown.requested.wait()
                 service.notify("STOPPING=1")
                 accepting.cancel_scope.cancel()

@@ -8,6 +8,7 @@ person. The record ``full`` stays on the disk until all receivers have it.
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,9 @@ class Uploader:
     timing: UploadTiming
     provenance_of: Callable[[UUID, str], Awaitable[Path | None]] = _unsigned
     """Returns where what was signed of a build of a job is; raises NotSigned while it is not."""
+    attempted: Counter[tuple[str, UploadState]] = field(factory=Counter)
+    """Attempts since the start, by receiver and what came of them."""
+
     _work: Change = field(factory=Change)
 
     @property
@@ -136,6 +140,7 @@ class Uploader:
         try:
             attempted = await self._attempt(receiver, upload)
             note = partial(self.store.note_attempt, upload.uuid, receiver.name, attempted, self.names)
+            self.attempted[receiver.name, attempted.state] += 1
             if await _retried(note, "its upload can't be noted"):
                 await self._remove(upload)
         finally:

@@ -108,6 +108,7 @@ class WorkingSession:
             address=str(self.peer),
             name=printable(request.worker[:MAX_NAME]),
             secret_sha256=hashlib.sha256(secret).digest(),
+            facts=request.facts,
         )
         return await self._attach(self.attempts.attach(request.platform, worker, secret), self._begin)
 

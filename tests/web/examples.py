@@ -247,10 +247,10 @@ def build_page(kind: str = "reproduced") -> models.BuildPage:
 
 
 PROVENANCE = {
-    "once": models.Provenance(signature=models.Signature.VALID, keys=("3f" * 32,)),
-    "different": models.Provenance(signature=models.Signature.INVALID, keys=("3f" * 32, "a7" * 32)),
-    "failed": models.Provenance(signature=models.Signature.UNKNOWN, keys=("3f" * 32,), has_keys=False),
-    "reproduced": models.Provenance(signature=models.Signature.VALID, keys=("3f" * 32,), differs="bin/hello.hvt"),
+    "once": models.Provenance(signature=models.SignatureState.VALID, keys=("3f" * 32,)),
+    "different": models.Provenance(signature=models.SignatureState.INVALID, keys=("3f" * 32, "a7" * 32)),
+    "failed": models.Provenance(signature=models.SignatureState.UNKNOWN, keys=("3f" * 32,), has_keys=False),
+    "reproduced": models.Provenance(signature=models.SignatureState.VALID, keys=("3f" * 32,), differs="bin/hello.hvt"),
 }
 
 DIFF = """@@ -1,5 +1,5 @@

@@ -18,10 +18,10 @@ def command(name: str, *, as_json: bool) -> None:
 
     \b
     JSON: {job, kind, platform + script | opam_package, period, cron, time_zone, spread, missed, priority, retries,
-           timeout_ms, max_silent_ms, after: [{job, platform}], awaited: as after, paused, next, queued_on: [platform],
-           revision}
+           timeout_ms, max_silent_ms, after: [{job, platform}], awaited: as after, needs: [NEED], script_needs: as
+           needs, paused, next, queued_on: [platform], revision}
           null is what it does not have; with a rule, period is the nearest one; awaited are those of after that have
-          not succeeded since it ran last, of an orb build with the platform where; script_base64 is there where the
+          not succeeded since it ran last, of an orb build with the platform where; script_needs is what the script says itself; script_base64 is there where the
           script is not UTF-8
 
     \b
@@ -42,6 +42,8 @@ def command(name: str, *, as_json: bool) -> None:
         "next run": "never" if found.next_run == NEVER else planning.at(found.next_run, plan.cron, now),
         "queued on": ", ".join(map(printable, found.queued_on)) or "none",
     }
+    if in_script := planning.script_needs(found.job):
+        rows["script needs"] = jobs.in_words([*map(str, in_script)])
     if plan.after:
         rows["waits for"] = ", ".join(printable(str(each)) for each in found.awaited) or "none"
     width = max(map(len, rows))

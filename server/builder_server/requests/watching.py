@@ -23,7 +23,11 @@ async def watch(asked: Asked, request: Watch) -> None:
     """Tell all changes from a point on, for ever."""
     asked.channel.bound_unsent(WATCHER_TIMEOUT)
     changes = asked.store.waking.changes
-    point = request.since
+    with changes.watched():
+        await _tell(asked, changes, request.since)
+
+
+async def _tell(asked: Asked, changes: Changes, point: int | None) -> None:
     while True:
         changed = changes.next
         if point == changes.point:

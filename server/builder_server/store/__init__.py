@@ -7,6 +7,7 @@ for the client; what the disk does, as StoreError.
 
 from builder.runtime.database import StoreError
 from builder_server.store.builds import Expand
+from builder_server.store.load import PlatformLoad
 from builder_server.store.records import (
     AfterLoss,
     Attempted,
@@ -40,6 +41,7 @@ __all__ = [
     "OldBuild",
     "PendingUpload",
     "PlannedJob",
+    "PlatformLoad",
     "Signable",
     "Store",
     "StoreError",

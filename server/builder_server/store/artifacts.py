@@ -55,7 +55,7 @@ def conclude(connection: sa.Connection, uuid: UUID) -> Conclusion:
     """Look through all artifacts of a build, which may take seconds: it reads alone, so that others can write."""
     count = size = 0
     main = hashlib.sha256()
-    for row in connection.execution_options(yield_per=10_000).execute(_IN_ORDER, {"of": str(uuid)}):
+    for row in connection.execute(_IN_ORDER, {"of": str(uuid)}, execution_options={"yield_per": 10_000}):
         count += 1
         size += row.size
         main.update(row.path + b"\0" + row.sha256)

@@ -10,8 +10,9 @@ from builder import codec
 from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
+from builder.needs import NOTHING, of_text
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
-from builder_server.store import artifacts, dependencies, provenance, queues, uploads
+from builder_server.store import artifacts, dependencies, halts, needed, provenance, queues, uploads
 from builder_server.store.records import (
     AfterLoss,
     Build,
@@ -30,19 +31,45 @@ from builder_server.store.waking import Woken
 Expand = Callable[[OrbBuildJob], Expanded | None]
 """Makes the script of an orb-build job; None where that can't be one."""
 
-_FIRST = (
-    sa.select(
-        queue.c.id.label("entry"), queue.c.position, queue.c.losses, queue.c.due, queue.c.cause, queue.c.cause_of,
-        queue.c.retry, queue.c.check_of, job,
-    )
-    .join(job, job.c.id == queue.c.job_id)
-    .where(queue.c.platform == sa.bindparam("wanted"), queue.c.not_before.is_(None), ~job.c.paused)
-    .order_by(queue.c.position, queue.c.id)
-    .limit(1)
-)  # fmt: skip
+_wanted = sa.bindparam("wanted", type_=queue.c.platform.type)
 _after = sa.bindparam("after", type_=queue.c.position.type)
-_NEXT = _FIRST.where(queue.c.position >= _after, sa.or_(queue.c.position > _after, queue.c.id > sa.bindparam("entry")))
-_NEXT_SCRIPT = _NEXT.where(job.c.platform.is_not(None))
+_entry = sa.alias(queue)
+_entry_job = sa.alias(job)
+_behind = sa.and_(_entry.c.position >= _after, sa.or_(_entry.c.position > _after, _entry.c.id > sa.bindparam("behind")))
+
+
+def _first(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return the first entry of a platform that can be taken, among those whose needs are ``met``.
+
+    The first one of each set of needs is found by the index, and then the first of these: however many entries nobody
+    can take, they delay no other.
+    """
+    of_set = (
+        sa.select(_entry.c.id)
+        .join(_entry_job, _entry_job.c.id == _entry.c.job_id)
+        .where(_entry.c.platform == _wanted, _entry.c.needs == needed.THERE.c.needs)
+        .where(_entry.c.not_before.is_(None), ~_entry_job.c.paused, *where)
+        .order_by(_entry.c.position, _entry.c.id)
+        .limit(1)
+        .correlate(needed.THERE)
+        .scalar_subquery()
+    )
+    firsts = sa.select(of_set).where(needed.THERE.c.needs.in_(sa.bindparam("met", expanding=True)))
+    return (
+        sa.select(
+            queue.c.id.label("entry"), queue.c.position, queue.c.losses, queue.c.due, queue.c.cause, queue.c.cause_of,
+            queue.c.retry, queue.c.check_of, job,
+        )
+        .join(job, job.c.id == queue.c.job_id)
+        .where(queue.c.id.in_(firsts))
+        .order_by(queue.c.position, queue.c.id)
+        .limit(1)
+    )  # fmt: skip
+
+
+_FIRST = _first()
+_NEXT = _first(_behind)
+_NEXT_SCRIPT = _first(_behind, _entry_job.c.platform.is_not(None))
 _RETRIES = (
     sa.select(build.c.job_id, build.c.platform, build.c.retry, job.c.retries)
     .join(job, job.c.id == build.c.job_id)
@@ -77,13 +104,22 @@ def take(
     expand: Expand | None,
     holder: Holder | None,
 ) -> Taken:
-    """Turn the first job of a queue that can run into a running build, creating the queue of a new platform."""
+    """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
+
+    What needs more than its worker has stays queued.
+    """
     match queues.is_dropped(connection, platform):
         case True:
             return Taken()
         case None:
             queues.add_platform(connection, woken, platform, now)
-    row = connection.execute(_FIRST, {"wanted": platform}).one_or_none()
+    if halts.applies(connection, platform, holder.known_as if holder else ""):
+        return Taken(is_halted=True)
+    able = holder.able if holder else NOTHING
+    met = [
+        said for said in connection.scalars(needed.EACH_THERE, {"wanted": platform}) if not able.lacks(of_text(said))
+    ]
+    row = connection.execute(_FIRST, {"wanted": platform, "met": met}).one_or_none() if met else None
     blocked: str | None = None
     while row is not None:
         queued = to_job(row)
@@ -111,7 +147,8 @@ def take(
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
         row = connection.execute(
-            _NEXT if expand else _NEXT_SCRIPT, {"wanted": platform, "after": row.position, "entry": row.entry}
+            _NEXT if expand else _NEXT_SCRIPT,
+            {"wanted": platform, "met": met, "after": row.position, "behind": row.entry},
         ).one_or_none()
     return Taken(blocked=blocked)
 
@@ -188,7 +225,6 @@ def _check(
                 connection, woken, [ended.platform], ended.job_id,
                 due=now, cause=Cause.CHECK, cause_of=str(uuid), check_of=str(uuid),
             )  # fmt: skip
-            woken.platforms.add(ended.platform)
         return
     verdict = REPRODUCIBLE if differing is None else f"{DIFFERS}{differing}"
     connection.execute(_JUDGE, [{"judged": each, "said": verdict} for each in (ended.check_of, str(uuid))])
@@ -254,7 +290,6 @@ def lose(
             due=due, cause=Cause.LOST, cause_of=str(uuid), losses=losses, retry=found.retry,
             not_before=now.plus(PAUSE) if is_again else None, check_of=found.check_of,
         )  # fmt: skip
-        woken.platforms.add(there)
         woken.schedule = is_again
     return AfterLoss.PUT_BACK
 

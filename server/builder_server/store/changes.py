@@ -6,7 +6,8 @@ Whoever watches holds a point and asks for what came after it. So none costs mem
 import itertools
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import trio
 from attrs import define, evolve, field
@@ -27,8 +28,20 @@ class Changes:
     point: int = field(factory=lambda: secrets.randbits(_BITS))
     """The point of the newest change."""
 
+    watchers: int = 0
+    """How many watch."""
+
     _kept: deque[Changed] = field(factory=lambda: deque(maxlen=MAX_KEPT))
     _change: Change = field(factory=Change)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Mark the block of one that watches."""
+        self.watchers += 1
+        try:
+            yield
+        finally:
+            self.watchers -= 1
 
     @property
     def next(self) -> trio.Event:

@@ -221,4 +221,3 @@ def _queue(connection: sa.Connection, woken: Woken, job_id: int, on_platform: st
     cause = Cause.AFTER
     if queues.enqueue_job(connection, woken, job_id, on_platform=on_platform, due=now, cause=cause, cause_of=last):
         begin(connection, job_id, on_platform)
-        woken.platforms.add(on_platform)

@@ -95,13 +95,17 @@ def _is_running(job_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
 
 # as text: SQLAlchemy leaves out the names of tables within RETURNING, and there are two ids
 _NAME = sa.literal_column("(SELECT job.name FROM job WHERE job.id = queue.job_id)", sa.Text)
-_ENTRY = (_NAME.label("name"), queue.c.platform)
-"""What a change of entries returns for those who watch."""
+_ENTRY = (_NAME.label("name"), queue.c.platform, queue.c.needs, queue.c.not_before)
+"""What a change of entries returns for those who watch, and for workers that wait."""
 
-_COLUMNS = ("platform", "job_id", "position", "losses", "due", "cause", "cause_of", "retry", "not_before", "check_of")
+_Entry = tuple[str, str, str, int | None]
+
+_COLUMNS = (
+    "platform", "job_id", "position", "losses", "due", "cause", "cause_of", "retry", "not_before", "check_of", "needs",
+)  # fmt: skip
 
 
-def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> ReturningInsert[tuple[str, str]]:
+def _insert(*entry: Any, where: Sequence[sa.ColumnElement[bool]]) -> ReturningInsert[_Entry]:
     """Return an insert of queue entries; ``entry`` has the columns above."""
     return sa.insert(queue).from_select(_COLUMNS, sa.select(*entry).where(*where)).returning(*_ENTRY)
 
@@ -153,9 +157,10 @@ _MOVE = (
     )
     .returning(*_ENTRY)
 )
+_NEEDED = sa.select(job.c.all_needs).where(job.c.id == _MOVED).scalar_subquery()
 _ENTER_FIRST = _insert(
     platform.c.name, _MOVED, _first_of(platform.c.name), sa.func.coalesce(_LOST, 0), _DUE, _CAUSE, _CAUSE_OF, _RETRY,
-    _NOT_BEFORE, _CHECK_OF, where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
+    _NOT_BEFORE, _CHECK_OF, _NEEDED, where=(platform.c.name.in_(_NAMES), ~_is_queued(_MOVED)),
 )  # fmt: skip
 _last = sa.alias(queue)
 _ENTER_LAST = _insert(
@@ -163,7 +168,7 @@ _ENTER_LAST = _insert(
     sa.select(sa.func.coalesce(sa.func.max(_last.c.position), 0) + 1)
     .where(_last.c.platform == platform.c.name).scalar_subquery(),
     sa.literal(0), sa.null(), sa.literal(Cause.DUE.value), sa.null(), sa.literal(0), sa.null(), sa.null(),
-    where=(platform.c.name == sa.bindparam("name"), ~_is_queued(_MOVED)),
+    _NEEDED, where=(platform.c.name == sa.bindparam("name"), ~_is_queued(_MOVED)),
 )  # fmt: skip
 
 _THERE = job.c.platform == platform.c.name
@@ -178,14 +183,14 @@ _EACH_WAY = (sa.and_(_THERE, _IN_USE), sa.and_(_ANYWHERE, _IN_USE))
 class _Runs:
     """Runs that the server wants: ``enter`` puts them into queues, ``leave_out`` notes those that can't be now."""
 
-    enter: ReturningInsert[tuple[str, str]]
+    enter: ReturningInsert[_Entry]
     leave_out: sa.Insert
 
-    def queue(self, connection: sa.Connection, woken: Woken, values: dict[str, Any]) -> list[sa.Row[tuple[str, str]]]:
+    def queue(self, connection: sa.Connection, woken: Woken, values: dict[str, Any]) -> list[sa.Row[_Entry]]:
         """Put jobs into queues, once each, and not while they run there; return the entries."""
         connection.execute(self.leave_out, values)
         entered = [*connection.execute(self.enter, values)]
-        woken.note_entries(What.QUEUED, entered)
+        woken.note_queued(entered)
         return entered
 
 
@@ -204,7 +209,7 @@ def _runs(
     """Return what queues jobs on the platforms that can run them; a run ``is_missed`` if it is to be left out for that."""
     entry = sa.select(
         platform.c.name, job.c.id, due - job.c.priority * AGING, sa.literal(0), due, cause, cause_of, retry,
-        sa.null() if not_before is None else not_before, sa.null(),
+        sa.null() if not_before is None else not_before, sa.null(), job.c.all_needs,
     )  # fmt: skip
     can_enter = sa.and_(~is_missed, ~_is_running(job.c.id), ~_is_queued(job.c.id))
     entering = entry.join_from(job, platform, can_run).where(which, can_enter)
@@ -318,7 +323,7 @@ def move_to_front(
     moved = connection.execute(_MOVE, values).all()
     if len(moved) < len(names):
         moved = [*moved, *connection.execute(_ENTER_FIRST, values | {"due": due.ms})]
-    woken.note_entries(What.QUEUED, moved)
+    woken.note_queued(moved)
 
 
 _RANK_AGAIN = (
@@ -331,6 +336,19 @@ _RANK_AGAIN = (
 def rank_again(connection: sa.Connection, job_id: int, priority: int) -> None:
     """Give a job the place in its queues that its new priority has."""
     connection.execute(_RANK_AGAIN, {"moved": job_id, "priority": priority})
+
+
+_NEED_AGAIN = (
+    sa.update(queue)
+    .where(queue.c.job_id == _MOVED, queue.c.needs != sa.bindparam("needed", type_=queue.c.needs.type))
+    .values(needs=sa.bindparam("needed", type_=queue.c.needs.type))
+    .returning(*_ENTRY)
+)
+
+
+def need_again(connection: sa.Connection, woken: Woken, job_id: int, needed: str) -> None:
+    """Have the entries of a job need what it needs now."""
+    woken.note_queued(connection.execute(_NEED_AGAIN, {"moved": job_id, "needed": needed}).all())
 
 
 _ID_OF = sa.select(job.c.id).where(job.c.name == sa.bindparam("wanted"))
@@ -395,8 +413,6 @@ _NEXT_RIPE = sa.select(sa.func.min(queue.c.not_before))
 
 def ripen(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | None:
     """Let entries run whose time has come; return when the next one's does."""
-    ripe = connection.execute(_RIPEN, {"now": now.ms}).all()
-    woken.platforms.update(name for _, name in ripe)
-    woken.note_entries(What.QUEUED, ripe)
+    woken.note_queued(connection.execute(_RIPEN, {"now": now.ms}).all())
     found = connection.scalar(_NEXT_RIPE)
     return None if found is None else Instant(found)

@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from attrs import frozen
+from attrs import field, frozen
 
 from builder.extension.applying import MAX_LISTED, Apply, ListedJob, ListedScript
 from builder.extension.watching import What
 from builder.history import Cause
 from builder.model import Instant, Job, OrbBuildJob, Period, ScheduleItem, ScriptJob
+from builder.needs import text_of
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused, about_job
 from builder_server.scheduler import latest_plan
-from builder_server.store import dependencies, queues
+from builder_server.store import dependencies, halts, needed, queues
 from builder_server.store.records import Due, PlannedJob, Timing, options_values, to_job, to_options, to_rule
 from builder_server.store.schema import job, queue
 from builder_server.store.waking import Woken
@@ -43,6 +44,9 @@ def insert(connection: sa.Connection, item: ScheduleItem) -> None:
     if _taken(connection, [item.job.name]) is None:
         every = item.period.value
         values = {"name": item.job.name, "period": every, "own_period": every, "next_run": item.next.ms}
+        values["all_needs"] = text_of(
+            needed.in_script(item.job).needs
+        )  # there is nobody to tell what is mistaken there
         connection.execute(sa.insert(job), values | _what(item.job))
 
 
@@ -88,7 +92,6 @@ def add(
     ids = _add(connection, woken, [_New(job=new, options=options, timing=timing)], now)
     if run_now:
         queues.enqueue_new(connection, woken, ids, due=now)
-        woken.platforms |= _platforms(connection, new)
     dependencies.check_cycles(connection, new.name, options.after)
 
 
@@ -102,10 +105,16 @@ class _New:
     job: Job
     options: JobOptions
     timing: Timing
+    all_needs: str = field(init=False)
+
+    @all_needs.default
+    def _with_script(self) -> str:
+        return needed.all_of(self.job, self.options)
 
     def values(self, now: Instant) -> dict[str, object]:
         """Return its columns."""
         own = {"name": self.job.name, "next_run": self.timing.next_run.ms, "planned_at": now.ms}
+        own["all_needs"] = self.all_needs
         return own | _what(self.job) | options_values(self.options, self.timing)
 
 
@@ -115,6 +124,7 @@ def _add(connection: sa.Connection, woken: Woken, new: Sequence[_New], now: Inst
         return []
     _note_earlier(connection, woken, min(each.timing.next_run for each in new))
     connection.execute(sa.insert(job), [each.values(now) for each in new])
+    needed.check(connection, (each.all_needs for each in new))
     ids = _ids(connection, [each.job.name for each in new])
     for each in new:
         if each.options.after:
@@ -167,17 +177,22 @@ def _change(
         values |= _what(new)
         if isinstance(new, ScriptJob):
             queues.leave_others(connection, woken, found.id, new.platform)
+    all_needs = needed.all_of(new or to_job(found), options)
+    values["all_needs"] = all_needs
     before = to_options(found)
     if _rule_of(options) != _rule_of(before):
         _note_earlier(connection, woken, timing.next_run)
         values |= {"next_run": timing.next_run.ms, "planned_at": now.ms}
     connection.execute(sa.update(job).where(job.c.id == found.id).values(values))
+    if all_needs != found.all_needs:
+        needed.check(connection, [all_needs])
+        queues.need_again(connection, woken, found.id, all_needs)
     is_after_others = dependencies.replace(connection, found.id, options.after)
     queues.rank_again(connection, found.id, options.priority)
     woken.note(What.SCHEDULED, job=name)
     resumed = before.paused and not options.paused
     if resumed:
-        woken.platforms |= _platforms(connection, new or to_job(found))
+        woken.work |= {(there, all_needs) for there in _platforms(connection, new or to_job(found))}
     if options.after and (resumed or is_after_others):
         dependencies.queue_ready(connection, woken, found.id, now, options.after[0].name)
 
@@ -210,12 +225,13 @@ def apply(
     if taken is not None:
         with about_job(taken):
             raise CommandRefused(_TAKEN)
-    added = [_New(job=each.job, options=each.options, timing=timings[each.job.name]) for each in request.added]
+    added = []
+    for plan in request.added:
+        with about_job(plan.job.name):
+            added.append(_New(job=plan.job, options=plan.options, timing=timings[plan.job.name]))
     ids = _add(connection, woken, added, now)
     at_once = [job_id for job_id, each in zip(ids, request.added, strict=True) if each.run_now]
     queues.enqueue_new(connection, woken, at_once, due=now)
-    if at_once:
-        woken.platforms |= {*queues.platforms(connection)}
     for changed in request.changed:
         timing = timings[changed.name]
         with about_job(changed.name):
@@ -238,8 +254,8 @@ _NEXT_PAGE = _PAGE.where(job.c.name > sa.bindparam("after"))
 
 def page(connection: sa.Connection, after: str | None) -> tuple[ListedJob, ...]:
     """Return the next jobs by their names; of their scripts only one is in memory at a time."""
-    one_by_one = connection.execution_options(yield_per=1)
-    rows = one_by_one.execute(_PAGE) if after is None else one_by_one.execute(_NEXT_PAGE, {"after": after})
+    statement, values = (_PAGE, {}) if after is None else (_NEXT_PAGE, {"after": after})
+    rows = connection.execute(statement, values, execution_options={"yield_per": 1})
     return tuple(
         ListedJob(
             job=_listed(to_job(row)),
@@ -343,26 +359,22 @@ def execute(
     queues.move_to_front(
         connection, woken, names, found.id, due=now, cause=Cause.EXECUTED, cause_of=by, check_of=check_of
     )
-    woken.platforms.update(names)
 
 
 def queue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_before: Instant | None) -> Due:
     """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
 
-    Runs of up to ``missed_before`` were due while nobody looked; None: no such ones.
+    What was drained for a time gets jobs again. Runs of up to ``missed_before`` were due while nobody looked; None: no such ones.
     """
     returned = _put_back(connection, woken, now)
     due = connection.execute(_DUE, {"now": now.ms}).all()
     if due:
-        names = {row.platform for row in due if row.platform is not None}
-        for name in names:
+        for name in {row.platform for row in due if row.platform is not None}:
             queues.ensure_platform(connection, woken, name, now)  # an imported job may have come without its queue
         queues.enqueue_due(connection, woken, now, missed_before)
         _set_next_runs(connection, due, now)
-        woken.platforms |= {*queues.platforms(connection)} if any(row.platform is None for row in due) else names
-    ripe = queues.ripen(connection, woken, now)
-    earliest_run = earliest(connection)
-    following = [moment for moment in (earliest_run, ripe) if moment is not None]
+    found = earliest(connection), queues.ripen(connection, woken, now), halts.expire(connection, woken, now)
+    following = [moment for moment in found if moment is not None]
     return Due(next_run=min(following, default=None), put_back=returned)
 
 

@@ -49,6 +49,9 @@ job = Table(
     Column("time_limit", _WIDE),
     Column("max_silent", _WIDE),
     Column("paused", Boolean, nullable=False, server_default=false()),
+    # the text of ``builder.needs``: its own, and those together with what its script says
+    Column("needs", Text, nullable=False, server_default=""),
+    Column("all_needs", Text, nullable=False, server_default=""),
     Column("revision", _WIDE, nullable=False, server_default=text("1")),
     Column("next_run", _WIDE, nullable=False),
     # when the server planned the next run; null if somebody has set it
@@ -56,6 +59,7 @@ job = Table(
     CheckConstraint("(opam_package is null) = (platform is not null and script is not null)", name="one_kind"),
     Index("job_next_run", "next_run"),
     Index("job_planned_at", "planned_at"),
+    Index("job_all_needs", "all_needs"),
     sqlite_autoincrement=True,  # an id is never used again: a running build may outlive its job
 )
 
@@ -110,8 +114,10 @@ queue = Table(
     Column("not_before", _WIDE),
     # the build that this run is compared with; empty: it is run to be compared; null: neither
     Column("check_of", Text),
+    Column("needs", Text, nullable=False, server_default=""),  # all that its job needs
     UniqueConstraint("platform", "job_id"),
     Index("queue_order", "platform", "position", "id"),
+    Index("queue_needs", "platform", "needs", "position", "id"),  # the first entry of each set of needs
     Index("queue_not_before", "not_before"),
     Index("queue_due", "due"),
     Index("queue_job", "job_id"),  # to remove a job from all queues
@@ -208,6 +214,19 @@ receiver = Table(
     Column("failures", Integer, nullable=False),  # in a row
     Column("tried", _WIDE, nullable=False),
     Column("resume", _WIDE, nullable=False),  # no sooner is anything posted to it
+)
+
+halt = Table(
+    "halt",
+    metadata,
+    Column("scope", Text, nullable=False),
+    Column("name", Text, nullable=False),  # of a platform or a worker, which may be unknown; empty: the server
+    Column("since", _WIDE, nullable=False),
+    Column("set_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("until", _WIDE),
+    PrimaryKeyConstraint("scope", "name"),
+    CheckConstraint("scope in ('server', 'platform', 'worker')", name="known_scope"),
 )
 
 skipped = Table(

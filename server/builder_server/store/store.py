@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from attrs import define, field
 
 from builder.extension.applying import Apply, ListedJob
 from builder.extension.builds import HistoryEntry, ShowHistory
+from builder.extension.halting import HaltState, Target
 from builder.extension.uploads import ListUploads, ReceiverState, UploadEntry
 from builder.extension.watching import Look
 from builder.messages import InfoReply
@@ -23,10 +24,12 @@ from builder.runtime.sqlite import SQLite, alter
 from builder_server.store import (
     artifacts,
     builds,
+    halts,
     history,
     info,
     keeping,
     legacy,
+    load,
     provenance,
     queues,
     schedule,
@@ -34,6 +37,7 @@ from builder_server.store import (
     uploads,
 )
 from builder_server.store.builds import Expand
+from builder_server.store.load import PlatformLoad
 from builder_server.store.records import (
     AfterLoss,
     Attempted,
@@ -53,6 +57,9 @@ from builder_server.store.records import (
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
+if TYPE_CHECKING:
+    from builder.runtime.postgres import Place  # its library need not be there
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -71,14 +78,25 @@ class Store:
     waking: Waking = field(factory=Waking)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Return the store in a file, created or migrated. Raises StoreError."""
-        return cls(SQLite(path, prepare=upgrade(MIGRATIONS)))
+    def open(cls, where: "Path | Place") -> Self:
+        """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
+        prepare = upgrade(MIGRATIONS)
+        if isinstance(where, Path):
+            return cls(SQLite(where, prepare=prepare))
+        from builder.runtime.postgres import PostgreSQL
+
+        return cls(PostgreSQL(where, prepare=prepare))
 
     @staticmethod
-    def migrate(path: Path, revision: str) -> None:
-        """Bring the store in a file to a revision, be it one that only an earlier release knows. Raises StoreError."""
-        alter(path, migrate(MIGRATIONS, revision))
+    def migrate(where: "Path | Place", revision: str) -> None:
+        """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
+        step = migrate(MIGRATIONS, revision)
+        if isinstance(where, Path):
+            alter(where, step)
+            return
+        from builder.runtime.postgres import PostgreSQL
+
+        PostgreSQL(where, prepare=step).close()
 
     async def run(self) -> None:
         """Write what is asked for, until cancelled."""
@@ -165,6 +183,29 @@ class Store:
         """Lift a ban. The platform is known again once a worker or a job asks for it. Raises CommandRefused."""
         await self._wake(queues.undrop_platform, name)
 
+    # --- what is drained -------------------------------------------------------------------------------------------
+
+    async def recall_halts(self) -> None:
+        """Learn what was drained when the last server ended."""
+        self.waking.set_halts(await self.database.read(halts.find))
+
+    async def halt(
+        self, target: Target, now: Instant, by: str, reason: str | None, until: Instant | None
+    ) -> tuple[HaltState, bool]:
+        """Hand out no job there; return how that is from now on, and whether it is new. Raises CommandRefused.
+
+        What is drained already stays so, with the reason and the end that are given.
+        """
+        return await self._wake(halts.put, target, now, by, reason, until)
+
+    async def resume(self, target: Target) -> None:
+        """Hand out jobs there again. Raises CommandRefused where it is not drained."""
+        await self._wake(halts.lift, target)
+
+    async def count_running(self, target: Target) -> int:
+        """Return how many builds run there."""
+        return await self.database.read(partial(halts.count_running, target=target))
+
     # --- builds ----------------------------------------------------------------------------------------------------
 
     async def take(
@@ -173,7 +214,8 @@ class Store:
         """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
-        does one for which it returns None. It may be called again for the same job.
+        does one for which it returns None. It may be called again for the same job. What needs more than the worker
+        has stays queued too.
         """
         return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder)
 
@@ -274,6 +316,10 @@ class Store:
     async def standing(self, look: Look) -> Standing:
         """Return how things stand, as far as somebody wants to know."""
         return await self.database.read(partial(standing.read, look=look))
+
+    async def load(self, now: Instant) -> tuple[PlatformLoad, ...]:
+        """Return how much there is to do on each platform that is not dropped."""
+        return await self.database.read(partial(load.read, now=now))
 
     # --- uploads ---------------------------------------------------------------------------------------------------
 

@@ -1,15 +1,18 @@
-"""Whom a change wakes: those who wait for a job of a platform, who waits for the next run of any job, and who watches.
+"""Whom a change wakes: those who wait for a job of a platform, or until nothing keeps one from them, who waits for the next
+run of any job, and who watches.
 
 A step notes it in its Woken; what is noted is announced once the step's change is on the disk, and not before.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 from attrs import define, field
 
+from builder.extension.halting import SERVER, HaltState, Scope, Target
 from builder.extension.watching import Changed, What
 from builder.runtime.changes import Change
 from builder_server.store.changes import Changes
@@ -20,14 +23,18 @@ MAX_NOTED = 200
 
 @define
 class Woken:
-    """What a step has changed for those who wait: platforms that got work, or came back; an earlier next run.
+    """What a step has changed for those who wait: work that came; an earlier next run.
 
+    ``work`` are platforms and texts of needs: of each an entry can be taken. ``platforms`` are those where any may be.
     ``changes`` are for those who watch; they have no points yet.
     """
 
+    work: set[tuple[str, str]] = field(factory=set)
     platforms: set[str] = field(factory=set)
     schedule: bool = False
     changes: list[Changed] = field(factory=list)
+    halts: Mapping[Target, HaltState] | None = None
+    """All that is drained, where that has changed."""
 
     def note(self, what: What, **of: Any) -> None:
         """Note a change, and of what it is."""
@@ -35,8 +42,37 @@ class Woken:
 
     def note_entries(self, what: What, entries: Iterable[Any]) -> None:
         """Note a change of entries of queues: their jobs and platforms."""
-        for job, platform in itertools.islice(entries, MAX_NOTED + 1):
+        for job, platform, *_ in itertools.islice(entries, MAX_NOTED + 1):
             self.note(what, job=job, platform=platform)
+
+    def note_queued(self, entries: Sequence[Any]) -> None:
+        """Note entries that have come, or moved forward; those who can take one are woken."""
+        self.work.update((entry.platform, entry.needs) for entry in entries if entry.not_before is None)
+        self.note_entries(What.QUEUED, entries)
+
+
+@define(eq=False)
+class Work(Change):
+    """Work of a platform. Besides the next change, ``on_work`` is called with the texts of needs of entries that came.
+
+    None: there may be any.
+    """
+
+    on_work: Callable[[Collection[str] | None], None] = field(default=lambda _needs: None)
+
+    def came(self, needs: Collection[str] | None) -> None:
+        """Tell those who wait."""
+        self.on_work(needs)
+        self.announce()
+
+
+def targets_of(platform: str, worker: str) -> tuple[Target, ...]:
+    """Return what may be drained so that a worker of a platform gets no job; it is known by that name."""
+    return (
+        SERVER,
+        Target(scope=Scope.PLATFORM, name=platform),
+        Target(scope=Scope.WORKER, name=worker),
+    )
 
 
 @define(eq=False)
@@ -49,19 +85,39 @@ class Waking:
     changes: Changes = field(factory=Changes)
     """What those see who watch."""
 
-    _platforms: WeakValueDictionary[str, Change] = field(factory=WeakValueDictionary)
+    halts: Mapping[Target, HaltState] = field(factory=dict)
+    """All that is drained, as far as that is on the disk."""
 
-    def platform(self, name: str) -> Change:
+    halted: Change = field(factory=Change)
+    """Something is drained, or is no more."""
+
+    _platforms: WeakValueDictionary[str, Work] = field(factory=WeakValueDictionary)
+
+    def platform(self, name: str) -> Work:
         """Return what tells that a platform got work. Hold it while you wait: names are any, and none is kept."""
-        return self._platforms.setdefault(name, Change())
+        return self._platforms.setdefault(name, Work())
+
+    def is_halted(self, platform: str, worker: str) -> bool:
+        """Return whether a worker of a platform gets no job, as far as is known here: the store has the last word."""
+        return any(target in self.halts for target in targets_of(platform, worker)) if self.halts else False
+
+    def set_halts(self, halts: Mapping[Target, HaltState]) -> None:
+        """Note what is drained."""
+        self.halts = halts
+        self.halted.announce()
 
     def announce(self, woken: Woken) -> None:
         """Wake them."""
+        if woken.halts is not None:
+            self.set_halts(woken.halts)
         if woken.schedule:
             self.schedule.announce()
-        for name in woken.platforms:
-            if (change := self._platforms.get(name)) is not None:
-                change.announce()
+        came: defaultdict[str, set[str]] = defaultdict(set)
+        for name, needs in woken.work:
+            came[name].add(needs)
+        for name in woken.platforms | came.keys():
+            if (work := self._platforms.get(name)) is not None:
+                work.came(None if name in woken.platforms else came[name])
         if len(woken.changes) > MAX_NOTED:
             self.changes.skip()
         elif woken.changes:

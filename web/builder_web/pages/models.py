@@ -170,7 +170,7 @@ class Drawing:
     """None: the document at its address is shown in a frame, since another program made it."""
 
 
-class Signature(enum.Enum):
+class SignatureState(enum.Enum):
     """What the keys of this site say of a signature."""
 
     VALID = "valid"
@@ -183,7 +183,7 @@ class Signature(enum.Enum):
 class Provenance:
     """What the server that built it has signed of a build."""
 
-    signature: Signature
+    signature: SignatureState
     keys: tuple[str, ...]
     """The ids of those that have signed, or are said to have."""
     differs: str | None = None

@@ -30,10 +30,10 @@ from builder_web.views.site import Site, site_of
 from builder_web.views.uploads import authenticate, pieces_of
 
 _SAID = {
-    Verdict.VALID: models.Signature.VALID,
-    Verdict.UNKNOWN_KEY: models.Signature.UNKNOWN,
-    Verdict.OUTSIDE: models.Signature.OUTSIDE,
-    Verdict.INVALID: models.Signature.INVALID,
+    Verdict.VALID: models.SignatureState.VALID,
+    Verdict.UNKNOWN_KEY: models.SignatureState.UNKNOWN,
+    Verdict.OUTSIDE: models.SignatureState.OUTSIDE,
+    Verdict.INVALID: models.SignatureState.INVALID,
 }
 
 

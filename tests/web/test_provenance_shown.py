@@ -17,8 +17,7 @@ from builder import execution
 from builder.model import Artifact, Execution, Instant, raw
 from builder.provenance.envelope import MAX_ENVELOPE, Envelope
 from builder.provenance.keys import SigningKey
-from builder.provenance.statement import Artifact as Named
-from builder.provenance.statement import Facts, Subjects, encode
+from builder.provenance.statement import Attested, Subject, Subjects, encode
 from builder_server import attesting
 from builder_server.keyring import Keyring
 from builder_web.store import builds, opening, provenance, removal
@@ -33,8 +32,8 @@ def signed(
 ) -> bytes:
     subjects = Subjects()
     ordered = sorted(record.artifacts if artifacts is None else artifacts, key=lambda each: raw(each.path))
-    subjects.add([Named(path=each.path, sha256=hashlib.sha256(each.content).digest()) for each in ordered])
-    facts = Facts(
+    subjects.add([Subject(path=each.path, sha256=hashlib.sha256(each.content).digest()) for each in ordered])
+    facts = Attested(
         builder_id="urn:x",
         uuid=record.uuid,
         job=record.job.name,

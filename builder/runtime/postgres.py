@@ -1,0 +1,339 @@
+"""A PostgreSQL database that one program writes to.
+
+The writer's session has a lock that no second program gets. Where its connection is lost, PostgreSQL ends the session, and
+the lock is free once nothing of it is left: whoever has it next knows what became of all that was before.
+"""
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+import trio
+from attrs import Attribute, field, frozen
+from psycopg.conninfo import conninfo_to_dict
+
+from builder.runtime import grouping
+from builder.runtime.database import DiskFull, StoreError
+from builder.runtime.grouping import GroupingDatabase, first_error
+
+T = TypeVar("T")
+
+READERS = 4
+"""Connections that read at the same time; with the writer's they are all that a program has."""
+
+STATEMENT_TIMEOUT = 60.0
+"""Seconds after which PostgreSQL ends a statement; those of migrations take as long as they take."""
+
+_SILENCE = 70.0
+"""Seconds after which a connection counts as lost whose PostgreSQL has not even done that."""
+
+_TAKEN_FOR = 10.0
+"""Seconds for which a program that starts waits for the end of the one before it, which may be noticed late."""
+
+_CONNECT_TIMEOUT = 3
+"""Seconds for each address that does not answer."""
+
+_PAUSE = 0.2
+"""Seconds between attempts to connect."""
+
+_GONE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
+"""libpq notices after 25 seconds that the other machine has vanished."""
+
+_SETTINGS = {
+    "statement_timeout": f"{STATEMENT_TIMEOUT:.0f}s",
+    "lock_timeout": f"{grouping.LOCK_TIMEOUT:.0f}s",
+    "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT:.0f}s",
+    # PostgreSQL notices the same of this machine
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25s",
+}
+
+_WRITES = {"default_transaction_isolation": "serializable"}
+_READS = {"default_transaction_isolation": "repeatable read", "default_transaction_read_only": "on"}
+
+_LOCK = int.from_bytes(b"builder")
+"""The number of the lock, which is one of the database."""
+
+_AGAIN = frozenset({"40001", "40P01"})
+"""Serialization failure and deadlock: another transaction was in the way, and nothing has changed."""
+
+_FULL = "53100"
+
+_OLDEST = 130_000
+"""Version 13, the first one with these functions."""
+
+_TIMELINE = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline"
+"""A failover changes it."""
+
+_OUTCOME = sa.text(f"SELECT CAST(pg_current_xact_id_if_assigned() AS text) AS number, {_TIMELINE}")
+"""By what it is found out later whether a transaction was committed."""
+
+_STATUS = sa.text(f"SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8)) AS status, {_TIMELINE}")
+
+FORM = "postgresql://USER@HOST/DATABASE"
+
+
+@frozen(kw_only=True)
+class Place:
+    """Where a database is, and how one gets in: as libpq reads it, with the password from wherever libpq finds it.
+
+    ``str`` names it without user and password.
+    """
+
+    url: str = field(repr=False)
+    password_file: Path | None = None
+
+    @url.validator
+    def _check_url(self, _attribute: "Attribute[str]", value: str) -> None:
+        try:
+            if not value.startswith(("postgresql://", "postgres://")):
+                raise psycopg.ProgrammingError
+            conninfo_to_dict(value)
+        except psycopg.Error:
+            # without libpq's words: they repeat all of it
+            raise StoreError(f"--database is no address of a PostgreSQL database: expected {FORM}") from None
+
+    @property
+    def password(self) -> str | None:
+        """The password that stands in the address itself."""
+        found = conninfo_to_dict(self.url).get("password")
+        return None if found is None else str(found)
+
+    def __str__(self) -> str:
+        found = conninfo_to_dict(self.url)
+        name = found.get("dbname") or found.get("service") or found.get("user") or "of this user"
+        return f"{name} at {found.get('host') or found.get('hostaddr') or 'the local socket'}"
+
+    def connect(self, kind: "type[_Connection]") -> "_Connection":
+        """Return a connection. Raises psycopg.Error and OSError."""
+        given: dict[str, Any] = {
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "target_session_attrs": "read-write",  # of several hosts the one that is no standby
+            "application_name": "builder",
+            **_GONE,
+            **conninfo_to_dict(self.url),
+            "client_encoding": "utf8",
+        }
+        if self.password_file is not None:
+            given["password"] = self.password_file.read_text("utf-8").rstrip("\r\n")
+        return kind.connect(**given, autocommit=True)
+
+
+class _Taken(StoreError):
+    """Another program has the lock."""
+
+
+class _Undecided(StoreError):
+    """Nobody can say whether a commit was done."""
+
+
+class _Lost(StoreError):
+    """A transaction is lost with its connection."""
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection that is lost when PostgreSQL does not answer."""
+
+    is_over: Callable[[float], bool] = staticmethod(lambda _began: False)
+    """Return whether what has been waited for since a time is waited for no longer."""
+
+    def wait(self, gen: Generator[Any, Any, T], *arguments: Any, **options: Any) -> T:
+        """Wait for something, as psycopg does."""
+        return super().wait(self._bounded(gen), *arguments, **options)
+
+    def _bounded(self, awaited: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        began = time.monotonic()
+        try:
+            wanted = next(awaited)
+            while True:
+                ready = yield wanted  # nothing: a tenth of a second is over
+                if not ready and self.is_over(began):
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError("it does not answer")
+                wanted = awaited.send(ready)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # of the generator
+
+
+class PostgreSQL(GroupingDatabase):
+    """The database of one program, on any machine."""
+
+    def __init__(self, place: Place, *, prepare: Callable[[sa.Connection], None]) -> None:
+        """Open the database, which must be there. Raises StoreError.
+
+        ``prepare`` makes its tables what the program expects, in one transaction: see ``migrations``.
+        """
+        self._place = place
+        self._patience = math.inf
+        super().__init__(
+            writer=_engine(self._connect_writer, 1),
+            readers=_engine(lambda: self._connect(_READS), READERS),
+            limiter=trio.CapacityLimiter(1),
+        )
+        self._reading = trio.CapacityLimiter(READERS)
+        try:
+            with self._transaction(time.monotonic() + _TAKEN_FOR) as connection:
+                _check(connection)
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                prepare(connection)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            self.close()
+            raise StoreError(f"can't open the database {place}: {self._reason(error)}") from error
+        except StoreError as error:
+            self.close()
+            raise StoreError(f"can't use the database {place}: {error}") from error
+        self._patience = _SILENCE
+
+    # --- connections -----------------------------------------------------------------------------------------------
+
+    def _connect(self, settings: dict[str, str]) -> _Connection:
+        connection = self._place.connect(_Connection)
+        connection.is_over = self._is_over
+        try:
+            chosen = {**_SETTINGS, **settings}
+            setting = ", ".join("set_config(%s, %s, false)" for _ in chosen)
+            connection.execute(f"SELECT {setting}", [each for pair in chosen.items() for each in pair])
+            # whoever has turned it off has not thought of what a reply of success means here
+            connection.execute(
+                "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+            )
+            connection.autocommit = False
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect_writer(self) -> _Connection:
+        connection = self._connect(_WRITES)
+        taken = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK]).fetchone()
+        connection.commit()
+        if taken != (True,):
+            connection.close()
+            raise _Taken("another server uses it")
+        return connection
+
+    def _is_over(self, began: float) -> bool:
+        now = time.monotonic()
+        return now > began + self._patience or now > max(self._last_wait, began + _PAUSE)
+
+    def _wait_for_writer(self, deadline: float, look: Callable[[], None]) -> sa.Connection:
+        while True:
+            try:
+                return self._writer.connect()
+            except (sa.exc.OperationalError, OSError, _Taken) as error:
+                # at the start nobody waits for PostgreSQL: what does not answer then may be misspelt
+                is_starting = self._patience == math.inf and not isinstance(error, _Taken)
+                if is_starting or time.monotonic() >= min(deadline, self._last_wait):
+                    raise
+            look()
+            time.sleep(_PAUSE)
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self, deadline: float, look: Callable[[], None] = lambda: None) -> Iterator[sa.Connection]:
+        outcome = None
+        with self._wait_for_writer(deadline, look) as connection:
+            try:
+                with connection.begin():
+                    yield connection
+                    outcome = connection.execute(_OUTCOME).one()
+            except sa.exc.DBAPIError as error:
+                if outcome is None or not error.connection_invalidated:
+                    raise
+            else:
+                return
+        # lost while it was committed, so that nobody has said whether it was
+        if not self._has_committed(outcome.number, outcome.timeline, deadline, look):
+            raise _Lost("the connection is lost")
+
+    def _has_committed(self, number: str | None, timeline: str, deadline: float, look: Callable[[], None]) -> bool:
+        """Return whether a transaction was committed, once its session has ended."""
+        if number is None:
+            return False  # it has changed nothing
+        while True:
+            try:
+                with self._wait_for_writer(deadline, look) as connection:
+                    found = connection.execute(_STATUS, {"number": number}).one()
+            except sa.exc.DataError:
+                return False  # no such transaction has begun yet: another machine took over before it heard of it
+            except (sa.exc.OperationalError, OSError, StoreError) as error:
+                if self._is_again(error) and time.monotonic() < min(deadline, self._last_wait):
+                    continue
+                raise _Undecided(
+                    f"the database was lost during a commit, which may have been done: {self._reason(error)}"
+                ) from error
+            if found.status == "committed" and found.timeline == timeline:
+                return True
+            if found.status == "aborted":
+                return False
+            raise _Undecided("the database was lost during a commit, and has forgotten whether it was done")
+
+    def _is_again(self, error: BaseException) -> bool:
+        if isinstance(error, StoreError):
+            return isinstance(error, _Lost | _Taken)
+        first = first_error(error)
+        sqlstate = getattr(first, "sqlstate", None)
+        # libpq has no code for what keeps it from connecting
+        is_away = getattr(error, "connection_invalidated", False) or (
+            isinstance(first, psycopg.OperationalError) and sqlstate is None
+        )
+        return is_away or sqlstate in _AGAIN
+
+    def _failure(self, error: BaseException) -> StoreError:
+        if isinstance(error, _Undecided):
+            return error
+        is_full = getattr(first_error(error), "sqlstate", None) == _FULL
+        return (DiskFull if is_full else StoreError)(f"the database can't be written: {self._reason(error)}")
+
+    def _reason(self, error: BaseException) -> str:
+        """Return what went wrong in one line, without the password."""
+        reason = " ".join(str(first_error(error)).split())
+        return reason.replace(self._place.password, "…") if self._place.password else reason
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    async def read(self, step: Callable[[sa.Connection], T]) -> T:
+        """Return what a step returns that changes nothing. Raises StoreError."""
+        deadline = time.monotonic() + grouping.LOCK_TIMEOUT
+
+        def read() -> T:
+            with self._readers.connect() as connection:
+                return step(connection)
+
+        while True:
+            left = min(deadline, self._last_wait) - time.monotonic()
+            try:
+                with trio.fail_after(max(left, _PAUSE)):  # while it waits for its turn: a thread that reads is not left
+                    return await trio.to_thread.run_sync(read, limiter=self._reading)
+            except trio.TooSlowError as error:
+                raise StoreError("the database can't be read: others wait for it as well") from error
+            except (sa.exc.SQLAlchemyError, OSError) as error:
+                if not self._is_again(error) or left <= 0:
+                    raise StoreError(f"the database can't be read: {self._reason(error)}") from error
+            await trio.sleep(_PAUSE)
+
+
+def _engine(connect: Callable[[], _Connection], size: int) -> sa.Engine:
+    return sa.create_engine(
+        "postgresql+psycopg://", creator=connect, pool_size=size, max_overflow=0, use_native_hstore=False
+    )
+
+
+def _check(connection: sa.Connection) -> None:
+    """Raise StoreError for a database that can't be ours."""
+    found = connection.exec_driver_sql(
+        "SELECT current_setting('server_version_num'), current_setting('server_version'), current_setting('server_encoding')"
+    ).one()
+    number, version, encoding = found
+    if int(number) < _OLDEST:
+        raise StoreError(f"it is PostgreSQL {version}; version {_OLDEST // 10_000} is the oldest that will do")
+    if encoding != "UTF8":
+        raise StoreError(f"its encoding is {encoding}; make one with createdb --encoding UTF8 --template template0")

@@ -1,0 +1,216 @@
+"""What a server shows of itself, for Prometheus and for those who ask whether it works: see docs/metrics.md.
+
+There is a series for each platform, of which there are at most a thousand, and for each receiver of uploads; never for a job, a
+build or a peer. It is made in a thread, one at a time and once a second at most, however many ask.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import trio
+from attrs import define, field, frozen
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from builder import __version__
+from builder.extension.uploads import ReceiverState, UploadState
+from builder.model import Instant, printable
+from builder.runtime.histogram import Histogram
+from builder.runtime.scraping import Page, Pages
+from builder_server.attempts import Attempts
+from builder_server.certified import Expiring
+from builder_server.connections import Connections
+from builder_server.memory import Memory
+from builder_server.room import Room
+from builder_server.store import PlatformLoad, Store
+from builder_server.upload import Uploader
+
+INTERVAL = 1.0
+"""Seconds for which what was made is good enough."""
+
+PATIENCE = 5.0
+"""Seconds in which the database has to answer for the server to be ready."""
+
+_UPLOADS = {UploadState.DONE: "stored", UploadState.PENDING: "failed", UploadState.REFUSED: "refused"}
+
+MAX_CERTIFICATES = 100
+"""Certificates that are shown, those that expire first: anybody who has one may be connected."""
+
+
+@frozen(kw_only=True)
+class _Seen:
+    """What had to be waited for."""
+
+    platforms: tuple[PlatformLoad, ...]
+    receivers: tuple[ReceiverState, ...]
+    room: Room | None
+    now: Instant
+
+
+@define(eq=False, kw_only=True)
+class Metrics:
+    """Makes the pages. It reads what the parts of the server count, and changes nothing."""
+
+    store: Store
+    attempts: Attempts
+    uploader: Uploader
+    connections: Connections
+    memory: Memory
+    now: Callable[[], Instant]
+    is_ready: Callable[[], bool]
+    expiring: Callable[[], Iterable[Expiring]] = tuple
+
+    _process: ProcessCollector = field(factory=lambda: ProcessCollector(registry=None))
+    _made: Page | None = None
+    _made_at: float = -INTERVAL
+    _making: trio.Lock = field(factory=trio.Lock)
+
+    def pages(self) -> Pages:
+        """Return what makes each page."""
+        return {"/metrics": self._metrics, "/healthz": self._health, "/readyz": self._readiness}
+
+    async def _health(self) -> Page:
+        """Say that the program runs: whoever reads this knows it."""
+        return Page(body=b"ok\n")
+
+    async def _readiness(self) -> Page:
+        """Say whether workers and clients are served. Raises StoreError."""
+        if not self.is_ready():
+            return Page(status=503, body=b"not now: it starts or stops\n")
+        with trio.move_on_after(PATIENCE) as waiting:
+            await self.store.database.read(lambda _: None)
+        if waiting.cancelled_caught:
+            return Page(status=503, body=b"the database does not answer\n")
+        return Page(body=b"ok\n")
+
+    async def _metrics(self) -> Page:
+        """Raises StoreError."""
+        async with self._making:
+            if self._made is None or trio.current_time() >= self._made_at + INTERVAL:
+                seen = await self._look()
+                families = [*self._families(seen)]
+                body = await trio.to_thread.run_sync(partial(_exposed, families, self._process))
+                self._made = Page(body=body, type=CONTENT_TYPE_PLAIN_0_0_4)
+                self._made_at = trio.current_time()
+            return self._made
+
+    async def _look(self) -> _Seen:
+        now = self.now()
+        try:
+            room = await self.attempts.dispatcher.room()
+        except OSError:  # what is not known is not shown, and missed by the alert
+            room = None
+        return _Seen(
+            platforms=await self.store.load(now),
+            receivers=await self.store.count_uploads(self.uploader.names),
+            room=room,
+            now=now,
+        )
+
+    def _families(self, seen: _Seen) -> Iterator[Metric]:
+        info = GaugeMetricFamily("builder_info", "Always 1; the labels tell what runs.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+        yield from self._platforms(seen)
+        yield from self._builds()
+        yield from self._uploads(seen)
+        yield from self._server(seen)
+
+    def _platforms(self, seen: _Seen) -> Iterator[Metric]:
+        queued = _gauge("builder_queue_entries", "Entries of a queue that may run now.", "platform")
+        held = _gauge("builder_queue_held_entries", "Entries that are paused, or wait for a time.", "platform")
+        oldest = _gauge("builder_queue_oldest_seconds", "For how long the oldest entry has been due.", "platform")
+        running = _gauge("builder_builds_running", "Builds that run.", "platform")
+        workers = _gauge("builder_workers", "Workers that are connected.", "platform", "state")
+        waiting, building = self.attempts.dispatcher.waiting, self.attempts.building()
+        for each in seen.platforms:
+            name = printable(each.name)
+            queued.add_metric([name], each.ready)
+            held.add_metric([name], each.held)
+            oldest.add_metric([name], each.waited / 1000)
+            running.add_metric([name], each.running)
+            workers.add_metric([name, "waiting"], waiting[each.name])
+            workers.add_metric([name, "building"], building[each.name])
+        yield from (queued, held, oldest, running, workers)
+
+    def _builds(self) -> Iterator[Metric]:
+        done = self.attempts.recorder.done
+        builds = CounterMetricFamily(
+            "builder_builds", "Builds that ended, by what became of them.", labels=["platform", "outcome"]
+        )
+        for (platform, outcome), count in done.builds.items():
+            builds.add_metric([printable(platform), outcome.value], count)
+        yield builds
+        yield CounterMetricFamily("builder_console_bytes", "Bytes of consoles written.", value=done.console_bytes)
+        yield CounterMetricFamily("builder_artifact_bytes", "Bytes of artifacts written.", value=done.artifact_bytes)
+        yield _histogram(
+            "builder_dispatch_seconds",
+            "From when there was a job and a worker for it until it was taken.",
+            self.attempts.dispatcher.latency,
+        )
+
+    def _uploads(self, seen: _Seen) -> Iterator[Metric]:
+        pending = _gauge("builder_uploads_pending", "Builds that a receiver is still to get.", "receiver")
+        refused = _gauge("builder_uploads_refused", "Builds that a receiver has refused.", "receiver")
+        oldest = _gauge("builder_uploads_oldest_seconds", "For how long the oldest of them waits.", "receiver")
+        attempts = CounterMetricFamily(
+            "builder_uploads", "Attempts to upload, by what came of them.", labels=["receiver", "result"]
+        )
+        known = set(self.uploader.names)
+        for state in seen.receivers:
+            if state.name in known:
+                pending.add_metric([state.name], state.pending)
+                refused.add_metric([state.name], state.refused)
+                waits = seen.now.ms - state.oldest.ms if state.oldest else 0
+                oldest.add_metric([state.name], max(0, waits) / 1000)
+        for name in self.uploader.names:
+            for outcome, word in _UPLOADS.items():
+                attempts.add_metric([name, word], self.uploader.attempted[name, outcome])
+        yield from (pending, refused, oldest, attempts)
+
+    def _server(self, seen: _Seen) -> Iterator[Metric]:
+        connections = self.connections
+        yield GaugeMetricFamily("builder_connections", "Open connections.", value=connections.number)
+        yield GaugeMetricFamily("builder_connections_limit", "Most connections at once.", value=connections.limit)
+        yield GaugeMetricFamily("builder_watchers", "Clients that watch.", value=self.store.waking.changes.watchers)
+        yield CounterMetricFamily("builder_received_bytes", "Bytes received from peers.", value=self.memory.received)
+        if seen.room:
+            yield GaugeMetricFamily("builder_disk_free_bytes", "Free for builds.", value=seen.room.free)
+            yield GaugeMetricFamily(
+                "builder_disk_needed_bytes", "With less free no job is handed out.", value=seen.room.wanted
+            )
+        yield _histogram(
+            "builder_commit_seconds", "For how long changes are written to the disk.", self.store.database.commits
+        )
+        expiry = _gauge("builder_certificate_expiry_timestamp_seconds", "When a certificate expires.", "name")
+        for each in sorted(self.expiring(), key=lambda each: each.expires)[:MAX_CERTIFICATES]:
+            expiry.add_metric([printable(each.name)], each.expires.ms / 1000)
+        yield expiry
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, labels=labels)
+
+
+def _histogram(name: str, meaning: str, found: Histogram) -> HistogramMetricFamily:
+    return HistogramMetricFamily(name, meaning, buckets=[*found.buckets()], sum_value=found.total)
+
+
+@frozen(eq=False)
+class _Ready(Collector):
+    """Families that were made already."""
+
+    families: list[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return them."""
+        return self.families
+
+
+def _exposed(families: list[Metric], process: ProcessCollector) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Ready(families))
+    registry.register(process)
+    return generate_latest(registry)

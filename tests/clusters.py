@@ -1,0 +1,138 @@
+"""A PostgreSQL of the tests' own: in a directory of theirs, over a socket there, as a plain user, and without fsync."""
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from attrs import define
+from operators import need
+
+DEADLINE = 60.0
+"""Seconds for anything it does."""
+
+USER = "postgres"
+"""Who runs it when the tests run as root, which it refuses: Debian's package makes that user."""
+
+MAX_CONNECTIONS = 40
+
+
+def _programs() -> Path | None:
+    """Return the folder of its programs: Debian keeps each version in a folder of its own, which is in no path."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    named = shutil.which("postgres")
+    return found[-1].parent if found else Path(named).parent if named else None
+
+
+def _as_user(*command: str) -> list[str]:
+    """Return a command that ends with this process, however that ends."""
+    user = ["--reuid", USER, "--regid", USER, "--clear-groups"] if os.geteuid() == 0 else []
+    return ["setpriv", *user, "--pdeathsig", "QUIT", *command]
+
+
+@define(eq=False)
+class Cluster:
+    """A PostgreSQL that runs."""
+
+    directory: Path
+    programs: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def make(cls) -> "Cluster":
+        """Make one and start it, or skip the test where there is no PostgreSQL."""
+        programs = _programs()
+        if programs is None:
+            need("postgres", ["postgres"])
+            raise AssertionError
+        directory = Path(tempfile.mkdtemp(prefix="pg-"))
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        if os.geteuid() == 0:
+            shutil.chown(directory, USER)
+        options = ["--username=builder", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        subprocess.run(
+            _as_user(str(programs / "initdb"), f"--pgdata={directory}/data", *options),
+            check=True, capture_output=True, cwd="/", timeout=DEADLINE,
+        )  # fmt: skip
+        found = cls(directory=directory, programs=programs)
+        atexit.register(found.kill)
+        found.start()
+        return found
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        settings = {
+            "unix_socket_directories": str(self.directory),
+            "listen_addresses": "",
+            "max_connections": str(MAX_CONNECTIONS),
+            "fsync": "off",
+            "full_page_writes": "off",
+            "autovacuum": "off",
+        }
+        given = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                _as_user(str(self.programs / "postgres"), "-D", f"{self.directory}/data", *given),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+            )  # fmt: skip
+        end = time.monotonic() + DEADLINE
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except psycopg.OperationalError:
+                assert self.process.poll() is None, (self.directory / "log").read_text("utf-8")
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """Stop it: SIGINT as a restart does, which ends all connections; SIGQUIT as a crash would."""
+        assert self.process
+        self.process.send_signal(how)
+        self.process.wait(DEADLINE)
+
+    def kill(self) -> None:
+        """Have it leave nothing behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.stop(signal.SIGQUIT)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of its processes."""
+        assert self.process
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
+        for pid in (*map(int, children), self.process.pid):
+            os.kill(pid, number)
+
+    def url(self, name: str, user: str = "builder") -> str:
+        """Return the address of a database."""
+        return f"postgresql://{user}@/{name}?host={self.directory}"
+
+    def execute(self, statement: str, name: str = "postgres") -> list[Any]:
+        """Run a statement by a connection of its own, and return rows."""
+        with psycopg.connect(self.url(name), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def create(self, name: str, *, template: str = "template0") -> str:
+        """Make a database, and return its address."""
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
+
+    def drop(self, name: str) -> None:
+        """Remove a database, whoever uses it."""
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@cache
+def shared() -> Cluster:
+    """Return the one that the tests of this process share."""
+    return Cluster.make()
