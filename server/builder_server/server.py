@@ -237,8 +237,8 @@ class _Server:
     ) -> "_Server":
         dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, settings.min_free)
         receivers = receivers_at(settings.upload, os.environ)
-        uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now))
         signer = Signer(store=store, data_dir=settings.data_dir, builder_id=settings.builder_id, now=now)
+        uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now), signer.path)
 
         def on_recorded() -> None:
             signer.wake()
