@@ -63,6 +63,7 @@ PACKAGES = (
         programs={"builder-server": "builder_server.cli"},
         files={
             "systemd/builder-server.service": f"{_SYSTEMD}/builder-server.service",
+            "systemd/builder-server.socket": f"{_SYSTEMD}/builder-server.socket",
             "systemd/sysusers.d/builder-server.conf": "usr/lib/sysusers.d/builder-server.conf",
             "systemd/tmpfiles.d/builder-server.conf": "usr/lib/tmpfiles.d/builder-server.conf",
             "systemd/server.env": "etc/builder/server.env",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from attrs import Attribute, AttrsInstance, Factory, field, fields, frozen
+from attrs import AttrsInstance, Factory, field, fields, frozen
 
 from builder.address import parse_remote
 from builder.endpoint import TLS
@@ -165,7 +165,7 @@ def _checked(kind: type[AttrsInstance], values: object, where: str) -> dict[str,
     """Return a table whose keys are fields of that class, with values for all of them."""
     if not isinstance(values, dict):
         raise _WrongKey(f"{printable(where.rstrip('.'))}: write it as a table, [{printable(where.rstrip('.'))}]")
-    keys = {written(key): key for key in fields(kind) if key.metadata}
+    keys = {written(key.name): key for key in fields(kind) if key.metadata}
     for name in values:
         if name not in keys:
             raise _WrongKey(f"{printable(where + name)}: there is no such key{_hint(name, keys)}")
@@ -176,9 +176,9 @@ def _checked(kind: type[AttrsInstance], values: object, where: str) -> dict[str,
     return {keys[name].name: value for name, value in found.items()}
 
 
-def written(key: "Attribute[Any]") -> str:
-    """Return how a key is written in the file."""
-    return key.name.replace("_", "-")
+def written(name: str) -> str:
+    """Return how the key of a field is written in the file."""
+    return name.replace("_", "-")
 
 
 def _no_server(name: str, known: Iterable[str]) -> str:

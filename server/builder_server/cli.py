@@ -4,6 +4,7 @@ import gc
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from builder.address import DEFAULT_PORT
 from builder.quantities import InvalidQuantity, parse_size
@@ -20,6 +22,8 @@ from builder.runtime.options import announce, metrics_option, serving_options
 from builder.runtime.secrecy import keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
+from builder_server.options import limit_options, limits_of
+from builder_server.served import Served
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
@@ -32,6 +36,9 @@ workers wait: with Python's own 700, a command took a third longer beside 900 of
 SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
+
+_PASSWORD = re.compile(r"://[^/?#]*:[^/?#@]*@|[?&]password=")
+"""What the address of a database looks like that holds a password."""
 
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
@@ -88,6 +95,18 @@ class _Server(Configured, click.Group):
         return checking.faults(given)
 
 
+def _check_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    is_seen = parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    if value is not None and is_seen and _PASSWORD.search(value):
+        raise click.BadParameter(
+            "others on this machine can read a command line: write the password to a file, and name that with "
+            "--database-password-file",
+            context,
+            parameter,
+        )
+    return value
+
+
 @click.group(
     cls=_Server,
     invoke_without_command=True,
@@ -100,7 +119,8 @@ class _Server(Configured, click.Group):
     epilog="""\b
 Examples:
   builder-server --dir ./data --config-dir ./etc
-  builder-server --ip 0.0.0.0 --ip :: --upload https://user:password@builds.example.org/upload
+  builder-server --ip 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem
+  builder-server --upload https://user:password@builds.example.org/upload
   builder-server --config /etc/builder/server.toml --log-format json
   builder-server --config /etc/builder/server.toml check-config
   builder-server --dir ./data backup builder.tar
@@ -181,6 +201,20 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     help="Directory for database, consoles and results.",
 )
 @click.option(
+    "--database",
+    callback=_check_database,
+    metavar="URL",
+    help="Keep schedule, queues and history in PostgreSQL, postgresql://USER@HOST/DATABASE, and not below --dir. The password is "
+    "found as libpq does: --database-password-file, ~/.pgpass, PGPASSWORD; not on a command line, which others on this "
+    "machine can read.",
+)
+@click.option(
+    "--database-password-file",
+    type=_FILE,
+    metavar="FILE",
+    help="The password of --database, in a file.  [default: the systemd credential database-password, if there is one]",
+)
+@click.option(
     "--config-dir",
     type=click.Path(file_okay=False, path_type=Path),
     default=CONFIG_DIR,
@@ -238,10 +272,12 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     metavar="URI",
     help="What this server is called in the provenance that it signs.  [default: urn:builder:server:HOSTNAME]",
 )
+@limit_options
 @serving_options("builder-server")
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     *,
     ip: tuple[str, ...],
     port: int,
@@ -254,6 +290,8 @@ def command(
     unix: Path | None,
     allow_user: tuple[str, ...],
     dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
+    database: str | None,
+    database_password_file: Path | None,
     config_dir: Path,
     upload: tuple[str, ...],
     upload_credentials_file: Path | None,
@@ -266,14 +304,16 @@ def command(
     verbose: int,
     quiet: int,
     log_format: str,
+    **limits: int,
 ) -> None:
     """Schedule build jobs and hand them to workers.
 
-    It keeps its schedule, queues and history in a database below --dir and serves clients and workers on one port.
+    It keeps its schedule, queues and history in a database below --dir, or in PostgreSQL, and serves clients and workers on
+    one port.
     The addresses it listens on are the first line on standard output.
     """
+    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file)
     if context.invoked_subcommand is not None:
-        context.obj = dir
         return
     _check_tls(context)
     # imported here, so that --help and a wrong option need not wait for the database library
@@ -288,6 +328,7 @@ def command(
 
     logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
     settings = server.Settings(
+        limits=limits_of(limits),
         listening=Listening(
             addresses=ip,
             port=port,
@@ -301,6 +342,7 @@ def command(
         else TlsFiles(certificate=tls_cert, key=tls_key, ca=tls_client_ca),
         crl=tls_crl,
         data_dir=dir,
+        database=served.place(),
         config_dir=config_dir,
         upload=_complete(upload, upload_credentials_file),
         job_timeout=job_timeout,
