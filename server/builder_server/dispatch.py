@@ -22,7 +22,7 @@ from builder.runtime.histogram import Histogram
 from builder.runtime.logs import about
 from builder.sizes import format_size
 from builder_server import room, templates
-from builder_server.line import Line, Waiter
+from builder_server.line import Waiter, WorkerLine
 from builder_server.room import Room
 from builder_server.store import Expand, Expanded, Holder, Store, Taken
 
@@ -49,7 +49,7 @@ class Dispatcher:
     min_free: int | None = None
     """Bytes that must be free on the disk before a job is handed out, if the operator says how many."""
 
-    _lines: dict[str, Line] = field(factory=dict)
+    _lines: dict[str, WorkerLine] = field(factory=dict)
     waiting: Counter[str] = field(factory=Counter)
     """How many workers of each platform wait for a job."""
 
@@ -91,7 +91,7 @@ class Dispatcher:
         """Have a worker stand in line in a block."""
         line = self._lines.get(platform)
         if line is None:
-            line = self._lines[platform] = Line(self.store.waking.platform(platform))
+            line = self._lines[platform] = WorkerLine(self.store.waking.platform(platform))
         waiter = line.join(worker.able)
         try:
             yield waiter
