@@ -10,14 +10,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import trio
-from figures import show
+from figures import show  # type: ignore[import-not-found]
 
 from builder.extension.applying import Apply
 from builder.extension.schedule import PlanJob
+from builder.extension.working import Fact
 from builder.model import Instant, ScriptJob
-from builder.needs import NOTHING, Capabilities, Need
+from builder.needs import Need
 from builder.planning import JobOptions
-from builder_server.store import Store, Timing
+from builder_server.store import Holder, Store, Timing
 
 ENTRIES = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 SETS = int(sys.argv[2]) if len(sys.argv) > 2 else 100
@@ -41,23 +42,23 @@ async def fill(store: Store, first: int, count: int, sets: int) -> None:
         await store.apply(Apply(removed=(), changed=(), added=tuple(jobs)), timings, NOW)
 
 
-async def takes(store: Store, able: Capabilities) -> list[float]:
+async def takes(store: Store, able: tuple[Fact, ...]) -> list[float]:
     """Return the milliseconds of some takes."""
     took = []
     for _ in range(SAMPLES):
         began = time.perf_counter()
-        await store.take("p1", uuid4(), NOW, None, None, able)
+        await store.take("p1", uuid4(), NOW, None, Holder(address="", facts=able))
         took.append((time.perf_counter() - began) * 1000)
     return took
 
 
 async def main() -> None:
     """Measure an empty queue, one of jobs that need nothing, and one where nobody meets what comes first."""
-    last = Capabilities(frozenset({(f"label.label-{SETS - 1}", "")}))
+    last = (Fact(name=f"label.label-{SETS - 1}", value=""),)
     for what, filled, sets, able in (
-        ("nothing is queued", 0, 0, NOTHING),
-        (f"{ENTRIES} entries need nothing", ENTRIES, 0, NOTHING),
-        (f"{ENTRIES} of {SETS} sets, none is met", ENTRIES, SETS, NOTHING),
+        ("nothing is queued", 0, 0, ()),
+        (f"{ENTRIES} entries need nothing", ENTRIES, 0, ()),
+        (f"{ENTRIES} of {SETS} sets, none is met", ENTRIES, SETS, ()),
         (f"{ENTRIES} of {SETS} sets, the last is met", ENTRIES, SETS, last),
     ):
         with tempfile.TemporaryDirectory(prefix="builder-bench-") as directory:
@@ -69,7 +70,7 @@ async def main() -> None:
                     show(what, await takes(store, able), "ms")
                     if sets:
                         await fill(store, ENTRIES, SAMPLES, 0)
-                        show("  and others behind them need nothing", await takes(store, NOTHING), "ms")
+                        show("  and others behind them need nothing", await takes(store, ()), "ms")
                     nursery.cancel_scope.cancel()
             finally:
                 store.close()

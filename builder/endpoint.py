@@ -19,6 +19,9 @@ their values, and what they mean."""
 WANTS_TLS = "it speaks TLS: give --tls-ca, --tls-cert and --tls-key"
 """What is said where a server answers what is no TLS as if it had been."""
 
+CLOSED = "if it speaks TLS, give --tls-ca, --tls-cert and --tls-key; else it may be no builder-server"
+"""What is said where a server closes a connection at once, without TLS and without a word."""
+
 UNSAID = "it may be that it refuses this certificate: its log says why"
 """What is said where a server closes a connection once it has seen a certificate, without a word."""
 

@@ -31,6 +31,9 @@ MAX_MEMORY = 512 * 1024**4
 LABEL = "label."
 """What the names of facts begin with that are labels."""
 
+PRESSURE = "pressure"
+"""The fact that says why a worker takes no job now."""
+
 QUANTITIES: Mapping[str, tuple[Callable[[str], int], int, str]] = {
     "cores": (parse_count, 65536, "cores>=N, such as cores>=4"),
     "memory": (parse_size, MAX_MEMORY, "memory>=SIZE, such as memory>=16G"),
@@ -48,7 +51,7 @@ TEXTS: Mapping[str, str] = {
 TRUTHS = ("kvm",)
 """The facts that are ``yes`` or ``no``."""
 
-_TOLD = frozenset({*QUANTITIES, *TEXTS, *TRUTHS, "load", "slots", "version", "pressure"})
+_TOLD = frozenset({*QUANTITIES, *TEXTS, *TRUTHS, "load", "slots", "version", PRESSURE})
 """Names of facts, which are no labels."""
 
 _USAGE = "write NAME, memory>=SIZE, cores>=N or NAME=VALUE, such as kvm, memory>=16G or sandbox=overlay"

@@ -52,6 +52,7 @@ PACKAGES = (
         files={
             "README.md": "usr/share/doc/builder-common/README.md",
             "CHANGES.md": "usr/share/doc/builder-common/CHANGES.md",
+            "SECURITY.md": "usr/share/doc/builder-common/SECURITY.md",
             "docs/*.md": "usr/share/doc/builder-common/",
         },
     ),

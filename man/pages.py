@@ -19,6 +19,7 @@ import builder_web.cli
 import builder_worker.cli
 import roff
 from builder import __version__
+from builder.runtime.configuration import key_of, options_of
 from builder_client import config
 from builder_client import schedule_file as files
 from roff import FilePage, Key
@@ -47,6 +48,7 @@ def client_file() -> FilePage:
             over the file.
 
             Each table [servers.NAME] is a server, which the option --server NAME or the variable BUILDER_SERVER chooses.
+            Paths of files are taken from the directory of this one; ~ is the home directory.
             """,
         keys=[
             Key(name=where + config.written(key), value=key.metadata["write"], meaning=key.metadata["meaning"])
@@ -59,6 +61,9 @@ def client_file() -> FilePage:
 
             [servers.prod]
             remote = "build.example.org:1234"
+            tls-ca = "ca.pem"
+            tls-cert = "ann.pem"
+            tls-key = "ann.key"
             """,
     )
 
@@ -114,11 +119,10 @@ def schedule_file() -> FilePage:
 def server_file() -> FilePage:
     """Return the page of the server's options in a file."""
     context = builder_server.cli.command.make_context("builder-server", [], resilient_parsing=True)
-    options = [option for option in context.command.params if isinstance(option, click.Option) and option.expose_value]
     keys = [
-        Key(name=max(option.opts, key=len).removeprefix("--"), value=_value(option), meaning=record[1])
-        for option in options
-        if option.name not in builder_server.cli.NOT_IN_THE_FILE and (record := option.get_help_record(context))
+        Key(name=key_of(option), value=_value(option), meaning=record[1])
+        for option in options_of(context.command)
+        if (record := option.get_help_record(context))
     ]
     return FilePage(
         name="builder-server.toml",

@@ -254,6 +254,8 @@ def _announced(server: Server, line: bytes) -> None:
     server.announcement = line.decode("utf-8").rstrip("\n")
     assert " listening on " in server.announcement, f"no announcement but {server.announcement!r}:\n{server.log}"
     for address in server.announcement.partition(" listening on ")[2].split(", "):
+        if address.startswith("unix:"):
+            continue
         host, _, port = address.rpartition(":")
         server.addresses.append((host.strip("[]"), int(port)))
 
@@ -394,7 +396,8 @@ async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(serve, settings, addresses.extend, now=now))
             await eventually(lambda: addresses, what="the announcement")
-            server = LocalServer(data_dir=data_dir, config_dir=config_dir, port=int(addresses[0].rpartition(":")[2]))
+            ports = [int(each.rpartition(":")[2]) for each in addresses if not each.startswith("unix:")]
+            server = LocalServer(data_dir=data_dir, config_dir=config_dir, port=ports[0] if ports else 0)
             yield server
             server.stop()
 

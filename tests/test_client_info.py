@@ -207,14 +207,14 @@ def test_colours_in_a_pipe_only_when_asked_for() -> None:
     assert b"\x1b" not in plain.stdout
 
 
-def test_a_table_that_fits_needs_no_library_for_it() -> None:
+def test_a_table_that_fits_needs_no_library_for_it_and_who_speaks_no_tls_none_for_that() -> None:
     code = "import sys, atexit\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
     code += "from builder_client.cli import main\nmain()\n"
     with Server(answer) as server:
         argv = [sys.executable, "-c", code, "-r", server.address, "info"]
         done = subprocess.run(argv, capture_output=True, env=environment(), timeout=DEADLINE, check=True)
     assert b"asn1tools" in done.stderr.split()
-    assert not {b"rich.console", b"rich.table"} & set(done.stderr.split())
+    assert not {b"rich.console", b"rich.table", b"ssl"} & set(done.stderr.split())
 
 
 async def test_a_disk_that_is_almost_full_is_warned_of(tmp_path: Path) -> None:

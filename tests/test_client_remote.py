@@ -46,7 +46,7 @@ def test_what_closes_before_a_hello_is_no_classic_server(command: tuple[str, ...
         closing.join(DEADLINE)
     assert done.returncode == 5
     assert_one_line(done.stderr)
-    assert b"closed the connection at once: is it a builder-server" in done.stderr
+    assert b"closed the connection at once: if it speaks TLS, give --tls-ca" in done.stderr
 
 
 def close_all(listener: socket.socket) -> None:

@@ -122,6 +122,13 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/reliability.md", "a stop waits up to 8 seconds", "builder_server.server:SHUTDOWN_TIMEOUT", duration),
     ("docs/protocol.md", "says Alive every 15 seconds", "builder.extension.working:ALIVE_INTERVAL", duration),
     ("docs/protocol.md", "hears nothing for 45 seconds", "builder.extension.working:SILENCE", duration),
+    (
+        "docs/architecture.md",
+        "| what is drained | 1000 workers and platforms",
+        "builder.extension.halting:MAX_HALTS",
+        plain,
+    ),
+    ("docs/architecture.md", "each with 200 characters of why", "builder.extension.halting:MAX_REASON", plain),
     ("docs/architecture.md", "| a console | 4 GiB on the disk", "builder_server.owner:MAX_CONSOLE", size),
     ("docs/architecture.md", "| platforms | 1000 |", "builder_server.store.queues:MAX_PLATFORMS", number),
     ("docs/architecture.md", "cut at 8192 characters", "builder_web.pages.console:MAX_LINE", number),

@@ -8,10 +8,18 @@ import pytest
 from farm import DEADLINE, PACKAGES
 from operators import ROOT
 
-PAGES = [ROOT / "docs/linux.md", ROOT / "docs/freebsd.md", ROOT / "docs/web.md"]
+PAGES = [ROOT / "docs/linux.md", ROOT / "docs/freebsd.md", ROOT / "docs/web.md", ROOT / "docs/certificates.md"]
 
 HELP: dict[str, list[tuple[str, ...]]] = {
-    "builder_server": [(), ("backup",), ("migrate",)],
+    "builder_server": [
+        (),
+        ("backup",),
+        ("migrate",),
+        ("certificates",),
+        ("certificates", "init"),
+        ("certificates", "issue"),
+        ("certificates", "revoke"),
+    ],
     "builder_worker": [(), ("check",), ("run",), ("root", "create")],
     "builder_client": [("schedule",), ("orb-build",), ("observe",), ("info",)],
     "builder_client.inspect": [()],

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from builder.execution import ArtifactData
+from builder.extension.working import Fact
 from builder.model import Aborted, Exited
 from builder.outputs import TimedLines
 from builder_server import aborts, events
@@ -20,6 +21,7 @@ from builder_server.actions import (
     ClearConsole,
     DiscardRecord,
     Dismiss,
+    KeepFacts,
     NoteCancel,
     OpenConsole,
     PutBack,
@@ -38,6 +40,7 @@ from builder_server.events import (
     DiskFault,
     EndAsked,
     Event,
+    FactsTold,
     Inherited,
     Lines,
     NotPutBack,
@@ -65,6 +68,8 @@ PIECES = (ArtifactData(data=b"x"),)
 TEXT = TimedLines(frames=b"one two", count=2, encoded=9, last=7)
 LINES = Lines(lines=TEXT)
 APPEND = AppendLines(lines=TEXT)
+TOLD = FactsTold(facts=(Fact(name="sandbox", value="none"),))
+KEEP = KeepFacts(facts=TOLD.facts)
 NOT_APPENDED = DiskFault(reason="No space left on device", undone=(APPEND,))
 BACK = Returned(began=0.0, has_ended=False)
 RESUME: list[Action] = [OpenConsole(), Resume()]
@@ -541,6 +546,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         Inherited(): ([OpenConsole()], Phase.AWAY),
         BACK: NEVER,
         LINES: NEVER,
+        TOLD: NEVER,
         BEGUN: NEVER,
         MORE: NEVER,
         ResultEnded(): NEVER,
@@ -561,6 +567,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         Inherited(): NEVER,
         BACK: RESUMES,
         LINES: ([APPEND], None),
+        TOLD: ([KEEP], None),
         BEGUN: ([BEGIN], Phase.RECEIVING),
         MORE: NEVER,
         ResultEnded(): NEVER,
@@ -581,6 +588,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         Inherited(): NEVER,
         BACK: RESUMES,
         LINES: NEVER,
+        TOLD: NEVER,
         BEGUN: NEVER,
         MORE: NEVER,
         ResultEnded(): NEVER,
@@ -601,6 +609,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         Inherited(): NEVER,
         BACK: RESUMES,
         LINES: IGNORED,
+        TOLD: IGNORED,
         BEGUN: IGNORED,
         MORE: IGNORED,
         ResultEnded(): IGNORED,
@@ -621,6 +630,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         Inherited(): NEVER,
         BACK: RESUMES,
         LINES: NEVER,
+        TOLD: NEVER,
         BEGUN: NEVER,
         MORE: ([ADD], None),
         ResultEnded(): ([Record()], Phase.RECORDING),
@@ -641,6 +651,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         Inherited(): NEVER,
         BACK: IGNORED,
         LINES: IGNORED,
+        TOLD: IGNORED,
         BEGUN: IGNORED,
         MORE: IGNORED,
         ResultEnded(): IGNORED,
@@ -661,6 +672,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         Inherited(): NEVER,
         BACK: ([LOSE], None),
         LINES: IGNORED,
+        TOLD: IGNORED,
         BEGUN: IGNORED,
         MORE: IGNORED,
         ResultEnded(): IGNORED,

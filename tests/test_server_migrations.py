@@ -23,6 +23,7 @@ from stores import LOST, NOW, opened, running, script, take, uuid
 from builder import codec
 from builder.extension.applying import Apply
 from builder.extension.builds import HistoryPlace, ShowHistory
+from builder.extension.halting import SERVER
 from builder.extension.schedule import ChangeJob
 from builder.extension.uploads import ListUploads, UploadPlace, UploadState
 from builder.extension.watching import Look
@@ -282,6 +283,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("find_builds", ("0000", 2), {}),
         ("list_artifacts", (uuid(2), "", 9), {}),
         ("info", (), {}),
+        ("load", (NOW,), {}),
         ("standing", (Look(entries=9, results=9),), {}),
         ("info_within", (10**6,), {}),
         ("unsigned", ([uuid(3)],), {}),
@@ -307,6 +309,12 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("oldest", (OldBuild(uuid=uuid(1), name="a", started=NOW, size=0),), {}),
         ("forget", ([uuid(3)],), {}),
         ("forget_skipped", (NOW,), {}),
+        ("halt", (SERVER, NOW, "a:1", "why", Instant(NOW.ms + 1)), {}),
+        ("halt", (SERVER, NOW, "a:1", None, None), {}),
+        ("recall_halts", (), {}),
+        ("count_running", (SERVER,), {}),
+        ("take", ("p1", uuid(4), NOW, None), {}),
+        ("resume", (SERVER,), {}),
         ("unschedule", ("orb",), {}),
         ("drop_platform", ("p1",), {}),
         ("undrop_platform", ("p1",), {}),
@@ -347,6 +355,7 @@ def test_times_and_ids_have_64_bits() -> None:
         "due",
         "not_before",
         "planned_at",
+        "until",
         "time_limit",
         "max_silent",
         "revision",

@@ -1,24 +1,32 @@
 """What jobs need, in the store: kept, told, and given only to workers that have it, without a look at all that wait."""
 
+import json
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+import trio
+from farm import LocalServer, eventually, run_client, run_server
+from scripted import OUR_WORKER, ScriptedPeer, connect, do, schedule
 from stores import NOW, database, opened, queues, running, uuid
 
 from builder.errors import InvalidOptions
 from builder.extension.applying import Apply
 from builder.extension.schedule import PlanJob
-from builder.model import Exited, Period, ScriptJob
-from builder.needs import NOTHING, Capabilities, of_text
+from builder.extension.working import AskJob, Fact, GiveJob
+from builder.messages import ScheduleOrbBuild
+from builder.model import Exited, OrbBuildJob, Period, ScriptJob
+from builder.needs import of_text
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused
-from builder_server.store import Store, Timing, needed
+from builder_server.store import Holder, Store, Timing, needed
 
-KVM = Capabilities.of([("kvm", "yes")])
-LARGE = Capabilities.of([("kvm", "yes"), ("memory", str(64 * 1024**3)), ("label.gpu", "")])
+KVM = (Fact(name="kvm", value="yes"),)
+LARGE = (Fact(name="kvm", value="yes"), Fact(name="memory", value=str(64 * 1024**3)), Fact(name="label.gpu", value=""))
 
 
 async def plan(store: Store, name: str, needs: str = "", script: bytes = b"#!/bin/sh\n", priority: int = 5) -> None:
@@ -32,8 +40,8 @@ async def change(store: Store, name: str, needs: str, script: bytes | None = Non
     await store.change(name, found.revision, JobOptions(period=Period.NEVER, needs=of_text(needs)), new, NOW)
 
 
-async def taken(store: Store, number: int, able: Capabilities) -> str | None:
-    build = (await store.take("p1", uuid(number), NOW, None, None, able)).build
+async def taken(store: Store, number: int, able: tuple[Fact, ...]) -> str | None:
+    build = (await store.take("p1", uuid(number), NOW, None, Holder(address="", facts=able))).build
     return None if build is None else build.job.name
 
 
@@ -44,11 +52,11 @@ async def test_a_worker_gets_the_first_job_that_it_can_do(tmp_path: Path) -> Non
         await plan(store, "any")
         await plan(store, "labelled", script=b"# builder: needs=gpu\n")
         await plan(store, "later")
-        assert await taken(store, 1, NOTHING) == "any"
+        assert await taken(store, 1, ()) == "any"
         assert await taken(store, 2, KVM) == "kvm"
         assert await taken(store, 3, LARGE) == "large"
         assert await taken(store, 4, LARGE) == "labelled"
-        assert await taken(store, 5, NOTHING) == "later"
+        assert await taken(store, 5, ()) == "later"
         assert await taken(store, 6, LARGE) is None
 
 
@@ -82,9 +90,9 @@ async def test_a_change_of_needs_counts_for_entries_too(tmp_path: Path) -> None:
         await change(store, "job", "kvm", b"# builder: needs=gpu\n")
         assert await taken(store, 2, KVM) is None
         await change(store, "job", "kvm", b"")
-        assert await taken(store, 3, NOTHING) is None
+        assert await taken(store, 3, ()) is None
         await change(store, "job", "")
-        assert await taken(store, 4, NOTHING) == "job"
+        assert await taken(store, 4, ()) == "job"
 
 
 async def test_whom_an_entry_wakes(tmp_path: Path) -> None:
@@ -151,7 +159,7 @@ async def test_a_take_looks_at_the_first_entry_of_each_set(tmp_path: Path) -> No
             await plan(store, f"j{number}", f"label-{number % 3}")
         seen: list[tuple[str, Any]] = []
         sa.event.listen(database(store)._writer, "before_cursor_execute", lambda *found: seen.append(found[2:4]))
-        assert await taken(store, 1, Capabilities.of([("label.label-2", "")])) == "j2"
+        assert await taken(store, 1, (Fact(name="label.label-2", value=""),)) == "j2"
         asked = [found for found in seen if found[0].startswith("WITH")]
         assert len(asked) == 2
 
@@ -174,3 +182,70 @@ async def test_needs_are_in_one_order(tmp_path: Path) -> None:
         JobOptions(needs=of_text("sandbox=a sandbox=b"))
     async with opened(tmp_path) as store:
         assert await running(store) == ()
+
+
+async def asking(server: LocalServer, stack: AsyncExitStack, name: str, *facts: Fact) -> ScriptedPeer:
+    """Return a worker that waits for a job."""
+    peer = await stack.enter_async_context(connect(server, OUR_WORKER))
+    await peer.send(AskJob(platform="p1", worker=name, facts=facts))
+    return peer
+
+
+async def test_a_job_goes_past_workers_that_can_not_do_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    original = Store.take
+
+    async def take_and_note(store: Store, platform: str, number: UUID, *arguments: Any) -> object:
+        asked.append(arguments[2].known_as)
+        return await original(store, platform, number, *arguments)
+
+    monkeypatch.setattr(Store, "take", take_and_note)
+    async with run_server(tmp_path) as server, AsyncExitStack() as stack:
+        for number in range(5):
+            await asking(server, stack, f"plain{number}")
+            await eventually(lambda: len(asked) == 1)
+        able = await asking(server, stack, "able", *KVM)
+        await eventually(lambda: len(asked) == 2)
+        await do(server, schedule("job", text=b"# builder: needs=kvm\n"))
+        assert (await able.receive(GiveJob)).job.name == "job"
+        await do(server, schedule("large", text=b"# builder: needs=kvm,memory>=1T\n"))
+        await do(server, schedule("any"))
+        await eventually(lambda: len(asked) == 4)
+        assert asked == ["plain0", "able", "able", "plain0"]
+
+
+async def test_what_a_template_needs(tmp_path: Path) -> None:
+    config = tmp_path / "etc"
+    config.mkdir()
+    (config / "orb-build.template.p1").write_bytes(b"#!/bin/sh\n# builder: needs=kvm\n")
+    async with run_server(tmp_path) as server, AsyncExitStack() as stack:
+        await asking(server, stack, "plain")
+        await do(server, ScheduleOrbBuild(period=Period.NEVER, job=OrbBuildJob(name="orb", opam_package="x")))
+        able = await asking(server, stack, "able", *KVM)
+        assert (await able.receive(GiveJob)).job.name == "orb"
+
+
+async def told(server: LocalServer, *arguments: str) -> str:
+    done = await trio.to_thread.run_sync(lambda: run_client(server, *arguments))  # type: ignore[arg-type]
+    return done.stdout.decode()
+
+
+async def test_people_are_told_what_no_worker_has(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server, AsyncExitStack() as stack:
+        await asking(server, stack, "w3", *KVM)
+        await do(
+            server,
+            schedule("vm", text=b"# builder: needs=kvm,gpu,memory>=16G\n", period=Period.NEVER),
+            schedule("small", text=b"# builder: needs=gpu\n", period=Period.NEVER),
+        )
+        assert "no worker of p1 has gpu, memory>=16G\n" in await told(server, "queue")
+        (found,) = json.loads(await told(server, "queue", "--json"))["queues"]
+        assert [(each["job"], each["why"], each["unmet"]) for each in found["jobs"]] == [
+            ("vm", "needs", {"missing": ["gpu", "memory>=16G"], "nearest": "w3", "lacks": ["gpu", "memory>=16G"]}),
+            ("small", "needs", {"missing": ["gpu"], "nearest": "w3", "lacks": ["gpu"]}),
+        ]
+        info = await told(server, "info")
+        assert "Warning: no worker of p1 has gpu, memory>=16G: what needs that waits\n" in info
+        await asking(server, stack, "w4", Fact(name="label.gpu", value=""), Fact(name="memory", value=str(2**40)))
+        await eventually(lambda: server.query("select name from build") == [("small",)])
+        assert "no worker of p1 has all that it needs; nearest: w4 lacks kvm\n" in await told(server, "queue")

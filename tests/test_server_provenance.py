@@ -9,18 +9,31 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import attrs
 import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from farm import LocalServer, Server, environment, eventually, run_server, start_server
-from scripted import build, do, given_job, lose_worker, schedule, waiting_worker
+from scripted import (
+    OUR_WORKER,
+    ask_job,
+    build,
+    connect,
+    do,
+    given_job,
+    lose_worker,
+    schedule,
+    waiting_worker,
+)
 from securesystemslib import dsse
 from securesystemslib.signer import SSlibKey
 
+from builder.extension.working import BuildFacts, Continue, Fact
 from builder.messages import ScheduleOrbBuild
 from builder.model import Artifact, Exited, Instant, OrbBuildJob, Period, raw
 from builder.provenance import statement as statements
@@ -28,11 +41,13 @@ from builder.provenance.envelope import Envelope
 from builder.provenance.keys import PublicKey, public_text, read_public
 from builder.provenance.statement import Statement
 from builder.provenance.verification import Verdict, compare, verify
-from builder_server import attesting
+from builder_server import attempt, attesting
 from builder_server.keyring import Keyring, KeysUnusable
-from builder_server.store import Signable, Store
+from builder_server.store import Signable, Store, StoreError
 
 TEMPLATE = b"#!/bin/sh\n%%OPAM_PACKAGE%%\n"
+
+FACTS = {"version": "9.9", "sandbox": "overlay", "limit.memory": "1", "root": "ab" * 32, "snapshot": "20261101T000000Z"}
 
 SOME = (
     Artifact(path="bin/hello", content=b"hello"),
@@ -90,6 +105,72 @@ async def test_an_orb_build_names_the_template_that_its_script_was_made_of(tmp_p
     assert template in definition["resolvedDependencies"]
     assert definition["externalParameters"]["opam_package"] == "pkg.1"
     assert definition["externalParameters"]["script"] == {"sha256": hashlib.sha256(taken.job.script).hexdigest()}
+
+
+async def test_what_a_worker_tells_of_a_build_is_kept_through_a_restart(tmp_path: Path) -> None:
+    told = BuildFacts(uuid=UUID(int=0), facts=tuple(Fact(name=name, value=value) for name, value in FACTS.items()))
+    with trio.CancelScope() as scope:
+        async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
+            await do(server, schedule("a"))
+            given = await ask_job(peer)
+            await peer.send(attrs.evolve(told, uuid=given.uuid))
+            await eventually(lambda: server.query("select facts from build") != [(None,)])
+            scope.cancel()  # as in a crash
+            await trio.lowlevel.checkpoint()
+    async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
+        assert await given.come_back(peer) == Continue(lines=0)
+        await given.finish(peer)
+        _, statement = await signed(server, "a", given.uuid)
+    definition, run = statement.predicate["buildDefinition"], statement.predicate["runDetails"]
+    assert definition["internalParameters"]["worker"] == {name: FACTS[name] for name in FACTS if name != "version"}
+    assert definition["resolvedDependencies"][1:] == [
+        {"name": "root", "digest": {"sha256": FACTS["root"]}, "annotations": {"snapshot": FACTS["snapshot"]}}
+    ]
+    assert run["builder"]["version"]["builder-worker"] == "9.9"
+    assert run["metadata"]["builder_worker"]["name"] == "w"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        [Fact(name="a", value="1")] * 2,
+        [Fact(name=str(number), value="") for number in range(65)],
+        [Fact(name="a", value="x" * 257)],
+        [Fact(name="", value="x")],
+    ],
+)
+async def test_a_worker_that_tells_what_it_must_not_is_not_taken_back(tmp_path: Path, facts: list[Fact]) -> None:
+    async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
+        await do(server, schedule("a"))
+        given = await ask_job(peer)
+        await peer.send(BuildFacts(uuid=given.uuid, facts=tuple(facts)))
+        await eventually(lambda: server.query("select state from build") == [("lost",)])
+
+
+async def test_what_a_worker_tells_waits_for_the_disk_and_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "RETRY", 0.01)
+    original = Store.note_facts
+    failed: list[UUID] = []
+
+    async def failing(self: Store, uuid: UUID, facts: Mapping[str, str]) -> None:
+        if len(failed) < 3:
+            failed.append(uuid)
+            raise StoreError("disk I/O error")
+        await original(self, uuid, facts)
+
+    monkeypatch.setattr(Store, "note_facts", failing)
+    async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
+        await do(server, schedule("a"))
+        given = await ask_job(peer)
+        await peer.send(BuildFacts(uuid=given.uuid, facts=(Fact(name="sandbox", value="none"),)))
+        await given.say(peer, 0, 3)
+        await given.finish(peer)
+        _, statement = await signed(server, "a", given.uuid)
+        assert len(server.execution("a", given.uuid).console) == 3
+    assert len(failed) == 3
+    assert statement.predicate["buildDefinition"]["internalParameters"] == {"worker": {"sandbox": "none"}}
 
 
 # --- nothing is lost -----------------------------------------------------------------------------------------------

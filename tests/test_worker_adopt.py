@@ -157,7 +157,7 @@ async def test_a_result_that_was_not_taken_is_delivered_by_the_next_worker(plain
         assert b"1 artifact" in await connection.read_line()
         await wait_for((plain.place / OUTCOME).exists)
         if sends:
-            assert isinstance(await connection.channel.receive(), StreamedFrame)
+            assert isinstance(await connection.next(), StreamedFrame)
             assert await connection.channel.receive_body()
         await kill(worker)
     for _ in range(2):  # nor is it lost by the one after that
@@ -284,7 +284,7 @@ async def test_a_job_whose_supervisor_died_is_given_up_at_once(farm: Farm) -> No
     await wait_gone(supervisor)
     async with farm.worker() as worker, farm.server.accept_ours() as connection:
         await connection.go_on(given, 1)
-        message = await connection.channel.receive()
+        message = await connection.next()
         assert isinstance(message, GiveUp)
         assert "nothing is there of it any more" in message.reason
         await connection.channel.send(Gone(uuid=given.uuid, reason="given up"))
@@ -367,7 +367,7 @@ async def test_a_job_that_was_not_started_yet_is_given_up_by_the_next_worker(pla
         await kill(worker)
     async with plain.worker() as worker, plain.server.accept_ours() as connection:
         await connection.go_on(given, 0)
-        message = await connection.channel.receive()
+        message = await connection.next()
         assert isinstance(message, GiveUp)
         assert "it was not started" in message.reason
 

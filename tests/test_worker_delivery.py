@@ -104,7 +104,7 @@ async def test_lines_have_the_time_at_which_they_were_written(tmp_path: Path) ->
         before = time.monotonic_ns()
         given = await connection.give(b"echo one; sleep 0.3; echo two; echo three >&2")
         outputs: list[Output] = []
-        while isinstance(message := await connection.channel.receive(), Output):
+        while isinstance(message := await connection.next(), Output):
             outputs.append(message)
         took = time.monotonic_ns() - before
         times = [output.timestamp or 0 for output in outputs]
@@ -199,7 +199,7 @@ async def test_a_break_before_the_result_and_within_it_costs_nothing(tmp_path: P
             assert b"1 artifact" in await connection.read_line()
         async with server.accept_ours() as connection:
             assert (await connection.go_on(given, 2)).has_ended
-            assert isinstance(await connection.channel.receive(), StreamedFrame)
+            assert isinstance(await connection.next(), StreamedFrame)
             assert await connection.channel.receive_body()
         async with server.accept_ours() as connection:
             assert (await connection.go_on(given, 2)).has_ended

@@ -21,7 +21,7 @@ from builder import codec
 from builder.execution import ArtifactData, ArtifactStart, FinishedHead, FinishedReader
 from builder.extension import VERSION, Welcome
 from builder.extension.order import ALL
-from builder.extension.working import SECRET_SIZE, AskJob, Continue, GiveJob, Return
+from builder.extension.working import SECRET_SIZE, AskJob, BuildFacts, Continue, GiveJob, Return
 from builder.framing import StreamedFrame, frame
 from builder.messages import Hello, JobRequested, JobSchedule, Output, ServerHello
 from builder.model import Result, ScriptJob, text
@@ -71,6 +71,7 @@ class WorkerConnection:
         self.stream = stream
         self.channel = Channel(stream, Side.SERVER)
         self.platform = ""
+        self.facts: dict[str, str] = {}
 
     async def greet(self) -> None:
         """Greet the worker and wait until it wants a job."""
@@ -90,14 +91,21 @@ class WorkerConnection:
 
     async def read_line(self) -> bytes:
         """Return the next console line."""
-        message = await self.channel.receive()
+        message = await self.next()
         assert isinstance(message, Output)
         return message.line
+
+    async def next(self) -> object:
+        """Return what comes next besides how the job is run, which is kept."""
+        while isinstance(message := await self.channel.receive(), BuildFacts):
+            message.check()
+            self.facts = {fact.name: fact.value for fact in message.facts}
+        return message
 
     async def finish(self, *, keep: bool = True) -> Finished:
         """Read all lines and the result; without ``keep``, count contents and lines and forget them."""
         finished = Finished()
-        while not isinstance(message := await self.channel.receive(), StreamedFrame):
+        while not isinstance(message := await self.next(), StreamedFrame):
             assert isinstance(message, Output)
             finished.lines.append(message.line if keep else b"")
         reader = FinishedReader()

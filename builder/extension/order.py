@@ -7,6 +7,7 @@ from builder.extension import (
     Welcome,
     applying,
     builds,
+    halting,
     logs,
     provenance,
     schedule,
@@ -17,7 +18,9 @@ from builder.extension.worker import WORKER
 from builder.messages import Command, Failure, Kind, Output, Role, Success
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of, kinds_of
 
-assert all((applying, builds, logs, provenance, schedule, uploads, watching)), "their import makes their messages known"
+assert all((applying, builds, halting, logs, provenance, schedule, uploads, watching)), (
+    "their import makes their messages known"
+)
 
 _REPLIES: list[Kind] = kinds_of(Reply)
 

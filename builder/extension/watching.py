@@ -10,9 +10,11 @@ from uuid import UUID
 from attrs import frozen
 
 from builder.extension import MAX_PAGE, Reply, Request
+from builder.extension.halting import HaltState
 from builder.history import Cause, Outcome
 from builder.messages import KIB, message
 from builder.model import Instant
+from builder.needs import Need
 from builder.planning import check_count
 
 MAX_SHOWN = MAX_PAGE
@@ -50,6 +52,12 @@ class What(enum.Enum):
 
     WORKER_WENT = "worker-went"
     """A worker that waited has gone without a job."""
+
+    DRAINED = "drained"
+    """A platform gets no job any more; without a platform: the server, or a worker."""
+
+    RESUMED = "resumed"
+    """It gets jobs again."""
 
 
 @message
@@ -101,14 +109,31 @@ class Look(Request):
 
 
 @frozen(kw_only=True)
+class Unmet:
+    """What no worker of a platform has together: up to 3 needs that none has, and the worker that comes nearest.
+
+    Of that its name, and up to 3 needs that it ``lacks``.
+    """
+
+    numbered: ClassVar[bool] = True
+    missing: tuple[Need, ...]
+    nearest: str
+    lacks: tuple[Need, ...]
+
+
+@frozen(kw_only=True)
 class PlatformState:
-    """A platform: how many workers wait there and how many have a build, and how many entries are in its queue."""
+    """A platform: how many workers wait there and how many have a build, and how many entries are in its queue.
+
+    ``unmet`` is what up to 3 sets of needs in its queue lack.
+    """
 
     numbered: ClassVar[bool] = True
     name: str
     waiting: int
     busy: int
     queued: int
+    unmet: tuple[Unmet, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -141,6 +166,15 @@ class Why(enum.Enum):
     NEXT = "next"
     """A worker is about to take it."""
 
+    DRAINED = "drained"
+    """The server or the platform is."""
+
+    WORKERS_DRAINED = "workers-drained"
+    """All workers of the platform are."""
+
+    NEEDS = "needs"
+    """No worker of the platform has what it needs."""
+
 
 @frozen(kw_only=True)
 class QueuedState:
@@ -160,6 +194,7 @@ class QueuedState:
     not_before: Instant | None = None
     start: Instant | None = None
     expected: int | None = None
+    unmet: Unmet | None = None
 
 
 @frozen(kw_only=True)
@@ -175,12 +210,23 @@ class ResultState:
     outcome: Outcome | None = None
 
 
+@frozen(kw_only=True)
+class EndingState:
+    """A certificate that ends soon, or has ended: the server's own, or that of a holder who is connected."""
+
+    numbered: ClassVar[bool] = True
+    name: str
+    expires: Instant
+    is_own: bool
+
+
 @message
 @frozen(kw_only=True)
 class Looked(Reply):
     """A page of how things stand. ``now`` is the server's clock; all pages of a reply are of one moment.
 
-    ``scheduled`` is the number of jobs in the schedule. Entries of queues come in their order.
+    ``scheduled`` is the number of jobs in the schedule. Entries of queues come in their order. ``halts`` are what is drained.
+    ``ending`` are certificates that have to be renewed.
     """
 
     tag: ClassVar[int] = 114
@@ -192,3 +238,5 @@ class Looked(Reply):
     running: tuple[RunningState, ...] = ()
     queued: tuple[QueuedState, ...] = ()
     results: tuple[ResultState, ...] = ()
+    halts: tuple[HaltState, ...] = ()
+    ending: tuple[EndingState, ...] = ()

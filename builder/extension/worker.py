@@ -4,7 +4,7 @@ It stands alone, since a worker needs none of what clients ask for.
 """
 
 from builder.extension import VERSION, Welcome
-from builder.extension.working import Alive, AskJob, Continue, GiveJob, GiveUp, Gone, ResultStored, Return
+from builder.extension.working import Alive, AskJob, BuildFacts, Continue, GiveJob, GiveUp, Gone, ResultStored, Return
 from builder.messages import Failure, JobFinished, Output, Role
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of
 
@@ -16,7 +16,7 @@ WORKER = Protocol(
             Alive: Turn(State.REQUESTING),  # it has crossed with the end of the attempt
         },
         State.BUILDING: {
-            **any_of([Output, Alive], Turn(State.BUILDING)),
+            **any_of([Output, BuildFacts, Alive], Turn(State.BUILDING)),
             **any_of([JobFinished, GiveUp], Turn(State.DELIVERING)),
         },
         State.DELIVERING: {Alive: Turn(State.DELIVERING)},

@@ -1,10 +1,11 @@
-"""Messages of a worker that loses nothing, tags 160 to 167: what lets a build outlive its connection.
+"""Messages of a worker that loses nothing, tags 160 to 168: what lets a build outlive its connection.
 
 An attempt is known by its uuid, and belongs to whoever has its secret. Console lines travel as Output messages with the
 worker's own times, numbered by their order: the server says how many it has, and the worker goes on with the next one. A
 result is sent from its begin until the server says that it is recorded.
 """
 
+from collections.abc import Collection
 from typing import ClassVar
 from uuid import UUID
 
@@ -45,6 +46,16 @@ class Fact:
     value: str
 
 
+def check_facts(facts: Collection[Fact]) -> None:
+    """Raise InvalidOptions for more facts than are told, larger ones, or two of one name."""
+    check_count(len(facts), 0, MAX_FACTS, "the number of a worker's facts")
+    if len({fact.name for fact in facts}) < len(facts):
+        raise InvalidOptions("a worker tells each fact once")
+    for fact in facts:
+        check_count(len(fact.name), 1, MAX_FACT_NAME, "the characters of a fact's name")
+        check_count(len(fact.value), 0, MAX_FACT_VALUE, "the characters of a fact's value")
+
+
 @message
 @frozen(kw_only=True)
 class AskJob(Message):
@@ -59,12 +70,7 @@ class AskJob(Message):
 
     def check(self) -> None:
         """Raise InvalidOptions for more facts than are told, larger ones, or two of one name."""
-        check_count(len(self.facts), 0, MAX_FACTS, "the number of a worker's facts")
-        if len({fact.name for fact in self.facts}) < len(self.facts):
-            raise InvalidOptions("a worker tells each fact once")
-        for fact in self.facts:
-            check_count(len(fact.name), 1, MAX_FACT_NAME, "the characters of a fact's name")
-            check_count(len(fact.value), 0, MAX_FACT_VALUE, "the characters of a fact's value")
+        check_facts(self.facts)
 
 
 @message
@@ -146,3 +152,23 @@ class Alive(Message):
     """A sign of life."""
 
     tag: ClassVar[int] = 167
+
+
+@message
+@frozen(kw_only=True)
+class BuildFacts(Message):
+    """How a job is run: ``version`` of the worker, ``sandbox``, ``limit.NAME`` for each limit in force, in bytes and seconds, and
+    of a root tree ``root``, its SHA-256, and ``snapshot``, if they are known.
+
+    It comes before the first line, and again when the worker has come back; what came last counts.
+    """
+
+    numbered: ClassVar[bool] = True
+    tag: ClassVar[int] = 168
+    max_size: ClassVar[int] = 128 * KIB
+    uuid: UUID
+    facts: tuple[Fact, ...]
+
+    def check(self) -> None:
+        """Raise InvalidOptions, as of AskJob."""
+        check_facts(self.facts)

@@ -16,13 +16,17 @@ TlsError = ssl.SSLError
 NO_TLS = "it speaks no TLS: leave --tls-ca, --tls-cert and --tls-key out, or name the address at which it does"
 """What is said where a server ends a connection because of a handshake."""
 
+_OTHER_SERVER = "the server's certificate is of another authority: --tls-ca names that of the server"
+_OTHER_HOLDER = "this certificate is of another authority: --tls-cert names one that this server's has made"
+
 _OURS = {  # what this side finds wrong, by OpenSSL's number of it
+    7: _OTHER_SERVER,
     9: "the server's certificate is not valid yet: set the clocks of both machines",
     10: "the server's certificate has expired: 'builder-server certificates renew server' makes a new one there",
     18: "the server's certificate is of no authority: --tls-ca names that of the server",
-    19: "the server's certificate is of another authority: --tls-ca names that of the server",
-    20: "the server's certificate is of another authority: --tls-ca names that of the server",
-    21: "the server's certificate is of another authority: --tls-ca names that of the server",
+    19: _OTHER_SERVER,
+    20: _OTHER_SERVER,
+    21: _OTHER_SERVER,
     26: "the certificate is no server's: is it a builder-server?",
     62: "the server's certificate has other names: --tls-name says which of them is meant, or renew it with that name",
     64: "the server's certificate has other names: --tls-name says which of them is meant, or renew it with that name",
@@ -31,7 +35,8 @@ _OURS = {  # what this side finds wrong, by OpenSSL's number of it
 _THEIRS = {  # what the server finds wrong with this side, by the alert that it sends
     "CERTIFICATE_EXPIRED": "this certificate has expired: 'builder-server certificates renew' makes a new one there",
     "CERTIFICATE_REVOKED": "this certificate is revoked: 'builder-server certificates issue' makes a new one there",
-    "UNKNOWN_CA": "this certificate is of another authority: --tls-cert names one that this server's has made",
+    "UNKNOWN_CA": _OTHER_HOLDER,
+    "DECRYPT_ERROR": _OTHER_HOLDER,  # of one that is called the same
     "CERTIFICATE_REQUIRED": "a certificate is wanted: give --tls-cert and --tls-key",
     "BAD_CERTIFICATE": "this certificate is not taken: its log says why",
     "UNSUPPORTED_CERTIFICATE": "this certificate is not for clients: --tls-cert names a holder's, no server's",

@@ -69,5 +69,7 @@ def _told(error: Exception) -> str:
             return "the key is not that of the certificate"
         case "NO_CERTIFICATE_OR_CRL_FOUND" | "NO_START_LINE":
             return "there is no certificate in it"
+        case None if "PEM" in str(error):  # that a file has something else in it has no code
+            return "there is no certificate in the one, or no key in the other"
         case _:
             return reason_of(error)

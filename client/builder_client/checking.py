@@ -78,11 +78,11 @@ class _Waiting:
 
     def tell(self) -> None:
         """Say why it waits, unless that was said."""
-        queued = looking.look(self._remote, entries=_LOOKED_AT, platform=self._platform).queued
-        found = next((entry for entry in queued if entry.job == self._name), None)
+        looked = looking.look(self._remote, entries=_LOOKED_AT, platform=self._platform)
+        found = next((entry for entry in looked.queued if entry.job == self._name), None)
         why = None if found is None or found.why is Why.NEXT else found.why
         if found is not None and why not in (None, self._said):
-            note(f"{printable(self._name)} waits: {looking.why(found)}")
+            note(f"{printable(self._name)} waits: {looking.why(found, looked.halts)}")
         self._said = why
 
 

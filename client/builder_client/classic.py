@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, Classic] = {
     "drop-upload": Classic("", _ON_THE_SERVER),
     "cancel": Classic("", "end the worker that has it: the job is queued again"),
     "observe-latest": _ALL,
+    "drain": Classic("", "stop the workers, each when its job has ended: ours with SIGHUP"),
     "drop-platform": _ALL,
     "undrop-platform": _ALL,
     "completion": Classic("all but uuids of finished builds"),

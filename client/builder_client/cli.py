@@ -41,8 +41,10 @@ def cli(context: click.Context) -> None:
 
     \b
     Environment:
-      BUILDER_REMOTE  the server, HOST:PORT
+      BUILDER_REMOTE  the server, HOST:PORT or unix:PATH
       BUILDER_SERVER  the server, by its name in client.toml; BUILDER_REMOTE wins over it
+      BUILDER_TLS_CA, BUILDER_TLS_CERT, BUILDER_TLS_KEY, BUILDER_TLS_NAME
+                      as the options --tls-ca and so on
       NO_COLOR        no colours, unless --color always is given
 
     \b
@@ -53,6 +55,9 @@ def cli(context: click.Context) -> None:
         color = "never"
         [servers.prod]
         remote = "build.example.org:1234"
+        tls-ca = "ca.pem"        paths are taken from the directory of this file
+        tls-cert = "ann.pem"
+        tls-key = "ann.key"
 
     \b
     Exit status:

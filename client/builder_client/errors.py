@@ -16,7 +16,7 @@ class ConnectionLost(Unreachable):
     """The connection ended before the exchange was complete."""
 
 
-class InvalidCredentials(BuilderError):
+class UnusableTls(BuilderError):
     """A file that TLS needs can't be used; the text names it."""
 
     exit_code: ClassVar[int] = 2

@@ -1,17 +1,18 @@
 """How things stand on a server that speaks our own protocol: its pages joined, and what they mean to people and programs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListedJob, ListJobs
-from builder.extension.watching import MAX_SHOWN, Look, Looked, PlatformState, QueuedState, Why
+from builder.extension.halting import HaltState
+from builder.extension.watching import MAX_SHOWN, EndingState, Look, Looked, PlatformState, QueuedState, Unmet, Why
 from builder.messages import Message
 from builder.model import Instant, printable
 from builder.planning import JobOptions
 
-from . import words
+from . import halts, words
 from .errors import TooOld, Unreachable
 from .output import JsonObject, json_text
 
@@ -37,6 +38,8 @@ def look(remote: "Remote", *, entries: int = MAX_SHOWN, results: int = 0, platfo
         running=tuple(each for page in found for each in page.running),
         queued=tuple(each for page in found for each in page.queued),
         results=tuple(each for page in found for each in page.results),
+        halts=tuple(each for page in found for each in page.halts),
+        ending=tuple(each for page in found for each in page.ending),
     )
 
 
@@ -49,6 +52,17 @@ def standing(remote: "Remote") -> Looked | None:
         return look(remote, entries=0)
     except (TooOld, Unreachable):
         return None
+
+
+def _ending(certificate: EndingState, left: int) -> str:
+    whose = "the server's certificate" if certificate.is_own else "the certificate of"
+    when = f"ends in {words.duration(left)}" if left > 0 else "has ended"
+    return f"{whose} {printable(certificate.name)} {when}: renew it"
+
+
+def ending(looked: Looked | None, now: Instant) -> tuple[str, ...]:
+    """Return what is to be said of certificates that have to be renewed."""
+    return tuple(_ending(each, each.expires.ms - now.ms) for each in (looked.ending if looked else ()))
 
 
 def expected(looked: Looked | None) -> dict[UUID, int | None] | None:
@@ -79,9 +93,13 @@ def plans(remote: "Remote") -> dict[str, JobOptions] | None:
         return None
 
 
-def why(entry: QueuedState) -> str:
-    """Return why an entry waits."""
+def why(entry: QueuedState, drained: Sequence[HaltState]) -> str:
+    """Return why an entry waits; ``drained`` is what gets no job."""
     match entry.why:
+        case Why.DRAINED:
+            return halts.briefly(drained, halts.of_platform(entry.platform))
+        case Why.WORKERS_DRAINED:
+            return "all workers are drained"
         case Why.PAUSED:
             return "its job is paused"
         case Why.NO_TEMPLATE:
@@ -91,6 +109,9 @@ def why(entry: QueuedState) -> str:
             return f"not before {entry.not_before.isoformat()}"
         case Why.DISK_FULL:
             return DISK_FULL
+        case Why.NEEDS:
+            assert entry.unmet, "that is why"
+            return unmet(entry.unmet, entry.platform)
         case Why.NO_WORKER:
             return "no worker of this platform"
         case Why.BEHIND:
@@ -99,6 +120,31 @@ def why(entry: QueuedState) -> str:
             return "all workers are busy"
         case Why.NEXT:
             return "a worker takes it now"
+
+
+def unmet(found: Unmet, platform: str) -> str:
+    """Return what no worker of a platform has."""
+    missing = ", ".join(map(str, found.missing)) or "all that it needs"
+    nearest = f"; nearest: {printable(found.nearest)} lacks {', '.join(map(str, found.lacks))}"
+    return f"no worker of {printable(platform)} has {missing}" + nearest * (found.lacks != found.missing)
+
+
+def unmet_json(found: Unmet) -> JsonObject:
+    """Return the same."""
+    return {
+        "missing": [*map(str, found.missing)],
+        "nearest": json_text(found.nearest),
+        "lacks": [*map(str, found.lacks)],
+    }
+
+
+def unmet_warnings(looked: Looked | None) -> tuple[str, ...]:
+    """Return what jobs wait for that no worker of their platform has, a line each."""
+    return tuple(
+        f"{unmet(found, platform.name)}: what needs that waits"
+        for platform in (looked.platforms if looked else ())
+        for found in platform.unmet
+    )
 
 
 def start(entry: QueuedState, now: Instant) -> str:
@@ -119,6 +165,7 @@ def entry_json(entry: QueuedState) -> JsonObject:
         "not_before": entry.not_before and entry.not_before.isoformat(),
         "likely_start": entry.start and entry.start.isoformat(),
         "expected_ms": entry.expected,
+        "unmet": None if entry.unmet is None else unmet_json(entry.unmet),
     }
 
 

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from builder.extension.halting import HaltState
 from builder.extension.watching import ResultState
 from builder.history import Outcome
 from builder.messages import InfoReply
 from builder.model import NEVER, Instant, printable
 
-from . import report, words
+from . import halts, report, words
 from .errors import TooOld
 from .fitting import Column, share
 from .looking import look, plans
@@ -24,6 +25,9 @@ RESULTS = 100
 
 _HEADING = 2
 """Lines above the tables."""
+
+_MOST_DRAINED = 5
+"""Lines about what is drained: the rest is in ``queue``."""
 
 _FRAME = 3
 """Lines of each table that are no rows: the empty one before it, its title, its heading."""
@@ -47,6 +51,7 @@ class Seen:
     paused: frozenset[str] = frozenset()
     """The names of the jobs that do not run until they are resumed."""
     failed: tuple[ResultState, ...] = ()
+    halts: tuple[HaltState, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -62,21 +67,24 @@ def ask(remote: "Remote") -> Seen:
     """Return what there is to be seen."""
     info = remote.info()
     try:
-        results = look(remote, entries=0, results=RESULTS).results
+        looked = look(remote, entries=0, results=RESULTS)
     except TooOld:
-        results = ()
+        looked = None
     found = plans(remote) if info.schedule else None
     paused = frozenset(name for name, plan in (found or {}).items() if plan.paused)
-    failed = tuple(each for each in results if each.outcome not in (None, Outcome.SUCCEEDED))
-    return Seen(info=info, paused=paused, failed=failed)
+    failed = tuple(each for each in (looked.results if looked else ()) if each.outcome not in (None, Outcome.SUCCEEDED))
+    return Seen(info=info, paused=paused, failed=failed, halts=looked.halts if looked else ())
 
 
 def show(printer: Printer, seen: Seen, *, name: str, now: Instant) -> None:
     """Print counts, and the first rows of what runs, failed, runs next, and the queues; the fullest come first."""
     printer.line(f"builder-server at {name}")
     printer.line(_counts(seen))
+    drained = [halts.line(each) for each in seen.halts[:_MOST_DRAINED]]
+    for line in drained:
+        printer.line(line)
     tables = [table for table in _tables(seen, now) if table.rows or table.empty]
-    room = printer.height - 1 - _HEADING - sum(_FRAME if table.rows else _FRAME - 1 for table in tables)
+    room = printer.height - 1 - _HEADING - len(drained) - sum(_FRAME if table.rows else _FRAME - 1 for table in tables)
     for table, count in zip(tables, share([len(table.rows) for table in tables], room), strict=True):
         printer.line("")
         printer.table(table.name, table.columns, table.rows, empty=table.empty, limit=count)
@@ -95,7 +103,7 @@ def _tables(seen: Seen, now: Instant) -> list[_Table]:
         for result in seen.failed
     ]
     soon = [
-        (report.seconds(item.next), words.until(item.next, now), printable(item.job.name))
+        (words.seconds(item.next), words.until(item.next, now), printable(item.job.name))
         for item in sorted(info.schedule, key=report.next_run)
         if item.next != NEVER and item.job.name not in seen.paused
     ]

@@ -172,7 +172,7 @@ def _artifacts(entry: HistoryEntry) -> str:
 def row(entry: HistoryEntry) -> tuple[str, ...]:
     """Return the row of an entry."""
     return (
-        report.seconds(entry.place.at),
+        words.seconds(entry.place.at),
         printable(entry.name),
         printable(entry.platform),
         outcome(entry),
@@ -195,7 +195,7 @@ def lines(entry: HistoryEntry) -> Iterator[tuple[str, str]]:
         "platform": printable(entry.platform),
         "outcome": outcome(entry),
         "why": why(entry),
-        "started": report.seconds(entry.place.at),
+        "started": words.seconds(entry.place.at),
         "took": _duration(took(entry)),
         "waited": _duration(waited(entry)),
         "worker": printable(entry.worker or ""),

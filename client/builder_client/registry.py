@@ -14,8 +14,8 @@ SECTIONS = {
         "show": "Show all that the job NAME has.",
         "next": "Show when the job NAME will run, or all jobs.",
         "edit": "Change how the job NAME is run, or what it runs.",
-        "pause": "Have the job NAME run no more until it is resumed.",
-        "resume": "Let the paused job NAME run again.",
+        "pause": "Have a job or a queue run no more until it is resumed.",
+        "resume": "Let what was paused, or drained, have jobs run again.",
         "apply": "Make the schedule equal to the file FILE.",
         "export": "Write the schedule to the folder DIR, as apply reads it.",
         "reschedule": "Set the next run of the job NAME to the time NEXT.",
@@ -39,7 +39,8 @@ SECTIONS = {
         "cancel": "End a running build, or all of a job.",
         "observe-latest": "Observe the running build that started last; see observe.",
     },
-    "Platforms": {
+    "Platforms and workers": {
+        "drain": "Hand out no job until it is resumed; builds go on.",
         "drop-platform": "Remove PLATFORM with its queue and its script jobs.",
         "undrop-platform": "Let workers of a dropped PLATFORM have jobs again.",
     },

@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from builder.address import TcpAddress
 from builder.connection import Connection
-from builder.endpoint import UNSAID, WANTS_TLS, Endpoint
+from builder.endpoint import CLOSED, UNSAID, WANTS_TLS, Endpoint
 from builder.errors import BuilderError, ConnectionEnded, LocalProtocolError, ProtocolError, SpeaksTls
 from builder.extension import VERSION, Request
 from builder.extension.logs import ReadConsole
@@ -26,7 +26,7 @@ from builder.outputs import Outputs
 from builder.reasons import reason_of
 from builder.runtime.sockets import tune
 
-from .errors import ConnectionLost, InvalidCredentials, Refused, TooOld, Unreachable
+from .errors import ConnectionLost, Refused, TooOld, Unreachable, UnusableTls
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for each address of the server to accept."""
@@ -120,11 +120,7 @@ class Remote:
             try:
                 link.greet(CLIENT_VERSION)
             except ConnectionLost as error:
-                asked = (
-                    UNSAID
-                    if self.server.tls
-                    else f"is it a builder-server that speaks client version {CLIENT_VERSION}?"
-                )
+                asked = UNSAID if self.server.tls else f"{CLOSED} that speaks client version {CLIENT_VERSION}"
                 raise Unreachable(f"{self} closed the connection at once: {asked}") from error
             yield link
 
@@ -169,7 +165,7 @@ class Remote:
             return context.wrap_socket(sock, server_hostname=name)
         except BuilderError as error:
             sock.close()
-            raise InvalidCredentials(str(error)) from error
+            raise UnusableTls(str(error)) from error
         except TimeoutError as error:
             sock.close()
             raise Unreachable(f"{self} did not answer within {self.connect_timeout:g} s") from error

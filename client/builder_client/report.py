@@ -95,11 +95,6 @@ Expected = Mapping[UUID, int | None]
 """The milliseconds that running builds are expected to take in all, by their uuids."""
 
 
-def seconds(moment: Instant) -> str:
-    """Return a time without its fraction of a second."""
-    return Instant(moment.ms // 1000 * 1000).isoformat()
-
-
 def _what(job: Job) -> str:
     if isinstance(job, ScriptJob):
         return f"script on {printable(job.platform)}"
@@ -114,7 +109,7 @@ def running_rows(info: InfoReply, *, now: Instant) -> list[tuple[str, ...]]:
             printable(build.job.name),
             printable(build.job.platform),
             str(build.uuid),
-            seconds(build.started),
+            words.seconds(build.started),
         )
         for build in _newest_first(info)
     ]
@@ -164,7 +159,7 @@ def _limit(printer: Printer) -> int | None:
 def _next(item: ScheduleItem, plan: JobOptions, now: Instant) -> tuple[str, str]:
     if item.next == NEVER:
         return "never", "paused" if plan.paused else ""
-    return seconds(item.next), "paused" if plan.paused else words.until(item.next, now)
+    return words.seconds(item.next), "paused" if plan.paused else words.until(item.next, now)
 
 
 def print_info(

@@ -13,7 +13,7 @@ from builder.extension.watching import Looked, PlatformState, QueuedState, Runni
 from builder.history import Outcome
 from builder.model import Instant, printable
 
-from . import words
+from . import halts, words
 from .fitting import GAP, Column, fill, fit, share, shorten
 from .looking import start, title, why
 
@@ -128,6 +128,8 @@ def _heading(view: Watched) -> Text:
         return Text(f"builder-server at {view.server}")
     queued = sum(platform.queued for platform in view.looked.platforms)
     counts = f"{words.count(view.looked.scheduled, 'job')}, {queued} queued, {len(view.running)} running"
+    if drained := view.looked.halts:
+        return Text(f"{counts}; {'; '.join(map(halts.sentence, drained))}", style="bold yellow")
     return Text(f"{counts} at {view.server}", style="bold")
 
 
@@ -196,6 +198,7 @@ class _Queues:
 
     def __init__(self, view: Watched, now: Instant, width: int) -> None:
         self._now, self._width = now, width
+        self._halts = view.looked.halts if view.looked else ()
         platforms = view.looked.platforms if view.looked else ()
         queued = view.looked.queued if view.looked else ()
         self._queues: list[tuple[PlatformState, list[QueuedState]]] = [
@@ -218,7 +221,9 @@ class _Queues:
         shares = share([len(entries) for _, entries in shown], room - len(shown))
         for (platform, entries), count in zip(shown, shares, strict=True):
             lines.append(Text(shorten([title(platform, count)], self._width)[0], style="bold"))
-            rows = [(printable(entry.job), start(entry, self._now), why(entry)) for entry in entries[:count]]
+            rows = [
+                (printable(entry.job), start(entry, self._now), why(entry, self._halts)) for entry in entries[:count]
+            ]
             lines += [Text.assemble(" " * GAP, line) for line in _table(_QUEUED, rows, self._width - GAP, {})]
         return lines
 

@@ -103,7 +103,7 @@ def _next(entry: UploadEntry, now: Instant) -> str:
 def row(entry: UploadEntry, now: Instant) -> tuple[str, ...]:
     """Return the row of an upload."""
     return (
-        Instant(entry.since.ms // 1000 * 1000).isoformat(),
+        words.seconds(entry.since),
         printable(entry.job),
         entry.state.value,
         str(entry.attempts),

@@ -121,6 +121,11 @@ def brief_uuid(text: str) -> str:
     return text[:_BRIEF_UUID]
 
 
+def seconds(moment: Instant) -> str:
+    """Return a time without its fraction of a second."""
+    return Instant(moment.ms // 1000 * 1000).isoformat()
+
+
 def until(moment: Instant, now: Instant) -> str:
     """Return when a run comes, seen from ``now``: ``in 3 h``, or ``due``."""
     return f"in {duration(moment.ms - now.ms)}" if moment.ms > now.ms else "due"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from builder.execution import ArtifactData, ArtifactStart
+from builder.extension.working import Fact
 from builder.model import Aborted, Result
 from builder.outputs import TimedLines
 
@@ -34,6 +35,13 @@ class AppendLines:
     """Append to the console."""
 
     lines: TimedLines
+
+
+@frozen(kw_only=True)
+class KeepFacts:
+    """Keep how the worker runs the job."""
+
+    facts: tuple[Fact, ...]
 
 
 @frozen
@@ -117,6 +125,7 @@ Action = (
     | OpenConsole
     | Resume
     | AppendLines
+    | KeepFacts
     | ClearConsole
     | BeginRecord
     | AddArtifacts

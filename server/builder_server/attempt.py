@@ -33,6 +33,7 @@ from builder_server.actions import (
     ClearConsole,
     DiscardRecord,
     Dismiss,
+    KeepFacts,
     NoteCancel,
     OpenConsole,
     PutBack,
@@ -50,6 +51,7 @@ from builder_server.events import (
     DiskFault,
     EndAsked,
     Event,
+    FactsTold,
     Inherited,
     Lines,
     NotPutBack,
@@ -147,6 +149,8 @@ class Attempt:
 
             case (Phase.RUNNING, Lines(lines=lines)):
                 return self._run(now, AppendLines(lines=lines))
+            case (Phase.RUNNING, FactsTold(facts=facts)):
+                return (KeepFacts(facts=facts),)
             case (Phase.RUNNING, ResultBegun(result=result, length=length)):
                 self._end_job()  # what comes now has all the time it needs
                 return self._to(Phase.RECEIVING, BeginRecord(result=result, length=length))
@@ -234,7 +238,7 @@ class Attempt:
                 return self._return(FAULT)  # counted, or it might happen again and again
             case (
                 Phase.AWAY | Phase.RECORDING | Phase.RETURNING,
-                Lines() | ResultBegun() | Artifacts() | ResultEnded() | ResultRefused() | Detached(),
+                Lines() | FactsTold() | ResultBegun() | Artifacts() | ResultEnded() | ResultRefused() | Detached(),
             ):
                 return ()  # it was under way when the attempt, or the connection, had come to its end
             case (Phase.RECORDING, EndAsked()):

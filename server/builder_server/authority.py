@@ -22,7 +22,7 @@ from builder.model import check_name, printable
 from builder.roles import HolderRole, worker_uri
 from builder.runtime.files import lock_directory, remove_tree, sync_directory, write_whole
 from builder_server import issuing
-from builder_server.issuing import Mismatch, NotCertified, Revoked, Signer
+from builder_server.issuing import Issuer, Mismatch, NotCertified, Revocation
 
 SERVER = "server"
 """The name under which the server's own certificate is listed and renewed."""
@@ -44,7 +44,7 @@ class Certified:
 
     certificate: x509.Certificate
     name: str
-    revoked: Revoked | None
+    revoked: Revocation | None
     is_newest: bool
     """Whether its holder has got none since."""
 
@@ -93,7 +93,7 @@ class Authority:
             for each in (part, part / _ISSUED, part / _HOLDERS):
                 each.mkdir(mode=0o700)
                 each.chmod(0o700)  # whatever the umask has taken away
-            signer = Signer.new(now)
+            signer = Issuer.new(now)
             if key is None:
                 write_whole(part / CA_KEY, issuing.key_pem(signer.key), _PRIVATE)
             elif key.exists():
@@ -185,7 +185,7 @@ class Authority:
                 raise NotCertified(f"all of {target} is revoked or expired already")
             crl = self._list()
             revoked = [
-                Revoked(serial=each.certificate.serial_number, date=now, reason=reason) for each in reversed(found)
+                Revocation(serial=each.certificate.serial_number, date=now, reason=reason) for each in reversed(found)
             ]
             number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
             self._write_list(signer, [*issuing.read_list(crl), *revoked], number + 1, now)
@@ -209,7 +209,7 @@ class Authority:
         return self.certificate_of(name).with_suffix(".key")
 
     @contextmanager
-    def _changing(self) -> Iterator[Signer]:
+    def _changing(self) -> Iterator[Issuer]:
         """Have the authority's key in a block, and nobody else change anything."""
         _check_owner(self.directory)
         with _locked(self.directory):
@@ -218,7 +218,7 @@ class Authority:
             except FileNotFoundError as error:
                 raise NotCertified(f"the key of the authority is not at {self.key}: name it with --ca-key") from error
             try:
-                signer = Signer.load(self.certificate, data)
+                signer = Issuer.load(self.certificate, data)
             except (ValueError, TypeError) as error:
                 raise NotCertified(f"{self.key}: it is not the key of the authority in {self.directory}") from error
             yield signer
@@ -265,7 +265,7 @@ class Authority:
             raise NotCertified(f"{path} is damaged: bring it back from a backup") from error
         return crl
 
-    def _write_list(self, signer: Signer, revoked: Sequence[Revoked], number: int, now: dt.datetime) -> None:
+    def _write_list(self, signer: Issuer, revoked: Sequence[Revocation], number: int, now: dt.datetime) -> None:
         write_whole(self.directory / CRL, issuing.pem(signer.sign_list(revoked, number, now)), _PUBLIC)
 
     def _keep(self, certificate: x509.Certificate, path: Path) -> None:

@@ -16,6 +16,8 @@ from attrs import define, field, frozen
 from cryptography import x509
 
 from builder.errors import BuilderError
+from builder.extension import MAX_PAGE
+from builder.extension.watching import EndingState
 from builder.model import Instant, printable
 from builder.reasons import reason_of
 from builder.roles import Identity
@@ -31,6 +33,9 @@ T = TypeVar("T")
 
 POLL = 1.0
 """Seconds between looks at the files."""
+
+LOOKS = 60
+"""Looks at the files for each at the time."""
 
 SAID_BEFORE = dt.timedelta(days=30)
 """How long before its end that of a certificate is said, once a day."""
@@ -153,9 +158,10 @@ class Certificates:
                 found[identity.name] = _expiring(identity)
         return [self._own.value.expiring, *found.values()]
 
-    def ending_soon(self) -> list[Expiring]:
-        """Return those of them that are to be said."""
-        return [each for each in self.expiring() if self._is_soon(each)]
+    def ending_soon(self) -> list[EndingState]:
+        """Return those of them that have to be renewed, what ends first before the others."""
+        soon = sorted(filter(self._is_soon, self.expiring()), key=lambda each: each.expires)
+        return [EndingState(name=each.name, expires=each.expires, is_own=each.is_own) for each in soon[:MAX_PAGE]]
 
     def _is_soon(self, each: Expiring) -> bool:
         return each.expires <= self._now().plus(SAID_BEFORE)
@@ -166,7 +172,7 @@ class Certificates:
         """Look at the files, and at the time, for ever."""
         while True:
             self._say_expiring(*self.expiring())
-            for _ in range(60):
+            for _ in range(LOOKS):
                 await trio.sleep(POLL)
                 await self._refresh()
             self._close("its certificate has expired", lambda _, identity: identity.expires <= self._now())

@@ -2,10 +2,11 @@
 
 import gc
 import math
+import os
 import platform
 import re
 import sys
-import tomllib
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from builder.address import DEFAULT_PORT, parse_address
 from builder.errors import InvalidAddress
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
+from builder.runtime.configuration import CHECK, Configured, configuration_options
 from builder.runtime.options import announce, serving_options
+from builder.runtime.secrecy import keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
 from builder_server.served import Served
@@ -37,12 +40,6 @@ them: with Python's own 5 ms a request that goes through ten turns took a tenth 
 _PASSWORD = re.compile(r"://[^/?#]*:[^/?#@]*@|[?&]password=")
 """What the address of a database looks like that holds a password."""
 
-_SEVERAL = {"allow_user": "names", "ip": "addresses", "keep": "what is kept", "upload": "URLs"}
-"""Options that may be given several times, and what their values are."""
-
-NOT_IN_THE_FILE = {"config"}
-"""Options that are no settings of a server."""
-
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
 
@@ -51,33 +48,6 @@ GRACE = "2m"
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def _read_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Make a file's values the defaults of the other options: whatever is given otherwise wins."""
-    if path is None:
-        return None
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise click.BadParameter(f"can't read {path}: {reason}", context) from error
-    known = {parameter.name for parameter in context.command.params if parameter.expose_value} - NOT_IN_THE_FILE
-    defaults: dict[str, Any] = {key.replace("-", "_"): value for key, value in values.items()}
-    if unknown := sorted(key for key in values if key.replace("-", "_") not in known):
-        options = ", ".join(sorted(str(name).replace("_", "-") for name in known))
-        raise click.BadParameter(f"{path}: unknown option {unknown[0]!r}; there are {options}", context)
-    for key, what in _SEVERAL.items():
-        if key in defaults:
-            given = defaults[key] if isinstance(defaults[key], list) else [defaults[key]]
-            if not all(isinstance(value, str) for value in given):
-                raise click.BadParameter(f"{path}: --{key.replace('_', '-')} takes {what} in quotes", context)
-            defaults[key] = given
-    for key, value in defaults.items():
-        if key not in _SEVERAL and not isinstance(value, str | int | float):
-            raise click.BadParameter(f"{path}: {key.replace('_', '-')} must have one value", context)
-    context.default_map = defaults
-    return path
 
 
 def _check_number(context: click.Context, parameter: click.Parameter, value: float) -> float:
@@ -125,7 +95,27 @@ def _check_database(context: click.Context, parameter: click.Parameter, value: s
     return value
 
 
+def _complete(urls: tuple[str, ...], path: Path | None) -> tuple[str, ...]:
+    """Return the URLs for uploads with what is secret in them, from where nobody else can see it."""
+    from builder_server import credentials
+
+    if path := path or credentials.default_path(os.environ):
+        urls = credentials.with_credentials(urls, path)
+    if credentials.hold_secrets(urls):
+        keep_memory_secret()
+    return urls
+
+
+class _Server(Configured, click.Group):
+    def faults(self, given: Mapping[str, Any]) -> Iterable[str]:
+        """Return all that is wrong with the options."""
+        from builder_server import checking
+
+        return checking.faults(given)
+
+
 @click.group(
+    cls=_Server,
     invoke_without_command=True,
     subcommand_metavar="[COMMAND]",
     context_settings={
@@ -138,6 +128,7 @@ Examples:
   builder-server --dir ./data --config-dir ./etc
   builder-server --ip 0.0.0.0 --ip :: --upload https://user:password@builds.example.org/upload
   builder-server --config /etc/builder/server.toml --log-format json
+  builder-server --config /etc/builder/server.toml check-config
   builder-server --dir ./data backup builder.tar
 
 Without a command it serves. Every option can be set in the file, by its long name without the dashes (job-timeout = 7200), and in the
@@ -154,13 +145,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 5 the database can't be used, 6 the original's state file can't be imported, 7 a backup can't be made, or is none,
 8 a certificate can't be made, found or revoked, 9 the keys can't be used.""",
 )
-@click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    is_eager=True,
-    callback=_read_config,
-    help="Read options from a TOML file.",
-)
+@configuration_options
 @click.option(
     "--ip",
     multiple=True,
@@ -250,6 +235,13 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "this machine can read a command line: the password is safer in the environment or the file.",
 )
 @click.option(
+    "--upload-credentials-file",
+    type=_FILE,
+    metavar="FILE",
+    help="Take users and passwords for uploads from this file instead of the URLs: a line URL USER PASSWORD for each.  "
+    "[default: upload-credentials in $CREDENTIALS_DIRECTORY, a credential of systemd's]",
+)
+@click.option(
     "--job-timeout",
     type=click.FloatRange(min=0, min_open=True),
     callback=_check_number,
@@ -297,7 +289,6 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 def command(
     context: click.Context,
     *,
-    config: Path | None,
     ip: tuple[str, ...],
     port: int,
     tls_cert: Path | None,
@@ -313,6 +304,7 @@ def command(
     database_password_file: Path | None,
     config_dir: Path,
     upload: tuple[str, ...],
+    upload_credentials_file: Path | None,
     job_timeout: float,
     min_free: int | None,
     grace: str,
@@ -329,7 +321,6 @@ def command(
     one port.
     The addresses it listens on are the first line on standard output.
     """
-    del config  # its values came as the other options' defaults
     context.obj = served = Served(directory=dir, database=database, password_file=database_password_file)
     if context.invoked_subcommand is not None:
         return
@@ -345,6 +336,8 @@ def command(
     from builder_server.retention import parse_retention
 
     logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
+    if served.database is not None:
+        keep_memory_secret()
     settings = server.Settings(
         listening=Listening(
             addresses=ip,
@@ -361,7 +354,7 @@ def command(
         data_dir=dir,
         database=served.place(),
         config_dir=config_dir,
-        upload=upload,
+        upload=_complete(upload, upload_credentials_file),
         job_timeout=job_timeout,
         min_free=min_free,
         grace=parse_pause(grace),
@@ -375,7 +368,18 @@ def command(
     trio.run(server.serve, settings, partial(announce, "builder-server"))
 
 
+@click.command(CHECK)
+def check_config() -> None:
+    """Say all that is wrong with the options, a line each, without starting.
+
+    It looks at the values in the file, the environment and the command line, at directories, addresses, templates,
+    certificates and passwords for uploads. The exit status is 2 if anything is wrong.
+    """
+    raise AssertionError("it is done where options are parsed, which ends at the first that is wrong otherwise")
+
+
 for _each in (
+    check_config,
     administration.backup,
     administration.restore,
     administration.migrate,

@@ -10,6 +10,7 @@ from attrs import define
 from builder.errors import InvalidName, InvalidOptions, ProtocolError
 from builder.extension import Request
 from builder.extension.builds import FetchArtifacts
+from builder.extension.halting import AwaitIdle
 from builder.extension.logs import ReadConsole
 from builder.extension.watching import Watch
 from builder.framing import StreamedFrame
@@ -41,7 +42,18 @@ from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
 from builder_server.permission import Peer
-from builder_server.requests import Asked, Handlers, applying, builds, logs, provenance, schedule, uploads, watching
+from builder_server.requests import (
+    Asked,
+    Handlers,
+    applying,
+    builds,
+    halts,
+    logs,
+    provenance,
+    schedule,
+    uploads,
+    watching,
+)
 from builder_server.store import Store, StoreError
 from builder_server.upload import Uploader
 
@@ -59,6 +71,7 @@ _HANDLERS: Handlers = {
     **applying.HANDLERS,
     **builds.HANDLERS,
     **logs.HANDLERS,
+    **halts.HANDLERS,
     **provenance.HANDLERS,
     **uploads.HANDLERS,
     **watching.HANDLERS,
@@ -106,7 +119,7 @@ class ClientSession:
             case Watch():
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: watching.watch(self._asked(), command))
-            case ReadConsole() | FetchArtifacts():
+            case ReadConsole() | FetchArtifacts() | AwaitIdle():
                 with self.connections.staying(), self.shutdown.interruptible():
                     await while_connected(self.channel, lambda: self._handle(command))
             case Request():
@@ -181,4 +194,5 @@ class ClientSession:
 def _brief(command: object) -> str:
     """Return a command for the log: which, and about what; scripts are left out."""
     name = getattr(command, "name", None) or getattr(getattr(command, "job", command), "name", None)
-    return f"{type(command).__name__} {name or getattr(command, 'platform', '')}"
+    about = name or getattr(command, "target", None) or getattr(command, "platform", "")
+    return f"{type(command).__name__} {about}"

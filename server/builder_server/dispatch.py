@@ -1,13 +1,14 @@
 """Which waiting worker gets which job.
 
-Per platform the attempts that wait stand in line: a fair lock lets the first one ask the store, and the others wait
-behind it, so that a new job costs one transaction and not one per worker.
+Per platform the attempts that wait stand in line: the first one for which there may be something asks the store, and the
+others wait, so that a new job costs one transaction and not one per worker. Who is drained stands in no line.
 """
 
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
@@ -16,12 +17,15 @@ from attrs import define, field
 from builder.extension.watching import Changed, What
 from builder.messages import MAX_SCRIPT
 from builder.model import OrbBuildJob
+from builder.needs import Need, of_script
 from builder.runtime.histogram import Histogram
 from builder.runtime.logs import about
 from builder.sizes import format_size
 from builder_server import room, templates
+from builder_server.estimates import Worker
+from builder_server.line import Line, Waiter
 from builder_server.room import Room
-from builder_server.store import Expand, Expanded, Store, Taken
+from builder_server.store import Expand, Expanded, Holder, Store, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -46,68 +50,116 @@ class Dispatcher:
     min_free: int | None = None
     """Bytes that must be free on the disk before a job is handed out, if the operator says how many."""
 
-    _lines: defaultdict[str, trio.Lock] = field(factory=lambda: defaultdict(trio.Lock))
+    _lines: dict[str, Line] = field(factory=dict)
     waiting: Counter[str] = field(factory=Counter)
     """How many workers of each platform wait for a job."""
 
     latency: Histogram = field(factory=Histogram)
     """From when there was a job and a worker for it until it was taken."""
 
+    _present: defaultdict[str, dict[Holder, bool]] = field(factory=lambda: defaultdict(dict))
+    """The workers of each platform that wait for a job or have one, and whether they could take one now."""
+
     _warned: set[str] = field(factory=set)
     _is_full: bool = False
 
-    async def wait_for_job(self, platform: str, take: Take) -> None:
-        """Have a job taken as soon as there is one. Raises what ``take`` raises, and OSError of the disk.
+    @contextmanager
+    def present(self, platform: str, worker: Holder) -> Iterator[None]:
+        """Have a worker be known as connected in a block, in which it waits for a job and has it."""
+        self._present[platform][worker] = False
+        try:
+            yield
+        finally:
+            del self._present[platform][worker]
+            if not self._present[platform]:
+                del self._present[platform]
+
+    def workers(self, platform: str) -> tuple[Worker, ...]:
+        """Return the workers of a platform of which it is known what they have."""
+        return tuple(
+            Worker(name=worker.known_as, able=worker.able, is_waiting=is_waiting)
+            for worker, is_waiting in self._present.get(platform, {}).items()
+        )
+
+    async def wait_for_job(self, platform: str, worker: Holder, take: Take) -> None:
+        """Have a job taken as soon as there is one for a worker. Raises what ``take`` raises, and OSError of the disk.
 
         It may wait for days: a worker has nothing else to do. Only a wait is cancelled: when ``take`` was called, it has
         its end, and nothing but its own note of it says whose the job is.
         """
-        work = self.store.waking.platform(platform)
+        if worker.pressure:
+            await trio.sleep_forever()  # until it asks again, on another connection
         changes = self.store.waking.changes
         self.waiting[platform] += 1
+        self._present[platform][worker] = True
         changes.add([Changed(point=0, what=What.WORKER_CAME, platform=platform)])
         has_job = False
         try:
-            async with self._lines[platform]:
-                known = trio.current_time()
-                while True:
-                    changed = work.next
-                    await self._wait_for_room()
-                    template = await self._template(platform)
-                    with trio.CancelScope(shield=True):
-                        taken = await take(_expander(template, platform))
-                    if taken.blocked is not None:
-                        self._warn(platform, taken.blocked)
-                    if taken.build is not None:
-                        has_job = True
-                        self.latency.add(trio.current_time() - known)
-                        return
-                    if taken.blocked is None:
-                        await changed.wait()
-                    else:
-                        await self._wait_for_template(platform, template, changed)
-                    known = trio.current_time()
+            while not has_job:
+                halted = self.store.waking.halted.next
+                if not self.store.waking.is_halted(platform, worker.known_as):
+                    with self._in_line(platform, worker) as waiter:
+                        has_job = await self._take_in_turn(platform, worker, waiter, take)
+                if not has_job:
+                    await halted.wait()
         finally:
+            self._present[platform][worker] = False
             self.waiting[platform] -= 1
             if not self.waiting[platform]:
                 del self.waiting[platform]
             if not has_job:
                 changes.add([Changed(point=0, what=What.WORKER_WENT, platform=platform)])
-            line = self._lines[platform].statistics()
-            if line.owner is None and not line.tasks_waiting:
+
+    @contextmanager
+    def _in_line(self, platform: str, worker: Holder) -> Iterator[Waiter]:
+        """Have a worker stand in line in a block."""
+        line = self._lines.get(platform)
+        if line is None:
+            line = self._lines[platform] = Line(self.store.waking.platform(platform))
+        waiter = line.join(worker.able)
+        try:
+            yield waiter
+        finally:
+            line.leave(waiter)
+            if not line.is_needed:
                 del self._lines[platform]  # a peer may name any platform: none is kept for ever
 
     async def room(self) -> Room:
         """Return what is free on the disk, and how much must be for a job to be handed out. Raises OSError."""
         return await trio.to_thread.run_sync(room.look, self.data_dir, self.min_free)
 
+    async def _take_in_turn(self, platform: str, worker: Holder, waiter: Waiter, take: Take) -> bool:
+        """Wait in line; return False for a worker that leaves it without a job, since it gets none."""
+        line = self._lines[platform]
+        while True:
+            await waiter.turn.wait()
+            known = trio.current_time()
+            if self.store.waking.is_halted(platform, worker.known_as):
+                return False
+            await self._wait_for_room()
+            template = await self._template(platform)
+            is_able = template is None or not worker.able.lacks(of_script(template).needs)
+            with trio.CancelScope(shield=True):
+                taken = await take(_expander(template, platform) if is_able else None)
+            if taken.blocked is not None and is_able:
+                self._warn(platform, taken.blocked)
+            if taken.build is not None:
+                self.latency.add(trio.current_time() - known)
+                return True
+            if taken.is_halted:
+                return False
+            line.refused(waiter)
+            if taken.blocked is not None:
+                await self._wait_for_template(platform, template, waiter)
+
     async def is_full(self) -> bool:
         """Return whether the disk has no room for what a job leaves: then none is handed out. Raises OSError."""
         return not (await self.room()).is_enough
 
-    async def has_template(self, platform: str) -> bool:
-        """Return whether orb-build jobs can run on a platform."""
-        return await self._template(platform) is not None
+    async def template_needs(self, platform: str) -> tuple[Need, ...] | None:
+        """Return what orb-build jobs need on a platform by its template; None if there is none, and they can't run."""
+        template = await self._template(platform)
+        return None if template is None else of_script(template).needs
 
     async def _wait_for_room(self) -> None:
         """Wait while what comes of a job could not be recorded: it would be run again and again."""
@@ -125,12 +177,13 @@ class Dispatcher:
             self._is_full = False
             logger.info("there is room again in %s", self.data_dir)
 
-    async def _wait_for_template(self, platform: str, known: bytes | None, changed: trio.Event) -> None:
-        while not changed.is_set():
+    async def _wait_for_template(self, platform: str, known: bytes | None, waiter: Waiter) -> None:
+        while not waiter.turn.is_set():
             with trio.move_on_after(TEMPLATE_POLL):
-                await changed.wait()
+                await waiter.turn.wait()
             if await self._template(platform) != known:
                 self._warned.discard(platform)
+                self._lines[platform].came(None)
                 return
 
     async def _template(self, platform: str) -> bytes | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from builder.execution import ArtifactData, ArtifactStart
+from builder.extension.working import Fact
 from builder.model import Aborted, Result
 from builder.outputs import TimedLines
 from builder_server.aborts import LOST
@@ -34,6 +35,13 @@ class Lines:
     """Lines of the console came."""
 
     lines: TimedLines
+
+
+@frozen(kw_only=True)
+class FactsTold:
+    """The worker said how it runs the job."""
+
+    facts: tuple[Fact, ...]
 
 
 @frozen(kw_only=True)
@@ -138,6 +146,7 @@ Event = (
     | Inherited
     | Returned
     | Lines
+    | FactsTold
     | ResultBegun
     | Artifacts
     | ResultEnded

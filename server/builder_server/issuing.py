@@ -114,7 +114,7 @@ def identity(certificate: x509.Certificate) -> Identity:
 
 
 @frozen(kw_only=True)
-class Revoked:
+class Revocation:
     """A certificate that counts no more, since when, and why."""
 
     serial: int
@@ -122,7 +122,7 @@ class Revoked:
     reason: x509.ReasonFlags
 
 
-def read_list(crl: x509.CertificateRevocationList) -> list[Revoked]:
+def read_list(crl: x509.CertificateRevocationList) -> list[Revocation]:
     """Return what a list says."""
     found = []
     for each in crl:
@@ -130,12 +130,12 @@ def read_list(crl: x509.CertificateRevocationList) -> list[Revoked]:
             reason = each.extensions.get_extension_for_class(x509.CRLReason).value.reason
         except x509.ExtensionNotFound:
             reason = x509.ReasonFlags.unspecified
-        found.append(Revoked(serial=each.serial_number, date=each.revocation_date_utc, reason=reason))
+        found.append(Revocation(serial=each.serial_number, date=each.revocation_date_utc, reason=reason))
     return found
 
 
 @frozen(kw_only=True)
-class Signer:
+class Issuer:
     """The certificate of an authority, and its key."""
 
     certificate: x509.Certificate
@@ -189,7 +189,7 @@ class Signer:
         )
         return builder.sign(self.key, hashes.SHA256())
 
-    def sign_list(self, revoked: Iterable[Revoked], number: int, now: dt.datetime) -> x509.CertificateRevocationList:
+    def sign_list(self, revoked: Iterable[Revocation], number: int, now: dt.datetime) -> x509.CertificateRevocationList:
         """Return the list of that number. It is good for as long as its authority: nobody is shut out because no new one was
         made in time, and a server takes a new one within a second.
         """

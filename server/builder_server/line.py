@@ -11,6 +11,7 @@ import trio
 from attrs import define, field
 
 from builder.needs import Capabilities, of_text
+from builder_server.store.waking import Work
 
 
 @define(eq=False)
@@ -41,8 +42,9 @@ class _Kind:
 
 @define(eq=False)
 class Line:
-    """The workers of one platform that wait."""
+    """The workers of one platform that wait. ``work`` tells what comes there."""
 
+    work: Work
     _kinds: dict[Capabilities, _Kind] = field(factory=dict)
     _fresh: set[str] = field(factory=set)
     """Texts of needs of which there may be entries that nobody was refused."""
@@ -52,9 +54,13 @@ class Line:
     _asked_for_any: bool = False
     _places: Iterator[int] = field(factory=itertools.count)
 
-    def __len__(self) -> int:
-        """Return how many wait."""
-        return sum(len(kind.waiters) for kind in self._kinds.values())
+    def __attrs_post_init__(self) -> None:
+        self.work.on_work = self.came
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._kinds)
 
     def join(self, able: Capabilities) -> Waiter:
         """Have a worker wait behind the others."""

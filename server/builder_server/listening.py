@@ -169,12 +169,18 @@ def _listener(accepting: trio.SocketListener, wanted: Listening, certificates: C
         return Listener(name=name, accepting=accepting, admit=_by_certificate(certificates))
     if not is_loopback:
         if not wanted.is_insecure:
-            raise CannotListen(
-                f"others could reach {name} and do everything: let them show certificates (--tls-cert, --tls-key, "
-                "--tls-client-ca), or listen on a loopback address or a Unix socket (--unix) alone, or say --insecure"
-            )
+            refuse_strangers(address[0], name)
         logger.warning("%s is insecure: whoever reaches it can change the schedule and run jobs on all workers", name)
     return Listener(name=name, accepting=accepting, admit=_all)
+
+
+def refuse_strangers(host: str, name: str) -> None:
+    """Raise CannotListen unless an address where all are let in is of this machine alone."""
+    if not _is_loopback(host):
+        raise CannotListen(
+            f"others could reach {name} and do everything: let them show certificates (--tls-cert, --tls-key, "
+            "--tls-client-ca), or listen on a loopback address or a Unix socket (--unix) alone, or say --insecure"
+        )
 
 
 def _is_loopback(host: str) -> bool:

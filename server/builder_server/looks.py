@@ -1,6 +1,7 @@
 """How things stand, as it is told to those who look: made once for all who ask for the same."""
 
-from collections import Counter, defaultdict
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,12 +10,14 @@ import trio
 from attrs import define, field
 
 from builder import codec
-from builder.extension.watching import PAGE, Look, Looked, PlatformState, QueuedState
+from builder.extension.halting import SERVER, Scope, Target
+from builder.extension.watching import PAGE, EndingState, Look, Looked, PlatformState
 from builder.framing import frame
 from builder.model import Instant
+from builder.needs import of_text
 from builder_server.aside import Aside
 from builder_server.dispatch import Dispatcher
-from builder_server.estimates import Circumstances, foresee
+from builder_server.estimates import MAX_TOLD, Circumstances, foresee
 from builder_server.memory import Memory, SharingChannel
 from builder_server.shared import Shared
 from builder_server.store import Store
@@ -26,12 +29,13 @@ NEWEST = 1.0
 
 @define(eq=False)
 class Looks:
-    """Sends replies to looks. ``now`` is the wall clock."""
+    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells certificates that have to be renewed."""
 
     _store: Store
     _dispatcher: Dispatcher
     _memory: Memory
     _now: Callable[[], Instant]
+    _ending: Callable[[], Sequence[EndingState]] = tuple
     _shared: Shared[Look] = field(init=False)
 
     @_shared.default
@@ -52,42 +56,64 @@ class Looks:
             standing = await self._store.standing(look)
             is_full = await self._dispatcher.is_full()
             templates = {
-                name: await self._dispatcher.has_template(name)
+                name: await self._dispatcher.template_needs(name)
                 for name, (_, entries) in standing.queued.items()
                 if any(entry.is_orb for entry in entries)
             }
+            running = defaultdict(list)
+            for build in standing.running:
+                running[build.platform].append(build)
+            halted = {each.target for each in standing.halts}
+            places = {
+                name: Circumstances(
+                    platform=name,
+                    waiting=self._dispatcher.waiting.get(name, 0),
+                    running=running[name],
+                    has_template=templates.get(name, ()) is not None,
+                    is_full=is_full,
+                    is_drained=not halted.isdisjoint({SERVER, Target(scope=Scope.PLATFORM, name=name)}),
+                    workers=self._dispatcher.workers(name),
+                    template_needs=templates.get(name) or (),
+                )
+                for name in standing.queued
+            }
             # in a thread: there may be thousands of entries
-            make = partial(_reply, standing, Counter(self._dispatcher.waiting), templates, now, is_full=is_full)
+            make = partial(_reply, standing, places, now, self._ending(), is_full=is_full)
             return await self._memory.replies.put(await trio.to_thread.run_sync(make))
 
 
 def _reply(
-    standing: Standing, waiting: Mapping[str, int], templates: Mapping[str, bool], now: Instant, *, is_full: bool
+    standing: Standing,
+    places: Mapping[str, Circumstances],
+    now: Instant,
+    ending: Sequence[EndingState],
+    *,
+    is_full: bool,
 ) -> bytes:
     """Return the frames of all pages."""
-    platforms, queued = _queues(standing, waiting, templates, now, is_full=is_full)
-    pages = _pages(platforms=platforms, running=standing.running, queued=queued, results=standing.results)
+    pages = _pages(
+        platforms=[_platform(place, standing) for place in places.values()],
+        running=standing.running,
+        queued=[
+            entry for place in places.values() for entry in foresee(place, standing.queued[place.platform][1], now)
+        ],
+        results=standing.results,
+        halts=standing.halts,
+        ending=ending,
+    )
     looked = (Looked(now=now, is_full=is_full, scheduled=standing.scheduled, **page) for page in pages)
     return b"".join(frame(codec.encode(page)) for page in looked)
 
 
-def _queues(
-    standing: Standing, waiting: Mapping[str, int], templates: Mapping[str, bool], now: Instant, *, is_full: bool
-) -> tuple[list[PlatformState], list[QueuedState]]:
-    platforms: list[PlatformState] = []
-    queued: list[QueuedState] = []
-    builds = defaultdict(list)
-    for build in standing.running:
-        builds[build.platform].append(build)
-    for name, (count, entries) in standing.queued.items():
-        running = builds[name]
-        workers = waiting.get(name, 0)
-        place = Circumstances(
-            platform=name, waiting=workers, running=running, has_template=templates.get(name, True), is_full=is_full
-        )
-        queued += foresee(place, entries, now)
-        platforms.append(PlatformState(name=name, waiting=workers, busy=len(running), queued=count))
-    return platforms, queued
+def _platform(place: Circumstances, standing: Standing) -> PlatformState:
+    unmet = (place.unmet(of_text(needs)) for needs in standing.needed[place.platform])
+    return PlatformState(
+        name=place.platform,
+        waiting=place.waiting,
+        busy=len(place.running),
+        queued=standing.queued[place.platform][0],
+        unmet=tuple(itertools.islice(filter(None, unmet), MAX_TOLD)),
+    )
 
 
 def _pages(**lists: Sequence[object]) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,7 @@ from builder_server.actions import (
     ClearConsole,
     DiscardRecord,
     Dismiss,
+    KeepFacts,
     NoteCancel,
     OpenConsole,
     PutBack,
@@ -143,8 +144,9 @@ class Owner:
     async def run(self, dispatcher: Dispatcher, platform: str) -> None:
         """Take a job of a platform, and own the attempt at it to its end."""
         try:
-            if (event := await self._take(dispatcher, platform)) is not None:
-                await self._own(event)
+            with dispatcher.present(platform, self.worker):
+                if (event := await self._take(dispatcher, platform)) is not None:
+                    await self._own(event)
         finally:
             self._leave()
 
@@ -172,7 +174,7 @@ class Owner:
             with trio.CancelScope() as self._waiting:
                 if self._told:
                     return None
-                await dispatcher.wait_for_job(platform, take)
+                await dispatcher.wait_for_job(platform, self.worker, take)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None
@@ -273,6 +275,8 @@ class Owner:
                 self.recorder.done.console_bytes += len(lines.frames)
                 if self.console.size > MAX_CONSOLE:
                     return EndAsked(result=Aborted(message=f"more than {format_size(MAX_CONSOLE)} of console"))
+            case KeepFacts(facts=facts):
+                await self.recorder.note_facts(self.uuid, facts)
             case ClearConsole():
                 if self.console:
                     self.console.clear()

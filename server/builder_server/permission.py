@@ -14,12 +14,13 @@ from builder.extension.builds import (
     ShowHistory,
     ShowScript,
 )
+from builder.extension.halting import AwaitIdle, Halt, LiftHalt
 from builder.extension.logs import ReadConsole
 from builder.extension.provenance import ShowProvenance
 from builder.extension.schedule import ChangeJob, CheckJob, NextRuns, PlanJob, ShowJob
 from builder.extension.uploads import CountUploads, DropUpload, ListUploads, RetryUploads
 from builder.extension.watching import Look, Watch
-from builder.extension.working import Alive, AskJob, GiveUp, Return
+from builder.extension.working import Alive, AskJob, BuildFacts, GiveUp, Return
 from builder.messages import (
     DropPlatform,
     Execute,
@@ -49,6 +50,7 @@ NEEDS: Mapping[type, HolderRole | None] = {
     Return: _WORKER,
     # and what only follows these
     Output: _WORKER,
+    BuildFacts: _WORKER,
     JobFinished: _WORKER,
     GiveUp: _WORKER,
     Alive: _WORKER,
@@ -68,8 +70,12 @@ NEEDS: Mapping[type, HolderRole | None] = {
     Dequeue: _OPERATOR,
     RetryUploads: _OPERATOR,
     DropUpload: _OPERATOR,
+    Halt: _OPERATOR,
+    LiftHalt: _OPERATOR,
     # --- what changes nothing
     TryApply: _OBSERVER,
+    AwaitIdle: _OBSERVER,
+    ShowProvenance: _OBSERVER,
     Info: _OBSERVER,
     Observe: _OBSERVER,
     ShowJob: _OBSERVER,
@@ -81,7 +87,6 @@ NEEDS: Mapping[type, HolderRole | None] = {
     ListArtifacts: _OBSERVER,
     FetchArtifacts: _OBSERVER,
     ReadConsole: _OBSERVER,
-    ShowProvenance: _OBSERVER,
     ListUploads: _OBSERVER,
     CountUploads: _OBSERVER,
     Watch: _OBSERVER,
@@ -120,7 +125,9 @@ class Peer:
         self.check(kind)
         if self.identity and not self.identity.may_work_for(platform):
             given = ", ".join(sorted(self.identity.platforms or ()))
-            raise NotPermitted(f"{kind.__name__} for {platform} needs the role worker for it; {self.name} has {given}")
+            raise NotPermitted(
+                f"{kind.__name__} for {platform} needs the role worker for it; the certificate of {self.name} gives {given}"
+            )
 
     @property
     def _has(self) -> str:

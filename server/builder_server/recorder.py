@@ -1,7 +1,7 @@
 """The steps in which an attempt becomes durable: its directory and console, its record, and what the database says."""
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from uuid import UUID
 
@@ -9,6 +9,7 @@ import trio
 from attrs import define, field, frozen
 
 from builder.execution import ExecutionEnd
+from builder.extension.working import Fact
 from builder.history import Outcome, outcome_of
 from builder.model import Aborted, Instant
 from builder_server import console, room
@@ -125,6 +126,10 @@ class Recorder:
         if recorded:
             self.done.builds[build.job.platform, Outcome.LOST if is_lost else outcome_of(end.result)] += 1
         return recorded
+
+    async def note_facts(self, uuid: UUID, facts: Iterable[Fact]) -> None:
+        """Keep what the worker says of an attempt, while it runs."""
+        await self.store.note_facts(uuid, {fact.name: fact.value for fact in facts})
 
     async def note_cancel(self, uuid: UUID, by: str) -> bool:
         """Make durable that somebody has cancelled an attempt; return False if it does not run any more."""

@@ -94,7 +94,7 @@ class Settings:
     database: "Location | None" = None
     """Where it is if it is not in ``data_dir``."""
     config_dir: Path
-    upload: tuple[str, ...]
+    upload: tuple[str, ...] = field(repr=False)
     job_timeout: float
     grace: float
     min_free: int | None = None
@@ -255,7 +255,8 @@ class _Server:
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now)
+        ending = certificates.ending_soon if certificates else tuple
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now, ending)
         return cls(
             settings,
             store,
@@ -284,6 +285,7 @@ class _Server:
             background.start_soon(_show_life)
             if self._certificates:
                 background.start_soon(self._certificates.run)
+            await self._store.recall_halts()
             async with self._attempts.running():
                 await self._attempts.recover()
                 async with listening.opened(self._settings.listening, self._certificates) as listeners:

@@ -23,6 +23,7 @@ from builder.extension.working import (
     SILENCE,
     Alive,
     AskJob,
+    BuildFacts,
     Continue,
     GiveJob,
     GiveUp,
@@ -43,7 +44,7 @@ from builder_server.attachment import Attachment
 from builder_server.attempts import Attempts
 from builder_server.console import MAX_LINE
 from builder_server.delivery import receive_result
-from builder_server.events import Detached, Lines
+from builder_server.events import Detached, FactsTold, Lines
 from builder_server.logs import about_build
 from builder_server.memory import SharingChannel
 from builder_server.names import check_platform_name
@@ -107,6 +108,7 @@ class WorkingSession:
             address=str(self.peer),
             name=printable(request.worker[:MAX_NAME]),
             secret_sha256=hashlib.sha256(secret).digest(),
+            facts=request.facts,
         )
         return await self._attach(self.attempts.attach(request.platform, worker, secret), self._begin)
 
@@ -245,6 +247,11 @@ class WorkingSession:
                 case Output():
                     lines = _checked(received, outputs, attachment.uuid, since)
                 case Alive():
+                    continue
+                case BuildFacts():
+                    _check_uuid(received.uuid, attachment.uuid)
+                    received.check()
+                    await attachment.hand_in(FactsTold(facts=received.facts))
                     continue
                 case GiveUp(uuid=uuid, reason=reason):
                     _check_uuid(uuid, attachment.uuid)

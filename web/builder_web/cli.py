@@ -11,6 +11,7 @@ import click
 
 from builder.quantities import parse_size
 from builder.runtime import program
+from builder.runtime.configuration import Configured, configuration_options
 from builder.runtime.options import announce, serving_options
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def _policy(context: click.Context, parameter: click.Parameter, value: str | Non
 
 
 @click.command(
+    cls=Configured,
     context_settings={"auto_envvar_prefix": "BUILDER_WEB", "help_option_names": ["--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
@@ -63,7 +65,8 @@ Examples:
   builder-web --datadir ./data --host 127.0.0.1 --port 3000
   builder-server … --upload http://uploader:secret@127.0.0.1:3000/upload
 
-Every option can be set in the environment: BUILDER_WEB_DATADIR=/srv/builds.
+Every option can be set in the file, by its long name without the dashes (datadir = "/srv/builds"), and in the environment
+(BUILDER_WEB_DATADIR=/srv/builds). The command line wins over the environment, that over the file.
 
 Upload hooks are the executables CONFIGDIR/upload-hooks/*.sh, and for failed builds upload-hooks-failed/*.sh. They run in the
 background after each upload, each for ten minutes at most; what they say is logged. At a stop those that run are ended,
@@ -73,6 +76,7 @@ and those of builds that wait are not run.
 Exit status: 0 after SIGTERM or SIGINT, 2 usage, or a database of another schema version, 3 can't start (directory in
 use, address taken), 5 the database can't be used.""",
 )
+@configuration_options
 @click.option(
     "-h",
     "--host",

@@ -87,7 +87,7 @@ async def run_build(
         environment=job_environment(
             job, uuid, given=setup.given, date=setup.date if wishes.date is None else wishes.date
         ),
-        limits=_limits(job, setup),
+        limits=limits_of(job, setup),
         worker_grace=setup.worker_grace,
     )
     async with await setup.backend.open(task, spare) as sandbox:
@@ -117,13 +117,14 @@ async def reopen_build(sandbox: Sandbox, job: ScriptJob, setup: Setup, result: R
         yield BuildEnd(result=result, artifacts=artifacts)
 
 
-def _limits(job: ScriptJob, setup: Setup) -> Limits:
+def limits_of(job: ScriptJob, setup: Setup) -> Limits:
+    """Return the limits that hold for a job."""
     wishes = directives.read(job.script).limits
     return tighten(setup.limits, without(wishes, not_real(wishes, setup.real)))
 
 
 def _rules(job: ScriptJob, setup: Setup) -> Rules:
-    limits = _limits(job, setup)
+    limits = limits_of(job, setup)
     return Rules(dotfiles=setup.dotfiles, max_bytes=limits.max_artifact_bytes, max_artifacts=limits.max_artifacts)
 
 

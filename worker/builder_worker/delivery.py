@@ -12,7 +12,18 @@ import trio
 from attrs import define, field
 
 from builder.errors import BuilderError, ProtocolError, RemoteProtocolError
-from builder.extension.working import ALIVE_INTERVAL, SILENCE, Alive, Continue, GiveUp, Gone, ResultStored, Return
+from builder.extension.working import (
+    ALIVE_INTERVAL,
+    SILENCE,
+    Alive,
+    BuildFacts,
+    Continue,
+    Fact,
+    GiveUp,
+    Gone,
+    ResultStored,
+    Return,
+)
 from builder.messages import Failure, Message
 from builder.model import printable
 from builder.reasons import reason_of
@@ -132,6 +143,9 @@ class Delivery:
         return heard
 
     async def _send(self, sender: Sender, line: int) -> None:
+        if self._handover.facts:
+            told = tuple(Fact(name=name, value=value) for name, value in self._handover.facts.items())
+            await sender.say(BuildFacts(uuid=self._assignment.uuid, facts=told))
         try:
             await sender.send(line)
         except IndexError as error:

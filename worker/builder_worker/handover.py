@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -37,6 +38,8 @@ class Handover:
     job: GiveJob
     begun: int = field(factory=time.monotonic_ns)
     boot: str | None = field(factory=boot)
+    facts: Mapping[str, str] = field(factory=dict)
+    """What the server is told of how it is run."""
 
     @property
     def elapsed(self) -> int:
@@ -52,6 +55,7 @@ class Handover:
             "job": codec.encode(self.job).hex(),
             "begun": self.begun,
             "boot": self.boot,
+            "facts": dict(self.facts),
         }
         _write(place / ATTEMPT, json.dumps(plain).encode())
 

@@ -120,8 +120,9 @@ async def _work(
     """Run one job and deliver its result."""
     with about_job(given, settings.platform):
         log.info("received")
-        assignment = Assignment(uuid=given.uuid, job=given.job, handover=_handover(given, settings))
-        await _run(uplink, assignment, settings, _setup(given, settings), drain, spare, following)
+        setup = _setup(given, settings)
+        assignment = Assignment(uuid=given.uuid, job=given.job, handover=_handover(given, settings, setup))
+        await _run(uplink, assignment, settings, setup, drain, spare, following)
 
 
 async def _run(
@@ -155,11 +156,12 @@ async def _deliver(uplink: Uplink, assignment: Assignment, settings: WorkerSetti
         await ClassicDelivery(uplink.connection, assignment).run()
 
 
-def _handover(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Handover | None:
+def _handover(given: JobSchedule | GiveJob, settings: WorkerSettings, setup: Setup) -> Handover | None:
     """Return what is written down of an attempt that outlives its connection."""
     if not isinstance(given, GiveJob):
         return None
-    return Handover(server=settings.server, platform=settings.platform, job=given)
+    told = facts.of_job(given.job, setup)
+    return Handover(server=settings.server, platform=settings.platform, job=given, facts=told)
 
 
 def _setup(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Setup:

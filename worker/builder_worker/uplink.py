@@ -9,7 +9,7 @@ from attrs import define, field
 
 from builder import codec
 from builder.address import TcpAddress
-from builder.endpoint import UNSAID, WANTS_TLS, Endpoint
+from builder.endpoint import CLOSED, UNSAID, WANTS_TLS, Endpoint
 from builder.errors import BuilderError, ConnectionEnded, ProtocolError, SpeaksTls
 from builder.extension import VERSION, Welcome
 from builder.extension.worker import WORKER, WORKERS
@@ -58,7 +58,7 @@ class Lost(BuilderError):
 class NotAllowed(BuilderError):
     """The server has told this worker that it may not work there."""
 
-    exit_code = 5
+    exit_code = 4
 
 
 OURS, CLASSIC = Hello(role=Role.WORKER, version=VERSION), Hello(role=Role.WORKER, version=WORKER_VERSION)
@@ -130,7 +130,7 @@ class Uplink:
                 await self._check_refused(stream, error)
                 raise Unanswered(f"{self} broke the connection before its hello: {reason_of(error)}") from error
             except ConnectionEnded as error:
-                asked = UNSAID if self._server.tls else "is it a builder-server?"
+                asked = UNSAID if self._server.tls else CLOSED
                 raise Unanswered(f"{self} closed the connection without a hello: {asked}") from error
             except SpeaksTls as error:
                 raise NotGreeted(f"{self} does not answer this worker: {WANTS_TLS}") from error

@@ -2,9 +2,9 @@
 
 import click
 
-from builder_client import clock, options, report, uploads
-from builder_client.looking import DISK_FULL, expected, plans, standing
-from builder_client.output import standard_output
+from builder_client import clock, halts, options, report, uploads
+from builder_client.looking import DISK_FULL, ending, expected, plans, standing, unmet_json, unmet_warnings
+from builder_client.output import json_text, standard_output
 
 
 @click.command("info")
@@ -24,9 +24,11 @@ def command(*, as_json: bool, color: str) -> None:
                        retries, timeout_ms, max_silent_ms, after, needs, paused}],
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms}], dropped_platforms: [name],
-           disk_full, uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
-          what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known), disk_full and uploads
-          come from servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
+           disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED]}],
+           drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}],
+           uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
+          what is from cron to paused, as in show, and elapsed_ms and expected_ms (null: not known), disk_full, unmet (what
+          queued jobs need and no worker has), drained, certificates and uploads come from servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
           in UTC
     """
     printer = standard_output(color)
@@ -41,12 +43,27 @@ def command(*, as_json: bool, color: str) -> None:
         value = report.info_json(reply, now=now, plans=found, expected=durations)
         if looked is not None:
             value["disk_full"] = looked.is_full
+            value["unmet"] = [
+                {"platform": json_text(platform.name)} | unmet_json(found)
+                for platform in looked.platforms
+                for found in platform.unmet
+            ]
+            value["drained"] = [halts.json(each) for each in looked.halts]
+            value["certificates"] = [
+                {"name": json_text(each.name), "expires": each.expires.isoformat(), "is_own": each.is_own}
+                for each in looked.ending
+            ]
         if receivers is not None:
             value["uploads"] = [uploads.receiver_json(each) for each in receivers]
         printer.json(value, indent=2)
         return
     report.print_info(printer, reply, now=now, plans=found, expected=durations)
     full = (f"{DISK_FULL}: no job is handed out until there is room",) if looked and looked.is_full else ()
-    for warning in (*full, *uploads.warnings(receivers or (), now)):
+    drained = looked.halts if looked else ()
+    if drained:
+        printer.line("")
+    for each in drained:
+        printer.line(halts.line(each))
+    for warning in (*full, *unmet_warnings(looked), *ending(looked, now), *uploads.warnings(receivers or (), now)):
         printer.line("")
         printer.line(f"Warning: {warning}")

@@ -3,7 +3,7 @@
 import click
 
 from builder.model import printable
-from builder_client import clock, options, report, words
+from builder_client import clock, halts, options, report, words
 from builder_client.errors import Refused, TooOld
 from builder_client.fitting import Column, share
 from builder_client.looking import look, queue_json, start, title, why
@@ -38,8 +38,11 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
 
     \b
     JSON: {queues: [{platform, workers_waiting, workers_busy, queued,
-             jobs: [{job, cause, why, ahead, due, not_before, likely_start, expected_ms}]}]}
-          why is "paused", "no-template", "not-before", "disk-full", "no-worker", "behind", "busy" or "next";
+             jobs: [{job, cause, why, ahead, due, not_before, likely_start, expected_ms,
+                     unmet: {missing: [NEED], nearest, lacks: [NEED]}}]}],
+           drained: [{scope, name, since, by, reason, until}]}
+          why is "paused", "no-template", "not-before", "drained", "workers-drained", "disk-full", "no-worker", "needs",
+          "behind", "busy" or "next"; unmet is what no worker has, and the one that comes nearest, or null; drained is what gets no job, as of drain;
           ahead are those that go before it; times are in UTC, and null where they are not known
           of a server of the classic protocol: {queues: [{platform, queued, jobs: [{job}]}]}
     """
@@ -54,7 +57,9 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
     if platform is not None and not looked.platforms:
         raise Refused(f"unknown platform {printable(platform)}")
     if as_json:
-        printer.json({"queues": [queue_json(each, looked) for each in looked.platforms]}, indent=2)
+        queues_json = [queue_json(each, looked) for each in looked.platforms]
+        drained = [halts.json(each) for each in looked.halts]
+        printer.json({"queues": queues_json, "drained": drained}, indent=2)
         return
     now = clock.now()
     queues = [[entry for entry in looked.queued if entry.platform == each.name] for each in looked.platforms]
@@ -66,9 +71,9 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
             (
                 str(number),
                 printable(entry.job),
-                report.seconds(entry.due) if entry.due else "",
+                words.seconds(entry.due) if entry.due else "",
                 start(entry, now),
-                why(entry),
+                why(entry, looked.halts),
             )
             for number, entry in enumerate(entries, start=1)
         ]
@@ -77,5 +82,9 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
         printer.table(title(each, len(entries)), _COLUMNS, rows, empty="nothing waits", limit=limit)
     if not looked.platforms:
         printer.line("Queues: no platforms")
+    if looked.halts:
+        printer.line("")
+    for halt in looked.halts:
+        printer.line(halts.line(halt))
     if is_limited:
         note("For all of it: builder-client queue | less, or --platform")

@@ -1,28 +1,39 @@
-"""``resume``: see the other one of ``pause`` and ``resume``."""
+"""``resume``: ends what ``pause`` and ``drain`` have begun."""
 
 import click
 
 from builder.model import printable
-from builder_client import changes, options
+from builder_client import changes, draining, options
 from builder_client.output import print_done, standard_output
 
 
 @click.command("resume")
-@options.job_argument
+@click.argument("name", metavar="[NAME]", required=False, shell_complete=options.completes("jobs"))
+@draining.platform_option
+@draining.worker_option
 @options.json_option
 @options.server_options
-def command(name: str, *, as_json: bool) -> None:
-    """Let the paused job NAME run again.
+def command(name: str | None, *, platform: str | None, worker: str | None, as_json: bool) -> None:
+    """Let what was paused, or drained, have jobs run again.
 
-    If it is queued, it runs as soon as a worker is free.
+    With NAME that is a job; without, it is the server, or else the platform or the worker that is named. A job that is queued runs as soon as a worker is free.
 
     \b
     JSON: {done: "resumed", job, changed}; changed: it was not so before
+      of what was drained: {done: "resumed", scope, name}
 
     \b
-    Example:
+    Examples:
       builder-client resume hello
+      builder-client resume
+      builder-client resume --worker box-1
     """
+    if name is None:
+        wanted = draining.target(platform=platform, worker=worker)
+        draining.resume(options.remote(), wanted, as_json=as_json)
+        return
+    if platform is not None or worker is not None:
+        raise click.UsageError("name a job, or what was drained")
     is_new = changes.set_paused(options.remote(), name, paused=False)
     print_done("resumed", as_json=as_json, job=name, changed=is_new)
     if not is_new and not as_json:

@@ -31,7 +31,8 @@ def command(*, as_json: bool) -> None:
     \b
     JSON, one object a line as things happen; it needs no terminal:
       {type: "look-again"}: from here on changes are told; what was before is not
-      {type: "queued" | "begun" | "finished" | "removed" | "scheduled" | "worker-came" | "worker-went",
+      {type: "queued" | "begun" | "finished" | "removed" | "scheduled" | "worker-came" | "worker-went" |
+              "drained" | "resumed",
        job, platform, uuid, outcome}; null where it does not apply
       outcome is "succeeded", "failed", "aborted" or "lost"
 

@@ -10,9 +10,9 @@ from builder import codec
 from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
-from builder.needs import Capabilities, of_text
+from builder.needs import NOTHING, of_text
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
-from builder_server.store import artifacts, dependencies, needed, provenance, queues, uploads
+from builder_server.store import artifacts, dependencies, halts, needed, provenance, queues, uploads
 from builder_server.store.records import (
     AfterLoss,
     Build,
@@ -32,10 +32,6 @@ Expand = Callable[[OrbBuildJob], Expanded | None]
 """Makes the script of an orb-build job; None where that can't be one."""
 
 _wanted = sa.bindparam("wanted", type_=queue.c.platform.type)
-_sets = needed.each_of(queue.c.needs, queue.c.platform == _wanted)
-_NEEDED = sa.select(_sets.c.needs).where(_sets.c.needs.is_not(None))
-"""What the entries of a platform need, each set of needs once."""
-
 _after = sa.bindparam("after", type_=queue.c.position.type)
 _entry = sa.alias(queue)
 _entry_job = sa.alias(job)
@@ -51,14 +47,14 @@ def _first(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     of_set = (
         sa.select(_entry.c.id)
         .join(_entry_job, _entry_job.c.id == _entry.c.job_id)
-        .where(_entry.c.platform == _wanted, _entry.c.needs == _sets.c.needs)
+        .where(_entry.c.platform == _wanted, _entry.c.needs == needed.THERE.c.needs)
         .where(_entry.c.not_before.is_(None), ~_entry_job.c.paused, *where)
         .order_by(_entry.c.position, _entry.c.id)
         .limit(1)
-        .correlate(_sets)
+        .correlate(needed.THERE)
         .scalar_subquery()
     )
-    firsts = sa.select(of_set).where(_sets.c.needs.in_(sa.bindparam("met", expanding=True)))
+    firsts = sa.select(of_set).where(needed.THERE.c.needs.in_(sa.bindparam("met", expanding=True)))
     return (
         sa.select(
             queue.c.id.label("entry"), queue.c.position, queue.c.losses, queue.c.due, queue.c.cause, queue.c.cause_of,
@@ -107,18 +103,22 @@ def take(
     now: Instant,
     expand: Expand | None,
     holder: Holder | None,
-    able: Capabilities,
 ) -> Taken:
     """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
-    ``able`` is what its worker has: what needs more stays queued.
+    What needs more than its worker has stays queued.
     """
     match queues.is_dropped(connection, platform):
         case True:
             return Taken()
         case None:
             queues.add_platform(connection, woken, platform, now)
-    met = [said for said in connection.scalars(_NEEDED, {"wanted": platform}) if not able.lacks(of_text(said))]
+    if halts.applies(connection, platform, holder.known_as if holder else ""):
+        return Taken(is_halted=True)
+    able = holder.able if holder else NOTHING
+    met = [
+        said for said in connection.scalars(needed.EACH_THERE, {"wanted": platform}) if not able.lacks(of_text(said))
+    ]
     row = connection.execute(_FIRST, {"wanted": platform, "met": met}).one_or_none() if met else None
     blocked: str | None = None
     while row is not None:

@@ -9,7 +9,7 @@ from builder.model import Job, ScriptJob
 from builder.needs import InScript, of_script, text_of, together
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused
-from builder_server.store.schema import job
+from builder_server.store.schema import job, queue
 
 MAX_SETS = 1000
 """Most different sets of needs in the schedule: whoever asks for a job looks for the first entry of each."""
@@ -27,6 +27,10 @@ def each_of(column: sa.ColumnElement[str], where: sa.ColumnElement[bool]) -> sa.
 
 _EACH = each_of(job.c.all_needs, sa.true())
 _COUNT = sa.select(sa.func.count(_EACH.c.needs))
+
+THERE = each_of(queue.c.needs, queue.c.platform == sa.bindparam("wanted", type_=queue.c.platform.type))
+EACH_THERE = sa.select(THERE.c.needs).where(THERE.c.needs.is_not(None))
+"""What the entries of a platform need, each set of needs once."""
 
 
 def in_script(of: Job) -> InScript:

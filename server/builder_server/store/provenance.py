@@ -75,6 +75,6 @@ def note(connection: sa.Connection, signed: Collection[UUID], gone: Collection[U
         connection.execute(_NOTE, values)
 
 
-def note_facts(connection: sa.Connection, uuid: UUID, facts: Mapping[str, str]) -> bool:
-    """Note what the worker of a running build has said of it; return whether it runs."""
-    return connection.execute(_NOTE_FACTS, {"told_of": str(uuid), "told": json.dumps(facts)}).rowcount == 1
+def note_facts(connection: sa.Connection, uuid: UUID, facts: Mapping[str, str]) -> None:
+    """Note what the worker of a build has said of it, if that runs."""
+    connection.execute(_NOTE_FACTS, {"told_of": str(uuid), "told": json.dumps(dict(facts))})

@@ -11,7 +11,9 @@ from attrs import frozen
 
 from builder import codec, needs
 from builder.extension.uploads import UploadState
+from builder.extension.working import Fact
 from builder.model import Instant, Job, OrbBuildJob, Period, Result, ScheduleItem, ScriptJob
+from builder.needs import PRESSURE, Capabilities
 from builder.planning import Cron, JobOptions, JobReference, Missed
 
 
@@ -22,6 +24,28 @@ class Holder:
     address: str
     name: str | None = None
     secret_sha256: bytes | None = None
+    facts: tuple[Fact, ...] = ()
+    """What it tells of itself."""
+
+    @property
+    def able(self) -> Capabilities:
+        """What a job can need, as far as it has that."""
+        return Capabilities.of((fact.name, fact.value) for fact in self.facts)
+
+    @property
+    def pressure(self) -> str:
+        """Why it takes no job now, if it does not."""
+        return next((fact.value for fact in self.facts if fact.name == PRESSURE), "")
+
+    @property
+    def known_as(self) -> str:
+        """What it is called where it is drained."""
+        return known_as(self.address, self.name)
+
+
+def known_as(address: str | None, name: str | None) -> str:
+    """Return what a worker is called where it is drained: its name, or else its host, since its port is another each time."""
+    return name or (address or "").rpartition(":")[0].strip("[]") or address or ""
 
 
 def is_secret(secret: bytes, sha256: bytes | None) -> bool:
@@ -156,10 +180,14 @@ class Expanded:
 
 @frozen(kw_only=True)
 class Taken:
-    """What a worker that asks gets: a build, or none; ``blocked`` names a job that lacks only a template."""
+    """What a worker that asks gets: a build, or none; ``blocked`` names a job that lacks only a template.
+
+    ``is_halted``: it gets none while it is drained, or its platform or the server.
+    """
 
     build: Build | None = None
     blocked: str | None = None
+    is_halted: bool = False
 
 
 @frozen(kw_only=True)

@@ -15,7 +15,7 @@ from builder.needs import text_of
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused, about_job
 from builder_server.scheduler import latest_plan
-from builder_server.store import dependencies, needed, queues
+from builder_server.store import dependencies, halts, needed, queues
 from builder_server.store.records import Due, PlannedJob, Timing, options_values, to_job, to_options, to_rule
 from builder_server.store.schema import job, queue
 from builder_server.store.waking import Woken
@@ -364,7 +364,7 @@ def execute(
 def queue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_before: Instant | None) -> Due:
     """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
 
-    Runs of up to ``missed_before`` were due while nobody looked; None: no such ones.
+    What was drained for a time gets jobs again. Runs of up to ``missed_before`` were due while nobody looked; None: no such ones.
     """
     returned = _put_back(connection, woken, now)
     due = connection.execute(_DUE, {"now": now.ms}).all()
@@ -373,9 +373,8 @@ def queue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_befo
             queues.ensure_platform(connection, woken, name, now)  # an imported job may have come without its queue
         queues.enqueue_due(connection, woken, now, missed_before)
         _set_next_runs(connection, due, now)
-    ripe = queues.ripen(connection, woken, now)
-    earliest_run = earliest(connection)
-    following = [moment for moment in (earliest_run, ripe) if moment is not None]
+    found = earliest(connection), queues.ripen(connection, woken, now), halts.expire(connection, woken, now)
+    following = [moment for moment in found if moment is not None]
     return Due(next_run=min(following, default=None), put_back=returned)
 
 

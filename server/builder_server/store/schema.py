@@ -216,6 +216,19 @@ receiver = Table(
     Column("resume", _WIDE, nullable=False),  # no sooner is anything posted to it
 )
 
+halt = Table(
+    "halt",
+    metadata,
+    Column("scope", Text, nullable=False),
+    Column("name", Text, nullable=False),  # of a platform or a worker, which may be unknown; empty: the server
+    Column("since", _WIDE, nullable=False),
+    Column("set_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("until", _WIDE),
+    PrimaryKeyConstraint("scope", "name"),
+    CheckConstraint("scope in ('server', 'platform', 'worker')", name="known_scope"),
+)
+
 skipped = Table(
     "skipped",
     metadata,

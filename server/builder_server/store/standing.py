@@ -7,11 +7,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from attrs import frozen
 
+from builder.extension.halting import HaltState
 from builder.extension.watching import Look, ResultState, RunningState
 from builder.history import Cause, Outcome
 from builder.model import Instant
 from builder_server.estimates import SAMPLES, Waiting
-from builder_server.store import queues
+from builder_server.store import halts, needed, queues
 from builder_server.store.schema import build, job, queue
 
 _past = sa.alias(build)
@@ -63,6 +64,7 @@ _ENTRIES = (
         queue.c.cause,
         queue.c.due,
         queue.c.not_before,
+        queue.c.needs,
         _expected(job.c.name, queue.c.platform, job, queue),
     )
     .join(job, job.c.id == queue.c.job_id)
@@ -83,12 +85,17 @@ MAX_ENTRIES = 10_000
 
 @frozen(kw_only=True)
 class Standing:
-    """How things stand. ``queued`` has for each platform the number of its entries, and the first ones."""
+    """How things stand. ``queued`` has for each platform the number of its entries, and the first ones.
+
+    ``needed`` has the different sets of needs of all of its entries.
+    """
 
     scheduled: int
     running: tuple[RunningState, ...]
     queued: dict[str, tuple[int, tuple[Waiting, ...]]]
     results: tuple[ResultState, ...]
+    needed: dict[str, tuple[str, ...]]
+    halts: tuple[HaltState, ...]
 
 
 def read(connection: sa.Connection, look: Look) -> Standing:
@@ -104,6 +111,7 @@ def read(connection: sa.Connection, look: Look) -> Standing:
                 due=_instant(row.due),
                 not_before=_instant(row.not_before),
                 expected=row.expected,
+                needs=row.needs,
             )
 
     running = tuple(
@@ -120,14 +128,23 @@ def read(connection: sa.Connection, look: Look) -> Standing:
     )
     counts = {row.platform: row.entries for row in connection.execute(_COUNTS)}
     queued = {}
+    needed_there = {}
     left = MAX_ENTRIES
     for name in queues.platforms(connection):
         if look.platform in (None, name):
             entries = tuple(waiting(name, min(look.entries, left)))
             left -= len(entries)
             queued[name] = counts.get(name, 0), entries
+            needed_there[name] = tuple(connection.scalars(needed.EACH_THERE, {"wanted": name}))
     results = tuple(map(_result, connection.execute(_RESULTS, {"most": look.results})))
-    return Standing(scheduled=connection.scalar(_SCHEDULED) or 0, running=running, queued=queued, results=results)
+    return Standing(
+        scheduled=connection.scalar(_SCHEDULED) or 0,
+        running=running,
+        queued=queued,
+        results=results,
+        halts=tuple(halts.find(connection).values()),
+        needed=needed_there,
+    )
 
 
 def _instant(ms: int | None) -> Instant | None:

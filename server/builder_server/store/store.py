@@ -12,11 +12,11 @@ from attrs import define, field
 
 from builder.extension.applying import Apply, ListedJob
 from builder.extension.builds import HistoryEntry, ShowHistory
+from builder.extension.halting import HaltState, Target
 from builder.extension.uploads import ListUploads, ReceiverState, UploadEntry
 from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
-from builder.needs import NOTHING, Capabilities
 from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.migrations import migrate, upgrade
@@ -24,6 +24,7 @@ from builder.runtime.sqlite import SQLite, alter
 from builder_server.store import (
     artifacts,
     builds,
+    halts,
     history,
     info,
     keeping,
@@ -182,24 +183,41 @@ class Store:
         """Lift a ban. The platform is known again once a worker or a job asks for it. Raises CommandRefused."""
         await self._wake(queues.undrop_platform, name)
 
+    # --- what is drained -------------------------------------------------------------------------------------------
+
+    async def recall_halts(self) -> None:
+        """Learn what was drained when the last server ended."""
+        self.waking.set_halts(await self.database.read(halts.find))
+
+    async def halt(
+        self, target: Target, now: Instant, by: str, reason: str | None, until: Instant | None
+    ) -> tuple[HaltState, bool]:
+        """Hand out no job there; return how that is from now on, and whether it is new. Raises CommandRefused.
+
+        What is drained already stays so, with the reason and the end that are given.
+        """
+        return await self._wake(halts.put, target, now, by, reason, until)
+
+    async def resume(self, target: Target) -> None:
+        """Hand out jobs there again. Raises CommandRefused where it is not drained."""
+        await self._wake(halts.lift, target)
+
+    async def count_running(self, target: Target) -> int:
+        """Return how many builds run there."""
+        return await self.database.read(partial(halts.count_running, target=target))
+
     # --- builds ----------------------------------------------------------------------------------------------------
 
     async def take(
-        self,
-        platform: str,
-        uuid: UUID,
-        now: Instant,
-        expand: Expand | None,
-        holder: Holder | None = None,
-        able: Capabilities = NOTHING,
+        self, platform: str, uuid: UUID, now: Instant, expand: Expand | None, holder: Holder | None = None
     ) -> Taken:
         """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
         ``expand`` makes the scripts of orb-build jobs; without it, which is without a template, they stay queued, as
-        does one for which it returns None. It may be called again for the same job. What needs more than the worker is
-        ``able`` to stays queued too.
+        does one for which it returns None. It may be called again for the same job. What needs more than the worker
+        has stays queued too.
         """
-        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder, able)
+        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder)
 
     async def finish(
         self,
@@ -358,9 +376,9 @@ class Store:
 
     # --- provenance ------------------------------------------------------------------------------------------------
 
-    async def note_facts(self, uuid: UUID, facts: Mapping[str, str]) -> bool:
-        """Keep what the worker of a running build says of it; return False if it does not run."""
-        return await self.database.write(partial(provenance.note_facts, uuid=uuid, facts=facts))
+    async def note_facts(self, uuid: UUID, facts: Mapping[str, str]) -> None:
+        """Keep what the worker of a build says of it, if that runs."""
+        await self.database.write(partial(provenance.note_facts, uuid=uuid, facts=facts))
 
     async def unsigned(self, besides: Collection[UUID]) -> Sequence[UUID]:
         """Return some of the builds that are to be signed, those first that ended first."""

@@ -1,16 +1,18 @@
-"""Whom a change wakes: those who wait for a job of a platform, who waits for the next run of any job, and who watches.
+"""Whom a change wakes: those who wait for a job of a platform, or until nothing keeps one from them, who waits for the next
+run of any job, and who watches.
 
 A step notes it in its Woken; what is noted is announced once the step's change is on the disk, and not before.
 """
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 from attrs import define, field
 
+from builder.extension.halting import SERVER, HaltState, Scope, Target
 from builder.extension.watching import Changed, What
 from builder.runtime.changes import Change
 from builder_server.store.changes import Changes
@@ -31,6 +33,8 @@ class Woken:
     platforms: set[str] = field(factory=set)
     schedule: bool = False
     changes: list[Changed] = field(factory=list)
+    halts: Mapping[Target, HaltState] | None = None
+    """All that is drained, where that has changed."""
 
     def note(self, what: What, **of: Any) -> None:
         """Note a change, and of what it is."""
@@ -38,8 +42,8 @@ class Woken:
 
     def note_entries(self, what: What, entries: Iterable[Any]) -> None:
         """Note a change of entries of queues: their jobs and platforms."""
-        for entry in itertools.islice(entries, MAX_NOTED + 1):
-            self.note(what, job=entry.name, platform=entry.platform)
+        for job, platform, *_ in itertools.islice(entries, MAX_NOTED + 1):
+            self.note(what, job=job, platform=platform)
 
     def note_queued(self, entries: Sequence[Any]) -> None:
         """Note entries that have come, or moved forward; those who can take one are woken."""
@@ -62,6 +66,15 @@ class Work(Change):
         self.announce()
 
 
+def targets_of(platform: str, worker: str) -> tuple[Target, ...]:
+    """Return what may be drained so that a worker of a platform gets no job; it is known by that name."""
+    return (
+        SERVER,
+        Target(scope=Scope.PLATFORM, name=platform),
+        Target(scope=Scope.WORKER, name=worker),
+    )
+
+
 @define(eq=False)
 class Waking:
     """Take a change's ``next`` before looking at the store, then wait for it."""
@@ -72,14 +85,31 @@ class Waking:
     changes: Changes = field(factory=Changes)
     """What those see who watch."""
 
+    halts: Mapping[Target, HaltState] = field(factory=dict)
+    """All that is drained, as far as that is on the disk."""
+
+    halted: Change = field(factory=Change)
+    """Something is drained, or is no more."""
+
     _platforms: WeakValueDictionary[str, Work] = field(factory=WeakValueDictionary)
 
     def platform(self, name: str) -> Work:
         """Return what tells that a platform got work. Hold it while you wait: names are any, and none is kept."""
         return self._platforms.setdefault(name, Work())
 
+    def is_halted(self, platform: str, worker: str) -> bool:
+        """Return whether a worker of a platform gets no job, as far as is known here: the store has the last word."""
+        return any(target in self.halts for target in targets_of(platform, worker)) if self.halts else False
+
+    def set_halts(self, halts: Mapping[Target, HaltState]) -> None:
+        """Note what is drained."""
+        self.halts = halts
+        self.halted.announce()
+
     def announce(self, woken: Woken) -> None:
         """Wake them."""
+        if woken.halts is not None:
+            self.set_halts(woken.halts)
         if woken.schedule:
             self.schedule.announce()
         came: defaultdict[str, set[str]] = defaultdict(set)

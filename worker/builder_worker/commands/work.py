@@ -11,13 +11,14 @@ import click
 
 from builder.endpoint import TLS, Endpoint, variable
 from builder.runtime import program
+from builder.runtime.configuration import Configured, configuration_options
 from builder.runtime.options import log_format_option
 from builder_worker.commands.options import COUNT, PAUSE, Arguments, check_platform, check_worker_name, sandbox_options
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class _DefaultCommand(click.Command):
+class _DefaultCommand(Configured):
     """The command that is meant where none is named, shown as people write it."""
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -58,6 +59,7 @@ Exit status:
 """,
 )
 @click.argument("platform", callback=check_platform)
+@configuration_options
 @click.option(
     "-r",
     "--remote",

@@ -1,0 +1,43 @@
+"""``drain``: no job is handed out, builds go on; the other one of ``drain`` and ``resume``."""
+
+import click
+
+from builder_client import draining, options
+
+
+@click.command("drain")
+@draining.platform_option
+@draining.worker_option
+@draining.reason_option
+@draining.duration_option
+@click.option("--wait", is_flag=True, help="Return when nothing runs there any more.")
+@options.json_option
+@options.server_options
+def command(
+    *,
+    platform: str | None,
+    worker: str | None,
+    reason: str | None,
+    duration: int | None,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Hand out no job until it is resumed; builds go on.
+
+    Nothing named is the whole server, else it is a platform or a worker. It stays so when the server is started again.
+    Whoever looks at what waits is told who has drained it, since when and why. What is drained already gets another
+    reason or end, if one is given.
+
+    \b
+    Examples:
+      builder-client drain --wait && systemctl restart builder-server && builder-client resume
+      builder-client drain --worker box-1 --reason 'new disk'
+      builder-client drain --platform debian-12 --reason 'mirror is down' --for 2h
+
+    \b
+    JSON: {done: "drained", scope, name, since, by, reason, until, running, changed}
+      scope: "server", "platform" or "worker"; name: null of the server; until: null where it does not end by itself;
+      running: builds that still run there; changed: it was not drained before
+    """
+    wanted = draining.target(platform=platform, worker=worker)
+    draining.drain(options.remote(), wanted, reason=reason, duration=duration, wait=wait, as_json=as_json)

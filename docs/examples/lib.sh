@@ -1,0 +1,4 @@
+#!/bin/sh
+# The script of the examples.
+set -eu
+echo "$BUILDER_JOB on $BUILDER_PLATFORM"

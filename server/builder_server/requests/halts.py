@@ -1,0 +1,51 @@
+"""Requests of those who drain, and resume."""
+
+import datetime as dt
+
+import trio
+
+from builder.extension.halting import AwaitIdle, Halt, Halted, LiftHalt, StillRunning
+from builder_server.errors import CommandRefused
+from builder_server.requests import Asked, Handlers
+
+PAUSE = 0.05
+"""Seconds between two looks at what runs: on a busy server something changes all the time."""
+
+
+async def halt(asked: Asked, request: Halt) -> None:
+    """Drain the server, a platform or a worker."""
+    request.check()
+    now = asked.now()
+    until = None if request.duration is None else now.plus(dt.timedelta(milliseconds=request.duration))
+    state, is_new = await asked.store.halt(request.target, now, asked.peer, request.reason, until)
+    run = await asked.store.count_running(request.target)
+    await asked.channel.send(Halted(halt=state, run=run, is_new=is_new))
+
+
+async def resume(asked: Asked, request: LiftHalt) -> None:
+    """Hand out jobs there again."""
+    request.target.check()
+    await asked.store.resume(request.target)
+
+
+async def await_idle(asked: Asked, request: AwaitIdle) -> None:
+    """Answer when nothing runs any more there."""
+    request.target.check()
+    waking = asked.store.waking
+    told = 0
+    while True:
+        changed = waking.changes.next
+        if request.target not in waking.halts:
+            raise CommandRefused(f"{request.target} is not drained")
+        count = await asked.store.count_running(request.target)
+        if not count:
+            return
+        if count != told:
+            told = count
+            await asked.channel.send(StillRunning(count=count))
+        await changed.wait()
+        await trio.sleep(PAUSE)
+
+
+HANDLERS: Handlers = {Halt: halt, LiftHalt: resume, AwaitIdle: await_idle}
+"""What answers them."""

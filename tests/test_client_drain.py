@@ -1,0 +1,90 @@
+"""builder-client drains and resumes: what it prints, and what everyone sees who looks."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import trio
+from farm import Server, run_client, start_server
+from scripted import do, schedule, take_job
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+PEER = re.compile(r"127\.0\.0\.1:\d+")
+
+
+def plain(text: bytes) -> str:
+    """Return what was printed without what differs each time."""
+    return PEER.sub("PEER", TIME.sub("TIME", text.decode()))
+
+
+async def client(server: Server, *arguments: str, status: int = 0) -> str:
+    done = await trio.to_thread.run_sync(lambda: run_client(server, *arguments))
+    assert done.returncode == status, done
+    return plain(done.stdout + done.stderr)
+
+
+async def test_everyone_is_told(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"), schedule("b", "p2"))
+        said = await client(server, "drain", "--platform", "p1", "--reason", "mirror is down", "--for", "2h")
+        line = "The platform p1 is drained since TIME by PEER, until TIME: mirror is down"
+        assert said == f"{line}; nothing runs\n"
+        for command in ("", "info", "queue"):
+            found = await client(server, *filter(None, [command]))
+            assert f"\n{line}\n" in found, command
+        assert re.search(r"1 +a .*drained: mirror is down\n", await client(server, "queue"))
+        for command in ("info", "queue"):
+            (told,) = json.loads(await client(server, command, "--json"))["drained"]
+            assert (told["scope"], told["name"], told["reason"]) == ("platform", "p1", "mirror is down")
+        assert await client(server, "resume", "--platform", "p1") == ""
+        for command in ("", "info", "queue"):
+            assert "drained" not in await client(server, *filter(None, [command]))
+
+
+async def test_waiting_until_nothing_runs(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken, trio.open_nursery() as nursery:
+            said: list[str] = []
+
+            async def drain() -> None:
+                said.append(await client(server, "drain", "--wait"))
+
+            nursery.start_soon(drain)
+            while "The server is drained" not in await client(server):
+                pass
+            await taken.finish()
+        assert said == ["The server is drained since TIME by PEER; 1 build still runs\nNothing runs any more.\n"]
+        found = json.loads(await client(server, "drain", "--wait", "--json"))
+        assert (found["done"], found["running"], found["changed"]) == ("drained", 0, False)
+
+
+async def test_a_queue_is_paused(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        found = json.loads(await client(server, "pause", "--platform", "p1", "--reason", "why", "--json"))
+        assert (found["done"], found["scope"], found["name"], found["reason"]) == ("paused", "platform", "p1", "why")
+        assert "The platform p1 is drained" in await client(server, "queue")
+        found = json.loads(await client(server, "resume", "--platform", "p1", "--json"))
+        assert found == {"done": "resumed", "scope": "platform", "name": "p1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (("drain", "--platform", "p1", "--worker", "w"), 2, "--platform and --worker exclude each other"),
+        (("drain", "--worker", ""), 2, "invalid name of a worker: it is empty"),
+        (("drain", "--reason", "x" * 201), 2, "the characters of a reason must lie between 0 and 200"),
+        (("drain", "--for", "soon"), 2, "a duration such as 90s"),
+        (("drain", "--platform", "p9"), 3, "unknown platform p9"),
+        (("resume",), 3, "the server is not drained"),
+        (("resume", "a", "--worker", "w"), 2, "name a job, or what was drained"),
+        (("pause",), 2, "name either a job or a --platform"),
+        (("pause", "a", "--platform", "p1"), 2, "name either a job or a --platform"),
+        (("pause", "a", "--reason", "why"), 2, "--reason and --for are for a --platform"),
+    ],
+)
+async def test_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...], status: int, complaint: str) -> None:
+    async with start_server(tmp_path) as server:
+        assert complaint in await client(server, *arguments, status=status)

@@ -1,0 +1,121 @@
+"""credentials: users and passwords for uploads come from files, and get nowhere else."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from endpoints import serving
+from farm import Server, log_lines, start_server
+from scripted import OURS, build, connect, do, info, schedule
+
+from builder.extension.uploads import ListUploads, UploadsListed
+from builder_server import credentials
+from builder_server.credentials import UnusableCredentials, with_credentials
+
+SECRET = "s3cret:/@ %41é"
+A, B = "https://a.example/upload", "http://b.example:81/u?x=1"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "credentials"
+    path.touch(0o600)
+    return path
+
+
+# --- the file ------------------------------------------------------------------------------------------------------
+
+
+def test_users_and_passwords_get_into_urls(file: Path) -> None:
+    file.write_text(f"# for A\n\n  {A} \t me@home  {SECRET} \n")
+    first, second = with_credentials([A, B], file)
+    import httpx
+
+    url = httpx.URL(first)
+    assert (url.username, url.password, str(url.copy_with(userinfo=b""))) == ("me@home", SECRET, A)
+    assert second == B
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (f"{A} me\n", ", line 1: write URL USER PASSWORD"),
+        (f"\nme {SECRET} x\n", ", line 2: write URL USER PASSWORD"),
+        (f"{A} me {SECRET}\n{A} you {SECRET}\n", ", line 2: that receiver has a line already"),
+        (f"https://c.example me {SECRET}\n", ", line 1: write the URL as --upload has it"),
+        (f"{A} me {SECRET}\udcff\n", " is not UTF-8"),
+    ],
+    ids=["no password", "no URL", "twice", "unknown", "not UTF-8"],
+)
+def test_a_wrong_file(file: Path, content: str, reason: str) -> None:
+    file.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UnusableCredentials, match=re.escape(f"{file}{reason}")) as raised:
+        with_credentials([A, B], file)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_file_that_everybody_can_read(file: Path) -> None:
+    file.chmod(0o604)
+    with pytest.raises(UnusableCredentials, match="everybody can read it: chmod o= "):
+        with_credentials([A], file)
+    with pytest.raises(UnusableCredentials, match=r"can't read .*: No such file"):
+        with_credentials([A], file.with_name("none"))
+
+
+def test_a_credential_of_the_service_manager(tmp_path: Path) -> None:
+    assert credentials.default_path({}) is None
+    assert credentials.default_path({"CREDENTIALS_DIRECTORY": str(tmp_path)}) is None
+    (tmp_path / "upload-credentials").touch()
+    assert credentials.default_path({"CREDENTIALS_DIRECTORY": str(tmp_path)}) == tmp_path / "upload-credentials"
+
+
+# --- where they are not --------------------------------------------------------------------------------------------
+
+
+def traces(server: Server) -> bytes:
+    """Return what others can see of a server: its arguments, its environment and its log."""
+    process = Path(f"/proc/{server.pid}")
+    return (process / "cmdline").read_bytes() + (process / "environ").read_bytes() + server.log.encode()
+
+
+@pytest.mark.parametrize("status", [200, 403, 500])
+async def test_a_password_is_in_no_log_no_list_and_no_reply(tmp_path: Path, file: Path, status: int) -> None:
+    with serving() as endpoint:
+        endpoint.status = status
+        url = endpoint.url(user="")
+        file.write_text(f"{url} me s3cret\n")
+        arguments = (f"--upload={url}", f"--upload-credentials-file={file}", "-v", "-v", "--log-format=json")
+        async with start_server(tmp_path, *arguments) as server:
+            await do(server, schedule("a"))
+            await build(server)
+            await server.wait_for_log("uploaded")
+            assert endpoint.requests[0].headers["Authorization"].startswith("Basic ")
+            replies = repr(await info(server))
+            async with connect(server, OURS) as client:
+                await client.send(ListUploads(count=10))
+                replies += repr(await client.receive(UploadsListed))
+            assert "s3cret" not in replies
+            assert b"s3cret" not in traces(server)
+            assert log_lines(server.log, "uploaded")
+            assert server.terminate() == 0
+            assert b"s3cret" not in server.log.encode()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a core dump is, is told by Linux")
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_there_is_no_core_dump(tmp_path: Path, *, is_kept: bool) -> None:
+    code = "import os, resource\nresource.setrlimit(resource.RLIMIT_CORE, (10**7, resource.getrlimit(resource.RLIMIT_CORE)[1]))\n"
+    keep = "from builder.runtime.secrecy import keep_memory_secret\nkeep_memory_secret()\n" if is_kept else ""
+    child = subprocess.Popen([sys.executable, "-c", f"{code}{keep}os.abort()"], cwd=tmp_path)
+    _, status = os.waitpid(child.pid, 0)
+    child.returncode = 0
+    assert os.WTERMSIG(status) == signal.SIGABRT
+    if is_kept:
+        assert not os.WCOREDUMP(status)
+        assert list(tmp_path.iterdir()) == []
+    elif not os.WCOREDUMP(status):
+        pytest.skip("no core dumps are made here")
