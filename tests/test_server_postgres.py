@@ -1,11 +1,11 @@
 """builder-server with its database in PostgreSQL: a farm through deaths and restarts, and what operators are told."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
+import forked
 import pytest
 import scripted
 import trio
@@ -94,13 +94,11 @@ async def test_a_command_while_the_database_is_away_fails_in_one_line(
 # --- what operators are told ---------------------------------------------------------------------------------------
 
 
-def command(*arguments: str, **env: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "builder_server", *arguments],
-        env=environment(**env), capture_output=True, text=True, timeout=DEADLINE, check=False,
-    )  # fmt: skip
-    assert done.stderr.count("\n") <= 1, done.stderr
-    return done.returncode, done.stdout + done.stderr
+def command(*arguments: str) -> tuple[int, str]:
+    done = forked.run("builder_server", *arguments, env=environment(), timeout=DEADLINE)
+    said = (done.stdout + done.stderr).decode()
+    assert said.count("\n") == 1, said
+    return done.returncode, said
 
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "postgresql://host/db?user=me&password=secret"])
