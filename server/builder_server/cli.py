@@ -14,15 +14,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from builder.address import DEFAULT_PORT, parse_address
-from builder.errors import InvalidAddress
+from builder.address import DEFAULT_PORT
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.configuration import CHECK, Configured, configuration_options
-from builder.runtime.options import announce, serving_options
+from builder.runtime.options import announce, metrics_option, serving_options
 from builder.runtime.secrecy import keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
+from builder_server.options import limit_options, limits_of
 from builder_server.served import Served
 
 ON_FREEBSD = platform.system() == "FreeBSD"
@@ -63,13 +63,6 @@ def _read_size(context: click.Context, parameter: click.Parameter, value: str | 
         raise click.BadParameter(str(error), context, parameter) from error
 
 
-def _read_metrics(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    try:
-        return None if value is None else parse_address(str(value) if ":" in str(value) else f"127.0.0.1:{value}")
-    except InvalidAddress as error:
-        raise click.BadParameter(str(error), context, parameter) from error
-
-
 def _check_tls(context: click.Context) -> None:
     """Raise click.UsageError for options that say nothing together."""
     given = context.params
@@ -81,18 +74,6 @@ def _check_tls(context: click.Context) -> None:
         raise click.UsageError(f"--tls-crl and --plain-loopback need {', '.join(files)}", context)
     if not missing and given["insecure"]:
         raise click.UsageError("--insecure is for addresses without TLS: leave it out, or --tls-cert", context)
-
-
-def _check_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    is_seen = parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-    if value is not None and is_seen and _PASSWORD.search(value):
-        raise click.BadParameter(
-            "others on this machine can read a command line: write the password to a file, and name that with "
-            "--database-password-file",
-            context,
-            parameter,
-        )
-    return value
 
 
 def _complete(urls: tuple[str, ...], path: Path | None) -> tuple[str, ...]:
@@ -114,6 +95,18 @@ class _Server(Configured, click.Group):
         return checking.faults(given)
 
 
+def _check_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    is_seen = parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    if value is not None and is_seen and _PASSWORD.search(value):
+        raise click.BadParameter(
+            "others on this machine can read a command line: write the password to a file, and name that with "
+            "--database-password-file",
+            context,
+            parameter,
+        )
+    return value
+
+
 @click.group(
     cls=_Server,
     invoke_without_command=True,
@@ -126,7 +119,8 @@ class _Server(Configured, click.Group):
     epilog="""\b
 Examples:
   builder-server --dir ./data --config-dir ./etc
-  builder-server --ip 0.0.0.0 --ip :: --upload https://user:password@builds.example.org/upload
+  builder-server --ip 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem
+  builder-server --upload https://user:password@builds.example.org/upload
   builder-server --config /etc/builder/server.toml --log-format json
   builder-server --config /etc/builder/server.toml check-config
   builder-server --dir ./data backup builder.tar
@@ -272,22 +266,18 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
-@click.option(
-    "--metrics",
-    metavar="[HOST:]PORT",
-    callback=_read_metrics,
-    help="Serve Prometheus metrics there, on this machine unless HOST says otherwise: /metrics, /healthz and /readyz, to "
-    "everyone who can connect.  [default: nowhere]",
-)
+@metrics_option
 @click.option(
     "--builder-id",
     metavar="URI",
     help="What this server is called in the provenance that it signs.  [default: urn:builder:server:HOSTNAME]",
 )
+@limit_options
 @serving_options("builder-server")
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     *,
     ip: tuple[str, ...],
     port: int,
@@ -314,6 +304,7 @@ def command(
     verbose: int,
     quiet: int,
     log_format: str,
+    **limits: int,
 ) -> None:
     """Schedule build jobs and hand them to workers.
 
@@ -339,6 +330,7 @@ def command(
     if served.database is not None:
         keep_memory_secret()
     settings = server.Settings(
+        limits=limits_of(limits),
         listening=Listening(
             addresses=ip,
             port=port,
