@@ -320,6 +320,8 @@ def command(
     if database is not None or credentials.hold_secrets(upload):
         keep_memory_secret()
     logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
+    if served.database is not None:
+        keep_memory_secret()
     settings = server.Settings(
         limits=limits_of(limits),
         listening=Listening(
