@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -134,13 +135,15 @@ async def test_a_stream_ends_when_its_reader_wants_it_to(tmp_path: Path, authori
         tls = Tls(ca=str(ann.files.ca), certificate=str(ann.files.certificate), key=str(ann.files.key))
         remote = Remote(server=Endpoint(TcpAddress("localhost", server.port), tls), on_link=links.append)
 
+        waits = threading.Event()
+
         def watch() -> None:
             with pytest.raises(Unreachable):  # not what is encrypted, read as messages
-                list(remote.stream(Watch(since=None), what="changes", is_endless=True))
+                list(remote.stream(Watch(since=None), what="changes", on_wait=waits.set, is_endless=True))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, watch)
-            await eventually(lambda: links, what="the connection")
+            await eventually(waits.is_set, what="a reader that waits")
             links[0].abort()
 
 
