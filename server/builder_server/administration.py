@@ -52,18 +52,21 @@ Examples:
 )
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--only-database", is_flag=True, help="Leave out what builds wrote: consoles, and records.")
+@click.option(
+    "--with-keys", is_flag=True, help="Put in the keys that builds are signed with: keep such a FILE from others."
+)
 @of_server
-def backup(served: Served, file: Path, *, only_database: bool) -> None:
+def backup(served: Served, file: Path, *, only_database: bool, with_keys: bool) -> None:
     """Write schedule, queues, history and builds to FILE, a tar archive; '-' is standard output.
 
     The server may run meanwhile. The archive is of the moment at which the command began; a file that is there is
-    replaced once the new one is whole. It holds scripts and consoles, so only its owner can read it. A database in PostgreSQL
-    is saved with pg_dump.
+    replaced once the new one is whole. It holds scripts and consoles, so only its owner can read it. The keys that sign what
+    builds were stay out: a server that is restored makes a new one. A database in PostgreSQL is saved with pg_dump.
     """
     from builder_server import backups
 
     backups.check_inside(served)
-    backups.write(served.directory, file, only_database=only_database)
+    backups.write(served.directory, file, only_database=only_database, with_keys=with_keys)
     if str(file) != "-":
         click.echo(f"wrote {file}")
 

@@ -22,6 +22,7 @@ from builder.runtime.options import announce, metrics_option, serving_options
 from builder.runtime.secrecy import keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
+from builder_server.options import limit_options, limits_of
 from builder_server.served import Served
 
 ON_FREEBSD = platform.system() == "FreeBSD"
@@ -271,10 +272,12 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     metavar="URI",
     help="What this server is called in the provenance that it signs.  [default: urn:builder:server:HOSTNAME]",
 )
+@limit_options
 @serving_options("builder-server")
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     *,
     ip: tuple[str, ...],
     port: int,
@@ -301,6 +304,7 @@ def command(
     verbose: int,
     quiet: int,
     log_format: str,
+    **limits: int,
 ) -> None:
     """Schedule build jobs and hand them to workers.
 
@@ -324,6 +328,7 @@ def command(
 
     logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
     settings = server.Settings(
+        limits=limits_of(limits),
         listening=Listening(
             addresses=ip,
             port=port,

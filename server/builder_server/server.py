@@ -42,6 +42,7 @@ from builder_server.dispatch import Dispatcher
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
+from builder_server.limits import Limits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
@@ -69,9 +70,6 @@ SHUTDOWN_TIMEOUT = 8.0
 LAST_WAIT = 3.0
 """Seconds of these for which whoever has the database locked is waited for."""
 
-HANDSHAKE_TIMEOUT = 10.0
-"""Seconds in which a peer shows its certificate."""
-
 MAX_THREADS = 8
 """Threads that wait for the disk: more make it no faster, and each takes 64 MiB of address space for a heap."""
 
@@ -87,6 +85,7 @@ class Settings:
     """
 
     listening: Listening
+    limits: Limits = field(factory=Limits)
     tls: TlsFiles | None = None
     crl: Path | None = None
     """Those that are revoked; None stands for crl.pem beside the authorities, where that is there."""
@@ -117,13 +116,16 @@ async def serve(
     settings: Settings, announce: Callable[[list[str]], None], *, now: Callable[[], Instant] = wall_clock
 ) -> None:
     """Run the server until SIGTERM or SIGINT. ``announce`` is told the addresses once they accept connections."""
-    connections = Connections(connections_for_descriptors())
+    connections = Connections(
+        connections_for_descriptors(settings.limits.connections), settings.limits.connections_per_holder
+    )
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     return_large_blocks()
     with _locked(settings.data_dir):
         backups.check_whole(settings.data_dir)
         certificates = _certificates(settings, now)
         store = Store.open(database_of(settings.data_dir, settings.database))
+        store.limits = settings.limits
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -235,8 +237,8 @@ class _Server:
     ) -> "_Server":
         dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, settings.min_free)
         receivers = receivers_at(settings.upload, os.environ)
-        uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now))
         signer = Signer(store=store, data_dir=settings.data_dir, builder_id=settings.builder_id, now=now)
+        uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now), signer.path)
 
         def on_recorded() -> None:
             signer.wake()
@@ -250,7 +252,11 @@ class _Server:
             on_recorded=on_recorded,
         )
         attempts = Attempts(
-            dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout, grace=settings.grace
+            dispatcher=dispatcher,
+            recorder=recorder,
+            time_limit=settings.job_timeout,
+            grace=settings.grace,
+            limits=settings.limits,
         )
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
@@ -362,7 +368,7 @@ class _Server:
     async def _admit(self, listener: Listener, transport: trio.SocketStream, place: Place) -> tuple[Stream, Peer]:
         """Find out who it is. Raises NotAdmitted."""
         try:
-            with trio.fail_after(HANDSHAKE_TIMEOUT):
+            with trio.fail_after(self._settings.limits.handshake):
                 return await listener.admit(transport, place)
         except trio.TooSlowError as error:
             raise listening.NotAdmitted("it was silent for too long") from error

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from builder.errors import BuilderError
 from builder.model import Instant
+from builder.provenance.keys import PublicKey
 from builder.runtime import entry, scraping, service
 from builder.runtime.files import lock_directory
 from builder.runtime.nurseries import plain_nursery
@@ -68,6 +69,8 @@ class Settings:
     """The path below which a proxy has this program, without a slash at its end."""
     trusted_proxies: tuple[Network, ...] = ()
     """Where those are whose X-Forwarded-… headers are believed."""
+    keys: tuple[PublicKey, ...] = ()
+    """What provenance is verified with."""
     vacuum: Policy | None = None
     """What is kept, once a day; None: everything."""
     metrics: tuple[str, int] | None = None
@@ -178,6 +181,7 @@ def make_site(
         options=Options(
             expired_after=dt.timedelta(days=settings.expired_days) if settings.expired_days else None,
             max_upload=settings.max_upload,
+            keys=settings.keys,
         ),
         links=Links(prefix=settings.prefix),
         now=now,
