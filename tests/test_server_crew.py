@@ -195,6 +195,7 @@ async def test_pages_of_many_workers(number: int) -> None:
             since=NOW,
             away_since=None,
             attachment=SimpleNamespace(heard=0.0),
+            targets=frozenset[Target](),
         )
         for each in range(number)
     ]

@@ -13,7 +13,6 @@ from builder.extension.halting import HaltState, Target
 from builder.model import Instant
 from builder_server.owner import Owner
 from builder_server.store import split_peer
-from builder_server.store.waking import targets_of
 
 
 @frozen(kw_only=True)
@@ -39,7 +38,7 @@ def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
             waiting[owner.platform] += 1
         if owner.away_since is not None:
             away[owner.uuid] = owner.away_since
-        if halts and _is_drained(owner, halts):
+        if not halts.keys().isdisjoint(owner.targets):
             drained[owner.platform] += 1
             if owner.job is None and not owner.worker.pressure:
                 idle[owner.platform] += 1
@@ -64,10 +63,6 @@ def _order(owner: Owner) -> tuple[str, str, UUID]:
     return owner.platform, owner.worker.known_as, owner.uuid
 
 
-def _is_drained(owner: Owner, halts: Mapping[Target, HaltState]) -> bool:
-    return any(target in halts for target in targets_of(owner.platform, owner.worker.known_as))
-
-
 def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant) -> WorkerEntry:
     holder, address = split_peer(owner.worker.address)
     doing = Doing.WAITING if owner.job is None else Doing.BUILDING if owner.away_since is None else Doing.AWAY
@@ -78,7 +73,7 @@ def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant) -> Wor
         holder=holder,
         doing=doing,
         since=owner.away_since or owner.since,
-        is_drained=_is_drained(owner, halts),
+        is_drained=not halts.keys().isdisjoint(owner.targets),
         is_classic=owner.worker.name is None,
         facts=owner.worker.facts,
         job=owner.job,
