@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from builder.extension.crew import Doing, ListWorkers, WorkerEntry, WorkerPlace
 from builder.extension.halting import HaltState, Target
@@ -66,6 +66,7 @@ def _order(owner: Owner) -> tuple[str, str, UUID]:
 def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant) -> WorkerEntry:
     holder, address = split_peer(owner.worker.address)
     doing = Doing.WAITING if owner.job is None else Doing.BUILDING if owner.away_since is None else Doing.AWAY
+    changed = owner.attachment.changed
     silent = trio.current_time() - owner.attachment.heard
     return WorkerEntry(
         place=WorkerPlace(platform=owner.platform, name=owner.worker.known_as, uuid=owner.uuid),
@@ -75,7 +76,7 @@ def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant) -> Wor
         since=owner.away_since or owner.since,
         is_drained=not halts.keys().isdisjoint(owner.targets),
         is_classic=owner.worker.name is None,
-        facts=owner.worker.facts,
+        facts=tuple(evolve(fact, value=changed.get(fact.name, fact.value)) for fact in owner.worker.facts),
         job=owner.job,
         heard=None if doing is Doing.WAITING else Instant(now.ms - round(silent * 1000)),
     )
