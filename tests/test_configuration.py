@@ -57,7 +57,7 @@ def test_the_example_of_the_client() -> None:
     text = (EXAMPLES / "client.toml").read_text("utf-8")
     found = config.parse(text)
     assert found.default in found.servers
-    keys = {config.written(key) for kind in (config.ClientSettings, config.Server) for key in kind.__attrs_attrs__}
+    keys = {config.written(key.name) for kind in (config.ClientSettings, config.Server) for key in kind.__attrs_attrs__}
     assert keys - set(re.findall(r"^([a-z-]+) = ", text, re.MULTILINE)) == {"servers"}
 
 

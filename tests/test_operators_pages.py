@@ -14,6 +14,7 @@ PAGES = [
     ROOT / "docs/web.md",
     ROOT / "docs/certificates.md",
     ROOT / "docs/provenance.md",
+    ROOT / "docs/operations.md",
 ]
 
 HELP: dict[str, list[tuple[str, ...]]] = {
@@ -28,7 +29,15 @@ HELP: dict[str, list[tuple[str, ...]]] = {
         ("keys", "rotate"),
     ],
     "builder_worker": [(), ("check",), ("run",), ("root", "create")],
-    "builder_client": [("schedule",), ("execute",), ("orb-build",), ("observe",), ("info",)],
+    "builder_client": [
+        ("schedule",),
+        ("execute",),
+        ("orb-build",),
+        ("observe",),
+        ("info",),
+        ("drain",),
+        ("retry-upload",),
+    ],
     "builder_client.inspect": [(), ("verify",)],
     "builder_web": [()],
     "builder_web.administration": [("user-add",), ("vacuum",), ("vacuum", "except-latest")],

@@ -77,11 +77,14 @@ _OUTCOME = sa.text(f"SELECT CAST(pg_current_xact_id_if_assigned() AS text) AS nu
 
 _STATUS = sa.text(f"SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8)) AS status, {_TIMELINE}")
 
+_QUESTION = "Is the server running "
+"""What libpq adds to what it says, for people who have just installed it."""
+
 FORM = "postgresql://USER@HOST/DATABASE"
 
 
 @frozen(kw_only=True)
-class Place:
+class Location:
     """Where a database is, and how one gets in: as libpq reads it, with the password from wherever libpq finds it.
 
     ``str`` names it without user and password.
@@ -165,7 +168,7 @@ class _Connection(psycopg.Connection[Any]):
 class PostgreSQL(GroupingDatabase):
     """The database of one program, on any machine."""
 
-    def __init__(self, place: Place, *, prepare: Callable[[sa.Connection], None]) -> None:
+    def __init__(self, place: Location, *, prepare: Callable[[sa.Connection], None]) -> None:
         """Open the database, which must be there. Raises StoreError.
 
         ``prepare`` makes its tables what the program expects, in one transaction: see ``migrations``.
@@ -295,7 +298,8 @@ class PostgreSQL(GroupingDatabase):
 
     def _reason(self, error: BaseException) -> str:
         """Return what went wrong in one line, without the password."""
-        reason = " ".join(str(first_error(error)).split())
+        lines = (line.strip() for line in str(first_error(error)).splitlines())
+        reason = " ".join(line for line in lines if line and not line.startswith(_QUESTION))
         return reason.replace(self._place.password, "…") if self._place.password else reason
 
     # --- reading ---------------------------------------------------------------------------------------------------

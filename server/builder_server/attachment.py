@@ -44,6 +44,8 @@ class Attachment:
     """For the owner."""
     _tell: Callable[["Attachment", Event], None]
     scope: trio.CancelScope = field(factory=trio.CancelScope)
+    heard: float = field(factory=trio.current_time)
+    """The time of the last sign of life, by trio's clock."""
     failure: Exception | None = None
     acknowledged: bool = False
     dismissed: str | None = None
@@ -93,7 +95,12 @@ class Attachment:
 
     async def hand_in(self, event: Event) -> None:
         """Hand in what the worker sent. It waits until what was handed in before is dealt with, and on the disk."""
+        self.note_life()
         await self._send.send(event)
+
+    def note_life(self) -> None:
+        """Note that something came from the worker."""
+        self.heard = trio.current_time()
 
     async def settle(self) -> None:
         """Wait until all that was handed in is dealt with, and on the disk."""

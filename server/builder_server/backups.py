@@ -24,7 +24,8 @@ from builder.reasons import reason_of
 from builder.runtime import sqlite
 from builder.runtime.files import sync_directory
 from builder_server import console, results
-from builder_server.names import DATABASE, KEY_SUFFIX, KEYS, check_job_name
+from builder_server.names import DATABASE, ELSEWHERE, KEY_SUFFIX, KEYS, check_job_name
+from builder_server.served import Served
 
 RESTORING = f"{DATABASE}.part"
 """The database of a restore that is not complete."""
@@ -44,6 +45,15 @@ class BackupFailed(BuilderError):
     """A backup can't be made, or what was brought is none."""
 
     exit_code = 7
+
+
+def check_inside(served: Served) -> None:
+    """Raise BackupFailed unless the database of a server is in its directory."""
+    if served.database is not None or (served.directory / ELSEWHERE).exists():
+        raise BackupFailed(
+            f"the database of {served.directory} is in PostgreSQL: save it with pg_dump and then the files, and bring back both, "
+            "it with pg_restore"
+        )
 
 
 def write(directory: Path, target: Path, *, only_database: bool = False, with_keys: bool = False) -> None:

@@ -45,8 +45,8 @@ class Worker:
 class Circumstances:
     """Where entries wait: a platform, the builds that run there, and how many workers wait.
 
-    Of ``workers`` it is known what they have; builds that run may be those of others. ``template_needs`` is what orb builds
-    need besides.
+    Those that are ``drained`` are in neither. Of ``workers`` it is known what they have; builds that run may be those of
+    others. ``template_needs`` is what orb builds need besides.
     """
 
     platform: str
@@ -55,6 +55,7 @@ class Circumstances:
     has_template: bool = True
     is_full: bool = False
     is_drained: bool = False
+    drained: int = 0
     workers: Sequence[Worker] = ()
     template_needs: tuple[Need, ...] = ()
 
@@ -142,7 +143,7 @@ def _obstacle(place: Circumstances, entry: Waiting, now: Instant) -> Why | None:
     if place.is_full:
         return Why.DISK_FULL
     if not place.waiting and not place.running:
-        return Why.NO_WORKER
+        return Why.WORKERS_DRAINED if place.drained else Why.NO_WORKER
     return None
 
 

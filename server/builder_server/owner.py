@@ -14,12 +14,13 @@ from collections.abc import Callable
 from uuid import UUID
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from builder.errors import InvalidName
-from builder.execution import ArtifactData, ExecutionEnd
-from builder.messages import GIB
+from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd
+from builder.extension.watching import Changed, What
 from builder.model import Aborted, Instant, Result
+from builder.outputs import Outputs, TimedLines
 from builder.runtime.logs import note
 from builder.sizes import format_size
 from builder_server.aborts import cancelled
@@ -53,7 +54,6 @@ from builder_server.events import (
     Attached,
     Detached,
     DiskFault,
-    EndAsked,
     Event,
     Inherited,
     NotPutBack,
@@ -65,15 +65,13 @@ from builder_server.events import (
     Returned,
     TimeCame,
 )
+from builder_server.limits import Limits
 from builder_server.logs import note_build
 from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
 from builder_server.store import AfterLoss, Build, Expand, Holder, StoreError, Taken
 
 logger = logging.getLogger(__name__)
-
-MAX_CONSOLE = 4 * GIB
-"""Most bytes of a console on the disk: a job in a loop could otherwise fill it. Our worker's own limit is lower."""
 
 NOBODY: dict[str, object] = {"peer": None, "holder": None}
 """Fields of the log, of an attempt that no worker is attached to."""
@@ -92,10 +90,18 @@ class Owner:
     """
 
     uuid: UUID
+    platform: str
     recorder: Recorder
     attempt: Attempt
+    limits: Limits = field(factory=Limits)
     on_changed: Callable[[], None]
     worker: Holder
+    since: Instant
+    """When its worker began to wait, or the build."""
+    job: str | None = None
+    """The name of its job, None while its worker waits for one."""
+    away_since: Instant | None = None
+    """When the worker went that may come back; None if it is there."""
     secret: bytes | None = None
     """What that worker is given, if it may come back."""
     build: Build | None = None
@@ -114,6 +120,7 @@ class Owner:
     _is_delivered: bool = False  # the record has what the worker said
     _ended_by: str | None = None
     _writer: ResultWriter | None = None
+    _artifacts: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.attachment = Attachment.to(self.uuid, self._tell_from)
@@ -141,11 +148,11 @@ class Owner:
 
     # --- the task --------------------------------------------------------------------------------------------------
 
-    async def run(self, dispatcher: Dispatcher, platform: str) -> None:
-        """Take a job of a platform, and own the attempt at it to its end."""
+    async def run(self, dispatcher: Dispatcher) -> None:
+        """Take a job, and own the attempt at it to its end."""
         try:
-            with dispatcher.present(platform, self.worker):
-                if (event := await self._take(dispatcher, platform)) is not None:
+            with dispatcher.present(self.platform, self.worker):
+                if (event := await self._take(dispatcher)) is not None:
                     await self._own(event)
         finally:
             self._leave()
@@ -157,16 +164,17 @@ class Owner:
         finally:
             self._leave()
 
-    async def _take(self, dispatcher: Dispatcher, platform: str) -> Event | None:
+    async def _take(self, dispatcher: Dispatcher) -> Event | None:
         """Return what happens to the attempt first, None if there is none."""
 
         async def take(expand: Expand | None) -> Taken:
             started, self._began = self.recorder.now(), trio.current_time()
             self._may_be_taken = True
-            taken = await self.recorder.store.take(platform, self.uuid, started, expand, self.worker)
+            taken = await self.recorder.store.take(self.platform, self.uuid, started, expand, self.worker)
             self.build = taken.build
             self._may_be_taken = taken.build is not None
             if taken.build:
+                self.job, self.since = taken.build.job.name, started
                 self.attempt.tighten(seconds(taken.build.time_limit), seconds(taken.build.max_silent))
             return taken
 
@@ -174,7 +182,7 @@ class Owner:
             with trio.CancelScope() as self._waiting:
                 if self._told:
                     return None
-                await dispatcher.wait_for_job(platform, self.worker, take)
+                await dispatcher.wait_for_job(self.platform, self.worker, take)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None
@@ -192,10 +200,20 @@ class Owner:
         while True:
             note(**NOBODY | self.attachment.holder)
             outcome = await self._handle(event)
+            self._note_presence()
             if self.attempt.phase is Phase.ENDED:
                 return
             del event  # which may be a line of 16 MiB, and the next one may take an hour
             event = outcome or await self._next_event()
+
+    def _note_presence(self) -> None:
+        """Have those who watch see that the worker is away, or is back."""
+        is_away = self.attempt.phase is Phase.AWAY
+        if is_away is (self.away_since is None):
+            self.away_since = self.recorder.now() if is_away else None
+            what = What.WORKER_AWAY if is_away else What.WORKER_BACK
+            change = Changed(point=0, what=what, job=self.job, platform=self.platform, uuid=self.uuid)
+            self.recorder.store.waking.changes.add([change])
 
     async def _next_event(self) -> Event:
         if self._told:
@@ -271,20 +289,24 @@ class Owner:
                 self.attachment.resume(Resumed(lines=self.console.lines, last=self.console.last))
             case AppendLines(lines=lines):
                 assert self.console, "it was begun"
-                await self.console.append(lines)
+                await self._append(self.console, lines)
                 self.recorder.done.console_bytes += len(lines.frames)
-                if self.console.size > MAX_CONSOLE:
-                    return EndAsked(result=Aborted(message=f"more than {format_size(MAX_CONSOLE)} of console"))
             case KeepFacts(facts=facts):
                 await self.recorder.note_facts(self.uuid, facts)
             case ClearConsole():
                 if self.console:
                     self.console.clear()
             case BeginRecord(result=result, length=length):
+                if length > self.limits.artifact_bytes:
+                    return ResultRefused(reason=f"more than {format_size(self.limits.artifact_bytes)} of artifacts")
                 self._is_delivered = True
+                self._artifacts = 0
                 await self._begin_record(result, length)
             case AddArtifacts(pieces=pieces):
                 assert self._writer, "it was begun"
+                self._artifacts += sum(isinstance(piece, ArtifactStart) for piece in pieces)
+                if self._artifacts > self.limits.artifacts:
+                    return ResultRefused(reason=f"more than {self.limits.artifacts} artifacts")
                 try:
                     await self._writer.add(pieces)
                     sizes = (len(piece.data) for piece in pieces if isinstance(piece, ArtifactData))
@@ -318,6 +340,20 @@ class Owner:
                 self.recorder.on_recorded()
         return None
 
+    async def _append(self, to: ConsoleWriter, lines: TimedLines) -> None:
+        """Append, or cut the console where it is long enough: the first line that is left out becomes one that says so."""
+        if to.size < self.limits.console:
+            await to.append(lines)
+            return
+        if not to.is_cut:
+            limit = format_size(self.limits.console)
+            logger.warning("its console is cut at %s", limit)
+            said = f"[builder-server] the console is cut here, at {limit}: the build goes on".encode()
+            await to.append(Outputs(self.uuid).timed([said], lines.last))
+            to.is_cut = True
+            lines = evolve(lines, count=lines.count - 1)
+        to.skip(lines)
+
     async def _found(self) -> Build | None:
         """Return the build, which of an attempt of an earlier server, or after a fault, is in the database alone."""
         if self.build is None:
@@ -331,6 +367,7 @@ class Owner:
     async def _open_console(self) -> None:
         if self.console is None and (build := await self._found()):
             self.console = await self.recorder.reopen_console(build)
+            self.console.is_cut = self.console.size >= self.limits.console
             self.on_changed()
 
     async def _begin_record(self, result: Result, length: int) -> None:

@@ -221,7 +221,7 @@ class WorkingSession:
             await self._receive_console(attachment, since)
             await receive_result(self.channel, attachment, attachment.uuid)
             while True:
-                await self._receive_alive()
+                await self._receive_alive(attachment)
         raise AssertionError("it is ended from without")
 
     async def _say_alive(self) -> None:
@@ -231,9 +231,10 @@ class WorkingSession:
                 await trio.sleep(ALIVE_INTERVAL)
                 await self._say(Alive())
 
-    async def _receive_alive(self) -> None:
+    async def _receive_alive(self, attachment: Attachment) -> None:
         with trio.fail_after(SILENCE):
             await self.channel.receive()  # nothing else may come now
+        attachment.note_life()
 
     async def _receive_console(self, attachment: Attachment, since: int) -> None:
         """Hand in console lines until the job is finished; those that came together are handed in together."""
@@ -247,6 +248,7 @@ class WorkingSession:
                 case Output():
                     lines = _checked(received, outputs, attachment.uuid, since)
                 case Alive():
+                    attachment.note_life()
                     continue
                 case BuildFacts():
                     _check_uuid(received.uuid, attachment.uuid)
@@ -257,7 +259,7 @@ class WorkingSession:
                     _check_uuid(uuid, attachment.uuid)
                     attachment.detach(Detached(reason=given_up(reason), counted=False, is_final=True))
                     while True:
-                        await self._receive_alive()
+                        await self._receive_alive(attachment)
                 case StreamedFrame():
                     return
                 case _:

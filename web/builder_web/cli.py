@@ -12,7 +12,7 @@ import click
 from builder.quantities import parse_size
 from builder.runtime import program
 from builder.runtime.configuration import Configured, configuration_options
-from builder.runtime.options import announce, serving_options
+from builder.runtime.options import announce, metrics_option, serving_options
 
 if TYPE_CHECKING:
     from builder.provenance.keys import PublicKey
@@ -163,6 +163,7 @@ use, address taken), 5 the database can't be used.""",
     callback=_policy,
     help="Remove old builds daily, in the words of builder-db vacuum: 'except-latest-successful 5'.  [default: keep all]",
 )
+@metrics_option
 @serving_options("builder-web")
 def command(
     host: tuple[str, ...],
@@ -175,6 +176,7 @@ def command(
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...],
     provenance_keys: tuple[Path, ...],
     vacuum: "Policy | None",
+    metrics: tuple[str, int] | None,
     verbose: int,
     quiet: int,
     log_format: str,
@@ -201,6 +203,7 @@ def command(
         trusted_proxies=trusted_proxies,
         keys=tuple(key for path in provenance_keys for key in _keys(path)),
         vacuum=vacuum,
+        metrics=metrics,
     )
     trio.run(serve, settings, partial(announce, "builder-web"))
 

@@ -1,0 +1,86 @@
+"""The workers of a server: what the owners of all attempts tell of them."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+import trio
+from attrs import field, frozen
+
+from builder.extension.crew import Doing, ListWorkers, WorkerEntry, WorkerPlace
+from builder.extension.halting import HaltState, Target
+from builder.model import Instant
+from builder_server.owner import Owner
+from builder_server.store import split_peer
+from builder_server.store.waking import targets_of
+
+
+@frozen(kw_only=True)
+class Crew:
+    """How many workers of each platform are ``waiting``; of those so many are ``idle``, since they are drained.
+
+    ``drained`` counts these and those that still have a build, ``of_drained`` are the builds. ``away`` are the builds whose worker is away, and since when.
+    """
+
+    waiting: Counter[str] = field(factory=Counter)
+    idle: Counter[str] = field(factory=Counter)
+    drained: Counter[str] = field(factory=Counter)
+    of_drained: frozenset[UUID] = frozenset()
+    away: Mapping[UUID, Instant] = field(factory=dict)
+
+
+def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
+    """Return what the workers do."""
+    waiting, idle, drained = Counter[str](), Counter[str](), Counter[str]()
+    of_drained, away = set(), {}
+    for owner in owners:
+        if owner.job is None and not owner.worker.pressure:
+            waiting[owner.platform] += 1
+        if owner.away_since is not None:
+            away[owner.uuid] = owner.away_since
+        if halts and _is_drained(owner, halts):
+            drained[owner.platform] += 1
+            if owner.job is None and not owner.worker.pressure:
+                idle[owner.platform] += 1
+            else:
+                of_drained.add(owner.uuid)
+    return Crew(waiting=waiting, idle=idle, drained=drained, of_drained=frozenset(of_drained), away=away)
+
+
+def page(
+    owners: Iterable[Owner], asked: ListWorkers, halts: Mapping[Target, HaltState], now: Instant
+) -> tuple[WorkerEntry, ...]:
+    """Return the next workers by platform and name."""
+    behind = None if asked.behind is None else (asked.behind.platform, asked.behind.name, asked.behind.uuid)
+    wanted = (owner for owner in owners if asked.platform in (None, owner.platform))
+    first = heapq.nsmallest(
+        asked.count, (owner for owner in wanted if behind is None or _order(owner) > behind), key=_order
+    )
+    return tuple(_entry(owner, halts, now) for owner in first)
+
+
+def _order(owner: Owner) -> tuple[str, str, UUID]:
+    return owner.platform, owner.worker.known_as, owner.uuid
+
+
+def _is_drained(owner: Owner, halts: Mapping[Target, HaltState]) -> bool:
+    return any(target in halts for target in targets_of(owner.platform, owner.worker.known_as))
+
+
+def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant) -> WorkerEntry:
+    holder, address = split_peer(owner.worker.address)
+    doing = Doing.WAITING if owner.job is None else Doing.BUILDING if owner.away_since is None else Doing.AWAY
+    silent = trio.current_time() - owner.attachment.heard
+    return WorkerEntry(
+        place=WorkerPlace(platform=owner.platform, name=owner.worker.known_as, uuid=owner.uuid),
+        address=address,
+        holder=holder,
+        doing=doing,
+        since=owner.away_since or owner.since,
+        is_drained=_is_drained(owner, halts),
+        is_classic=owner.worker.name is None,
+        facts=owner.worker.facts,
+        job=owner.job,
+        heard=None if doing is Doing.WAITING else Instant(now.ms - round(silent * 1000)),
+    )
