@@ -54,6 +54,8 @@ PACKAGES = (
             "CHANGES.md": "usr/share/doc/builder-common/CHANGES.md",
             "SECURITY.md": "usr/share/doc/builder-common/SECURITY.md",
             "docs/*.md": "usr/share/doc/builder-common/",
+            "docs/operations/*": "usr/share/doc/builder-common/operations/",
+            "docs/examples/*": "usr/share/doc/builder-common/examples/",
         },
     ),
     Package(
@@ -61,6 +63,7 @@ PACKAGES = (
         programs={"builder-server": "builder_server.cli"},
         files={
             "systemd/builder-server.service": f"{_SYSTEMD}/builder-server.service",
+            "systemd/builder-server.socket": f"{_SYSTEMD}/builder-server.socket",
             "systemd/sysusers.d/builder-server.conf": "usr/lib/sysusers.d/builder-server.conf",
             "systemd/tmpfiles.d/builder-server.conf": "usr/lib/tmpfiles.d/builder-server.conf",
             "systemd/server.env": "etc/builder/server.env",

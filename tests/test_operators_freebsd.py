@@ -374,6 +374,7 @@ def test_the_server_is_started_with_its_flags(service: Service) -> None:
     said = service("builder_server", 'builder_server_flags="--ip 10.0.0.1 -v"\n', "start")
     assert said.splitlines() == [
         "install [-d] [-o] [builder] [-g] [builder] [-m] [0750] [/var/db/builder]",
+        "install [-d] [-o] [builder] [-g] [builder] [-m] [0755] [/var/run/builder]",
         (
             "daemon [-c] [-f] [-r] [-R] [5] [-P] [/var/run/builder_server.pid] [-S] [-T] [builder-server] [-t] "
             "[builder-server] [-u] [builder] [/usr/local/bin/builder-server] [--dir] [/var/db/builder] [--ip] [10.0.0.1] [-v]"

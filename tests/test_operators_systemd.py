@@ -56,6 +56,19 @@ def test_systemd_finds_no_fault(unit: Path, system: Path) -> None:
     assert "builder" not in said, said  # the machine's own units may have faults
 
 
+def test_the_sockets_that_the_server_is_handed(system: Path) -> None:
+    need("systemd", ["systemd-analyze"])
+    units = system / "usr/lib/systemd/system"
+    shutil.copy(SYSTEMD / "builder-server.socket", units)
+    for path in units.glob("builder*"):
+        path.write_text(path.read_text("utf-8").replace("/usr/bin/", f"{system}/usr/bin/"))
+    said = run(
+        *("systemd-analyze", "verify", "--man=no", units / "builder-server.socket"),
+        env={"PATH": "/usr/bin:/bin", "SYSTEMD_UNIT_PATH": f"{units}:"},
+    )
+    assert "builder" not in said, said
+
+
 def exposure(unit: Path) -> float:
     """Return systemd's own figure, from 0 to 10."""
     need("systemd", ["systemd-analyze"])

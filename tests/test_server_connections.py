@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-import trio
 from farm import LocalServer, Server, environment, eventually, log_lines, run_server, start_server, wait_until_announced
 from scripted import (
     CLIENT,
@@ -30,6 +29,7 @@ from trio.testing import wait_all_tasks_blocked
 from builder.extension.schedule import ShowJob
 from builder.messages import Failure, Hello, Info, InfoReply, Observe, Success
 from builder_server import connections
+from builder_server.limits import Limits
 
 LIMIT = 8
 STAYING = 6
@@ -37,9 +37,8 @@ STAYING = 6
 
 
 @pytest.fixture
-async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalServer]:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", LIMIT)
-    async with run_server(tmp_path) as found:
+async def server(tmp_path: Path) -> AsyncIterator[LocalServer]:
+    async with run_server(tmp_path, limits=Limits(connections=LIMIT)) as found:
         yield found
 
 
@@ -130,22 +129,6 @@ async def test_a_place_stays_for_commands(server: LocalServer, guests: AsyncExit
     again = await guests.enter_async_context(waiting_worker(server))
     assert await is_open(again)
     await taken.finish()
-
-
-async def test_a_flood_of_connections_that_say_nothing(tmp_path: Path) -> None:
-    """The real number of places, and more connections than that at once: the next one is heard."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < connections.MAX_CONNECTIONS + 200:
-        pytest.skip("not as many descriptors may be had here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        async with start_server(tmp_path, "-q", "-q") as server, AsyncExitStack() as guests:
-            for _ in range(connections.MAX_CONNECTIONS + 50):
-                await guests.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
-            assert (await info(server)).running == ()
-            assert server.descriptors() > connections.MAX_CONNECTIONS
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_few_descriptors_mean_few_connections(tmp_path: Path) -> None:

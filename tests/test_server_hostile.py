@@ -382,19 +382,3 @@ async def test_what_workers_name_is_not_kept(tmp_path: Path, monkeypatch: pytest
                     await eventually(lambda: len(server.query("select * from platform")) > number)  # noqa: B023
         assert closed == 15
         assert len((await info(server)).queues) == 5
-
-
-async def test_a_console_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from builder_server import owner
-
-    monkeypatch.setattr(owner, "MAX_CONSOLE", 100_000)
-    async with run_server(tmp_path) as server:
-        await do(server, schedule("a"))
-        async with take_job(server) as taken:
-            with contextlib.suppress(trio.BrokenResourceError):
-                while not server.full("a", taken.uuid).exists():
-                    await taken.say(b"x" * 1000)
-        await eventually(server.full("a", taken.uuid).exists, what="the record")
-        found = server.execution("a", taken.uuid)
-        assert found.result == Aborted(message="more than 97.7 KiB of console")
-        assert {line.line for line in found.console} == {b"x" * 1000}

@@ -33,7 +33,8 @@ from visitors import over_unix, shown
 from builder.messages import Execute, Info, InfoReply, Success
 from builder.roles import HolderRole
 from builder.runtime import service
-from builder_server import listening, server
+from builder_server import listening
+from builder_server.limits import Limits
 from builder_server.listening import CannotListen, Listening, Refusals, Users, _is_loopback
 
 WAYS_OUT = ("--tls-cert", "--tls-key", "--tls-client-ca", "--unix", "--insecure")
@@ -363,10 +364,10 @@ async def test_a_port_scanner(
 
 
 async def test_who_shakes_no_hands_is_closed(
-    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "HANDSHAKE_TIMEOUT", 0.05)
-    async with run_server(tmp_path, tls=authority.server().files) as found:
+    limits = Limits(handshake=0.05)
+    async with run_server(tmp_path, tls=authority.server().files, limits=limits) as found:
         for begun in (b"", b"\x16\x03\x01\x02\x00\x01\x00"):
             async with connect(found) as peer:
                 await peer.send_raw(begun)

@@ -16,3 +16,6 @@ class InvalidProvenance(BuilderError, ValueError):
 
 FILE_NAME = "provenance.json"
 """The file of an envelope beside what else is kept of a build."""
+
+PROVENANCE_HEADER = "builder-provenance"
+"""The field of builder-web's answer to an upload that names where the envelope of the build is posted to."""

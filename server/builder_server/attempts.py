@@ -23,6 +23,7 @@ from builder_server.console import ConsoleWriter
 from builder_server.crew import Crew, muster
 from builder_server.dispatch import Dispatcher
 from builder_server.events import EndAsked, Stopping
+from builder_server.limits import Limits
 from builder_server.owner import NOBODY, Owner, seconds
 from builder_server.recorder import Recorder
 from builder_server.results import directory_of
@@ -56,6 +57,7 @@ class Attempts:
     recorder: Recorder
     time_limit: float
     grace: float
+    limits: Limits = field(factory=Limits)
     _owners: dict[UUID, Owner] = field(factory=dict)
     _changed: Change = field(factory=Change)
     _nursery: trio.Nursery = field(init=False)
@@ -146,6 +148,7 @@ class Attempts:
             uuid=uuid,
             platform=platform,
             recorder=self.recorder,
+            limits=self.limits,
             attempt=Attempt(time_limit=self.time_limit, grace=grace),
             on_changed=self._changed.announce,
             worker=worker,

@@ -22,7 +22,7 @@ from builder.model import Instant
 from builder.provenance import FILE_NAME
 from builder.provenance.envelope import Envelope
 from builder.provenance.keys import SigningKey
-from builder.provenance.statement import Artifact, Facts, Subjects, encode
+from builder.provenance.statement import Attested, Subject, Subjects, encode
 from builder.reasons import reason_of
 from builder.runtime.changes import Change
 from builder.runtime.syncing import sync_together
@@ -89,26 +89,27 @@ class Signer:
             logger.info("finished builds are signed again")
         self._trouble = trouble
 
-    async def envelope(self, uuid: UUID, name: str) -> bytes | None:
-        """Return the envelope of a build of that job, made now if it is still to be; None if there is to be none.
+    async def path(self, uuid: UUID, name: str) -> Path | None:
+        """Return where the envelope of a build of that job is, made now if it is still to be; None if there is to be none.
 
         Raises NotSigned, and OSError and StoreError.
         """
         path = directory_of(self.data_dir, name, uuid) / FILE_NAME
-        read = partial(trio.to_thread.run_sync, path.read_bytes)
-        try:
-            return await read()
-        except FileNotFoundError:
-            pass
+        is_there = partial(trio.to_thread.run_sync, path.exists)
+        if await is_there():
+            return path
         if await self.store.signable(uuid) is None:
             return None
         try:
             await self._sign([uuid])
-            return await read()
-        except FileNotFoundError:
-            return None  # nothing is left of the build
         except KeysUnusable as error:
             raise NotSigned(f"{uuid} is not signed yet: {error}") from error
+        return path if await is_there() else None  # else nothing is left of the build
+
+    async def envelope(self, uuid: UUID, name: str) -> bytes | None:
+        """Return the envelope of a build, as ``path`` does."""
+        path = await self.path(uuid, name)
+        return None if path is None else await trio.to_thread.run_sync(path.read_bytes)
 
     async def _sign(self, uuids: Sequence[UUID]) -> None:
         """Sign builds, make the envelopes durable together, and note it."""
@@ -136,7 +137,7 @@ class Signer:
         subjects = Subjects()
         behind = ""
         while page := await self.store.list_artifacts(build.uuid, behind, ARTIFACTS):
-            artifacts = [Artifact(path=each.path, sha256=each.sha256) for each in page]
+            artifacts = [Subject(path=each.path, sha256=each.sha256) for each in page]
             await trio.to_thread.run_sync(subjects.add, artifacts)
             behind = page[-1].path
         directory = directory_of(self.data_dir, build.name, build.uuid)
@@ -157,12 +158,12 @@ def _publish(directories: Sequence[Path]) -> None:
     sync_together(directories)
 
 
-def _facts(build: Signable, builder_id: str, now: Instant) -> Facts:
+def _facts(build: Signable, builder_id: str, now: Instant) -> Attested:
     limits = {"time": build.time_limit, "silence": build.max_silent}
     worker = {"name": build.worker_name, "peer": build.worker}  # with the holder of its certificate
     told = dict(build.facts)
     version = told.pop("version", None)
-    return Facts(
+    return Attested(
         builder_id=builder_id,
         uuid=build.uuid,
         job=build.name,

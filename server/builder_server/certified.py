@@ -136,7 +136,7 @@ class Certificates:
     # --- connections -----------------------------------------------------------------------------------------------
 
     async def admit(self, transport: trio.SocketStream, address: str, place: Place) -> tuple[EncryptedStream, Peer]:
-        """Shake hands, and return who is there. Raises ssl.SSLError, InvalidCertificate and CertificateRefused."""
+        """Shake hands, and return who is there. Raises ssl.SSLError, InvalidCertificate, CertificateRefused and NoPlace."""
         stream = EncryptedStream(transport, self._own.value.context, server_side=True)
         await stream.do_handshake()
         identity = Identity.of(stream.described_certificate)
@@ -144,6 +144,7 @@ class Certificates:
         if serial in self._revoked.value:
             await stream.aclose()
             raise CertificateRefused(f"the certificate of {printable(identity.name)} is revoked")
+        place.belong_to(identity.name)
         self._open[place] = serial, identity
         place.at_end(lambda: self._open.pop(place, None))
         self._say_expiring(_expiring(identity))

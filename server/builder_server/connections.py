@@ -7,6 +7,7 @@ something is never closed for it; those that then stay, to wait for a job or to 
 
 import logging
 import resource
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -15,11 +16,9 @@ from attrs import define, field
 
 from builder.errors import BuilderError
 from builder_server.errors import CommandRefused
+from builder_server.limits import DEFAULTS
 
 logger = logging.getLogger(__name__)
-
-MAX_CONNECTIONS = 2000
-"""Connections at once; a hundred workers and their observers are far below."""
 
 _STAYING = 3, 4
 """The part of all places for workers and observers; the rest is for commands, which are answered and gone."""
@@ -39,19 +38,19 @@ class Closed(BuilderError):
     """A connection was closed for what became known of its peer."""
 
 
-def connections_for_descriptors() -> int:
-    """Take as many descriptors as may be had, and return for how many connections they are enough.
+def connections_for_descriptors(wanted: int) -> int:
+    """Take as many descriptors as may be had, and return for how many of the connections they are enough.
 
     A server that runs out of them in the middle of a build would lose that build.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
-        return MAX_CONNECTIONS
+        return wanted
     enough = max(_DESCRIPTORS, (hard - _SPARE_DESCRIPTORS) // _DESCRIPTORS)
-    if enough < MAX_CONNECTIONS:
+    if enough < wanted:
         logger.warning("%d connections at most, since there are only %d file descriptors", enough, hard)
-    return min(MAX_CONNECTIONS, enough)
+    return min(wanted, enough)
 
 
 @define(eq=False)
@@ -93,6 +92,14 @@ class Place:
         self._closed_for = reason
         self._whole.cancel()
 
+    def belong_to(self, holder: str) -> None:
+        """Note whose it is. Raises NoPlace for one too many."""
+        of_holders = self._connections._of_holders  # noqa: SLF001 - they are one thing
+        if of_holders[holder] >= self._connections.limit_of_holder:
+            raise NoPlace(f"{holder} has {of_holders[holder]} connections already")
+        of_holders[holder] += 1
+        self.at_end(lambda: self._connections.leave(holder))
+
     def at_end(self, forget: Callable[[], object]) -> None:
         """Have something called when the connection has ended."""
         self._at_end.callback(forget)
@@ -112,9 +119,11 @@ class Connections:
     """
 
     limit: int
+    limit_of_holder: int = DEFAULTS.connections_per_holder
     silent: dict[Place, None] = field(factory=dict)
     greeted: dict[Place, None] = field(factory=dict)
     _taken: set[Place] = field(factory=set)
+    _of_holders: Counter[str] = field(factory=Counter)
     _staying: int = 0
 
     @property
@@ -134,6 +143,12 @@ class Connections:
                 yield place
         finally:
             self._taken.discard(place)
+
+    def leave(self, holder: str) -> None:
+        """Note that a connection of a holder has ended."""
+        self._of_holders[holder] -= 1
+        if not self._of_holders[holder]:
+            del self._of_holders[holder]
 
     def _make_room(self) -> None:
         for waiting in (self.silent, self.greeted):

@@ -83,6 +83,7 @@ class ConsoleWriter:
         self._measure = measure
         self._changed = Change()
         self.closed = False
+        self.is_cut = False
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -103,6 +104,11 @@ class ConsoleWriter:
         await trio.to_thread.run_sync(_write_all, self._file, lines.frames, self._measure.size)
         self._measure.add(len(lines.frames), lines.count, lines.encoded, lines.last)
         self._changed.announce()
+
+    def skip(self, lines: TimedLines) -> None:
+        """Count lines that are left out, so that its worker does not send them again."""
+        self._measure.lines += lines.count
+        self._measure.last = lines.last
 
     @property
     def size(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from builder.extension.crew import Doing, ListWorkers, WorkerEntry, WorkerPlace
 from builder.extension.halting import HaltState, Target
@@ -14,7 +14,6 @@ from builder.model import Instant
 from builder_server.estimates import Worker
 from builder_server.owner import Owner
 from builder_server.store import split_peer
-from builder_server.store.waking import targets_of
 
 
 @frozen(kw_only=True)
@@ -41,7 +40,7 @@ def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
     workers, unknown = defaultdict[str, list[Worker]](list), Counter[str]()
     for owner in owners:
         is_waiting = owner.job is None and not owner.worker.pressure
-        is_drained = bool(halts) and _is_drained(owner, halts)
+        is_drained = not halts.keys().isdisjoint(owner.targets)
         if owner.worker.name is not None and not owner.worker.facts:
             unknown[owner.platform] += 1
         else:
@@ -85,13 +84,10 @@ def _order(owner: Owner) -> tuple[str, str, UUID]:
     return owner.platform, owner.worker.known_as, owner.uuid
 
 
-def _is_drained(owner: Owner, halts: Mapping[Target, HaltState]) -> bool:
-    return any(target in halts for target in targets_of(owner.platform, owner.worker.known_as))
-
-
 def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant) -> WorkerEntry:
     holder, address = split_peer(owner.worker.address)
     doing = Doing.WAITING if owner.job is None else Doing.BUILDING if owner.away_since is None else Doing.AWAY
+    changed = owner.attachment.changed
     silent = trio.current_time() - owner.attachment.heard
     return WorkerEntry(
         place=WorkerPlace(platform=owner.platform, name=owner.worker.known_as, uuid=owner.uuid),
@@ -99,9 +95,9 @@ def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant) -> Wor
         holder=holder,
         doing=doing,
         since=owner.away_since or owner.since,
-        is_drained=_is_drained(owner, halts),
+        is_drained=not halts.keys().isdisjoint(owner.targets),
         is_classic=owner.worker.name is None,
-        facts=owner.worker.facts,
+        facts=tuple(evolve(fact, value=changed.get(fact.name, fact.value)) for fact in owner.worker.facts),
         job=owner.job,
         heard=None if doing is Doing.WAITING else Instant(now.ms - round(silent * 1000)),
     )

@@ -25,7 +25,7 @@ SUFFIX = ".pem"
 OVERLAP = dt.timedelta(days=30)
 """How long the keys before stay valid: by then whoever verifies has the new one."""
 
-_MODE, _DIRECTORY_MODE = 0o600, 0o700
+_MODE, DIRECTORY_MODE = 0o600, 0o700
 
 
 class KeysUnusable(BuilderError):
@@ -95,11 +95,7 @@ class Keyring:
 
     def _read(self) -> list[SigningKey]:
         found = []
-        try:
-            paths = sorted(self.directory.glob(f"*{SUFFIX}"))
-        except FileNotFoundError:
-            return []
-        for path in paths:
+        for path in files(self.data_dir):
             with path.open("rb") as file:
                 text = file.read(keys.MAX_FILE).decode("ascii", "replace")
             try:
@@ -123,7 +119,7 @@ class Keyring:
     def _locked(self) -> Iterator[None]:
         """Keep other programs from writing keys meanwhile: a moment."""
         if not self.directory.exists():
-            self.directory.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+            self.directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
             sync_directory(self.data_dir)
         descriptor = lock_directory(self.directory, wait=True)
         assert descriptor is not None, "it was waited for"
@@ -133,6 +129,15 @@ class Keyring:
             yield
         finally:
             os.close(descriptor)
+
+
+def files(data_dir: Path) -> list[Path]:
+    """Return the files of all keys; none where there is no directory of them. Raises OSError."""
+    directory = data_dir / KEYS
+    try:
+        return [directory / name for name in sorted(os.listdir(directory)) if name.endswith(SUFFIX)]  # noqa: PTH208  glob hides errors
+    except FileNotFoundError:
+        return []
 
 
 def _age(key: SigningKey) -> tuple[int, str]:

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from uuid import UUID
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from builder.errors import InvalidName
-from builder.execution import ArtifactData, ExecutionEnd
+from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd
+from builder.extension.halting import Target
 from builder.extension.watching import Changed, What
-from builder.messages import GIB
 from builder.model import Aborted, Instant, Result
+from builder.outputs import Outputs, TimedLines
 from builder.runtime.logs import note
 from builder.sizes import format_size
 from builder_server.aborts import cancelled
@@ -54,7 +55,6 @@ from builder_server.events import (
     Attached,
     Detached,
     DiskFault,
-    EndAsked,
     Event,
     Inherited,
     NotPutBack,
@@ -66,15 +66,14 @@ from builder_server.events import (
     Returned,
     TimeCame,
 )
+from builder_server.limits import Limits
 from builder_server.logs import note_build
 from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
 from builder_server.store import AfterLoss, Build, Expand, Holder, StoreError, Taken
+from builder_server.store.waking import targets_of
 
 logger = logging.getLogger(__name__)
-
-MAX_CONSOLE = 4 * GIB
-"""Most bytes of a console on the disk: a job in a loop could otherwise fill it. Our worker's own limit is lower."""
 
 NOBODY: dict[str, object] = {"peer": None, "holder": None}
 """Fields of the log, of an attempt that no worker is attached to."""
@@ -96,6 +95,7 @@ class Owner:
     platform: str
     recorder: Recorder
     attempt: Attempt
+    limits: Limits = field(factory=Limits)
     on_changed: Callable[[], None]
     worker: Holder
     since: Instant
@@ -109,6 +109,8 @@ class Owner:
     build: Build | None = None
     console: ConsoleWriter | None = None
     """Lines come; None before the first ones and for an attempt of an earlier server."""
+    targets: frozenset[Target] = field(init=False)
+    """What may be drained so that its worker gets no job."""
     attachment: Attachment = field(init=False)
     asked: trio.Event = field(factory=trio.Event)
     """It was tried, once, to put it back."""
@@ -122,8 +124,10 @@ class Owner:
     _is_delivered: bool = False  # the record has what the worker said
     _ended_by: str | None = None
     _writer: ResultWriter | None = None
+    _artifacts: int = 0
 
     def __attrs_post_init__(self) -> None:
+        self.targets = frozenset(targets_of(self.platform, self.worker.known_as))
         self.attachment = Attachment.to(self.uuid, self._tell_from)
 
     def tell(self, event: Event) -> None:
@@ -289,20 +293,24 @@ class Owner:
                 self.attachment.resume(Resumed(lines=self.console.lines, last=self.console.last))
             case AppendLines(lines=lines):
                 assert self.console, "it was begun"
-                await self.console.append(lines)
+                await self._append(self.console, lines)
                 self.recorder.done.console_bytes += len(lines.frames)
-                if self.console.size > MAX_CONSOLE:
-                    return EndAsked(result=Aborted(message=f"more than {format_size(MAX_CONSOLE)} of console"))
             case KeepFacts(facts=facts):
                 await self.recorder.note_facts(self.uuid, facts)
             case ClearConsole():
                 if self.console:
                     self.console.clear()
             case BeginRecord(result=result, length=length):
+                if length > self.limits.artifact_bytes:
+                    return ResultRefused(reason=f"more than {format_size(self.limits.artifact_bytes)} of artifacts")
                 self._is_delivered = True
+                self._artifacts = 0
                 await self._begin_record(result, length)
             case AddArtifacts(pieces=pieces):
                 assert self._writer, "it was begun"
+                self._artifacts += sum(isinstance(piece, ArtifactStart) for piece in pieces)
+                if self._artifacts > self.limits.artifacts:
+                    return ResultRefused(reason=f"more than {self.limits.artifacts} artifacts")
                 try:
                     await self._writer.add(pieces)
                     sizes = (len(piece.data) for piece in pieces if isinstance(piece, ArtifactData))
@@ -336,6 +344,20 @@ class Owner:
                 self.recorder.on_recorded()
         return None
 
+    async def _append(self, to: ConsoleWriter, lines: TimedLines) -> None:
+        """Append, or cut the console where it is long enough: the first line that is left out becomes one that says so."""
+        if to.size < self.limits.console:
+            await to.append(lines)
+            return
+        if not to.is_cut:
+            limit = format_size(self.limits.console)
+            logger.warning("its console is cut at %s", limit)
+            said = f"[builder-server] the console is cut here, at {limit}: the build goes on".encode()
+            await to.append(Outputs(self.uuid).timed([said], lines.last))
+            to.is_cut = True
+            lines = evolve(lines, count=lines.count - 1)
+        to.skip(lines)
+
     async def _found(self) -> Build | None:
         """Return the build, which of an attempt of an earlier server, or after a fault, is in the database alone."""
         if self.build is None:
@@ -349,6 +371,7 @@ class Owner:
     async def _open_console(self) -> None:
         if self.console is None and (build := await self._found()):
             self.console = await self.recorder.reopen_console(build)
+            self.console.is_cut = self.console.size >= self.limits.console
             self.on_changed()
 
     async def _begin_record(self, result: Result, length: int) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import trio
 from attrs import define, field, frozen
 
 from builder import __version__
-from builder.address import format_address
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension import VERSION, Welcome
 from builder.extension.working import Alive, AskJob, Return
@@ -42,20 +42,25 @@ from builder_server.dispatch import Dispatcher
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
+from builder_server.limits import Limits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
-from builder_server.names import DATABASE, LOCK
+from builder_server.names import LOCK
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.permission import Peer
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
+from builder_server.served import StartError, database_of
 from builder_server.store import Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
 from builder_server.workers import WorkerSession
 from builder_server.working import WorkingSession
+
+if TYPE_CHECKING:
+    from builder.runtime.postgres import Location  # its library need not be there
 
 logger = logging.getLogger(__name__)
 
@@ -65,21 +70,12 @@ SHUTDOWN_TIMEOUT = 8.0
 LAST_WAIT = 3.0
 """Seconds of these for which whoever has the database locked is waited for."""
 
-HANDSHAKE_TIMEOUT = 10.0
-"""Seconds in which a peer shows its certificate."""
-
 MAX_THREADS = 8
 """Threads that wait for the disk: more make it no faster, and each takes 64 MiB of address space for a heap."""
 
 
 DEFAULT_ID = f"urn:builder:server:{quote(platform.node() or 'localhost')}"
 """The URI of a server in what it signs, if its operator names none."""
-
-
-class StartError(BuilderError):
-    """The server can't start: its directory is not there, in use, or its address can't be had."""
-
-    exit_code = 3
 
 
 @frozen(kw_only=True)
@@ -89,10 +85,13 @@ class Settings:
     """
 
     listening: Listening
+    limits: Limits = field(factory=Limits)
     tls: TlsFiles | None = None
     crl: Path | None = None
     """Those that are revoked; None stands for crl.pem beside the authorities, where that is there."""
     data_dir: Path
+    database: "Location | None" = None
+    """Where it is if it is not in ``data_dir``."""
     config_dir: Path
     upload: tuple[str, ...] = field(repr=False)
     job_timeout: float
@@ -117,13 +116,16 @@ async def serve(
     settings: Settings, announce: Callable[[list[str]], None], *, now: Callable[[], Instant] = wall_clock
 ) -> None:
     """Run the server until SIGTERM or SIGINT. ``announce`` is told the addresses once they accept connections."""
-    connections = Connections(connections_for_descriptors())
+    connections = Connections(
+        connections_for_descriptors(settings.limits.connections), settings.limits.connections_per_holder
+    )
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     return_large_blocks()
     with _locked(settings.data_dir):
         backups.check_whole(settings.data_dir)
         certificates = _certificates(settings, now)
-        store = Store.open(settings.data_dir / DATABASE)
+        store = Store.open(database_of(settings.data_dir, settings.database))
+        store.limits = settings.limits
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -134,10 +136,10 @@ async def serve(
             store.close()
 
 
-def migrate(data_dir: Path, revision: str) -> None:
+def migrate(data_dir: Path, database: "Location | None", revision: str) -> None:
     """Bring the database of a server that does not run to a revision. Raises StartError and StoreError."""
     with _locked(data_dir):
-        Store.migrate(data_dir / DATABASE, revision)
+        Store.migrate(database_of(data_dir, database), revision)
 
 
 def restore(data_dir: Path, source: Path) -> None:
@@ -158,7 +160,7 @@ def check_owner(data_dir: Path) -> None:
         raise StartError(f"{data_dir} belongs to user {owner}: run this as that user, with runuser -u NAME --")
 
 
-async def import_left(data_dir: Path, *, upload: bool) -> Imported:
+async def import_left(data_dir: Path, database: "Location | None", *, upload: bool) -> Imported:
     """Take over what the original has left in a directory in which no server runs.
 
     Raises StartError, StoreError and ImportFailed.
@@ -166,7 +168,7 @@ async def import_left(data_dir: Path, *, upload: bool) -> Imported:
     check_owner(data_dir)
     with _locked(data_dir):
         backups.check_whole(data_dir)
-        store = Store.open(data_dir / DATABASE)
+        store = Store.open(database_of(data_dir, database))
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -235,8 +237,8 @@ class _Server:
     ) -> "_Server":
         dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, settings.min_free)
         receivers = receivers_at(settings.upload, os.environ)
-        uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now))
         signer = Signer(store=store, data_dir=settings.data_dir, builder_id=settings.builder_id, now=now)
+        uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now), signer.path)
 
         def on_recorded() -> None:
             signer.wake()
@@ -250,7 +252,11 @@ class _Server:
             on_recorded=on_recorded,
         )
         attempts = Attempts(
-            dispatcher=dispatcher, recorder=recorder, time_limit=settings.job_timeout, grace=settings.grace
+            dispatcher=dispatcher,
+            recorder=recorder,
+            time_limit=settings.job_timeout,
+            grace=settings.grace,
+            limits=settings.limits,
         )
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
@@ -293,7 +299,8 @@ class _Server:
             background.cancel_scope.cancel()
 
     async def _show_metrics(self, host: str, port: int, background: trio.Nursery) -> None:
-        from builder_server.metrics import Metrics  # its library is for those who want it
+        from builder.runtime.exposition import places  # their library is for those who want it
+        from builder_server.metrics import Metrics
 
         metrics = Metrics(
             store=self._store,
@@ -306,9 +313,7 @@ class _Server:
             expiring=self._certificates.expiring if self._certificates else tuple,
         )
         listeners = await scraping.listen(host, port)
-        for listener in listeners:
-            where = format_address(*listener.socket.getsockname()[:2])
-            logger.info("metrics are at http://%s/metrics", where)
+        logger.info("metrics are at %s", ", ".join(places(listeners)))
         background.start_soon(Scraping(metrics.pages()).run, listeners)
 
     async def _serve_peers(self, listeners: list[Listener], announce: Callable[[list[str]], None]) -> None:
@@ -363,7 +368,7 @@ class _Server:
     async def _admit(self, listener: Listener, transport: trio.SocketStream, place: Place) -> tuple[Stream, Peer]:
         """Find out who it is. Raises NotAdmitted."""
         try:
-            with trio.fail_after(HANDSHAKE_TIMEOUT):
+            with trio.fail_after(self._settings.limits.handshake):
                 return await listener.admit(transport, place)
         except trio.TooSlowError as error:
             raise listening.NotAdmitted("it was silent for too long") from error

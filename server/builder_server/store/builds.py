@@ -1,5 +1,6 @@
 """Builds from a queue to the history. Each function is a step."""
 
+import datetime as dt
 from collections.abc import Callable, Collection
 from typing import Any
 from uuid import UUID
@@ -75,6 +76,22 @@ _RETRIES = (
     .join(job, job.c.id == build.c.job_id)
     .where(build.c.uuid == sa.bindparam("wanted"))
 )
+MINUTE = dt.timedelta(minutes=1)
+"""The time in which attempts at one job are counted."""
+
+_RECENT = (
+    sa.select(build.c.started)
+    .where(
+        build.c.name == sa.bindparam("name"),
+        build.c.platform == sa.bindparam("platform"),
+        build.c.started > sa.bindparam("since"),
+        build.c.started <= sa.bindparam("until"),
+    )
+    .order_by(build.c.started.desc())
+    .offset(sa.bindparam("skip", type_=sa.Integer))
+    .limit(1)
+)
+_PUT_OFF = sa.update(queue).where(queue.c.id == sa.bindparam("entry")).values(not_before=sa.bindparam("until"))
 _EXISTS = sa.select(sa.literal(1)).select_from(job).where(job.c.id == sa.bindparam("wanted"))
 _JUDGE = sa.update(build).where(build.c.uuid == sa.bindparam("judged")).values(verdict=sa.bindparam("said"))
 _FIND = sa.select(build).where(build.c.uuid == sa.bindparam("wanted"))
@@ -103,6 +120,7 @@ def take(
     now: Instant,
     expand: Expand | None,
     holder: Holder | None,
+    max_attempts: int,
 ) -> Taken:
     """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
@@ -126,6 +144,11 @@ def take(
         expanded = expand(queued) if expand and isinstance(queued, OrbBuildJob) else None
         script_job = expanded.job if expanded else queued
         if not isinstance(script_job, OrbBuildJob):
+            if not_before := _too_often(connection, queued.name, platform, now, max_attempts):
+                connection.execute(_PUT_OFF, {"entry": row.entry, "until": not_before.ms})
+                woken.schedule = True
+                row = connection.execute(_FIRST, {"wanted": platform, "met": met}).one_or_none()
+                continue
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(
                 uuid=uuid,
@@ -151,6 +174,13 @@ def take(
             {"wanted": platform, "met": met, "after": row.position, "behind": row.entry},
         ).one_or_none()
     return Taken(blocked=blocked)
+
+
+def _too_often(connection: sa.Connection, name: str, platform: str, now: Instant, most: int) -> Instant | None:
+    """Return until when a job must wait that was begun so often within a minute; None if it need not."""
+    wanted = {"name": name, "platform": platform, "since": now.plus(-MINUTE).ms, "until": now.ms, "skip": most - 1}
+    started = connection.scalar(_RECENT, wanted)
+    return None if started is None else Instant(started).plus(MINUTE)
 
 
 def _values(taken: Build) -> dict[str, object]:

@@ -82,6 +82,7 @@ def add(
     options: JobOptions,
     timing: Timing,
     now: Instant,
+    max_jobs: int,
     *,
     run_now: bool,
 ) -> None:
@@ -90,10 +91,19 @@ def add(
     if _taken(connection, [new.name]) is not None:
         raise CommandRefused(_TAKEN)
     ids = _add(connection, woken, [_New(job=new, options=options, timing=timing)], now)
+    _check_room(connection, max_jobs)
     if run_now:
         queues.enqueue_new(connection, woken, ids, due=now)
     dependencies.check_cycles(connection, new.name, options.after)
 
+
+def _check_room(connection: sa.Connection, max_jobs: int) -> None:
+    """Raise CommandRefused if there are more jobs than there may be, now that some were added."""
+    if (connection.scalar(_COUNT) or 0) > max_jobs:
+        raise CommandRefused(f"there are {max_jobs} jobs already: unschedule one, or raise --max-jobs of the server")
+
+
+_COUNT = sa.select(sa.func.count()).select_from(job)
 
 _TAKEN = "job name already used"
 
@@ -207,6 +217,7 @@ def apply(
     request: Apply,
     timings: Mapping[str, Timing],
     now: Instant,
+    max_jobs: int,
     *,
     keep: bool,
 ) -> None:
@@ -230,6 +241,8 @@ def apply(
         with about_job(plan.job.name):
             added.append(_New(job=plan.job, options=plan.options, timing=timings[plan.job.name]))
     ids = _add(connection, woken, added, now)
+    if added:
+        _check_room(connection, max_jobs)
     at_once = [job_id for job_id, each in zip(ids, request.added, strict=True) if each.run_now]
     queues.enqueue_new(connection, woken, at_once, due=now)
     for changed in request.changed:

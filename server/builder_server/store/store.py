@@ -21,6 +21,7 @@ from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.migrations import migrate, upgrade
 from builder.runtime.sqlite import SQLite, alter
+from builder_server.limits import Limits
 from builder_server.store import (
     artifacts,
     builds,
@@ -58,7 +59,7 @@ from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
 if TYPE_CHECKING:
-    from builder.runtime.postgres import Place  # its library need not be there
+    from builder.runtime.postgres import Location  # its library need not be there
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -76,9 +77,10 @@ class Store:
     database: Database
     owner: str = ONLY_SERVER
     waking: Waking = field(factory=Waking)
+    limits: Limits = field(factory=Limits)
 
     @classmethod
-    def open(cls, where: "Path | Place") -> Self:
+    def open(cls, where: "Path | Location") -> Self:
         """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
         prepare = upgrade(MIGRATIONS)
         if isinstance(where, Path):
@@ -88,7 +90,7 @@ class Store:
         return cls(PostgreSQL(where, prepare=prepare))
 
     @staticmethod
-    def migrate(where: "Path | Place", revision: str) -> None:
+    def migrate(where: "Path | Location", revision: str) -> None:
         """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
         step = migrate(MIGRATIONS, revision)
         if isinstance(where, Path):
@@ -123,7 +125,9 @@ class Store:
 
     async def plan(self, new: Job, options: JobOptions, now: Instant, *, run_now: bool = True) -> None:
         """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
-        await self._wake(schedule.add, new, options, Timing.of(options, new.name, now), now, run_now=run_now)
+        await self._wake(
+            schedule.add, new, options, Timing.of(options, new.name, now), now, self.limits.jobs, run_now=run_now
+        )
 
     async def change(self, name: str, revision: int, options: JobOptions, new: Job | None, now: Instant) -> None:
         """Change how a job is run that was seen in that revision, and with ``new`` what. Raises CommandRefused."""
@@ -147,7 +151,7 @@ class Store:
         Without ``keep`` all of it is taken back again. Raises CommandRefused.
         """
         with suppress(schedule.Tried):
-            await self._wake(schedule.apply, request, timings, now, keep=keep)
+            await self._wake(schedule.apply, request, timings, now, self.limits.jobs, keep=keep)
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
@@ -217,7 +221,7 @@ class Store:
         does one for which it returns None. It may be called again for the same job. What needs more than the worker
         has stays queued too.
         """
-        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder)
+        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder, self.limits.attempts)
 
     async def finish(
         self,

@@ -1,0 +1,42 @@
+"""The options of limits, one for each."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+from attrs import fields
+
+from builder.quantities import InvalidQuantity, parse_size
+from builder.sizes import format_size
+from builder_server.limits import Limits
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def limit_options(command: Command) -> Command:
+    """Add an option for each limit; see ``limits_of``."""
+    for each in reversed(fields(Limits)):
+        is_size, default = each.metadata["is_size"], each.default
+        assert isinstance(default, int), "each has one"
+        command = click.option(
+            f"--max-{each.name.replace('_', '-')}",
+            type=str if is_size else click.IntRange(1),
+            callback=_read_size if is_size else None,
+            default=format_size(default).replace(" ", "") if is_size else default,
+            show_default=True,
+            metavar="SIZE" if is_size else "NUMBER",
+            help=each.metadata["meaning"],
+        )(command)
+    return command
+
+
+def limits_of(given: Mapping[str, Any]) -> Limits:
+    """Return the limits among the parameters of a command."""
+    return Limits(**{each.name: given[f"max_{each.name}"] for each in fields(Limits)})
+
+
+def _read_size(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    try:
+        return parse_size(value)
+    except InvalidQuantity as error:
+        raise click.BadParameter(str(error), context, parameter) from error

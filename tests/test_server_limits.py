@@ -1,0 +1,182 @@
+"""The limits of a server, each at its edge."""
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from authorities import Authority
+from click.testing import CliRunner
+from clocks import Clock
+from farm import LocalServer, eventually, log_lines, run_server
+from scripted import OUR_WORKER, OURS, ask, ask_job, build, connect, do, schedule, take_job
+from stores import opened
+from test_server_config import invoke, settings  # noqa: F401 - a fixture
+from trio.testing import wait_all_tasks_blocked
+from visitors import shown
+
+from builder.extension.applying import Apply
+from builder.extension.schedule import PlanJob, ShowJob
+from builder.extension.working import Continue
+from builder.messages import Execute, Failure, Unschedule
+from builder.model import Artifact, Exited, Instant, Period, ScriptJob
+from builder.planning import JobOptions
+from builder.roles import HolderRole
+from builder_server import cli
+from builder_server.limits import DEFAULTS, Limits
+from builder_server.server import Settings
+
+CUT = b"[builder-server] the console is cut here, at "
+
+
+# --- options -------------------------------------------------------------------------------------------------------
+
+
+def test_every_limit_is_an_option(settings: list[Settings], tmp_path: Path) -> None:  # noqa: F811 - the fixture
+    assert invoke(settings).limits == DEFAULTS
+    path = tmp_path / "server.toml"
+    path.write_text('max-jobs = 7\nmax-console = "2M"\n')
+    found = invoke(settings, f"--config={path}", "--max-attempts=8", MAX_ARTIFACT_BYTES="1G")
+    assert found.limits == Limits(jobs=7, console=2 * 2**20, attempts=8, artifact_bytes=2**30)
+
+
+@pytest.mark.parametrize("given", ["--max-jobs=0", "--max-console=0", "--max-console=x", "--max-connections=-1"])
+def test_no_limit_is_nothing(given: str) -> None:
+    result = CliRunner().invoke(cli.command, [given])
+    assert result.exit_code == 2
+    assert given.partition("=")[0] in result.output
+
+
+# --- a build -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_console_is_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At its limit, and only if there is more; the build goes on and its result counts."""
+    caplog.set_level("INFO")
+    async with run_server(tmp_path, limits=Limits(console=1)) as server:
+        await do(server, schedule("a"), schedule("b", "p2"))
+        uuid, _ = await build(server, lines=[b"one"], artifacts=[Artifact(path="x", content=b"1")])
+        record = server.execution("a", uuid)
+        assert [line.line for line in record.console] == [b"one"]
+        async with take_job(server, "p2") as taken:
+            await taken.say(b"one")
+            await eventually(lambda: server.query("select 1") and _size(server, "b", taken.uuid))
+            await taken.say(b"two", b"three")
+            await taken.say(b"four")
+            await taken.finish(Exited(code=3), [Artifact(path="x", content=b"1")])
+        record = server.execution("b", taken.uuid)
+        assert [line.line for line in record.console] == [b"one", CUT + b"1 byte: the build goes on"]
+        assert (record.result, len(record.artifacts)) == (Exited(code=3), 1)
+        assert len(log_lines(caplog.text, "its console is cut at 1 byte")) == 1
+
+
+def _size(server: LocalServer, name: str, uuid: UUID) -> int:
+    path = server.full(name, uuid).with_name("console")
+    return path.stat().st_size if path.exists() else 0
+
+
+async def test_what_was_cut_is_not_sent_again(tmp_path: Path) -> None:
+    async with run_server(tmp_path, limits=Limits(console=1)) as server:
+        await do(server, schedule("a"))
+        async with connect(server, OUR_WORKER) as peer:
+            given = await ask_job(peer)
+            await given.say(peer, 0, 1)
+            await eventually(lambda: _size(server, "a", given.uuid))
+            await given.say(peer, 1, 10)
+            size = _size(server, "a", given.uuid)
+            await eventually(lambda: _size(server, "a", given.uuid) > size)
+        async with connect(server, OUR_WORKER) as peer:
+            assert await given.come_back(peer) == Continue(lines=10)
+            await given.say(peer, 10, 11)
+            await given.finish(peer)
+        assert len(server.execution("a", given.uuid).console) == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "artifacts", "reason"),
+    [
+        (Limits(artifacts=2), 2, None),
+        (Limits(artifacts=2), 3, "more than 2 artifacts"),
+        (Limits(artifact_bytes=200), 2, None),
+        (Limits(artifact_bytes=100), 2, "more than 100 bytes of artifacts"),
+    ],
+)
+async def test_artifacts_of_a_build(limits: Limits, artifacts: int, reason: str | None, tmp_path: Path) -> None:
+    async with run_server(tmp_path, limits=limits) as server:
+        await do(server, schedule("a"))
+        async with take_job(server) as taken:
+            content = [Artifact(path=f"x{number}", content=bytes(60)) for number in range(artifacts)]
+            await taken.send_result(artifacts=content)
+            await eventually(server.full("a", taken.uuid).exists)
+        result = server.execution("a", taken.uuid).result
+        assert result == Exited(code=0) if reason is None else reason in str(result)
+
+
+# --- jobs ----------------------------------------------------------------------------------------------------------
+
+
+async def test_jobs_of_a_schedule(tmp_path: Path) -> None:
+    full = "there are 2 jobs already: unschedule one, or raise --max-jobs of the server"
+    async with run_server(tmp_path, limits=Limits(jobs=2)) as server:
+        await do(server, schedule("a"), schedule("b"))
+        assert await ask(server, schedule("c")) == Failure(message=full)
+        async with connect(server, OURS) as client:
+            job = ScriptJob(name="c", platform="p1", script=b"")
+            plan = PlanJob(job=job, options=JobOptions(period=Period.DAILY), run_now=False)
+            assert await client.request(plan) == [Failure(message=full)]
+            request = Apply(added=(plan,), changed=(), removed=())
+            assert await client.request(request) == [Failure(message=full)]
+            assert isinstance((await client.request(ShowJob(name="c")))[-1], Failure)
+        await do(server, Unschedule(name="a"), schedule("c"))
+
+
+async def test_attempts_at_one_job_in_a_minute(tmp_path: Path, clock: Clock) -> None:
+    """The third one waits until the first is a minute ago; another job does not wait for it."""
+    async with run_server(tmp_path, now=clock, limits=Limits(attempts=2)) as server:
+        await do(server, schedule("a"))
+        for _ in range(2):
+            await build(server)
+            await do(server, Execute(name="a"))
+            clock.now = Instant(clock.now.ms + 1000)
+        await do(server, schedule("b"))
+        _, job = await build(server)
+        assert job.name == "b"
+        ((not_before,),) = server.query("select not_before from queue")
+        assert not_before == clock.now.ms - 2000 + 60_000
+
+
+async def test_who_has_waited_a_minute_goes_on(tmp_path: Path, clock: Clock) -> None:
+    async with opened(tmp_path) as store:
+        store.limits = Limits(attempts=1)
+        job = ScriptJob(name="a", platform="p1", script=b"")
+        await store.schedule(job, Period.NEVER, clock.now)
+        first = (await store.take("p1", UUID(int=1), clock.now, None)).build
+        assert first
+        await store.finish(first.uuid, clock.now, Exited(code=0))
+        await store.execute("a", None, clock.now, "me")
+        assert (await store.take("p1", UUID(int=2), clock.now, None)).build is None
+        due = await store.queue_due(Instant(clock.now.ms + 59_999))
+        assert (await store.take("p1", UUID(int=2), Instant(clock.now.ms + 59_999), None)).build is None
+        assert due.next_run == Instant(clock.now.ms + 60_000)
+        await store.queue_due(Instant(clock.now.ms + 60_000))
+        assert (await store.take("p1", UUID(int=2), Instant(clock.now.ms + 60_000), None)).build
+
+
+# --- connections ---------------------------------------------------------------------------------------------------
+
+
+async def test_connections_of_one_holder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    authority = Authority(tmp_path / "ca")
+    alice, bob = (authority.issue(name, uris=[HolderRole.OPERATOR.uri]) for name in ("alice", "bob"))
+    tls = authority.server().files
+    limits = Limits(connections_per_holder=2)
+    async with run_server(tmp_path, tls=tls, limits=limits) as server, AsyncExitStack() as guests:
+        first = await guests.enter_async_context(shown(server, alice, OURS))
+        await guests.enter_async_context(shown(server, alice, OURS))
+        async with shown(server, alice) as third:
+            assert await third.wait_closed() == b""
+        assert log_lines(caplog.text, "not let in: alice has 2 connections already")
+        await guests.enter_async_context(shown(server, bob, OURS))
+        await first.stream.aclose()
+        await wait_all_tasks_blocked(0.01)
+        await guests.enter_async_context(shown(server, alice, OURS))
