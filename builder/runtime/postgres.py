@@ -26,10 +26,10 @@ T = TypeVar("T")
 READERS = 4
 """Connections that read at the same time; with the writer's they are all that a program has."""
 
-STATEMENT_TIMEOUT = 60.0
+STATEMENT_TIMEOUT = 60
 """Seconds after which PostgreSQL ends a statement; those of migrations take as long as they take."""
 
-_SILENCE = 70.0
+SILENCE = 70
 """Seconds after which a connection counts as lost whose PostgreSQL has not even done that."""
 
 _TAKEN_FOR = 10.0
@@ -45,9 +45,9 @@ _GONE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
 """libpq notices after 25 seconds that the other machine has vanished."""
 
 _SETTINGS = {
-    "statement_timeout": f"{STATEMENT_TIMEOUT:.0f}s",
+    "statement_timeout": f"{STATEMENT_TIMEOUT}s",
     "lock_timeout": f"{grouping.LOCK_TIMEOUT:.0f}s",
-    "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT:.0f}s",
+    "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT}s",
     # PostgreSQL notices the same of this machine
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -192,7 +192,7 @@ class PostgreSQL(GroupingDatabase):
         except StoreError as error:
             self.close()
             raise StoreError(f"can't use the database {place}: {error}") from error
-        self._patience = _SILENCE
+        self._patience = SILENCE
 
     # --- connections -----------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """The workers of a server: what the owners of all attempts tell of them."""
 
 import heapq
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 import trio
@@ -11,6 +11,7 @@ from attrs import evolve, field, frozen
 from builder.extension.crew import Doing, ListWorkers, WorkerEntry, WorkerPlace
 from builder.extension.halting import HaltState, Target
 from builder.model import Instant
+from builder_server.estimates import Worker
 from builder_server.owner import Owner
 from builder_server.store import split_peer
 
@@ -19,6 +20,7 @@ from builder_server.store import split_peer
 class Crew:
     """How many workers of each platform are ``waiting``; of those so many are ``idle``, since they are drained.
 
+    ``workers`` have what a job can need, but of so many it is ``unknown``: they have come back to builds of an earlier server.
     ``drained`` counts these and those that still have a build, ``of_drained`` are the builds. ``away`` are the builds whose worker is away, and since when.
     """
 
@@ -27,24 +29,43 @@ class Crew:
     drained: Counter[str] = field(factory=Counter)
     of_drained: frozenset[UUID] = frozenset()
     away: Mapping[UUID, Instant] = field(factory=dict)
+    workers: Mapping[str, Sequence[Worker]] = field(factory=dict)
+    unknown: Counter[str] = field(factory=Counter)
 
 
 def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
     """Return what the workers do."""
     waiting, idle, drained = Counter[str](), Counter[str](), Counter[str]()
     of_drained, away = set(), {}
+    workers, unknown = defaultdict[str, list[Worker]](list), Counter[str]()
     for owner in owners:
-        if owner.job is None and not owner.worker.pressure:
+        is_waiting = owner.job is None and not owner.worker.pressure
+        is_drained = not halts.keys().isdisjoint(owner.targets)
+        if owner.worker.name is not None and not owner.worker.facts:
+            unknown[owner.platform] += 1
+        else:
+            can_begin = is_waiting and not is_drained
+            able = Worker(name=owner.worker.known_as, able=owner.worker.able, is_waiting=can_begin)
+            workers[owner.platform].append(able)
+        if is_waiting:
             waiting[owner.platform] += 1
         if owner.away_since is not None:
             away[owner.uuid] = owner.away_since
-        if not halts.keys().isdisjoint(owner.targets):
+        if is_drained:
             drained[owner.platform] += 1
-            if owner.job is None and not owner.worker.pressure:
+            if is_waiting:
                 idle[owner.platform] += 1
             else:
                 of_drained.add(owner.uuid)
-    return Crew(waiting=waiting, idle=idle, drained=drained, of_drained=frozenset(of_drained), away=away)
+    return Crew(
+        waiting=waiting,
+        idle=idle,
+        drained=drained,
+        of_drained=frozenset(of_drained),
+        away=away,
+        workers=workers,
+        unknown=unknown,
+    )
 
 
 def page(

@@ -156,9 +156,8 @@ class Owner:
     async def run(self, dispatcher: Dispatcher) -> None:
         """Take a job, and own the attempt at it to its end."""
         try:
-            with dispatcher.present(self.platform, self.worker):
-                if (event := await self._take(dispatcher)) is not None:
-                    await self._own(event)
+            if (event := await self._take(dispatcher)) is not None:
+                await self._own(event)
         finally:
             self._leave()
 

@@ -15,7 +15,8 @@ from sites import UPLOADS, Answer, InProcess, authorization, make_directory, ope
 
 from builder import execution
 from builder.model import Artifact, Execution, Instant, raw
-from builder.provenance.envelope import MAX_ENVELOPE, Envelope
+from builder.provenance import MAX_ENVELOPE
+from builder.provenance.envelope import Envelope
 from builder.provenance.keys import SigningKey
 from builder.provenance.statement import Attested, Subject, Subjects, encode
 from builder_server import attesting
