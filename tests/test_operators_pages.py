@@ -13,6 +13,7 @@ PAGES = [
     ROOT / "docs/freebsd.md",
     ROOT / "docs/web.md",
     ROOT / "docs/certificates.md",
+    ROOT / "docs/provenance.md",
     ROOT / "docs/operations.md",
 ]
 
@@ -25,10 +26,19 @@ HELP: dict[str, list[tuple[str, ...]]] = {
         ("certificates", "init"),
         ("certificates", "issue"),
         ("certificates", "revoke"),
+        ("keys", "rotate"),
     ],
     "builder_worker": [(), ("check",), ("run",), ("root", "create")],
-    "builder_client": [("schedule",), ("orb-build",), ("observe",), ("info",), ("drain",), ("retry-upload",)],
-    "builder_client.inspect": [()],
+    "builder_client": [
+        ("schedule",),
+        ("execute",),
+        ("orb-build",),
+        ("observe",),
+        ("info",),
+        ("drain",),
+        ("retry-upload",),
+    ],
+    "builder_client.inspect": [(), ("verify",)],
     "builder_web": [()],
     "builder_web.administration": [("user-add",), ("vacuum",), ("vacuum", "except-latest")],
 }

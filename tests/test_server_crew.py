@@ -28,7 +28,7 @@ from builder.extension.builds import BuildShown, ShowBuild
 from builder.extension.crew import MAX_WORKERS, Doing, ListWorkers, WorkerEntry, WorkerPlace, WorkersListed
 from builder.extension.halting import Halt, Scope, Target
 from builder.extension.watching import Look, Looked, Why
-from builder.extension.working import AskJob, Fact
+from builder.extension.working import Alive, AskJob, Fact, GiveJob
 from builder.messages import Failure, Message
 from builder.model import Instant
 from builder_server import crew
@@ -89,6 +89,31 @@ async def test_what_is_told_of_workers(tmp_path: Path) -> None:
         assert (classic.is_classic, classic.facts, first.is_classic) == (True, (), False)
         assert [each.place for each in await listed(server, count=1)] == [first.place, second.place, classic.place]
         assert [each.place.name for each in await listed(server, platform="p2")] == ["127.0.0.1"]
+
+
+async def test_the_load_of_a_worker_that_builds(tmp_path: Path) -> None:
+    """And it tells nothing that it did not tell when it asked."""
+    more = (Fact(name="load", value="9.99"), Fact(name="other", value="x"))
+    async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
+        await do(server, schedule("a"))
+        await ask(peer, "box")
+        await peer.receive(GiveJob)
+        await peer.send(Alive(facts=more))
+
+        async def facts() -> tuple[Fact, ...] | None:
+            (entry,) = await listed(server)
+            return entry.facts if entry.facts != FACTS else None
+
+        assert await eventually_async(facts) == (FACTS[0], more[0], FACTS[2])
+
+
+async def test_a_worker_that_tells_too_much_is_not_taken_back(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server, connect(server, OUR_WORKER) as peer:
+        await do(server, schedule("a"))
+        await ask_job(peer)
+        await peer.send(Alive(facts=FACTS[:1] * 2))
+        assert await peer.wait_closed() == b""
+        await eventually(lambda: server.query("select losses from queue") == [(1,)])
 
 
 async def test_a_worker_that_is_away_and_comes_back(tmp_path: Path) -> None:
@@ -194,7 +219,8 @@ async def test_pages_of_many_workers(number: int) -> None:
             job=None,
             since=NOW,
             away_since=None,
-            attachment=SimpleNamespace(heard=0.0),
+            attachment=SimpleNamespace(heard=0.0, changed={}),
+            targets=frozenset[Target](),
         )
         for each in range(number)
     ]

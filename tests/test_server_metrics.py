@@ -310,3 +310,11 @@ def test_the_alert_rules_are_rules() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "8 rules found" in done.stdout
+
+
+@needs_promtool
+def test_the_alerts_fire_when_they_should() -> None:
+    assert PROMTOOL, "it is required"
+    cases = Path(__file__).parent / "data" / "alerts.test.yml"
+    done = subprocess.run([PROMTOOL, "test", "rules", cases], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

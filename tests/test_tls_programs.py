@@ -1,6 +1,8 @@
 """Client and worker with certificates, good ones and all kinds of bad ones, and over a Unix socket: the real programs."""
 
+import contextlib
 import logging
+import select
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,13 +16,13 @@ from authorities import DAY, Authority, Issued, now
 from client_harness import assert_one_line, environment
 from client_harness import run_client as run_alone
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from farm import LocalServer, eventually, run_server, running_worker
+from farm import DEADLINE, LocalServer, eventually, run_server, running_worker
 
 from builder.address import TcpAddress
 from builder.endpoint import Endpoint, IncompleteTls, Tls
-from builder.extension.watching import Watch
+from builder.extension.uploads import CountUploads
 from builder.runtime.tls import TlsFiles
-from builder_client.errors import ConnectionLost
+from builder_client.errors import Unreachable
 from builder_client.remote import Link, Remote
 from builder_server.listening import Listening
 
@@ -126,22 +128,23 @@ async def test_a_build_goes_on_with_another_worker_and_another_certificate(
         assert b'"succeeded"' in shown.stdout
 
 
-async def test_a_stream_ends_when_its_reader_wants_it_to(tmp_path: Path, authority: Authority) -> None:
-    """A thread waits for what comes, and another one ends the connection."""
+async def test_what_is_ended_while_something_comes_is_not_read_as_it_came(tmp_path: Path, authority: Authority) -> None:
+    """Another thread ends the connection when the answer is there, encrypted and unread."""
     ann = authority.issue("ann", uris=OPERATOR)
     async with serving(tmp_path, authority.server()) as server:
         links: list[Link] = []
         tls = Tls(ca=str(ann.files.ca), certificate=str(ann.files.certificate), key=str(ann.files.key))
         remote = Remote(server=Endpoint(TcpAddress("localhost", server.port), tls), on_link=links.append)
 
-        def watch() -> None:
-            with pytest.raises(ConnectionLost):
-                list(remote.stream(Watch(since=None), what="changes", is_endless=True))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, watch)
-            await eventually(lambda: links, what="the connection")
+        def end() -> None:
+            assert select.select([links[0]._sock], [], [], DEADLINE)[0]
             links[0].abort()
+
+        def look() -> None:
+            with contextlib.suppress(Unreachable):
+                list(remote.stream(CountUploads(), what="uploads", on_wait=end))
+
+        await trio.to_thread.run_sync(look)
 
 
 async def test_over_a_unix_socket(tmp_path: Path) -> None:

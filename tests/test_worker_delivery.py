@@ -492,12 +492,12 @@ async def test_both_sides_show_that_they_live(
             nursery.start_soon(one.run)
             begun = trio.current_time()
             for number in range(10):
-                assert await connection.channel.receive() == Alive()
+                assert isinstance(await connection.channel.receive(), Alive)
                 assert trio.current_time() - begun == (number + 1) * ALIVE_INTERVAL
                 await connection.channel.send(Alive())
             last = trio.current_time()
             for _ in range(int(SILENCE / ALIVE_INTERVAL) - 1):
-                assert await connection.channel.receive() == Alive()
+                assert isinstance(await connection.channel.receive(), Alive)
             with pytest.raises(ConnectionEnded):
                 await connection.channel.receive()
             assert trio.current_time() - last == SILENCE

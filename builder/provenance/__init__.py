@@ -14,6 +14,15 @@ class InvalidProvenance(BuilderError, ValueError):
     exit_code = 4
 
 
+class KeysUnusable(BuilderError):
+    """The keys of a server can't be read or written; or none of them is valid."""
+
+    exit_code = 9
+
+
+MAX_ENVELOPE = 6 * 1024 * 1024
+"""Bytes of an envelope: a statement as base64 takes a third more than its 4 MiB."""
+
 FILE_NAME = "provenance.json"
 """The file of an envelope beside what else is kept of a build."""
 

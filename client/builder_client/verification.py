@@ -12,8 +12,8 @@ from attrs import frozen
 from builder.errors import BuilderError, ProtocolError
 from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd, ExecutionHead, read_execution
 from builder.model import printable, raw, text
-from builder.provenance import FILE_NAME, InvalidProvenance
-from builder.provenance.envelope import MAX_ENVELOPE, Envelope
+from builder.provenance import FILE_NAME, MAX_ENVELOPE, InvalidProvenance
+from builder.provenance.envelope import Envelope
 from builder.provenance.keys import MAX_FILE, PublicKey, read_public
 from builder.provenance.statement import Statement
 from builder.provenance.verification import Deviation, Verdict, Verified, compare, verify

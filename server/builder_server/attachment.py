@@ -1,12 +1,13 @@
 """Where a worker's session and the owner of its attempt meet: what the one hands in, and what the other tells it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 from uuid import UUID
 
 import trio
 from attrs import define, field, frozen
 
+from builder.extension.working import Fact
 from builder.runtime.logs import fields
 from builder_server.events import Detached, Event
 from builder_server.store import Build
@@ -46,6 +47,8 @@ class Attachment:
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     heard: float = field(factory=trio.current_time)
     """The time of the last sign of life, by trio's clock."""
+    changed: dict[str, str] = field(factory=dict)
+    """What has changed since of what the worker told of itself."""
     failure: Exception | None = None
     acknowledged: bool = False
     dismissed: str | None = None
@@ -98,9 +101,11 @@ class Attachment:
         self.note_life()
         await self._send.send(event)
 
-    def note_life(self) -> None:
-        """Note that something came from the worker."""
+    def note_life(self, facts: Sequence[Fact] = ()) -> None:
+        """Note that something came from the worker, and what has changed of what it told of itself."""
         self.heard = trio.current_time()
+        if facts:
+            self.changed = {fact.name: fact.value for fact in facts}
 
     async def settle(self) -> None:
         """Wait until all that was handed in is dealt with, and on the disk."""

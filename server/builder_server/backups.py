@@ -23,8 +23,8 @@ from builder.model import printable
 from builder.reasons import reason_of
 from builder.runtime import sqlite
 from builder.runtime.files import sync_directory
-from builder_server import console, keyring, results
-from builder_server.names import DATABASE, ELSEWHERE, KEYS, check_job_name
+from builder_server import console, results
+from builder_server.names import DATABASE, ELSEWHERE, KEY_SUFFIX, KEYS, check_job_name
 from builder_server.served import Served
 
 RESTORING = f"{DATABASE}.part"
@@ -38,7 +38,7 @@ COPY_SIZE = 1024 * 1024
 
 _MODE = 0o600
 
-_KEY = re.compile(rf"{KEYS}/[0-9a-f]{{64}}{re.escape(keyring.SUFFIX)}", re.ASCII)
+_KEY = re.compile(rf"{KEYS}/[0-9a-f]{{64}}{re.escape(KEY_SUFFIX)}", re.ASCII)
 
 
 class BackupFailed(BuilderError):
@@ -67,7 +67,7 @@ def write(directory: Path, target: Path, *, only_database: bool = False, with_ke
                 copy = Path(place, DATABASE)
                 sqlite.copy(directory / DATABASE, copy)
                 _add(archive, copy, Path(DATABASE))
-            for path in keyring.files(directory) if with_keys else ():
+            for path in _keys(directory) if with_keys else ():
                 _add(archive, path, path.relative_to(directory))
             for path in () if only_database else _files(directory):
                 with suppress(FileNotFoundError):  # an upload, or --keep, has removed it meanwhile
@@ -94,9 +94,7 @@ def read(directory: Path, source: Path) -> None:
             while (member := archive.next()) is not None:
                 _forget(archive)
                 place = directory / _place(member)
-                place.parent.mkdir(
-                    mode=keyring.DIRECTORY_MODE if place.parent.name == KEYS else 0o777, parents=True, exist_ok=True
-                )
+                place.parent.mkdir(mode=0o700 if place.parent.name == KEYS else 0o777, parents=True, exist_ok=True)
                 _extract(archive, member, place)
         sqlite.check(whole)
         os.sync()  # of all files at once, since there may be a million
@@ -143,6 +141,12 @@ def _writing(target: Path) -> Iterator[BinaryIO]:
         sync_directory(target.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _keys(directory: Path) -> list[Path]:
+    from builder_server import keyring
+
+    return keyring.files(directory)
 
 
 def _files(directory: Path) -> Iterator[Path]:

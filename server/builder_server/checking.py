@@ -30,7 +30,7 @@ def faults(given: Given) -> Iterator[str]:
             yield from _raised(parse, given[name])
     if given["dir"] is not None:
         yield from _data_dir(given["dir"])
-        yield from _database(given["dir"], given["database"], given["database_password_file"])
+    yield from _database(given)
     if given["config_dir"] is not None:
         yield from _templates(given["config_dir"])
     yield from _addresses(given)
@@ -53,9 +53,10 @@ def _data_dir(path: Path) -> Iterator[str]:
         yield f"--dir: {path} can't be written by this user"
 
 
-def _database(directory: Path, url: str | None, password_file: Path | None) -> Iterator[str]:
-    """Return what is wrong with its address; whether it can be reached only the server finds out."""
-    yield from _raised(Served(directory=directory, database=url, password_file=password_file).place)
+def _database(given: Given) -> Iterator[str]:
+    directory, address, password_file = (given[name] for name in ("dir", "database", "database_password_file"))
+    if directory is not None:
+        yield from _raised(Served(directory=directory, database=address, password_file=password_file).place)
     if password_file is not None and not os.access(password_file, os.R_OK):
         yield f"--database-password-file: {password_file} can't be read by this user"
 

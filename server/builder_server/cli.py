@@ -76,17 +76,6 @@ def _check_tls(context: click.Context) -> None:
         raise click.UsageError("--insecure is for addresses without TLS: leave it out, or --tls-cert", context)
 
 
-def _complete(urls: tuple[str, ...], path: Path | None) -> tuple[str, ...]:
-    """Return the URLs for uploads with what is secret in them, from where nobody else can see it."""
-    from builder_server import credentials
-
-    if path := path or credentials.default_path(os.environ):
-        urls = credentials.with_credentials(urls, path)
-    if credentials.hold_secrets(urls):
-        keep_memory_secret()
-    return urls
-
-
 class _Server(Configured, click.Group):
     def faults(self, given: Mapping[str, Any]) -> Iterable[str]:
         """Return all that is wrong with the options."""
@@ -322,10 +311,14 @@ def command(
     from builder.quantities import parse_pause
     from builder.runtime import logs
     from builder.runtime.tls import TlsFiles
-    from builder_server import server
+    from builder_server import credentials, server
     from builder_server.listening import Listening
     from builder_server.retention import parse_retention
 
+    if path := upload_credentials_file or credentials.default_path(os.environ):
+        upload = credentials.with_credentials(upload, path)
+    if database is not None or credentials.hold_secrets(upload):
+        keep_memory_secret()
     logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
     if served.database is not None:
         keep_memory_secret()
@@ -346,7 +339,7 @@ def command(
         data_dir=dir,
         database=served.place(),
         config_dir=config_dir,
-        upload=_complete(upload, upload_credentials_file),
+        upload=upload,
         job_timeout=job_timeout,
         min_free=min_free,
         grace=parse_pause(grace),

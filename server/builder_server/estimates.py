@@ -45,8 +45,8 @@ class Worker:
 class Circumstances:
     """Where entries wait: a platform, the builds that run there, and how many workers wait.
 
-    Those that are ``drained`` are in neither. Of ``workers`` it is known what they have; builds that run may be those of
-    others. ``template_needs`` is what orb builds need besides.
+    Those that are ``drained`` are in neither. Of ``workers`` it is known what they have, and of so many it is ``unknown``.
+    ``template_needs`` is what orb builds need besides.
     """
 
     platform: str
@@ -57,11 +57,12 @@ class Circumstances:
     is_drained: bool = False
     drained: int = 0
     workers: Sequence[Worker] = ()
+    unknown: int = 0
     template_needs: tuple[Need, ...] = ()
 
     def unmet(self, needs: tuple[Need, ...]) -> Unmet | None:
         """Return what no worker has of what is needed; None if one has it, or if that is not known of all."""
-        if not needs or not self.workers or len(self.workers) < self.waiting + len(self.running):
+        if not needs or not self.workers or self.unknown:
             return None
         lacking = {worker.name: worker.able.lacks(needs) for worker in self.workers}
         nearest = min(lacking, key=lambda name: (len(lacking[name]), name))
@@ -96,7 +97,7 @@ def foresee(place: Circumstances, entries: Iterable[Waiting], now: Instant) -> I
             why = Why.NEEDS
         is_aside = why is None and not can_begin(needs)  # nobody who could take it waits: those behind it go first
         if is_aside:
-            why = Why.BUSY
+            why = Why.ABLE_BUSY
         elif why is None:
             why = Why.NEXT if ahead < place.waiting else Why.BEHIND if ahead else Why.BUSY
         start = None

@@ -12,26 +12,17 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from builder.errors import BuilderError
 from builder.model import Instant, printable
-from builder.provenance import keys
+from builder.provenance import KeysUnusable, keys
 from builder.provenance.keys import InvalidKey, PublicKey, SigningKey
 from builder.reasons import reason_of
 from builder.runtime.files import lock_directory, sync_directory
-from builder_server.names import KEYS
-
-SUFFIX = ".pem"
+from builder_server.names import KEY_SUFFIX, KEYS
 
 OVERLAP = dt.timedelta(days=30)
 """How long the keys before stay valid: by then whoever verifies has the new one."""
 
-_MODE, DIRECTORY_MODE = 0o600, 0o700
-
-
-class KeysUnusable(BuilderError):
-    """The keys of a server can't be read or written; or none of them is valid."""
-
-    exit_code = 9
+_MODE, _DIRECTORY_MODE = 0o600, 0o700
 
 
 @frozen
@@ -78,11 +69,11 @@ class Keyring:
             self._write(new)
             end = now.plus(overlap)
             for key in before:
-                until = key.public.valid_until
-                if until is None or end.ms < until.ms:
-                    self._write(key.until(end))
-                elif until.ms <= now.ms and key.private_pem:
-                    self._write(evolve(key, private_pem=None))
+                ending = key.until(min(end, key.public.valid_until or end))
+                if not ending.public.is_valid_at(now):
+                    ending = evolve(ending, private_pem=None)
+                if ending != key:
+                    self._write(ending)
         return new
 
     def _make_first(self, now: Instant) -> list[SigningKey]:
@@ -105,7 +96,7 @@ class Keyring:
         return sorted(found, key=_age)
 
     def _write(self, key: SigningKey) -> None:
-        path = self.directory / f"{key.public.id}{SUFFIX}"
+        path = self.directory / f"{key.public.id}{KEY_SUFFIX}"
         part = path.with_suffix(".part")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(part, flags, _MODE), "wb") as file:
@@ -119,7 +110,7 @@ class Keyring:
     def _locked(self) -> Iterator[None]:
         """Keep other programs from writing keys meanwhile: a moment."""
         if not self.directory.exists():
-            self.directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            self.directory.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
             sync_directory(self.data_dir)
         descriptor = lock_directory(self.directory, wait=True)
         assert descriptor is not None, "it was waited for"
@@ -135,7 +126,7 @@ def files(data_dir: Path) -> list[Path]:
     """Return the files of all keys; none where there is no directory of them. Raises OSError."""
     directory = data_dir / KEYS
     try:
-        return [directory / name for name in sorted(os.listdir(directory)) if name.endswith(SUFFIX)]  # noqa: PTH208  glob hides errors
+        return [directory / name for name in sorted(os.listdir(directory)) if name.endswith(KEY_SUFFIX)]  # noqa: PTH208  glob hides errors
     except FileNotFoundError:
         return []
 

@@ -78,7 +78,8 @@ class Looks:
                     is_full=is_full,
                     drained=crew.drained[name],
                     is_drained=not halted.isdisjoint({SERVER, Target(scope=Scope.PLATFORM, name=name)}),
-                    workers=self._dispatcher.workers(name),
+                    workers=crew.workers.get(name, ()),
+                    unknown=crew.unknown[name],
                     template_needs=templates.get(name) or (),
                 )
                 for name in standing.queued

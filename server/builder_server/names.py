@@ -13,6 +13,7 @@ LOCK = "lock"
 STATE = "state"
 IMPORTED_STATE = "state.imported"
 KEYS = "keys"
+KEY_SUFFIX = ".pem"
 
 RESERVED = frozenset(
     {

@@ -18,6 +18,7 @@ from attrs import define, evolve, field
 
 from builder.errors import InvalidName
 from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd
+from builder.extension.halting import Target
 from builder.extension.watching import Changed, What
 from builder.model import Aborted, Instant, Result
 from builder.outputs import Outputs, TimedLines
@@ -70,6 +71,7 @@ from builder_server.logs import note_build
 from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
 from builder_server.store import AfterLoss, Build, Expand, Holder, StoreError, Taken
+from builder_server.store.waking import targets_of
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +109,8 @@ class Owner:
     build: Build | None = None
     console: ConsoleWriter | None = None
     """Lines come; None before the first ones and for an attempt of an earlier server."""
+    targets: frozenset[Target] = field(init=False)
+    """What may be drained so that its worker gets no job."""
     attachment: Attachment = field(init=False)
     asked: trio.Event = field(factory=trio.Event)
     """It was tried, once, to put it back."""
@@ -123,6 +127,7 @@ class Owner:
     _artifacts: int = 0
 
     def __attrs_post_init__(self) -> None:
+        self.targets = frozenset(targets_of(self.platform, self.worker.known_as))
         self.attachment = Attachment.to(self.uuid, self._tell_from)
 
     def tell(self, event: Event) -> None:
@@ -151,9 +156,8 @@ class Owner:
     async def run(self, dispatcher: Dispatcher) -> None:
         """Take a job, and own the attempt at it to its end."""
         try:
-            with dispatcher.present(self.platform, self.worker):
-                if (event := await self._take(dispatcher)) is not None:
-                    await self._own(event)
+            if (event := await self._take(dispatcher)) is not None:
+                await self._own(event)
         finally:
             self._leave()
 

@@ -16,7 +16,7 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
 
     One with several slots is there several times. One that is away has lost its connection, and may come back to its
     build for the --grace of the server. Of a worker that waits, its connection is the only sign of life. The load is
-    that of its machine when it asked for a job. One of the classic protocol tells nothing of itself, and is called by its
+    that of its machine when it was heard last, or asked for a job. One of the classic protocol tells nothing of itself, and is called by its
     host. A terminal shows the first 100.
 
     \b

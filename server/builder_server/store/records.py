@@ -30,19 +30,21 @@ class Holder:
     known_as: str = field(init=False)
     """What it is called where it is drained."""
 
-    @property
-    def able(self) -> Capabilities:
-        """What a job can need, as far as it has that."""
-        return Capabilities.of((fact.name, fact.value) for fact in self.facts)
-
-    @property
-    def pressure(self) -> str:
-        """Why it takes no job now, if it does not."""
-        return next((fact.value for fact in self.facts if fact.name == PRESSURE), "")
+    pressure: str = field(init=False)
+    """Why it takes no job now, if it does not."""
 
     @known_as.default
     def _known_as(self) -> str:
         return known_as(self.address, self.name)
+
+    @pressure.default
+    def _pressure(self) -> str:
+        return next((fact.value for fact in self.facts if fact.name == PRESSURE), "")
+
+    @property
+    def able(self) -> Capabilities:
+        """What a job can need, as far as it has that."""
+        return Capabilities.of((fact.name, fact.value) for fact in self.facts)
 
 
 def split_peer(text: str) -> tuple[str | None, str]:

@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from builder.errors import ProtocolError
 from builder.model import printable
-from builder.provenance import InvalidProvenance
-from builder.provenance.envelope import MAX_ENVELOPE, Envelope
+from builder.provenance import MAX_ENVELOPE, InvalidProvenance
+from builder.provenance.envelope import Envelope
 from builder.provenance.keys import PublicKey
 from builder.provenance.statement import Statement
 from builder.provenance.verification import Verdict, compare, verify

@@ -13,7 +13,7 @@ from builder_worker.commands.work import work
 
 @click.command("self-test", context_settings=CONTEXT)
 @click.argument("platform", default="self-test", callback=check_platform)
-@click.option("--slots", metavar="N", type=SLOTS, default="1", hidden=True)
+@click.option("--slots", metavar="N", type=SLOTS, default="1", help="As for the worker.  [default: 1]")
 @sandbox_options
 def self_test(*, platform: str, slots: int | None, arguments: Arguments, **_others: Any) -> None:
     """Do a small build as a worker with the same options would, and see that it can go on with the jobs that run.
