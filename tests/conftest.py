@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,3 +85,11 @@ async def store(tmp_path: Path) -> AsyncIterator["Store"]:
 
     async with opened(tmp_path) as found:
         yield found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Have what was logged be text that goes from one process to another: messages may quote any bytes."""
+    report = yield
+    report.sections = [(title, said.encode("utf-8", "backslashreplace").decode()) for title, said in report.sections]
+    return report

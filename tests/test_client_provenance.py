@@ -127,7 +127,7 @@ async def test_a_build_that_is_not_signed_has_no_provenance(tmp_path: Path) -> N
 
 async def test_keys_that_can_t_be_used_hold_up_no_fetch(tmp_path: Path) -> None:
     async with start_server(tmp_path) as server:
-        (server.data_dir / "keys").touch()
+        (server.data_dir / "builder.keys").touch()
         await do(server, schedule("a"))
         uuid, _ = await build(server, artifacts=FILES)
         done = run_client(server, "fetch", str(uuid), str(tmp_path / "fetched"))

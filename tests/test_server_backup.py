@@ -149,10 +149,12 @@ async def test_keys_are_in_a_backup_only_where_that_is_wanted(tmp_path: Path) ->
             administer(server.data_dir, "backup", *options, tmp_path / f"{name}.tar")
             administer(tmp_path / name, "restore", tmp_path / f"{name}.tar")
         (key,) = Keyring(server.data_dir).all()
-    assert not (tmp_path / "without" / "keys").exists()
+    assert not (tmp_path / "without" / "builder.keys").exists()
     for name in ("with", "both"):
         assert Keyring(tmp_path / name).all() == [key]
-        modes = [(tmp_path / name / "keys" / path).stat().st_mode & 0o777 for path in ("", f"{key.public.id}.pem")]
+        modes = [
+            (tmp_path / name / "builder.keys" / path).stat().st_mode & 0o777 for path in ("", f"{key.public.id}.pem")
+        ]
         assert modes == [0o700, 0o600]
 
 

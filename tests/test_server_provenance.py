@@ -348,15 +348,15 @@ def test_keys_are_their_owner_s_from_the_first_byte_on(tmp_path: Path, monkeypat
     finally:
         os.umask(before)
     assert modes == [0o600]
-    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "builder.keys").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
 )
 def test_damaged_keys_are_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "keys").mkdir()
-    (tmp_path / "keys/x.pem").write_bytes(content)
+    (tmp_path / "builder.keys").mkdir()
+    (tmp_path / "builder.keys/x.pem").write_bytes(content)
     with pytest.raises(KeysUnusable, match=r"x\.pem"):
         Keyring(tmp_path).signing(Instant(0))
 

@@ -1,4 +1,4 @@
-"""The keys of a server, DIR/keys/ID.pem: made when they are first needed, and rotated without a moment in which none is valid.
+"""The keys of a server, DIR/builder.keys/ID.pem: made when they are first needed, and rotated without a moment in which none is valid.
 
 Only the server's user can read them, from the first byte on. A file is written under another name, made durable and renamed;
 a rotation adds the new key before it ends the old ones: after a crash between the two all of them sign.

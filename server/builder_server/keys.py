@@ -12,7 +12,7 @@ from builder_server.administration import in_directory
 def keys() -> None:
     """Look after the keys that sign what builds were.
 
-    They are files below DIR/keys that nobody but the server's user can read, made when the first build is signed. docs/provenance.md
+    They are files below DIR/builder.keys that nobody but the server's user can read, made when the first build is signed. docs/provenance.md
     says how others verify with them.
     """
 

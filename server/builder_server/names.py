@@ -12,7 +12,7 @@ ELSEWHERE = "builder.postgres"
 LOCK = "lock"
 STATE = "state"
 IMPORTED_STATE = "state.imported"
-KEYS = "keys"
+KEYS = "builder.keys"
 KEY_SUFFIX = ".pem"
 
 RESERVED = frozenset(
