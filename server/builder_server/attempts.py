@@ -114,9 +114,7 @@ class Attempts:
             self._start(owner, owner.run_interrupted)
         if awaited := sum(owner.attempt.grace > 0 for owner in left):
             logger.info("builds that go on when their workers come back: %d", awaited)
-        for owner in left:
-            if not owner.attempt.grace:
-                await owner.asked.wait()
+        await self._wait_asked([owner for owner in left if not owner.attempt.grace])
 
     def _left(self, build: LeftBuild) -> Owner:
         may_return = build.secret_sha256 is not None and build.cancelled_by is None
@@ -158,9 +156,12 @@ class Attempts:
         owners = [owner for uuid in uuids if (owner := self._owners.get(uuid))]
         for owner in owners:
             owner.tell(EndAsked(result=cancelled(by), by=by))
+        await self._wait_asked(owners)
+
+    async def _wait_asked(self, owners: Collection[Owner]) -> None:
         while True:
             changed = self._changed.next
-            if not any(owner.uuid in self._owners and not owner.asked.is_set() for owner in owners):
+            if not any(owner.uuid in self._owners and not owner.is_asked for owner in owners):
                 return
             await changed.wait()
 

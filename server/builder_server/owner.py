@@ -100,10 +100,10 @@ class Owner:
     console: ConsoleWriter | None = None
     """Lines come; None before the first ones and for an attempt of an earlier server."""
     attachment: Attachment = field(init=False)
-    asked: trio.Event = field(factory=trio.Event)
+    is_asked: bool = False
     """It was tried, once, to put it back."""
 
-    _told: deque[Event] = field(factory=deque)
+    _told: list[Event] = field(factory=list)
     _waiting: trio.CancelScope = field(factory=trio.CancelScope)
     _may_be_taken: bool = False
     _began: float | None = None  # None for an attempt of an earlier server whose worker was not back
@@ -182,7 +182,7 @@ class Owner:
             return await self._fault(error) if self._may_be_taken else None
         if self.build is None:
             return None
-        return self._told.popleft() if self._told else Attached()
+        return self._told.pop(0) if self._told else Attached()
 
     async def _own(self, event: Event) -> None:
         note(uuid=self.uuid)
@@ -198,12 +198,12 @@ class Owner:
 
     async def _next_event(self) -> Event:
         if self._told:
-            return self._told.popleft()
+            return self._told.pop(0)
         receive = self.attachment.receive
         if self.attempt.is_held:
             with trio.CancelScope() as self._waiting:
                 await trio.sleep_until(self.attempt.wake_at)
-            return self._told.popleft() if self._told else TimeCame()
+            return self._told.pop(0) if self._told else TimeCame()
         # looked at, since a worker that sends without end leaves no time for a deadline
         if trio.current_time() < self.attempt.wake_at:
             with trio.CancelScope(deadline=self.attempt.wake_at) as self._waiting:
@@ -215,7 +215,7 @@ class Owner:
                 while (event := receive.receive_nowait()) is None:
                     pass
                 return event
-        return self._told.popleft() if self._told else TimeCame()
+        return self._told.pop(0) if self._told else TimeCame()
 
     async def _handle(self, event: Event) -> Event | None:
         """Carry out what follows from an event, and return what comes of that."""
@@ -382,7 +382,7 @@ class Owner:
                 return NotRunning()
             found = await self.recorder.put_back(build, self._finished(), reason, counted=counted)
         finally:
-            self.asked.set()
+            self.is_asked = True
             self.on_changed()
         match found:
             case AfterLoss.PUT_BACK:
@@ -410,7 +410,7 @@ class Owner:
         return self.build
 
     def _leave(self) -> None:
-        self.asked.set()
+        self.is_asked = True
         self.attachment.end()
         if self._writer:
             self._writer.close()

@@ -6,7 +6,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -339,20 +339,21 @@ class _Server:
         """Serve one peer. Whatever it does, or goes wrong with it, ends here."""
         peer = Peer(address="unknown")
         try:
-            async with transport, AsyncExitStack() as held:
+            async with transport:
                 peer = Peer(address=listening.address_of(transport))
                 note(peer=peer.address)
                 tune(transport)
                 bound_unsent(transport)
-                place = held.enter_context(self._connections.place())
-                with place.until_asked(), self._shutdown.interruptible():
-                    stream, peer = await self._admit(listener, transport, place)
+                with self._connections.place() as place:
+                    with place.until_asked(), self._shutdown.interruptible():
+                        stream, peer = await self._admit(listener, transport, place)
                     note(holder=peer.name or None)
-                    await held.enter_async_context(stream)
                     channel = SharingChannel(stream, self._memory)
-                    held.enter_context(channel.sharing())
-                    is_ours, request = await self._greet(channel, place)
-                await self._serve_peer(channel, peer, place, request, is_ours=is_ours)
+                    async with stream:
+                        try:
+                            await self._serve_peer(channel, peer, place)
+                        finally:
+                            channel.give_back()
         except ShuttingDown:
             pass
         except listening.NotAdmitted as error:
@@ -385,9 +386,9 @@ class _Server:
         with trio.fail_after(STEP_TIMEOUT):
             return is_ours, await _receive_request(channel)
 
-    async def _serve_peer(
-        self, channel: SharingChannel, peer: Peer, place: Place, request: Message | StreamedFrame, *, is_ours: bool
-    ) -> None:
+    async def _serve_peer(self, channel: SharingChannel, peer: Peer, place: Place) -> None:
+        with place.until_asked(), self._shutdown.interruptible():
+            is_ours, request = await self._greet(channel, place)
         if isinstance(request, JobRequested):
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)
