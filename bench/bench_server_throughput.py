@@ -184,4 +184,5 @@ def main(runs: int) -> None:
     trio.run(run, runs)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -42,9 +42,9 @@ QUANTITIES: Mapping[str, tuple[Callable[[str], int], int, str]] = {
 
 TEXTS: Mapping[str, str] = {
     "arch": "arch=NAME, such as arch=x86_64",
-    "root": "root=DIGEST, as `builder-worker check` shows it",
+    "root": "root=SHA256, as `builder-worker check --root DIR` shows it",
     "sandbox": "sandbox=NAME, such as sandbox=overlay",
-    "snapshot": "snapshot=DATE, as `builder-worker check` shows it",
+    "snapshot": "snapshot=DATE, as `builder-worker check --root DIR` shows it",
 }
 """The facts that are compared as they are, and what to write."""
 

@@ -54,6 +54,8 @@ PACKAGES = (
             "CHANGES.md": "usr/share/doc/builder-common/CHANGES.md",
             "SECURITY.md": "usr/share/doc/builder-common/SECURITY.md",
             "docs/*.md": "usr/share/doc/builder-common/",
+            "docs/operations/*": "usr/share/doc/builder-common/operations/",
+            "docs/examples/*": "usr/share/doc/builder-common/examples/",
         },
     ),
     Package(

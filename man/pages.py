@@ -51,7 +51,7 @@ def client_file() -> FilePage:
             Paths of files are taken from the directory of this one; ~ is the home directory.
             """,
         keys=[
-            Key(name=where + config.written(key), value=key.metadata["write"], meaning=key.metadata["meaning"])
+            Key(name=where + config.written(key.name), value=key.metadata["write"], meaning=key.metadata["meaning"])
             for key, where in keys
             if key.metadata
         ],

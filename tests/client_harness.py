@@ -52,6 +52,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "drop-upload": ("323b",),
     "cancel": ("hello",),
     "observe-latest": (),
+    "workers": (),
     "drain": ("--reason", "new disk"),
     "drop-platform": ("p1",),
     "undrop-platform": ("p1",),

@@ -43,11 +43,12 @@ class Cluster:
 
     directory: Path
     programs: Path
+    is_durable: bool = False
     process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def make(cls) -> "Cluster":
-        """Make one and start it, or skip the test where there is no PostgreSQL."""
+    def make(cls, *, is_durable: bool = False) -> "Cluster":
+        """Make one and start it, or skip the test where there is no PostgreSQL; ``is_durable``: with fsync, for benches."""
         programs = _programs()
         if programs is None:
             need("postgres", ["postgres"])
@@ -61,7 +62,7 @@ class Cluster:
             _as_user(str(programs / "initdb"), f"--pgdata={directory}/data", *options),
             check=True, capture_output=True, cwd="/", timeout=DEADLINE,
         )  # fmt: skip
-        found = cls(directory=directory, programs=programs)
+        found = cls(directory=directory, programs=programs, is_durable=is_durable)
         atexit.register(found.kill)
         found.start()
         return found
@@ -72,10 +73,9 @@ class Cluster:
             "unix_socket_directories": str(self.directory),
             "listen_addresses": "",
             "max_connections": str(MAX_CONNECTIONS),
-            "fsync": "off",
-            "full_page_writes": "off",
-            "autovacuum": "off",
         }
+        if not self.is_durable:
+            settings |= {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
         given = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(

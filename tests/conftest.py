@@ -43,10 +43,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     """The kind of database that the test is run with."""
-    databases.kind = getattr(request, "param", databases.KINDS[0])
+    databases.kind = getattr(request, "param", databases.KIND)
     yield databases.kind
     databases.forget()
-    databases.kind = databases.KINDS[0]
+    databases.kind = databases.KIND
 
 
 @pytest.hookimpl(trylast=True)

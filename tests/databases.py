@@ -5,18 +5,22 @@ Tests of what the server remembers run on each kind of database: see the marker 
 
 import atexit
 import hashlib
+import os
 import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from builder.runtime.postgres import Place
+    from builder.runtime.postgres import Location
 
 KINDS = ("sqlite", "postgres")
 
-kind = KINDS[0]
+KIND = os.environ.get("BUILDER_TEST_DATABASE", KINDS[0])
+"""That of tests which run on one kind: so all of them can be run on the other."""
+
+kind = KIND
 """The kind of the test that runs."""
 
 _TEMPLATE = "made"
@@ -46,17 +50,17 @@ def make(path: Path) -> None:
 def _make_template() -> None:
     import clusters
 
-    from builder.runtime.postgres import Place
+    from builder.runtime.postgres import Location
     from builder_server.store import Store
 
-    Store.open(Place(url=clusters.shared().create(_TEMPLATE))).close()
+    Store.open(Location(url=clusters.shared().create(_TEMPLATE))).close()
 
 
-def postgres_at(path: Path, *, empty: bool = False) -> "Place":
+def postgres_at(path: Path, *, empty: bool = False) -> "Location":
     """Return the database that a test has in PostgreSQL instead of a file, made unless it is there."""
     import clusters
 
-    from builder.runtime.postgres import Place
+    from builder.runtime.postgres import Location
 
     if path not in _made:
         name = f"t{hashlib.sha256(bytes(path)).hexdigest()[:16]}"
@@ -64,15 +68,22 @@ def postgres_at(path: Path, *, empty: bool = False) -> "Place":
             _make_template()
         clusters.shared().create(name, **({} if empty else {"template": _TEMPLATE}))
         _made[path] = name
-    return Place(url=clusters.shared().url(_made[path]))
+    return Location(url=clusters.shared().url(_made[path]))
 
 
-def place(path: Path) -> "Path | Place":
+def place(path: Path) -> "Path | Location":
     """Return where the test that runs has the database that lies at a path in SQLite; made unless it is there."""
     if kind == "postgres":
         return postgres_at(path)
     make(path)
     return path
+
+
+def query(path: Path, sql: str) -> list[Any]:
+    """Return rows of a test's database in PostgreSQL."""
+    import clusters
+
+    return clusters.shared().execute(sql, _made[path])
 
 
 def forget() -> None:

@@ -50,6 +50,7 @@ class Endpoint:
     status: int = 201
     location: str = ""
     retry_after: str = ""
+    provenance: str = ""
     drop_after: int | None = None
     go_on: threading.Event = field(factory=threading.Event)
     requests: list[Request] = field(factory=list)
@@ -109,6 +110,8 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Endpoint]:
                 self.send_header("Location", endpoint.location)
             if endpoint.retry_after:
                 self.send_header("Retry-After", endpoint.retry_after)
+            if endpoint.provenance:
+                self.send_header("Builder-Provenance", endpoint.provenance)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -212,6 +212,8 @@ class Server(Program):
 
 def query(data_dir: Path, sql: str) -> list[Any]:
     """Return rows of a server's database, read as another process would."""
+    if databases.kind == "postgres":
+        return databases.query(data_dir / DATABASE, sql)
     connection = sqlite3.connect(data_dir / DATABASE, timeout=DEADLINE)
     try:
         return connection.execute(sql).fetchall()
@@ -382,7 +384,9 @@ async def run_server(root: Path, **options: Any) -> AsyncIterator[LocalServer]:
     config_dir = root / "etc"
     data_dir.mkdir(exist_ok=True)
     config_dir.mkdir(exist_ok=True)
-    databases.make(data_dir / DATABASE)
+    if "database" not in options:
+        where = databases.place(data_dir / DATABASE)
+        options["database"] = None if isinstance(where, Path) else where
     defaults: dict[str, Any] = {"listening": Listening(), "job_timeout": 3600.0, "grace": 120.0}
     urls = options.pop("upload", None) or ()
     options["upload"] = (urls,) if isinstance(urls, str) else urls

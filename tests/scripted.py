@@ -60,7 +60,7 @@ class ScriptedPeer:
         if hello.version < VERSION:
             await self.receive(ServerHello)
         else:
-            assert await self.receive(Welcome) == Welcome(version=VERSION)
+            assert (await self.receive(Welcome)).version == VERSION
 
     async def request(self, request: Message) -> list[Message]:
         """Return all that is answered to a request of our own protocol, Success or Failure last."""

@@ -15,7 +15,7 @@ from builder.runtime.grouping import GroupingDatabase
 from builder_server.store import Build, Expanded, Store
 
 if TYPE_CHECKING:
-    from builder.runtime.postgres import Place
+    from builder.runtime.postgres import Location
 
 NOW = Instant(1_795_194_796_123)
 HOUR = 3_600_000
@@ -41,7 +41,7 @@ def database(store: Store) -> GroupingDatabase:
 
 
 @asynccontextmanager
-async def opened(path: Path, place: "Place | None" = None) -> AsyncIterator[Store]:
+async def opened(path: Path, place: "Location | None" = None) -> AsyncIterator[Store]:
     store = Store.open(place or databases.place(path / "db"))
     try:
         with trio.fail_after(DEADLINE):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.address import format_address, parse_address
+from builder.address import TcpAddress, UnixAddress, format_address, parse_address, parse_remote
 from builder.errors import BuilderError, InvalidAddress
 
 
@@ -85,3 +85,28 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 @given(st.one_of(st.ip_addresses(), st.from_regex(r"[a-z][a-z0-9.]{0,20}", fullmatch=True)), st.integers(1, 65535))
 def test_what_is_formatted_reads_back(host: ipaddress.IPv4Address | ipaddress.IPv6Address | str, port: int) -> None:
     assert parse_address(format_address(str(host), port)) == (str(host), port)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("unix:/run/builder/socket", UnixAddress("/run/builder/socket")),
+        ("unix:relative", UnixAddress("relative")),
+        ("unix:" + "x" * 103, UnixAddress("x" * 103)),
+        ("[::1]:5", TcpAddress("::1", 5)),
+    ],
+)
+def test_a_server_is_reached_by_tcp_or_a_socket(text: str, expected: TcpAddress | UnixAddress) -> None:
+    assert parse_remote(text) == expected
+    assert parse_remote(str(expected)) == expected
+
+
+@pytest.mark.parametrize("text", ["unix:", "unix:" + "x" * 104, "unix:/a\0b", "unix:" + "å" * 52, "tcp:/x"])
+def test_what_is_no_path_of_a_socket(text: str) -> None:
+    with pytest.raises(InvalidAddress) as caught:
+        parse_remote(text)
+    assert str(caught.value).isprintable()
+
+
+def test_odd_paths_are_shown_as_escapes() -> None:
+    assert str(UnixAddress("/a\x1b[2J")) == "unix:/a\\x1b[2J"

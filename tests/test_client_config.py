@@ -222,3 +222,28 @@ def test_the_example_of_the_page_is_right() -> None:
     settings = parse(example)
     assert settings.default == "prod"
     assert sorted(settings.servers) == ["prod", "test"]
+
+
+def test_what_is_in_force_and_where_it_comes_from(tmp_path: Path) -> None:
+    variables = write(tmp_path, 'default = "prod"\nyes = true\n[servers.prod]\nremote = "h:1"\ntls-ca = "ca.pem"\n')
+    file = next(tmp_path.rglob("client.toml"))
+
+    def shown(*arguments: str, **more: str) -> list[str]:
+        done = run_client(*arguments, "--print-config", env=environment(**variables | more))
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout.decode().splitlines()
+
+    assert shown() == [
+        f'remote = "h:1"  # {file}',
+        f'tls-ca = "{file.with_name("ca.pem")}"  # {file}',
+        "#tls-cert =  # default",
+        "#tls-key =  # default",
+        "#tls-name =  # default",
+        'color = "auto"  # default',
+        f"yes = true  # {file}",
+    ]
+    found = shown("-r", "there:5", BUILDER_TLS_KEY="key.pem", NO_COLOR="1")
+    assert found[0] == 'remote = "there:5"  # command line'
+    assert 'tls-key = "key.pem"  # environment, BUILDER_TLS_KEY' in found
+    assert 'color = "auto"  # environment, NO_COLOR' in found
+    assert shown(BUILDER_REMOTE="x:1")[0] == 'remote = "x:1"  # environment, BUILDER_REMOTE'

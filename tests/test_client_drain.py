@@ -3,11 +3,20 @@
 import json
 import re
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import trio
-from farm import Server, run_client, start_server
-from scripted import do, schedule, take_job
+from clocks import NOW
+from farm import Server, eventually, run_client, start_server
+from scripted import do, schedule, take_job, waiting_worker
+
+from builder.endpoint import Endpoint
+from builder.extension.halting import SERVER, HaltState
+from builder.extension.watching import Looked, RunningState
+from builder.history import Cause
+from builder_client import completion
+from builder_client.screen import Watched, draw
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 PEER = re.compile(r"127\.0\.0\.1:\d+")
@@ -40,6 +49,32 @@ async def test_everyone_is_told(tmp_path: Path) -> None:
         assert await client(server, "resume", "--platform", "p1") == ""
         for command in ("", "info", "queue"):
             assert "drained" not in await client(server, *filter(None, [command]))
+
+
+def test_the_live_view() -> None:
+    halt = HaltState(target=SERVER, since=NOW, by="me", reason="upgrade")
+    running = RunningState(
+        uuid=UUID(int=1), job="a", platform="p1", started=NOW, cause=Cause.DUE, expected=60_000, away=NOW
+    )
+    looked = Looked(now=NOW, is_full=False, scheduled=1, running=(running,), halts=(halt,))
+    lines = draw(Watched(server="s", looked=looked), NOW, width=120, height=24).renderables
+    text = "\n".join(str(line) for line in lines)
+    assert "0 queued, 1 running; the server is drained since 2026-11-20T17:13:16Z by me: upgrade" in text
+    assert re.search(r"a +p1 +.* of 1 min, worker away", text)
+
+
+async def test_names_of_workers_are_completed(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server, waiting_worker(server):
+        where = Endpoint.of(server.remote, {})
+
+        def found(source: completion.Source) -> list[str]:
+            return completion.complete(where, source, "")
+
+        await eventually(lambda: server.query("select * from platform"))
+        assert await trio.to_thread.run_sync(found, completion.workers) == ["127.0.0.1"]
+        assert await trio.to_thread.run_sync(found, completion.drained_workers) == []
+        await client(server, "drain", "--worker", "box")
+        assert await trio.to_thread.run_sync(found, completion.drained_workers) == ["box"]
 
 
 async def test_waiting_until_nothing_runs(tmp_path: Path) -> None:

@@ -21,8 +21,7 @@ from builder.messages import Success
 from builder.model import Artifact, Execution, Exited, Instant, ScriptJob, raw
 from builder.provenance.envelope import Envelope
 from builder.provenance.keys import SigningKey, public_text
-from builder.provenance.statement import Artifact as Named
-from builder.provenance.statement import Facts, Subjects, encode
+from builder.provenance.statement import Attested, Subject, Subjects, encode
 
 FILES = (
     Artifact(path="bin/tool", content=b"\x7fELF" * 1000),
@@ -33,7 +32,7 @@ NOW = Instant(1_900_000_000_000)
 KEY = SigningKey.make(NOW)
 SCRIPT = b"#!/bin/sh\n"
 U = UUID("323b2a40-25d1-4f8e-90af-a4e2b9fd7f22")
-FACTS = Facts(
+FACTS = Attested(
     builder_id="urn:x",
     uuid=U,
     job="hello",
@@ -58,7 +57,7 @@ RECORD = Execution(
 def statement(artifacts: tuple[Artifact, ...] = FILES, **changes: Any) -> bytes:
     subjects = Subjects()
     ordered = sorted(artifacts, key=lambda each: raw(each.path))
-    subjects.add([Named(path=each.path, sha256=hashlib.sha256(each.content).digest()) for each in ordered])
+    subjects.add([Subject(path=each.path, sha256=hashlib.sha256(each.content).digest()) for each in ordered])
     return encode(attrs.evolve(FACTS, **changes), subjects)
 
 

@@ -139,7 +139,7 @@ def test_what_no_worker_has_together() -> None:
 
 
 def test_nothing_is_said_of_workers_of_which_it_is_not_known_what_they_have() -> None:
-    where = evolve(place(1, runs(10, 100), runs(20, 100)), workers=(W1, W2))  # one has come back to its build
+    where = evolve(place(1, runs(10, 100), runs(20, 100)), workers=(W1, W2), unknown=1)
     assert where.unmet(of_text("gpu")) is None
 
 

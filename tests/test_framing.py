@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder import codec, der, framing
-from builder.errors import FrameTooLarge, ProtocolError, RemoteProtocolError
+from builder.errors import FrameTooLarge, ProtocolError, RemoteProtocolError, SpeaksTls
 from builder.framing import Frame, FrameReader, StreamedFrame
 from builder.messages import KINDS, Hello, Info, JobFinished, Message, Output, Success
 from builder.outputs import Outputs
@@ -232,3 +232,13 @@ def test_what_is_awaited_is_forgotten_when_it_was_taken() -> None:
     reader.feed(whole[500:])
     assert reader.take(outputs.cut) == [b"x" * 1000]
     assert reader.awaited == 0
+
+
+@pytest.mark.parametrize("begin", [b"\x16\3\1", b"\x15\3\3\0\2\2\x28"])
+def test_tls_is_known_by_its_first_bytes(begin: bytes) -> None:
+    reader = FrameReader()
+    reader.feed(begin[:1])
+    assert reader.next_frame({Hello}) is None
+    reader.feed(begin[1:])
+    with pytest.raises(SpeaksTls):
+        reader.next_frame({Hello})

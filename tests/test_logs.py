@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,18 +13,20 @@ from uuid import UUID
 
 import pytest
 import trio
-from farm import DEADLINE, eventually, run_server
+from farm import DEADLINE, environment, eventually, run_server
+from journal_driver import LARGE
 from scripted import OUR_WORKER, OURS, connect, waiting_worker
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from builder.extension.watching import Watch
 from builder.extension.working import AskJob
 from builder.runtime import journal, logs
-from builder.runtime.journal import Journal
 from builder.runtime.logs import about, note
 
 UUID_OF_A = UUID("323b2a40-25d1-4f8e-90af-a4e2b9fd7f22")
 log = logging.getLogger("test")
+
+JOURNALD = "/lib/systemd/systemd-journald"
 
 
 @pytest.fixture(autouse=True)
@@ -197,9 +201,35 @@ def test_standard_error_that_is_redirected(monkeypatch: pytest.MonkeyPatch, stre
     assert not journal.is_standard_error({"JOURNAL_STREAM": stream})
 
 
-@pytest.mark.skipif(not journal.SOCKET.exists(), reason="no journal runs here")
-def test_the_real_journal_takes_it() -> None:
-    Journal(journal.SOCKET).send({"MESSAGE": "a test of builder", "PRIORITY": "7", "BUILDER_JOB": "a"})
+def can_run_journald() -> bool:
+    if os.geteuid() != 0 or not Path(JOURNALD).exists() or not shutil.which("unshare"):
+        return False
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not can_run_journald(), reason="no journald can be run here")
+def test_what_the_real_journald_keeps() -> None:
+    driver = Path(__file__).with_name("journal_driver.py")
+    done = subprocess.run(
+        ["unshare", "--mount", sys.executable, driver, JOURNALD],
+        env=environment(),
+        capture_output=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    begins, fault, large = map(json.loads, done.stdout.splitlines())
+    for record in (begins, fault, large):
+        assert record["_TRANSPORT"] == "journal"
+        assert (record["BUILDER_UUID"], record["BUILDER_JOB"]) == ("u1", r"a\nMESSAGE=forged")
+        assert (record["BUILDER_PLATFORM"], record["BUILDER_PEER"], record["BUILDER_HOLDER"]) == (
+            "p1",
+            "[::1]:5",
+            "ada",
+        )
+    assert begins["MESSAGE"] == r"build u1 of a\nMESSAGE=forged on p1: begins"
+    assert [record["PRIORITY"] for record in (begins, fault, large)] == ["4", "3", "6"]
+    assert fault["MESSAGE"].endswith("\n  ZeroDivisionError: division by zero")
+    assert large["MESSAGE"].count("x") == LARGE
 
 
 # --- quiet ---------------------------------------------------------------------------------------------------------

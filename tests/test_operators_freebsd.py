@@ -348,6 +348,8 @@ def service(tmp_path: Path) -> Service:
     for name in ("daemon", "install", "kill", "pgrep", "su"):
         (tmp_path / "bin" / name).write_text(NOTE)
         (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "bin/builder-worker").write_text(f'{NOTE}[ ! -e "$FAKE/broken" ]\n')
+    (tmp_path / "bin/builder-worker").chmod(0o755)
     (tmp_path / "bin/pgrep").write_text('#!/bin/sh\necho "pgrep $*" >&2\necho 79\n')
 
     def call(name: str, settings: str, *arguments: str, pids: dict[str, int] | None = None) -> str:
@@ -357,6 +359,7 @@ def service(tmp_path: Path) -> Service:
         script = (FREEBSD / "rc.d" / name).read_text("utf-8")
         script = script.replace(". /etc/rc.subr", f'. {tmp_path}/rc.subr\nkill() {{ command kill "$@"; }}')
         script = script.replace("/usr/sbin/daemon", "daemon").replace("/var/run/builder_worker", str(tmp_path))
+        script = script.replace("/usr/local/bin/builder-worker self-test", "builder-worker self-test")
         script = script.replace("command kill", f"{tmp_path}/bin/kill")
         return run(
             *("/bin/sh", "-c", script, name, *arguments),
@@ -432,12 +435,23 @@ def test_a_worker_outside_of_its_jails_is_started_with_the_same_settings(service
 def test_a_worker_outside_of_its_jails_leaves_them_to_the_next_one(service: Service) -> None:
     settings = WORKERS + "builder_worker_sandbox=jail\n"
     said = service("builder_worker", settings, "restart", "freebsd-13.2", pids={"freebsd-13.2.1.pid": 78})
-    assert said.splitlines()[:5] == [
+    assert said.splitlines()[:6] == [
+        "builder-worker [self-test] [--sandbox] [jail] [--image] [tank/old@7] [--timeout] [60] [freebsd-13.2]",
         *("pgrep -P 78", "kill [-KILL] [78]", "kill [-USR1] [79]", "waited for 78 79"),
         "Starting builder_worker for freebsd-13.2, slot 1.",
     ]
     said = service("builder_worker", WORKERS, "restart", "freebsd-13.2", pids={"freebsd-13.2.1.pid": 78})
     assert said.splitlines()[1:3] == ["kill [-TERM] [78]", "waited for 78"], "a worker in a jail ends with it"
+
+
+def test_a_worker_is_not_restarted_with_a_release_that_does_not_work(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "broken").touch()
+    settings = WORKERS + "builder_worker_sandbox=jail\n"
+    said = service("builder_worker", settings, "restart", "freebsd-13.2", pids={"freebsd-13.2.1.pid": 78})
+    assert said.splitlines()[1:] == [
+        "WARNING: builder_worker for freebsd-13.2, slot 1, is not restarted, and goes on as it was: mend what is wrong first"
+    ]
+    assert (tmp_path / "freebsd-13.2.1.pid").exists()
 
 
 def test_one_platform_can_be_started_and_what_runs_is_left_alone(service: Service) -> None:

@@ -8,7 +8,14 @@ import pytest
 from farm import DEADLINE, PACKAGES
 from operators import ROOT
 
-PAGES = [ROOT / "docs/linux.md", ROOT / "docs/freebsd.md", ROOT / "docs/web.md", ROOT / "docs/certificates.md"]
+PAGES = [
+    ROOT / "docs/linux.md",
+    ROOT / "docs/freebsd.md",
+    ROOT / "docs/web.md",
+    ROOT / "docs/certificates.md",
+    ROOT / "docs/provenance.md",
+    ROOT / "docs/operations.md",
+]
 
 HELP: dict[str, list[tuple[str, ...]]] = {
     "builder_server": [
@@ -19,10 +26,19 @@ HELP: dict[str, list[tuple[str, ...]]] = {
         ("certificates", "init"),
         ("certificates", "issue"),
         ("certificates", "revoke"),
+        ("keys", "rotate"),
     ],
     "builder_worker": [(), ("check",), ("run",), ("root", "create")],
-    "builder_client": [("schedule",), ("orb-build",), ("observe",), ("info",)],
-    "builder_client.inspect": [()],
+    "builder_client": [
+        ("schedule",),
+        ("execute",),
+        ("orb-build",),
+        ("observe",),
+        ("info",),
+        ("drain",),
+        ("retry-upload",),
+    ],
+    "builder_client.inspect": [(), ("verify",)],
     "builder_web": [()],
     "builder_web.administration": [("user-add",), ("vacuum",), ("vacuum", "except-latest")],
 }

@@ -13,13 +13,14 @@ from uuid import UUID
 import pytest
 import trio
 from click.testing import CliRunner
-from farm import DEADLINE, Reachable, environment, start_server
+from farm import DEADLINE, Reachable, environment, eventually, start_server
 from scripted import build, do, info, schedule, take_job
 
 from builder.errors import BuilderError
 from builder.model import Artifact
 from builder_server import backups, cli
 from builder_server.administration import REVISIONS
+from builder_server.keyring import Keyring
 from builder_server.names import DATABASE
 
 SOME = (Artifact(path="bin/a", content=b"x" * 100_000),)
@@ -63,6 +64,7 @@ async def farm(server: Reachable, count: int) -> list[UUID]:
         await do(server, schedule(f"job{number} ü", "p1"))
         found.append((await build(server, lines=[b"one"], artifacts=SOME))[0])
     await do(server, schedule("waits", "p2"))
+    await eventually(lambda: server.query("select count(*) from build where provenance = 'signed'") == [(count,)])
     return found
 
 
@@ -137,7 +139,21 @@ async def test_an_archive_that_is_cut_off_restores_nothing_that_starts(
     if size >= 5_000:
         assert "was interrupted" in does_not_start(elsewhere)
     assert administer(elsewhere, "restore", archive)  # and then it is done again
-    assert len(contents(elsewhere)) == 4
+    assert len(contents(elsewhere)) == 6
+
+
+async def test_keys_are_in_a_backup_only_where_that_is_wanted(tmp_path: Path) -> None:
+    async with start_server(tmp_path) as server:
+        await farm(server, 1)
+        for name, options in (("without", []), ("with", ["--with-keys"]), ("both", ["--with-keys", "--only-database"])):
+            administer(server.data_dir, "backup", *options, tmp_path / f"{name}.tar")
+            administer(tmp_path / name, "restore", tmp_path / f"{name}.tar")
+        (key,) = Keyring(server.data_dir).all()
+    assert not (tmp_path / "without" / "keys").exists()
+    for name in ("with", "both"):
+        assert Keyring(tmp_path / name).all() == [key]
+        modes = [(tmp_path / name / "keys" / path).stat().st_mode & 0o777 for path in ("", f"{key.public.id}.pem")]
+        assert modes == [0o700, 0o600]
 
 
 def hostile(archive: Path, path: Path, name: str, kind: bytes = tarfile.REGTYPE) -> Path:
@@ -161,6 +177,8 @@ UUID_NAME = "f6b4569d-848c-4587-89b3-ee718f659a09"
         (f"../{UUID_NAME}/full", tarfile.REGTYPE),
         (f"/tmp/{UUID_NAME}/full", tarfile.REGTYPE),
         (f"job/{UUID_NAME}/other", tarfile.REGTYPE),
+        ("keys/x.pem", tarfile.REGTYPE),
+        (f"keys/{'ab' * 32}.pem", tarfile.SYMTYPE),
         (f"job/{UUID_NAME}/full", tarfile.SYMTYPE),
         (f"job/{UUID_NAME}/full", tarfile.FIFOTYPE),
         (f"{DATABASE}/{UUID_NAME}/full", tarfile.REGTYPE),

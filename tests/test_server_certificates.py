@@ -11,12 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import trio
 from click.testing import CliRunner, Result
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from farm import eventually_async, run_server
+from scripted import CLIENT
 
+from builder import codec
 from builder.errors import BuilderError
+from builder.framing import frame
 from builder.roles import HolderRole, Identity
+from builder.runtime.encrypted import EncryptedStream
+from builder.runtime.tls import TlsFiles
 from builder_server import issuing
 from builder_server.authority import Authority, Certified
 from builder_server.cli import command
@@ -249,6 +256,54 @@ def test_what_has_expired_is_issued_or_renewed_again(authority: Authority) -> No
     assert [name for name, is_good in states(authority, later) if is_good] == ["ann", "bob"]
 
 
+async def test_a_server_that_runs_takes_what_changes(tmp_path: Path) -> None:
+    root = tmp_path / "server"
+    root.mkdir()
+    done(tmp_path, "init", "--name", "localhost", "--name", "127.0.0.1")
+    for name, role in (("ann", "operator"), ("eve", "observer")):
+        done(tmp_path, "issue", name, "--role", role)
+    directory = tmp_path / "certificates"
+    own = TlsFiles(certificate=directory / "server.pem", key=directory / "server.key", ca=directory / "ca.pem")
+
+    def context(name: str) -> ssl.SSLContext:
+        path = directory / "holders" / name
+        files = TlsFiles(certificate=path.with_suffix(".pem"), key=path.with_suffix(".key"), ca=own.ca)
+        return files.peer_context()
+
+    async def served(name: str) -> int | None:
+        """Return the serial number of the server's certificate if somebody is served."""
+        transport = await trio.open_tcp_stream("127.0.0.1", server.port)
+        async with EncryptedStream(transport, context(name), server_hostname="localhost") as stream:
+            try:
+                await stream.do_handshake()
+                await stream.send_all(frame(codec.encode(CLIENT)))
+                if not await stream.receive_some():
+                    return None
+            except trio.BrokenResourceError:
+                return None
+            return x509.load_der_x509_certificate(stream.certificate).serial_number
+
+    async with run_server(root, tls=own) as server:
+        before = await served("eve")
+        assert before
+        done(tmp_path, "renew", "server")
+        renewed = x509.load_pem_x509_certificate(own.certificate.read_bytes()).serial_number
+
+        async def is_renewed() -> bool:
+            return await served("ann") == renewed
+
+        await eventually_async(is_renewed, what="the renewed certificate")
+        done(tmp_path, "revoke", "eve")
+
+        async def is_refused() -> bool:
+            return await served("eve") is None
+
+        await eventually_async(is_refused, what="the revocation")
+        assert await served("ann") == renewed
+        done(tmp_path, "issue", "eve", "--role", "observer")
+        assert await served("eve") == renewed
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
@@ -284,8 +339,8 @@ def test_what_contradicts_itself(tmp_path: Path) -> None:
     assert "contains a slash" in refused(tmp_path, "issue", "ann", "--role", "worker", "--platform", "../p")
     assert "has no certificate" in refused(tmp_path, "renew", "ann")
     assert "'list' shows all" in refused(tmp_path, "revoke", "ann")
-    assert "there is no certificate" in refused(tmp_path, "revoke", "../../x")
-    assert "there is no certificate" in refused(tmp_path, "revoke", "AB:CD")
+    for target in ("../../x", "AB:CD", "::", "", "F" * 100, "\x1b[2J"):
+        assert "there is no certificate" in refused(tmp_path, "revoke", target)
     assert "clients do not ask" in refused(tmp_path, "revoke", "server")
     done(tmp_path, "issue", "ann", "--role", "operator")
     assert "'renew' makes it last longer" in refused(tmp_path, "issue", "ann", "--role", "observer")

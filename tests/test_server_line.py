@@ -6,7 +6,7 @@ import pytest
 
 from builder.needs import NOTHING, Capabilities
 from builder.needs import of_text as needs_of
-from builder_server.line import Line, Waiter
+from builder_server.line import Waiter, WorkerLine
 from builder_server.store.waking import Work
 
 KVM = Capabilities.of([("kvm", "yes")])
@@ -15,11 +15,11 @@ BOTH = Capabilities.of([("kvm", "yes"), ("label.gpu", "")])
 
 
 @pytest.fixture
-def line() -> Line:
-    return Line(Work())
+def line() -> WorkerLine:
+    return WorkerLine(Work())
 
 
-def refuse_all(line: Line, *waiters: Waiter) -> int:
+def refuse_all(line: WorkerLine, *waiters: Waiter) -> int:
     """Have all ask in their turn and get nothing; return how many asked."""
     asked = 0
     while (waiter := next((each for each in waiters if each.turn.is_set()), None)) is not None:
@@ -28,7 +28,7 @@ def refuse_all(line: Line, *waiters: Waiter) -> int:
     return asked
 
 
-def test_whoever_comes_first_of_its_kind_asks(line: Line) -> None:
+def test_whoever_comes_first_of_its_kind_asks(line: WorkerLine) -> None:
     one, other, able = line.join(NOTHING), line.join(NOTHING), line.join(KVM)
     assert [each.turn.is_set() for each in (one, other, able)] == [True, False, False]
     line.refused(one)
@@ -37,7 +37,7 @@ def test_whoever_comes_first_of_its_kind_asks(line: Line) -> None:
     assert refuse_all(line, one, other, able) == 0
 
 
-def test_what_comes_wakes_the_first_that_can_take_it(line: Line) -> None:
+def test_what_comes_wakes_the_first_that_can_take_it(line: WorkerLine) -> None:
     waiters = [line.join(able) for able in (NOTHING, GPU, KVM, BOTH, NOTHING)]
     assert refuse_all(line, *waiters) == 4
     line.came(["kvm"])
@@ -50,7 +50,7 @@ def test_what_comes_wakes_the_first_that_can_take_it(line: Line) -> None:
     assert refuse_all(line, *waiters) == 1  # what one was refused, the others need not ask for
 
 
-def test_what_nobody_can_take_wakes_nobody(line: Line) -> None:
+def test_what_nobody_can_take_wakes_nobody(line: WorkerLine) -> None:
     one = line.join(KVM)
     line.refused(one)
     line.came(["gpu"])
@@ -59,7 +59,7 @@ def test_what_nobody_can_take_wakes_nobody(line: Line) -> None:
     assert able.turn.is_set()  # whoever comes asks for anything
 
 
-def test_what_comes_while_one_asks_is_not_missed(line: Line) -> None:
+def test_what_comes_while_one_asks_is_not_missed(line: WorkerLine) -> None:
     one, other = line.join(KVM), line.join(GPU)
     line.came(["kvm"])
     line.came(["gpu"])
@@ -71,7 +71,7 @@ def test_what_comes_while_one_asks_is_not_missed(line: Line) -> None:
     assert refuse_all(line, one, other) == 0
 
 
-def test_who_goes_in_its_turn_leaves_it_to_the_next(line: Line) -> None:
+def test_who_goes_in_its_turn_leaves_it_to_the_next(line: WorkerLine) -> None:
     one, other = line.join(KVM), line.join(KVM)
     line.leave(one)
     assert other.turn.is_set()
@@ -79,7 +79,7 @@ def test_who_goes_in_its_turn_leaves_it_to_the_next(line: Line) -> None:
     assert not line.is_needed
 
 
-def test_who_goes_after_it_was_refused_is_followed_by_one_of_its_kind(line: Line) -> None:
+def test_who_goes_after_it_was_refused_is_followed_by_one_of_its_kind(line: WorkerLine) -> None:
     """It may be the one that has looked for a template."""
     one, other = line.join(KVM), line.join(KVM)
     line.refused(one)
@@ -87,7 +87,7 @@ def test_who_goes_after_it_was_refused_is_followed_by_one_of_its_kind(line: Line
     assert other.turn.is_set()
 
 
-def test_anything_may_have_come(line: Line) -> None:
+def test_anything_may_have_come(line: WorkerLine) -> None:
     waiters = [line.join(able) for able in (NOTHING, GPU, NOTHING)]
     refuse_all(line, *waiters)
     line.work.came(None)
@@ -98,7 +98,7 @@ def test_anything_may_have_come(line: Line) -> None:
 def test_no_job_stays_while_a_worker_waits_that_can_do_it(seed: int) -> None:
     """Workers and entries come and go in any order."""
     rolled = random.Random(seed)
-    line = Line(Work())
+    line = WorkerLine(Work())
     queue: list[str] = []
     waiting: dict[Waiter, Capabilities] = {}
     asked = 0

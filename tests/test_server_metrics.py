@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +14,7 @@ import httpx
 import pytest
 import trio
 from attrs import frozen
+from authorities import Authority
 from clocks import Clock
 from farm import DEADLINE, LocalServer, eventually, run_server
 from operators import REQUIRED
@@ -20,10 +22,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from scripted import OURS, build, connect, do, info, schedule, take_job, waiting_worker
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from builder.extension.halting import Halt, Halted, Scope, Target
 from builder.extension.watching import Watch
 from builder.model import Artifact, Exited, Instant
-from builder.runtime import scraping
-from builder_server import metrics
+from builder.runtime import exposition, scraping
 
 OPERATIONS = Path(__file__).parent.parent / "docs" / "operations"
 PROMTOOL = shutil.which("promtool")
@@ -73,7 +75,7 @@ async def showing(root: Path, caplog: pytest.LogCaptureFixture, **options: objec
 async def shown(
     tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Shown]:
-    monkeypatch.setattr(metrics, "INTERVAL", 0.0)
+    monkeypatch.setattr(exposition, "INTERVAL", 0.0)
     async with showing(tmp_path, caplog, now=clock) as found:
         yield found
 
@@ -128,9 +130,6 @@ async def test_entries_that_are_paused_are_held(shown: Shown) -> None:
     await do(shown.server, schedule("a"))
     async with waiting_worker(shown.server, "p2"):
         await eventually(lambda: len(shown.server.query("select * from platform")) == 2)
-    shown.server.query("select 1")
-    import sqlite3
-
     with sqlite3.connect(shown.server.data_dir / "builder.sqlite3") as database:
         database.execute("update job set paused = 1")
     found = await shown.values()
@@ -138,10 +137,31 @@ async def test_entries_that_are_paused_are_held(shown: Shown) -> None:
     assert found["builder_queue_oldest_seconds platform=p1"] == 0
 
 
+async def test_what_is_drained_waits_and_is_not_old(shown: Shown, clock: Clock) -> None:
+    await do(shown.server, schedule("a"))
+    async with waiting_worker(shown.server, "p2"), connect(shown.server, OURS) as client:
+        await client.send(Halt(target=Target(scope=Scope.PLATFORM, name="p1"), reason="a test"))
+        await client.receive(Halted)
+    clock.now = Instant(clock.now.ms + 90_000)
+    found = await shown.values()
+    assert (found["builder_queue_entries platform=p1"], found["builder_queue_held_entries platform=p1"]) == (0, 1)
+    assert found["builder_queue_oldest_seconds platform=p1"] == 0
+    assert (found["builder_drained scope=platform"], found["builder_drained scope=server"]) == (1, 0)
+
+
+async def test_certificates_say_when_they_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = Authority(tmp_path).server()
+    crl = own.files.ca.with_name("crl.pem")
+    async with showing(tmp_path, caplog, tls=own.files, crl=crl if crl.exists() else None) as shown:
+        found = await shown.values()
+    ends = own.certificate.not_valid_after_utc.timestamp()
+    assert found[f"builder_certificate_expiry_timestamp_seconds name={own.files.certificate}"] == ends
+
+
 async def test_uploads_are_shown_without_passwords(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "INTERVAL", 0.0)
+    monkeypatch.setattr(exposition, "INTERVAL", 0.0)
     async with showing(tmp_path, caplog, upload="http://me:s3cret@127.0.0.1:1/upload") as shown:
         await do(shown.server, schedule("a"))
         await build(shown.server)
@@ -202,7 +222,7 @@ async def test_an_address_that_is_taken(tmp_path: Path) -> None:
 async def test_a_thousand_who_ask_are_answered_with_one_page(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "INTERVAL", 3600.0)
+    monkeypatch.setattr(exposition, "INTERVAL", 3600.0)
     async with showing(tmp_path, caplog) as shown:
         first = await shown.text()
         await do(shown.server, schedule("a"))
@@ -290,3 +310,11 @@ def test_the_alert_rules_are_rules() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "8 rules found" in done.stdout
+
+
+@needs_promtool
+def test_the_alerts_fire_when_they_should() -> None:
+    assert PROMTOOL, "it is required"
+    cases = Path(__file__).parent / "data" / "alerts.test.yml"
+    done = subprocess.run([PROMTOOL, "test", "rules", cases], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

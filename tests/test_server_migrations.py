@@ -283,6 +283,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("find_builds", ("0000", 2), {}),
         ("list_artifacts", (uuid(2), "", 9), {}),
         ("info", (), {}),
+        ("load", (NOW,), {}),
         ("standing", (Look(entries=9, results=9),), {}),
         ("info_within", (10**6,), {}),
         ("unsigned", ([uuid(3)],), {}),

@@ -36,13 +36,14 @@ from securesystemslib.signer import SSlibKey
 from builder.extension.working import BuildFacts, Continue, Fact
 from builder.messages import ScheduleOrbBuild
 from builder.model import Artifact, Exited, Instant, OrbBuildJob, Period, raw
-from builder.provenance import statement as statements
+from builder.provenance import KeysUnusable
+from builder.provenance import statement as forms
 from builder.provenance.envelope import Envelope
 from builder.provenance.keys import PublicKey, public_text, read_public
 from builder.provenance.statement import Statement
 from builder.provenance.verification import Verdict, compare, verify
-from builder_server import attempt, attesting
-from builder_server.keyring import Keyring, KeysUnusable
+from builder_server import attempt, attesting, statements
+from builder_server.keyring import Keyring
 from builder_server.store import Signable, Store, StoreError
 
 TEMPLATE = b"#!/bin/sh\n%%OPAM_PACKAGE%%\n"
@@ -229,13 +230,13 @@ async def test_keys_that_can_t_be_used_lose_nothing(
 async def test_a_fault_with_one_build_holds_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = attesting._facts
+    original = statements._attested
 
     def faulty(build: Signable, *rest: Any) -> Any:
         assert build.name != "a", "a fault of ours"
         return original(build, *rest)
 
-    monkeypatch.setattr(attesting, "_facts", faulty)
+    monkeypatch.setattr(statements, "_attested", faulty)
     async with run_server(tmp_path) as server:
         await do(server, schedule("a"), schedule("b"))
         first, _ = await build(server)
@@ -268,7 +269,7 @@ async def test_a_build_whose_directory_is_gone_is_left_alone(tmp_path: Path, mon
 
 
 async def test_many_artifacts_have_one_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statements, "MAX_SUBJECTS", 100)
+    monkeypatch.setattr(forms, "MAX_SUBJECTS", 100)
     monkeypatch.setattr(attesting, "ARTIFACTS", 1)
     async with run_server(tmp_path) as server:
         await do(server, schedule("a"))
@@ -402,4 +403,4 @@ def test_the_hash_of_all_is_what_sha256sum_prints(tmp_path: Path) -> None:
     command = "find . -type f -print0 | cut -zc3- | LC_ALL=C sort -z | xargs -0r sha256sum | sha256sum | cut -f1 -d' '"
     printed = subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     hashes = {each.path: hashlib.sha256(each.content).digest() for each in SOME}
-    assert statements.artifacts_hash(hashes) == printed.strip()
+    assert forms.artifacts_hash(hashes) == printed.strip()

@@ -160,7 +160,7 @@ async def test_what_is_due_is_found_without_reading_all_jobs_and_queues(store: S
             )
         )
     ]
-    assert [plan for plan in plans if plan.startswith("SCAN")] == []
+    assert {plan for plan in plans if plan.startswith("SCAN")} <= {"SCAN halt"}  # of which there are few
     assert any("SEARCH platform USING INDEX sqlite_autoindex_platform_1 (name=?)" in plan for plan in plans)
 
 

@@ -1,6 +1,8 @@
 """Client and worker with certificates, good ones and all kinds of bad ones, and over a Unix socket: the real programs."""
 
+import contextlib
 import logging
+import select
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,10 +16,14 @@ from authorities import DAY, Authority, Issued, now
 from client_harness import assert_one_line, environment
 from client_harness import run_client as run_alone
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from farm import LocalServer, eventually, run_server, running_worker
+from farm import DEADLINE, LocalServer, eventually, run_server, running_worker
 
+from builder.address import TcpAddress
 from builder.endpoint import Endpoint, IncompleteTls, Tls
+from builder.extension.uploads import CountUploads
 from builder.runtime.tls import TlsFiles
+from builder_client.errors import Unreachable
+from builder_client.remote import Link, Remote
 from builder_server.listening import Listening
 
 PAST = now() - 10 * DAY
@@ -98,6 +104,47 @@ async def test_a_worker_builds(tmp_path: Path, authority: Authority) -> None:
             assert await worker.wait_async() == 0
         done = await client(server.remote, "history", "--json", *options(ann.files))
         assert b'"succeeded"' in done.stdout
+
+
+async def test_a_build_goes_on_with_another_worker_and_another_certificate(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """The server is the same, however it is spoken to: also by whoever was told of a job by a worker before."""
+    old, new = authority.issue("old", uris=WORKER), authority.issue("new", uris=WORKER)
+    ann = authority.issue("ann", uris=OPERATOR)
+    script, begun, go_on = (tmp_path / name for name in ("script", "begun", "go-on"))
+    script.write_text(f"touch {begun}; until test -e {go_on}; do sleep 0.1; done; echo two\n", "utf-8")
+    async with serving(tmp_path, authority.server()) as server:
+        await client(server.remote, "schedule", "a", "p1", str(script), *options(ann.files))
+        with running_worker(server, "p1", "--loop", "--sandbox=none", *options(old.files)) as worker:
+            await eventually(begun.exists, what="the begin of the job")
+            worker.kill()
+        authority.revoke(old)
+        with running_worker(server, "p1", "--sandbox=none", *options(new.files)) as worker:
+            await worker.wait_for_log("adopted")
+            go_on.touch()
+            assert await worker.wait_async() == 0
+        shown = await client(server.remote, "history", "--json", *options(ann.files))
+        assert b'"succeeded"' in shown.stdout
+
+
+async def test_what_is_ended_while_something_comes_is_not_read_as_it_came(tmp_path: Path, authority: Authority) -> None:
+    """Another thread ends the connection when the answer is there, encrypted and unread."""
+    ann = authority.issue("ann", uris=OPERATOR)
+    async with serving(tmp_path, authority.server()) as server:
+        links: list[Link] = []
+        tls = Tls(ca=str(ann.files.ca), certificate=str(ann.files.certificate), key=str(ann.files.key))
+        remote = Remote(server=Endpoint(TcpAddress("localhost", server.port), tls), on_link=links.append)
+
+        def end() -> None:
+            assert select.select([links[0]._sock], [], [], DEADLINE)[0]
+            links[0].abort()
+
+        def look() -> None:
+            with contextlib.suppress(Unreachable):
+                list(remote.stream(CountUploads(), what="uploads", on_wait=end))
+
+        await trio.to_thread.run_sync(look)
 
 
 async def test_over_a_unix_socket(tmp_path: Path) -> None:
@@ -246,11 +293,11 @@ async def test_a_worker_that_is_refused_says_so_once_and_waits(
     if uris == WORKER:
         authority.revoke(eve)
     async with serving(tmp_path, authority.server()) as server:
-        with running_worker(server, "p1", "--loop", "--sandbox=none", *options(eve.files)) as worker:
+        with running_worker(server, "p1", "--loop", "--slots=3", "--sandbox=none", *options(eve.files)) as worker:
             reason = "refuses this certificate" if uris == WORKER else "refuses this worker: "
             await worker.wait_for_log(reason)
             seen = len(refusals(caplog))
-            await eventually(lambda: len(refusals(caplog)) > seen, what="another attempt")
+            await eventually(lambda: len(refusals(caplog)) > seen + 3, what="another attempt of each slot")
             assert worker.log.count("next attempt in") == 1
             assert worker.log.count(reason) == 1
             # what is mended counts without a restart

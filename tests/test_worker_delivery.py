@@ -4,6 +4,7 @@ What takes minutes is in tests of its own below, on a clock that is moved.
 """
 
 import contextlib
+import json
 import signal
 import socket
 import time
@@ -29,7 +30,7 @@ from worker_program import (
 )
 
 from builder.address import TcpAddress
-from builder.endpoint import Endpoint
+from builder.endpoint import Endpoint, Tls
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension.working import (
     ALIVE_INTERVAL,
@@ -147,6 +148,20 @@ async def test_what_a_later_worker_needs_is_written_down(tmp_path: Path) -> None
         assert (spool.lines, spool.progress.offset) == (1, 6)
         spool.close()
         worker.process.kill()
+
+
+def test_how_tls_is_spoken_is_written_down_too(tmp_path: Path) -> None:
+    server = Endpoint(TcpAddress("here", 1), Tls(ca="/a", certificate="/b", key="/c", name="n"))
+    given = GiveJob(uuid=uuid4(), job=ScriptJob(name="j", platform="p1", script=b""), secret=b"s" * 32)
+    Handover(server=server, platform="p1", job=given).write(tmp_path)
+    assert Handover.read(tmp_path).server == server
+    plain = json.loads((tmp_path / ATTEMPT).read_bytes())
+    del plain["tls"]  # as of a worker before
+    (tmp_path / ATTEMPT).write_text(json.dumps(plain), "utf-8")
+    assert Handover.read(tmp_path).server == Endpoint(TcpAddress("here", 1))
+    (tmp_path / ATTEMPT).write_text(json.dumps(plain | {"tls": {"tls-ca": "/a"}}), "utf-8")
+    with pytest.raises(Illegible):
+        Handover.read(tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"job": "00"}', b'{"job": 1}'])
@@ -477,12 +492,12 @@ async def test_both_sides_show_that_they_live(
             nursery.start_soon(one.run)
             begun = trio.current_time()
             for number in range(10):
-                assert await connection.channel.receive() == Alive()
+                assert isinstance(await connection.channel.receive(), Alive)
                 assert trio.current_time() - begun == (number + 1) * ALIVE_INTERVAL
                 await connection.channel.send(Alive())
             last = trio.current_time()
             for _ in range(int(SILENCE / ALIVE_INTERVAL) - 1):
-                assert await connection.channel.receive() == Alive()
+                assert isinstance(await connection.channel.receive(), Alive)
             with pytest.raises(ConnectionEnded):
                 await connection.channel.receive()
             assert trio.current_time() - last == SILENCE

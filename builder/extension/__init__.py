@@ -38,8 +38,9 @@ class Reply(Message):
 @message
 @frozen(kw_only=True)
 class Welcome(Message):
-    """The server's answer to the hello: the version that both will speak."""
+    """The server's answer to the hello: the version that both will speak. ``release`` is that of its program."""
 
     numbered: ClassVar[bool] = True
     tag: ClassVar[int] = 64
     version: int
+    release: str | None = None

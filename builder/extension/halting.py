@@ -27,7 +27,7 @@ class Scope(enum.Enum):
     WORKER = "worker"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)  # ten thousand workers are held against what is drained
 class Target:
     """What is drained: the server, which has no name; a platform; or a worker.
 

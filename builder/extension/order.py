@@ -7,6 +7,7 @@ from builder.extension import (
     Welcome,
     applying,
     builds,
+    crew,
     halting,
     logs,
     provenance,
@@ -18,7 +19,7 @@ from builder.extension.worker import WORKER
 from builder.messages import Command, Failure, Kind, Output, Role, Success
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of, kinds_of
 
-assert all((applying, builds, halting, logs, provenance, schedule, uploads, watching)), (
+assert all((applying, builds, crew, halting, logs, provenance, schedule, uploads, watching)), (
     "their import makes their messages known"
 )
 

@@ -7,7 +7,7 @@ from attrs import frozen
 
 from builder.extension import Reply, Request
 from builder.messages import KIB, message
-from builder.provenance.envelope import MAX_ENVELOPE
+from builder.provenance import MAX_ENVELOPE
 
 
 @message

@@ -59,6 +59,12 @@ class What(enum.Enum):
     RESUMED = "resumed"
     """It gets jobs again."""
 
+    WORKER_AWAY = "worker-away"
+    """The worker of a build has gone, and may come back."""
+
+    WORKER_BACK = "worker-back"
+    """It is back."""
+
 
 @message
 @frozen(kw_only=True)
@@ -125,7 +131,8 @@ class Unmet:
 class PlatformState:
     """A platform: how many workers wait there and how many have a build, and how many entries are in its queue.
 
-    ``unmet`` is what up to 3 sets of needs in its queue lack.
+    ``unmet`` is what up to 3 sets of needs in its queue lack. ``drained`` are those workers that get no job: by themselves,
+    or with the platform or the server.
     """
 
     numbered: ClassVar[bool] = True
@@ -134,11 +141,15 @@ class PlatformState:
     busy: int
     queued: int
     unmet: tuple[Unmet, ...] = ()
+    drained: int = 0
 
 
 @frozen(kw_only=True)
 class RunningState:
-    """A running build. ``expected`` is how long it takes in all, in milliseconds, as far as past ones tell."""
+    """A running build. ``expected`` is how long it takes in all, in milliseconds, as far as past ones tell.
+
+    ``away`` is since when its worker is away, from which it may come back.
+    """
 
     numbered: ClassVar[bool] = True
     uuid: UUID
@@ -147,6 +158,7 @@ class RunningState:
     started: Instant
     cause: Cause
     expected: int | None = None
+    away: Instant | None = None
 
 
 class Why(enum.Enum):

@@ -149,9 +149,12 @@ class GiveUp(Message):
 @message
 @frozen(kw_only=True)
 class Alive(Message):
-    """A sign of life."""
+    """A sign of life. A worker says with it what has changed of what it tells of itself, such as its load."""
 
+    numbered: ClassVar[bool] = True
     tag: ClassVar[int] = 167
+    max_size: ClassVar[int] = 128 * KIB
+    facts: tuple[Fact, ...] = ()
 
 
 @message

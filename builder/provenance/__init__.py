@@ -14,5 +14,17 @@ class InvalidProvenance(BuilderError, ValueError):
     exit_code = 4
 
 
+class KeysUnusable(BuilderError):
+    """The keys of a server can't be read or written; or none of them is valid."""
+
+    exit_code = 9
+
+
+MAX_ENVELOPE = 6 * 1024 * 1024
+"""Bytes of an envelope: a statement as base64 takes a third more than its 4 MiB."""
+
 FILE_NAME = "provenance.json"
 """The file of an envelope beside what else is kept of a build."""
+
+PROVENANCE_HEADER = "builder-provenance"
+"""The field of builder-web's answer to an upload that names where the envelope of the build is posted to."""

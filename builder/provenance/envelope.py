@@ -8,16 +8,13 @@ from typing import Any, Self
 
 from attrs import frozen
 
-from builder.provenance import InvalidProvenance
+from builder.provenance import MAX_ENVELOPE, InvalidProvenance
 from builder.provenance.keys import PublicKey, SigningKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 MAX_PAYLOAD = 4 * 1024 * 1024
 """Bytes of a statement: that of a build with 20 000 artifacts has them."""
-
-MAX_ENVELOPE = 6 * 1024 * 1024
-"""Bytes of an envelope: a statement as base64 takes a third more."""
 
 MAX_SIGNATURES = 16
 _MAX_TEXT = 1024

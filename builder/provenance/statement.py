@@ -35,7 +35,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @frozen(kw_only=True)
-class Artifact:
+class Subject:
     """The path of an artifact, and the 32 bytes of its SHA-256."""
 
     path: str
@@ -43,7 +43,7 @@ class Artifact:
 
 
 @frozen(kw_only=True)
-class Facts:
+class Attested:
     """What is known of how a build ran. Texts of before are empty, or None where they may be.
 
     ``template`` is the SHA-256 of the template that the script of an orb build was made of, in hexadecimal digits;
@@ -76,7 +76,7 @@ class Subjects:
         self._named: list[str] | None = []
         self._size = 0
 
-    def add(self, artifacts: Iterable[Artifact]) -> None:
+    def add(self, artifacts: Iterable[Subject]) -> None:
         """Take some more."""
         for each in artifacts:
             self._all.add(raw(each.path), each.sha256)
@@ -94,7 +94,7 @@ class Subjects:
         return f"[{','.join([first, *(self._named or ())])}]"
 
 
-def encode(facts: Facts, subjects: Subjects) -> bytes:
+def encode(facts: Attested, subjects: Subjects) -> bytes:
     """Return the statement about a build. What is the same is encoded alike."""
     predicate = _json({"buildDefinition": _definition(facts), "runDetails": _run(facts)})
     return (
@@ -102,7 +102,7 @@ def encode(facts: Facts, subjects: Subjects) -> bytes:
     ).encode("ascii")
 
 
-def _definition(facts: Facts) -> dict[str, object]:
+def _definition(facts: Attested) -> dict[str, object]:
     script = {"digest": {"sha256": facts.script_sha256.hex()}, "name": "script"}
     return {
         "buildType": BUILD_TYPE,
@@ -119,18 +119,18 @@ def _definition(facts: Facts) -> dict[str, object]:
     }
 
 
-def _template(facts: Facts) -> list[dict[str, object]]:
+def _template(facts: Attested) -> list[dict[str, object]]:
     return [{"digest": {"sha256": facts.template}, "name": "template"}] if facts.template else []
 
 
-def _root(facts: Facts) -> list[dict[str, object]]:
+def _root(facts: Attested) -> list[dict[str, object]]:
     digest, snapshot = facts.told.get("root", ""), facts.told.get("snapshot")
     if not _SHA256.fullmatch(digest):
         return []
     return [_known(digest={"sha256": digest}, name="root", annotations=_known(snapshot=snapshot and _shown(snapshot)))]
 
 
-def _run(facts: Facts) -> dict[str, object]:
+def _run(facts: Attested) -> dict[str, object]:
     return {
         "builder": _known(id=facts.builder_id, version=dict(facts.versions)),
         "metadata": {

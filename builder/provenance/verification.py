@@ -46,7 +46,7 @@ def verify(envelope: Envelope, statement: Statement, keys: Collection[PublicKey]
 
 
 @frozen(kw_only=True)
-class Differences:
+class Deviation:
     """How artifacts differ from those of a statement, by their paths. ``others``: they do, and it names none."""
 
     changed: tuple[str, ...] = ()
@@ -58,11 +58,11 @@ class Differences:
         return bool(self.changed or self.missing or self.extra or self.others)
 
 
-def compare(statement: Statement, artifacts: Mapping[str, bytes]) -> Differences:
+def compare(statement: Statement, artifacts: Mapping[str, bytes]) -> Deviation:
     """Hold artifacts, as SHA-256 by their paths, against a statement."""
     if (named := statement.artifacts) is None:
-        return Differences(others=artifacts_hash(artifacts) != statement.directory)
-    return Differences(
+        return Deviation(others=artifacts_hash(artifacts) != statement.directory)
+    return Deviation(
         changed=_sorted(path for path in named.keys() & artifacts.keys() if named[path] != artifacts[path]),
         missing=_sorted(named.keys() - artifacts.keys()),
         extra=_sorted(artifacts.keys() - named.keys()),

@@ -1,7 +1,7 @@
 """One writer of a database, who commits in groups, and readers beside it.
 
-Steps that arrive during a commit share the next one, each in a savepoint, so that one that is refused takes nothing with
-it. Reads use connections of their own and see the last commit.
+Steps that arrive during a commit share the next one; one that is refused takes nothing with it. Reads use connections of
+their own and see the last commit.
 """
 
 import abc
@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from builder.runtime import syncing
 from builder.runtime.database import Database, StoreError, nothing
@@ -44,9 +44,22 @@ class _Request(Generic[T]):
 
     step: Callable[[sa.Connection], T]
     then: Callable[[T], None]
+    asked: float = field(factory=time.monotonic)
     done: trio.Event = field(factory=trio.Event)
     value: T | None = None
     error: BaseException | None = None
+
+
+class _Refusal(Exception):
+    """A step was refused."""
+
+
+@frozen
+class _Met:
+    """What kept a transaction from being committed, and whether that had begun."""
+
+    error: Exception
+    has_begun: bool
 
 
 class GroupingDatabase(Database):
@@ -113,33 +126,43 @@ class GroupingDatabase(Database):
                     request.done.set()
 
     def _commit(self, batch: Sequence[_Request[Any]], deadline: float) -> None:
-        while (error := self._try(batch, deadline)) is not None:
-            if not self._is_again(error) or time.monotonic() >= min(deadline, self._last_wait):
-                for request in batch:
-                    request.error = self._failure(error)
-                return
-            trio.from_thread.check_cancelled()
+        """Do what is asked for in one transaction, or in as many as it takes.
 
-    def _try(self, batch: Sequence[_Request[Any]], deadline: float) -> Exception | None:
-        """Do what is asked for in one transaction; return what it met that concerns all of them."""
-        begun = False
-        try:
-            with self._transaction(deadline, trio.from_thread.check_cancelled) as connection:
-                begun = True
-                directories = connection.info[_UNSYNCED] = set()
-                for request in batch:
-                    _attempt(connection, request)
-                if directories:
-                    syncing.sync_together(directories)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            if begun and len(batch) > 1 and not self._is_again(error):
+        Where one of several is refused all of it is taken back, and done again with the steps parted by savepoints: few
+        are, and the savepoints of the others took as long as a step.
+        """
+        parted = False
+        while (met := self._try(batch, deadline, parted=parted)) is not None:
+            # not where it was caught: what comes from here on has not come of it
+            if isinstance(met.error, _Refusal):
+                if len(batch) == 1:
+                    return
+                parted = True
+            elif self._is_again(met.error) and time.monotonic() < min(deadline, self._last_wait):
+                trio.from_thread.check_cancelled()
+            elif met.has_begun and len(batch) > 1 and not isinstance(met.error, StoreError):
                 # one of them, or the commit, met an error of the disk: let each find out for itself
                 for request in batch:
                     self._commit([request], deadline)
-                return None
-            return error
-        except StoreError as error:
-            return error
+                return
+            else:
+                for request in batch:
+                    request.error = self._failure(met.error)
+                return
+
+    def _try(self, batch: Sequence[_Request[Any]], deadline: float, *, parted: bool) -> "_Met | None":
+        """Do what is asked for in one transaction; return what kept it from being committed."""
+        has_begun = False
+        try:
+            with self._transaction(deadline, trio.from_thread.check_cancelled) as connection:
+                has_begun = True
+                directories = connection.info[_UNSYNCED] = set()
+                for request in batch:
+                    _attempt(connection, request, parted=parted)
+                if directories:
+                    syncing.sync_together(directories)
+        except (sa.exc.SQLAlchemyError, OSError, StoreError, _Refusal) as error:
+            return _Met(error, has_begun)
         return None
 
     async def write(self, step: Callable[[sa.Connection], T], then: Callable[[T], None] = nothing) -> T:
@@ -158,18 +181,25 @@ class GroupingDatabase(Database):
 
 
 def first_error(error: BaseException) -> BaseException:
-    """Return what was met first: an error that takes the whole transaction back leaves no savepoint to go back to."""
+    """Return what was met first: an error that takes the whole transaction back may have others follow on the way out."""
     while error.__context__ is not None:
         error = error.__context__
     return getattr(error, "orig", None) or error
 
 
-def _attempt(connection: sa.Connection, request: _Request[Any]) -> None:
+def _attempt(connection: sa.Connection, request: _Request[Any], *, parted: bool) -> None:
+    """Do a step; where it is refused, take it back if steps are parted, and else raise _Refusal."""
     request.error = None
+    if parted:
+        connection.exec_driver_sql("SAVEPOINT step")
     try:
-        with connection.begin_nested():
-            request.value = request.step(connection)
+        request.value = request.step(connection)
     except (sa.exc.SQLAlchemyError, OSError):
         raise
-    except Exception as error:  # noqa: BLE001 - a refusal or a fault of ours: raised again where it was asked for
-        request.error = error
+    except Exception as error:
+        request.error = error  # a refusal or a fault of ours: raised again where it was asked for
+        if not parted:
+            raise _Refusal from error
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT step")
+    if parted:
+        connection.exec_driver_sql("RELEASE SAVEPOINT step")

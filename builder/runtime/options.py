@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import click
 
 from builder import __version__
+from builder.address import parse_address
+from builder.errors import InvalidAddress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -16,6 +18,22 @@ log_format_option = click.option(
     default="text",
     show_default=True,
     help="Form of the log on standard error. Where that is systemd's journal, text is kept there with fields.",
+)
+
+
+def _read_metrics(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    try:
+        return None if value is None else parse_address(value if ":" in value else f"127.0.0.1:{value}")
+    except InvalidAddress as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+metrics_option = click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    callback=_read_metrics,
+    help="Serve Prometheus metrics there, on this machine unless HOST says otherwise: /metrics, /healthz and /readyz, to "
+    "everyone who can connect.  [default: nowhere]",
 )
 
 

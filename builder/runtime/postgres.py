@@ -26,10 +26,10 @@ T = TypeVar("T")
 READERS = 4
 """Connections that read at the same time; with the writer's they are all that a program has."""
 
-STATEMENT_TIMEOUT = 60.0
+STATEMENT_TIMEOUT = 60
 """Seconds after which PostgreSQL ends a statement; those of migrations take as long as they take."""
 
-_SILENCE = 70.0
+SILENCE = 70
 """Seconds after which a connection counts as lost whose PostgreSQL has not even done that."""
 
 _TAKEN_FOR = 10.0
@@ -45,9 +45,9 @@ _GONE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
 """libpq notices after 25 seconds that the other machine has vanished."""
 
 _SETTINGS = {
-    "statement_timeout": f"{STATEMENT_TIMEOUT:.0f}s",
+    "statement_timeout": f"{STATEMENT_TIMEOUT}s",
     "lock_timeout": f"{grouping.LOCK_TIMEOUT:.0f}s",
-    "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT:.0f}s",
+    "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT}s",
     # PostgreSQL notices the same of this machine
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -77,11 +77,14 @@ _OUTCOME = sa.text(f"SELECT CAST(pg_current_xact_id_if_assigned() AS text) AS nu
 
 _STATUS = sa.text(f"SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8)) AS status, {_TIMELINE}")
 
+_QUESTION = "Is the server running "
+"""What libpq adds to what it says, for people who have just installed it."""
+
 FORM = "postgresql://USER@HOST/DATABASE"
 
 
 @frozen(kw_only=True)
-class Place:
+class Location:
     """Where a database is, and how one gets in: as libpq reads it, with the password from wherever libpq finds it.
 
     ``str`` names it without user and password.
@@ -165,7 +168,7 @@ class _Connection(psycopg.Connection[Any]):
 class PostgreSQL(GroupingDatabase):
     """The database of one program, on any machine."""
 
-    def __init__(self, place: Place, *, prepare: Callable[[sa.Connection], None]) -> None:
+    def __init__(self, place: Location, *, prepare: Callable[[sa.Connection], None]) -> None:
         """Open the database, which must be there. Raises StoreError.
 
         ``prepare`` makes its tables what the program expects, in one transaction: see ``migrations``.
@@ -189,7 +192,7 @@ class PostgreSQL(GroupingDatabase):
         except StoreError as error:
             self.close()
             raise StoreError(f"can't use the database {place}: {error}") from error
-        self._patience = _SILENCE
+        self._patience = SILENCE
 
     # --- connections -----------------------------------------------------------------------------------------------
 
@@ -295,7 +298,8 @@ class PostgreSQL(GroupingDatabase):
 
     def _reason(self, error: BaseException) -> str:
         """Return what went wrong in one line, without the password."""
-        reason = " ".join(str(first_error(error)).split())
+        lines = (line.strip() for line in str(first_error(error)).splitlines())
+        reason = " ".join(line for line in lines if line and not line.startswith(_QUESTION))
         return reason.replace(self._place.password, "…") if self._place.password else reason
 
     # --- reading ---------------------------------------------------------------------------------------------------

@@ -21,9 +21,14 @@ PROGRAM = "builder-client"
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+@click.option(
+    "--print-config",
+    is_flag=True,
+    help="Print which server is meant and what the file, the environment and options before this say, and exit.",
+)
 @options.server_options
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(context: click.Context, *, print_config: bool) -> None:
     """Change the schedule of a builder-server, and watch its builds.
 
     Without a command it prints an overview of the server.
@@ -65,6 +70,12 @@ def cli(context: click.Context) -> None:
       4 the server does not follow the protocol; 5 unreachable, or the connection was lost; 6 builds that differ;
       130 interrupted; 141 nobody reads the output; 128 + N ended by the signal N
     """
+    if print_config:
+        from . import in_force
+
+        for line in in_force.lines(context):
+            click.echo(line)
+        context.exit()
     if context.invoked_subcommand is None:
         _overview()
 

@@ -12,6 +12,8 @@ from builder.errors import BuilderError
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListJobs
 from builder.extension.builds import HistoryShown, ShowHistory
+from builder.extension.crew import MAX_WORKERS, ListWorkers, WorkersListed
+from builder.extension.halting import Scope
 from builder.extension.watching import RunningState
 from builder.messages import Message
 from builder.model import RunningBuild
@@ -59,6 +61,31 @@ def platforms(remote: Remote, _begin: str) -> Iterable[str]:
         return [platform.name for platform in look(remote, entries=0).platforms]
     except TooOld:
         return [queue.platform for queue in remote.info().queues]
+
+
+def workers(remote: Remote, _begin: str) -> Iterable[str]:
+    """Return the names of workers, those of the first platforms."""
+    try:
+        with remote.requests(what="list of workers") as ask:
+            behind = None
+            for _ in range(MAX_PAGES):
+                (page,) = ask(ListWorkers(count=MAX_WORKERS, behind=behind))
+                assert isinstance(page, WorkersListed), "the order of messages sees to it"
+                yield from {entry.place.name for entry in page.workers}
+                if not page.workers:
+                    return
+                behind = page.workers[-1].place
+    except TooOld:
+        return
+
+
+def drained_workers(remote: Remote, _begin: str) -> Iterable[str]:
+    """Return the names of the drained workers."""
+    try:
+        halts = look(remote, entries=0).halts
+    except TooOld:
+        return []
+    return [halt.target.name for halt in halts if halt.target.scope is Scope.WORKER]
 
 
 def dropped_platforms(remote: Remote, _begin: str) -> Iterable[str]:

@@ -5,11 +5,11 @@ Its keys are the fields of ``ClientSettings``, and of ``Server`` below each ``[s
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from attrs import Attribute, AttrsInstance, Factory, field, fields, frozen
+from attrs import AttrsInstance, Factory, field, fields, frozen
 
 from builder.address import parse_remote
 from builder.endpoint import TLS
@@ -102,18 +102,29 @@ def path() -> Path:
 @functools.cache
 def settings() -> ClientSettings:
     """Return what the file says; what it does not say, or all if it is not there, is as by default."""
+    text = _text()
+    try:
+        return parse(text) if text else ClientSettings()
+    except ValueError as error:
+        raise InvalidSettings(f"{path()}: {error}") from error
+
+
+def said() -> Collection[str]:
+    """Return the keys that are in the file, once ``settings`` has taken it. Raises InvalidSettings."""
+    import tomllib
+
+    return tomllib.loads(_text())
+
+
+def _text() -> str:
     where = path()
     try:
-        text = where.read_text("utf-8")
+        return where.read_text("utf-8")
     except (FileNotFoundError, NotADirectoryError):  # as below XDG_CONFIG_HOME=/dev/null
-        return ClientSettings()
+        return ""
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidSettings(f"can't read {where}: {reason}; mend it, or move it away") from error
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise InvalidSettings(f"{where}: {error}") from error
 
 
 def parse(text: str) -> ClientSettings:
@@ -154,7 +165,7 @@ def _checked(kind: type[AttrsInstance], values: object, where: str) -> dict[str,
     """Return a table whose keys are fields of that class, with values for all of them."""
     if not isinstance(values, dict):
         raise _WrongKey(f"{printable(where.rstrip('.'))}: write it as a table, [{printable(where.rstrip('.'))}]")
-    keys = {written(key): key for key in fields(kind) if key.metadata}
+    keys = {written(key.name): key for key in fields(kind) if key.metadata}
     for name in values:
         if name not in keys:
             raise _WrongKey(f"{printable(where + name)}: there is no such key{_hint(name, keys)}")
@@ -165,9 +176,9 @@ def _checked(kind: type[AttrsInstance], values: object, where: str) -> dict[str,
     return {keys[name].name: value for name, value in found.items()}
 
 
-def written(key: "Attribute[Any]") -> str:
-    """Return how a key is written in the file."""
-    return key.name.replace("_", "-")
+def written(name: str) -> str:
+    """Return how the key of a field is written in the file."""
+    return name.replace("_", "-")
 
 
 def _no_server(name: str, known: Iterable[str]) -> str:

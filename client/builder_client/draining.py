@@ -29,7 +29,11 @@ _WHAT = "drain"
 platform_option = click.option(
     "--platform", metavar="PLATFORM", shell_complete=options.completes("platforms"), help="That platform's queue."
 )
-worker_option = click.option("--worker", metavar="NAME", help="That worker: its name, or of a classic one its host.")
+_WORKER = "That worker: its name, or of a classic one its host."
+worker_option = click.option("--worker", metavar="NAME", shell_complete=options.completes("workers"), help=_WORKER)
+drained_worker_option = click.option(
+    "--worker", metavar="NAME", shell_complete=options.completes("drained_workers"), help=_WORKER
+)
 reason_option = click.option(
     "--reason", metavar="TEXT", help=f"Why: everyone is told who sees that something waits, in {MAX_REASON} characters."
 )

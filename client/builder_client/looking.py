@@ -70,6 +70,11 @@ def expected(looked: Looked | None) -> dict[UUID, int | None] | None:
     return {build.uuid: build.expected for build in looked.running} if looked else None
 
 
+def away(looked: Looked | None) -> dict[UUID, Instant]:
+    """Return the running builds whose worker is away, and since when."""
+    return {build.uuid: build.away for build in looked.running if build.away is not None} if looked else {}
+
+
 def listed(ask: Ask) -> dict[str, ListedJob]:
     """Return all jobs of a server by their names."""
     found: dict[str, ListedJob] = {}
@@ -175,6 +180,7 @@ def queue_json(platform: PlatformState, looked: Looked) -> JsonObject:
         "platform": json_text(platform.name),
         "workers_waiting": platform.waiting,
         "workers_busy": platform.busy,
+        "workers_drained": platform.drained,
         "queued": platform.queued,
         "jobs": [entry_json(entry) for entry in looked.queued if entry.platform == platform.name],
     }
@@ -184,7 +190,8 @@ def workers(platform: PlatformState) -> str:
     """Return what the workers of a platform do."""
     if not platform.waiting and not platform.busy:
         return "no workers"
-    return f"{words.count(platform.waiting + platform.busy, 'worker')}, {platform.busy} busy"
+    drained = f", {platform.drained} drained" if platform.drained else ""
+    return f"{words.count(platform.waiting + platform.busy, 'worker')}, {platform.busy} busy{drained}"
 
 
 def title(platform: PlatformState, shown: int) -> str:

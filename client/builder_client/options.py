@@ -35,23 +35,30 @@ _F = TypeVar("_F", bound=Callable[..., object] | click.Command)
 
 def server(context: click.Context) -> Endpoint:
     """Return the server that is meant. Raises InvalidAddress, IncompleteTls and InvalidSettings."""
-    text, from_file = _chosen(context)
-    given: dict[str, str] = context.meta.get(_TLS, {})
+    (text, from_file), _ = chosen(context)
+    given = given_tls(context)
     return Endpoint.of(
         text, {name: given.get(name) or os.environ.get(variable(name)) or from_file.get(name) for name in TLS}
     )
 
 
-def _chosen(context: click.Context) -> config.Entry:
-    """Return the address of the server that is meant, and what the file says of its TLS."""
-    if chosen := context.meta.get(_SERVER):
-        found: config.Entry = chosen()
-        return found
+def given_tls(context: click.Context) -> dict[str, str]:
+    """Return what the command line says of TLS, by the names of the options."""
+    found: dict[str, str] = context.meta.get(_TLS, {})
+    return found
+
+
+def chosen(context: click.Context) -> tuple[config.Entry, str]:
+    """Return the address of the server that is meant, what the file says of its TLS, and who has chosen it."""
+    if find := context.meta.get(_SERVER):
+        return find(), "command line"
     if text := os.environ.get("BUILDER_REMOTE"):
-        return text, {}
-    if name := os.environ.get("BUILDER_SERVER") or config.settings().default:
-        return config.server(name)
-    return _DEFAULT_REMOTE, {}
+        return (text, {}), "environment, BUILDER_REMOTE"
+    if name := os.environ.get("BUILDER_SERVER"):
+        return config.server(name), "environment, BUILDER_SERVER"
+    if name := config.settings().default:
+        return config.server(name), str(config.path())
+    return (_DEFAULT_REMOTE, {}), "default"
 
 
 def remote() -> "Remote":

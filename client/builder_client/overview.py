@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 
 from builder.extension.halting import HaltState
 from builder.extension.watching import ResultState
@@ -14,7 +14,7 @@ from builder.model import NEVER, Instant, printable
 from . import halts, report, words
 from .errors import TooOld
 from .fitting import Column, share
-from .looking import look, plans
+from .looking import away, look, plans
 from .output import Printer
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Seen:
     """The names of the jobs that do not run until they are resumed."""
     failed: tuple[ResultState, ...] = ()
     halts: tuple[HaltState, ...] = ()
+    away: report.Away = field(factory=dict)
 
 
 @frozen(kw_only=True)
@@ -73,7 +74,7 @@ def ask(remote: "Remote") -> Seen:
     found = plans(remote) if info.schedule else None
     paused = frozenset(name for name, plan in (found or {}).items() if plan.paused)
     failed = tuple(each for each in (looked.results if looked else ()) if each.outcome not in (None, Outcome.SUCCEEDED))
-    return Seen(info=info, paused=paused, failed=failed, halts=looked.halts if looked else ())
+    return Seen(info=info, paused=paused, failed=failed, halts=looked.halts if looked else (), away=away(looked))
 
 
 def show(printer: Printer, seen: Seen, *, name: str, now: Instant) -> None:
@@ -116,9 +117,9 @@ def _tables(seen: Seen, now: Instant) -> list[_Table]:
         )
         for queue in sorted(info.queues, key=lambda queue: (-len(queue.jobs), queue.platform))
     ]
-    running = report.running_rows(info, now=now)
+    columns, running = report.running_table(info, now=now, away=seen.away)
     return [
-        _Table(name="Running", columns=report.RUNNING, rows=running, empty="nothing"),
+        _Table(name="Running", columns=columns, rows=running, empty="nothing"),
         _Table(name="Failed", columns=_FAILED, rows=failed),
         _Table(name="Next runs", columns=_NEXT, rows=soon, empty="none"),
         _Table(name="Queues", columns=_QUEUES, rows=queues, empty="no platforms"),

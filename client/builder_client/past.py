@@ -128,7 +128,7 @@ def outcome(entry: HistoryEntry) -> str:
     result = words.result(entry.result) if entry.result is not None else ""
     match entry.outcome:
         case None:
-            return result or "running"
+            return result or ("running, worker away" if entry.away else "running")
         case Outcome.SUCCEEDED:
             return "succeeded"
         case Outcome.ABORTED:
@@ -238,6 +238,7 @@ def json(entry: HistoryEntry) -> JsonObject:
         "script_changed": entry.script_changed,
         "template_changed": entry.template_changed,
         "artifacts_changed": entry.artifacts_changed,
+        "away_since": _time(entry.away),
         "verdict": None if entry.verdict is None else json_text(entry.verdict),
     }
 

@@ -40,6 +40,7 @@ SECTIONS = {
         "observe-latest": "Observe the running build that started last; see observe.",
     },
     "Platforms and workers": {
+        "workers": "Show the workers: what they do, and what they are.",
         "drain": "Hand out no job until it is resumed; builds go on.",
         "drop-platform": "Remove PLATFORM with its queue and its script jobs.",
         "undrop-platform": "Let workers of a dropped PLATFORM have jobs again.",

@@ -190,7 +190,8 @@ class Link:
     def abort(self) -> None:
         """End the exchange, from any thread: who waits for more finds that the connection is lost."""
         with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+            # not what a socket with TLS makes of it: whoever reads there would be given what is encrypted as it came
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def greet(self, version: int) -> None:
         """Say the version that is spoken from here on. Raises ConnectionLost where that is not answered."""

@@ -7,8 +7,8 @@ info, one object:
     schedule           [{next (null: never), period, job, kind, platform | opam_package, script}], next run first;
                        with all other options, as of show, where the server speaks our own protocol
     queues             [{platform, jobs: [{job, kind, platform | opam_package}]}], the next job first
-    running            [{uuid, job, platform, started}], newest first; with elapsed_ms and expected_ms (null: not
-                       known) where the server speaks our own protocol
+    running            [{uuid, job, platform, started}], newest first; with elapsed_ms, expected_ms and
+                       away_since (null: not known, not away) where the server speaks our own protocol
     dropped_platforms  [platform]
     uploads            [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}], where the server
                        speaks our own protocol
@@ -23,7 +23,8 @@ A result:
     with the number and name of the signal on this system.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from uuid import UUID
 
 from builder.messages import InfoReply, Output
@@ -74,16 +75,13 @@ _SCHEDULE = (
     Column("WHAT", spare=1),
 )
 _QUEUES = (Column("PLATFORM"), Column("#", rigid=True), Column("JOB"), Column("WHAT", spare=1))
-RUNNING = (
-    Column("FOR", rigid=True),
-    Column("JOB"),
-    Column("PLATFORM"),
-    Column("UUID", rigid=True, brief=words.brief_uuid),
-    Column("STARTED", rigid=True, spare=1, brief=words.brief_time),
-)
-"""The table of running builds."""
-
-_EXPECTED = (Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=1))
+_FOR = Column("FOR", rigid=True)
+_EXPECTED, _PROGRESS = Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=True, spare=1)
+_JOB, _PLATFORM = Column("JOB"), Column("PLATFORM")
+_UUID = Column("UUID", rigid=True, brief=words.brief_uuid)
+_STARTED = Column("STARTED", rigid=True, spare=1, brief=words.brief_time)
+_WORKER = Column("WORKER", rigid=True)
+"""The columns of running builds."""
 
 MAX_ROWS = 100
 """Most rows of a table that a person gets on a terminal."""
@@ -95,29 +93,45 @@ Expected = Mapping[UUID, int | None]
 """The milliseconds that running builds are expected to take in all, by their uuids."""
 
 
+Away = Mapping[UUID, Instant]
+"""The running builds whose worker is away, and since when."""
+
+
 def _what(job: Job) -> str:
     if isinstance(job, ScriptJob):
         return f"script on {printable(job.platform)}"
     return f"orb build of {printable(job.opam_package)}"
 
 
-def running_rows(info: InfoReply, *, now: Instant) -> list[tuple[str, ...]]:
-    """Return the rows of the table ``RUNNING``, the newest build first."""
-    return [
-        (
-            words.duration(now.ms - build.started.ms),
-            printable(build.job.name),
-            printable(build.job.platform),
-            str(build.uuid),
-            words.seconds(build.started),
-        )
-        for build in _newest_first(info)
-    ]
+def running_table(
+    info: InfoReply, *, now: Instant, expected: Expected | None = None, away: Away = MappingProxyType({})
+) -> tuple[list[Column], list[tuple[str, ...]]]:
+    """Return columns and rows of the running builds, the newest first, and of the workers of these that are away.
+
+    What is expected stands in place of the start, which "for" tells: both are too wide for most terminals.
+    """
+    builds = _newest_first(info)
+    cells = {
+        _FOR: [words.duration(now.ms - build.started.ms) for build in builds],
+        **(_progress(builds, expected, now) if expected is not None else {}),
+        _JOB: [printable(build.job.name) for build in builds],
+        _PLATFORM: [printable(build.job.platform) for build in builds],
+        _UUID: [str(build.uuid) for build in builds],
+        **({_STARTED: [words.seconds(build.started) for build in builds]} if expected is None else {}),
+    }
+    if any(build.uuid in away for build in builds):
+        cells[_WORKER] = [_presence(away.get(build.uuid), now) for build in builds]
+    return [*cells], [*zip(*cells.values(), strict=True)]
 
 
-def _progress(build: RunningBuild, expected: Expected, now: Instant) -> tuple[str, str]:
-    duration = expected.get(build.uuid)
-    return "" if duration is None else words.duration(duration), words.bar(now.ms - build.started.ms, duration)
+def _presence(away: Instant | None, now: Instant) -> str:
+    return "" if away is None else f"away for {words.duration(now.ms - away.ms)}"
+
+
+def _progress(builds: Sequence[RunningBuild], expected: Expected, now: Instant) -> dict[Column, list[str]]:
+    durations = [expected.get(build.uuid) for build in builds]
+    bars = [words.bar(now.ms - build.started.ms, each) for build, each in zip(builds, durations, strict=True)]
+    return {_EXPECTED: ["" if each is None else words.duration(each) for each in durations], _PROGRESS: bars}
 
 
 def print_queues(printer: Printer, info: InfoReply, *, platform: str | None, as_json: bool) -> None:
@@ -169,6 +183,7 @@ def print_info(
     now: Instant,
     plans: Plans | None = None,
     expected: Expected | None = None,
+    away: Away = MappingProxyType({}),
 ) -> None:
     """Print schedule, queues, running builds and dropped platforms."""
     print_schedule(printer, "Schedule", sorted(info.schedule, key=next_run), now=now, plans=plans)
@@ -177,12 +192,7 @@ def print_info(
     queued = _queue_rows(info.queues)
     printer.table("Queues", _QUEUES, queued, empty="no platforms", limit=limit)
     printer.line("")
-    rows = running_rows(info, now=now)
-    if expected is not None:
-        # in place of the start, which "for" tells: both are too wide for most terminals
-        more = [_progress(build, expected, now) for build in _newest_first(info)]
-        rows = [(row[0], *progress, *row[1:-1]) for row, progress in zip(rows, more, strict=True)]
-    columns = RUNNING if expected is None else (RUNNING[0], *_EXPECTED, *RUNNING[1:-1])
+    columns, rows = running_table(info, now=now, expected=expected, away=away)
     printer.table("Running", columns, rows, empty="nothing", limit=limit)
     if info.dropped_platforms:
         printer.line("")
@@ -275,15 +285,21 @@ def build_json(build: RunningBuild) -> JsonObject:
     }
 
 
-def _running_json(build: RunningBuild, expected: Expected | None, now: Instant) -> JsonObject:
+def _running_json(build: RunningBuild, expected: Expected | None, away: Away, now: Instant) -> JsonObject:
     if expected is None:
         return build_json(build)
+    since = away.get(build.uuid)
     times = {"elapsed_ms": max(0, now.ms - build.started.ms), "expected_ms": expected.get(build.uuid)}
-    return build_json(build) | times
+    return build_json(build) | times | {"away_since": since and since.isoformat()}
 
 
 def info_json(
-    info: InfoReply, *, now: Instant, plans: Plans | None = None, expected: Expected | None = None
+    info: InfoReply,
+    *,
+    now: Instant,
+    plans: Plans | None = None,
+    expected: Expected | None = None,
+    away: Away = MappingProxyType({}),
 ) -> JsonObject:
     """Return an info reply."""
     return {
@@ -292,7 +308,7 @@ def info_json(
             {"platform": json_text(queue.platform), "jobs": [job_json(job) for job in queue.jobs]}
             for queue in sorted(info.queues, key=lambda queue: queue.platform)
         ],
-        "running": [_running_json(build, expected, now) for build in _newest_first(info)],
+        "running": [_running_json(build, expected, away, now) for build in _newest_first(info)],
         "dropped_platforms": [json_text(platform) for platform in info.dropped_platforms],
     }
 

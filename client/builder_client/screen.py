@@ -177,6 +177,7 @@ def _running(view: Watched, now: Instant, width: int) -> list[Text]:
     for build in view.running:
         elapsed = now.ms - build.started.ms
         of = f" of {words.duration(build.expected)}" if build.expected else ""
+        of += ", worker away" if build.away else ""
         rows.append(
             (
                 ">" if build.uuid == view.selected else " ",

@@ -12,11 +12,11 @@ from attrs import frozen
 from builder.errors import BuilderError, ProtocolError
 from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd, ExecutionHead, read_execution
 from builder.model import printable, raw, text
-from builder.provenance import FILE_NAME, InvalidProvenance
-from builder.provenance.envelope import MAX_ENVELOPE, Envelope
+from builder.provenance import FILE_NAME, MAX_ENVELOPE, InvalidProvenance
+from builder.provenance.envelope import Envelope
 from builder.provenance.keys import MAX_FILE, PublicKey, read_public
 from builder.provenance.statement import Statement
-from builder.provenance.verification import Differences, Verdict, Verified, compare, verify
+from builder.provenance.verification import Deviation, Verdict, Verified, compare, verify
 from builder.reasons import reason_of
 
 from . import words
@@ -29,13 +29,13 @@ _NO_FILE = b""
 """Stands for the hash of what is no file, which no artifact has."""
 
 
-class Unreadable(BuilderError):
+class FileUnreadable(BuilderError):
     """A file can't be opened, or read to its end."""
 
     exit_code: ClassVar[int] = 2
 
 
-class NotSigned(BuilderError):
+class NotVerified(BuilderError):
     """None of the keys says that the statement is to be believed."""
 
     exit_code: ClassVar[int] = 5
@@ -46,7 +46,7 @@ class Differs(BuilderError):
 
 
 @frozen(kw_only=True)
-class Found:
+class Examined:
     """What is to be verified: artifacts as SHA-256 by their paths, and what of a record is not as it was signed."""
 
     artifacts: dict[str, bytes]
@@ -54,7 +54,7 @@ class Found:
 
 
 def check(envelope_path: str, artifacts: str | None, keys: Sequence[str], printer: Printer, *, as_json: bool) -> None:
-    """Verify, and print what was found. Raises Unreadable, InvalidProvenance, InvalidKey, NotSigned and Differs."""
+    """Verify, and print what was found. Raises FileUnreadable, InvalidProvenance, InvalidKey, NotVerified and Differs."""
     known = [key for path in keys for key in read_public(_read(path, MAX_FILE).decode("ascii", "replace"))]
     where = printable(envelope_path)
     try:
@@ -66,7 +66,7 @@ def check(envelope_path: str, artifacts: str | None, keys: Sequence[str], printe
     if verified.verdict is not Verdict.VALID:
         if as_json:
             printer.json({"signature": verified.verdict.value, "keys": list(verified.keys)})
-        raise NotSigned(f"{where}: {_why(verified, known)}")
+        raise NotVerified(f"{where}: {_why(verified, known)}")
     there = artifacts if artifacts is not None else _beside(envelope_path)
     found = _look(there, envelope_path, statement)
     differences = compare(statement, found.artifacts)
@@ -106,20 +106,20 @@ def _read(path: str, most: int) -> bytes:
         with open(path, "rb") as file:  # noqa: PTH123  the path as it was given
             return file.read(most + 1)
     except OSError as error:
-        raise Unreadable(f"can't read {printable(path)}: {reason_of(error)}") from error
+        raise FileUnreadable(f"can't read {printable(path)}: {reason_of(error)}") from error
 
 
 # --- what is there -------------------------------------------------------------------------------------------------
 
 
-def _look(path: str, envelope: str, statement: Statement) -> Found:
+def _look(path: str, envelope: str, statement: Statement) -> Examined:
     try:
         if Path(path).is_dir():
-            return Found(artifacts=dict(_directory(path, os.stat(envelope))))  # noqa: PTH116  likewise
+            return Examined(artifacts=dict(_directory(path, os.stat(envelope))))  # noqa: PTH116  likewise
         with open(path, "rb") as file:  # noqa: PTH123  likewise
             return _record(file, statement)
     except OSError as error:
-        raise Unreadable(f"can't read {printable(path)}: {reason_of(error)}") from error
+        raise FileUnreadable(f"can't read {printable(path)}: {reason_of(error)}") from error
     except ProtocolError as error:
         raise ProtocolError(f"{printable(path)} is damaged or no execution: {error}") from error
 
@@ -146,7 +146,7 @@ def _hash(path: bytes) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _record(file: BinaryIO, statement: Statement) -> Found:
+def _record(file: BinaryIO, statement: Statement) -> Examined:
     """Read a record, and hold what else it says against the statement. Raises ProtocolError."""
     artifacts: dict[str, bytes] = {}
     wrong: list[str] = []
@@ -172,13 +172,13 @@ def _record(file: BinaryIO, statement: Statement) -> Found:
             case ArtifactData(data=data):
                 digest.update(data)
     end()
-    return Found(artifacts=artifacts, wrong=tuple(wrong))
+    return Examined(artifacts=artifacts, wrong=tuple(wrong))
 
 
 # --- what is said --------------------------------------------------------------------------------------------------
 
 
-def _print(printer: Printer, statement: Statement, verified: Verified, found: Found, differences: Differences) -> None:
+def _print(printer: Printer, statement: Statement, verified: Verified, found: Examined, differences: Deviation) -> None:
     pairs = [
         ("signature", f"valid, of key {', '.join(verified.keys)}"),
         ("builder", printable(statement.builder_id)),
@@ -199,7 +199,7 @@ def _print(printer: Printer, statement: Statement, verified: Verified, found: Fo
         printer.line(f"{name:<10} {value}")
 
 
-def _summary(found: Found, differences: Differences) -> str:
+def _summary(found: Examined, differences: Deviation) -> str:
     if differences.others:
         return "not those that were signed; there are too many to say which of them differ"
     if not differences:
@@ -208,7 +208,7 @@ def _summary(found: Found, differences: Differences) -> str:
     return ", ".join(f"{len(paths)} {what}" for what, paths in counts.items() if paths)
 
 
-def _json(statement: Statement, verified: Verified, found: Found, differences: Differences) -> JsonObject:
+def _json(statement: Statement, verified: Verified, found: Examined, differences: Deviation) -> JsonObject:
     return {
         "signature": verified.verdict.value,
         "keys": list(verified.keys),

@@ -56,7 +56,7 @@ done
 install -m 755 "$root/freebsd/rc.d/builder_server" "$root/freebsd/rc.d/builder_worker" "$root/freebsd/rc.d/builder_web" \
     "$prefix/etc/rc.d/"
 install -m 755 "$root/freebsd/builder_worker.sh" "$prefix/libexec/"
-install -m 644 "$root/freebsd/jail.conf.sample" "$prefix/share/examples/builder/"
+install -m 644 "$root/freebsd/jail.conf.sample" "$root"/docs/examples/*.toml "$prefix/share/examples/builder/"
 install -m 600 "$root/freebsd/server.env" "$prefix/etc/builder/server.env.sample"
 install -m 600 "$root/freebsd/web.env" "$prefix/etc/builder/web.env.sample"
 install -m 644 "$root"/templates/* "$prefix/share/builder/templates/"

@@ -1,11 +1,14 @@
 """The commands of builder-server that look after its directory: they say how they are used, and hand over."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
+from attrs import evolve
+
+from builder_server.served import Served
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -13,15 +16,32 @@ REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "00
 """The revisions of the database, the newest last: to each of them a way leads."""
 
 
+_DIRECTORY = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The server's directory, if it is not named before the command.",
+)
+
+
 def in_directory(command: F) -> F:
     """Give a command the option that names the directory, which may stand before the command as well."""
-    option = click.option(
-        "--dir",
-        "directory",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="The server's directory, if it is not named before the command.",
-    )
-    return click.pass_obj(option(command))  # type: ignore[return-value]  # click's own
+
+    @wraps(command)
+    def given(served: Served, /, *arguments: Any, **options: Any) -> object:
+        return command(served.directory, *arguments, **options)
+
+    return click.pass_obj(_DIRECTORY(given))  # type: ignore[return-value]  # click's own
+
+
+def of_server(command: F) -> F:
+    """Give a command what belongs to the server that is named before it, or whose directory is named behind it."""
+
+    @wraps(command)
+    def given(served: Served, /, *arguments: Any, directory: Path | None, **options: Any) -> object:
+        return command(evolve(served, directory=directory or served.directory), *arguments, **options)
+
+    return click.pass_obj(_DIRECTORY(given))  # type: ignore[return-value]  # click's own
 
 
 @click.command(
@@ -32,33 +52,39 @@ Examples:
 )
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--only-database", is_flag=True, help="Leave out what builds wrote: consoles, and records.")
-@in_directory
-def backup(served: Path, file: Path, *, only_database: bool, directory: Path | None) -> None:
+@click.option(
+    "--with-keys", is_flag=True, help="Put in the keys that builds are signed with: keep such a FILE from others."
+)
+@of_server
+def backup(served: Served, file: Path, *, only_database: bool, with_keys: bool) -> None:
     """Write schedule, queues, history and builds to FILE, a tar archive; '-' is standard output.
 
     The server may run meanwhile. The archive is of the moment at which the command began; a file that is there is
-    replaced once the new one is whole. It holds scripts and consoles, so only its owner can read it.
+    replaced once the new one is whole. It holds scripts and consoles, so only its owner can read it. The keys that sign what
+    builds were stay out: a server that is restored makes a new one. A database in PostgreSQL is saved with pg_dump.
     """
     from builder_server import backups
 
-    backups.write(directory or served, file, only_database=only_database)
+    backups.check_inside(served)
+    backups.write(served.directory, file, only_database=only_database, with_keys=with_keys)
     if str(file) != "-":
         click.echo(f"wrote {file}")
 
 
 @click.command(epilog="\b\nExample:\n  builder-server --dir /var/lib/builder restore /backup/builder.tar")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@in_directory
-def restore(served: Path, file: Path, directory: Path | None) -> None:
+@of_server
+def restore(served: Served, file: Path) -> None:
     """Bring back what 'backup' has written to FILE, or to standard input with '-'.
 
     The directory must have no database, so no server may run in it. A restore that was interrupted is done again. What
     ran when the backup was made goes back to its queue.
     """
-    from builder_server import server
+    from builder_server import backups, server
 
-    server.restore(directory or served, file)
-    click.echo(f"restored to {directory or served}")
+    backups.check_inside(served)
+    server.restore(served.directory, file)
+    click.echo(f"restored to {served.directory}")
 
 
 @click.command(
@@ -69,8 +95,8 @@ Examples:
   builder-server --dir /var/lib/builder import --upload""",
 )
 @click.option("--upload", is_flag=True, help="Have the server upload them, when it is started with --upload.")
-@in_directory
-def import_(served: Path, *, upload: bool, directory: Path | None) -> None:
+@of_server
+def import_(served: Served, *, upload: bool) -> None:
     """Take over records of builds that the server does not know, while no server runs.
 
     It looks for DIR/JOB/UUID/full, which the original keeps where it uploads nothing, or where that failed. They get into
@@ -81,7 +107,7 @@ def import_(served: Path, *, upload: bool, directory: Path | None) -> None:
 
     from builder_server import server
 
-    found = trio.run(partial(server.import_left, directory or served, upload=upload))
+    found = trio.run(partial(server.import_left, served.directory, served.place(), upload=upload))
     click.echo(f"imported {found.new}, known already {found.known}, damaged {found.damaged}")
 
 
@@ -98,13 +124,13 @@ Examples:
     show_default=True,
     help="The revision: an earlier one is what an earlier release knows, and what only later ones know is lost.",
 )
-@in_directory
-def migrate(served: Path, to: str, directory: Path | None) -> None:
+@of_server
+def migrate(served: Served, to: str) -> None:
     """Bring the database to another revision, while no server runs.
 
     A server brings it to the newest one by itself when it starts. Make a backup before.
     """
     from builder_server import server
 
-    server.migrate(directory or served, to)
+    server.migrate(served.directory, served.place(), to)
     click.echo(f"the database is at revision {to}")

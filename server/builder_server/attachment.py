@@ -1,12 +1,13 @@
 """Where a worker's session and the owner of its attempt meet: what the one hands in, and what the other tells it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn, Self
 from uuid import UUID
 
 import trio
 from attrs import define, field, frozen
 
+from builder.extension.working import Fact
 from builder.runtime.logs import fields
 from builder_server.events import Detached, Event
 from builder_server.store import Build
@@ -44,6 +45,10 @@ class Attachment:
     uuid: UUID
     _tell: Callable[["Attachment", Event], None]
     scope: trio.CancelScope = field(factory=trio.CancelScope)
+    heard: float = field(factory=trio.current_time)
+    """The time of the last sign of life, by trio's clock."""
+    changed: dict[str, str] = field(factory=dict)
+    """What has changed since of what the worker told of itself."""
     failure: Exception | None = None
     acknowledged: bool = False
     dismissed: str | None = None
@@ -106,7 +111,14 @@ class Attachment:
 
     async def hand_in(self, event: Event) -> None:
         """Hand in what the worker sent. It waits until what was handed in before is dealt with, and on the disk."""
+        self.note_life()
         await self._opened()[0].send(event)
+
+    def note_life(self, facts: Sequence[Fact] = ()) -> None:
+        """Note that something came from the worker, and what has changed of what it told of itself."""
+        self.heard = trio.current_time()
+        if facts:
+            self.changed = {fact.name: fact.value for fact in facts}
 
     async def settle(self) -> None:
         """Wait until all that was handed in is dealt with, and on the disk."""

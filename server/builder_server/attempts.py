@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from builder.extension.working import Return
 from builder.model import Instant
@@ -20,9 +20,10 @@ from builder_server.aborts import cancelled
 from builder_server.attachment import Attachment
 from builder_server.attempt import Attempt
 from builder_server.console import ConsoleWriter
+from builder_server.crew import Crew, muster
 from builder_server.dispatch import Dispatcher
 from builder_server.events import EndAsked, Stopping
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 from builder_server.owner import NOBODY, Owner, seconds
 from builder_server.recorder import Recorder
 from builder_server.results import directory_of
@@ -56,7 +57,7 @@ class Attempts:
     recorder: Recorder
     time_limit: float
     grace: float
-    limits: Limits = field(factory=Limits)
+    limits: ServerLimits = field(factory=ServerLimits)
     _owners: dict[UUID, Owner] = field(factory=dict)
     _changed: Change = field(factory=Change)
     _nursery: trio.Nursery = field(init=False)
@@ -86,10 +87,24 @@ class Attempts:
         owners = (owner for owner in self._owners.values() if owner.attachment.is_building)
         return Counter(owner.build.job.platform for owner in owners if owner.build)
 
+    @property
+    def owners(self) -> Collection[Owner]:
+        """The owners of all attempts: each has a worker that waits, builds, or is away."""
+        return self._owners.values()
+
+    def crew(self) -> Crew:
+        """Return what the workers do."""
+        return muster(self.owners, self.recorder.store.waking.halts)
+
+    def away_since(self, uuid: UUID | None) -> Instant | None:
+        """Return since when the worker of a build is away; None if it is not."""
+        owner = self._owners.get(uuid) if uuid else None
+        return owner.away_since if owner else None
+
     def attach(self, platform: str, worker: Holder, secret: bytes | None = None) -> Attachment:
         """Have a worker wait for a job of a platform; with a secret, which it is given too, it may come back."""
-        owner = self._owner(uuid4(), worker, secret)
-        self._start(owner, lambda: owner.run(self.dispatcher, platform))
+        owner = self._owner(uuid4(), platform, worker, self.recorder.now(), secret)
+        self._start(owner, lambda: owner.run(self.dispatcher))
         if self._stopping:
             owner.tell(Stopping())
         return owner.attachment
@@ -117,20 +132,25 @@ class Attempts:
         await self._wait_asked([owner for owner in left if not owner.attempt.grace])
 
     def _left(self, build: LeftBuild) -> Owner:
-        may_return = build.secret_sha256 is not None and build.cancelled_by is None
-        owner = self._owner(build.uuid, Holder(address="", secret_sha256=build.secret_sha256 if may_return else None))
+        may_return = build.cancelled_by is None
+        worker = build.holder if may_return else evolve(build.holder, secret_sha256=None)
+        owner = self._owner(build.uuid, build.platform, worker, build.started)
+        owner.job = build.name
+        owner.away_since = self.recorder.now() if owner.attempt.grace else None
         owner.attempt.tighten(seconds(build.time_limit), seconds(build.max_silent))
         return owner
 
-    def _owner(self, uuid: UUID, worker: Holder, secret: bytes | None = None) -> Owner:
+    def _owner(self, uuid: UUID, platform: str, worker: Holder, since: Instant, secret: bytes | None = None) -> Owner:
         grace = self.grace if worker.secret_sha256 else 0.0
         return Owner(
             uuid=uuid,
+            platform=platform,
             recorder=self.recorder,
             limits=self.limits,
             attempt=Attempt(time_limit=self.time_limit, grace=grace),
             on_changed=self._changed.announce,
             worker=worker,
+            since=since,
             secret=secret,
         )
 

@@ -5,32 +5,27 @@ holds up no result: it is tried again. What is signed is made of what the databa
 which the server has taken as they came.
 """
 
-import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import trio
 from attrs import define, field
 
-from builder import __version__
 from builder.errors import BuilderError
 from builder.model import Instant
-from builder.provenance import FILE_NAME
-from builder.provenance.envelope import Envelope
-from builder.provenance.keys import SigningKey
-from builder.provenance.statement import Artifact, Facts, Subjects, encode
+from builder.provenance import FILE_NAME, KeysUnusable
 from builder.reasons import reason_of
 from builder.runtime.changes import Change
 from builder.runtime.syncing import sync_together
-from builder_server.keyring import Keyring, KeysUnusable
 from builder_server.results import directory_of
 from builder_server.store import Signable, Store, StoreError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from builder.provenance.keys import SigningKey
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +69,7 @@ class Signer:
                     await self._sign(found)
                     self._note_trouble("")
                     continue
-            except (OSError, StoreError, KeysUnusable) as error:
+            except (OSError, BuilderError) as error:
                 self._note_trouble(reason_of(error))
             with trio.move_on_after(RETRY if self._trouble or self._failed else float("inf")) as waiting:
                 await work.wait()
@@ -89,32 +84,33 @@ class Signer:
             logger.info("finished builds are signed again")
         self._trouble = trouble
 
-    async def envelope(self, uuid: UUID, name: str) -> bytes | None:
-        """Return the envelope of a build of that job, made now if it is still to be; None if there is to be none.
+    async def path(self, uuid: UUID, name: str) -> Path | None:
+        """Return where the envelope of a build of that job is, made now if it is still to be; None if there is to be none.
 
         Raises NotSigned, and OSError and StoreError.
         """
         path = directory_of(self.data_dir, name, uuid) / FILE_NAME
-        read = partial(trio.to_thread.run_sync, path.read_bytes)
-        try:
-            return await read()
-        except FileNotFoundError:
-            pass
+        is_there = partial(trio.to_thread.run_sync, path.exists)
+        if await is_there():
+            return path
         if await self.store.signable(uuid) is None:
             return None
         try:
             await self._sign([uuid])
-            return await read()
-        except FileNotFoundError:
-            return None  # nothing is left of the build
         except KeysUnusable as error:
             raise NotSigned(f"{uuid} is not signed yet: {error}") from error
+        return path if await is_there() else None  # else nothing is left of the build
+
+    async def envelope(self, uuid: UUID, name: str) -> bytes | None:
+        """Return the envelope of a build, as ``path`` does."""
+        path = await self.path(uuid, name)
+        return None if path is None else await trio.to_thread.run_sync(path.read_bytes)
 
     async def _sign(self, uuids: Sequence[UUID]) -> None:
         """Sign builds, make the envelopes durable together, and note it."""
         async with self._turn:
             now = self.now()
-            keys = await trio.to_thread.run_sync(Keyring(self.data_dir).signing, now)
+            keys = await trio.to_thread.run_sync(_load, self.data_dir, now)
             written: dict[UUID, Path] = {}
             gone: list[UUID] = []
             for uuid in uuids:
@@ -131,22 +127,30 @@ class Signer:
             await trio.to_thread.run_sync(_publish, list(written.values()))
             await self.store.note_signed(written.keys(), gone)
 
-    async def _write(self, build: Signable, keys: Sequence[SigningKey], now: Instant) -> Path:
+    async def _write(self, build: Signable, keys: "Sequence[SigningKey]", now: Instant) -> Path:
         """Write the envelope under another name, and return the directory of the build."""
-        subjects = Subjects()
+        from builder_server import statements
+
+        subjects = statements.Subjects()
         behind = ""
         while page := await self.store.list_artifacts(build.uuid, behind, ARTIFACTS):
-            artifacts = [Artifact(path=each.path, sha256=each.sha256) for each in page]
-            await trio.to_thread.run_sync(subjects.add, artifacts)
+            await trio.to_thread.run_sync(statements.add, subjects, page)
             behind = page[-1].path
         directory = directory_of(self.data_dir, build.name, build.uuid)
 
         def write() -> None:
-            statement = encode(_facts(build, self.builder_id, now), subjects)
-            (directory / _UNFINISHED).write_bytes(Envelope.sign(statement, keys).encode())
+            signed = statements.sign(build, subjects, keys, builder_id=self.builder_id, now=now)
+            (directory / _UNFINISHED).write_bytes(signed)
 
         await trio.to_thread.run_sync(write)
         return directory
+
+
+def _load(data_dir: Path, now: Instant) -> "list[SigningKey]":
+    """Return the keys that sign now. What signs is loaded with the first of them: no start waits for that. Raises BuilderError."""
+    from builder_server import statements
+
+    return statements.Keyring(data_dir).signing(now)
 
 
 def _publish(directories: Sequence[Path]) -> None:
@@ -155,32 +159,3 @@ def _publish(directories: Sequence[Path]) -> None:
     for directory in directories:
         (directory / _UNFINISHED).rename(directory / FILE_NAME)
     sync_together(directories)
-
-
-def _facts(build: Signable, builder_id: str, now: Instant) -> Facts:
-    limits = {"time": build.time_limit, "silence": build.max_silent}
-    worker = {"name": build.worker_name, "peer": build.worker}  # with the holder of its certificate
-    told = dict(build.facts)
-    version = told.pop("version", None)
-    return Facts(
-        builder_id=builder_id,
-        uuid=build.uuid,
-        job=build.name,
-        platform=build.platform,
-        script_sha256=hashlib.sha256(build.script).digest(),
-        started=build.started,
-        finished=build.finished,
-        signed=now,
-        result=build.result,
-        ended_by=build.ended_by,
-        template=build.template,
-        opam_package=build.opam_package,
-        limits=_known(limits),
-        worker=_known(worker),
-        told=told,
-        versions={"builder-server": __version__, **_known({"builder-worker": version})},
-    )
-
-
-def _known(values: Mapping[str, T | None]) -> dict[str, T]:
-    return {name: value for name, value in values.items() if value is not None}

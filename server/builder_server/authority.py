@@ -35,7 +35,7 @@ MAX_NAME = 64
 """Characters of a common name, says RFC 5280."""
 
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._@+-]*", re.ASCII)
-_SERIAL = re.compile(r"[0-9A-Fa-f:]{2,64}", re.ASCII)
+_SERIAL = re.compile(r"[0-9A-Fa-f]{1,40}", re.ASCII)  # 20 bytes, says RFC 5280
 
 
 @frozen(kw_only=True)
@@ -172,8 +172,9 @@ class Authority:
         with self._changing() as signer:
             listed = self._listed()
             found = [each for each in listed if each.name == target]
-            if not found and _SERIAL.fullmatch(target):
-                found = [each for each in listed if each.certificate.serial_number == int(target.replace(":", ""), 16)]
+            digits = target.replace(":", "")  # as OpenSSL writes them
+            if not found and _SERIAL.fullmatch(digits):
+                found = [each for each in listed if each.certificate.serial_number == int(digits, 16)]
             if not found:
                 raise NotCertified(f"there is no certificate of {printable(target[:100])}: 'list' shows all")
             if any(each.is_of_server for each in found):

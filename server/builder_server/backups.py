@@ -6,6 +6,7 @@ A restore makes everything durable before the database gets its name: a director
 """
 
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -23,7 +24,8 @@ from builder.reasons import reason_of
 from builder.runtime import sqlite
 from builder.runtime.files import sync_directory
 from builder_server import console, results
-from builder_server.names import DATABASE, check_job_name
+from builder_server.names import DATABASE, ELSEWHERE, KEY_SUFFIX, KEYS, check_job_name
+from builder_server.served import Served
 
 RESTORING = f"{DATABASE}.part"
 """The database of a restore that is not complete."""
@@ -36,6 +38,8 @@ COPY_SIZE = 1024 * 1024
 
 _MODE = 0o600
 
+_KEY = re.compile(rf"{KEYS}/[0-9a-f]{{64}}{re.escape(KEY_SUFFIX)}", re.ASCII)
+
 
 class BackupFailed(BuilderError):
     """A backup can't be made, or what was brought is none."""
@@ -43,14 +47,28 @@ class BackupFailed(BuilderError):
     exit_code = 7
 
 
-def write(directory: Path, target: Path, *, only_database: bool = False) -> None:
-    """Write a backup of a server's directory; ``-`` is standard output. Raises BackupFailed and StoreError."""
+def check_inside(served: Served) -> None:
+    """Raise BackupFailed unless the database of a server is in its directory."""
+    if served.database is not None or (served.directory / ELSEWHERE).exists():
+        raise BackupFailed(
+            f"the database of {served.directory} is in PostgreSQL: save it with pg_dump and then the files, and bring back both, "
+            "it with pg_restore"
+        )
+
+
+def write(directory: Path, target: Path, *, only_database: bool = False, with_keys: bool = False) -> None:
+    """Write a backup of a server's directory; ``-`` is standard output. Raises BackupFailed and StoreError.
+
+    Without ``with_keys`` whoever gets hold of it can't sign in the name of the server.
+    """
     try:
         with _writing(target) as file, tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
             with tempfile.TemporaryDirectory(dir=None if str(target) == "-" else target.parent) as place:
                 copy = Path(place, DATABASE)
                 sqlite.copy(directory / DATABASE, copy)
                 _add(archive, copy, Path(DATABASE))
+            for path in _keys(directory) if with_keys else ():
+                _add(archive, path, path.relative_to(directory))
             for path in () if only_database else _files(directory):
                 with suppress(FileNotFoundError):  # an upload, or --keep, has removed it meanwhile
                     _add(archive, path, path.relative_to(directory))
@@ -76,7 +94,7 @@ def read(directory: Path, source: Path) -> None:
             while (member := archive.next()) is not None:
                 _forget(archive)
                 place = directory / _place(member)
-                place.parent.mkdir(parents=True, exist_ok=True)
+                place.parent.mkdir(mode=0o700 if place.parent.name == KEYS else 0o777, parents=True, exist_ok=True)
                 _extract(archive, member, place)
         sqlite.check(whole)
         os.sync()  # of all files at once, since there may be a million
@@ -125,6 +143,12 @@ def _writing(target: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def _keys(directory: Path) -> list[Path]:
+    from builder_server import keyring
+
+    return keyring.files(directory)
+
+
 def _files(directory: Path) -> Iterator[Path]:
     """Yield the files of all builds."""
     for job in _directories(directory):
@@ -156,7 +180,9 @@ def _forget(archive: tarfile.TarFile) -> None:
 
 
 def _place(member: tarfile.TarInfo) -> Path:
-    """Return where a file of a build belongs. Raises BackupFailed for what is none."""
+    """Return where a file of a build belongs, or a key. Raises BackupFailed for what is none."""
+    if member.isfile() and _KEY.fullmatch(member.name):
+        return Path(member.name)
     try:
         job, build, name = member.name.split("/")
         check_job_name(job)

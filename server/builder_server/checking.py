@@ -17,6 +17,7 @@ from builder_server.listening import Users, refuse_strangers
 from builder_server.names import check_platform_name
 from builder_server.receiver import receivers_at
 from builder_server.retention import parse_retention
+from builder_server.served import Served
 from builder_server.server import wall_clock
 
 Given = Mapping[str, Any]
@@ -29,6 +30,7 @@ def faults(given: Given) -> Iterator[str]:
             yield from _raised(parse, given[name])
     if given["dir"] is not None:
         yield from _data_dir(given["dir"])
+    yield from _database(given)
     if given["config_dir"] is not None:
         yield from _templates(given["config_dir"])
     yield from _addresses(given)
@@ -49,6 +51,14 @@ def _data_dir(path: Path) -> Iterator[str]:
         yield f"--dir: there is no directory {path}: create it, or name another"
     elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         yield f"--dir: {path} can't be written by this user"
+
+
+def _database(given: Given) -> Iterator[str]:
+    directory, address, password_file = (given[name] for name in ("dir", "database", "database_password_file"))
+    if directory is not None:
+        yield from _raised(Served(directory=directory, database=address, password_file=password_file).place)
+    if password_file is not None and not os.access(password_file, os.R_OK):
+        yield f"--database-password-file: {password_file} can't be read by this user"
 
 
 def _templates(directory: Path) -> Iterator[str]:

@@ -4,6 +4,7 @@ import gc
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -11,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from builder.address import DEFAULT_PORT, parse_address
-from builder.errors import InvalidAddress
+from builder.address import DEFAULT_PORT
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.configuration import CHECK, Configured, configuration_options
-from builder.runtime.options import announce, serving_options
+from builder.runtime.options import announce, metrics_option, serving_options
 from builder.runtime.secrecy import keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
 from builder_server.options import limit_options, limits_of
+from builder_server.served import Served
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
@@ -34,6 +36,9 @@ workers wait: with Python's own 700, a command took a third longer beside 900 of
 SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
+
+_PASSWORD = re.compile(r"://[^/?#]*:[^/?#@]*@|[?&]password=")
+"""What the address of a database looks like that holds a password."""
 
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
@@ -58,13 +63,6 @@ def _read_size(context: click.Context, parameter: click.Parameter, value: str | 
         raise click.BadParameter(str(error), context, parameter) from error
 
 
-def _read_metrics(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    try:
-        return None if value is None else parse_address(str(value) if ":" in str(value) else f"127.0.0.1:{value}")
-    except InvalidAddress as error:
-        raise click.BadParameter(str(error), context, parameter) from error
-
-
 def _check_tls(context: click.Context) -> None:
     """Raise click.UsageError for options that say nothing together."""
     given = context.params
@@ -78,23 +76,24 @@ def _check_tls(context: click.Context) -> None:
         raise click.UsageError("--insecure is for addresses without TLS: leave it out, or --tls-cert", context)
 
 
-def _complete(urls: tuple[str, ...], path: Path | None) -> tuple[str, ...]:
-    """Return the URLs for uploads with what is secret in them, from where nobody else can see it."""
-    from builder_server import credentials
-
-    if path := path or credentials.default_path(os.environ):
-        urls = credentials.with_credentials(urls, path)
-    if credentials.hold_secrets(urls):
-        keep_memory_secret()
-    return urls
-
-
 class _Server(Configured, click.Group):
     def faults(self, given: Mapping[str, Any]) -> Iterable[str]:
         """Return all that is wrong with the options."""
         from builder_server import checking
 
         return checking.faults(given)
+
+
+def _check_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    is_seen = parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    if value is not None and is_seen and _PASSWORD.search(value):
+        raise click.BadParameter(
+            "others on this machine can read a command line: write the password to a file, and name that with "
+            "--database-password-file",
+            context,
+            parameter,
+        )
+    return value
 
 
 @click.group(
@@ -191,6 +190,20 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     help="Directory for database, consoles and results.",
 )
 @click.option(
+    "--database",
+    callback=_check_database,
+    metavar="URL",
+    help="Keep schedule, queues and history in PostgreSQL, postgresql://USER@HOST/DATABASE, and not below --dir. The password is "
+    "found as libpq does: --database-password-file, ~/.pgpass, PGPASSWORD; not on a command line, which others on this "
+    "machine can read.",
+)
+@click.option(
+    "--database-password-file",
+    type=_FILE,
+    metavar="FILE",
+    help="The password of --database, in a file.  [default: the systemd credential database-password, if there is one]",
+)
+@click.option(
     "--config-dir",
     type=click.Path(file_okay=False, path_type=Path),
     default=CONFIG_DIR,
@@ -242,13 +255,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
     "uploaded, stays.  [default: all]",
 )
-@click.option(
-    "--metrics",
-    metavar="[HOST:]PORT",
-    callback=_read_metrics,
-    help="Serve Prometheus metrics there, on this machine unless HOST says otherwise: /metrics, /healthz and /readyz, to "
-    "everyone who can connect.  [default: nowhere]",
-)
+@metrics_option
 @click.option(
     "--builder-id",
     metavar="URI",
@@ -272,6 +279,8 @@ def command(
     unix: Path | None,
     allow_user: tuple[str, ...],
     dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
+    database: str | None,
+    database_password_file: Path | None,
     config_dir: Path,
     upload: tuple[str, ...],
     upload_credentials_file: Path | None,
@@ -288,11 +297,12 @@ def command(
 ) -> None:
     """Schedule build jobs and hand them to workers.
 
-    It keeps its schedule, queues and history in a database below --dir and serves clients and workers on one port.
+    It keeps its schedule, queues and history in a database below --dir, or in PostgreSQL, and serves clients and workers on
+    one port.
     The addresses it listens on are the first line on standard output.
     """
+    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file)
     if context.invoked_subcommand is not None:
-        context.obj = dir
         return
     _check_tls(context)
     # imported here, so that --help and a wrong option need not wait for the database library
@@ -301,11 +311,17 @@ def command(
     from builder.quantities import parse_pause
     from builder.runtime import logs
     from builder.runtime.tls import TlsFiles
-    from builder_server import server
+    from builder_server import credentials, server
     from builder_server.listening import Listening
     from builder_server.retention import parse_retention
 
+    if path := upload_credentials_file or credentials.default_path(os.environ):
+        upload = credentials.with_credentials(upload, path)
+    if database is not None or credentials.hold_secrets(upload):
+        keep_memory_secret()
     logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
+    if served.database is not None:
+        keep_memory_secret()
     settings = server.Settings(
         limits=limits_of(limits),
         listening=Listening(
@@ -321,8 +337,9 @@ def command(
         else TlsFiles(certificate=tls_cert, key=tls_key, ca=tls_client_ca),
         crl=tls_crl,
         data_dir=dir,
+        database=served.place(),
         config_dir=config_dir,
-        upload=_complete(upload, upload_credentials_file),
+        upload=upload,
         job_timeout=job_timeout,
         min_free=min_free,
         grace=parse_pause(grace),

@@ -30,6 +30,7 @@ from builder.messages import (
     Unschedule,
 )
 from builder.model import Instant
+from builder.runtime.logs import about
 from builder.runtime.shutdown import Shutdown
 from builder_server.aborts import LOST
 from builder_server.attempts import Attempts
@@ -96,6 +97,10 @@ class ClientSession:
 
     async def serve(self, command: Message | StreamedFrame) -> None:
         """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
+        with about(job=_job_of(command), platform=getattr(command, "platform", None)):
+            await self._serve(command)
+
+    async def _serve(self, command: Message | StreamedFrame) -> None:
         try:
             replies = await self._answer(command)
         except (CommandRefused, InvalidName, InvalidOptions) as error:
@@ -193,6 +198,12 @@ class ClientSession:
 
 def _brief(command: object) -> str:
     """Return a command for the log: which, and about what; scripts are left out."""
-    name = getattr(command, "name", None) or getattr(getattr(command, "job", command), "name", None)
-    about = name or getattr(command, "target", None) or getattr(command, "platform", "")
-    return f"{type(command).__name__} {about}"
+    what = _job_of(command) or getattr(command, "target", None) or getattr(command, "platform", "")
+    return f"{type(command).__name__} {what}"
+
+
+def _job_of(command: object) -> str | None:
+    """Return the name of the job that a command is about, if it is about one."""
+    job = getattr(command, "job", None)
+    name = getattr(command, "name", None) or (job if isinstance(job, str) else getattr(job, "name", None))
+    return name if isinstance(name, str) else None

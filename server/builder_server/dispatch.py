@@ -6,9 +6,8 @@ others wait, so that a new job costs one transaction and not one per worker. Who
 
 import hashlib
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
@@ -22,8 +21,7 @@ from builder.runtime.histogram import Histogram
 from builder.runtime.logs import about
 from builder.sizes import format_size
 from builder_server import room, templates
-from builder_server.estimates import Worker
-from builder_server.line import Line, Waiter
+from builder_server.line import Waiter, WorkerLine
 from builder_server.room import Room
 from builder_server.store import Expand, Expanded, Holder, Store, Taken
 
@@ -50,36 +48,15 @@ class Dispatcher:
     min_free: int | None = None
     """Bytes that must be free on the disk before a job is handed out, if the operator says how many."""
 
-    _lines: dict[str, Line] = field(factory=dict)
+    _lines: dict[str, WorkerLine] = field(factory=dict)
     waiting: Counter[str] = field(factory=Counter)
     """How many workers of each platform wait for a job."""
 
     latency: Histogram = field(factory=Histogram)
     """From when there was a job and a worker for it until it was taken."""
 
-    _present: defaultdict[str, dict[Holder, bool]] = field(factory=lambda: defaultdict(dict))
-    """The workers of each platform that wait for a job or have one, and whether they could take one now."""
-
     _warned: set[str] = field(factory=set)
     _is_full: bool = False
-
-    @contextmanager
-    def present(self, platform: str, worker: Holder) -> Iterator[None]:
-        """Have a worker be known as connected in a block, in which it waits for a job and has it."""
-        self._present[platform][worker] = False
-        try:
-            yield
-        finally:
-            del self._present[platform][worker]
-            if not self._present[platform]:
-                del self._present[platform]
-
-    def workers(self, platform: str) -> tuple[Worker, ...]:
-        """Return the workers of a platform of which it is known what they have."""
-        return tuple(
-            Worker(name=worker.known_as, able=worker.able, is_waiting=is_waiting)
-            for worker, is_waiting in self._present.get(platform, {}).items()
-        )
 
     async def wait_for_job(self, platform: str, worker: Holder, take: Take) -> None:
         """Have a job taken as soon as there is one for a worker. Raises what ``take`` raises, and OSError of the disk.
@@ -91,7 +68,6 @@ class Dispatcher:
             await trio.sleep_forever()  # until it asks again, on another connection
         changes = self.store.waking.changes
         self.waiting[platform] += 1
-        self._present[platform][worker] = True
         changes.add([Changed(point=0, what=What.WORKER_CAME, platform=platform)])
         has_job = False
         try:
@@ -106,7 +82,6 @@ class Dispatcher:
                 if not has_job:
                     await halted.wait()
         finally:
-            self._present[platform][worker] = False
             self.waiting[platform] -= 1
             if not self.waiting[platform]:
                 del self.waiting[platform]
@@ -116,7 +91,7 @@ class Dispatcher:
     def _join_line(self, platform: str, worker: Holder) -> Waiter:
         line = self._lines.get(platform)
         if line is None:
-            line = self._lines[platform] = Line(self.store.waking.platform(platform))
+            line = self._lines[platform] = WorkerLine(self.store.waking.platform(platform))
         return line.join(worker.able)
 
     def _leave_line(self, platform: str, waiter: Waiter) -> None:

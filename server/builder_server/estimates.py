@@ -45,8 +45,8 @@ class Worker:
 class Circumstances:
     """Where entries wait: a platform, the builds that run there, and how many workers wait.
 
-    Of ``workers`` it is known what they have; builds that run may be those of others. ``template_needs`` is what orb builds
-    need besides.
+    Those that are ``drained`` are in neither. Of ``workers`` it is known what they have, and of so many it is ``unknown``.
+    ``template_needs`` is what orb builds need besides.
     """
 
     platform: str
@@ -55,12 +55,14 @@ class Circumstances:
     has_template: bool = True
     is_full: bool = False
     is_drained: bool = False
+    drained: int = 0
     workers: Sequence[Worker] = ()
+    unknown: int = 0
     template_needs: tuple[Need, ...] = ()
 
     def unmet(self, needs: tuple[Need, ...]) -> Unmet | None:
         """Return what no worker has of what is needed; None if one has it, or if that is not known of all."""
-        if not needs or not self.workers or len(self.workers) < self.waiting + len(self.running):
+        if not needs or not self.workers or self.unknown:
             return None
         lacking = {worker.name: worker.able.lacks(needs) for worker in self.workers}
         nearest = min(lacking, key=lambda name: (len(lacking[name]), name))
@@ -142,7 +144,7 @@ def _obstacle(place: Circumstances, entry: Waiting, now: Instant) -> Why | None:
     if place.is_full:
         return Why.DISK_FULL
     if not place.waiting and not place.running:
-        return Why.NO_WORKER
+        return Why.WORKERS_DRAINED if place.drained else Why.NO_WORKER
     return None
 
 

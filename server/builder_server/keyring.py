@@ -12,26 +12,17 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from builder.errors import BuilderError
 from builder.model import Instant, printable
-from builder.provenance import keys
+from builder.provenance import KeysUnusable, keys
 from builder.provenance.keys import InvalidKey, PublicKey, SigningKey
 from builder.reasons import reason_of
 from builder.runtime.files import lock_directory, sync_directory
-from builder_server.names import KEYS
-
-SUFFIX = ".pem"
+from builder_server.names import KEY_SUFFIX, KEYS
 
 OVERLAP = dt.timedelta(days=30)
 """How long the keys before stay valid: by then whoever verifies has the new one."""
 
 _MODE, _DIRECTORY_MODE = 0o600, 0o700
-
-
-class KeysUnusable(BuilderError):
-    """The keys of a server can't be read or written; or none of them is valid."""
-
-    exit_code = 9
 
 
 @frozen
@@ -95,11 +86,7 @@ class Keyring:
 
     def _read(self) -> list[SigningKey]:
         found = []
-        try:
-            paths = sorted(self.directory.glob(f"*{SUFFIX}"))
-        except FileNotFoundError:
-            return []
-        for path in paths:
+        for path in files(self.data_dir):
             with path.open("rb") as file:
                 text = file.read(keys.MAX_FILE).decode("ascii", "replace")
             try:
@@ -109,7 +96,7 @@ class Keyring:
         return sorted(found, key=_age)
 
     def _write(self, key: SigningKey) -> None:
-        path = self.directory / f"{key.public.id}{SUFFIX}"
+        path = self.directory / f"{key.public.id}{KEY_SUFFIX}"
         part = path.with_suffix(".part")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(part, flags, _MODE), "wb") as file:
@@ -133,6 +120,15 @@ class Keyring:
             yield
         finally:
             os.close(descriptor)
+
+
+def files(data_dir: Path) -> list[Path]:
+    """Return the files of all keys; none where there is no directory of them. Raises OSError."""
+    directory = data_dir / KEYS
+    try:
+        return [directory / name for name in sorted(os.listdir(directory)) if name.endswith(KEY_SUFFIX)]  # noqa: PTH208  glob hides errors
+    except FileNotFoundError:
+        return []
 
 
 def _age(key: SigningKey) -> tuple[int, str]:

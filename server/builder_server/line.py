@@ -41,7 +41,7 @@ class _Kind:
 
 
 @define(eq=False)
-class Line:
+class WorkerLine:
     """The workers of one platform that wait. ``work`` tells what comes there."""
 
     work: Work

@@ -1,13 +1,13 @@
 """How things stand, as it is told to those who look: made once for all who ask for the same."""
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from builder import codec
 from builder.extension.halting import SERVER, Scope, Target
@@ -16,6 +16,8 @@ from builder.framing import frame
 from builder.model import Instant
 from builder.needs import of_text
 from builder_server.aside import Aside
+from builder_server.attempts import Attempts
+from builder_server.crew import Crew
 from builder_server.dispatch import Dispatcher
 from builder_server.estimates import MAX_TOLD, Circumstances, foresee
 from builder_server.memory import Memory, SharingChannel
@@ -33,6 +35,7 @@ class Looks:
 
     _store: Store
     _dispatcher: Dispatcher
+    _attempts: Attempts
     _memory: Memory
     _now: Callable[[], Instant]
     _ending: Callable[[], Sequence[EndingState]] = tuple
@@ -60,40 +63,46 @@ class Looks:
                 for name, (_, entries) in standing.queued.items()
                 if any(entry.is_orb for entry in entries)
             }
+            crew = self._attempts.crew()
             running = defaultdict(list)
             for build in standing.running:
-                running[build.platform].append(build)
+                if build.uuid not in crew.of_drained:
+                    running[build.platform].append(build)
             halted = {each.target for each in standing.halts}
             places = {
                 name: Circumstances(
                     platform=name,
-                    waiting=self._dispatcher.waiting.get(name, 0),
+                    waiting=crew.waiting[name] - crew.idle[name],
                     running=running[name],
                     has_template=templates.get(name, ()) is not None,
                     is_full=is_full,
+                    drained=crew.drained[name],
                     is_drained=not halted.isdisjoint({SERVER, Target(scope=Scope.PLATFORM, name=name)}),
-                    workers=self._dispatcher.workers(name),
+                    workers=crew.workers.get(name, ()),
+                    unknown=crew.unknown[name],
                     template_needs=templates.get(name) or (),
                 )
                 for name in standing.queued
             }
             # in a thread: there may be thousands of entries
-            make = partial(_reply, standing, places, now, self._ending(), is_full=is_full)
+            make = partial(_reply, standing, places, crew, now, self._ending(), is_full=is_full)
             return await self._memory.replies.put(await trio.to_thread.run_sync(make))
 
 
 def _reply(
     standing: Standing,
     places: Mapping[str, Circumstances],
+    crew: Crew,
     now: Instant,
     ending: Sequence[EndingState],
     *,
     is_full: bool,
 ) -> bytes:
     """Return the frames of all pages."""
+    busy = Counter(build.platform for build in standing.running)
     pages = _pages(
-        platforms=[_platform(place, standing) for place in places.values()],
-        running=standing.running,
+        platforms=[_platform(place, standing, crew, busy[place.platform]) for place in places.values()],
+        running=[evolve(build, away=crew.away.get(build.uuid)) for build in standing.running],
         queued=[
             entry for place in places.values() for entry in foresee(place, standing.queued[place.platform][1], now)
         ],
@@ -105,14 +114,15 @@ def _reply(
     return b"".join(frame(codec.encode(page)) for page in looked)
 
 
-def _platform(place: Circumstances, standing: Standing) -> PlatformState:
+def _platform(place: Circumstances, standing: Standing, crew: Crew, busy: int) -> PlatformState:
     unmet = (place.unmet(of_text(needs)) for needs in standing.needed[place.platform])
     return PlatformState(
         name=place.platform,
-        waiting=place.waiting,
-        busy=len(place.running),
+        waiting=crew.waiting[place.platform],
+        busy=busy,
         queued=standing.queued[place.platform][0],
         unmet=tuple(itertools.islice(filter(None, unmet), MAX_TOLD)),
+        drained=place.drained,
     )
 
 

@@ -1,23 +1,21 @@
 """What a server shows of itself, for Prometheus and for those who ask whether it works: see docs/metrics.md.
 
 There is a series for each platform, of which there are at most a thousand, and for each receiver of uploads; never for a job, a
-build or a peer. It is made in a thread, one at a time and once a second at most, however many ask.
+build or a peer.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 
 import trio
 from attrs import define, field, frozen
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.registry import Collector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from builder import __version__
+from builder.extension.halting import Scope
 from builder.extension.uploads import ReceiverState, UploadState
 from builder.model import Instant, printable
-from builder.runtime.histogram import Histogram
+from builder.runtime.exposition import Exposition, gauge, histogram, version
 from builder.runtime.scraping import Page, Pages
 from builder_server.attempts import Attempts
 from builder_server.certified import Expiring
@@ -26,9 +24,6 @@ from builder_server.memory import Memory
 from builder_server.room import Room
 from builder_server.store import PlatformLoad, Store
 from builder_server.upload import Uploader
-
-INTERVAL = 1.0
-"""Seconds for which what was made is good enough."""
 
 PATIENCE = 5.0
 """Seconds in which the database has to answer for the server to be ready."""
@@ -62,14 +57,14 @@ class Metrics:
     is_ready: Callable[[], bool]
     expiring: Callable[[], Iterable[Expiring]] = tuple
 
-    _process: ProcessCollector = field(factory=lambda: ProcessCollector(registry=None))
-    _made: Page | None = None
-    _made_at: float = -INTERVAL
-    _making: trio.Lock = field(factory=trio.Lock)
+    _exposition: Exposition = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._exposition = Exposition(self._look)
 
     def pages(self) -> Pages:
         """Return what makes each page."""
-        return {"/metrics": self._metrics, "/healthz": self._health, "/readyz": self._readiness}
+        return {"/metrics": self._exposition.page, "/healthz": self._health, "/readyz": self._readiness}
 
     async def _health(self) -> Page:
         """Say that the program runs: whoever reads this knows it."""
@@ -85,55 +80,51 @@ class Metrics:
             return Page(status=503, body=b"the database does not answer\n")
         return Page(body=b"ok\n")
 
-    async def _metrics(self) -> Page:
+    async def _look(self) -> Iterable[Metric]:
         """Raises StoreError."""
-        async with self._making:
-            if self._made is None or trio.current_time() >= self._made_at + INTERVAL:
-                seen = await self._look()
-                families = [*self._families(seen)]
-                body = await trio.to_thread.run_sync(partial(_exposed, families, self._process))
-                self._made = Page(body=body, type=CONTENT_TYPE_PLAIN_0_0_4)
-                self._made_at = trio.current_time()
-            return self._made
-
-    async def _look(self) -> _Seen:
         now = self.now()
         try:
             room = await self.attempts.dispatcher.room()
         except OSError:  # what is not known is not shown, and missed by the alert
             room = None
-        return _Seen(
+        seen = _Seen(
             platforms=await self.store.load(now),
             receivers=await self.store.count_uploads(self.uploader.names),
             room=room,
             now=now,
         )
+        return self._families(seen)
 
     def _families(self, seen: _Seen) -> Iterator[Metric]:
-        info = GaugeMetricFamily("builder_info", "Always 1; the labels tell what runs.", labels=["version"])
-        info.add_metric([__version__], 1)
-        yield info
+        yield version("builder_info", __version__)
         yield from self._platforms(seen)
         yield from self._builds()
         yield from self._uploads(seen)
         yield from self._server(seen)
 
     def _platforms(self, seen: _Seen) -> Iterator[Metric]:
-        queued = _gauge("builder_queue_entries", "Entries of a queue that may run now.", "platform")
-        held = _gauge("builder_queue_held_entries", "Entries that are paused, or wait for a time.", "platform")
-        oldest = _gauge("builder_queue_oldest_seconds", "For how long the oldest entry has been due.", "platform")
-        running = _gauge("builder_builds_running", "Builds that run.", "platform")
-        workers = _gauge("builder_workers", "Workers that are connected.", "platform", "state")
+        queued = gauge("builder_queue_entries", "Entries of a queue that may run now.", "platform")
+        held = gauge(
+            "builder_queue_held_entries", "Entries that are paused or drained, or wait for a time.", "platform"
+        )
+        oldest = gauge("builder_queue_oldest_seconds", "For how long the oldest entry has been due.", "platform")
+        running = gauge("builder_builds_running", "Builds that run.", "platform")
+        workers = gauge("builder_workers", "Workers that are connected.", "platform", "state")
         waiting, building = self.attempts.dispatcher.waiting, self.attempts.building()
         for each in seen.platforms:
             name = printable(each.name)
-            queued.add_metric([name], each.ready)
-            held.add_metric([name], each.held)
-            oldest.add_metric([name], each.waited / 1000)
+            is_drained = self.store.waking.is_halted(each.name, worker="")
+            queued.add_metric([name], 0 if is_drained else each.ready)
+            held.add_metric([name], each.held + (each.ready if is_drained else 0))
+            oldest.add_metric([name], 0 if is_drained else each.waited / 1000)
             running.add_metric([name], each.running)
             workers.add_metric([name, "waiting"], waiting[each.name])
             workers.add_metric([name, "building"], building[each.name])
-        yield from (queued, held, oldest, running, workers)
+        drained = gauge("builder_drained", "What gets no jobs: the server, platforms, workers.", "scope")
+        halted = Counter(target.scope for target in self.store.waking.halts)
+        for scope in Scope:
+            drained.add_metric([scope.value], halted[scope])
+        yield from (queued, held, oldest, running, workers, drained)
 
     def _builds(self) -> Iterator[Metric]:
         done = self.attempts.recorder.done
@@ -145,16 +136,16 @@ class Metrics:
         yield builds
         yield CounterMetricFamily("builder_console_bytes", "Bytes of consoles written.", value=done.console_bytes)
         yield CounterMetricFamily("builder_artifact_bytes", "Bytes of artifacts written.", value=done.artifact_bytes)
-        yield _histogram(
+        yield histogram(
             "builder_dispatch_seconds",
             "From when there was a job and a worker for it until it was taken.",
             self.attempts.dispatcher.latency,
         )
 
     def _uploads(self, seen: _Seen) -> Iterator[Metric]:
-        pending = _gauge("builder_uploads_pending", "Builds that a receiver is still to get.", "receiver")
-        refused = _gauge("builder_uploads_refused", "Builds that a receiver has refused.", "receiver")
-        oldest = _gauge("builder_uploads_oldest_seconds", "For how long the oldest of them waits.", "receiver")
+        pending = gauge("builder_uploads_pending", "Builds that a receiver is still to get.", "receiver")
+        refused = gauge("builder_uploads_refused", "Builds that a receiver has refused.", "receiver")
+        oldest = gauge("builder_uploads_oldest_seconds", "For how long the oldest of them waits.", "receiver")
         attempts = CounterMetricFamily(
             "builder_uploads", "Attempts to upload, by what came of them.", labels=["receiver", "result"]
         )
@@ -181,36 +172,10 @@ class Metrics:
             yield GaugeMetricFamily(
                 "builder_disk_needed_bytes", "With less free no job is handed out.", value=seen.room.wanted
             )
-        yield _histogram(
+        yield histogram(
             "builder_commit_seconds", "For how long changes are written to the disk.", self.store.database.commits
         )
-        expiry = _gauge("builder_certificate_expiry_timestamp_seconds", "When a certificate expires.", "name")
+        expiry = gauge("builder_certificate_expiry_timestamp_seconds", "When a certificate expires.", "name")
         for each in sorted(self.expiring(), key=lambda each: each.expires)[:MAX_CERTIFICATES]:
             expiry.add_metric([printable(each.name)], each.expires.ms / 1000)
         yield expiry
-
-
-def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, meaning, labels=labels)
-
-
-def _histogram(name: str, meaning: str, found: Histogram) -> HistogramMetricFamily:
-    return HistogramMetricFamily(name, meaning, buckets=[*found.buckets()], sum_value=found.total)
-
-
-@frozen(eq=False)
-class _Ready(Collector):
-    """Families that were made already."""
-
-    families: list[Metric]
-
-    def collect(self) -> Iterable[Metric]:
-        """Return them."""
-        return self.families
-
-
-def _exposed(families: list[Metric], process: ProcessCollector) -> bytes:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Ready(families))
-    registry.register(process)
-    return generate_latest(registry)

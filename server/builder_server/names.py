@@ -8,15 +8,18 @@ from builder.model import MAX_NAME_BYTES, check_name, raw
 from builder_server.errors import CommandRefused
 
 DATABASE = "builder.sqlite3"
+ELSEWHERE = "builder.postgres"
 LOCK = "lock"
 STATE = "state"
 IMPORTED_STATE = "state.imported"
 KEYS = "keys"
+KEY_SUFFIX = ".pem"
 
 RESERVED = frozenset(
     {
         DATABASE,
         *(f"{DATABASE}{suffix}" for suffix in ("-wal", "-shm", "-journal", ".part")),
+        ELSEWHERE,
         LOCK,
         STATE,
         IMPORTED_STATE,

@@ -18,6 +18,8 @@ from attrs import define, evolve, field
 
 from builder.errors import InvalidName
 from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd
+from builder.extension.halting import Target
+from builder.extension.watching import Changed, What
 from builder.model import Aborted, Instant, Result
 from builder.outputs import Outputs, TimedLines
 from builder.runtime.logs import note
@@ -64,11 +66,12 @@ from builder_server.events import (
     Returned,
     TimeCame,
 )
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 from builder_server.logs import note_build
 from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
 from builder_server.store import AfterLoss, Build, Expand, Holder, StoreError, Taken
+from builder_server.store.waking import targets_of
 
 logger = logging.getLogger(__name__)
 
@@ -89,16 +92,25 @@ class Owner:
     """
 
     uuid: UUID
+    platform: str
     recorder: Recorder
     attempt: Attempt
-    limits: Limits = field(factory=Limits)
+    limits: ServerLimits = field(factory=ServerLimits)
     on_changed: Callable[[], None]
     worker: Holder
+    since: Instant
+    """When its worker began to wait, or the build."""
+    job: str | None = None
+    """The name of its job, None while its worker waits for one."""
+    away_since: Instant | None = None
+    """When the worker went that may come back; None if it is there."""
     secret: bytes | None = None
     """What that worker is given, if it may come back."""
     build: Build | None = None
     console: ConsoleWriter | None = None
     """Lines come; None before the first ones and for an attempt of an earlier server."""
+    targets: frozenset[Target] = field(init=False)
+    """What may be drained so that its worker gets no job."""
     attachment: Attachment = field(init=False)
     is_asked: bool = False
     """It was tried, once, to put it back."""
@@ -115,6 +127,7 @@ class Owner:
     _artifacts: int = 0
 
     def __attrs_post_init__(self) -> None:
+        self.targets = frozenset(targets_of(self.platform, self.worker.known_as))
         self.attachment = Attachment.to(self.uuid, self._tell_from)
 
     def tell(self, event: Event) -> None:
@@ -140,12 +153,11 @@ class Owner:
 
     # --- the task --------------------------------------------------------------------------------------------------
 
-    async def run(self, dispatcher: Dispatcher, platform: str) -> None:
-        """Take a job of a platform, and own the attempt at it to its end."""
+    async def run(self, dispatcher: Dispatcher) -> None:
+        """Take a job, and own the attempt at it to its end."""
         try:
-            with dispatcher.present(platform, self.worker):
-                if (event := await self._take(dispatcher, platform)) is not None:
-                    await self._own(event)
+            if (event := await self._take(dispatcher)) is not None:
+                await self._own(event)
         finally:
             self._leave()
 
@@ -156,16 +168,17 @@ class Owner:
         finally:
             self._leave()
 
-    async def _take(self, dispatcher: Dispatcher, platform: str) -> Event | None:
+    async def _take(self, dispatcher: Dispatcher) -> Event | None:
         """Return what happens to the attempt first, None if there is none."""
 
         async def take(expand: Expand | None) -> Taken:
             started, self._began = self.recorder.now(), trio.current_time()
             self._may_be_taken = True
-            taken = await self.recorder.store.take(platform, self.uuid, started, expand, self.worker)
+            taken = await self.recorder.store.take(self.platform, self.uuid, started, expand, self.worker)
             self.build = taken.build
             self._may_be_taken = taken.build is not None
             if taken.build:
+                self.job, self.since = taken.build.job.name, started
                 self.attempt.tighten(seconds(taken.build.time_limit), seconds(taken.build.max_silent))
             return taken
 
@@ -173,7 +186,7 @@ class Owner:
             with trio.CancelScope() as self._waiting:
                 if self._told:
                     return None
-                await dispatcher.wait_for_job(platform, self.worker, take)
+                await dispatcher.wait_for_job(self.platform, self.worker, take)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None
@@ -191,10 +204,20 @@ class Owner:
         while True:
             note(**NOBODY | self.attachment.holder)
             outcome = await self._handle(event)
+            self._note_presence()
             if self.attempt.phase is Phase.ENDED:
                 return
             del event  # which may be a line of 16 MiB, and the next one may take an hour
             event = outcome or await self._next_event()
+
+    def _note_presence(self) -> None:
+        """Have those who watch see that the worker is away, or is back."""
+        is_away = self.attempt.phase is Phase.AWAY
+        if is_away is (self.away_since is None):
+            self.away_since = self.recorder.now() if is_away else None
+            what = What.WORKER_AWAY if is_away else What.WORKER_BACK
+            change = Changed(point=0, what=what, job=self.job, platform=self.platform, uuid=self.uuid)
+            self.recorder.store.waking.changes.add([change])
 
     async def _next_event(self) -> Event:
         if self._told:

@@ -14,6 +14,7 @@ from builder.extension.builds import (
     ShowHistory,
     ShowScript,
 )
+from builder.extension.crew import ListWorkers
 from builder.extension.halting import AwaitIdle, Halt, LiftHalt
 from builder.extension.logs import ReadConsole
 from builder.extension.provenance import ShowProvenance
@@ -91,6 +92,7 @@ NEEDS: Mapping[type, HolderRole | None] = {
     CountUploads: _OBSERVER,
     Watch: _OBSERVER,
     Look: _OBSERVER,
+    ListWorkers: _OBSERVER,
 }
 """The role that the holder of a certificate needs for a kind of message. What is not in here nobody gets, see the tests."""
 

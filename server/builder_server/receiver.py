@@ -1,7 +1,7 @@
 """The builder-web that takes executions: one is posted to it, by whatever proxy and redirects lead there."""
 
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from attrs import define, frozen
 from builder import __version__
 from builder.errors import BuilderError
 from builder.model import printable
+from builder.provenance import PROVENANCE_HEADER
 from builder.reasons import reason_of
 from builder_server import retrying
 from builder_server.proxies import Proxies
@@ -56,6 +57,10 @@ class InvalidUploadURL(BuilderError):
     exit_code = 2
 
 
+async def _none() -> Path | None:
+    return None
+
+
 @frozen(kw_only=True)
 class Receiver:
     """Where executions are posted to. ``url`` is without user and password, which are in ``auth``.
@@ -89,16 +94,19 @@ class Receiver:
             trust=trusting(environ),
         )
 
-    async def post(self, path: Path) -> int:
+    async def post(self, path: Path, provenance: Callable[[], Awaitable[Path | None]] = _none) -> int:
         """Post a file and return the status of the answer, which is a success.
 
-        Raises UploadFailed and UploadRefused, and OSError if the file can't be read.
+        A receiver that has a place for it then gets the file that ``provenance`` returns, if there is one. Raises UploadFailed
+        and UploadRefused, OSError if a file can't be read, and what ``provenance`` raises.
         """
         url, auth = self.url, self.auth
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._post_once(url, auth, path)
             if not response.has_redirect_location:
-                if response.is_success or response.status_code == httpx.codes.CONFLICT:
+                if _is_taken(response):
+                    if target := _provenance_place(url, response):
+                        await self._post_provenance(target, auth, await provenance())
                     return response.status_code
                 raise _failure(url, response)
             # posted again, as the original does
@@ -110,6 +118,12 @@ class Receiver:
                 auth = None
             url = target.copy_with(userinfo=b"")
         raise UploadFailed(f"{self.name} redirects more than {MAX_REDIRECTS} times", concerns_all=True)
+
+    async def _post_provenance(self, url: httpx.URL, auth: httpx.BasicAuth | None, path: Path | None) -> None:
+        if path is not None:
+            response = await self._post_once(url, auth, path)
+            if not _is_taken(response):
+                raise _failure(url, response)
 
     async def _post_once(self, url: httpx.URL, auth: httpx.BasicAuth | None, path: Path) -> httpx.Response:
         answered = trio.CancelScope()
@@ -160,6 +174,21 @@ def receivers_at(urls: Iterable[str], environ: Mapping[str, str]) -> tuple[Recei
             raise InvalidUploadURL(f"{receiver.name} is given twice as an upload URL: name each receiver once")
         found[receiver.name] = receiver
     return tuple(found.values())
+
+
+def _is_taken(response: httpx.Response) -> bool:
+    """Return whether the receiver has it, or had it already."""
+    return response.is_success or response.status_code == httpx.codes.CONFLICT
+
+
+def _provenance_place(url: httpx.URL, response: httpx.Response) -> httpx.URL | None:
+    """Return where the receiver takes what was signed; None if it takes none. It may send a password nowhere else."""
+    try:
+        target = url.join(response.headers.get(PROVENANCE_HEADER, "")).copy_with(userinfo=b"")
+    except httpx.InvalidURL:
+        return None
+    is_own = (target.scheme, target.host, target.port) == (url.scheme, url.host, url.port)
+    return target if is_own and PROVENANCE_HEADER in response.headers else None
 
 
 def _failure(url: httpx.URL, response: httpx.Response) -> UploadFailed | UploadRefused:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import trio
 from attrs import define, field, frozen
 
-from builder.address import format_address
+from builder import __version__
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension import VERSION, Welcome
 from builder.extension.working import Alive, AskJob, Return
@@ -41,21 +42,25 @@ from builder_server.dispatch import Dispatcher
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
-from builder_server.names import DATABASE, LOCK
+from builder_server.names import LOCK
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.permission import Peer
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
+from builder_server.served import StartError, database_of
 from builder_server.store import Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
 from builder_server.workers import WorkerSession
 from builder_server.working import WorkingSession
+
+if TYPE_CHECKING:
+    from builder.runtime.postgres import Location  # its library need not be there
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +78,6 @@ DEFAULT_ID = f"urn:builder:server:{quote(platform.node() or 'localhost')}"
 """The URI of a server in what it signs, if its operator names none."""
 
 
-class StartError(BuilderError):
-    """The server can't start: its directory is not there, in use, or its address can't be had."""
-
-    exit_code = 3
-
-
 @frozen(kw_only=True)
 class Settings:
     """What an operator decides. ``upload`` are URLs, with passwords; ``job_timeout`` and ``grace`` are in seconds, ``min_free``
@@ -86,11 +85,13 @@ class Settings:
     """
 
     listening: Listening
-    limits: Limits = field(factory=Limits)
+    limits: ServerLimits = field(factory=ServerLimits)
     tls: TlsFiles | None = None
     crl: Path | None = None
     """Those that are revoked; None stands for crl.pem beside the authorities, where that is there."""
     data_dir: Path
+    database: "Location | None" = None
+    """Where it is if it is not in ``data_dir``."""
     config_dir: Path
     upload: tuple[str, ...] = field(repr=False)
     job_timeout: float
@@ -123,7 +124,7 @@ async def serve(
     with _locked(settings.data_dir):
         backups.check_whole(settings.data_dir)
         certificates = _certificates(settings, now)
-        store = Store.open(settings.data_dir / DATABASE)
+        store = Store.open(database_of(settings.data_dir, settings.database))
         store.limits = settings.limits
         try:
             async with plain_nursery() as nursery:
@@ -135,10 +136,10 @@ async def serve(
             store.close()
 
 
-def migrate(data_dir: Path, revision: str) -> None:
+def migrate(data_dir: Path, database: "Location | None", revision: str) -> None:
     """Bring the database of a server that does not run to a revision. Raises StartError and StoreError."""
     with _locked(data_dir):
-        Store.migrate(data_dir / DATABASE, revision)
+        Store.migrate(database_of(data_dir, database), revision)
 
 
 def restore(data_dir: Path, source: Path) -> None:
@@ -159,7 +160,7 @@ def check_owner(data_dir: Path) -> None:
         raise StartError(f"{data_dir} belongs to user {owner}: run this as that user, with runuser -u NAME --")
 
 
-async def import_left(data_dir: Path, *, upload: bool) -> Imported:
+async def import_left(data_dir: Path, database: "Location | None", *, upload: bool) -> Imported:
     """Take over what the original has left in a directory in which no server runs.
 
     Raises StartError, StoreError and ImportFailed.
@@ -167,7 +168,7 @@ async def import_left(data_dir: Path, *, upload: bool) -> Imported:
     check_owner(data_dir)
     with _locked(data_dir):
         backups.check_whole(data_dir)
-        store = Store.open(data_dir / DATABASE)
+        store = Store.open(database_of(data_dir, database))
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -236,8 +237,8 @@ class _Server:
     ) -> "_Server":
         dispatcher = Dispatcher(store, settings.data_dir, settings.config_dir, settings.min_free)
         receivers = receivers_at(settings.upload, os.environ)
-        uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now))
         signer = Signer(store=store, data_dir=settings.data_dir, builder_id=settings.builder_id, now=now)
+        uploader = Uploader(store, settings.data_dir, receivers, UploadTiming(now=now), signer.path)
 
         def on_recorded() -> None:
             signer.wake()
@@ -261,7 +262,7 @@ class _Server:
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
         ending = certificates.ending_soon if certificates else tuple
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, memory, now, ending)
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now, ending)
         return cls(
             settings,
             store,
@@ -298,7 +299,8 @@ class _Server:
             background.cancel_scope.cancel()
 
     async def _show_metrics(self, host: str, port: int, background: trio.Nursery) -> None:
-        from builder_server.metrics import Metrics  # its library is for those who want it
+        from builder.runtime.exposition import places  # their library is for those who want it
+        from builder_server.metrics import Metrics
 
         metrics = Metrics(
             store=self._store,
@@ -311,9 +313,7 @@ class _Server:
             expiring=self._certificates.expiring if self._certificates else tuple,
         )
         listeners = await scraping.listen(host, port)
-        for listener in listeners:
-            where = format_address(*listener.socket.getsockname()[:2])
-            logger.info("metrics are at http://%s/metrics", where)
+        logger.info("metrics are at %s", ", ".join(places(listeners)))
         background.start_soon(Scraping(metrics.pages()).run, listeners)
 
     async def _serve_peers(self, listeners: list[Listener], announce: Callable[[list[str]], None]) -> None:
@@ -381,7 +381,7 @@ class _Server:
         with trio.fail_after(STEP_TIMEOUT):
             hello = await channel.receive_expected(Hello)
             is_ours = hello.version >= VERSION
-            await channel.send(Welcome(version=VERSION) if is_ours else ServerHello())
+            await channel.send(Welcome(version=VERSION, release=__version__) if is_ours else ServerHello())
         place.greet()
         with trio.fail_after(STEP_TIMEOUT):
             return is_ours, await _receive_request(channel)

@@ -24,6 +24,7 @@ from builder.quantities import format_duration
 from builder.reasons import reason_of
 from builder.runtime.changes import Change
 from builder_server import retrying
+from builder_server.attesting import NotSigned
 from builder_server.logs import about_build, note_build
 from builder_server.receiver import Receiver, UploadFailed, UploadRefused
 from builder_server.results import FILE_NAME, directory_of
@@ -52,6 +53,10 @@ class UploadTiming:
     jitter: Callable[[], float] = random.random
 
 
+async def _unsigned(_uuid: UUID, _name: str) -> Path | None:
+    return None
+
+
 @define(eq=False)
 class Uploader:
     """Posts what is pending, to each receiver as if there were no other."""
@@ -60,6 +65,8 @@ class Uploader:
     data_dir: Path
     receivers: tuple[Receiver, ...]
     timing: UploadTiming
+    provenance_of: Callable[[UUID, str], Awaitable[Path | None]] = _unsigned
+    """Returns where what was signed of a build of a job is; raises NotSigned while it is not."""
     attempted: Counter[tuple[str, UploadState]] = field(factory=Counter)
     """Attempts since the start, by receiver and what came of them."""
 
@@ -146,13 +153,13 @@ class Uploader:
         path = directory_of(self.data_dir, upload.name, upload.uuid) / FILE_NAME
         failed = f"not uploaded, it stays at {path}"
         try:
-            status = await receiver.post(path)
+            status = await receiver.post(path, partial(self.provenance_of, upload.uuid, upload.name))
         except (UploadRefused, FileNotFoundError) as error:  # without a file nothing will come of it either
             reason = reason_of(error)[:MAX_REASON]
             logger.error("%s: %s; until `builder-client retry-upload` it is not tried again", failed, reason)
             failures = 0 if isinstance(error, UploadRefused) else None
             return Attempted(state=UploadState.REFUSED, at=self.timing.now(), reason=reason, failures=failures)
-        except (UploadFailed, OSError) as error:
+        except (UploadFailed, NotSigned, StoreError, OSError) as error:
             attempted = self._postponed(upload, error)
             logger.warning("%s: %s; tried again in %s", failed, attempted.reason, _pause(attempted))
             return attempted

@@ -16,7 +16,7 @@ from uuid import UUID
 import trio
 from attrs import define
 
-from builder.errors import ConnectionEnded, ProtocolError, RemoteProtocolError
+from builder.errors import ConnectionEnded, InvalidOptions, ProtocolError, RemoteProtocolError
 from builder.extension.working import (
     ALIVE_INTERVAL,
     SECRET_SIZE,
@@ -25,11 +25,13 @@ from builder.extension.working import (
     AskJob,
     BuildFacts,
     Continue,
+    Fact,
     GiveJob,
     GiveUp,
     Gone,
     ResultStored,
     Return,
+    check_facts,
 )
 from builder.framing import StreamedFrame
 from builder.messages import Failure, Message, Output
@@ -221,7 +223,7 @@ class WorkingSession:
             await self._receive_console(attachment, since)
             await receive_result(self.channel, attachment, attachment.uuid)
             while True:
-                await self._receive_alive()
+                await self._receive_alive(attachment)
         raise AssertionError("it is ended from without")
 
     async def _say_alive(self) -> None:
@@ -231,9 +233,11 @@ class WorkingSession:
                 await trio.sleep(ALIVE_INTERVAL)
                 await self._say(Alive())
 
-    async def _receive_alive(self) -> None:
+    async def _receive_alive(self, attachment: Attachment) -> None:
         with trio.fail_after(SILENCE):
-            await self.channel.receive()  # nothing else may come now
+            received = await self.channel.receive()
+        assert isinstance(received, Alive), "nothing else may come now"
+        attachment.note_life(_checked_facts(received))
 
     async def _receive_console(self, attachment: Attachment, since: int) -> None:
         """Hand in console lines until the job is finished; those that came together are handed in together."""
@@ -247,17 +251,18 @@ class WorkingSession:
                 case Output():
                     lines = _checked(received, outputs, attachment.uuid, since)
                 case Alive():
+                    attachment.note_life(_checked_facts(received))
                     continue
                 case BuildFacts():
                     _check_uuid(received.uuid, attachment.uuid)
-                    received.check()
+                    _checked_facts(received)
                     await attachment.hand_in(FactsTold(facts=received.facts))
                     continue
                 case GiveUp(uuid=uuid, reason=reason):
                     _check_uuid(uuid, attachment.uuid)
                     attachment.detach(Detached(reason=given_up(reason), counted=False, is_final=True))
                     while True:
-                        await self._receive_alive()
+                        await self._receive_alive(attachment)
                 case StreamedFrame():
                     return
                 case _:
@@ -282,3 +287,12 @@ def _checked(output: Output, outputs: Outputs, uuid: UUID, since: int) -> TimedL
 def _check_uuid(uuid: UUID, expected: UUID) -> None:
     if uuid != expected:
         raise RemoteProtocolError(f"what comes is of another build: {uuid}")
+
+
+def _checked_facts(message: Alive | BuildFacts) -> tuple[Fact, ...]:
+    """Return the facts of a message. Raises RemoteProtocolError for more than are told, or larger ones."""
+    try:
+        check_facts(message.facts)
+    except InvalidOptions as error:
+        raise RemoteProtocolError(str(error)) from error
+    return message.facts

@@ -16,8 +16,7 @@ from builder.model import Artifact, ConsoleLine, Execution, Exited, Instant, Scr
 from builder.outputs import Outputs
 from builder.provenance.envelope import PAYLOAD_TYPE, Envelope, Signature
 from builder.provenance.keys import SigningKey
-from builder.provenance.statement import Artifact as Named
-from builder.provenance.statement import Facts, Subjects, encode
+from builder.provenance.statement import Attested, Subject, Subjects, encode
 from builder_worker.spool import _HEADER
 from fuzz.properties import (
     BUILD,
@@ -40,8 +39,8 @@ NO_SIGNATURE = Signature(key_id="x", signature=bytes(64))
 
 def _statement() -> bytes:
     subjects = Subjects()
-    subjects.add([Named(path="a/b", sha256=bytes(32)), Named(path="\udcff", sha256=bytes(32))])
-    facts = Facts(
+    subjects.add([Subject(path="a/b", sha256=bytes(32)), Subject(path="\udcff", sha256=bytes(32))])
+    facts = Attested(
         builder_id="urn:x",
         uuid=BUILD,
         job="a",

@@ -242,8 +242,16 @@ def build_page(kind: str = "reproduced") -> models.BuildPage:
         earlier=build(hours=100, seed="c"),
         graph=models.Drawing(figure_html=None),
         treemap=None if kind == "failed" else drawn("The largest section is .text with 4 MiB."),
+        provenance=PROVENANCE.get(kind),
     )
 
+
+PROVENANCE = {
+    "once": models.Provenance(signature=models.SignatureState.VALID, keys=("3f" * 32,)),
+    "different": models.Provenance(signature=models.SignatureState.INVALID, keys=("3f" * 32, "a7" * 32)),
+    "failed": models.Provenance(signature=models.SignatureState.UNKNOWN, keys=("3f" * 32,), has_keys=False),
+    "reproduced": models.Provenance(signature=models.SignatureState.VALID, keys=("3f" * 32,), differs="bin/hello.hvt"),
+}
 
 DIFF = """@@ -1,5 +1,5 @@
  opam-version: "2.0"

@@ -102,7 +102,7 @@ async def test_a_request_with_two_lengths_is_refused_and_logged(caplog: pytest.L
         answer = await served.exchange(both + get("/smuggled"))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1") == 1
-    assert caplog.messages == ["127.0.0.1 sent no request: both Content-Length and Transfer-Encoding are given"]
+    assert caplog.messages == ["sent no request: both Content-Length and Transfer-Encoding are given"]
 
 
 async def test_an_early_answer_reaches_a_peer_that_sends_without_looking() -> None:

@@ -7,6 +7,7 @@ import trio
 from attrs import define, field, frozen
 
 from builder.runtime.database import StoreError
+from builder.runtime.logs import about
 from builder_web import derived, drawings, hooks
 from builder_web.directory import DataDirectory
 from builder_web.drawings import GRAPH, TREEMAP, DrawingKind
@@ -27,6 +28,7 @@ class _Task:
     """What is left to do for a build, without all that is known of it: many may wait."""
 
     uuid: str
+    job: str
     is_failed: bool
     arguments: list[str]
     sources: tuple[tuple[DrawingKind, StoredArtifact], ...]
@@ -50,6 +52,7 @@ class Aftermath:
         sources = ((kind, kind.source(build.artifacts)) for kind in (GRAPH, TREEMAP))
         task = _Task(
             uuid=build.uuid,
+            job=build.job,
             is_failed=build.main_binary is None,
             arguments=self._hooks.arguments(build),
             sources=tuple((kind, source) for kind, source in sources if source is not None),
@@ -57,7 +60,8 @@ class Aftermath:
         try:
             self._send.send_nowait(task)
         except trio.WouldBlock:
-            log.error("no hooks are run for build %s: %d builds wait already", build.uuid, MAX_WAITING)
+            with about(uuid=build.uuid, job=build.job):
+                log.error("no hooks are run: %d builds wait already", MAX_WAITING)
 
     async def run(self) -> None:
         """Work until cancelled: hooks that run are ended then, and those of builds that wait are not run."""
@@ -73,15 +77,19 @@ class Aftermath:
 
     async def _work(self) -> None:
         async for task in self._receive.clone():
-            if task.sources:
-                # a thread that draws may be left behind: what it makes is put into its place as a whole, or not at all
-                await trio.to_thread.run_sync(self._draw, task, abandon_on_cancel=True)
-            try:
-                await self._note(task)
-            except StoreError as error:
-                log.error("build %s can't be searched yet: %s", task.uuid, error)
-            for path in await trio.to_thread.run_sync(partial(self._hooks.find, failed=task.is_failed)):
-                await hooks.run(path, task.arguments)
+            with about(uuid=task.uuid, job=task.job):
+                await self._work_on(task)
+
+    async def _work_on(self, task: _Task) -> None:
+        if task.sources:
+            # a thread that draws may be left behind: what it makes is put into its place as a whole, or not at all
+            await trio.to_thread.run_sync(self._draw, task, abandon_on_cancel=True)
+        try:
+            await self._note(task)
+        except StoreError as error:
+            log.error("can't be searched yet: %s", error)
+        for path in await trio.to_thread.run_sync(partial(self._hooks.find, failed=task.is_failed)):
+            await hooks.run(path, task.arguments)
 
     async def _note(self, task: _Task) -> None:
         for kind, source in task.sources:
@@ -93,4 +101,4 @@ class Aftermath:
             try:
                 drawings.make(self._directory, kind, source)
             except OSError as error:
-                log.error("the %s of build %s can't be drawn: %s", kind.name, task.uuid, error)
+                log.error("its %s can't be drawn: %s", kind.name, error)

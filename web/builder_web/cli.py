@@ -12,9 +12,10 @@ import click
 from builder.quantities import parse_size
 from builder.runtime import program
 from builder.runtime.configuration import Configured, configuration_options
-from builder.runtime.options import announce, serving_options
+from builder.runtime.options import announce, metrics_option, serving_options
 
 if TYPE_CHECKING:
+    from builder.provenance.keys import PublicKey
     from builder_web.store.removal import Policy
 
 ON_FREEBSD = platform.system() == "FreeBSD"
@@ -53,6 +54,17 @@ def _policy(context: click.Context, parameter: click.Parameter, value: str | Non
         return policies.parse(value) if value is not None else None
     except ValueError as error:
         raise click.BadParameter(str(error), context, parameter) from error
+
+
+def _keys(path: Path) -> "list[PublicKey]":
+    from builder.provenance.keys import InvalidKey, read_public
+
+    try:
+        return read_public(path.read_text("ascii", "replace"))
+    except OSError as error:
+        raise InvalidKey(f"can't read {path}: {error.strerror}") from error
+    except InvalidKey as error:
+        raise InvalidKey(f"{path}: {error}") from error
 
 
 @click.command(
@@ -137,11 +149,21 @@ use, address taken), 5 the database can't be used.""",
     help="Believe X-Forwarded-For, -Proto and -Host from there; may be given several times.  [default: from nobody]",
 )
 @click.option(
+    "--provenance-key",
+    "provenance_keys",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Public keys of servers, as 'builder-server keys public' prints them: pages say whether what a server has signed "
+    "is valid. May be given several times.",
+)
+@click.option(
     "--vacuum",
     metavar="POLICY",
     callback=_policy,
     help="Remove old builds daily, in the words of builder-db vacuum: 'except-latest-successful 5'.  [default: keep all]",
 )
+@metrics_option
 @serving_options("builder-web")
 def command(
     host: tuple[str, ...],
@@ -152,7 +174,9 @@ def command(
     max_upload: int,
     prefix: str,
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...],
+    provenance_keys: tuple[Path, ...],
     vacuum: "Policy | None",
+    metrics: tuple[str, int] | None,
     verbose: int,
     quiet: int,
     log_format: str,
@@ -177,7 +201,9 @@ def command(
         max_upload=max_upload,
         prefix=prefix,
         trusted_proxies=trusted_proxies,
+        keys=tuple(key for path in provenance_keys for key in _keys(path)),
         vacuum=vacuum,
+        metrics=metrics,
     )
     trio.run(serve, settings, partial(announce, "builder-web"))
 

@@ -15,9 +15,11 @@ from starlette.types import ASGIApp
 
 from builder.errors import BuilderError
 from builder.model import Instant
-from builder.runtime import entry, service
+from builder.provenance.keys import PublicKey
+from builder.runtime import entry, scraping, service
 from builder.runtime.files import lock_directory
 from builder.runtime.nurseries import plain_nursery
+from builder.runtime.scraping import Scraping
 from builder.runtime.shutdown import Shutdown
 from builder_web import application, drawings
 from builder_web.access import Access
@@ -26,7 +28,7 @@ from builder_web.directory import DataDirectory
 from builder_web.hooks import Hooks
 from builder_web.pages.links import Links
 from builder_web.receiving.recording import Recorder
-from builder_web.serving.access_log import AccessLog
+from builder_web.serving.access_log import AccessLog, Answered
 from builder_web.serving.connection import HttpConnection
 from builder_web.serving.forwarding import Forwarding, Network
 from builder_web.serving.listening import accept, listen, url_of
@@ -67,8 +69,12 @@ class Settings:
     """The path below which a proxy has this program, without a slash at its end."""
     trusted_proxies: tuple[Network, ...] = ()
     """Where those are whose X-Forwarded-… headers are believed."""
+    keys: tuple[PublicKey, ...] = ()
+    """What provenance is verified with."""
     vacuum: Policy | None = None
     """What is kept, once a day; None: everything."""
+    metrics: tuple[str, int] | None = None
+    """Where metrics are shown."""
 
 
 def wall_clock() -> Instant:
@@ -95,10 +101,32 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
                 if settings.vacuum is not None:
                     nursery.start_soon(vacuum_daily, store, directory, settings.vacuum, wall_clock)
                 site = make_site(directory, store, recorder, settings)
-                await _serve_connections(make_application(site, settings), settings, shutdown, store, announce)
+                answered = Answered()
+                if settings.metrics is not None:
+                    await _show_metrics(settings.metrics, site, answered, shutdown, nursery)
+                served = make_application(site, settings, answered)
+                await _serve_connections(served, settings, shutdown, store, announce)
                 nursery.cancel_scope.cancel()  # last: whoever ended had something to record
         finally:
             store.close()
+
+
+async def _show_metrics(
+    where: tuple[str, int], site: Site, answered: Answered, shutdown: Shutdown, nursery: trio.Nursery
+) -> None:
+    from builder.runtime.exposition import places  # their library is for those who want it
+    from builder_web.metrics import SiteMetrics
+
+    metrics = SiteMetrics(
+        store=site.store,
+        directory=site.directory,
+        recorder=site.recorder,
+        answered=answered,
+        is_ready=lambda: not shutdown.requested.is_set(),
+    )
+    listeners = await scraping.listen(*where)
+    log.info("metrics are at %s", ", ".join(places(listeners)))
+    nursery.start_soon(Scraping(metrics.pages()).run, listeners)
 
 
 async def _outlive_hangups() -> None:
@@ -130,9 +158,10 @@ async def _serve_connections(
         store.database.limit_waits(LAST_WAIT)
 
 
-def make_application(site: Site, settings: Settings) -> ASGIApp:
+def make_application(site: Site, settings: Settings, answered: Answered | None = None) -> ASGIApp:
     """Return what connections are served by."""
-    return Forwarding(AccessLog(application.make(site)), trusted=settings.trusted_proxies, prefix=settings.prefix)
+    logged = AccessLog(application.make(site), answered or Answered())
+    return Forwarding(logged, trusted=settings.trusted_proxies, prefix=settings.prefix)
 
 
 def make_site(
@@ -152,6 +181,7 @@ def make_site(
         options=Options(
             expired_after=dt.timedelta(days=settings.expired_days) if settings.expired_days else None,
             max_upload=settings.max_upload,
+            keys=settings.keys,
         ),
         links=Links(prefix=settings.prefix),
         now=now,

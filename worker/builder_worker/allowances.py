@@ -71,6 +71,21 @@ class Machine:
         return max(self.memory // 2, min(int(self.memory * MEMORY_FOR_JOBS), self.memory - MEMORY_FOR_WORKER))
 
 
+CPUS_OF_A_SLOT = 4
+MEMORY_OF_A_SLOT = 4 * 1024**3
+"""What ``--slots auto`` counts for a job: a build that runs some compilers at once, unless --cpus and --memory say more."""
+
+MAX_AUTO_SLOTS = 64
+"""Slots that nobody has asked for: each has a connection, and a place that is made ahead."""
+
+
+def auto_slots(machine: Machine, *, memory: int | None = None, cpus: float | None = None) -> int:
+    """Return how many jobs a machine bears at once; ``memory`` and ``cpus`` are those of a job, if they are told."""
+    by_memory = machine.memory_for_jobs // (memory or MEMORY_OF_A_SLOT)
+    by_cpus = int(machine.cpus / (cpus or CPUS_OF_A_SLOT))
+    return max(1, min(by_memory, by_cpus, MAX_AUTO_SLOTS))
+
+
 def option(name: str) -> str:
     """Return how a field of Limits is called where people write it."""
     return name.replace("_", "-")

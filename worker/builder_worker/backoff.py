@@ -22,7 +22,6 @@ class Backoff:
     shortest: float = SHORTEST_PAUSE
     longest: float = LONGEST_PAUSE
     _failures: int = field(init=False, default=0)
-    _reason: str | None = field(init=False, default=None)
 
     def next_pause(self, chance: float | None = None) -> float:
         """Return the next pause; ``chance`` is a random number from 0 to 1."""
@@ -30,11 +29,22 @@ class Backoff:
         self._failures += 1
         return pause * (1 - (_chance() if chance is None else chance) / 2)
 
+    def reset(self) -> None:
+        """Begin with the shortest pause again."""
+        self._failures = 0
+
+
+@mutable
+class Troubles:
+    """What all slots of a worker have told of why they can't work: what stays as it is need not be said again."""
+
+    _told: str | None = field(init=False, default=None)
+
     def is_news(self, reason: str) -> bool:
-        """Return whether the attempt before has failed for another reason: what stays as it is need not be said again."""
-        before, self._reason = self._reason, reason
+        """Return whether something else was told last, or nothing since one of them worked."""
+        before, self._told = self._told, reason
         return before != reason
 
-    def reset(self) -> None:
-        """Begin with the shortest pause again, and with whatever reason."""
-        self._failures, self._reason = 0, None
+    def forget(self) -> None:
+        """Note that one of them works."""
+        self._told = None

@@ -8,6 +8,7 @@ from builder_worker.commands.check import check
 from builder_worker.commands.options import CONTEXT
 from builder_worker.commands.root import root
 from builder_worker.commands.run import run
+from builder_worker.commands.self_test import self_test
 from builder_worker.commands.work import work
 from builder_worker.inheritance import keep_signals_from_jobs
 
@@ -34,7 +35,7 @@ def cli() -> None:
         entry.release()
 
 
-for command in (work, run, check, root):
+for command in (work, run, check, root, self_test):
     cli.add_command(command)
 
 

@@ -27,6 +27,7 @@ from builder.extension.working import (
 from builder.messages import Failure, Message
 from builder.model import printable
 from builder.reasons import reason_of
+from builder_worker import facts
 from builder_worker.assignment import Assignment
 from builder_worker.backoff import LONGEST_PAUSE, Backoff
 from builder_worker.handover import Handover
@@ -154,7 +155,7 @@ class Delivery:
     async def _show_life(self, sender: Sender) -> None:
         while True:
             await trio.sleep(ALIVE_INTERVAL)
-            await sender.say(Alive())
+            await sender.say(Alive(facts=facts.passing()))
 
     async def _hear(self) -> ResultStored | Gone:
         """Wait for the server's last word."""

@@ -22,6 +22,11 @@ class Drain:
         self._running: set[Leavable] = set()
         self._idle: set[trio.CancelScope] = set()
 
+    @property
+    def is_working(self) -> bool:
+        """Whether a job runs, or its result is being delivered."""
+        return bool(self._running)
+
     @contextmanager
     def idle(self) -> Iterator[None]:
         """Be left as soon as the worker drains, at whatever is waited for."""

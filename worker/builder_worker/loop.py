@@ -12,7 +12,7 @@ from builder.runtime import entry, service
 from builder.runtime.nurseries import plain_nursery
 from builder_worker.adoption import find, tell_lost
 from builder_worker.assignment import Assignment
-from builder_worker.backoff import LONGEST_PAUSE, Backoff
+from builder_worker.backoff import LONGEST_PAUSE, Backoff, Troubles
 from builder_worker.choice import prove
 from builder_worker.delivery import Abandoned, Revoked
 from builder_worker.drain import Drain
@@ -70,6 +70,8 @@ async def work(settings: WorkerSettings, duration: Duration) -> None:
         entry.deliver()
         async with plain_nursery() as nursery:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
+            await settings.guard.look(drain)
+            nursery.start_soon(settings.guard.run, drain)
             found = await find(settings.setup.backend, settings.platform, settings.server)
             for lost in found.lost:
                 nursery.start_soon(tell_lost, *lost, drain)
@@ -82,7 +84,7 @@ async def get_ready(settings: WorkerSettings, drain: Drain, *, patient: bool) ->
 
     Raises SandboxError without ``patient``.
     """
-    backoff = Backoff()
+    backoff, troubles = Backoff(), Troubles()
     while not drain.begun:
         try:
             for line in await settings.setup.backend.clean_up():
@@ -91,14 +93,14 @@ async def get_ready(settings: WorkerSettings, drain: Drain, *, patient: bool) ->
         except SandboxError as error:
             if not patient:
                 raise
-            await _pause(backoff, str(error), drain)
+            await _pause(backoff, troubles, str(error), drain)
         else:
             return
 
 
-async def _pause(backoff: Backoff, reason: str, drain: Drain) -> None:
+async def _pause(backoff: Backoff, troubles: Troubles, reason: str, drain: Drain) -> None:
     pause = backoff.next_pause()
-    if backoff.is_news(reason):
+    if troubles.is_news(reason):
         log.warning("%s; next attempt in %.0f s, then each within %.0f s", reason, pause, backoff.longest)
     with drain.idle():
         await trio.sleep(pause)
@@ -141,6 +143,7 @@ async def _fill_slots(
     """
     errors: list[Exception] = []
     ready = trio.Event()
+    troubles = Troubles()
 
     async def see_through_elsewhere(assignment: Assignment) -> None:
         """Return when the job has ended. A result for another server than this worker's may wait for ever, beside the slot."""
@@ -162,7 +165,9 @@ async def _fill_slots(
                     await _see_through(adopted[number], settings, drain, nursery if duration.loop else None)
             if number < duration.slots and (duration.loop or number >= len(adopted)):
                 await ready.wait()
-                await (_work_forever(settings, drain, nursery) if duration.loop else work_once(settings, drain))
+                await (
+                    _work_forever(settings, drain, troubles, nursery) if duration.loop else work_once(settings, drain)
+                )
         except Exception as error:  # noqa: BLE001 - raised below
             errors.append(error)
 
@@ -200,13 +205,13 @@ def _tell(error: Exception, drain: Drain, telling: trio.Nursery) -> None:
         telling.start_soon(tell_lost, error.handover, error.reason, drain)
 
 
-async def _work_forever(settings: WorkerSettings, drain: Drain, telling: trio.Nursery) -> None:
+async def _work_forever(settings: WorkerSettings, drain: Drain, troubles: Troubles, telling: trio.Nursery) -> None:
     async with Uplink(settings.server) as uplink, Spares(settings.setup.backend) as spares:
-        await _work_on(settings, drain, uplink, spares, telling)
+        await _work_on(settings, drain, uplink, spares, troubles, telling)
 
 
 async def _work_on(
-    settings: WorkerSettings, drain: Drain, uplink: Uplink, spares: Spares, telling: trio.Nursery
+    settings: WorkerSettings, drain: Drain, uplink: Uplink, spares: Spares, troubles: Troubles, telling: trio.Nursery
 ) -> None:
     backoff = Backoff()
     while not drain.begun:
@@ -225,7 +230,9 @@ async def _work_on(
             reason = type(error).__name__
         else:
             backoff.reset()
+            troubles.forget()
             continue
         if trio.current_time() - begin > LONGEST_PAUSE:
             backoff.reset()  # the server was there for a while
-        await _pause(backoff, reason, drain)
+            troubles.forget()
+        await _pause(backoff, troubles, reason, drain)

@@ -1,15 +1,16 @@
 """A slot at work: it takes one job from the server, runs it, and has its result delivered."""
 
 import logging
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, suppress
 
 import trio
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from builder.endpoint import Endpoint
 from builder.errors import ConnectionEnded
-from builder.extension.working import AskJob, Fact, GiveJob
-from builder.messages import Failure, JobRequested, JobSchedule
+from builder.extension.working import AskJob, Fact, GiveJob, GiveUp
+from builder.framing import StreamedFrame
+from builder.messages import Failure, JobRequested, JobSchedule, Message
 from builder.model import printable
 from builder.reasons import reason_of
 from builder.runtime.nurseries import plain_nursery
@@ -19,9 +20,11 @@ from builder_worker.allowances import tighten
 from builder_worker.assignment import Assignment
 from builder_worker.build import Setup
 from builder_worker.classic import ClassicDelivery
-from builder_worker.delivery import Delivery
+from builder_worker.delivery import GIVE_UP_TIMEOUT, Delivery
 from builder_worker.drain import Drain
+from builder_worker.guard import Guard
 from builder_worker.handover import Handover
+from builder_worker.pressure import Pressure, Reading, Thresholds
 from builder_worker.sandbox import JobLeft, Limits, Spare
 from builder_worker.spares import Spares
 from builder_worker.uplink import Lost, NotAllowed, Uplink
@@ -46,6 +49,9 @@ class WorkerSettings:
     facts: tuple[Fact, ...] = ()
     """What the server is told of it, besides what changes."""
 
+    guard: Guard = field(factory=lambda: Guard(Pressure(Thresholds()), Reading))
+    """What tells whether the machine can bear another job."""
+
 
 async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server as ``work_next`` does, and no other."""
@@ -67,9 +73,12 @@ async def work_next(
         async with AsyncExitStack() as taken:
             given = None
             with drain.idle():
-                await uplink.open()
+                await _open(uplink, settings.guard)
                 spare = await taken.enter_async_context(spares.taken())
                 given = await _wait_job(uplink, settings)
+                if isinstance(given, GiveJob) and settings.guard.reason and not is_last:
+                    await _give_up(uplink, given, settings)
+                    given = None
             if given is not None:
                 following = None if is_last or drain.begun else spares
                 await _work(uplink, given, settings, drain, spare, following)
@@ -79,15 +88,60 @@ async def work_next(
             await uplink.close()
 
 
+async def _open(uplink: Uplink, guard: Guard) -> None:
+    """See that there is a connection on which a job may come.
+
+    A server of ours is told why none is taken, so that it can tell, and gives none; when that is over, a new connection is
+    needed to ask again. Of another one none is asked for meanwhile.
+    """
+    await uplink.open()
+    while guard.reason and not uplink.is_ours:
+        await uplink.close()
+        await guard.wait_relieved()
+        await uplink.open()
+
+
+async def _give_up(uplink: Uplink, given: GiveJob, settings: WorkerSettings) -> None:
+    """Let a job go back to its queue that came when the machine could not bear it any more."""
+    reason = settings.guard.reason
+    with about_job(given, settings.platform):
+        log.warning("is left to another worker: %s", reason)
+    with suppress(ConnectionEnded, trio.BrokenResourceError), trio.move_on_after(GIVE_UP_TIMEOUT):
+        await uplink.connection.send(GiveUp(uuid=given.uuid, reason=reason))
+        await uplink.connection.receive()
+
+
+async def _wait_given(uplink: Uplink, settings: WorkerSettings) -> Message | StreamedFrame | None:
+    """Ask a server of ours for a job and return its answer; None if it was asked under pressure, which is over."""
+    guard, reason = settings.guard, settings.guard.reason
+    told = (*settings.facts, *facts.passing(reason))
+    await uplink.connection.send(AskJob(platform=settings.platform, worker=settings.name, facts=told))
+    if not reason:
+        return await uplink.connection.receive()
+    answer: Message | StreamedFrame | None = None
+    async with plain_nursery() as nursery:
+
+        async def wait_relieved() -> None:
+            await guard.wait_relieved()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait_relieved)
+        answer = await uplink.connection.receive()
+        nursery.cancel_scope.cancel()
+    return answer
+
+
 async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | GiveJob:
     log.info("waiting for a job for %s from %s", settings.platform, uplink)
     platform = settings.platform
     try:
         # no deadline: there may be nothing to do for days; keepalive finds out whether the server still lives
         if uplink.is_ours:
-            told = (*settings.facts, *facts.passing())
-            await uplink.connection.send(AskJob(platform=platform, worker=settings.name, facts=told))
-            given = await uplink.connection.receive()
+            while (given := await _wait_given(uplink, settings)) is None:
+                await uplink.close()
+                await uplink.open()
+                if not uplink.is_ours:
+                    raise Lost(f"{uplink} speaks the classic protocol now")
             if isinstance(given, Failure):
                 raise NotAllowed(f"{uplink} refuses this worker: {printable(given.message)}")
             assert isinstance(given, GiveJob), "the table of messages allows no other"

@@ -1,5 +1,7 @@
 """How a slot of the worker reaches its server: the connection, the hello, and which protocol they speak from there on."""
 
+import functools
+import logging
 from contextlib import AsyncExitStack, suppress
 from math import inf
 from typing import TYPE_CHECKING, Self
@@ -7,13 +9,14 @@ from typing import TYPE_CHECKING, Self
 import trio
 from attrs import define, field
 
-from builder import codec
+from builder import __version__, codec
 from builder.address import TcpAddress
 from builder.endpoint import CLOSED, UNSAID, WANTS_TLS, Endpoint
 from builder.errors import BuilderError, ConnectionEnded, ProtocolError, SpeaksTls
 from builder.extension import VERSION, Welcome
 from builder.extension.worker import WORKER, WORKERS
 from builder.messages import WORKER_VERSION, Hello, Role, ServerHello
+from builder.model import printable
 from builder.order import Side
 from builder.reasons import reason_of
 from builder.runtime.channel import Channel
@@ -24,6 +27,8 @@ if TYPE_CHECKING:  # it imports ssl
 
     Stream = trio.SocketStream | EncryptedStream
 
+log = logging.getLogger("builder_worker")
+
 CONNECT_TIMEOUT = 30.0
 """Seconds for the look-up of the name and the connection together."""
 
@@ -33,6 +38,13 @@ HELLO_TIMEOUT = 30.0
 CLASSIC_FOR = 300.0
 """Seconds for which a server that speaks the classic protocol alone is not asked again whether it speaks ours: it may have
 been replaced."""
+
+
+@functools.cache  # which has it said once for each release, however many slots there are and connections they make
+def _tell_release(release: str) -> None:
+    log.warning(
+        "the server is release %s, this worker %s: upgrade the older one", printable(release[:100]), __version__
+    )
 
 
 class NotConnected(BuilderError):
@@ -121,7 +133,7 @@ class Uplink:
             try:
                 with trio.fail_after(HELLO_TIMEOUT):
                     await channel.send(hello)
-                    await channel.receive_expected(Welcome if hello is OURS else ServerHello)
+                    welcome = await channel.receive_expected(Welcome if hello is OURS else ServerHello)
             except trio.TooSlowError as error:
                 raise NotGreeted(
                     f"{self} does not answer as a builder-server: silent for {HELLO_TIMEOUT:g} s"
@@ -137,6 +149,8 @@ class Uplink:
             except ProtocolError as error:
                 raise NotGreeted(f"{self} does not answer as a builder-server: {error}") from error
             opened.pop_all()
+            if isinstance(welcome, Welcome) and welcome.release and welcome.release != __version__:
+                _tell_release(welcome.release)
             return channel
 
     async def _check_refused(self, stream: "Stream", error: BaseException) -> None:

@@ -37,7 +37,7 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
       builder-client queue --json | jq '.queues[] | select(.workers_waiting + .workers_busy == 0) | .platform'
 
     \b
-    JSON: {queues: [{platform, workers_waiting, workers_busy, queued,
+    JSON: {queues: [{platform, workers_waiting, workers_busy, workers_drained, queued,
              jobs: [{job, cause, why, ahead, due, not_before, likely_start, expected_ms,
                      unmet: {missing: [NEED], nearest, lacks: [NEED]}}]}],
            drained: [{scope, name, since, by, reason, until}]}

@@ -10,7 +10,7 @@ from builder_client.output import print_done, standard_output
 @click.command("resume")
 @click.argument("name", metavar="[NAME]", required=False, shell_complete=options.completes("jobs"))
 @draining.platform_option
-@draining.worker_option
+@draining.drained_worker_option
 @options.json_option
 @options.server_options
 def command(name: str | None, *, platform: str | None, worker: str | None, as_json: bool) -> None:

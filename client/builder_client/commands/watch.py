@@ -32,7 +32,7 @@ def command(*, as_json: bool) -> None:
     JSON, one object a line as things happen; it needs no terminal:
       {type: "look-again"}: from here on changes are told; what was before is not
       {type: "queued" | "begun" | "finished" | "removed" | "scheduled" | "worker-came" | "worker-went" |
-              "drained" | "resumed",
+              "drained" | "resumed" | "worker-away" | "worker-back",
        job, platform, uuid, outcome}; null where it does not apply
       outcome is "succeeded", "failed", "aborted" or "lost"
 

@@ -5,6 +5,7 @@ import re
 from uuid import UUID
 
 import trio
+from attrs import evolve
 
 from builder import execution
 from builder.extension.builds import (
@@ -129,7 +130,7 @@ async def show_history(asked: Asked, request: ShowHistory) -> None:
             size += len(str(entry.result))
             if entries and size > MAX_TEXTS:
                 break
-            entries.append(entry)
+            entries.append(_with_presence(asked, entry))
         return HistoryShown(entries=tuple(entries))
 
     await asked.channel.send_reply(make, is_large=request.count > USUAL_COUNT)
@@ -143,7 +144,13 @@ async def find_build(asked: Asked, target: str) -> HistoryEntry:
         raise CommandRefused(f"no build has a uuid that begins with {target}")
     if len(found) > 1:
         raise ambiguous(target, [entry.uuid for entry in found if entry.uuid])
-    return found[0]
+    return _with_presence(asked, found[0])
+
+
+def _with_presence(asked: Asked, entry: HistoryEntry) -> HistoryEntry:
+    """Return an entry that tells whether its worker is away."""
+    away = asked.attempts.away_since(entry.uuid)
+    return entry if away is None else evolve(entry, away=away)
 
 
 async def show(asked: Asked, request: ShowBuild) -> None:

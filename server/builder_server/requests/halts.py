@@ -1,11 +1,15 @@
-"""Requests of those who drain, and resume."""
+"""Requests about workers, and of those who drain, and resume."""
 
 import datetime as dt
 
 import trio
 
+from builder import __version__
+from builder.extension.crew import ListWorkers, WorkersListed
 from builder.extension.halting import AwaitIdle, Halt, Halted, LiftHalt, StillRunning
+from builder_server import crew
 from builder_server.errors import CommandRefused
+from builder_server.names import known
 from builder_server.requests import Asked, Handlers
 
 PAUSE = 0.05
@@ -47,5 +51,20 @@ async def await_idle(asked: Asked, request: AwaitIdle) -> None:
         await trio.sleep(PAUSE)
 
 
-HANDLERS: Handlers = {Halt: halt, LiftHalt: resume, AwaitIdle: await_idle}
+async def list_workers(asked: Asked, request: ListWorkers) -> None:
+    """Tell a page of workers."""
+    request.check()
+    if request.platform is not None:
+        known(request.platform, f"unknown platform {request.platform}")
+
+    async def make() -> WorkersListed:
+        now = asked.now()
+        owners = asked.attempts.owners
+        workers = crew.page(owners, request, asked.store.waking.halts, now)
+        return WorkersListed(now=now, release=__version__, number=len(owners), workers=workers)
+
+    await asked.channel.send_reply(make, is_large=False)
+
+
+HANDLERS: Handlers = {ListWorkers: list_workers, Halt: halt, LiftHalt: resume, AwaitIdle: await_idle}
 """What answers them."""

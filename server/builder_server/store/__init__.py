@@ -25,6 +25,7 @@ from builder_server.store.records import (
     Taken,
     Timing,
     is_secret,
+    split_peer,
 )
 from builder_server.store.store import Store
 
@@ -49,4 +50,5 @@ __all__ = [
     "Taken",
     "Timing",
     "is_secret",
+    "split_peer",
 ]

@@ -362,12 +362,16 @@ def running(connection: sa.Connection, owner: str) -> tuple[LeftBuild, ...]:
     """Return the builds of an owner that are recorded as running, and those of no owner, the oldest first."""
     theirs = sa.or_(build.c.owner == owner, build.c.owner.is_(None))
     wanted = sa.select(
-        build.c.uuid, build.c.secret_sha256, build.c.time_limit, build.c.max_silent, build.c.ended_by
-    ).where(build.c.state == "running", theirs)
+        build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.worker, build.c.worker_name,
+        build.c.secret_sha256, build.c.time_limit, build.c.max_silent, build.c.ended_by,
+    ).where(build.c.state == "running", theirs)  # fmt: skip
     return tuple(
         LeftBuild(
             uuid=UUID(row.uuid),
-            secret_sha256=row.secret_sha256,
+            name=row.name,
+            platform=row.platform,
+            started=Instant(row.started),
+            holder=Holder(address=row.worker or "", name=row.worker_name, secret_sha256=row.secret_sha256),
             time_limit=row.time_limit,
             max_silent=row.max_silent,
             cancelled_by=row.ended_by,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 from uuid import UUID
 
-from attrs import frozen
+from attrs import field, frozen
 
 from builder import codec, needs
 from builder.extension.uploads import UploadState
@@ -27,25 +27,39 @@ class Holder:
     facts: tuple[Fact, ...] = ()
     """What it tells of itself."""
 
+    known_as: str = field(init=False)
+    """What it is called where it is drained."""
+
+    pressure: str = field(init=False)
+    """Why it takes no job now, if it does not."""
+
+    @known_as.default
+    def _known_as(self) -> str:
+        return known_as(self.address, self.name)
+
+    @pressure.default
+    def _pressure(self) -> str:
+        return next((fact.value for fact in self.facts if fact.name == PRESSURE), "")
+
     @property
     def able(self) -> Capabilities:
         """What a job can need, as far as it has that."""
         return Capabilities.of((fact.name, fact.value) for fact in self.facts)
 
-    @property
-    def pressure(self) -> str:
-        """Why it takes no job now, if it does not."""
-        return next((fact.value for fact in self.facts if fact.name == PRESSURE), "")
 
-    @property
-    def known_as(self) -> str:
-        """What it is called where it is drained."""
-        return known_as(self.address, self.name)
+def split_peer(text: str) -> tuple[str | None, str]:
+    """Return the holder of a worker's certificate, if it has one, and its address, out of what logs call it."""
+    holder, has_one, address = text.rpartition(" (")
+    return (holder, address.removesuffix(")")) if has_one else (None, text)
 
 
-def known_as(address: str | None, name: str | None) -> str:
-    """Return what a worker is called where it is drained: its name, or else its host, since its port is another each time."""
-    return name or (address or "").rpartition(":")[0].strip("[]") or address or ""
+def known_as(peer: str | None, name: str | None) -> str:
+    """Return what a worker is called where it is drained: its name, or else its certificate's holder, or its host.
+
+    Its port is another one each time.
+    """
+    holder, address = split_peer(peer or "")
+    return name or holder or address.rpartition(":")[0].strip("[]") or address
 
 
 def is_secret(secret: bytes, sha256: bytes | None) -> bool:
@@ -58,7 +72,10 @@ class LeftBuild:
     """A build that ran when its server ended. The limits are in milliseconds; ``cancelled_by`` is who has ended it."""
 
     uuid: UUID
-    secret_sha256: bytes | None
+    name: str
+    platform: str
+    started: Instant
+    holder: Holder
     time_limit: int | None
     max_silent: int | None
     cancelled_by: str | None

@@ -21,7 +21,7 @@ from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.migrations import migrate, upgrade
 from builder.runtime.sqlite import SQLite, alter
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 from builder_server.store import (
     artifacts,
     builds,
@@ -59,7 +59,7 @@ from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
 if TYPE_CHECKING:
-    from builder.runtime.postgres import Place  # its library need not be there
+    from builder.runtime.postgres import Location  # its library need not be there
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -77,10 +77,10 @@ class Store:
     database: Database
     owner: str = ONLY_SERVER
     waking: Waking = field(factory=Waking)
-    limits: Limits = field(factory=Limits)
+    limits: ServerLimits = field(factory=ServerLimits)
 
     @classmethod
-    def open(cls, where: "Path | Place") -> Self:
+    def open(cls, where: "Path | Location") -> Self:
         """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
         prepare = upgrade(MIGRATIONS)
         if isinstance(where, Path):
@@ -90,7 +90,7 @@ class Store:
         return cls(PostgreSQL(where, prepare=prepare))
 
     @staticmethod
-    def migrate(where: "Path | Place", revision: str) -> None:
+    def migrate(where: "Path | Location", revision: str) -> None:
         """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
         step = migrate(MIGRATIONS, revision)
         if isinstance(where, Path):

@@ -72,6 +72,10 @@ class Links:
         """All files of a build as one."""
         return f"{self.build(job, uuid)}/all.tar.gz"
 
+    def provenance(self, job: str, uuid: str) -> str:
+        """What was signed of a build."""
+        return f"{self.build(job, uuid)}/provenance"
+
     def console_text(self, job: str, uuid: str) -> str:
         """What a build wrote, as plain text."""
         return f"{self.build(job, uuid)}/console"

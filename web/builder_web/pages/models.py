@@ -1,5 +1,7 @@
 """The pages: a model for each, with all that its template shows. ``rendering.render`` makes the HTML."""
 
+import enum
+
 from attrs import frozen
 
 from builder.model import Instant
@@ -168,6 +170,28 @@ class Drawing:
     """None: the document at its address is shown in a frame, since another program made it."""
 
 
+class SignatureState(enum.Enum):
+    """What the keys of this site say of a signature."""
+
+    VALID = "valid"
+    UNKNOWN = "unknown key"
+    OUTSIDE = "outside of the key's validity"
+    INVALID = "invalid"
+
+
+@frozen(kw_only=True)
+class Provenance:
+    """What the server that built it has signed of a build."""
+
+    signature: SignatureState
+    keys: tuple[str, ...]
+    """The ids of those that have signed, or are said to have."""
+    differs: str | None = None
+    """The path of a file of the build that is not as it was signed; empty where it is not known which one. None: all are."""
+    has_keys: bool = True
+    """Whether this site has any keys to verify with."""
+
+
 @frozen(kw_only=True)
 class BuildPage:
     """One build."""
@@ -191,6 +215,7 @@ class BuildPage:
     """Of what it was built."""
     treemap: Drawing | None = None
     """What takes how much room in the binary."""
+    provenance: Provenance | None = None
 
 
 @frozen(kw_only=True)

@@ -37,6 +37,8 @@ class Recorder:
     directory: DataDirectory
     store: Store
     then: Callable[[NewBuild], None]
+    recorded: int = 0
+    """How many builds, since the start."""
 
     async def check(self, job: str, uuid: str, user: User) -> None:
         """Raise Forbidden or Duplicate if a build can't be recorded, as far as that is known now. Raises StoreError."""
@@ -51,6 +53,7 @@ class Recorder:
             uploads.record(connection, new, user.id)
 
         await self.store.database.write(step)
+        self.recorded += 1
         self.then(new)
         await trio.to_thread.run_sync(_remove, staged)
 

@@ -18,7 +18,8 @@ import trio
 from attrs import define, field, frozen
 from starlette.types import ASGIApp, Message, Scope
 
-from builder.model import printable
+from builder.address import format_address
+from builder.runtime.logs import about
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,8 @@ class HttpConnection:
         """Answer what can't be parsed, if that is possible still."""
         if self._parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        log.info("%s sent no request: %s", self._peer()[0], printable(reason.encode()))
+        with about(peer=format_address(*self._peer())):
+            log.info("sent no request: %s", reason)
         body = f"{reason}\n".encode()
         head = h11.Response(
             status_code=status,

@@ -14,7 +14,7 @@ from builder_web import directory
 from builder_web.errors import Unknown
 from builder_web.store import builds, names, packages, schema, summaries
 from builder_web.store.records import Build
-from builder_web.store.schema import access, artifact, build, console, job, job_tag, received, removing
+from builder_web.store.schema import access, artifact, build, console, job, job_tag, provenance, received, removing
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def remove(connection: sa.Connection, gone: Sequence[Build]) -> None:
         names.remove(connection, part)
         summaries.remove(connection, part)
         connection.execute(sa.delete(artifact).where(artifact.c.build.in_(part)))
-        for table in (console, received):
+        for table in (console, received, provenance):
             connection.execute(sa.delete(table).where(table.c.build.in_(part)))
         connection.execute(sa.delete(build).where(build.c.id.in_(part)))
     contents -= _used(connection, contents)

@@ -225,3 +225,11 @@ received = sa.Table(
 )
 """How a build looked when it was uploaded, where rows do not say it: the place of its main binary among its artifacts, and
 the README.md that is none of them. Nothing else tells it, so this table is never made anew."""
+
+provenance = sa.Table(
+    "web_provenance",
+    kept,
+    sa.Column("build", sa.Integer, primary_key=True),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+)
+"""What the server that built it has signed of a build, as it came. Nothing else tells it."""

@@ -12,7 +12,7 @@ from builder_web.drawings import GRAPH, TREEMAP
 from builder_web.pages import models
 from builder_web.store import binaries, builds
 from builder_web.store.records import Build
-from builder_web.views import answers, data, presenting
+from builder_web.views import answers, data, presenting, provenance
 from builder_web.views.answers import NotFound
 from builder_web.views.drawings import drawing
 from builder_web.views.finding import build_of
@@ -58,6 +58,7 @@ async def build(request: Request) -> Response:
         earlier=presenting.maybe(await site.store.ask(builds.beside, found, later=False)),
         graph=await drawing(site, GRAPH, files),
         treemap=await drawing(site, TREEMAP, files),
+        provenance=await provenance.shown(site, found),
     )
     return presenting.show(request, page)
 

@@ -9,6 +9,7 @@ from attrs import field, frozen
 from starlette.requests import Request
 
 from builder.model import Instant
+from builder.provenance.keys import PublicKey
 from builder_web.access import Access
 from builder_web.directory import DataDirectory
 from builder_web.pages.links import Links
@@ -28,6 +29,8 @@ class Options:
     """Jobs that were not built successfully for so long are not on the first page; None: all are."""
     max_upload: int
     """Bytes of an upload, once it is decompressed."""
+    keys: tuple[PublicKey, ...] = ()
+    """What provenance is verified with."""
 
 
 @frozen(kw_only=True)

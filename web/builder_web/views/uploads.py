@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from builder.errors import InvalidName, ProtocolError
 from builder.model import Exited
+from builder.provenance import PROVENANCE_HEADER
 from builder.runtime.database import DiskFull
 from builder_web import access
 from builder_web.access import TooManyFailures
@@ -37,7 +38,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 async def upload(request: Request) -> Response:
     """Take an execution."""
     site = site_of(request)
-    user = await _authenticate(site, request)
+    user = await authenticate(site, request)
     reception = Reception(site.directory)
     return await _receive(site, request, user, reception)
 
@@ -45,7 +46,7 @@ async def upload(request: Request) -> Response:
 async def upload_binary(request: Request) -> Response:
     """Take a binary that was built elsewhere: it becomes a build of its own."""
     site = site_of(request)
-    user = await _authenticate(site, request)
+    user = await authenticate(site, request)
     job, platform = request.path_params["job"], request.path_params["platform"]
     name = request.query_params.get("binary_name", f"{job}.bin")
     try:
@@ -68,7 +69,8 @@ async def upload_binary(request: Request) -> Response:
     return await _receive(site, request, user, reception)
 
 
-async def _authenticate(site: Site, request: Request) -> User:
+async def authenticate(site: Site, request: Request) -> User:
+    """Return who uploads. Raises Refused."""
     address = request.client.host if request.client else ""
     try:
         user = await site.access.check(access.parse(request.headers.get("authorization")), address)
@@ -89,16 +91,23 @@ async def _receive(site: Site, request: Request, user: User, reception: Receptio
         reception.close()
         if reception.staging is not None:
             await site.recorder.discard(reception.staging)
-        raise _answer(error) from error
-    return Response(status_code=201)
+        raise _answer(error, _also(site, reception)) from error
+    return Response(status_code=201, headers=_also(site, reception))
 
 
-def _answer(error: BaseException) -> BaseException:
+def _also(site: Site, reception: Reception | BinaryReception) -> dict[str, str]:
+    """Return where what was signed of the build is taken: a server of ours has that, others look for no such header."""
+    if not isinstance(reception, Reception) or reception.head is None:
+        return {}
+    return {PROVENANCE_HEADER: site.links.provenance(reception.head.job, reception.head.uuid)}
+
+
+def _answer(error: BaseException, headers: dict[str, str]) -> BaseException:
     match error:
         case Forbidden():  # other credentials would not help: nothing is asked for
             return Refused(401, _UNAUTHORIZED)
         case Duplicate():
-            return Refused(409, str(error))
+            return Refused(409, str(error), headers)
         case ProtocolError() | InvalidName() | NotDecodable():
             return Refused(400, f"Bad upload: {error}")
         case TooLarge():
@@ -116,7 +125,7 @@ async def _take(site: Site, request: Request, user: User, reception: Reception |
     decoder = Decoder(request.headers.get("content-encoding"), site.options.max_upload, announced=announced)
     is_checked = await _check(site, user, reception)
     length, received = request.headers.get("content-length"), 0
-    async with aclosing(_pieces(request)) as pieces:
+    async with aclosing(pieces_of(request)) as pieces:
         async for piece in pieces:
             await trio.to_thread.run_sync(_feed, decoder, reception, piece, limiter=site.writers)
             received += len(piece)
@@ -143,8 +152,8 @@ def _finish(decoder: Decoder, reception: Reception | BinaryReception) -> NewBuil
     return reception.finish()
 
 
-async def _pieces(request: Request) -> AsyncGenerator[bytes, None]:
-    """Return the body in pieces; the first one small, so that what can't be taken is known early."""
+async def pieces_of(request: Request) -> AsyncGenerator[bytes, None]:
+    """Return the body of a request in pieces; the first one small, so that what can't be taken is known early."""
     held: list[bytes] = []
     size, wanted = 0, 1
     async with aclosing(request.stream()) as stream:

@@ -1,6 +1,7 @@
 """``builder-worker check``: which sandboxes work here, why others do not, what each costs."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 from builder_worker.commands.options import CONTEXT, place
 
 if TYPE_CHECKING:  # imports trio and more
+    from builder_worker.sandbox.options import Options
     from builder_worker.sandbox.registry import Report
 
 
@@ -48,11 +50,12 @@ def check(
     it enforces on this machine; the worker itself sees to the others in any case.
 
     Without a root tree jobs see the host's /usr, and those files of its /etc that say nothing about the machine. "Not
-    shown" are others that installed programs lead to by links.
+    shown" are others that installed programs lead to by links. "Meets" is what a worker with one slot and these options tells
+    the server, which jobs may need; memory and cores are what one job may use.
 
     \b
     JSON, one object: {auto: NAME or null, container: null or what this machine is inside of, not_shown: [PATH],
-      sandboxes: [{name, works, reason, remedy, limits: [NAME], notes: [TEXT], milliseconds: null or NUMBER}]}
+      facts: {NAME: VALUE}, sandboxes: [{name, works, reason, remedy, limits: [NAME], notes: [TEXT], milliseconds: null or NUMBER}]}
 
     \b
     Exit status: 0 if there is a sandbox for --sandbox auto, else 1.
@@ -71,9 +74,11 @@ def check(
     auto = registry.best(reports)
     container = containment.find()
     not_shown = [] if root or image else etc.dangling()
+    told_facts = _facts(options, auto, next((each.check.limits for each in reports if each.name == auto), frozenset()))
     if as_json:
         sandboxes = [_to_json(report) for report in reports]
-        told = {"auto": auto, "container": container, "not_shown": not_shown, "sandboxes": sandboxes}
+        told: dict[str, Any] = {"auto": auto, "container": container, "not_shown": not_shown, "facts": told_facts}
+        told["sandboxes"] = sandboxes
         click.echo(json.dumps(told, indent=1))
     else:
         for report in reports:
@@ -81,7 +86,39 @@ def check(
         if not_shown:
             click.echo(_not_shown(not_shown))
         click.echo(_summary(auto, container))
+        if told_facts:
+            click.echo(f"Meets {', '.join(_as_needs(told_facts))}.")
     return 0 if auto else 1
+
+
+def _facts(options: "Options", auto: str | None, real: frozenset[str]) -> dict[str, str]:
+    """Return what a worker tells that takes the best sandbox."""
+    from builder_worker import facts
+    from builder_worker.allowances import Machine, allot
+    from builder_worker.sandbox import Limits, registry
+
+    if auto is None:
+        return {}
+    limits = allot(Limits(), slots=1, real=real, machine=Machine.here())
+    found = facts.lasting(registry.make(auto, options), limits, slots=1)
+    return {fact.name: fact.value for fact in found}
+
+
+MIB = 1024**2
+
+
+def _as_needs(told: dict[str, str]) -> Iterator[str]:
+    """Yield facts as jobs would need them."""
+    from builder.needs import QUANTITIES, TEXTS, TRUTHS, Need
+
+    for name, value in told.items():
+        if name in QUANTITIES:
+            amount = int(value)
+            yield str(Need(name=name, least=amount - amount % MIB or amount))
+        elif name in TEXTS:
+            yield f"{name}={value}"
+        elif name in TRUTHS and value == "yes":
+            yield name
 
 
 def _to_json(report: "Report") -> dict[str, Any]:

@@ -46,6 +46,14 @@ COUNT = _quantity(quantities.parse_count)
 CPUS = _quantity(quantities.parse_cpus)
 
 
+def _slots(value: str) -> int | None:
+    return None if value == "auto" else COUNT(value)
+
+
+SLOTS = _slots
+"""The type of an option whose value is a number of slots, None for auto."""
+
+
 @frozen(kw_only=True)
 class Arguments:
     """The values of the shared options, as they were given."""

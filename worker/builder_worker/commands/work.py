@@ -2,6 +2,7 @@
 
 # ruff: noqa: D301  the \b in the docstring is the character that makes click keep the lines below it
 
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -13,7 +14,17 @@ from builder.endpoint import TLS, Endpoint, variable
 from builder.runtime import program
 from builder.runtime.configuration import Configured, configuration_options
 from builder.runtime.options import log_format_option
-from builder_worker.commands.options import COUNT, PAUSE, Arguments, check_platform, check_worker_name, sandbox_options
+from builder.sizes import format_size
+from builder_worker.commands.options import (
+    PAUSE,
+    SIZE,
+    SLOTS,
+    Arguments,
+    check_platform,
+    check_worker_name,
+    log,
+    sandbox_options,
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -38,6 +49,7 @@ Other commands, each with a --help of its own:
   builder-worker run SCRIPT     run a script as a job would be, without a server
   builder-worker check          tell which sandboxes work here, and why others do not
   builder-worker root           make, list and remove root trees
+  builder-worker self-test      tell whether this release works here, before a restart after an upgrade
 A platform with the name of a command: builder-worker work PLATFORM
 
 \b
@@ -76,7 +88,12 @@ Exit status:
 @_tls_option("tls-name")
 @click.option("--loop", is_flag=True, help="Take the next job after each, and wait for the server while it is away.")
 @click.option(
-    "--slots", metavar="N", type=COUNT, default="1", help="Jobs at once, each with a connection.  [default: 1]"
+    "--slots",
+    metavar="N",
+    type=SLOTS,
+    default="1",
+    help="Jobs at once, each with a connection; auto: one for every 4 cores and 4G of memory (--cpus and --memory, if they are "
+    "given), whichever are fewer, from 1 to 64.  [default: 1]",
 )
 @click.option(
     "--drain-timeout",
@@ -99,6 +116,33 @@ Exit status:
     callback=check_worker_name,
     help="What the server calls this worker.  [default: the machine's name]",
 )
+@click.option(
+    "--label",
+    metavar="NAME",
+    multiple=True,
+    help="Say that this worker has what jobs may need by that name, such as gpu or big-disk. Repeat.",
+)
+@click.option(
+    "--min-free",
+    metavar="SIZE",
+    type=SIZE,
+    help="Take no job with less free on the disk of --work-dir.  [default: 1G, or a tenth of a small disk]",
+)
+@click.option(
+    "--min-memory",
+    metavar="SIZE",
+    type=SIZE,
+    help="Take no job with less memory available.  [default: 512M, or a twentieth of a small machine]",
+)
+@click.option(
+    "--max-pressure",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    help="Take no job while, in the last minute, all programs stood still for want of memory=PERCENT of the time, or for the "
+    "disk, io=PERCENT, or one had to wait for a CPU, cpu=PERCENT; where the kernel does not tell, with a load=NUMBER of each "
+    "core; none is any. What this worker's own jobs do to disk and CPUs does not count. Repeat.  "
+    "[default: memory=20, io=90, cpu=none, load=16]",
+)
 @sandbox_options
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
 @log_format_option
@@ -111,10 +155,14 @@ def work(
     tls_key: str | None,
     tls_name: str | None,
     loop: bool,
-    slots: int,
+    slots: int | None,
     drain_timeout: float,
     reconnect_for: float,
     name: str,
+    label: tuple[str, ...],
+    min_free: int | None,
+    min_memory: int | None,
+    max_pressure: tuple[str, ...],
     arguments: Arguments,
     quiet: bool,
     log_format: str,
@@ -145,8 +193,11 @@ def work(
 
         from builder.runtime import logs
         from builder_worker import facts, session, uplink
+        from builder_worker.allowances import Machine, auto_slots
+        from builder_worker.guard import Guard
         from builder_worker.loop import Duration
         from builder_worker.loop import work as run
+        from builder_worker.pressure import Thresholds
 
     # it takes a tenth of a second, and finding a sandbox waits for other programs
     threading.Thread(target=uplink.load, daemon=True).start()
@@ -156,6 +207,14 @@ def work(
     tls = {name: os.path.abspath(path) if path else None for name, path in given.items()} | {"tls-name": tls_name}  # noqa: PTH100
     server = Endpoint.of(remote, tls)
     _check_tls(server)
+    labels = facts.parse_labels(label)
+    thresholds = functools.reduce(
+        Thresholds.with_pressure, max_pressure, Thresholds(min_free=min_free, min_memory=min_memory)
+    )
+    if slots is None:
+        machine = Machine.here()
+        slots = auto_slots(machine, memory=arguments.memory, cpus=arguments.cpus)
+        log.info("--slots auto: %d, of %g CPUs and %s of memory", slots, machine.cpus, format_size(machine.memory))
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
     settings = session.WorkerSettings(
@@ -164,7 +223,8 @@ def work(
         setup=setup,
         name=name,
         reconnect_for=reconnect_for,
-        facts=facts.lasting(setup, slots=slots),
+        facts=facts.lasting(setup.backend, setup.limits, slots=slots, labels=labels),
+        guard=Guard.of(thresholds, setup.backend.options.work_root),
     )
     trio.run(run, settings, duration)
 
