@@ -347,7 +347,8 @@ class _Server:
                 with self._connections.place() as place:
                     with place.until_asked(), self._shutdown.interruptible():
                         stream, peer = await self._admit(listener, transport, place)
-                    note(holder=peer.name or None)
+                    if peer.name:
+                        note(holder=peer.name)
                     channel = SharingChannel(stream, self._memory)
                     async with stream:
                         try:
