@@ -73,6 +73,7 @@ class Cluster:
             "unix_socket_directories": str(self.directory),
             "listen_addresses": "",
             "max_connections": str(MAX_CONNECTIONS),
+            "lock_timeout": "20s",
         }
         if not self.is_durable:
             settings |= {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}

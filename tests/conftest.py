@@ -45,7 +45,8 @@ def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     """The kind of database that the test is run with."""
     databases.kind = getattr(request, "param", databases.KIND)
     yield databases.kind
-    databases.forget()
+    marker = request.node.get_closest_marker("databases")
+    databases.forget(is_as_new=marker is not None and "only" not in marker.kwargs)
     databases.kind = databases.KIND
 
 

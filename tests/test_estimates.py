@@ -149,7 +149,7 @@ def test_what_needs_more_delays_no_other() -> None:
     found = [*foresee(where, entries, NOW)]
     assert [told(each) for each in found] == [
         (Why.NEEDS, 0, None),
-        (Why.BUSY, 0, None),
+        (Why.ABLE_BUSY, 0, None),
         (Why.NEXT, 0, 0),
         (Why.BEHIND, 1, 60),
         (Why.NEEDS, 2, None),

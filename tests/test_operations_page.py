@@ -112,9 +112,9 @@ class Farm:
                 self.wait(lambda: '"building"' in self.client("workers", "--json"))
                 self.client("resume", "--worker", "box-1")
             case "the build ends":
-                timer = threading.Timer(2, (self.root / "go").touch)
-                timer.start()
-                self.stack.callback(timer.join)
+                ending = threading.Thread(target=self.end_build)
+                ending.start()
+                self.stack.callback(ending.join)
             case "the disk is full":
                 self.stop()
                 self.start("--min-free=900T")
@@ -128,6 +128,11 @@ class Farm:
                 self.receiver.status = 201
             case _:
                 raise AssertionError(what)
+
+    def end_build(self) -> None:
+        """Let the build of box-2 end once that is drained."""
+        self.wait(lambda: bool(self.server.query("select 1 from halt")))
+        (self.root / "go").touch()
 
     def run(self, command: str) -> str:
         here = command.replace("/var/lib/builder", str(self.server.data_dir)).replace("/backup", str(self.root))

@@ -153,6 +153,7 @@ async def _play(path: Path, steps: Sequence[tuple[str, object, int | None]]) -> 
             assert {each: state.until for each, state in store.waking.halts.items()} == halted
 
 
+@pytest.mark.databases
 async def test_what_is_drained_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builder_server.store.halts.MAX_HALTS", 3)
     async with opened(tmp_path) as store:
@@ -163,6 +164,7 @@ async def test_what_is_drained_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
         await store.halt(Target(scope=Scope.WORKER, name="w0"), NOW, "me", "another reason", None)
 
 
+@pytest.mark.databases
 async def test_another_reason(tmp_path: Path) -> None:
     """Whoever drains what is drained already takes nothing away from it."""
     later = Instant(NOW.ms + 5)

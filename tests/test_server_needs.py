@@ -45,6 +45,7 @@ async def taken(store: Store, number: int, able: tuple[Fact, ...]) -> str | None
     return None if build is None else build.job.name
 
 
+@pytest.mark.databases
 async def test_a_worker_gets_the_first_job_that_it_can_do(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await plan(store, "large", "kvm memory>=32G")
@@ -60,6 +61,7 @@ async def test_a_worker_gets_the_first_job_that_it_can_do(tmp_path: Path) -> Non
         assert await taken(store, 6, LARGE) is None
 
 
+@pytest.mark.databases
 async def test_the_order_of_a_queue_holds_among_all_that_a_worker_can_do(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         for name, needs, priority in (("a", "kvm", 5), ("b", "gpu", 5), ("c", "", 5), ("d", "kvm", 9)):
@@ -67,6 +69,7 @@ async def test_the_order_of_a_queue_holds_among_all_that_a_worker_can_do(tmp_pat
         assert [await taken(store, number, LARGE) for number in range(4)] == ["d", "a", "b", "c"]
 
 
+@pytest.mark.databases
 async def test_what_a_job_needs_stays_with_it(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await plan(store, "job", "kvm", b"# builder: needs=memory>=1G\n")
@@ -83,6 +86,7 @@ async def test_what_a_job_needs_stays_with_it(tmp_path: Path) -> None:
         assert await taken(store, 5, KVM) is None
 
 
+@pytest.mark.databases
 async def test_a_change_of_needs_counts_for_entries_too(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await plan(store, "job", "gpu")
@@ -95,6 +99,7 @@ async def test_a_change_of_needs_counts_for_entries_too(tmp_path: Path) -> None:
         assert await taken(store, 4, ()) == "job"
 
 
+@pytest.mark.databases
 async def test_whom_an_entry_wakes(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         came: list[Iterable[str] | None] = []
@@ -107,6 +112,7 @@ async def test_whom_an_entry_wakes(tmp_path: Path) -> None:
         assert came == [{"kvm"}, {""}, {"gpu"}, {"gpu"}]
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize(
     ("script", "complaint"),
     [
@@ -127,6 +133,7 @@ async def test_mistakes_in_a_script_are_refused(tmp_path: Path, script: bytes, c
             await change(store, "job", "sandbox=overlay", script)
 
 
+@pytest.mark.databases
 async def test_there_are_only_so_many_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(needed, "MAX_SETS", 3)
     async with opened(tmp_path) as store:
@@ -176,6 +183,7 @@ async def test_a_take_looks_at_the_first_entry_of_each_set(tmp_path: Path) -> No
         assert not [step for step in steps if "SCAN" in step and ("queue" in step or "job" in step)]
 
 
+@pytest.mark.databases
 async def test_needs_are_in_one_order(tmp_path: Path) -> None:
     assert JobOptions(needs=of_text("kvm cores>=2")) == JobOptions(needs=of_text("cores>=2 kvm"))
     with pytest.raises(InvalidOptions):
@@ -267,6 +275,7 @@ async def test_people_are_told_what_no_worker_has(tmp_path: Path) -> None:
         ]
         info = await told(server, "info")
         assert "Warning: no worker of p1 has gpu, memory>=16G: what needs that waits\n" in info
+        assert "\nno worker of p1 has gpu, memory>=16G: what needs that waits\n" in await told(server)
         await asking(server, stack, "w4", Fact(name="label.gpu", value=""), Fact(name="memory", value=str(2**40)))
         await eventually(lambda: server.query("select name from build") == [("small",)])
         assert "no worker of p1 has all that it needs; nearest: w4 lacks kvm\n" in await told(server, "queue")

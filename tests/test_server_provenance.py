@@ -325,6 +325,14 @@ def test_the_overlap_of_a_rotation(tmp_path: Path) -> None:
     ]  # with those nothing is signed any more
 
 
+def test_a_key_that_was_stolen_signs_nothing_from_now_on(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    (stolen,) = ring.signing(Instant(0))
+    new = ring.rotate(Instant(1000), dt.timedelta())
+    assert ring.signing(Instant(1000)) == [new]
+    assert ring.all() == [attrs.evolve(stolen.until(Instant(1000)), private_pem=None), new]
+
+
 def test_keys_are_their_owner_s_from_the_first_byte_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modes = []
     write = os.fdopen

@@ -402,7 +402,7 @@ async def test_a_record_that_is_gone_is_said_so_and_harms_no_other(site: Site) -
 async def test_a_fault_of_ours_is_told_and_tried_again(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(_receiver: Receiver, _path: Path) -> int:
+    async def broken(*_: object) -> int:
         raise AssertionError("a fault")
 
     with endpoints(1) as (endpoint,):

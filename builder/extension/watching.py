@@ -187,6 +187,9 @@ class Why(enum.Enum):
     NEEDS = "needs"
     """No worker of the platform has what it needs."""
 
+    ABLE_BUSY = "able-busy"
+    """Those that have what it needs are busy, or take no job; others would not do."""
+
 
 @frozen(kw_only=True)
 class QueuedState:

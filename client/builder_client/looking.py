@@ -117,6 +117,8 @@ def why(entry: QueuedState, drained: Sequence[HaltState]) -> str:
         case Why.NEEDS:
             assert entry.unmet, "that is why"
             return unmet(entry.unmet, entry.platform)
+        case Why.ABLE_BUSY:
+            return "the workers that have what it needs are busy, or take none"
         case Why.NO_WORKER:
             return "no worker of this platform"
         case Why.BEHIND:

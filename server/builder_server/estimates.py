@@ -97,7 +97,7 @@ def foresee(place: Circumstances, entries: Iterable[Waiting], now: Instant) -> I
             why = Why.NEEDS
         is_aside = why is None and not can_begin(needs)  # nobody who could take it waits: those behind it go first
         if is_aside:
-            why = Why.BUSY
+            why = Why.ABLE_BUSY
         elif why is None:
             why = Why.NEXT if ahead < place.waiting else Why.BEHIND if ahead else Why.BUSY
         start = None

@@ -69,11 +69,11 @@ class Keyring:
             self._write(new)
             end = now.plus(overlap)
             for key in before:
-                until = key.public.valid_until
-                if until is None or end.ms < until.ms:
-                    self._write(key.until(end))
-                elif until.ms <= now.ms and key.private_pem:
-                    self._write(evolve(key, private_pem=None))
+                ending = key.until(min(end, key.public.valid_until or end))
+                if not ending.public.is_valid_at(now):
+                    ending = evolve(ending, private_pem=None)
+                if ending != key:
+                    self._write(ending)
         return new
 
     def _make_first(self, now: Instant) -> list[SigningKey]:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import attrs
 import pytest
+from click.testing import CliRunner
 from farm import eventually, run_server
 from scripted import build, do, schedule
 from served import serving_site
@@ -17,10 +18,11 @@ from builder import execution
 from builder.model import Artifact, Execution, Instant, raw
 from builder.provenance import MAX_ENVELOPE
 from builder.provenance.envelope import Envelope
-from builder.provenance.keys import SigningKey
+from builder.provenance.keys import InvalidKey, SigningKey
 from builder.provenance.statement import Attested, Subject, Subjects, encode
 from builder_server import attesting
 from builder_server.keyring import Keyring
+from builder_web import cli
 from builder_web.store import builds, opening, provenance, removal
 
 NOW = Instant(1_795_000_000_000)
@@ -215,3 +217,17 @@ async def test_what_is_not_signed_yet_comes_later(tmp_path: Path, monkeypatch: p
             blocked.unlink()
             await eventually(lambda: server.query("select upload from build") == [("done",)])
         assert (await site.client.get(f"/job/a/build/{uuid}/provenance")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "can't read"), ("nothing", "is no file of keys"), (str(KEY), "there is a private key in that file")],
+)
+def test_keys_that_are_none_are_refused_at_the_start(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "pub"
+    if content is not None:
+        path.write_text(content)
+    done = CliRunner().invoke(cli.command, [f"--datadir={tmp_path}", f"--provenance-key={path}"])
+    assert isinstance(done.exception, InvalidKey)
+    assert said in str(done.exception)
+    assert str(path) in str(done.exception)

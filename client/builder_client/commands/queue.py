@@ -42,8 +42,8 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
                      unmet: {missing: [NEED], nearest, lacks: [NEED]}}]}],
            drained: [{scope, name, since, by, reason, until}]}
           why is "paused", "no-template", "not-before", "drained", "workers-drained", "disk-full", "no-worker", "needs",
-          "behind", "busy" or "next"; unmet is what no worker has, and the one that comes nearest, or null; drained is what gets no job, as of drain;
-          ahead are those that go before it; times are in UTC, and null where they are not known
+          "able-busy", "behind", "busy" or "next"; unmet is what no worker has, and the one that comes nearest, or null; drained is
+          what gets no job, as of drain; ahead are those that go before it; times are in UTC, and null where they are not known
           of a server of the classic protocol: {queues: [{platform, queued, jobs: [{job}]}]}
     """
     printer = standard_output(color)
