@@ -24,6 +24,8 @@ class Connection:
     that is streamed is returned as its StreamedFrame; its body is then taken with ``read_body``.
     """
 
+    __slots__ = ("_ended", "_other", "_protocols", "_reader", "_side", "protocol", "states")  # a server has thousands
+
     def __init__(self, side: Side, protocols: Protocols = PROTOCOLS) -> None:
         self.states = {Side.PEER: State.OPENING, Side.SERVER: State.QUIET}
         self.protocol: Protocol = OPENING

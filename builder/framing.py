@@ -62,6 +62,8 @@ _TLS = (b"\x15\x03", b"\x16\x03")
 class FrameReader:
     """Cuts a stream of bytes into frames."""
 
+    __slots__ = ("_awaited", "_body_left", "_buffer", "_piece")  # a server has thousands
+
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._piece = b""  # of a body, when all before it was returned: it is returned as it came, without a copy

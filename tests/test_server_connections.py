@@ -29,7 +29,7 @@ from trio.testing import wait_all_tasks_blocked
 from builder.extension.schedule import ShowJob
 from builder.messages import Failure, Hello, Info, InfoReply, Observe, Success
 from builder_server import connections
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 
 LIMIT = 8
 STAYING = 6
@@ -38,7 +38,7 @@ STAYING = 6
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[LocalServer]:
-    async with run_server(tmp_path, limits=Limits(connections=LIMIT)) as found:
+    async with run_server(tmp_path, limits=ServerLimits(connections=LIMIT)) as found:
         yield found
 
 

@@ -23,7 +23,7 @@ from builder.model import Artifact, Exited, Instant, Period, ScriptJob
 from builder.planning import JobOptions
 from builder.roles import HolderRole
 from builder_server import cli
-from builder_server.limits import DEFAULTS, Limits
+from builder_server.limits import DEFAULTS, ServerLimits
 from builder_server.server import Settings
 
 CUT = b"[builder-server] the console is cut here, at "
@@ -37,7 +37,7 @@ def test_every_limit_is_an_option(settings: list[Settings], tmp_path: Path) -> N
     path = tmp_path / "server.toml"
     path.write_text('max-jobs = 7\nmax-console = "2M"\n')
     found = invoke(settings, f"--config={path}", "--max-attempts=8", MAX_ARTIFACT_BYTES="1G")
-    assert found.limits == Limits(jobs=7, console=2 * 2**20, attempts=8, artifact_bytes=2**30)
+    assert found.limits == ServerLimits(jobs=7, console=2 * 2**20, attempts=8, artifact_bytes=2**30)
 
 
 @pytest.mark.parametrize("given", ["--max-jobs=0", "--max-console=0", "--max-console=x", "--max-connections=-1"])
@@ -53,7 +53,7 @@ def test_no_limit_is_nothing(given: str) -> None:
 async def test_a_console_is_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """At its limit, and only if there is more; the build goes on and its result counts."""
     caplog.set_level("INFO")
-    async with run_server(tmp_path, limits=Limits(console=1)) as server:
+    async with run_server(tmp_path, limits=ServerLimits(console=1)) as server:
         await do(server, schedule("a"), schedule("b", "p2"))
         uuid, _ = await build(server, lines=[b"one"], artifacts=[Artifact(path="x", content=b"1")])
         record = server.execution("a", uuid)
@@ -76,7 +76,7 @@ def _size(server: LocalServer, name: str, uuid: UUID) -> int:
 
 
 async def test_what_was_cut_is_not_sent_again(tmp_path: Path) -> None:
-    async with run_server(tmp_path, limits=Limits(console=1)) as server:
+    async with run_server(tmp_path, limits=ServerLimits(console=1)) as server:
         await do(server, schedule("a"))
         async with connect(server, OUR_WORKER) as peer:
             given = await ask_job(peer)
@@ -95,13 +95,13 @@ async def test_what_was_cut_is_not_sent_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "artifacts", "reason"),
     [
-        (Limits(artifacts=2), 2, None),
-        (Limits(artifacts=2), 3, "more than 2 artifacts"),
-        (Limits(artifact_bytes=200), 2, None),
-        (Limits(artifact_bytes=100), 2, "more than 100 bytes of artifacts"),
+        (ServerLimits(artifacts=2), 2, None),
+        (ServerLimits(artifacts=2), 3, "more than 2 artifacts"),
+        (ServerLimits(artifact_bytes=200), 2, None),
+        (ServerLimits(artifact_bytes=100), 2, "more than 100 bytes of artifacts"),
     ],
 )
-async def test_artifacts_of_a_build(limits: Limits, artifacts: int, reason: str | None, tmp_path: Path) -> None:
+async def test_artifacts_of_a_build(limits: ServerLimits, artifacts: int, reason: str | None, tmp_path: Path) -> None:
     async with run_server(tmp_path, limits=limits) as server:
         await do(server, schedule("a"))
         async with take_job(server) as taken:
@@ -117,7 +117,7 @@ async def test_artifacts_of_a_build(limits: Limits, artifacts: int, reason: str 
 
 async def test_jobs_of_a_schedule(tmp_path: Path) -> None:
     full = "there are 2 jobs already: unschedule one, or raise --max-jobs of the server"
-    async with run_server(tmp_path, limits=Limits(jobs=2)) as server:
+    async with run_server(tmp_path, limits=ServerLimits(jobs=2)) as server:
         await do(server, schedule("a"), schedule("b"))
         assert await ask(server, schedule("c")) == Failure(message=full)
         async with connect(server, OURS) as client:
@@ -132,7 +132,7 @@ async def test_jobs_of_a_schedule(tmp_path: Path) -> None:
 
 async def test_attempts_at_one_job_in_a_minute(tmp_path: Path, clock: Clock) -> None:
     """The third one waits until the first is a minute ago; another job does not wait for it."""
-    async with run_server(tmp_path, now=clock, limits=Limits(attempts=2)) as server:
+    async with run_server(tmp_path, now=clock, limits=ServerLimits(attempts=2)) as server:
         await do(server, schedule("a"))
         for _ in range(2):
             await build(server)
@@ -147,7 +147,7 @@ async def test_attempts_at_one_job_in_a_minute(tmp_path: Path, clock: Clock) -> 
 
 async def test_who_has_waited_a_minute_goes_on(tmp_path: Path, clock: Clock) -> None:
     async with opened(tmp_path) as store:
-        store.limits = Limits(attempts=1)
+        store.limits = ServerLimits(attempts=1)
         job = ScriptJob(name="a", platform="p1", script=b"")
         await store.schedule(job, Period.NEVER, clock.now)
         first = (await store.take("p1", UUID(int=1), clock.now, None)).build
@@ -169,7 +169,7 @@ async def test_connections_of_one_holder(tmp_path: Path, caplog: pytest.LogCaptu
     authority = Authority(tmp_path / "ca")
     alice, bob = (authority.issue(name, uris=[HolderRole.OPERATOR.uri]) for name in ("alice", "bob"))
     tls = authority.server().files
-    limits = Limits(connections_per_holder=2)
+    limits = ServerLimits(connections_per_holder=2)
     async with run_server(tmp_path, tls=tls, limits=limits) as server, AsyncExitStack() as guests:
         first = await guests.enter_async_context(shown(server, alice, OURS))
         await guests.enter_async_context(shown(server, alice, OURS))

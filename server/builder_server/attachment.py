@@ -1,7 +1,7 @@
 """Where a worker's session and the owner of its attempt meet: what the one hands in, and what the other tells it."""
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn, Self
 from uuid import UUID
 
 import trio
@@ -30,6 +30,9 @@ class Resumed:
     last: int
 
 
+_Channel = tuple[trio.MemorySendChannel[Event | None], trio.MemoryReceiveChannel[Event | None]]
+
+
 @define(eq=False)
 class Attachment:
     """Where a worker's session and the owner of its attempt meet.
@@ -40,9 +43,6 @@ class Attachment:
     """
 
     uuid: UUID
-    _send: trio.MemorySendChannel[Event | None]
-    receive: trio.MemoryReceiveChannel[Event | None]
-    """For the owner."""
     _tell: Callable[["Attachment", Event], None]
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     heard: float = field(factory=trio.current_time)
@@ -57,24 +57,41 @@ class Attachment:
     _resumed: Resumed | None = None
     holder: dict[str, object] = field(factory=lambda: dict(fields()))
     """What the log says of the session, to be said of what the attempt does for it."""
-    _answered: trio.Event = field(factory=trio.Event)
-    _ended: trio.Event = field(factory=trio.Event)
+    _is_answered: bool = False
+    _waiting: trio.CancelScope | None = None
+    _ended: trio.Event | None = None
+    _channel: _Channel | None = None  # made when it is needed: thousands of workers may wait for a job
 
     @classmethod
     def to(cls, uuid: UUID, tell: Callable[["Attachment", Event], None]) -> Self:
         """Return a new one to that attempt; ``tell`` takes what is said out of turn."""
-        return cls(uuid, *trio.open_memory_channel[Event | None](0), tell)
+        return cls(uuid, tell)
+
+    def _opened(self) -> _Channel:
+        if self._channel is None:
+            self._channel = trio.open_memory_channel[Event | None](0)
+        return self._channel
 
     # the session's side
 
-    async def wait_job(self) -> None:
-        """Wait until there is a job; it may take days."""
-        await self._answered.wait()
+    async def wait_answered(self, until_closed: Callable[[], Awaitable[NoReturn]]) -> None:
+        """Wait until there is a job, which may take days, or until it is known how far the console is.
+
+        ``until_closed`` waits meanwhile, in this task, and raises when the peer closes or sends anything.
+        """
+        with trio.CancelScope() as self._waiting:
+            if not self._is_answered:
+                await until_closed()
+
+    def _answer(self) -> None:
+        self._is_answered = True
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     @property
     def given(self) -> Given:
         """The attempt that was given."""
-        assert self._given, "wait_job comes first"
+        assert self._given, "wait_answered comes first"
         return self._given
 
     @property
@@ -82,14 +99,10 @@ class Attachment:
         """The build that it is."""
         return self.given.build
 
-    async def wait_resumed(self) -> None:
-        """Wait until it is known how far the console is: it may have to be looked through."""
-        await self._answered.wait()
-
     @property
     def resumed(self) -> Resumed:
         """How far the console was."""
-        assert self._resumed, "wait_resumed comes first"
+        assert self._resumed, "wait_answered comes first"
         return self._resumed
 
     def elapsed(self) -> int:
@@ -99,7 +112,7 @@ class Attachment:
     async def hand_in(self, event: Event) -> None:
         """Hand in what the worker sent. It waits until what was handed in before is dealt with, and on the disk."""
         self.note_life()
-        await self._send.send(event)
+        await self._opened()[0].send(event)
 
     def note_life(self, facts: Sequence[Fact] = ()) -> None:
         """Note that something came from the worker, and what has changed of what it told of itself."""
@@ -109,7 +122,7 @@ class Attachment:
 
     async def settle(self) -> None:
         """Wait until all that was handed in is dealt with, and on the disk."""
-        await self._send.send(None)
+        await self._opened()[0].send(None)
 
     def detach(self, event: Detached) -> None:
         """Say that the worker has gone."""
@@ -119,7 +132,7 @@ class Attachment:
     @property
     def is_building(self) -> bool:
         """Whether a worker is connected here that has the job."""
-        return self._answered.is_set() and not self.is_detached and not self.scope.cancel_called
+        return self._is_answered and not self.is_detached and not self.scope.cancel_called
 
     @property
     def is_released(self) -> bool:
@@ -128,19 +141,26 @@ class Attachment:
 
     async def wait_ended(self) -> None:
         """Wait until the attempt has ended, or its end has to wait for the disk."""
-        await self._ended.wait()
+        if not self.scope.cancel_called:
+            self._ended = self._ended or trio.Event()
+            await self._ended.wait()
 
     # the owner's side
+
+    @property
+    def receive(self) -> trio.MemoryReceiveChannel[Event | None]:
+        """What the session hands in."""
+        return self._opened()[1]
 
     def give(self, given: Given) -> None:
         """Give the job to the session."""
         self._given = given
-        self._answered.set()
+        self._answer()
 
     def resume(self, resumed: Resumed) -> None:
         """Have the session go on with the console."""
         self._resumed = resumed
-        self._answered.set()
+        self._answer()
 
     def end(
         self, *, acknowledged: bool = False, dismissed: str | None = None, failure: Exception | None = None
@@ -151,4 +171,5 @@ class Attachment:
             self.dismissed = dismissed
             self.failure = failure
             self.scope.cancel()
-            self._ended.set()
+            if self._ended is not None:
+                self._ended.set()

@@ -23,7 +23,7 @@ from builder_server.console import ConsoleWriter
 from builder_server.crew import Crew, muster
 from builder_server.dispatch import Dispatcher
 from builder_server.events import EndAsked, Stopping
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 from builder_server.owner import NOBODY, Owner, seconds
 from builder_server.recorder import Recorder
 from builder_server.results import directory_of
@@ -57,7 +57,7 @@ class Attempts:
     recorder: Recorder
     time_limit: float
     grace: float
-    limits: Limits = field(factory=Limits)
+    limits: ServerLimits = field(factory=ServerLimits)
     _owners: dict[UUID, Owner] = field(factory=dict)
     _changed: Change = field(factory=Change)
     _nursery: trio.Nursery = field(init=False)
@@ -129,9 +129,7 @@ class Attempts:
             self._start(owner, owner.run_interrupted)
         if awaited := sum(owner.attempt.grace > 0 for owner in left):
             logger.info("builds that go on when their workers come back: %d", awaited)
-        for owner in left:
-            if not owner.attempt.grace:
-                await owner.asked.wait()
+        await self._wait_asked([owner for owner in left if not owner.attempt.grace])
 
     def _left(self, build: LeftBuild) -> Owner:
         may_return = build.cancelled_by is None
@@ -178,9 +176,12 @@ class Attempts:
         owners = [owner for uuid in uuids if (owner := self._owners.get(uuid))]
         for owner in owners:
             owner.tell(EndAsked(result=cancelled(by), by=by))
+        await self._wait_asked(owners)
+
+    async def _wait_asked(self, owners: Collection[Owner]) -> None:
         while True:
             changed = self._changed.next
-            if not any(owner.uuid in self._owners and not owner.asked.is_set() for owner in owners):
+            if not any(owner.uuid in self._owners and not owner.is_asked for owner in owners):
                 return
             await changed.wait()
 

@@ -9,7 +9,7 @@ import logging
 import resource
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import trio
 from attrs import define, field
@@ -58,23 +58,24 @@ class Place:
     """The place of one connection."""
 
     _connections: "Connections"
-    _scope: trio.CancelScope = field(factory=trio.CancelScope)
-    _whole: trio.CancelScope = field(factory=trio.CancelScope)
-    _closed_for: str | None = None
-    _at_end: ExitStack = field(factory=ExitStack)
+    _scope: trio.CancelScope | None = None
+    whole: trio.CancelScope = field(factory=trio.CancelScope)
+    closed_for: str | None = None
+    _at_end: tuple[Callable[[], object], ...] = ()
 
     @contextmanager
     def until_asked(self) -> Iterator[None]:
         """Mark a block in which the peer says who it is, or what it wants. Raises NoPlace if it had to go."""
-        self._scope = trio.CancelScope()
+        self._scope = scope = trio.CancelScope()
         self._connections.silent[self] = None
         try:
-            with self._scope:
+            with scope:
                 yield
         finally:
             self._connections.silent.pop(self, None)
             self._connections.greeted.pop(self, None)
-        if self._scope.cancel_called:  # its place is given away, even if it has said something after all
+            self._scope = None
+        if scope.cancel_called:  # its place is given away, even if it has said something after all
             raise NoPlace("it had asked for nothing yet, and its place was needed")
 
     def greet(self) -> None:
@@ -85,12 +86,13 @@ class Place:
 
     def give_up(self) -> None:
         """End the block of ``until_asked``."""
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def close(self, reason: str) -> None:
         """End the connection, whatever it does."""
-        self._closed_for = reason
-        self._whole.cancel()
+        self.closed_for = reason
+        self.whole.cancel()
 
     def belong_to(self, holder: str) -> None:
         """Note whose it is. Raises NoPlace for one too many."""
@@ -102,14 +104,12 @@ class Place:
 
     def at_end(self, forget: Callable[[], object]) -> None:
         """Have something called when the connection has ended."""
-        self._at_end.callback(forget)
+        self._at_end += (forget,)
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        with self._at_end, self._whole:
-            yield
-        if self._closed_for is not None:
-            raise Closed(self._closed_for)
+    def forget(self) -> None:
+        """Do what was to be done at the end."""
+        for each in self._at_end:
+            each()
 
 
 @define(eq=False)
@@ -124,7 +124,7 @@ class Connections:
     greeted: dict[Place, None] = field(factory=dict)
     _taken: set[Place] = field(factory=set)
     _of_holders: Counter[str] = field(factory=Counter)
-    _staying: int = 0
+    staying_now: int = 0
 
     @property
     def number(self) -> int:
@@ -139,10 +139,13 @@ class Connections:
         place = Place(self)
         self._taken.add(place)
         try:
-            with place._held():  # noqa: SLF001 - they are one thing
+            with place.whole:
                 yield place
         finally:
             self._taken.discard(place)
+            place.forget()
+        if place.closed_for is not None:
+            raise Closed(place.closed_for)
 
     def leave(self, holder: str) -> None:
         """Note that a connection of a holder has ended."""
@@ -159,14 +162,25 @@ class Connections:
                 return
         raise NoPlace(f"there are {self.limit} connections, and all have asked for something")
 
-    @contextmanager
-    def staying(self) -> Iterator[None]:
-        """Mark the block of one that stays. Raises CommandRefused for one too many."""
+    def staying(self) -> "Staying":
+        """Return what marks the block of one that stays."""
+        return Staying(self)
+
+
+@define(eq=False)
+class Staying:
+    """The block of a worker or an observer. It is no generator: each of thousands would take 400 bytes more."""
+
+    _connections: Connections
+
+    def __enter__(self) -> None:
+        """Raise CommandRefused for one too many."""
         part, whole = _STAYING
-        if self._staying >= self.limit * part // whole:
-            raise CommandRefused(f"there are {self._staying} workers and observers already")
-        self._staying += 1
-        try:
-            yield
-        finally:
-            self._staying -= 1
+        count = self._connections.staying_now
+        if count >= self._connections.limit * part // whole:
+            raise CommandRefused(f"there are {count} workers and observers already")
+        self._connections.staying_now = count + 1
+
+    def __exit__(self, *_: object) -> None:
+        """Note that it has gone."""
+        self._connections.staying_now -= 1

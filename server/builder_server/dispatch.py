@@ -7,8 +7,7 @@ others wait, so that a new job costs one transaction and not one per worker. Who
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
@@ -75,8 +74,11 @@ class Dispatcher:
             while not has_job:
                 halted = self.store.waking.halted.next
                 if not self.store.waking.is_halted(platform, worker.known_as):
-                    with self._in_line(platform, worker) as waiter:
+                    waiter = self._join_line(platform, worker)
+                    try:
                         has_job = await self._take_in_turn(platform, worker, waiter, take)
+                    finally:
+                        self._leave_line(platform, waiter)
                 if not has_job:
                     await halted.wait()
         finally:
@@ -86,19 +88,17 @@ class Dispatcher:
             if not has_job:
                 changes.add([Changed(point=0, what=What.WORKER_WENT, platform=platform)])
 
-    @contextmanager
-    def _in_line(self, platform: str, worker: Holder) -> Iterator[Waiter]:
-        """Have a worker stand in line in a block."""
+    def _join_line(self, platform: str, worker: Holder) -> Waiter:
         line = self._lines.get(platform)
         if line is None:
             line = self._lines[platform] = WorkerLine(self.store.waking.platform(platform))
-        waiter = line.join(worker.able)
-        try:
-            yield waiter
-        finally:
-            line.leave(waiter)
-            if not line.is_needed:
-                del self._lines[platform]  # a peer may name any platform: none is kept for ever
+        return line.join(worker.able)
+
+    def _leave_line(self, platform: str, waiter: Waiter) -> None:
+        line = self._lines[platform]
+        line.leave(waiter)
+        if not line.is_needed:
+            del self._lines[platform]  # a peer may name any platform: none is kept for ever
 
     async def room(self) -> Room:
         """Return what is free on the disk, and how much must be for a job to be handed out. Raises OSError."""

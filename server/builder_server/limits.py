@@ -16,7 +16,7 @@ def _limit(default: int, meaning: str, *, is_size: bool = False) -> Any:
 
 
 @frozen(kw_only=True)
-class Limits:
+class ServerLimits:
     """Each field is an option ``--max-…``. Sizes are in bytes."""
 
     connections: int = _limit(2000, "Connections at once, as far as there are descriptors: three for each.")
@@ -29,4 +29,4 @@ class Limits:
     attempts: int = _limit(300, "Attempts at one job on a platform in a minute; then it waits for the next one.")
 
 
-DEFAULTS = Limits()
+DEFAULTS = ServerLimits()

@@ -206,7 +206,7 @@ class SharingChannel(Channel):
 
     async def receive(self) -> Message | StreamedFrame:
         """Wait for the next message; the one before it is dealt with."""
-        self._give_back()
+        self.give_back()
         while True:
             if SMALL < self.connection.awaited <= self.connection.held:
                 # in a thread: nobody else would be served for a second, which a schedule of thousands of jobs takes
@@ -220,12 +220,12 @@ class SharingChannel(Channel):
 
     async def receive_outputs(self, cut: Callable[[bytes], tuple[list[T], int]]) -> list[T] | Message | StreamedFrame:
         """Wait for the next console lines or another message; what came before is dealt with."""
-        self._give_back()
+        self.give_back()
         return await super().receive_outputs(cut)
 
     async def receive_body(self) -> bytes:
         """Wait for more of a job finished's body, for which no memory is granted."""
-        self._give_back()
+        self.give_back()
         return await super().receive_body()
 
     async def _receive_some(self, size: int) -> int:
@@ -271,15 +271,8 @@ class SharingChannel(Channel):
             for start in range(PIECE, aside.size, PIECE):
                 await self.send_body(await aside.read(start, PIECE))
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Let others have the memory that it holds."""
         if self._grant is not None:
             self._memory.give_back(self._grant)
             self._grant = None
-
-    @contextmanager
-    def sharing(self) -> Iterator[None]:
-        """Have what it holds given back at the end of a connection."""
-        try:
-            yield
-        finally:
-            self._give_back()

@@ -8,14 +8,14 @@ from attrs import fields
 
 from builder.quantities import InvalidQuantity, parse_size
 from builder.sizes import format_size
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def limit_options(command: Command) -> Command:
     """Add an option for each limit; see ``limits_of``."""
-    for each in reversed(fields(Limits)):
+    for each in reversed(fields(ServerLimits)):
         is_size, default = each.metadata["is_size"], each.default
         assert isinstance(default, int), "each has one"
         command = click.option(
@@ -30,9 +30,9 @@ def limit_options(command: Command) -> Command:
     return command
 
 
-def limits_of(given: Mapping[str, Any]) -> Limits:
+def limits_of(given: Mapping[str, Any]) -> ServerLimits:
     """Return the limits among the parameters of a command."""
-    return Limits(**{each.name: given[f"max_{each.name}"] for each in fields(Limits)})
+    return ServerLimits(**{each.name: given[f"max_{each.name}"] for each in fields(ServerLimits)})
 
 
 def _read_size(context: click.Context, parameter: click.Parameter, value: str) -> int:

@@ -66,7 +66,7 @@ from builder_server.events import (
     Returned,
     TimeCame,
 )
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 from builder_server.logs import note_build
 from builder_server.recorder import Recorder
 from builder_server.results import ResultWriter
@@ -95,7 +95,7 @@ class Owner:
     platform: str
     recorder: Recorder
     attempt: Attempt
-    limits: Limits = field(factory=Limits)
+    limits: ServerLimits = field(factory=ServerLimits)
     on_changed: Callable[[], None]
     worker: Holder
     since: Instant
@@ -112,10 +112,10 @@ class Owner:
     targets: frozenset[Target] = field(init=False)
     """What may be drained so that its worker gets no job."""
     attachment: Attachment = field(init=False)
-    asked: trio.Event = field(factory=trio.Event)
+    is_asked: bool = False
     """It was tried, once, to put it back."""
 
-    _told: deque[Event] = field(factory=deque)
+    _told: list[Event] = field(factory=list)
     _waiting: trio.CancelScope = field(factory=trio.CancelScope)
     _may_be_taken: bool = False
     _began: float | None = None  # None for an attempt of an earlier server whose worker was not back
@@ -195,7 +195,7 @@ class Owner:
             return await self._fault(error) if self._may_be_taken else None
         if self.build is None:
             return None
-        return self._told.popleft() if self._told else Attached()
+        return self._told.pop(0) if self._told else Attached()
 
     async def _own(self, event: Event) -> None:
         note(uuid=self.uuid)
@@ -221,12 +221,12 @@ class Owner:
 
     async def _next_event(self) -> Event:
         if self._told:
-            return self._told.popleft()
+            return self._told.pop(0)
         receive = self.attachment.receive
         if self.attempt.is_held:
             with trio.CancelScope() as self._waiting:
                 await trio.sleep_until(self.attempt.wake_at)
-            return self._told.popleft() if self._told else TimeCame()
+            return self._told.pop(0) if self._told else TimeCame()
         # looked at, since a worker that sends without end leaves no time for a deadline
         if trio.current_time() < self.attempt.wake_at:
             with trio.CancelScope(deadline=self.attempt.wake_at) as self._waiting:
@@ -238,7 +238,7 @@ class Owner:
                 while (event := receive.receive_nowait()) is None:
                     pass
                 return event
-        return self._told.popleft() if self._told else TimeCame()
+        return self._told.pop(0) if self._told else TimeCame()
 
     async def _handle(self, event: Event) -> Event | None:
         """Carry out what follows from an event, and return what comes of that."""
@@ -405,7 +405,7 @@ class Owner:
                 return NotRunning()
             found = await self.recorder.put_back(build, self._finished(), reason, counted=counted)
         finally:
-            self.asked.set()
+            self.is_asked = True
             self.on_changed()
         match found:
             case AfterLoss.PUT_BACK:
@@ -433,7 +433,7 @@ class Owner:
         return self.build
 
     def _leave(self) -> None:
-        self.asked.set()
+        self.is_asked = True
         self.attachment.end()
         if self._writer:
             self._writer.close()

@@ -6,7 +6,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ from builder_server.dispatch import Dispatcher
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
@@ -85,7 +85,7 @@ class Settings:
     """
 
     listening: Listening
-    limits: Limits = field(factory=Limits)
+    limits: ServerLimits = field(factory=ServerLimits)
     tls: TlsFiles | None = None
     crl: Path | None = None
     """Those that are revoked; None stands for crl.pem beside the authorities, where that is there."""
@@ -339,20 +339,22 @@ class _Server:
         """Serve one peer. Whatever it does, or goes wrong with it, ends here."""
         peer = Peer(address="unknown")
         try:
-            async with transport, AsyncExitStack() as held:
+            async with transport:
                 peer = Peer(address=listening.address_of(transport))
                 note(peer=peer.address)
                 tune(transport)
                 bound_unsent(transport)
-                place = held.enter_context(self._connections.place())
-                with place.until_asked(), self._shutdown.interruptible():
-                    stream, peer = await self._admit(listener, transport, place)
-                    note(holder=peer.name or None)
-                    await held.enter_async_context(stream)
+                with self._connections.place() as place:
+                    with place.until_asked(), self._shutdown.interruptible():
+                        stream, peer = await self._admit(listener, transport, place)
+                    if peer.name:
+                        note(holder=peer.name)
                     channel = SharingChannel(stream, self._memory)
-                    held.enter_context(channel.sharing())
-                    is_ours, request = await self._greet(channel, place)
-                await self._serve_peer(channel, peer, place, request, is_ours=is_ours)
+                    async with stream:
+                        try:
+                            await self._serve_peer(channel, peer, place)
+                        finally:
+                            channel.give_back()
         except ShuttingDown:
             pass
         except listening.NotAdmitted as error:
@@ -385,9 +387,9 @@ class _Server:
         with trio.fail_after(STEP_TIMEOUT):
             return is_ours, await _receive_request(channel)
 
-    async def _serve_peer(
-        self, channel: SharingChannel, peer: Peer, place: Place, request: Message | StreamedFrame, *, is_ours: bool
-    ) -> None:
+    async def _serve_peer(self, channel: SharingChannel, peer: Peer, place: Place) -> None:
+        with place.until_asked(), self._shutdown.interruptible():
+            is_ours, request = await self._greet(channel, place)
         if isinstance(request, JobRequested):
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)

@@ -20,7 +20,7 @@ from builder_server.events import Detached, Lines
 from builder_server.logs import about_build
 from builder_server.memory import SharingChannel
 from builder_server.names import check_platform_name
-from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
+from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT
 from builder_server.permission import Peer
 from builder_server.store import Holder
 
@@ -67,7 +67,7 @@ class WorkerSession:
                 return Detached(reason=FAULT)
 
     async def _serve(self, attachment: Attachment) -> None:
-        await while_connected(self.channel, attachment.wait_job)
+        await attachment.wait_answered(self.channel.wait_closed)
         build = attachment.build
         self.channel.reset_at_close(reset=True)  # until its result is recorded: a proper end would tell that it is
         self._has_job = True

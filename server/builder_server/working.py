@@ -50,7 +50,7 @@ from builder_server.events import Detached, FactsTold, Lines
 from builder_server.logs import about_build
 from builder_server.memory import SharingChannel
 from builder_server.names import check_platform_name
-from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT, while_connected
+from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT
 from builder_server.permission import NotPermitted, Peer
 from builder_server.store import BuildHead, Holder, is_secret
 
@@ -115,7 +115,7 @@ class WorkingSession:
         return await self._attach(self.attempts.attach(request.platform, worker, secret), self._begin)
 
     async def _begin(self, attachment: Attachment) -> None:
-        await while_connected(self.channel, attachment.wait_job)
+        await attachment.wait_answered(self.channel.wait_closed)
         build, secret = attachment.build, attachment.given.secret
         assert secret, "it may come back"
         self._has_job = True
@@ -154,7 +154,7 @@ class WorkingSession:
     async def _resume(self, attachment: Attachment) -> None:
         while True:
             with trio.move_on_after(ALIVE_INTERVAL) as waiting:
-                await while_connected(self.channel, attachment.wait_resumed)
+                await attachment.wait_answered(self.channel.wait_closed)
             if not waiting.cancelled_caught:
                 break
             await self._say(Alive())

@@ -21,7 +21,7 @@ from builder.planning import JobOptions
 from builder.runtime.database import Database
 from builder.runtime.migrations import migrate, upgrade
 from builder.runtime.sqlite import SQLite, alter
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 from builder_server.store import (
     artifacts,
     builds,
@@ -77,7 +77,7 @@ class Store:
     database: Database
     owner: str = ONLY_SERVER
     waking: Waking = field(factory=Waking)
-    limits: Limits = field(factory=Limits)
+    limits: ServerLimits = field(factory=ServerLimits)
 
     @classmethod
     def open(cls, where: "Path | Location") -> Self:
