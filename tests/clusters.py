@@ -24,7 +24,7 @@ USER = "postgres"
 MAX_CONNECTIONS = 40
 
 
-def _programs() -> Path | None:
+def find_programs() -> Path | None:
     """Return the folder of its programs: Debian keeps each version in a folder of its own, which is in no path."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     named = shutil.which("postgres")
@@ -49,7 +49,7 @@ class Cluster:
     @classmethod
     def make(cls, *, is_durable: bool = False) -> "Cluster":
         """Make one and start it, or skip the test where there is no PostgreSQL; ``is_durable``: with fsync, for benches."""
-        programs = _programs()
+        programs = find_programs()
         if programs is None:
             need("postgres", ["postgres"])
             raise AssertionError
