@@ -54,7 +54,6 @@ class Cluster:
             need("postgres", ["postgres"])
             raise AssertionError
         directory = Path(tempfile.mkdtemp(prefix="pg-"))
-        atexit.register(shutil.rmtree, directory, ignore_errors=True)
         if os.geteuid() == 0:
             shutil.chown(directory, USER)
         options = ["--username=builder", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
@@ -105,6 +104,7 @@ class Cluster:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def signal(self, number: int) -> None:
         """Send a signal to all of its processes."""
@@ -137,3 +137,9 @@ class Cluster:
 def shared() -> Cluster:
     """Return the one that the tests of this process share."""
     return Cluster.make()
+
+
+def end() -> None:
+    """End the one that is shared, if there is one: processes of xdist call nothing at their exit."""
+    if shared.cache_info().currsize:
+        shared().kill()
