@@ -275,6 +275,7 @@ async def test_people_are_told_what_no_worker_has(tmp_path: Path) -> None:
         ]
         info = await told(server, "info")
         assert "Warning: no worker of p1 has gpu, memory>=16G: what needs that waits\n" in info
+        assert "\nno worker of p1 has gpu, memory>=16G: what needs that waits\n" in await told(server)
         await asking(server, stack, "w4", Fact(name="label.gpu", value=""), Fact(name="memory", value=str(2**40)))
         await eventually(lambda: server.query("select name from build") == [("small",)])
         assert "no worker of p1 has all that it needs; nearest: w4 lacks kvm\n" in await told(server, "queue")

@@ -14,7 +14,7 @@ from builder.model import NEVER, Instant, printable
 from . import halts, report, words
 from .errors import TooOld
 from .fitting import Column, share
-from .looking import away, look, plans
+from .looking import away, look, plans, unmet_warnings
 from .output import Printer
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ RESULTS = 100
 _HEADING = 2
 """Lines above the tables."""
 
-_MOST_DRAINED = 5
-"""Lines about what is drained: the rest is in ``queue``."""
+_MOST_NOTES = 5
+"""Lines about what is drained, and about what no worker has: the rest is in ``queue``."""
 
 _FRAME = 3
 """Lines of each table that are no rows: the empty one before it, its title, its heading."""
@@ -52,6 +52,9 @@ class Seen:
     """The names of the jobs that do not run until they are resumed."""
     failed: tuple[ResultState, ...] = ()
     halts: tuple[HaltState, ...] = ()
+    unmet: tuple[str, ...] = ()
+    """What jobs need that no worker has, a line each."""
+
     away: report.Away = field(factory=dict)
 
 
@@ -74,18 +77,25 @@ def ask(remote: "Remote") -> Seen:
     found = plans(remote) if info.schedule else None
     paused = frozenset(name for name, plan in (found or {}).items() if plan.paused)
     failed = tuple(each for each in (looked.results if looked else ()) if each.outcome not in (None, Outcome.SUCCEEDED))
-    return Seen(info=info, paused=paused, failed=failed, halts=looked.halts if looked else (), away=away(looked))
+    return Seen(
+        info=info,
+        paused=paused,
+        failed=failed,
+        halts=looked.halts if looked else (),
+        unmet=unmet_warnings(looked),
+        away=away(looked),
+    )
 
 
 def show(printer: Printer, seen: Seen, *, name: str, now: Instant) -> None:
     """Print counts, and the first rows of what runs, failed, runs next, and the queues; the fullest come first."""
     printer.line(f"builder-server at {name}")
     printer.line(_counts(seen))
-    drained = [halts.line(each) for each in seen.halts[:_MOST_DRAINED]]
-    for line in drained:
+    notes = [*(halts.line(each) for each in seen.halts[:_MOST_NOTES]), *seen.unmet[:_MOST_NOTES]]
+    for line in notes:
         printer.line(line)
     tables = [table for table in _tables(seen, now) if table.rows or table.empty]
-    room = printer.height - 1 - _HEADING - len(drained) - sum(_FRAME if table.rows else _FRAME - 1 for table in tables)
+    room = printer.height - 1 - _HEADING - len(notes) - sum(_FRAME if table.rows else _FRAME - 1 for table in tables)
     for table, count in zip(tables, share([len(table.rows) for table in tables], room), strict=True):
         printer.line("")
         printer.table(table.name, table.columns, table.rows, empty=table.empty, limit=count)

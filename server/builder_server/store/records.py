@@ -4,10 +4,11 @@ import enum
 import hashlib
 import hmac
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Self
 from uuid import UUID
 
-from attrs import field, frozen
+from attrs import frozen
 
 from builder import codec, needs
 from builder.extension.uploads import UploadState
@@ -27,21 +28,17 @@ class Holder:
     facts: tuple[Fact, ...] = ()
     """What it tells of itself."""
 
-    known_as: str = field(init=False)
-    """What it is called where it is drained."""
-
-    pressure: str = field(init=False)
-    """Why it takes no job now, if it does not."""
-
-    @known_as.default
-    def _known_as(self) -> str:
+    @cached_property
+    def known_as(self) -> str:
+        """What it is called where it is drained."""
         return known_as(self.address, self.name)
 
-    @pressure.default
-    def _pressure(self) -> str:
+    @cached_property
+    def pressure(self) -> str:
+        """Why it takes no job now, if it does not."""
         return next((fact.value for fact in self.facts if fact.name == PRESSURE), "")
 
-    @property
+    @cached_property
     def able(self) -> Capabilities:
         """What a job can need, as far as it has that."""
         return Capabilities.of((fact.name, fact.value) for fact in self.facts)
