@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import trio
 from bench_server_throughput import commands, jobs  # first: it finds the harness of the tests
-from clusters import Cluster
+from clusters import Cluster, find_programs
 from farm import Server, start_server
 from figures import cpu, show
 from scripted import ask, build, do, schedule
@@ -71,6 +71,9 @@ async def run(runs: int) -> None:
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Runs of each, for the median.")
 def main(runs: int) -> None:
     """Measure what builder-server carries on SQLite and on PostgreSQL."""
+    if find_programs() is None:
+        print("PostgreSQL is not installed")
+        return
     trio.run(run, runs)
 
 

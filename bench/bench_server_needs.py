@@ -18,7 +18,7 @@ from builder.extension.working import Fact
 from builder.model import Instant, ScriptJob
 from builder.needs import Need
 from builder.planning import JobOptions
-from builder_server.limits import Limits
+from builder_server.limits import ServerLimits
 from builder_server.store import Holder, Store, Timing
 
 ENTRIES = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
@@ -64,7 +64,7 @@ async def main() -> None:
     ):
         with tempfile.TemporaryDirectory(prefix="builder-bench-") as directory:
             store = Store.open(Path(directory) / "db")
-            store.limits = Limits(jobs=2 * ENTRIES)
+            store.limits = ServerLimits(jobs=2 * ENTRIES)
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(store.run)

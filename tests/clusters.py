@@ -24,7 +24,7 @@ USER = "postgres"
 MAX_CONNECTIONS = 40
 
 
-def _programs() -> Path | None:
+def find_programs() -> Path | None:
     """Return the folder of its programs: Debian keeps each version in a folder of its own, which is in no path."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     named = shutil.which("postgres")
@@ -49,12 +49,11 @@ class Cluster:
     @classmethod
     def make(cls, *, is_durable: bool = False) -> "Cluster":
         """Make one and start it, or skip the test where there is no PostgreSQL; ``is_durable``: with fsync, for benches."""
-        programs = _programs()
+        programs = find_programs()
         if programs is None:
             need("postgres", ["postgres"])
             raise AssertionError
         directory = Path(tempfile.mkdtemp(prefix="pg-"))
-        atexit.register(shutil.rmtree, directory, ignore_errors=True)
         if os.geteuid() == 0:
             shutil.chown(directory, USER)
         options = ["--username=builder", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
@@ -105,6 +104,7 @@ class Cluster:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def signal(self, number: int) -> None:
         """Send a signal to all of its processes."""
@@ -137,3 +137,9 @@ class Cluster:
 def shared() -> Cluster:
     """Return the one that the tests of this process share."""
     return Cluster.make()
+
+
+def end() -> None:
+    """End the one that is shared, if there is one: processes of xdist call nothing at their exit."""
+    if shared.cache_info().currsize:
+        shared().kill()

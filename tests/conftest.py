@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,11 @@ settings.register_profile("default", derandomize=True, deadline=None, max_exampl
 # For a person who looks for trouble: pytest --hypothesis-profile=thorough tests/test_codec.py
 settings.register_profile("thorough", max_examples=20_000, deadline=None)
 settings.load_profile("default")
+
+
+def pytest_unconfigure() -> None:
+    if (clusters := sys.modules.get("clusters")) is not None:
+        clusters.end()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
