@@ -22,6 +22,7 @@ from builder.provenance.keys import InvalidKey, SigningKey
 from builder.provenance.statement import Attested, Subject, Subjects, encode
 from builder_server import attesting
 from builder_server.keyring import Keyring
+from builder_server.names import KEYS
 from builder_web import cli
 from builder_web.store import builds, opening, provenance, removal
 
@@ -204,7 +205,7 @@ async def test_what_is_not_signed_yet_comes_later(tmp_path: Path, monkeypatch: p
     async with serving_site(make_directory(tmp_path / "site")) as (site, served):
         upload = f"http://admin:correct%20horse@127.0.0.1:{served.port}/upload"
         (tmp_path / "farm" / "data").mkdir(parents=True)
-        blocked = tmp_path / "farm" / "data" / "keys"
+        blocked = tmp_path / "farm" / "data" / KEYS
         blocked.touch()
         async with run_server(tmp_path / "farm", upload=upload) as server:
             await do(server, schedule("a"))
