@@ -15,10 +15,14 @@ from prometheus_client.registry import Collector
 
 from builder.address import format_address
 from builder.runtime.histogram import Histogram
-from builder.runtime.scraping import Page
+from builder.runtime.scraping import Page, Pages
 
 INTERVAL = 1.0
 """Seconds for which what was made is good enough."""
+
+
+PATIENCE = 5.0
+"""Seconds in which the database has to answer for the server to be ready."""
 
 
 @define(eq=False)
@@ -40,6 +44,30 @@ class Exposition:
                 self._made = Page(body=body, type=CONTENT_TYPE_PLAIN_0_0_4)
                 self._made_at = trio.current_time()
             return self._made
+
+
+def pages_of(
+    look: Callable[[], Awaitable[Iterable[Metric]]], is_ready: Callable[[], bool], ask: Callable[[], Awaitable[object]]
+) -> Pages:
+    """Return what makes the pages of a program: metrics of what ``look`` returns; that it runs; and whether it serves, which is
+    asked of ``is_ready``, and of the database by ``ask``.
+    """
+
+    async def readiness() -> Page:
+        if not is_ready():
+            return Page(status=503, body=b"not now: it starts or stops\n")
+        with trio.move_on_after(PATIENCE) as waiting:
+            await ask()
+        if waiting.cancelled_caught:
+            return Page(status=503, body=b"the database does not answer\n")
+        return Page(body=b"ok\n")
+
+    return {"/metrics": Exposition(look).page, "/healthz": _health, "/readyz": readiness}
+
+
+async def _health() -> Page:
+    """Say that the program runs: whoever reads this knows it."""
+    return Page(body=b"ok\n")
 
 
 def gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:

@@ -7,16 +7,15 @@ build or a peer.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-import trio
-from attrs import define, field, frozen
+from attrs import define, frozen
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from builder import __version__
 from builder.extension.halting import Scope
 from builder.extension.uploads import ReceiverState, UploadState
 from builder.model import Instant, printable
-from builder.runtime.exposition import Exposition, gauge, histogram, version
-from builder.runtime.scraping import Page, Pages
+from builder.runtime.exposition import gauge, histogram, pages_of, version
+from builder.runtime.scraping import Pages
 from builder_server.attempts import Attempts
 from builder_server.certified import Expiring
 from builder_server.connections import Connections
@@ -24,9 +23,6 @@ from builder_server.memory import Memory
 from builder_server.room import Room
 from builder_server.store import PlatformLoad, Store
 from builder_server.upload import Uploader
-
-PATIENCE = 5.0
-"""Seconds in which the database has to answer for the server to be ready."""
 
 _UPLOADS = {UploadState.DONE: "stored", UploadState.PENDING: "failed", UploadState.REFUSED: "refused"}
 
@@ -57,28 +53,9 @@ class Metrics:
     is_ready: Callable[[], bool]
     expiring: Callable[[], Iterable[Expiring]] = tuple
 
-    _exposition: Exposition = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._exposition = Exposition(self._look)
-
     def pages(self) -> Pages:
         """Return what makes each page."""
-        return {"/metrics": self._exposition.page, "/healthz": self._health, "/readyz": self._readiness}
-
-    async def _health(self) -> Page:
-        """Say that the program runs: whoever reads this knows it."""
-        return Page(body=b"ok\n")
-
-    async def _readiness(self) -> Page:
-        """Say whether workers and clients are served. Raises StoreError."""
-        if not self.is_ready():
-            return Page(status=503, body=b"not now: it starts or stops\n")
-        with trio.move_on_after(PATIENCE) as waiting:
-            await self.store.database.read(lambda _: None)
-        if waiting.cancelled_caught:
-            return Page(status=503, body=b"the database does not answer\n")
-        return Page(body=b"ok\n")
+        return pages_of(self._look, self.is_ready, lambda: self.store.database.read(lambda _: None))
 
     async def _look(self) -> Iterable[Metric]:
         """Raises StoreError."""

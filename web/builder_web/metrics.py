@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 import trio
-from attrs import define, field
+from attrs import define
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from builder import __version__
-from builder.runtime.exposition import Exposition, histogram, version
-from builder.runtime.scraping import Page, Pages
+from builder.runtime.exposition import histogram, pages_of, version
+from builder.runtime.scraping import Pages
 from builder_web.directory import DataDirectory
 from builder_web.receiving.recording import Recorder
 from builder_web.serving.access_log import Answered
@@ -26,24 +26,9 @@ class SiteMetrics:
     answered: Answered
     is_ready: Callable[[], bool]
 
-    _exposition: Exposition = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._exposition = Exposition(self._look)
-
     def pages(self) -> Pages:
         """Return what makes each page."""
-        return {"/metrics": self._exposition.page, "/healthz": self._health, "/readyz": self._readiness}
-
-    async def _health(self) -> Page:
-        return Page(body=b"ok\n")
-
-    async def _readiness(self) -> Page:
-        """Say whether requests are served. Raises StoreError."""
-        if not self.is_ready():
-            return Page(status=503, body=b"not now: it starts or stops\n")
-        await self.store.database.read(lambda _: None)
-        return Page(body=b"ok\n")
+        return pages_of(self._look, self.is_ready, lambda: self.store.database.read(lambda _: None))
 
     async def _look(self) -> Iterable[Metric]:
         try:
