@@ -23,6 +23,7 @@ from visitors import shown
 from builder.errors import ConnectionEnded
 from builder.extension.order import ALL
 from builder.extension.schedule import ShowJob
+from builder.extension.watching import Look, Looked
 from builder.extension.working import AskJob, GiveJob
 from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobRequested, Kind, Message, Success
 from builder.model import Instant
@@ -148,7 +149,7 @@ async def test_a_worker_of_some_platforms(
         await (await given_job(peer)).finish()
 
 
-async def test_the_log_and_the_history_name_the_holder(
+async def test_log_info_and_history_name_the_holder(
     server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker, operator = authority.issue("w1", uris=[HolderRole.WORKER.uri]), holder(authority, HolderRole.OPERATOR)
@@ -164,6 +165,10 @@ async def test_the_log_and_the_history_name_the_holder(
         await peer.receive(GiveJob)
         ((named,),) = server.query("select worker from build")
         assert named.startswith("w1 (127.0.0.1:")
+        async with shown(server, operator, OURS) as client:
+            pages = [page for page in await client.request(Look(entries=0, results=0)) if isinstance(page, Looked)]
+            running = [build for page in pages for build in page.running]
+            assert [(build.worker, build.holder) for build in running] == [("slot", "w1")]
     assert await eventually(lambda: log_lines(caplog.text, "begins at w1 (127.0.0.1:"))
 
 
