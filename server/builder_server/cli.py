@@ -317,11 +317,7 @@ def command(
 
     if path := upload_credentials_file or credentials.default_path(os.environ):
         upload = credentials.with_credentials(upload, path)
-    if database is not None or credentials.hold_secrets(upload):
-        keep_memory_secret()
     logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
-    if served.database is not None:
-        keep_memory_secret()
     settings = server.Settings(
         limits=limits_of(limits),
         listening=Listening(
@@ -377,4 +373,5 @@ for _each in (
 
 def main() -> None:
     """Entry point of the program."""
+    keep_memory_secret()  # each command may have a key in it, or a password
     program.run(command, "builder-server")
