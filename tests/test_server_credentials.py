@@ -84,7 +84,9 @@ def traces(server: Server) -> bytes:
     variables = b""
     with contextlib.suppress(PermissionError):  # nobody but root sees these
         variables = (process / "environ").read_bytes()
-    return (process / "cmdline").read_bytes() + variables + server.log.encode()
+    arguments = (process / "cmdline").read_bytes()
+    assert b"--upload=" in arguments
+    return arguments + variables + server.log.encode()
 
 
 @pytest.mark.parametrize("status", [200, 403, 500])
@@ -94,7 +96,7 @@ async def test_a_password_is_in_no_log_no_list_and_no_reply(tmp_path: Path, file
         url = endpoint.url(user="")
         file.write_text(f"{url} me s3cret\n")
         arguments = (f"--upload={url}", f"--upload-credentials-file={file}", "-v", "-v", "--log-format=json")
-        async with start_server(tmp_path, *arguments) as server:
+        async with start_server(tmp_path, *arguments, is_forked=False) as server:
             await do(server, schedule("a"))
             await build(server)
             await server.wait_for_log("uploaded")
@@ -108,6 +110,19 @@ async def test_a_password_is_in_no_log_no_list_and_no_reply(tmp_path: Path, file
             assert log_lines(server.log, "uploaded")
             assert server.terminate() == 0
             assert b"s3cret" not in server.log.encode()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere arguments can't be changed")
+async def test_a_password_of_an_argument_is_not_in_the_list_of_processes(tmp_path: Path) -> None:
+    with serving() as endpoint:
+        url = endpoint.url(user="m\u00e0:s3cr\u00e0@")
+        async with start_server(tmp_path, f"--upload={url}", "-v", is_forked=False) as server:
+            await do(server, schedule("a"))
+            await build(server)
+            await server.wait_for_log("uploaded")
+            shown = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0")
+            assert b"--upload=http://%s@127.0.0.1:%d/upload?*******" % (b"*" * 10, endpoint.port) in shown
+            assert "-v" in map(bytes.decode, shown)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a core dump is, is told by Linux")
