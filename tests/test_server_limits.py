@@ -130,6 +130,35 @@ async def test_jobs_of_a_schedule(tmp_path: Path) -> None:
         await do(server, Unschedule(name="a"), schedule("c"))
 
 
+async def test_entries_of_a_queue(tmp_path: Path) -> None:
+    """What is in there may be asked for again."""
+    full = "there are 2 entries in the queue of p1 already: dequeue one, or raise --max-queue of the server"
+    async with run_server(tmp_path, limits=ServerLimits(queue=2)) as server:
+        await do(server, schedule("a"), schedule("b"), schedule("c", "p2"))
+        assert await ask(server, schedule("d")) == Failure(message=full)
+        await do(server, Execute(name="a"))
+        async with connect(server, OURS) as client:
+            job = ScriptJob(name="e", platform="p1", script=b"")
+            for run_now, is_refused in ((True, True), (False, False)):
+                plan = PlanJob(job=job, options=JobOptions(period=Period.DAILY), run_now=run_now)
+                request = Apply(added=(plan,), changed=(), removed=())
+                assert (await client.request(request) == [Failure(message=full)]) is is_refused
+        assert await ask(server, Execute(name="e")) == Failure(message=full)
+        await build(server)
+        await do(server, Execute(name="e"))
+
+
+async def test_what_is_due_finds_room_in_a_full_queue(tmp_path: Path, clock: Clock) -> None:
+    async with opened(tmp_path) as store:
+        store.limits = ServerLimits(queue=1)
+        for name in ("a", "b"):
+            job = ScriptJob(name=name, platform="p1", script=b"")
+            await store.plan(job, JobOptions(period=Period.HOURLY), clock.now, run_now=name == "a")
+        await store.queue_due(Instant(clock.now.ms + 3_600_000))
+        (load,) = await store.load(Instant(clock.now.ms + 3_600_000))
+        assert load.ready == 2
+
+
 async def test_attempts_at_one_job_in_a_minute(tmp_path: Path, clock: Clock) -> None:
     """The third one waits until the first is a minute ago; another job does not wait for it."""
     async with run_server(tmp_path, now=clock, limits=ServerLimits(attempts=2)) as server:
