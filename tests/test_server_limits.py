@@ -247,7 +247,7 @@ async def test_the_time_of_a_handshake(tmp_path: Path, mock_clock: MockClock, ca
         assert "not let in" not in caplog.text
         mock_clock.jump(20)
         assert await peer.wait_closed() == b""
-        assert log_lines(caplog.text, "not let in: it was silent for too long")
+        assert await eventually(lambda: log_lines(caplog.text, "not let in: it was silent for too long"))
 
 
 async def test_connections_of_one_holder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
