@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 from authorities import DAY, Authority, Issued, now
 from clocks import Clock
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -354,6 +355,55 @@ async def test_a_certificate_of_the_server_is_renewed_without_a_restart(
         assert isinstance((await open_before.request(ShowJob(name="a")))[-1], Failure)
 
 
+async def test_an_authority_that_is_removed_ends_the_connections_of_its_holders(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And of none that another one knows."""
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other farm")
+    alice = authority.issue("alice", uris=[HolderRole.OPERATOR.uri])
+    bob = other.issue("bob", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    files = authority.server().files
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+    async with (
+        serving(tmp_path, authority, tls=evolve(files, ca=both)) as server,
+        shown(server, alice, OURS) as stays,
+        shown(server, bob, OURS) as goes,
+    ):
+        assert isinstance((await goes.request(ShowJob(name="a")))[-1], Failure)
+        both.write_bytes(authority.ca.read_bytes())
+        await goes.wait_closed()
+        assert await eventually(lambda: log_lines(caplog.text, "(bob): ", "closed: its authority was removed"))
+        assert isinstance((await stays.request(ShowJob(name="a")))[-1], Failure)
+        assert not await is_let_in(server, bob)
+        both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: caplog.text.count("server.pem is read again") == 2)
+        assert isinstance((await stays.request(ShowJob(name="a")))[-1], Failure)
+        assert await is_let_in(server, bob)
+
+
+async def test_a_list_that_came_before_its_authority_counts_with_it(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other farm")
+    bob = other.issue("bob", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    other.revoke(bob)
+    authority.revoke()
+    files = authority.server().files
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.ca.read_bytes())
+    lists = tmp_path / "crl.pem"
+    lists.write_bytes(authority.crl.read_bytes())
+    async with serving(tmp_path, authority, tls=evolve(files, ca=both)) as server:
+        lists.write_bytes(authority.crl.read_bytes() + other.crl.read_bytes())
+        await eventually(lambda: log_lines(caplog.text, " error ", "crl.pem", "was not signed by an authority of"))
+        both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: "1 revoked" in caplog.text)
+        assert not await is_let_in(server, bob)
+
+
 # --- the end of certificates ---------------------------------------------------------------------------------------
 
 
@@ -378,6 +428,12 @@ async def test_what_ends_soon_is_said_once_a_day(
         clock.now = Instant.from_datetime(now() + dt.timedelta(days=1, hours=1))
         await eventually(lambda: len(log_lines(caplog.text, "the certificate of alice ends on ")) == 2)
         assert "the certificate of bob" not in caplog.text
+        clock.now = Instant.from_datetime(now() + 3630 * DAY)
+        await eventually(
+            lambda: log_lines(
+                caplog.text, " warning ", f"the certificate of CN=farm in {tls.ca} ends on ", ": renew it"
+            )
+        )
 
 
 async def test_info_tells_what_ends_soon(tmp_path: Path, authority: Authority) -> None:

@@ -19,12 +19,14 @@ from clocks import Clock
 from farm import DEADLINE, LocalServer, eventually, run_server
 from operators import REQUIRED
 from prometheus_client.parser import text_string_to_metric_families as parse
-from scripted import OURS, build, connect, do, info, schedule, take_job, waiting_worker
+from scripted import OUR_WORKER, OURS, build, connect, do, info, schedule, take_job, waiting_worker
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from builder.extension.halting import Halt, Halted, Scope, Target
 from builder.extension.watching import Watch
+from builder.extension.working import AskJob, Fact
 from builder.model import Artifact, Exited, Instant
+from builder.needs import PRESSURE
 from builder.runtime import exposition, scraping
 
 OPERATIONS = Path(__file__).parent.parent / "docs" / "operations"
@@ -90,8 +92,14 @@ async def test_what_happens_is_shown(shown: Shown, clock: Clock) -> None:
     await do(server, schedule("failed"))
     await build(server, result=Exited(code=1))
     await do(server, schedule("waits"), schedule("runs"))
-    async with take_job(server), connect(server, OURS) as watcher, waiting_worker(server, "p2"):
+    async with (
+        take_job(server),
+        connect(server, OURS) as watcher,
+        waiting_worker(server, "p2"),
+        connect(server, OUR_WORKER) as pressed,
+    ):
         await watcher.send(Watch())
+        await pressed.send(AskJob(platform="p1", worker="w", facts=(Fact(name=PRESSURE, value="no room"),)))
         clock.now = Instant(clock.now.ms + 90_000)
         await eventually(lambda: len(server.query("select * from platform")) == 2)
         await wait_all_tasks_blocked(0.01)
@@ -103,6 +111,7 @@ async def test_what_happens_is_shown(shown: Shown, clock: Clock) -> None:
     assert found["builder_builds_running platform=p1"] == 1
     assert found["builder_workers platform=p1 state=building"] == 1
     assert found["builder_workers platform=p1 state=waiting"] == 0
+    assert found["builder_workers platform=p1 state=pressed"] == 1
     assert found["builder_workers platform=p2 state=waiting"] == 1
     assert found["builder_builds_total outcome=succeeded platform=p1"] == 1
     assert found["builder_builds_total outcome=failed platform=p1"] == 1
@@ -112,7 +121,7 @@ async def test_what_happens_is_shown(shown: Shown, clock: Clock) -> None:
     assert found["builder_dispatch_seconds_count"] == 3
     assert found["builder_commit_seconds_count"] > 3
     assert found["builder_watchers"] == 1
-    assert found["builder_connections"] == 3
+    assert found["builder_connections"] == 4
     assert found["builder_disk_free_bytes"] > 0
     for job in ("done", "failed", "waits", "runs"):  # there may be any number of jobs
         assert f'"{job}"' not in text.replace('outcome="failed"', "").replace('result="failed"', "")

@@ -16,7 +16,7 @@ from builder.extension.uploads import ReceiverState, UploadState
 from builder.model import Instant, printable
 from builder.runtime.exposition import gauge, histogram, pages_of, version
 from builder.runtime.scraping import Pages
-from builder_server.attempts import Attempts
+from builder_server.attempts import STATES, Attempts
 from builder_server.certified import Expiring
 from builder_server.connections import Connections
 from builder_server.memory import Memory
@@ -87,7 +87,7 @@ class Metrics:
         oldest = gauge("builder_queue_oldest_seconds", "For how long the oldest entry has been due.", "platform")
         running = gauge("builder_builds_running", "Builds that run.", "platform")
         workers = gauge("builder_workers", "Workers that are connected.", "platform", "state")
-        waiting, building = self.attempts.dispatcher.waiting, self.attempts.building()
+        connected = self.attempts.connected()
         for each in seen.platforms:
             name = printable(each.name)
             is_drained = self.store.waking.is_halted(each.name, worker="")
@@ -95,8 +95,8 @@ class Metrics:
             held.add_metric([name], each.held + (each.ready if is_drained else 0))
             oldest.add_metric([name], 0 if is_drained else each.waited / 1000)
             running.add_metric([name], each.running)
-            workers.add_metric([name, "waiting"], waiting[each.name])
-            workers.add_metric([name, "building"], building[each.name])
+            for state in STATES:
+                workers.add_metric([name, state], connected[each.name, state])
         drained = gauge("builder_drained", "What gets no jobs: the server, platforms, workers.", "scope")
         halted = Counter(target.scope for target in self.store.waking.halts)
         for scope in Scope:

@@ -347,8 +347,6 @@ class _Server:
                 with self._connections.place() as place:
                     with place.until_asked(), self._shutdown.interruptible():
                         stream, peer = await self._admit(listener, transport, place)
-                    if peer.name:
-                        note(holder=peer.name)
                     channel = SharingChannel(stream, self._memory)
                     async with stream:
                         try:
