@@ -375,7 +375,7 @@ async def test_what_ends_soon_is_said_once_a_day(
         assert "the certificate of bob" not in caplog.text
 
 
-async def test_info_tells_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
+async def test_info_and_the_first_screen_tell_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
     alice = holder(authority, HolderRole.OBSERVER, end=now() + 10 * DAY + dt.timedelta(hours=1)).files
     server = authority.server(end=now() + 5 * DAY + dt.timedelta(hours=1)).files
     given = [f"--tls-cert={server.certificate}", f"--tls-key={server.key}", f"--tls-client-ca={server.ca}"]
@@ -386,6 +386,11 @@ async def test_info_tells_what_ends_soon(tmp_path: Path, authority: Authority) -
         said = done.stdout.decode()
         assert f"Warning: the server's certificate {server.certificate} ends in 5 d: renew it" in said
         assert "Warning: the certificate of alice ends in 10 d: renew it" in said
+        done = await trio.to_thread.run_sync(lambda: run_client(found, *mine))
+        assert done.stdout.decode().splitlines()[2:4] == [
+            f"the server's certificate {server.certificate} ends in 5 d: renew it",
+            "the certificate of alice ends in 10 d: renew it",
+        ]
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info", "--json"))
         certificates = json.loads(done.stdout)["certificates"]
         assert [(each["name"], each["is_own"]) for each in certificates] == [

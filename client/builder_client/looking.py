@@ -60,11 +60,6 @@ def _ending(certificate: EndingState, left: int) -> str:
     return f"{whose} {printable(certificate.name)} {when}: renew it"
 
 
-def ending(looked: Looked | None, now: Instant) -> tuple[str, ...]:
-    """Return what is to be said of certificates that have to be renewed."""
-    return tuple(_ending(each, each.expires.ms - now.ms) for each in (looked.ending if looked else ()))
-
-
 def expected(looked: Looked | None) -> dict[UUID, int | None] | None:
     """Return the milliseconds that each running build is expected to take; None if that was not told."""
     return {build.uuid: build.expected for build in looked.running} if looked else None
@@ -145,13 +140,18 @@ def unmet_json(found: Unmet) -> JsonObject:
     }
 
 
-def unmet_warnings(looked: Looked | None) -> tuple[str, ...]:
-    """Return what jobs wait for that no worker of their platform has, a line each."""
-    return tuple(
+def warnings(looked: Looked | None) -> tuple[str, ...]:
+    """Return what somebody has to do something about, a line each: what concerns all before what concerns some."""
+    if looked is None:
+        return ()
+    full = (f"{DISK_FULL}: no job is handed out until there is room",) if looked.is_full else ()
+    ending = (_ending(each, each.expires.ms - looked.now.ms) for each in looked.ending)
+    needed = (
         f"{unmet(found, platform.name)}: what needs that waits"
-        for platform in (looked.platforms if looked else ())
+        for platform in looked.platforms
         for found in platform.unmet
     )
+    return (*full, *ending, *needed)
 
 
 def start(entry: QueuedState, now: Instant) -> str:

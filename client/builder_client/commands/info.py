@@ -3,7 +3,7 @@
 import click
 
 from builder_client import clock, halts, options, report, uploads
-from builder_client.looking import DISK_FULL, away, ending, expected, plans, standing, unmet_json, unmet_warnings
+from builder_client.looking import away, expected, plans, standing, unmet_json, warnings
 from builder_client.output import json_text, standard_output
 
 
@@ -59,12 +59,11 @@ def command(*, as_json: bool, color: str) -> None:
         printer.json(value, indent=2)
         return
     report.print_info(printer, reply, now=now, plans=found, expected=durations, away=absent)
-    full = (f"{DISK_FULL}: no job is handed out until there is room",) if looked and looked.is_full else ()
     drained = looked.halts if looked else ()
     if drained:
         printer.line("")
     for each in drained:
         printer.line(halts.line(each))
-    for warning in (*full, *unmet_warnings(looked), *ending(looked, now), *uploads.warnings(receivers or (), now)):
+    for warning in (*warnings(looked), *uploads.warnings(receivers or (), now)):
         printer.line("")
         printer.line(f"Warning: {warning}")
