@@ -93,6 +93,17 @@ def read(text: str) -> list[SigningKey]:
     return found
 
 
+def signing_until(text: str) -> list[Instant | None]:
+    """Return when the keys of a file end that sign; None: never. It looks at no key, so that nothing has to be loaded."""
+    found = []
+    end = 0
+    for block in _BLOCK.finditer(text):
+        if block[1] == "PRIVATE":
+            found.append(_read_period(text[end : block.start()]).get("Until"))
+        end = block.end()
+    return found
+
+
 def read_public(text: str) -> list[PublicKey]:
     """Return the public keys of a file. Raises InvalidKey, also for a private one: whoever verifies needs none."""
     found = read(text)
@@ -118,11 +129,15 @@ def _read_block(before: str, pem: str, *, is_private: bool) -> SigningKey:
     if not isinstance(loaded, Ed25519PrivateKey | Ed25519PublicKey):
         raise InvalidKey("a key in that file is not one of Ed25519, which builder-server signs with")
     public = loaded.public_key() if isinstance(loaded, Ed25519PrivateKey) else loaded
-    period = {name: _moment(value) for name, value in _PERIOD.findall(before)}
+    period = _read_period(before)
     return SigningKey(
         public=evolve(_public(public), valid_from=period.get("From"), valid_until=period.get("Until")),
         private_pem=pem if is_private else None,
     )
+
+
+def _read_period(before: str) -> dict[str, Instant]:
+    return {name: _moment(value) for name, value in _PERIOD.findall(before)}
 
 
 def _moment(value: str) -> Instant:

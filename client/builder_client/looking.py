@@ -54,10 +54,12 @@ def standing(remote: "Remote") -> Looked | None:
         return None
 
 
-def _ending(certificate: EndingState, left: int) -> str:
-    whose = "the server's certificate" if certificate.is_own else "the certificate of"
+def _ending(what: EndingState, left: int) -> str:
     when = f"ends in {words.duration(left)}" if left > 0 else "has ended"
-    return f"{whose} {printable(certificate.name)} {when}: renew it"
+    if what.is_key:
+        return f"the key that signs builds {when}: 'builder-server keys rotate' makes another"
+    whose = "the server's certificate" if what.is_own else "the certificate of"
+    return f"{whose} {printable(what.name)} {when}: renew it"
 
 
 def expected(looked: Looked | None) -> dict[UUID, int | None] | None:

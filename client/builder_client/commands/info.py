@@ -26,9 +26,10 @@ def command(*, as_json: bool, color: str) -> None:
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms, away_since}], dropped_platforms: [name],
            disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED]}],
            drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}],
+           signing_keys: [{id, expires}],
            uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
           what is from cron to paused, as in show, elapsed_ms, expected_ms and away_since (null: not known; its worker is
-          not away), disk_full, unmet (what queued jobs need and no worker has), drained, certificates and uploads come from
+          not away), disk_full, unmet (what queued jobs need and no worker has), drained, certificates, signing_keys and uploads come from
           servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
           in UTC
     """
@@ -53,6 +54,12 @@ def command(*, as_json: bool, color: str) -> None:
             value["certificates"] = [
                 {"name": json_text(each.name), "expires": each.expires.isoformat(), "is_own": each.is_own}
                 for each in looked.ending
+                if not each.is_key
+            ]
+            value["signing_keys"] = [
+                {"id": json_text(each.name), "expires": each.expires.isoformat()}
+                for each in looked.ending
+                if each.is_key
             ]
         if receivers is not None:
             value["uploads"] = [uploads.receiver_json(each) for each in receivers]
