@@ -30,8 +30,10 @@ from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobReques
 from builder.model import Instant
 from builder.order import OPENING, State
 from builder.roles import HolderRole, worker_uri
-from builder_server import certified
+from builder_server import certified, expiry
+from builder_server.keyring import Keyring
 from builder_server.permission import NEEDS
+from builder_server.server import wall_clock
 
 ROLES = {role.value: role for role in HolderRole}
 
@@ -414,8 +416,7 @@ async def test_what_ends_soon_is_said_once_a_day(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(certified, "POLL", 0.001)
-    monkeypatch.setattr(certified, "LOOKS", 1)
+    monkeypatch.setattr(expiry, "LOOK_INTERVAL", 0.001)
     clock.now = Instant.from_datetime(now())
     alice = holder(authority, HolderRole.OPERATOR, end=now() + 10 * DAY)
     bob = authority.issue("bob", uris=[HolderRole.OBSERVER.uri], end=now() + 40 * DAY)
@@ -428,6 +429,8 @@ async def test_what_ends_soon_is_said_once_a_day(
         clock.now = Instant.from_datetime(now() + dt.timedelta(days=1, hours=1))
         await eventually(lambda: len(log_lines(caplog.text, "the certificate of alice ends on ")) == 2)
         assert "the certificate of bob" not in caplog.text
+        clock.now = Instant.from_datetime(now() + 25 * DAY)
+        await eventually(lambda: log_lines(caplog.text, "the server's certificate ", "server.pem has ended on "))
         clock.now = Instant.from_datetime(now() + 3630 * DAY)
         await eventually(
             lambda: log_lines(
@@ -436,20 +439,29 @@ async def test_what_ends_soon_is_said_once_a_day(
         )
 
 
-async def test_info_tells_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
+async def test_info_and_the_first_screen_tell_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
     alice = holder(authority, HolderRole.OBSERVER, end=now() + 10 * DAY + dt.timedelta(hours=1)).files
     server = authority.server(end=now() + 5 * DAY + dt.timedelta(hours=1)).files
     given = [f"--tls-cert={server.certificate}", f"--tls-key={server.key}", f"--tls-client-ca={server.ca}"]
     mine = [f"--tls-cert={alice.certificate}", f"--tls-key={alice.key}", f"--tls-ca={alice.ca}"]
+    (tmp_path / "data").mkdir()
+    key = Keyring(tmp_path / "data").rotate(wall_clock(), dt.timedelta(), 3 * DAY + dt.timedelta(hours=1)).public
     async with start_server(tmp_path, *given) as found:
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info"))
         assert done.returncode == 0, done.stderr
         said = done.stdout.decode()
         assert f"Warning: the server's certificate {server.certificate} ends in 5 d: renew it" in said
         assert "Warning: the certificate of alice ends in 10 d: renew it" in said
+        done = await trio.to_thread.run_sync(lambda: run_client(found, *mine))
+        assert done.stdout.decode().splitlines()[2:5] == [
+            "the key that signs builds ends in 3 d: 'builder-server keys rotate' makes another",
+            f"the server's certificate {server.certificate} ends in 5 d: renew it",
+            "the certificate of alice ends in 10 d: renew it",
+        ]
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info", "--json"))
-        certificates = json.loads(done.stdout)["certificates"]
-        assert [(each["name"], each["is_own"]) for each in certificates] == [
+        ending = json.loads(done.stdout)
+        assert [each["id"] for each in ending["signing_keys"]] == [key.id]
+        assert [(each["name"], each["is_own"]) for each in ending["certificates"]] == [
             (str(server.certificate), True),
             ("alice", False),
         ]
