@@ -41,13 +41,15 @@ from builder.messages import ScheduleOrbBuild
 from builder.model import Artifact, Exited, Instant, OrbBuildJob, Period, raw
 from builder.provenance import KeysUnusable
 from builder.provenance import statement as forms
-from builder.provenance.envelope import Envelope
+from builder.provenance.envelope import MAX_SIGNATURES, Envelope
 from builder.provenance.keys import PublicKey, public_text, read_public
 from builder.provenance.statement import Statement
 from builder.provenance.verification import Verdict, compare, verify
 from builder_server import attempt, attesting, expiry, statements
 from builder_server.keyring import Keyring
 from builder_server.store import Signable, Store, StoreError
+
+DAY = 86_400_000
 
 TEMPLATE = b"#!/bin/sh\n%%OPAM_PACKAGE%%\n"
 
@@ -290,6 +292,22 @@ async def test_many_artifacts_have_one_hash(tmp_path: Path, monkeypatch: pytest.
 def keys(server: LocalServer | Server, *arguments: str, umask: int = 0o022) -> str:
     command = [sys.executable, "-m", "builder_server", "--dir", str(server.data_dir), "keys", *arguments]
     return subprocess.run(command, env=environment(), check=True, capture_output=True, text=True, umask=umask).stdout
+
+
+def test_no_more_keys_sign_than_an_envelope_has_room_for(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    for day in range(MAX_SIGNATURES):
+        ring.rotate(Instant(day * DAY))
+    signing = ring.signing(Instant(MAX_SIGNATURES * DAY))
+    assert (
+        len(Envelope.decode(Envelope.sign(b"x", signing).encode()).signers(ring.public(Instant(0)))[0])
+        == MAX_SIGNATURES
+    )
+    with pytest.raises(KeysUnusable, match="16 keys sign already"):
+        ring.rotate(Instant(MAX_SIGNATURES * DAY))
+    assert ring.signing(Instant(MAX_SIGNATURES * DAY)) == signing
+    new = ring.rotate(Instant(MAX_SIGNATURES * DAY), dt.timedelta())  # when one was stolen
+    assert ring.signing(Instant(MAX_SIGNATURES * DAY)) == [new]
 
 
 async def test_a_rotation_while_the_server_runs(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 
 from builder.model import Instant, printable
 from builder.provenance import KeysUnusable, keys
+from builder.provenance.envelope import MAX_SIGNATURES
 from builder.provenance.keys import InvalidKey, PublicKey, SigningKey
 from builder.reasons import reason_of
 from builder.runtime.files import lock_directory, sync_directory
@@ -79,12 +80,14 @@ class Keyring:
             if period is not None:
                 new = new.until(now.plus(period))
             before = self._read()
+            after = [_ending(key, now, now.plus(overlap)) for key in before]
+            if sum(key.private_pem is not None for key in after) >= MAX_SIGNATURES:
+                raise KeysUnusable(
+                    f"{MAX_SIGNATURES} keys sign already, and more signatures than that nobody takes: rotate when one has "
+                    "ended (`builder-server keys list`), or end them all now with --overlap 0"
+                )
             self._write(new)
-            end = now.plus(overlap)
-            for key in before:
-                ending = key.until(min(end, key.public.valid_until or end))
-                if not ending.public.is_valid_at(now):
-                    ending = evolve(ending, private_pem=None)
+            for key, ending in zip(before, after, strict=True):
                 if ending != key:
                     self._write(ending)
         return new
@@ -144,6 +147,11 @@ def files(data_dir: Path) -> list[Path]:
         return [directory / name for name in sorted(os.listdir(directory)) if name.endswith(KEY_SUFFIX)]  # noqa: PTH208  glob hides errors
     except FileNotFoundError:
         return []
+
+
+def _ending(key: SigningKey, now: Instant, end: Instant) -> SigningKey:
+    ending = key.until(min(end, key.public.valid_until or end))
+    return ending if ending.public.is_valid_at(now) else evolve(ending, private_pem=None)
 
 
 def _age(key: SigningKey) -> tuple[int, str]:

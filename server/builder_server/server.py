@@ -37,7 +37,7 @@ from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
 from builder_server.certified import Certificates
 from builder_server.clients import ClientSession
-from builder_server.connections import Connections, Place, connections_for_descriptors
+from builder_server.connections import Connections, NoPlace, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
 from builder_server.expiry import Expiry
 from builder_server.importer import Imported, import_builds, import_state
@@ -362,7 +362,7 @@ class _Server:
                             channel.give_back()
         except ShuttingDown:
             pass
-        except listening.NotAdmitted as error:
+        except (listening.NotAdmitted, NoPlace) as error:
             self._refusals.say(str(error))
         except trio.TooSlowError:
             logger.warning("closed, it was silent for too long")
@@ -377,15 +377,19 @@ class _Server:
         try:
             with trio.fail_after(self._settings.limits.handshake):
                 return await listener.admit(transport, place)
-        except trio.TooSlowError as error:
-            raise listening.NotAdmitted("it was silent for too long") from error
-        except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            raise listening.NotAdmitted(reason_of(error)) from error
+        except _STRANGERS_ERRORS as error:
+            raise _not_admitted(error) from error
 
-    async def _greet(self, channel: SharingChannel, place: Place) -> tuple[bool, Message | StreamedFrame]:
-        """Return whether it speaks our own protocol, and what it wants."""
+    async def _greet(self, channel: SharingChannel, peer: Peer, place: Place) -> tuple[bool, Message | StreamedFrame]:
+        """Return whether it speaks our own protocol, and what it wants. Raises NotAdmitted for a stranger without a hello."""
+        try:
+            with trio.fail_after(STEP_TIMEOUT):
+                hello = await channel.receive_expected(Hello)
+        except _STRANGERS_ERRORS as error:
+            if peer.name:
+                raise
+            raise _not_admitted(error) from error
         with trio.fail_after(STEP_TIMEOUT):
-            hello = await channel.receive_expected(Hello)
             is_ours = hello.version >= VERSION
             await channel.send(Welcome(version=VERSION, release=__version__) if is_ours else ServerHello())
         place.greet()
@@ -394,7 +398,7 @@ class _Server:
 
     async def _serve_peer(self, channel: SharingChannel, peer: Peer, place: Place) -> None:
         with place.until_asked(), self._shutdown.interruptible():
-            is_ours, request = await self._greet(channel, place)
+            is_ours, request = await self._greet(channel, peer, place)
         if isinstance(request, JobRequested):
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)
@@ -432,6 +436,15 @@ class _Server:
                 return await _receive_request(channel)
             except ConnectionEnded:
                 return None  # it has asked for all that it wanted
+
+
+_STRANGERS_ERRORS = (BuilderError, trio.TooSlowError, trio.BrokenResourceError, OSError)
+"""What goes wrong with somebody of whom nothing is known yet."""
+
+
+def _not_admitted(error: Exception) -> listening.NotAdmitted:
+    silent = isinstance(error, trio.TooSlowError)
+    return listening.NotAdmitted("it was silent for too long" if silent else reason_of(error))
 
 
 async def _receive_request(channel: SharingChannel) -> Message | StreamedFrame:
