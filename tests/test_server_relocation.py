@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import clusters
 import databases
@@ -77,7 +78,7 @@ def value(column: sa.Column[Any], number: int) -> object:
 def fill(place: Path | Location, rows: int = ROWS) -> None:
     """Have something in every table."""
     with engine(place).begin() as connection:
-        for table in metadata.sorted_tables:
+        for table in copying.TABLES:
             connection.execute(
                 sa.insert(table),
                 [{column.name: value(column, n) for column in table.columns} for n in range(1, rows + 1)],
@@ -88,7 +89,7 @@ def contents(place: Path | Location) -> dict[str, list[Any]]:
     with engine(place).connect() as connection:
         return {
             table.name: [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]
-            for table in metadata.sorted_tables
+            for table in copying.TABLES
         }
 
 
@@ -96,7 +97,7 @@ def next_ids(place: Path | Location, platform: int) -> dict[str, int]:
     """Add a row to each table that counts, and return its id."""
     found = {}
     with engine(place).begin() as connection:
-        for table in metadata.sorted_tables:
+        for table in copying.TABLES:
             if (counted := table.autoincrement_column) is not None:
                 row = {column.name: value(column, ROWS) for column in table.columns if column is not counted}
                 if table.name in ("job", "queue"):
@@ -219,6 +220,18 @@ def test_another_revision(directory: Path, place: Location, tmp_path: Path) -> N
     assert not (tmp_path / COPYING).exists()
 
 
+def test_a_server_that_works_on_it(directory: Path, place: Location) -> None:
+    """It may be on another machine."""
+    Store.open(place).close()
+    later = "(extract(epoch FROM clock_timestamp()) * 1000 + 60000)::bigint"
+    clusters.shared().execute(
+        f"INSERT INTO server (name, incarnation, version, started, expires, token) VALUES ('b1', '{UUID(int=1)}', '', 0, {later}, '')",
+        str(place).split()[0],
+    )
+    for arguments in ((directory, f"--to={place.url}"), (directory.parent, f"--from={place.url}")):
+        assert refused(arguments[0], "copy-database", arguments[1]).endswith("a server works on it, b1: stop it first")
+
+
 def test_nothing_to_copy(tmp_path: Path, place: Location) -> None:
     said = refused(tmp_path, "copy-database", f"--to={place.url}")
     assert said == f"there is no {DATABASE} in {tmp_path} to copy: name the server's directory with --dir"
@@ -229,7 +242,7 @@ def test_a_failure_in_the_middle_leaves_nothing(
     directory: Path, place: Location, how: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """In the last table, when all others are written."""
-    last = metadata.sorted_tables[-1]
+    last = copying.TABLES[-1]
     pages = copying._pages
 
     def breaking(connection: sa.Connection, table: sa.Table) -> Any:

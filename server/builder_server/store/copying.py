@@ -11,11 +11,15 @@ import sqlalchemy as sa
 from builder.runtime.database import StoreError
 from builder.runtime.migrations import current, newest, upgrade
 from builder.runtime.sqlite import SQLite, alter
-from builder_server.store.schema import metadata
+from builder_server.store import servers
+from builder_server.store.schema import duty, metadata, server
 from builder_server.store.store import MIGRATIONS
 
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location  # its library need not be there
+
+TABLES = tuple(table for table in metadata.sorted_tables if table not in (server, duty))
+"""What is copied, each behind what it refers to: who works on a database is no part of it."""
 
 PAGE = 64
 """Rows that are held at once, each of which may have a script of 4 MiB."""
@@ -61,16 +65,18 @@ def _copy(source: sa.Connection, target: sa.Connection) -> int:
             if found
             else "there is nothing to copy: it has no tables"
         )
-    for connection in (source, target):
-        if _is_postgresql(connection):
-            for setting in _UNHURRIED:
-                connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
+    for connection in filter(_is_postgresql, (source, target)):
+        for setting in _UNHURRIED:
+            connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
     upgrade(MIGRATIONS)(target)
-    for table in metadata.sorted_tables:
+    for connection in filter(_is_postgresql, (source, target)):
+        if alive := [each.name for each in servers.find(connection, is_shared=True) if each.is_alive]:
+            raise StoreError(f"a server works on it, {' and '.join(alive)}: stop it first")
+    for table in TABLES:
         if target.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first():
             raise StoreError(f"it isn't empty, there are rows in its table {table.name}: name one that has none")
     rows = 0
-    for table in metadata.sorted_tables:
+    for table in TABLES:
         read, written = _Digest(), _Digest()
         for page in _pages(source, table):
             read.add(page)
