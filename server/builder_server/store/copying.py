@@ -12,14 +12,14 @@ from builder.runtime.database import StoreError
 from builder.runtime.migrations import current, newest, upgrade
 from builder.runtime.sqlite import SQLite, alter
 from builder_server.store import servers
-from builder_server.store.schema import duty, metadata, server
+from builder_server.store.schema import duty, metadata, program, server
 from builder_server.store.store import MIGRATIONS
 
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location  # its library need not be there
 
-TABLES = tuple(table for table in metadata.sorted_tables if table not in (server, duty))
-"""What is copied, each behind what it refers to: who works on a database is no part of it."""
+TABLES = tuple(table for table in metadata.sorted_tables if table not in (server, duty, program))
+"""What is copied, each behind what it refers to: who works on a database, and may, is no part of it."""
 
 PAGE = 64
 """Rows that are held at once, each of which may have a script of 4 MiB."""
@@ -69,9 +69,8 @@ def _copy(source: sa.Connection, target: sa.Connection) -> int:
         for setting in _UNHURRIED:
             connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
     upgrade(MIGRATIONS)(target)
-    for connection in filter(_is_postgresql, (source, target)):
-        if alive := [each.name for each in servers.find(connection, is_shared=True) if each.is_alive]:
-            raise StoreError(f"a server works on it, {' and '.join(alive)}: stop it first")
+    for connection in (source, target):
+        servers.check_idle(connection)
     for table in TABLES:
         if target.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first():
             raise StoreError(f"it isn't empty, there are rows in its table {table.name}: name one that has none")
