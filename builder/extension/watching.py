@@ -230,12 +230,13 @@ class ResultState:
 
 @frozen(kw_only=True)
 class EndingState:
-    """A certificate that ends soon, or has ended: the server's own, or that of a holder who is connected."""
+    """What ends soon, or has ended: the server's certificate, that of a holder who is connected, or the key that signs builds."""
 
     numbered: ClassVar[bool] = True
     name: str
     expires: Instant
     is_own: bool
+    is_key: bool = False
 
 
 @message
@@ -244,7 +245,7 @@ class Looked(Reply):
     """A page of how things stand. ``now`` is the server's clock; all pages of a reply are of one moment.
 
     ``scheduled`` is the number of jobs in the schedule. Entries of queues come in their order. ``halts`` are what is drained.
-    ``ending`` are certificates that have to be renewed.
+    ``ending`` are certificates and keys that have to be renewed.
     """
 
     tag: ClassVar[int] = 114

@@ -143,7 +143,7 @@ def read_json(data: bytes, what: str) -> object:
     try:
         found: object = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise InvalidProvenance(f"the {what} is damaged: it is no JSON") from error
+        raise InvalidProvenance(f"it is no {what}, or a damaged one: no JSON") from error
     return found
 
 

@@ -81,13 +81,26 @@ def _period(key: PublicKey) -> str:
 
 def read(text: str) -> list[SigningKey]:
     """Return the keys of a file, of which those that can sign have their private half. Raises InvalidKey."""
+    text = text.replace("\r\n", "\n")  # as mail and editors make it
     found: list[SigningKey] = []
     end = 0
     for block in _BLOCK.finditer(text):
         found.append(_read_block(text[end : block.start()], block[0], is_private=block[1] == "PRIVATE"))
         end = block.end()
     if not found or "-----" in text[end:]:
-        raise InvalidKey("that is no file of keys: it must have PEM blocks as `builder-server keys public` prints them")
+        what = "these are certificates, for TLS" if "BEGIN CERTIFICATE" in text else "that is no file of keys"
+        raise InvalidKey(f"{what}: it must have PEM blocks as `builder-server keys public` prints them")
+    return found
+
+
+def signing_until(text: str) -> list[Instant | None]:
+    """Return when the keys of a file end that sign; None: never. It looks at no key, so that nothing has to be loaded."""
+    found = []
+    end = 0
+    for block in _BLOCK.finditer(text):
+        if block[1] == "PRIVATE":
+            found.append(_read_period(text[end : block.start()]).get("Until"))
+        end = block.end()
     return found
 
 
@@ -116,11 +129,15 @@ def _read_block(before: str, pem: str, *, is_private: bool) -> SigningKey:
     if not isinstance(loaded, Ed25519PrivateKey | Ed25519PublicKey):
         raise InvalidKey("a key in that file is not one of Ed25519, which builder-server signs with")
     public = loaded.public_key() if isinstance(loaded, Ed25519PrivateKey) else loaded
-    period = {name: _moment(value) for name, value in _PERIOD.findall(before)}
+    period = _read_period(before)
     return SigningKey(
         public=evolve(_public(public), valid_from=period.get("From"), valid_until=period.get("Until")),
         private_pem=pem if is_private else None,
     )
+
+
+def _read_period(before: str) -> dict[str, Instant]:
+    return {name: _moment(value) for name, value in _PERIOD.findall(before)}
 
 
 def _moment(value: str) -> Instant:

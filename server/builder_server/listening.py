@@ -23,6 +23,7 @@ from builder.errors import BuilderError
 from builder.reasons import reason_of
 from builder.runtime import service
 from builder.runtime.encrypted import EncryptedStream
+from builder.runtime.logs import note
 from builder_server.certified import Certificates
 from builder_server.connections import Place
 from builder_server.permission import Peer
@@ -222,6 +223,7 @@ class Users:
         """Raises UserRefused."""
         number = _peer_user(transport)
         name = _name(number)
+        note(holder=name)
         if number not in self.numbers:
             raise UserRefused(f"user {name} may not use the Unix socket: name it with --allow-user")
         return transport, Peer(address=address_of(transport), name=name)

@@ -31,7 +31,7 @@ NEWEST = 1.0
 
 @define(eq=False)
 class Looks:
-    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells certificates that have to be renewed."""
+    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells what has to be renewed."""
 
     _store: Store
     _dispatcher: Dispatcher

@@ -39,9 +39,11 @@ from builder_server.certified import Certificates
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
+from builder_server.expiry import Expiry
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
+from builder_server.keyring import Keyring
 from builder_server.limits import ServerLimits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
@@ -233,6 +235,7 @@ class _Server:
     _connections: Connections
     _memory: Memory
     _certificates: Certificates | None
+    _expiry: Expiry
     _refusals: Refusals = field(factory=Refusals)
     _shutdown: Shutdown = field(factory=Shutdown)
     _is_serving: bool = False
@@ -272,8 +275,10 @@ class _Server:
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
-        ending = certificates.ending_soon if certificates else tuple
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now, ending)
+        expiry = Expiry(now, Keyring(settings.data_dir))
+        if certificates:
+            expiry.certificates, certificates.note = certificates.expiring, expiry.say
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now, expiry.soon)
         return cls(
             settings,
             store,
@@ -288,6 +293,7 @@ class _Server:
             connections,
             memory,
             certificates,
+            expiry,
         )
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
@@ -299,6 +305,7 @@ class _Server:
             if self._settings.metrics is not None:
                 await self._show_metrics(*self._settings.metrics, background)
             background.start_soon(self._signer.run)
+            background.start_soon(self._expiry.run)
             background.start_soon(_show_life)
             if self._certificates:
                 background.start_soon(self._certificates.run)
@@ -321,7 +328,7 @@ class _Server:
             memory=self._memory,
             now=self._now,
             is_ready=lambda: self._is_serving and not self._shutdown.requested.is_set(),
-            expiring=self._certificates.expiring if self._certificates else tuple,
+            expiring=self._expiry.all,
         )
         listeners = await scraping.listen(host, port)
         logger.info("metrics are at %s", ", ".join(places(listeners)))
@@ -358,8 +365,6 @@ class _Server:
                 with self._connections.place() as place:
                     with place.until_asked(), self._shutdown.interruptible():
                         stream, peer = await self._admit(listener, transport, place)
-                    if peer.name:
-                        note(holder=peer.name)
                     channel = SharingChannel(stream, self._memory)
                     async with stream:
                         try:
