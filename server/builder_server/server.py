@@ -31,7 +31,7 @@ from builder.runtime.scraping import Scraping
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
 from builder.runtime.tls import TlsFiles
-from builder_server import backups, listening
+from builder_server import backups, listening, relocation
 from builder_server.aside import Replies
 from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
@@ -150,6 +150,17 @@ def restore(data_dir: Path, source: Path) -> None:
     check_owner(data_dir)
     with _locked(data_dir):
         backups.read(data_dir, source)
+
+
+def move(data_dir: Path, place: "Location", *, back: bool) -> int:
+    """Move the database of a directory, in which no server runs, to PostgreSQL, or ``back``; return how many rows it has.
+
+    Raises StartError and StoreError.
+    """
+    check_owner(data_dir)
+    with _locked(data_dir):
+        backups.check_whole(data_dir)
+        return (relocation.move_in if back else relocation.move_out)(data_dir, place)
 
 
 def check_owner(data_dir: Path) -> None:

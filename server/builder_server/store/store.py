@@ -85,7 +85,7 @@ class Store:
     @classmethod
     def open(cls, where: "Path | Location") -> Self:
         """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
-        prepare = upgrade(MIGRATIONS)
+        prepare = upgrade(MIGRATIONS, servers.check_idle)
         if isinstance(where, Path):
             return cls(SQLite(where, prepare=prepare))
         from builder.runtime.postgres import PostgreSQL
@@ -95,7 +95,7 @@ class Store:
     @staticmethod
     def migrate(where: "Path | Location", revision: str) -> None:
         """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
-        step = migrate(MIGRATIONS, revision)
+        step = migrate(MIGRATIONS, revision, servers.check_idle)
         if isinstance(where, Path):
             alter(where, step)
             return
