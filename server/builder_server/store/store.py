@@ -34,6 +34,7 @@ from builder_server.store import (
     provenance,
     queues,
     schedule,
+    servers,
     standing,
     uploads,
 )
@@ -55,6 +56,7 @@ from builder_server.store.records import (
     Taken,
     Timing,
 )
+from builder_server.store.servers import Identity, ServerState
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
@@ -116,6 +118,21 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self.database.close()
+
+    # --- servers ---------------------------------------------------------------------------------------------------
+
+    async def servers(self) -> tuple[ServerState, ...]:
+        """Return the servers that work on the database, by their names."""
+        return await self.database.read(partial(servers.find, is_shared=self.database.is_shared))
+
+    async def register(self, me: Identity) -> None:
+        """Work on the database as this server from now on. Raises StoreError where another one has that name, and lives."""
+        await self.database.write(partial(servers.register, me=me, is_shared=self.database.is_shared))
+        self.owner = me.name
+
+    async def leave(self, me: Identity) -> None:
+        """Work on the database no more."""
+        await self.database.write(partial(servers.remove, me=me))
 
     # --- schedule --------------------------------------------------------------------------------------------------
 
