@@ -39,6 +39,7 @@ from builder_server.certified import Certificates
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
+from builder_server.farm import Farm
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
@@ -215,6 +216,7 @@ class _Server:
     _looks: Looks
     _now: Callable[[], Instant]
     _attempts: Attempts
+    _farm: Farm
     _ticker: Ticker
     _uploader: Uploader
     _keeper: Keeper
@@ -258,11 +260,12 @@ class _Server:
             grace=settings.grace,
             limits=settings.limits,
         )
+        farm = Farm(store=store, attempts=attempts)
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
         ending = certificates.ending_soon if certificates else tuple
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now, ending)
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, farm, memory, now, ending)
         return cls(
             settings,
             store,
@@ -270,6 +273,7 @@ class _Server:
             looks,
             now,
             attempts,
+            farm,
             ticker,
             uploader,
             keeper,
@@ -411,6 +415,7 @@ class _Server:
             self._uploader,
             self._signer,
             self._attempts,
+            self._farm,
             self._connections,
             self._shutdown,
             self._now,

@@ -2,7 +2,7 @@
 
 import click
 
-from builder_client import clock, halts, options, report, uploads
+from builder_client import clock, halts, options, report, servers, uploads
 from builder_client.looking import DISK_FULL, away, ending, expected, plans, standing, unmet_json, unmet_warnings
 from builder_client.output import json_text, standard_output
 
@@ -26,9 +26,10 @@ def command(*, as_json: bool, color: str) -> None:
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms, away_since}], dropped_platforms: [name],
            disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED]}],
            drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}],
+           servers: [{server, address, version, since, heard, alive, keeps_schedule, drained, workers, running, here}],
            uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
           what is from cron to paused, as in show, elapsed_ms, expected_ms and away_since (null: not known; its worker is
-          not away), disk_full, unmet (what queued jobs need and no worker has), drained, certificates and uploads come from
+          not away), disk_full, unmet (what queued jobs need and no worker has), drained, certificates, servers and uploads come from
           servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
           in UTC
     """
@@ -39,6 +40,7 @@ def command(*, as_json: bool, color: str) -> None:
     looked = standing(remote)
     durations, absent = expected(looked), away(looked)
     receivers = uploads.counted(remote)
+    farm = servers.by_the_way(remote)
     now = clock.now()
     if as_json:
         value = report.info_json(reply, now=now, plans=found, expected=durations, away=absent)
@@ -54,6 +56,8 @@ def command(*, as_json: bool, color: str) -> None:
                 {"name": json_text(each.name), "expires": each.expires.isoformat(), "is_own": each.is_own}
                 for each in looked.ending
             ]
+        if farm is not None:
+            value["servers"] = [servers.json(each, farm) for each in farm.servers]
         if receivers is not None:
             value["uploads"] = [uploads.receiver_json(each) for each in receivers]
         printer.json(value, indent=2)
@@ -61,6 +65,9 @@ def command(*, as_json: bool, color: str) -> None:
     report.print_info(printer, reply, now=now, plans=found, expected=durations, away=absent)
     full = (f"{DISK_FULL}: no job is handed out until there is room",) if looked and looked.is_full else ()
     drained = looked.halts if looked else ()
+    if farm is not None and (text := servers.sentence(farm)):
+        printer.line("")
+        printer.line(text)
     if drained:
         printer.line("")
     for each in drained:

@@ -358,6 +358,14 @@ def _end(
     return ended
 
 
+def count_owned(connection: sa.Connection) -> dict[str, int]:
+    """Return how many builds run, by their owners."""
+    rows = connection.execute(
+        sa.select(build.c.owner, sa.func.count()).where(build.c.state == "running").group_by(build.c.owner)
+    )
+    return {owner: number for owner, number in rows if owner is not None}
+
+
 def running(connection: sa.Connection, owner: str) -> tuple[LeftBuild, ...]:
     """Return the builds of an owner that are recorded as running, and those of no owner, the oldest first."""
     theirs = sa.or_(build.c.owner == owner, build.c.owner.is_(None))
