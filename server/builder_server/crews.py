@@ -88,7 +88,9 @@ def _sum(counts: Iterable[Counter[str]]) -> Counter[str]:
 def _kinds(workers: Mapping[str, Sequence[Worker]]) -> dict[str, list[Worker]]:
     """Return one of all workers that have and do the same, the first by name."""
     return {
-        platform: [*{(each.able, each.is_waiting): each for each in sorted(found, key=_name, reverse=True)}.values()]
+        platform: sorted(
+            {(each.able, each.is_waiting): each for each in sorted(found, key=_name, reverse=True)}.values(), key=_name
+        )
         for platform, found in workers.items()
     }
 

@@ -17,7 +17,7 @@ from builder_worker.choice import prove
 from builder_worker.delivery import Abandoned, Revoked
 from builder_worker.drain import Drain
 from builder_worker.sandbox import SandboxError
-from builder_worker.session import WorkerSettings, see_through, work_next, work_once
+from builder_worker.session import NothingToDo, WorkerSettings, see_through, work_next, work_once
 from builder_worker.spares import Spares
 from builder_worker.uplink import Uplink
 
@@ -168,6 +168,8 @@ async def _fill_slots(
                 await (
                     _work_forever(settings, drain, troubles, nursery) if duration.loop else work_once(settings, drain)
                 )
+        except NothingToDo as error:
+            log.info("%s", error)
         except Exception as error:  # noqa: BLE001 - raised below
             errors.append(error)
 
@@ -218,6 +220,8 @@ async def _work_on(
         begin = trio.current_time()
         try:
             await work_next(settings, drain, uplink, spares)
+        except NothingToDo:
+            raise
         except Revoked as error:
             log.warning("%s", error)
             backoff.reset()

@@ -11,14 +11,14 @@ from builder_client.output import standard_output
 @options.color_option
 @options.server_options
 def command(*, as_json: bool, color: str) -> None:
-    """Show the servers of the farm: who lives, who has which workers and builds.
+    """Show the servers of the farm, and what they do.
 
     Several can work on one database in PostgreSQL. Each says every 5 seconds that it lives; after 15 seconds without, the
     others take over what it had. One of them keeps the schedule: it queues what is due. 'drain' has one hand out no jobs.
 
     \b
     Examples:
-      builder-client servers
+      builder-client servers --color never
       builder-client servers --json | jq -r 'select(.alive | not) | .server'
 
     \b

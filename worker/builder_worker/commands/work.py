@@ -16,6 +16,7 @@ from builder.runtime.configuration import Configured, configuration_options
 from builder.runtime.options import log_format_option
 from builder.sizes import format_size
 from builder_worker.commands.options import (
+    DURATION,
     PAUSE,
     SIZE,
     SLOTS,
@@ -61,7 +62,8 @@ Signals:
 
 \b
 Exit status:
-  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time; or SIGHUP or SIGUSR1
+  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time; or SIGHUP or SIGUSR1;
+     or there was no job for the time of --wait
   2  the command line is wrong
   3  the server is unreachable
   4  the server refused, or is no builder-server
@@ -88,6 +90,12 @@ Exit status:
 @_tls_option("tls-key")
 @_tls_option("tls-name")
 @click.option("--loop", is_flag=True, help="Take the next job after each, and wait for the server while it is away.")
+@click.option(
+    "--wait",
+    metavar="TIME",
+    type=DURATION,
+    help="Exit, with status 0, when there was no job for so long; each of several slots for itself.  [default: wait for ever]",
+)
 @click.option(
     "--slots",
     metavar="N",
@@ -156,6 +164,7 @@ def work(
     tls_key: str | None,
     tls_name: str | None,
     loop: bool,
+    wait: float | None,
     slots: int | None,
     drain_timeout: float,
     reconnect_for: float,
@@ -224,6 +233,7 @@ def work(
         setup=setup,
         name=name,
         reconnect_for=reconnect_for,
+        wait=wait,
         facts=facts.lasting(setup.backend, setup.limits, slots=slots, labels=labels),
         guard=Guard.of(thresholds, setup.backend.options.work_root),
     )
