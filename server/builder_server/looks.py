@@ -16,10 +16,10 @@ from builder.framing import frame
 from builder.model import Instant
 from builder.needs import of_text
 from builder_server.aside import Aside
-from builder_server.attempts import Attempts
 from builder_server.crew import Crew
 from builder_server.dispatch import Dispatcher
 from builder_server.estimates import MAX_TOLD, Circumstances, foresee
+from builder_server.farm import Farm
 from builder_server.memory import Memory, SharingChannel
 from builder_server.shared import Shared
 from builder_server.store import Store
@@ -35,7 +35,7 @@ class Looks:
 
     _store: Store
     _dispatcher: Dispatcher
-    _attempts: Attempts
+    _farm: Farm
     _memory: Memory
     _now: Callable[[], Instant]
     _ending: Callable[[], Sequence[EndingState]] = tuple
@@ -63,7 +63,7 @@ class Looks:
                 for name, (_, entries) in standing.queued.items()
                 if any(entry.is_orb for entry in entries)
             }
-            crew = self._attempts.crew()
+            crew = await self._farm.crew()
             running = defaultdict(list)
             for build in standing.running:
                 if build.uuid not in crew.of_drained:

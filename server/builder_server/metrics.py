@@ -90,7 +90,7 @@ class Metrics:
         connected = self.attempts.connected()
         for each in seen.platforms:
             name = printable(each.name)
-            is_drained = self.store.waking.is_halted(each.name, worker="")
+            is_drained = self.store.waking.is_halted(self.store.owner, each.name, worker="")
             queued.add_metric([name], 0 if is_drained else each.ready)
             held.add_metric([name], each.held + (each.ready if is_drained else 0))
             oldest.add_metric([name], 0 if is_drained else each.waited / 1000)

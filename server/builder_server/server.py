@@ -40,6 +40,7 @@ from builder_server.clients import ClientSession
 from builder_server.connections import Connections, NoPlace, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
 from builder_server.expiry import Expiry
+from builder_server.farm import Farm
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
@@ -228,6 +229,7 @@ class _Server:
     _looks: Looks
     _now: Callable[[], Instant]
     _attempts: Attempts
+    _farm: Farm
     _ticker: Ticker
     _uploader: Uploader
     _keeper: Keeper
@@ -272,13 +274,14 @@ class _Server:
             grace=settings.grace,
             limits=settings.limits,
         )
+        farm = Farm(store=store, attempts=attempts)
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
         expiry = Expiry(now, Keyring(settings.data_dir))
         if certificates:
             expiry.certificates, certificates.note = certificates.expiring, expiry.say
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now, expiry.soon)
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, farm, memory, now, expiry.soon)
         return cls(
             settings,
             store,
@@ -286,6 +289,7 @@ class _Server:
             looks,
             now,
             attempts,
+            farm,
             ticker,
             uploader,
             keeper,
@@ -431,6 +435,7 @@ class _Server:
             self._uploader,
             self._signer,
             self._attempts,
+            self._farm,
             self._connections,
             self._shutdown,
             self._now,

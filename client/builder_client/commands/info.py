@@ -2,7 +2,7 @@
 
 import click
 
-from builder_client import clock, halts, options, report, uploads
+from builder_client import clock, halts, options, report, servers, uploads
 from builder_client.looking import plans, running, standing, unmet_json, warnings
 from builder_client.output import json_text, standard_output
 
@@ -28,11 +28,12 @@ def command(*, as_json: bool, color: str) -> None:
            disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED]}],
            drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}],
            signing_keys: [{id, expires}],
+           servers: [{server, address, version, since, heard, alive, keeps_schedule, drained, workers, running, here}],
            uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
           what is from cron to paused, as in show, from elapsed_ms to away_since (null: not known; its worker has no
           certificate; it is not away), disk_full, unmet (what queued jobs need and no worker has), drained, certificates,
-          signing_keys and uploads come from servers of our own protocol alone; next is null for never; kind is "script" or
-          "orb-build"; times are in UTC
+          signing_keys, servers and uploads come from servers of our own protocol alone; next is null for never; kind is
+          "script" or "orb-build"; times are in UTC
     """
     printer = standard_output(color)
     remote = options.remote()
@@ -41,6 +42,7 @@ def command(*, as_json: bool, color: str) -> None:
     looked = standing(remote)
     told = running(looked)
     receivers = uploads.counted(remote)
+    farm = servers.by_the_way(remote)
     now = clock.now()
     if as_json:
         value = report.info_json(reply, now=now, plans=found, told=told)
@@ -62,12 +64,17 @@ def command(*, as_json: bool, color: str) -> None:
                 for each in looked.ending
                 if each.is_key
             ]
+        if farm is not None:
+            value["servers"] = [servers.json(each, farm) for each in farm.servers]
         if receivers is not None:
             value["uploads"] = [uploads.receiver_json(each) for each in receivers]
         printer.json(value, indent=2)
         return
     report.print_info(printer, reply, now=now, plans=found, told=told)
     drained = looked.halts if looked else ()
+    if farm is not None and (text := servers.sentence(farm)):
+        printer.line("")
+        printer.line(text)
     if drained:
         printer.line("")
     for each in drained:

@@ -131,7 +131,7 @@ def take(
             return Taken()
         case None:
             queues.add_platform(connection, woken, platform, now)
-    if halts.applies(connection, platform, holder.known_as if holder else ""):
+    if halts.applies(connection, me, platform, holder.known_as if holder else ""):
         return Taken(is_halted=True)
     able = holder.able if holder else NOTHING
     met = [

@@ -135,6 +135,10 @@ class Store:
         """Work on the database no more."""
         await self.database.write(partial(servers.remove, me=me))
 
+    async def count_owned(self) -> Mapping[str, int]:
+        """Return how many builds run, by the server that has them."""
+        return await self.database.read(ownership.count)
+
     # --- schedule --------------------------------------------------------------------------------------------------
 
     async def schedule(self, new: Job, period: Period, now: Instant) -> None:

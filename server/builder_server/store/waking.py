@@ -77,10 +77,11 @@ class Work(Change):
         self.announce()
 
 
-def targets_of(platform: str, worker: str) -> tuple[Target, ...]:
-    """Return what may be drained so that a worker of a platform gets no job; it is known by that name."""
+def targets_of(server: str, platform: str, worker: str) -> tuple[Target, ...]:
+    """Return what may be drained so that a worker of a platform gets no job at a server; all are known by these names."""
     return (
         SERVER,
+        Target(scope=Scope.SERVER, name=server),
         Target(scope=Scope.PLATFORM, name=platform),
         Target(scope=Scope.WORKER, name=worker),
     )
@@ -114,9 +115,9 @@ class Waking:
         """Return what tells that a platform got work. Hold it while you wait: names are any, and none is kept."""
         return self._platforms.setdefault(name, Work())
 
-    def is_halted(self, platform: str, worker: str) -> bool:
-        """Return whether a worker of a platform gets no job, as far as is known here: the store has the last word."""
-        return any(target in self.halts for target in targets_of(platform, worker)) if self.halts else False
+    def is_halted(self, server: str, platform: str, worker: str) -> bool:
+        """Return whether a worker of a platform gets no job at a server, as far as is known here: the store has the last word."""
+        return any(target in self.halts for target in targets_of(server, platform, worker)) if self.halts else False
 
     def set_halts(self, halts: Mapping[Target, HaltState]) -> None:
         """Note what is drained."""
