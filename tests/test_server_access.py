@@ -16,14 +16,15 @@ from clocks import Clock
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from farm import DEADLINE, LocalServer, eventually, log_lines, run_client, run_server, start_server
 from hypothesis import Phase, find, settings
-from scripted import CLIENT, OUR_WORKER, OURS, WORKER, connect, given_job, schedule
+from scripted import CLIENT, OUR_WORKER, OURS, WORKER, ask_job, connect, given_job, schedule
 from strategies import BY_KIND
 from visitors import shown
 
 from builder.errors import ConnectionEnded
 from builder.extension.order import ALL
 from builder.extension.schedule import ShowJob
-from builder.extension.working import AskJob, GiveJob
+from builder.extension.watching import Look, Looked
+from builder.extension.working import AskJob, Continue, GiveJob
 from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobRequested, Kind, Message, Success
 from builder.model import Instant
 from builder.order import OPENING, State
@@ -151,7 +152,7 @@ async def test_a_worker_of_some_platforms(
         await (await given_job(peer)).finish()
 
 
-async def test_the_log_and_the_history_name_the_holder(
+async def test_log_info_and_history_name_the_holder(
     server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker, operator = authority.issue("w1", uris=[HolderRole.WORKER.uri]), holder(authority, HolderRole.OPERATOR)
@@ -167,6 +168,10 @@ async def test_the_log_and_the_history_name_the_holder(
         await peer.receive(GiveJob)
         ((named,),) = server.query("select worker from build")
         assert named.startswith("w1 (127.0.0.1:")
+        async with shown(server, operator, OURS) as client:
+            pages = [page for page in await client.request(Look(entries=0, results=0)) if isinstance(page, Looked)]
+            running = [build for page in pages for build in page.running]
+            assert [(build.worker, build.holder) for build in running] == [("slot", "w1")]
     assert await eventually(lambda: log_lines(caplog.text, "begins at w1 (127.0.0.1:"))
 
 
@@ -283,6 +288,22 @@ async def test_a_certificate_that_is_revoked_ends_its_open_connections(
         assert await eventually(lambda: log_lines(caplog.text, "(w1): ", "closed: its certificate was revoked"))
         await waiting.receive(GiveJob)  # what the other had
     assert not await is_let_in(server, operator)
+
+
+async def test_a_build_of_a_worker_that_is_revoked_waits_for_it(server: LocalServer, authority: Authority) -> None:
+    """It may come back with another certificate: what it shows of its build is the secret."""
+    first, second = (authority.issue("w1", uris=[HolderRole.WORKER.uri], file=file) for file in ("first", "second"))
+    async with shown(server, holder(authority, HolderRole.OPERATOR), CLIENT) as peer:
+        await peer.send(schedule("a"))
+        await peer.receive(Success)
+    async with shown(server, first, OUR_WORKER) as building:
+        given = await ask_job(building)
+        authority.revoke(first)
+        await building.wait_closed()
+    async with shown(server, second, OUR_WORKER) as back:
+        assert isinstance(await given.come_back(back), Continue)
+        await given.finish(back)
+    assert server.query("select state, losses from build") == [("finished", 0)]
 
 
 async def test_a_list_that_can_not_be_read_keeps_the_one_before(

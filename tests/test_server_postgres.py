@@ -111,7 +111,7 @@ def test_a_password_on_a_command_line_is_refused(url: str, tmp_path: Path) -> No
 
 async def test_a_password_in_the_environment_is_shown_nowhere(cluster: Cluster, tmp_path: Path) -> None:
     url = cluster.url("farm").replace("builder@", "builder:secret@")
-    async with start_server(tmp_path, env={"BUILDER_SERVER_DATABASE": url}) as server:
+    async with start_server(tmp_path, env={"BUILDER_SERVER_DATABASE": url}, is_forked=False) as server:
         await scripted.do(server, schedule("a"))
         assert b"secret" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
         assert server.terminate() == 0

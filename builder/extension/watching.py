@@ -150,7 +150,8 @@ class PlatformState:
 class RunningState:
     """A running build. ``expected`` is how long it takes in all, in milliseconds, as far as past ones tell.
 
-    ``away`` is since when its worker is away, from which it may come back.
+    ``worker`` is what it is called where it is drained, and ``holder`` that of its certificate, if it has one; ``away`` is since
+    when it is away, from which it may come back.
     """
 
     numbered: ClassVar[bool] = True
@@ -161,6 +162,8 @@ class RunningState:
     cause: Cause
     expected: int | None = None
     away: Instant | None = None
+    worker: str = ""
+    holder: str | None = None
 
 
 class Why(enum.Enum):

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource, iter_params_for_processing
 
+from builder.runtime import secrecy
 from builder.runtime.program import tell
 
 CHECK = "check-config"
@@ -190,15 +191,11 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-_USERINFO = re.compile(r"(?<=://)[^\s]*@")
-_QUERY = re.compile(r"(?<=\?).*")
-
-
 def masked(option: click.Option, text: str) -> str:
     """Return the value of an option without passwords of URLs, and without values of variables, which may be any secret."""
     if option.name == "env":
         return re.sub(r"=.*", "=***", text, flags=re.DOTALL)
-    return _QUERY.sub("***", _USERINFO.sub("***@", text)) if "://" in text else text
+    return secrecy.masked(text)
 
 
 def _variable(context: click.Context, option: click.Option) -> str:

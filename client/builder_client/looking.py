@@ -7,7 +7,17 @@ from uuid import UUID
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListedJob, ListJobs
 from builder.extension.halting import HaltState
-from builder.extension.watching import MAX_SHOWN, EndingState, Look, Looked, PlatformState, QueuedState, Unmet, Why
+from builder.extension.watching import (
+    MAX_SHOWN,
+    EndingState,
+    Look,
+    Looked,
+    PlatformState,
+    QueuedState,
+    RunningState,
+    Unmet,
+    Why,
+)
 from builder.messages import Message
 from builder.model import Instant, printable
 from builder.planning import JobOptions
@@ -65,14 +75,9 @@ def ending(looked: Looked | None, now: Instant) -> tuple[str, ...]:
     return tuple(_ending(each, each.expires.ms - now.ms) for each in (looked.ending if looked else ()))
 
 
-def expected(looked: Looked | None) -> dict[UUID, int | None] | None:
-    """Return the milliseconds that each running build is expected to take; None if that was not told."""
-    return {build.uuid: build.expected for build in looked.running} if looked else None
-
-
-def away(looked: Looked | None) -> dict[UUID, Instant]:
-    """Return the running builds whose worker is away, and since when."""
-    return {build.uuid: build.away for build in looked.running if build.away is not None} if looked else {}
+def running(looked: Looked | None) -> dict[UUID, RunningState] | None:
+    """Return the running builds; None if they were not told."""
+    return {build.uuid: build for build in looked.running} if looked else None
 
 
 def listed(ask: Ask) -> dict[str, ListedJob]:

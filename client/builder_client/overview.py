@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import frozen
 
 from builder.extension.halting import HaltState
 from builder.extension.watching import ResultState
@@ -14,7 +14,7 @@ from builder.model import NEVER, Instant, printable
 from . import halts, report, words
 from .errors import TooOld
 from .fitting import Column, share
-from .looking import away, look, plans, unmet_warnings
+from .looking import look, plans, running, unmet_warnings
 from .output import Printer
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Seen:
     unmet: tuple[str, ...] = ()
     """What jobs need that no worker has, a line each."""
 
-    away: report.Away = field(factory=dict)
+    running: report.Told | None = None
+    """None of a classic server."""
 
 
 @frozen(kw_only=True)
@@ -83,7 +84,7 @@ def ask(remote: "Remote") -> Seen:
         failed=failed,
         halts=looked.halts if looked else (),
         unmet=unmet_warnings(looked),
-        away=away(looked),
+        running=running(looked),
     )
 
 
@@ -127,9 +128,9 @@ def _tables(seen: Seen, now: Instant) -> list[_Table]:
         )
         for queue in sorted(info.queues, key=lambda queue: (-len(queue.jobs), queue.platform))
     ]
-    columns, running = report.running_table(info, now=now, away=seen.away)
+    columns, running_now = report.running_table(info, now=now, told=seen.running)
     return [
-        _Table(name="Running", columns=columns, rows=running, empty="nothing"),
+        _Table(name="Running", columns=columns, rows=running_now, empty="nothing"),
         _Table(name="Failed", columns=_FAILED, rows=failed),
         _Table(name="Next runs", columns=_NEXT, rows=soon, empty="none"),
         _Table(name="Queues", columns=_QUEUES, rows=queues, empty="no platforms"),

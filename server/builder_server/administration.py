@@ -12,7 +12,7 @@ from builder_server.served import Served
 
 F = TypeVar("F", bound=Callable[..., object])
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
 """The revisions of the database, the newest last: to each of them a way leads."""
 
 

@@ -19,7 +19,7 @@ from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.configuration import CHECK, Configured, configuration_options
 from builder.runtime.options import announce, metrics_option, serving_options
-from builder.runtime.secrecy import keep_memory_secret
+from builder.runtime.secrecy import hide_arguments, keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
 from builder_server.options import limit_options, limits_of
@@ -215,7 +215,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     multiple=True,
     metavar="URL",
     help="Post finished executions to this URL, http(s)://user:password@host/upload; may be given several times. Others on "
-    "this machine can read a command line: the password is safer in the environment or the file.",
+    "this machine can read a command line until the server has begun: the password is safer in --upload-credentials-file.",
 )
 @click.option(
     "--upload-credentials-file",
@@ -317,11 +317,7 @@ def command(
 
     if path := upload_credentials_file or credentials.default_path(os.environ):
         upload = credentials.with_credentials(upload, path)
-    if database is not None or credentials.hold_secrets(upload):
-        keep_memory_secret()
     logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
-    if served.database is not None:
-        keep_memory_secret()
     settings = server.Settings(
         limits=limits_of(limits),
         listening=Listening(
@@ -377,4 +373,6 @@ for _each in (
 
 def main() -> None:
     """Entry point of the program."""
+    keep_memory_secret()  # each command may have a key in it, or a password
+    hide_arguments()
     program.run(command, "builder-server")

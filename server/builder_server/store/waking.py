@@ -8,6 +8,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 from weakref import WeakValueDictionary
 
 from attrs import define, field
@@ -35,6 +36,10 @@ class Woken:
     changes: list[Changed] = field(factory=list)
     halts: Mapping[Target, HaltState] | None = None
     """All that is drained, where that has changed."""
+    moved: set[UUID] = field(factory=set)
+    """Builds that run, and are another server's now."""
+    cancelled: dict[UUID, str] = field(factory=dict)
+    """Builds that run at other servers, and who has cancelled them here."""
 
     def note(self, what: What, **of: Any) -> None:
         """Note a change, and of what it is."""
@@ -91,6 +96,12 @@ class Waking:
     halted: Change = field(factory=Change)
     """Something is drained, or is no more."""
 
+    on_moved: Callable[[Collection[UUID]], None] = field(default=lambda _uuids: None)
+    """Is told of builds that other servers have taken over."""
+
+    on_cancelled: Callable[[UUID, str], object] = field(default=lambda _uuid, _by: None)
+    """Is told of each build that was cancelled at another server, and by whom."""
+
     _platforms: WeakValueDictionary[str, Work] = field(factory=WeakValueDictionary)
 
     def platform(self, name: str) -> Work:
@@ -106,8 +117,15 @@ class Waking:
         self.halts = halts
         self.halted.announce()
 
+    def hear(self, woken: Woken) -> None:
+        """Wake them for what another server has changed."""
+        self.announce(woken)
+        self.on_moved(woken.moved)
+        for uuid, by in woken.cancelled.items():
+            self.on_cancelled(uuid, by)
+
     def announce(self, woken: Woken) -> None:
-        """Wake them."""
+        """Wake them for what was changed here."""
         if woken.halts is not None:
             self.set_halts(woken.halts)
         if woken.schedule:
