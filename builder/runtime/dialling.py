@@ -51,7 +51,7 @@ class Unanswered(NotGreeted):
 
 
 @frozen(kw_only=True)
-class Dial:
+class Dialling:
     """The way to a server: seconds for the look-up of its name and the connection together, and for its hello.
 
     ``program`` is what this side is called where something goes wrong.

@@ -4,8 +4,8 @@ from builder import codec
 from builder.extension import VERSION, Welcome
 from builder.extension.worker import WORKERS
 from builder.messages import WORKER_VERSION, Hello, Role, ServerHello
-from builder.runtime import dialling
 from builder.runtime.channel import Channel
+from builder.runtime.dialling import Dialling
 
 OURS, CLASSIC = Hello(role=Role.WORKER, version=VERSION), Hello(role=Role.WORKER, version=WORKER_VERSION)
 
@@ -15,7 +15,7 @@ def load() -> None:
     codec.encode(OURS)
 
 
-class Dial(dialling.Dial):
+class Dial(Dialling):
     """The way of a worker to a server."""
 
     async def ours(self) -> Channel:
