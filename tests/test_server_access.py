@@ -84,12 +84,15 @@ def test_every_kind_of_message_stands_in_the_table() -> None:
     assert {kind for table in tables for state in table.values() for kind in state} == set(NEEDS)
 
 
-@pytest.mark.parametrize("roles", [(), ("worker",), ("operator",), ("observer",), ("worker", "observer")])
+@pytest.mark.parametrize(
+    "roles", [(), ("worker",), ("operator",), ("observer",), ("provisioner",), ("worker", "observer")]
+)
 async def test_all_commands_of_all_roles(
     roles: tuple[str, ...], server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine = holder(authority, *(ROLES[role] for role in roles))
-    may = {ROLES[role] for role in roles} | ({HolderRole.OBSERVER} if "operator" in roles else set())
+    within = {"operator": {HolderRole.OBSERVER, HolderRole.PROVISIONER}, "provisioner": {HolderRole.OBSERVER}}
+    may = {ROLES[role] for role in roles}.union(*(within.get(role, set()) for role in roles))
     for hello in (CLIENT, OURS, WORKER, OUR_WORKER):
         for kind in kinds(hello=hello):
             needed = NEEDS[kind]

@@ -22,7 +22,7 @@ from builder.messages import Message
 from builder.model import Instant, printable
 from builder.planning import JobOptions
 
-from . import halts, words
+from . import halts, provisions, words
 from .errors import TooOld, Unreachable
 from .output import JsonObject, json_text
 
@@ -179,6 +179,7 @@ def entry_json(entry: QueuedState) -> JsonObject:
         "not_before": entry.not_before and entry.not_before.isoformat(),
         "likely_start": entry.start and entry.start.isoformat(),
         "expected_ms": entry.expected,
+        "needs": [*map(str, entry.needs)],
         "unmet": None if entry.unmet is None else unmet_json(entry.unmet),
     }
 
@@ -191,6 +192,7 @@ def queue_json(platform: PlatformState, looked: Looked) -> JsonObject:
         "workers_busy": platform.busy,
         "workers_drained": platform.drained,
         "queued": platform.queued,
+        "asked": [*map(provisions.json, platform.provisions)],
         "jobs": [entry_json(entry) for entry in looked.queued if entry.platform == platform.name],
     }
 
