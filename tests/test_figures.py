@@ -89,6 +89,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
         size,
     ),
     ("docs/architecture.md", "| jobs | 50 000", "builder_server.limits:DEFAULTS.jobs", number),
+    ("docs/architecture.md", "| a queue | 50 000", "builder_server.limits:DEFAULTS.queue", number),
     ("docs/architecture.md", "| 300 that begin", "builder_server.limits:DEFAULTS.attempts", number),
     (
         "docs/architecture.md",

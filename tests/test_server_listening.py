@@ -181,7 +181,9 @@ async def test_other_users_are_refused(
     monkeypatch.setattr(listening, "_peer_user", lambda _: nobody)
     async with run_server(tmp_path, listening=Listening(unix=path)), over_unix(path) as peer:
         assert await peer.wait_closed() == b""
-    assert log_lines(caplog.text, "Unix socket: not let in: user nobody may not use the Unix socket", "--allow-user")
+    assert log_lines(
+        caplog.text, "Unix socket (nobody): not let in: user nobody may not use the Unix socket", "--allow-user"
+    )
     async with run_server(tmp_path, listening=Listening(unix=path, users=("nobody",))):
         await ask_over(path)
 

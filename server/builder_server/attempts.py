@@ -32,6 +32,9 @@ from builder_server.store import BuildHead, Holder, LeftBuild, is_secret
 logger = logging.getLogger(__name__)
 
 
+STATES = WAITING, PRESSED, BUILDING = "waiting", "pressed", "building"
+"""What a worker that is connected does: one that is pressed takes no job, since its machine can't bear another."""
+
 LAST_TIMEOUT = 1.0
 """Seconds that the attempts have when all sessions have ended, and a stop waits for nothing but the disk."""
 
@@ -84,10 +87,15 @@ class Attempts:
         for owner in self._owners.values():
             owner.tell(Stopping())
 
-    def building(self) -> Counter[str]:
-        """Return how many connected workers have a job, by its platform."""
-        owners = (owner for owner in self._owners.values() if owner.attachment.is_building)
-        return Counter(owner.build.job.platform for owner in owners if owner.build)
+    def connected(self) -> Counter[tuple[str, str]]:
+        """Return how many workers are connected, by platform and state: one of ``STATES``."""
+        found = Counter[tuple[str, str]]()
+        for owner in self._owners.values():
+            if owner.attachment.is_building:
+                found[owner.platform, BUILDING] += 1
+            elif owner.job is None and not owner.attachment.is_detached:
+                found[owner.platform, PRESSED if owner.worker.pressure else WAITING] += 1
+        return found
 
     @property
     def owners(self) -> Collection[Owner]:

@@ -129,7 +129,7 @@ class Owner:
     _artifacts: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.targets = frozenset(targets_of(self.platform, self.worker.known_as))
+        self.targets = frozenset(targets_of(self.recorder.store.owner, self.platform, self.worker.known_as))
         self.attachment = Attachment.to(self.uuid, self._tell_from)
 
     def tell(self, event: Event) -> None:

@@ -54,17 +54,21 @@ def _credential() -> Path | None:
     return path if path and path.exists() else None
 
 
+def is_elsewhere(directory: Path) -> bool:
+    """Return whether a directory says that its database is elsewhere; one that has a database does not, whatever lies there."""
+    return (directory / ELSEWHERE).exists() and not (directory / DATABASE).exists()
+
+
 def database_of(directory: Path, place: "Location | None") -> "Path | Location":
     """Return where the database of a directory is, and note it there. Raises StartError if it is another one.
 
     OSError is raised if it can't be noted.
     """
-    elsewhere = directory / ELSEWHERE
     if place is None:
-        if noted := _noted(directory):
+        if is_elsewhere(directory):
             raise StartError(
-                f"the database of {directory} is in PostgreSQL, {noted[0]}: name it with --database, or remove {elsewhere} to "
-                "begin with a new one"
+                f"the database of {directory} is in PostgreSQL, {_noted(directory)[0]}: name it with --database, or remove "
+                f"{directory / ELSEWHERE} to begin with a new one"
             )
         return directory / DATABASE
     if (directory / DATABASE).exists():
@@ -72,9 +76,13 @@ def database_of(directory: Path, place: "Location | None") -> "Path | Location":
             f"{directory} has a database of its own, {DATABASE}: leave --database out, or move it away to do without what "
             "it has"
         )
-    if _noted(directory)[:1] != [str(place)]:
-        elsewhere.write_text("\n".join([str(place), *_noted(directory)[1:], ""]), "utf-8")
+    note_elsewhere(directory, place, *_noted(directory)[1:])
     return place
+
+
+def note_elsewhere(directory: Path, place: "Location", *names: str) -> None:
+    """Have a directory say where its database is, and what its server is called there, if that is known. Raises OSError."""
+    (directory / ELSEWHERE).write_text("\n".join([str(place), *names, ""]), "utf-8")
 
 
 def name_of(directory: Path, place: "Location | None", given: str | None) -> str:
@@ -84,13 +92,13 @@ def name_of(directory: Path, place: "Location | None", given: str | None) -> str
     """
     if place is None:
         return ONLY_SERVER
-    database, *known = _noted(directory)
+    known = _noted(directory)[1:]
     name = given or (known[0] if known else node() or "localhost")
     if known and known != [name]:
         raise StartError(
             f"{directory} has what the server called {known[0]} has built: leave --name out, or name another --dir"
         )
-    (directory / ELSEWHERE).write_text(f"{database}\n{name}\n", "utf-8")
+    note_elsewhere(directory, place, name)
     return name
 
 

@@ -33,17 +33,20 @@ from builder.runtime.scraping import Scraping
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
 from builder.runtime.tls import TlsFiles
-from builder_server import backups, listening
+from builder_server import backups, crews, listening, relocation
 from builder_server.aside import Replies
 from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
 from builder_server.certified import Certificates
 from builder_server.clients import ClientSession
-from builder_server.connections import Connections, Place, connections_for_descriptors
+from builder_server.connections import Connections, NoPlace, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
+from builder_server.expiry import Expiry
+from builder_server.farm import Farm
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
+from builder_server.keyring import Keyring
 from builder_server.limits import ServerLimits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
@@ -158,6 +161,17 @@ def restore(data_dir: Path, source: Path) -> None:
         backups.read(data_dir, source)
 
 
+def move(data_dir: Path, place: "Location", *, back: bool) -> int:
+    """Move the database of a directory, in which no server runs, to PostgreSQL, or ``back``; return how many rows it has.
+
+    Raises StartError and StoreError.
+    """
+    check_owner(data_dir)
+    with _locked(data_dir):
+        backups.check_whole(data_dir)
+        return (relocation.move_in if back else relocation.move_out)(data_dir, place)
+
+
 def check_owner(data_dir: Path) -> None:
     """See that what is written is its server's, too. Raises StartError."""
     try:
@@ -224,6 +238,7 @@ class _Server:
     _now: Callable[[], Instant]
     _attempts: Attempts
     _membership: Membership
+    _farm: Farm
     _ticker: Ticker
     _uploader: Uploader
     _keeper: Keeper
@@ -231,6 +246,7 @@ class _Server:
     _connections: Connections
     _memory: Memory
     _certificates: Certificates | None
+    _expiry: Expiry
     _refusals: Refusals = field(factory=Refusals)
     _shutdown: Shutdown = field(factory=Shutdown)
     _is_serving: bool = False
@@ -267,6 +283,7 @@ class _Server:
             grace=settings.grace,
             limits=settings.limits,
         )
+        farm = Farm(store=store, attempts=attempts)
         me = Identity(
             name=store.owner,
             incarnation=uuid4(),
@@ -274,12 +291,14 @@ class _Server:
             version=__version__,
             token=secrets.token_urlsafe(),
         )
-        membership = Membership(store, me, attempts)
+        membership = Membership(store, me, attempts, lambda: crews.text_of(attempts.crew()))
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
-        ending = certificates.ending_soon if certificates else tuple
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now, ending)
+        expiry = Expiry(now, Keyring(settings.data_dir))
+        if certificates:
+            expiry.certificates, certificates.note = certificates.expiring, expiry.say
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, farm, memory, now, expiry.soon)
         return cls(
             settings,
             store,
@@ -288,6 +307,7 @@ class _Server:
             now,
             attempts,
             membership,
+            farm,
             ticker,
             uploader,
             keeper,
@@ -295,6 +315,7 @@ class _Server:
             connections,
             memory,
             certificates,
+            expiry,
         )
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
@@ -306,6 +327,7 @@ class _Server:
             if self._settings.metrics is not None:
                 await self._show_metrics(*self._settings.metrics, background)
             background.start_soon(self._signer.run)
+            background.start_soon(self._expiry.run)
             background.start_soon(_show_life)
             if self._certificates:
                 background.start_soon(self._certificates.run)
@@ -329,7 +351,7 @@ class _Server:
             memory=self._memory,
             now=self._now,
             is_ready=lambda: self._is_serving and not self._shutdown.requested.is_set(),
-            expiring=self._certificates.expiring if self._certificates else tuple,
+            expiring=self._expiry.all,
         )
         listeners = await scraping.listen(host, port)
         logger.info("metrics are at %s", ", ".join(places(listeners)))
@@ -366,8 +388,6 @@ class _Server:
                 with self._connections.place() as place:
                     with place.until_asked(), self._shutdown.interruptible():
                         stream, peer = await self._admit(listener, transport, place)
-                    if peer.name:
-                        note(holder=peer.name)
                     channel = SharingChannel(stream, self._memory)
                     async with stream:
                         try:
@@ -376,7 +396,7 @@ class _Server:
                             channel.give_back()
         except ShuttingDown:
             pass
-        except listening.NotAdmitted as error:
+        except (listening.NotAdmitted, NoPlace) as error:
             self._refusals.say(str(error))
         except trio.TooSlowError:
             logger.warning("closed, it was silent for too long")
@@ -391,15 +411,19 @@ class _Server:
         try:
             with trio.fail_after(self._settings.limits.handshake):
                 return await listener.admit(transport, place)
-        except trio.TooSlowError as error:
-            raise listening.NotAdmitted("it was silent for too long") from error
-        except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            raise listening.NotAdmitted(reason_of(error)) from error
+        except _STRANGERS_ERRORS as error:
+            raise _not_admitted(error) from error
 
-    async def _greet(self, channel: SharingChannel, place: Place) -> tuple[bool, Message | StreamedFrame]:
-        """Return whether it speaks our own protocol, and what it wants."""
+    async def _greet(self, channel: SharingChannel, peer: Peer, place: Place) -> tuple[bool, Message | StreamedFrame]:
+        """Return whether it speaks our own protocol, and what it wants. Raises NotAdmitted for a stranger without a hello."""
+        try:
+            with trio.fail_after(STEP_TIMEOUT):
+                hello = await channel.receive_expected(Hello)
+        except _STRANGERS_ERRORS as error:
+            if peer.name:
+                raise
+            raise _not_admitted(error) from error
         with trio.fail_after(STEP_TIMEOUT):
-            hello = await channel.receive_expected(Hello)
             is_ours = hello.version >= VERSION
             await channel.send(Welcome(version=VERSION, release=__version__) if is_ours else ServerHello())
         place.greet()
@@ -408,7 +432,7 @@ class _Server:
 
     async def _serve_peer(self, channel: SharingChannel, peer: Peer, place: Place) -> None:
         with place.until_asked(), self._shutdown.interruptible():
-            is_ours, request = await self._greet(channel, place)
+            is_ours, request = await self._greet(channel, peer, place)
         if isinstance(request, JobRequested):
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)
@@ -430,6 +454,7 @@ class _Server:
             self._uploader,
             self._signer,
             self._attempts,
+            self._farm,
             self._connections,
             self._shutdown,
             self._now,
@@ -446,6 +471,15 @@ class _Server:
                 return await _receive_request(channel)
             except ConnectionEnded:
                 return None  # it has asked for all that it wanted
+
+
+_STRANGERS_ERRORS = (BuilderError, trio.TooSlowError, trio.BrokenResourceError, OSError)
+"""What goes wrong with somebody of whom nothing is known yet."""
+
+
+def _not_admitted(error: Exception) -> listening.NotAdmitted:
+    silent = isinstance(error, trio.TooSlowError)
+    return listening.NotAdmitted("it was silent for too long" if silent else reason_of(error))
 
 
 async def _receive_request(channel: SharingChannel) -> Message | StreamedFrame:

@@ -72,7 +72,7 @@ async def work(settings: WorkerSettings, duration: Duration) -> None:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
             await settings.guard.look(drain)
             nursery.start_soon(settings.guard.run, drain)
-            found = await find(settings.setup.backend, settings.platform, settings.server)
+            found = await find(settings.setup.backend, settings.platform, settings.servers)
             for lost in found.lost:
                 nursery.start_soon(tell_lost, *lost, drain)
             await _fill_slots(settings, duration, drain, found.adopted)
@@ -159,7 +159,7 @@ async def _fill_slots(
     async def run_slot(number: int) -> None:
         try:
             if number < len(adopted):
-                if duration.loop and not adopted[number].is_of(settings.server):
+                if duration.loop and not adopted[number].is_of(settings.servers):
                     await see_through_elsewhere(adopted[number])
                 else:
                     await _see_through(adopted[number], settings, drain, nursery if duration.loop else None)
@@ -208,7 +208,7 @@ def _tell(error: Exception, drain: Drain, telling: trio.Nursery) -> None:
 
 
 async def _work_forever(settings: WorkerSettings, drain: Drain, troubles: Troubles, telling: trio.Nursery) -> None:
-    async with Uplink(settings.server) as uplink, Spares(settings.setup.backend) as spares:
+    async with Uplink(settings.servers) as uplink, Spares(settings.setup.backend) as spares:
         await _work_on(settings, drain, uplink, spares, troubles, telling)
 
 

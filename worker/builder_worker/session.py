@@ -7,7 +7,7 @@ from math import inf
 import trio
 from attrs import evolve, field, frozen
 
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension.working import AskJob, Fact, GiveJob, GiveUp, NoJob
 from builder.framing import StreamedFrame
@@ -38,7 +38,7 @@ log = logging.getLogger("builder_worker")
 class WorkerSettings:
     """What the worker was told at its start."""
 
-    server: Endpoint
+    servers: Servers
     platform: str
     setup: Setup
 
@@ -66,7 +66,7 @@ class NothingToDo(BuilderError):
 
 async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server as ``work_next`` does, and no other."""
-    async with Uplink(settings.server) as uplink, Spares(settings.setup.backend) as spares:
+    async with Uplink(settings.servers) as uplink, Spares(settings.setup.backend) as spares:
         await work_next(settings, drain, uplink, spares, is_last=True)
 
 
@@ -237,7 +237,7 @@ def _handover(given: JobSchedule | GiveJob, settings: WorkerSettings, setup: Set
     if not isinstance(given, GiveJob):
         return None
     told = facts.of_job(given.job, setup)
-    return Handover(server=settings.server, platform=settings.platform, job=given, facts=told)
+    return Handover(servers=settings.servers, platform=settings.platform, job=given, facts=told)
 
 
 def _setup(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Setup:

@@ -151,7 +151,7 @@ def take(
         case None:
             require_alone(connection)
             queues.add_platform(connection, woken, platform, now)
-    if halts.applies(connection, platform, holder.known_as if holder else ""):
+    if halts.applies(connection, me, platform, holder.known_as if holder else ""):
         return Taken(is_halted=True)
     able = holder.able if holder else NOTHING
     met = [

@@ -25,6 +25,7 @@ _LEFT = (
     build.c.secret_sha256, build.c.time_limit, build.c.max_silent, build.c.ended_by,
 )  # fmt: skip
 _RUNS = build.c.state == "running"
+_COUNTS = sa.select(build.c.owner, sa.func.count().label("number")).where(_RUNS).group_by(build.c.owner)
 _MINE = sa.select(*_LEFT).where(_RUNS, IS_MINE).order_by(build.c.started)
 _CLAIM = (
     sa.update(build)
@@ -65,6 +66,11 @@ def _left(row: Any) -> LeftBuild:
 def running(connection: sa.Connection, me: str) -> tuple[LeftBuild, ...]:
     """Return the builds of a server that are recorded as running, the oldest first."""
     return tuple(map(_left, connection.execute(_MINE, {"me": me})))
+
+
+def count(connection: sa.Connection) -> dict[str, int]:
+    """Return how many builds run, by their owners."""
+    return {row.owner: row.number for row in connection.execute(_COUNTS) if row.owner is not None}
 
 
 def runs_here(connection: sa.Connection, me: str, uuid: UUID) -> bool:

@@ -86,7 +86,7 @@ class Store:
     @classmethod
     def open(cls, where: "Path | Location") -> Self:
         """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
-        prepare = upgrade(MIGRATIONS)
+        prepare = upgrade(MIGRATIONS, servers.check_idle)
         if isinstance(where, Path):
             return cls(SQLite(where, prepare=prepare))
         from builder.runtime.postgres import PostgreSQL
@@ -96,7 +96,7 @@ class Store:
     @staticmethod
     def migrate(where: "Path | Location", revision: str) -> None:
         """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
-        step = migrate(MIGRATIONS, revision)
+        step = migrate(MIGRATIONS, revision, servers.check_idle)
         if isinstance(where, Path):
             alter(where, step)
             return
@@ -167,6 +167,10 @@ class Store:
         await self.recall_halts()
         self.waking.hear_anything()
 
+    async def count_owned(self) -> Mapping[str, int]:
+        """Return how many builds run, by the server that has them."""
+        return await self.database.read(ownership.count)
+
     # --- schedule --------------------------------------------------------------------------------------------------
 
     async def schedule(self, new: Job, period: Period, now: Instant) -> None:
@@ -176,7 +180,7 @@ class Store:
     async def plan(self, new: Job, options: JobOptions, now: Instant, *, run_now: bool = True) -> None:
         """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
         await self._wake(
-            schedule.add, new, options, Timing.of(options, new.name, now), now, self.limits.jobs, run_now=run_now
+            schedule.add, new, options, Timing.of(options, new.name, now), now, self.limits, run_now=run_now
         )
 
     async def change(self, name: str, revision: int, options: JobOptions, new: Job | None, now: Instant) -> None:
@@ -201,7 +205,7 @@ class Store:
         Without ``keep`` all of it is taken back again. Raises CommandRefused.
         """
         with suppress(schedule.Tried):
-            await self._wake(schedule.apply, request, timings, now, self.limits.jobs, keep=keep)
+            await self._wake(schedule.apply, request, timings, now, self.limits, keep=keep)
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
@@ -218,7 +222,7 @@ class Store:
 
         ``is_check``: it runs twice, and the artifacts are compared.
         """
-        await self._wake(schedule.execute, name, on_platform, now, by, is_check=is_check)
+        await self._wake(schedule.execute, name, on_platform, now, by, self.limits, is_check=is_check)
 
     async def queue_due(self, now: Instant, missed_before: Instant | None = None) -> Due:
         """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.

@@ -27,11 +27,12 @@ class Woken:
     """What a step has changed for those who wait: work that came; an earlier next run.
 
     ``work`` are platforms and texts of needs: of each an entry can be taken. ``platforms`` are those where any may be.
-    ``changes`` are for those who watch; they have no points yet.
+    ``grown`` are those whose queues have new entries. ``changes`` are for those who watch; they have no points yet.
     """
 
     work: set[tuple[str, str]] = field(factory=set)
     platforms: set[str] = field(factory=set)
+    grown: set[str] = field(factory=set)
     schedule: bool = False
     changes: list[Changed] = field(factory=list)
     halts: Mapping[Target, HaltState] | None = None
@@ -51,6 +52,11 @@ class Woken:
         """Note a change of entries of queues: their jobs and platforms."""
         for job, platform, *_ in itertools.islice(entries, MAX_NOTED + 1):
             self.note(what, job=job, platform=platform)
+
+    def note_entered(self, entries: Sequence[Any]) -> None:
+        """Note entries that are new."""
+        self.grown.update(entry.platform for entry in entries)
+        self.note_queued(entries)
 
     def note_queued(self, entries: Sequence[Any]) -> None:
         """Note entries that have come, or moved forward; those who can take one are woken."""
@@ -73,10 +79,11 @@ class Work(Change):
         self.announce()
 
 
-def targets_of(platform: str, worker: str) -> tuple[Target, ...]:
-    """Return what may be drained so that a worker of a platform gets no job; it is known by that name."""
+def targets_of(server: str, platform: str, worker: str) -> tuple[Target, ...]:
+    """Return what may be drained so that a worker of a platform gets no job at a server; all are known by these names."""
     return (
         SERVER,
+        Target(scope=Scope.SERVER, name=server),
         Target(scope=Scope.PLATFORM, name=platform),
         Target(scope=Scope.WORKER, name=worker),
     )
@@ -116,9 +123,9 @@ class Waking:
         """Return what tells that a platform got work. Hold it while you wait: names are any, and none is kept."""
         return self._platforms.setdefault(name, Work())
 
-    def is_halted(self, platform: str, worker: str) -> bool:
-        """Return whether a worker of a platform gets no job, as far as is known here: the store has the last word."""
-        return any(target in self.halts for target in targets_of(platform, worker)) if self.halts else False
+    def is_halted(self, server: str, platform: str, worker: str) -> bool:
+        """Return whether a worker of a platform gets no job at a server, as far as is known here: the store has the last word."""
+        return any(target in self.halts for target in targets_of(server, platform, worker)) if self.halts else False
 
     def set_halts(self, halts: Mapping[Target, HaltState]) -> None:
         """Note what is drained."""
