@@ -80,10 +80,10 @@ def restore(served: Served, file: Path) -> None:
     The directory must have no database, so no server may run in it. A restore that was interrupted is done again. What
     ran when the backup was made goes back to its queue.
     """
-    from builder_server import backups, server
+    from builder_server import backups, offline
 
     backups.check_inside(served)
-    server.restore(served.directory, file)
+    offline.restore(served.directory, file)
     click.echo(f"restored to {served.directory}")
 
 
@@ -105,9 +105,9 @@ def import_(served: Served, *, upload: bool) -> None:
     """
     import trio
 
-    from builder_server import server
+    from builder_server import offline
 
-    found = trio.run(partial(server.import_left, served.directory, served.place(), upload=upload))
+    found = trio.run(partial(offline.import_left, served.directory, served.place(), upload=upload))
     click.echo(f"imported {found.new}, known already {found.known}, damaged {found.damaged}")
 
 
@@ -130,7 +130,7 @@ def migrate(served: Served, to: str) -> None:
 
     A server brings it to the newest one by itself when it starts. Make a backup before.
     """
-    from builder_server import server
+    from builder_server import offline
 
-    server.migrate(served.directory, served.place(), to)
+    offline.migrate(served.directory, served.place(), to)
     click.echo(f"the database is at revision {to}")
