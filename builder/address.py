@@ -1,5 +1,5 @@
-"""Addresses as people write them: ``HOST:PORT``, ``HOST``, ``[::1]:1234``, ``::1``, ``unix:PATH``. No names are looked up
-here.
+"""Addresses as people write them: ``HOST:PORT``, ``HOST``, ``[::1]:1234``, ``::1``, ``unix:PATH``, or several with commas
+between them. No names are looked up here.
 """
 
 import ipaddress
@@ -104,3 +104,8 @@ def parse_remote(text: str) -> Address:
             f"invalid address {printable(text[:300])!r}: write unix:PATH, the path with at most {_MAX_PATH} bytes"
         )
     return UnixAddress(path)
+
+
+def parse_remotes(text: str) -> tuple[Address, ...]:
+    """Return the addresses of several servers, each once; a path with a comma can't be among them. Raises InvalidAddress."""
+    return tuple(dict.fromkeys(parse_remote(part.strip()) for part in text.split(",")))

@@ -59,7 +59,7 @@ async def test_queue_says_why(server: Server) -> None:
     (queue,) = found["queues"]
     (entry,) = queue.pop("jobs")
     workers = {"workers_waiting": 0, "workers_busy": 0, "workers_drained": 0, "workers_pressed": 0}
-    assert queue == {"platform": "p1", "queued": 1, **workers}
+    assert queue == {"platform": "p1", "queued": 1, "asked": [], **workers}
     assert (entry["job"], entry["why"], entry["cause"], entry["likely_start"]) == ("a", "no-worker", "executed", None)
     unknown = await run(server, "queue", "--platform", "px")
     assert unknown.returncode == 3

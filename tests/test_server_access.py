@@ -17,7 +17,7 @@ from clocks import Clock
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from farm import DEADLINE, LocalServer, eventually, log_lines, run_client, run_server, start_server
 from hypothesis import Phase, find, settings
-from scripted import CLIENT, OUR_WORKER, OURS, WORKER, connect, given_job, schedule
+from scripted import CLIENT, OUR_WORKER, OURS, WORKER, ask_job, connect, given_job, schedule
 from strategies import BY_KIND
 from visitors import shown
 
@@ -25,13 +25,15 @@ from builder.errors import ConnectionEnded
 from builder.extension.order import ALL
 from builder.extension.schedule import ShowJob
 from builder.extension.watching import Look, Looked
-from builder.extension.working import AskJob, GiveJob
+from builder.extension.working import AskJob, Continue, GiveJob
 from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobRequested, Kind, Message, Success
 from builder.model import Instant
 from builder.order import OPENING, State
 from builder.roles import HolderRole, worker_uri
-from builder_server import certified
+from builder_server import certified, expiry
+from builder_server.keyring import Keyring
 from builder_server.permission import NEEDS
+from builder_server.server import wall_clock
 
 ROLES = {role.value: role for role in HolderRole}
 
@@ -73,7 +75,7 @@ def kinds(*, hello: Hello) -> list[Kind]:
         kind
         for state in (State.ASKING, State.REQUESTING)
         for kind in protocol.peer.get(state, {})
-        if kind.__name__ != "Alive"
+        if kind.__name__ not in ("Alive", "Relay")  # the latter is another server's, see test_server_relays
     ]
 
 
@@ -82,12 +84,15 @@ def test_every_kind_of_message_stands_in_the_table() -> None:
     assert {kind for table in tables for state in table.values() for kind in state} == set(NEEDS)
 
 
-@pytest.mark.parametrize("roles", [(), ("worker",), ("operator",), ("observer",), ("worker", "observer")])
+@pytest.mark.parametrize(
+    "roles", [(), ("worker",), ("operator",), ("observer",), ("provisioner",), ("worker", "observer")]
+)
 async def test_all_commands_of_all_roles(
     roles: tuple[str, ...], server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine = holder(authority, *(ROLES[role] for role in roles))
-    may = {ROLES[role] for role in roles} | ({HolderRole.OBSERVER} if "operator" in roles else set())
+    within = {"operator": {HolderRole.OBSERVER, HolderRole.PROVISIONER}, "provisioner": {HolderRole.OBSERVER}}
+    may = {ROLES[role] for role in roles}.union(*(within.get(role, set()) for role in roles))
     for hello in (CLIENT, OURS, WORKER, OUR_WORKER):
         for kind in kinds(hello=hello):
             needed = NEEDS[kind]
@@ -288,6 +293,22 @@ async def test_a_certificate_that_is_revoked_ends_its_open_connections(
     assert not await is_let_in(server, operator)
 
 
+async def test_a_build_of_a_worker_that_is_revoked_waits_for_it(server: LocalServer, authority: Authority) -> None:
+    """It may come back with another certificate: what it shows of its build is the secret."""
+    first, second = (authority.issue("w1", uris=[HolderRole.WORKER.uri], file=file) for file in ("first", "second"))
+    async with shown(server, holder(authority, HolderRole.OPERATOR), CLIENT) as peer:
+        await peer.send(schedule("a"))
+        await peer.receive(Success)
+    async with shown(server, first, OUR_WORKER) as building:
+        given = await ask_job(building)
+        authority.revoke(first)
+        await building.wait_closed()
+    async with shown(server, second, OUR_WORKER) as back:
+        assert isinstance(await given.come_back(back), Continue)
+        await given.finish(back)
+    assert server.query("select state, losses from build") == [("finished", 0)]
+
+
 async def test_a_list_that_can_not_be_read_keeps_the_one_before(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -398,8 +419,7 @@ async def test_what_ends_soon_is_said_once_a_day(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(certified, "POLL", 0.001)
-    monkeypatch.setattr(certified, "LOOKS", 1)
+    monkeypatch.setattr(expiry, "LOOK_INTERVAL", 0.001)
     clock.now = Instant.from_datetime(now())
     alice = holder(authority, HolderRole.OPERATOR, end=now() + 10 * DAY)
     bob = authority.issue("bob", uris=[HolderRole.OBSERVER.uri], end=now() + 40 * DAY)
@@ -412,6 +432,8 @@ async def test_what_ends_soon_is_said_once_a_day(
         clock.now = Instant.from_datetime(now() + dt.timedelta(days=1, hours=1))
         await eventually(lambda: len(log_lines(caplog.text, "the certificate of alice ends on ")) == 2)
         assert "the certificate of bob" not in caplog.text
+        clock.now = Instant.from_datetime(now() + 25 * DAY)
+        await eventually(lambda: log_lines(caplog.text, "the server's certificate ", "server.pem has ended on "))
         clock.now = Instant.from_datetime(now() + 3630 * DAY)
         await eventually(
             lambda: log_lines(
@@ -420,20 +442,29 @@ async def test_what_ends_soon_is_said_once_a_day(
         )
 
 
-async def test_info_tells_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
+async def test_info_and_the_first_screen_tell_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
     alice = holder(authority, HolderRole.OBSERVER, end=now() + 10 * DAY + dt.timedelta(hours=1)).files
     server = authority.server(end=now() + 5 * DAY + dt.timedelta(hours=1)).files
     given = [f"--tls-cert={server.certificate}", f"--tls-key={server.key}", f"--tls-client-ca={server.ca}"]
     mine = [f"--tls-cert={alice.certificate}", f"--tls-key={alice.key}", f"--tls-ca={alice.ca}"]
+    (tmp_path / "data").mkdir()
+    key = Keyring(tmp_path / "data").rotate(wall_clock(), dt.timedelta(), 3 * DAY + dt.timedelta(hours=1)).public
     async with start_server(tmp_path, *given) as found:
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info"))
         assert done.returncode == 0, done.stderr
         said = done.stdout.decode()
         assert f"Warning: the server's certificate {server.certificate} ends in 5 d: renew it" in said
         assert "Warning: the certificate of alice ends in 10 d: renew it" in said
+        done = await trio.to_thread.run_sync(lambda: run_client(found, *mine))
+        assert done.stdout.decode().splitlines()[2:5] == [
+            "the key that signs builds ends in 3 d: 'builder-server keys rotate' makes another",
+            f"the server's certificate {server.certificate} ends in 5 d: renew it",
+            "the certificate of alice ends in 10 d: renew it",
+        ]
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info", "--json"))
-        certificates = json.loads(done.stdout)["certificates"]
-        assert [(each["name"], each["is_own"]) for each in certificates] == [
+        ending = json.loads(done.stdout)
+        assert [each["id"] for each in ending["signing_keys"]] == [key.id]
+        assert [(each["name"], each["is_own"]) for each in ending["certificates"]] == [
             (str(server.certificate), True),
             ("alice", False),
         ]

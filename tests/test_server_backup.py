@@ -229,6 +229,7 @@ async def test_a_database_of_a_newer_version(archive: Path, tmp_path: Path) -> N
     data = tmp_path / "data"
     with sqlite3.connect(data / DATABASE) as database:
         database.execute("update alembic_version set version_num = '9999'")
+        database.execute("update program set oldest = '9999'")
     database.close()
     for arguments in (("migrate",), ("migrate", "--to", REVISIONS[0])):
         assert "a newer version has written it (revision 9999" in refused(data, *arguments)

@@ -1,5 +1,6 @@
 """metrics: what a server shows of itself, how little it costs, and what the files for operators make of it."""
 
+import datetime as dt
 import json
 import logging
 import re
@@ -28,6 +29,7 @@ from builder.extension.working import AskJob, Fact
 from builder.model import Artifact, Exited, Instant
 from builder.needs import PRESSURE
 from builder.runtime import exposition, scraping
+from builder_server.keyring import Keyring
 
 OPERATIONS = Path(__file__).parent.parent / "docs" / "operations"
 PROMTOOL = shutil.which("promtool")
@@ -165,6 +167,17 @@ async def test_certificates_say_when_they_end(tmp_path: Path, caplog: pytest.Log
         found = await shown.values()
     ends = own.certificate.not_valid_after_utc.timestamp()
     assert found[f"builder_certificate_expiry_timestamp_seconds name={own.files.certificate}"] == ends
+
+
+async def test_the_key_that_signs_says_when_it_ends(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data").mkdir()
+    key = Keyring(tmp_path / "data").rotate(clock.now, dt.timedelta(), dt.timedelta(days=40)).public
+    async with showing(tmp_path, caplog, now=clock) as shown:
+        found = await shown.values()
+    assert key.valid_until
+    assert found[f"builder_signing_key_expiry_timestamp_seconds id={key.id}"] == key.valid_until.ms / 1000
 
 
 async def test_uploads_are_shown_without_passwords(
@@ -318,7 +331,7 @@ def test_the_alert_rules_are_rules() -> None:
         [PROMTOOL, "check", "rules", OPERATIONS / "alerts.yml"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 rules found" in done.stdout
+    assert "9 rules found" in done.stdout
 
 
 @needs_promtool

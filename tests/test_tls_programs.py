@@ -19,11 +19,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from farm import DEADLINE, LocalServer, eventually, run_server, running_worker
 
 from builder.address import TcpAddress
-from builder.endpoint import Endpoint, IncompleteTls, Tls
+from builder.endpoint import Endpoint, IncompleteTls, Servers, Tls
 from builder.extension.uploads import CountUploads
 from builder.runtime.tls import TlsFiles
 from builder_client.errors import Unreachable
-from builder_client.remote import Link, Remote
+from builder_client.link import Link
+from builder_client.remote import Remote
 from builder_server.listening import Listening
 
 PAST = now() - 10 * DAY
@@ -134,7 +135,7 @@ async def test_what_is_ended_while_something_comes_is_not_read_as_it_came(tmp_pa
     async with serving(tmp_path, authority.server()) as server:
         links: list[Link] = []
         tls = Tls(ca=str(ann.files.ca), certificate=str(ann.files.certificate), key=str(ann.files.key))
-        remote = Remote(server=Endpoint(TcpAddress("localhost", server.port), tls), on_link=links.append)
+        remote = Remote(servers=Servers((Endpoint(TcpAddress("localhost", server.port), tls),)), on_link=links.append)
 
         def end() -> None:
             assert select.select([links[0]._sock], [], [], DEADLINE)[0]
@@ -316,13 +317,13 @@ def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_all_of_tls_or_nothing() -> None:
     whole = {"tls-ca": "a", "tls-cert": "b", "tls-key": "c"}
-    assert Endpoint.of("h:1", {}).tls is None
-    assert Endpoint.of("h:1", whole).tls == Tls(ca="a", certificate="b", key="c")
-    assert Endpoint.of("unix:/x", whole).tls is None
-    assert Endpoint.of("h:1", Tls(ca="a", certificate="b", key="c", name="n").options()).tls == Tls(
+    assert Servers.of("h:1", {}).tls is None
+    assert Servers.of("h:1", whole).tls == Tls(ca="a", certificate="b", key="c")
+    assert Servers.of("unix:/x", whole).tls is None
+    assert Servers.of("h:1", Tls(ca="a", certificate="b", key="c", name="n").options()).tls == Tls(
         ca="a", certificate="b", key="c", name="n"
     )
     with pytest.raises(IncompleteTls, match=r"there is no --tls-ca and no --tls-key$"):
-        Endpoint.of("h:1", {"tls-cert": "b", "tls-key": "", "tls-name": "n"})
+        Servers.of("h:1", {"tls-cert": "b", "tls-key": "", "tls-name": "n"})
     with pytest.raises(IncompleteTls):
-        Endpoint.of("h:1", {"tls-name": "n"})
+        Servers.of("h:1", {"tls-name": "n"})

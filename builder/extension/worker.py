@@ -4,7 +4,18 @@ It stands alone, since a worker needs none of what clients ask for.
 """
 
 from builder.extension import VERSION, Welcome
-from builder.extension.working import Alive, AskJob, BuildFacts, Continue, GiveJob, GiveUp, Gone, ResultStored, Return
+from builder.extension.working import (
+    Alive,
+    AskJob,
+    BuildFacts,
+    Continue,
+    GiveJob,
+    GiveUp,
+    Gone,
+    NoJob,
+    ResultStored,
+    Return,
+)
 from builder.messages import Failure, JobFinished, Output, Role
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of
 
@@ -23,7 +34,11 @@ WORKER = Protocol(
     },
     server={
         State.GREETING: {Welcome: Turn(State.QUIET, State.REQUESTING)},
-        State.OFFERING: {GiveJob: Turn(State.FOLLOWING, State.BUILDING), Failure: Turn(State.QUIET)},
+        State.OFFERING: {
+            GiveJob: Turn(State.FOLLOWING, State.BUILDING),
+            NoJob: Turn(State.QUIET, State.REQUESTING),
+            Failure: Turn(State.QUIET),
+        },
         State.RESUMING: {
             Alive: Turn(
                 State.RESUMING

@@ -40,6 +40,9 @@ class Database(abc.ABC):
     It has grown when a writer is told that its change is on the disk.
     """
 
+    is_shared: bool = False
+    """Whether other programs may write to it as well."""
+
     commits: Histogram
     """How long it took to have changes on the disk, those that were made together as one."""
 

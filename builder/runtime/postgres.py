@@ -168,6 +168,8 @@ class _Connection(psycopg.Connection[Any]):
 class PostgreSQL(GroupingDatabase):
     """The database of one program, on any machine."""
 
+    is_shared = True
+
     def __init__(self, place: Location, *, prepare: Callable[[sa.Connection], None]) -> None:
         """Open the database, which must be there. Raises StoreError.
 

@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 import click
 from attrs import evolve
 
+from builder_server.names import COPIED
+from builder_server.options import check_database
 from builder_server.served import Served
 
 F = TypeVar("F", bound=Callable[..., object])
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
 """The revisions of the database, the newest last: to each of them a way leads."""
 
 
@@ -134,3 +136,38 @@ def migrate(served: Served, to: str) -> None:
 
     offline.migrate(served.directory, served.place(), to)
     click.echo(f"the database is at revision {to}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  builder-server --dir /var/lib/builder copy-database --to postgresql://builder@db.example.org/builder
+  builder-server --dir /var/lib/builder copy-database --from postgresql://builder@db.example.org/builder"""
+)
+@click.option(
+    "--to", "target", callback=check_database, metavar="URL", help="Copy builder.sqlite3 to this PostgreSQL database."
+)
+@click.option(
+    "--from", "source", callback=check_database, metavar="URL", help="Copy this PostgreSQL database to builder.sqlite3."
+)
+@of_server
+def copy_database(served: Served, *, target: str | None, source: str | None) -> None:
+    """Move schedule, queues and history to PostgreSQL, or back, while no server runs.
+
+    What was written is compared with what was read, and has all of it in the end, or nothing: what was interrupted is begun
+    anew. The target must be empty, and the source at the newest revision. Consoles and records stay in the directory. What is copied
+    stays, too: builder.sqlite3 as builder.sqlite3.copied. The password is found as that of --database is.
+    """
+    from builder_server import offline
+
+    if (target is None) == (source is None):
+        raise click.UsageError("give either --to or --from")
+    place = evolve(served, database=target or source).place()
+    assert place, "it has an address"
+    rows = offline.move(served.directory, place, back=target is None)
+    if target is not None:
+        click.echo(f"copied {rows} rows to {place}: start the server with --database; {COPIED} may go once all is well")
+    else:
+        click.echo(
+            f"copied {rows} rows from {place}: start the server without --database; what is there may go once all is well"
+        )

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -22,7 +22,7 @@ from builder_server.attempt import Attempt
 from builder_server.console import ConsoleWriter
 from builder_server.crew import Crew, muster
 from builder_server.dispatch import Dispatcher
-from builder_server.events import EndAsked, Stopping
+from builder_server.events import EndAsked, Moved, Stopping
 from builder_server.limits import ServerLimits
 from builder_server.owner import NOBODY, Owner, seconds
 from builder_server.recorder import Recorder
@@ -72,6 +72,8 @@ class Attempts:
 
         What takes longer is left to the next start.
         """
+        waking = self.recorder.store.waking
+        waking.on_moved, waking.on_cancelled = self.drop, lambda uuid, by: self._end([uuid], by)
         async with plain_nursery() as self._nursery:
             yield
             self.stop()
@@ -122,22 +124,63 @@ class Attempts:
 
         Raises StoreError.
         """
+        build = None
+        if returning.uuid not in self._owners:
+            build = await self.recorder.store.find_head(returning.uuid)
+            if build and build.state == "running" and is_secret(returning.secret, build.secret_sha256):
+                await self._claim(build)
         owner = self._owners.get(returning.uuid)
-        if owner and is_secret(returning.secret, owner.worker.secret_sha256):
-            return owner.take_back(returning.elapsed / 1000, has_ended=returning.has_ended)
-        return None if owner else await self.recorder.store.find_head(returning.uuid)
+        if owner is None:
+            return build
+        if not is_secret(returning.secret, owner.worker.secret_sha256):
+            return None
+        return owner.take_back(returning.elapsed / 1000, has_ended=returning.has_ended)
+
+    async def _claim(self, build: BuildHead) -> None:
+        """Own from now on what another server had, whose worker has come back here; it sends all of its console again."""
+        store = self.recorder.store
+        if self._stopping or store.is_mine(build.owner):
+            return
+        assert build.secret_sha256, "it was shown"
+        claimed = await store.claim(build.uuid, build.secret_sha256)
+        if claimed and build.uuid not in self._owners:
+            self.inherit([claimed])
 
     async def recover(self) -> None:
         """Put back what ran when the last server ended, or have that tried again and again. Raises StoreError.
 
         What a worker may come back to goes on instead. It waits for the database alone: a console is looked through later.
         """
-        left = [self._left(build) for build in await self.recorder.store.running()]
-        for owner in left:
-            self._start(owner, owner.run_interrupted)
+        left = self.inherit(await self.recorder.store.running())
         if awaited := sum(owner.attempt.grace > 0 for owner in left):
             logger.info("builds that go on when their workers come back: %d", awaited)
         await self._wait_asked([owner for owner in left if not owner.attempt.grace])
+
+    def inherit(self, left: Iterable[LeftBuild]) -> list[Owner]:
+        """Own what another server has left, or the one before."""
+        owners = [self._left(build) for build in left if build.uuid not in self._owners]
+        for owner in owners:
+            self._start(owner, owner.run_interrupted)
+        return owners
+
+    def drop(self, uuids: Collection[UUID]) -> None:
+        """Leave to other servers what they have now. Their workers come back there, or here."""
+        for uuid in uuids:
+            if owner := self._owners.get(uuid):
+                owner.tell(Moved())
+
+    def drop_all(self) -> None:
+        """Leave everything to other servers, since this one was counted as dead."""
+        self.drop(tuple(self._owners))
+
+    async def look_again(self) -> None:
+        """Learn what other servers have done to the attempts here while nothing was heard of them. Raises StoreError."""
+        known = [owner.uuid for owner in self._owners.values() if owner.build]
+        here = {build.uuid: build for build in await self.recorder.store.running()}
+        self.drop([uuid for uuid in known if uuid not in here])
+        for build in here.values():
+            if build.cancelled_by is not None:
+                self._end([build.uuid], build.cancelled_by)
 
     def _left(self, build: LeftBuild) -> Owner:
         may_return = build.cancelled_by is None
@@ -181,10 +224,15 @@ class Attempts:
 
         One that has just ended stays as it is.
         """
+        if elsewhere := [uuid for uuid in uuids if uuid not in self._owners]:
+            await self.recorder.store.ask_end(elsewhere, by)
+        await self._wait_asked(self._end(uuids, by))
+
+    def _end(self, uuids: Collection[UUID], by: str) -> list[Owner]:
         owners = [owner for uuid in uuids if (owner := self._owners.get(uuid))]
         for owner in owners:
             owner.tell(EndAsked(result=cancelled(by), by=by))
-        await self._wait_asked(owners)
+        return owners
 
     async def _wait_asked(self, owners: Collection[Owner]) -> None:
         while True:

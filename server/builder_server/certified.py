@@ -4,7 +4,6 @@ Files are looked at every second: what has changed counts from then on, for new 
 away, for open ones. What can't be read any more changes nothing, and is said once.
 """
 
-import datetime as dt
 import logging
 import ssl
 from collections.abc import Callable, Iterable
@@ -17,8 +16,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from builder.errors import BuilderError
-from builder.extension import MAX_PAGE
-from builder.extension.watching import EndingState
 from builder.model import Instant, printable
 from builder.reasons import reason_of
 from builder.roles import Identity
@@ -26,6 +23,7 @@ from builder.runtime.encrypted import EncryptedStream
 from builder.runtime.logs import note
 from builder.runtime.tls import InvalidCredentials, TlsFiles
 from builder_server.connections import Place
+from builder_server.expiry import Expiring
 from builder_server.permission import Peer
 from builder_server.revocation import Serial, read_revoked
 
@@ -38,21 +36,6 @@ POLL = 1.0
 
 LOOKS = 60
 """Looks at the files for each at the time."""
-
-SAID_BEFORE = dt.timedelta(days=30)
-"""How long before its end that of a certificate is said, once a day."""
-
-_DAY = dt.timedelta(days=1)
-
-
-@frozen(kw_only=True)
-class Expiring:
-    """A certificate that ends: whose it is, and when. ``is_own``: it is the server's; others are of holders and authorities."""
-
-    name: str
-    expires: Instant
-    is_own: bool = False
-    holder: str | None = None
 
 
 @define(eq=False)
@@ -116,7 +99,8 @@ class Certificates:
     _own: Files[_Own] = field(init=False)
     _revoked: Files[frozenset[Serial]] = field(init=False)
     _open: dict[Place, tuple[Serial, Identity]] = field(init=False, factory=dict)
-    _said: dict[str, Instant] = field(init=False, factory=dict)
+    note: Callable[[Expiring], object] = lambda _: None
+    """Called with each certificate that is shown."""
 
     def __attrs_post_init__(self) -> None:
         """Raise InvalidCredentials."""
@@ -166,7 +150,7 @@ class Certificates:
         place.belong_to(identity.name)
         self._open[place] = serial, identity
         place.at_end(lambda: self._open.pop(place, None))
-        self._say_expiring(_expiring(identity))
+        self.note(_expiring(identity))
         return stream, Peer(address=address, name=identity.name, identity=identity)
 
     def expiring(self) -> list[Expiring]:
@@ -178,20 +162,11 @@ class Certificates:
                 found[identity.name] = _expiring(identity)
         return [*self._own.value.expiring, *found.values()]
 
-    def ending_soon(self) -> list[EndingState]:
-        """Return those of them that have to be renewed, what ends first before the others."""
-        soon = sorted(filter(self._is_soon, self.expiring()), key=lambda each: each.expires)
-        return [EndingState(name=each.name, expires=each.expires, is_own=each.is_own) for each in soon[:MAX_PAGE]]
-
-    def _is_soon(self, each: Expiring) -> bool:
-        return each.expires <= self._now().plus(SAID_BEFORE)
-
     # --- time ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Look at the files, and at the time, for ever."""
         while True:
-            self._say_expiring(*self.expiring())
             for _ in range(LOOKS):
                 await trio.sleep(POLL)
                 await self._refresh()
@@ -221,25 +196,9 @@ class Certificates:
             if is_concerned(serial, identity):
                 place.close(reason)
 
-    def _say_expiring(self, *all_: Expiring) -> None:
-        now = self._now()
-        for each in all_:
-            if self._is_soon(each) and self._said.get(each.name, now) <= now:
-                self._said[each.name] = now.plus(_DAY)
-                whose = f"the server's certificate {each.name}" if each.is_own else f"the certificate of {each.name}"
-                fields = {} if each.holder is None else {"holder": each.holder}
-                said = "%s ends on %s: renew it"
-                logger.warning(said, printable(whose), each.expires.isoformat(), extra={"fields": fields})
-        if len(self._said) > _MAX_SAID:
-            self._said.clear()
-
 
 class CertificateRefused(BuilderError):
     """A certificate that was good once."""
-
-
-_MAX_SAID = 10_000
-"""Holders of whom it is known when they were last told of."""
 
 
 def _names(authorities: Iterable[bytes]) -> set[bytes]:

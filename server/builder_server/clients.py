@@ -12,6 +12,7 @@ from builder.extension import Request
 from builder.extension.builds import FetchArtifacts
 from builder.extension.halting import AwaitIdle
 from builder.extension.logs import ReadConsole
+from builder.extension.servers import Relay
 from builder.extension.watching import Watch
 from builder.framing import StreamedFrame
 from builder.messages import (
@@ -37,12 +38,13 @@ from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
 from builder_server.connections import Connections
 from builder_server.errors import CommandRefused
+from builder_server.farm import Farm
 from builder_server.informer import Informer
 from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
-from builder_server.permission import Peer
+from builder_server.permission import Peer, relayed
 from builder_server.requests import (
     Asked,
     Handlers,
@@ -52,6 +54,7 @@ from builder_server.requests import (
     logs,
     provenance,
     schedule,
+    servers,
     uploads,
     watching,
 )
@@ -74,6 +77,7 @@ _HANDLERS: Handlers = {
     **logs.HANDLERS,
     **halts.HANDLERS,
     **provenance.HANDLERS,
+    **servers.HANDLERS,
     **uploads.HANDLERS,
     **watching.HANDLERS,
 }
@@ -91,9 +95,12 @@ class ClientSession:
     uploader: Uploader
     signer: Signer
     attempts: Attempts
+    farm: Farm
     connections: Connections
     shutdown: Shutdown
     now: Callable[[], Instant]
+    is_relayed: bool = False
+    """Whether it is another server that asks, for a client of its own."""
 
     async def serve(self, command: Message | StreamedFrame) -> None:
         """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
@@ -115,6 +122,9 @@ class ClientSession:
     async def _answer(self, command: Message | StreamedFrame) -> list[Message]:
         self.peer.check(type(command))
         match command:
+            case Relay():
+                await self.farm.check(command)
+                self.peer, self.is_relayed = relayed(command), True
             case Info():
                 with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
                     await self.informer.send(self.channel)
@@ -144,11 +154,13 @@ class ClientSession:
         return Asked(
             channel=self.channel,
             peer=str(self.peer),
+            is_relayed=self.is_relayed,
             store=self.store,
             attempts=self.attempts,
             looks=self.looks,
             uploader=self.uploader,
             signer=self.signer,
+            farm=self.farm,
             now=self.now,
         )
 

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 import trio
@@ -18,12 +18,13 @@ from builder_server.store import split_peer
 
 @frozen(kw_only=True)
 class Crew:
-    """How many workers of each platform are ``waiting``; of those so many are ``idle``, since they are drained.
+    """The ``number`` of workers; how many of each platform are ``waiting``; of those so many are ``idle``, since they are drained.
 
     ``pressed`` are those others that take no job now. ``workers`` have what a job can need, but of so many it is ``unknown``: they have come back to builds of an earlier server.
     ``drained`` counts these and those that still have a build, ``of_drained`` are the builds. ``away`` are the builds whose worker is away, and since when.
     """
 
+    number: int = 0
     waiting: Counter[str] = field(factory=Counter)
     idle: Counter[str] = field(factory=Counter)
     drained: Counter[str] = field(factory=Counter)
@@ -34,7 +35,7 @@ class Crew:
     unknown: Counter[str] = field(factory=Counter)
 
 
-def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
+def muster(owners: Collection[Owner], halts: Mapping[Target, HaltState]) -> Crew:
     """Return what the workers do."""
     waiting, idle, drained, pressed = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     of_drained, away = set(), {}
@@ -62,6 +63,7 @@ def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
             else:
                 of_drained.add(owner.uuid)
     return Crew(
+        number=len(owners),
         waiting=waiting,
         idle=idle,
         drained=drained,

@@ -68,7 +68,7 @@ class Dispatcher:
                 await trio.sleep_forever()  # until it asks again, on another connection
             while not has_job:
                 halted = self.store.waking.halted.next
-                if not self.store.waking.is_halted(platform, worker.known_as):
+                if not self.store.waking.is_halted(self.store.owner, platform, worker.known_as):
                     waiter = self._join_line(platform, worker)
                     try:
                         has_job = await self._take_in_turn(platform, worker, waiter, take)
@@ -102,7 +102,7 @@ class Dispatcher:
         while True:
             await waiter.turn.wait()
             known = trio.current_time()
-            if self.store.waking.is_halted(platform, worker.known_as):
+            if self.store.waking.is_halted(self.store.owner, platform, worker.known_as):
                 return False
             await self._wait_for_room()
             template = await self._template(platform)

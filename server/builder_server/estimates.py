@@ -30,6 +30,7 @@ class Waiting:
     not_before: Instant | None = None
     expected: int | None = None
     needs: str = ""
+    time_limit: int | None = None
 
 
 @frozen(kw_only=True)
@@ -119,6 +120,8 @@ def foresee(place: Circumstances, entries: Iterable[Waiting], now: Instant) -> I
             start=start,
             expected=entry.expected,
             unmet=unmet(needs) if why is Why.NEEDS else None,
+            needs=needs,
+            time_limit=entry.time_limit,
         )
         if why not in _PASSED and not is_aside:
             ahead += 1

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.runtime.nurseries import plain_nursery
-from builder_server import backups
+from builder_server import backups, relocation
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.served import check_owner, database_of, held
 from builder_server.store import Store
@@ -26,6 +26,17 @@ def restore(data_dir: Path, source: Path) -> None:
     check_owner(data_dir)
     with held(data_dir):
         backups.read(data_dir, source)
+
+
+def move(data_dir: Path, place: "Location", *, back: bool) -> int:
+    """Move the database of a directory, in which no server runs, to PostgreSQL, or ``back``; return how many rows it has.
+
+    Raises StartError and StoreError.
+    """
+    check_owner(data_dir)
+    with held(data_dir):
+        backups.check_whole(data_dir)
+        return (relocation.move_in if back else relocation.move_out)(data_dir, place)
 
 
 async def import_left(data_dir: Path, database: "Location | None", *, upload: bool) -> Imported:

@@ -42,6 +42,7 @@ from builder_server.actions import (
     Record,
     RecordAborted,
     Release,
+    RemoveFiles,
     Resume,
     SendJob,
     TellUploader,
@@ -57,6 +58,7 @@ from builder_server.events import (
     DiskFault,
     Event,
     Inherited,
+    Moved,
     NotPutBack,
     NotRunning,
     OurFault,
@@ -127,7 +129,7 @@ class Owner:
     _artifacts: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.targets = frozenset(targets_of(self.platform, self.worker.known_as))
+        self.targets = frozenset(targets_of(self.recorder.store.owner, self.platform, self.worker.known_as))
         self.attachment = Attachment.to(self.uuid, self._tell_from)
 
     def tell(self, event: Event) -> None:
@@ -328,12 +330,14 @@ class Owner:
                 await self._begin_record(why, 0)
                 return await self._record()
             case NoteCancel(by=by):
-                return None if await self.recorder.note_cancel(self.uuid, by) else NotRunning()
+                return None if await self.recorder.note_cancel(self.uuid, by) else await self._not_here()
             case PutBack(reason=reason, counted=counted):
                 return await self._put_back(reason, counted=counted)
             case DiscardRecord():
                 if self._writer:
                     await self._writer.discard()
+            case RemoveFiles():
+                await self._remove_files()
             case Acknowledge():
                 self.attachment.end(acknowledged=True)
             case Dismiss(reason=reason):
@@ -392,8 +396,8 @@ class Owner:
             ended_by=self._ended_by,
             is_delivered=self._is_delivered,
         ):
-            logger.error("does not run any more: its result was not recorded")
-            return NotRunning()
+            logger.error("does not run here any more: its result was not recorded")
+            return await self._not_here()
         logger.info("finished: %s", self._end.result)
         return Recorded()
 
@@ -416,9 +420,22 @@ class Owner:
                 logger.warning("lost too often: recorded as failed")
                 return NotPutBack(result=reason)
             case AfterLoss.NOT_RUNNING:
-                return NotRunning()
+                return await self._not_here()
             case str() as by:
                 return NotPutBack(result=cancelled(by), by=by)
+
+    async def _not_here(self) -> Event:
+        """Return what has become of an attempt that the database does not have as running here."""
+        return Moved() if await self.recorder.is_running(self.uuid) else NotRunning()
+
+    async def _remove_files(self) -> None:
+        logger.warning("another server has it now")
+        if self._writer:
+            self._writer.close()
+        if self.console:
+            self.console.close()
+        if self.job:
+            await self.recorder.remove(self.job, self.uuid)
 
     def _finished(self) -> Instant:
         """Return when it ends if it ends now: the wall clock may have been set meanwhile, and is not asked."""

@@ -55,14 +55,19 @@ def _credential() -> Path | None:
     return path if path and path.exists() else None
 
 
+def is_elsewhere(directory: Path) -> bool:
+    """Return whether a directory says that its database is elsewhere; one that has a database does not, whatever lies there."""
+    return (directory / ELSEWHERE).exists() and not (directory / DATABASE).exists()
+
+
 def database_of(directory: Path, place: "Location | None") -> "Path | Location":
     """Return where the database of a directory is, and note it there. Raises StartError if it is another one.
 
     OSError is raised if it can't be noted.
     """
-    elsewhere = directory / ELSEWHERE
     if place is None:
-        if elsewhere.exists():
+        if is_elsewhere(directory):
+            elsewhere = directory / ELSEWHERE
             raise StartError(
                 f"the database of {directory} is in PostgreSQL, {elsewhere.read_text('utf-8').strip()}: name it with "
                 f"--database, or remove {elsewhere} to begin with a new one"
@@ -73,7 +78,7 @@ def database_of(directory: Path, place: "Location | None") -> "Path | Location":
             f"{directory} has a database of its own, {DATABASE}: leave --database out, or move it away to do without what "
             "it has"
         )
-    elsewhere.write_text(f"{place}\n", "utf-8")
+    note_elsewhere(directory, place)
     return place
 
 
@@ -104,3 +109,8 @@ def held(data_dir: Path) -> Iterator[None]:
         if not taken:
             raise StartError(f"another server uses {data_dir}")
         yield
+
+
+def note_elsewhere(directory: Path, place: "Location") -> None:
+    """Have a directory say where its database is. Raises OSError."""
+    (directory / ELSEWHERE).write_text(f"{place}\n", "utf-8")

@@ -35,11 +35,14 @@ from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
 from builder_server.certified import Certificates
 from builder_server.clients import ClientSession
-from builder_server.connections import Connections, Place, connections_for_descriptors
+from builder_server.connections import Connections, NoPlace, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
+from builder_server.expiry import Expiry
+from builder_server.farm import Farm
 from builder_server.importer import import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
+from builder_server.keyring import Keyring
 from builder_server.limits import ServerLimits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
@@ -149,6 +152,7 @@ class _Server:
     _looks: Looks
     _now: Callable[[], Instant]
     _attempts: Attempts
+    _farm: Farm
     _ticker: Ticker
     _uploader: Uploader
     _keeper: Keeper
@@ -156,6 +160,7 @@ class _Server:
     _connections: Connections
     _memory: Memory
     _certificates: Certificates | None
+    _expiry: Expiry
     _refusals: Refusals = field(factory=Refusals)
     _shutdown: Shutdown = field(factory=Shutdown)
     _is_serving: bool = False
@@ -192,11 +197,14 @@ class _Server:
             grace=settings.grace,
             limits=settings.limits,
         )
+        farm = Farm(store=store, attempts=attempts)
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         memory = Memory(Replies(settings.data_dir))
-        ending = certificates.ending_soon if certificates else tuple
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now, ending)
+        expiry = Expiry(now, Keyring(settings.data_dir))
+        if certificates:
+            expiry.certificates, certificates.note = certificates.expiring, expiry.say
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, farm, memory, now, expiry.soon)
         return cls(
             settings,
             store,
@@ -204,6 +212,7 @@ class _Server:
             looks,
             now,
             attempts,
+            farm,
             ticker,
             uploader,
             keeper,
@@ -211,6 +220,7 @@ class _Server:
             connections,
             memory,
             certificates,
+            expiry,
         )
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
@@ -222,6 +232,7 @@ class _Server:
             if self._settings.metrics is not None:
                 await self._show_metrics(*self._settings.metrics, background)
             background.start_soon(self._signer.run)
+            background.start_soon(self._expiry.run)
             background.start_soon(_show_life)
             if self._certificates:
                 background.start_soon(self._certificates.run)
@@ -244,7 +255,7 @@ class _Server:
             memory=self._memory,
             now=self._now,
             is_ready=lambda: self._is_serving and not self._shutdown.requested.is_set(),
-            expiring=self._certificates.expiring if self._certificates else tuple,
+            expiring=self._expiry.all,
         )
         listeners = await scraping.listen(host, port)
         logger.info("metrics are at %s", ", ".join(places(listeners)))
@@ -289,7 +300,7 @@ class _Server:
                             channel.give_back()
         except ShuttingDown:
             pass
-        except listening.NotAdmitted as error:
+        except (listening.NotAdmitted, NoPlace) as error:
             self._refusals.say(str(error))
         except trio.TooSlowError:
             logger.warning("closed, it was silent for too long")
@@ -304,15 +315,19 @@ class _Server:
         try:
             with trio.fail_after(self._settings.limits.handshake):
                 return await listener.admit(transport, place)
-        except trio.TooSlowError as error:
-            raise listening.NotAdmitted("it was silent for too long") from error
-        except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            raise listening.NotAdmitted(reason_of(error)) from error
+        except _STRANGERS_ERRORS as error:
+            raise _not_admitted(error) from error
 
-    async def _greet(self, channel: SharingChannel, place: Place) -> tuple[bool, Message | StreamedFrame]:
-        """Return whether it speaks our own protocol, and what it wants."""
+    async def _greet(self, channel: SharingChannel, peer: Peer, place: Place) -> tuple[bool, Message | StreamedFrame]:
+        """Return whether it speaks our own protocol, and what it wants. Raises NotAdmitted for a stranger without a hello."""
+        try:
+            with trio.fail_after(STEP_TIMEOUT):
+                hello = await channel.receive_expected(Hello)
+        except _STRANGERS_ERRORS as error:
+            if peer.name:
+                raise
+            raise _not_admitted(error) from error
         with trio.fail_after(STEP_TIMEOUT):
-            hello = await channel.receive_expected(Hello)
             is_ours = hello.version >= VERSION
             await channel.send(Welcome(version=VERSION, release=__version__) if is_ours else ServerHello())
         place.greet()
@@ -321,7 +336,7 @@ class _Server:
 
     async def _serve_peer(self, channel: SharingChannel, peer: Peer, place: Place) -> None:
         with place.until_asked(), self._shutdown.interruptible():
-            is_ours, request = await self._greet(channel, place)
+            is_ours, request = await self._greet(channel, peer, place)
         if isinstance(request, JobRequested):
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)
@@ -343,6 +358,7 @@ class _Server:
             self._uploader,
             self._signer,
             self._attempts,
+            self._farm,
             self._connections,
             self._shutdown,
             self._now,
@@ -359,6 +375,15 @@ class _Server:
                 return await _receive_request(channel)
             except ConnectionEnded:
                 return None  # it has asked for all that it wanted
+
+
+_STRANGERS_ERRORS = (BuilderError, trio.TooSlowError, trio.BrokenResourceError, OSError)
+"""What goes wrong with somebody of whom nothing is known yet."""
+
+
+def _not_admitted(error: Exception) -> listening.NotAdmitted:
+    silent = isinstance(error, trio.TooSlowError)
+    return listening.NotAdmitted("it was silent for too long" if silent else reason_of(error))
 
 
 async def _receive_request(channel: SharingChannel) -> Message | StreamedFrame:

@@ -2,16 +2,18 @@
 
 import logging
 from contextlib import AsyncExitStack, closing, suppress
+from math import inf
 
 import trio
 from attrs import evolve, field, frozen
 
-from builder.endpoint import Endpoint
-from builder.errors import ConnectionEnded
-from builder.extension.working import AskJob, Fact, GiveJob, GiveUp
+from builder.endpoint import Servers
+from builder.errors import BuilderError, ConnectionEnded
+from builder.extension.working import AskJob, Fact, GiveJob, GiveUp, NoJob
 from builder.framing import StreamedFrame
 from builder.messages import Failure, JobRequested, JobSchedule, Message
 from builder.model import printable
+from builder.quantities import format_duration
 from builder.reasons import reason_of
 from builder.runtime.nurseries import plain_nursery
 from builder_worker import facts
@@ -36,7 +38,7 @@ log = logging.getLogger("builder_worker")
 class WorkerSettings:
     """What the worker was told at its start."""
 
-    server: Endpoint
+    servers: Servers
     platform: str
     setup: Setup
 
@@ -46,6 +48,9 @@ class WorkerSettings:
     reconnect_for: float = 0.0
     """Seconds for which a job goes on while the server is away."""
 
+    wait: float | None = None
+    """Seconds for which a job is waited for; None: for ever."""
+
     facts: tuple[Fact, ...] = ()
     """What the server is told of it, besides what changes."""
 
@@ -53,9 +58,15 @@ class WorkerSettings:
     """What tells whether the machine can bear another job."""
 
 
+class NothingToDo(BuilderError):
+    """There was no job for as long as this worker waits for one. It is no failure."""
+
+    exit_code = 0
+
+
 async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server as ``work_next`` does, and no other."""
-    async with Uplink(settings.server) as uplink, Spares(settings.setup.backend) as spares:
+    async with Uplink(settings.servers) as uplink, Spares(settings.setup.backend) as spares:
         await work_next(settings, drain, uplink, spares, is_last=True)
 
 
@@ -66,7 +77,7 @@ async def work_next(
 
     Unless it ``is_last``, a spare for the next is made while the result is delivered.
 
-    Raises NotConnected, NotGreeted, Lost, Revoked, ProtocolError, and SandboxError after the server was told of it.
+    Raises NothingToDo, NotConnected, NotGreeted, Lost, Revoked, ProtocolError, and SandboxError after the server was told of it.
     """
     is_usable = False
     try:
@@ -115,7 +126,8 @@ async def _wait_given(uplink: Uplink, settings: WorkerSettings) -> Message | Str
     """Ask a server of ours for a job and return its answer; None if it was asked under pressure, which is over."""
     guard, reason = settings.guard, settings.guard.reason
     told = (*settings.facts, *facts.passing(reason))
-    await uplink.connection.send(AskJob(platform=settings.platform, worker=settings.name, facts=told))
+    wait = None if settings.wait is None else round(settings.wait * 1000)
+    await uplink.connection.send(AskJob(platform=settings.platform, worker=settings.name, facts=told, wait=wait))
     if not reason:
         return await uplink.connection.receive()
     answer: Message | StreamedFrame | None = None
@@ -144,14 +156,24 @@ async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | G
                     raise Lost(f"{uplink} speaks the classic protocol now")
             if isinstance(given, Failure):
                 raise NotAllowed(f"{uplink} refuses this worker: {printable(given.message)}")
+            if isinstance(given, NoJob):
+                raise _nothing_to_do(settings)
             assert isinstance(given, GiveJob), "the table of messages allows no other"
             return given
         await uplink.connection.send(JobRequested(platform=platform))
-        return await uplink.connection.receive_expected(JobSchedule)
+        with trio.fail_after(inf if settings.wait is None else settings.wait):
+            return await uplink.connection.receive_expected(JobSchedule)
+    except trio.TooSlowError:
+        raise _nothing_to_do(settings) from None
     except ConnectionEnded as error:
         raise Lost(f"{uplink} closed the connection while this worker waited for a job") from error
     except trio.BrokenResourceError as error:
         raise Lost(f"the connection to {uplink} broke: {reason_of(error)}") from error
+
+
+def _nothing_to_do(settings: WorkerSettings) -> NothingToDo:
+    assert settings.wait is not None, "it waited no longer"
+    return NothingToDo(f"there was no job for {settings.platform} for {format_duration(round(settings.wait * 1000))}")
 
 
 async def see_through(assignment: Assignment, settings: WorkerSettings, drain: Drain) -> None:
@@ -215,7 +237,7 @@ def _handover(given: JobSchedule | GiveJob, settings: WorkerSettings, setup: Set
     if not isinstance(given, GiveJob):
         return None
     told = facts.of_job(given.job, setup)
-    return Handover(server=settings.server, platform=settings.platform, job=given, facts=told)
+    return Handover(servers=settings.servers, platform=settings.platform, job=given, facts=told)
 
 
 def _setup(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Setup:

@@ -13,6 +13,7 @@ from builder.messages import Kind
 from builder.model import Instant
 from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
+from builder_server.farm import Farm
 from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.store import Store
@@ -21,15 +22,20 @@ from builder_server.upload import Uploader
 
 @frozen(kw_only=True)
 class Asked:
-    """What a handler has besides the request. ``peer`` is what the client is called, ``now`` the wall clock."""
+    """What a handler has besides the request. ``peer`` is what the client is called, ``now`` the wall clock.
+
+    ``is_relayed``: another server asks for a client of its own, and wants to know what is here alone.
+    """
 
     channel: SharingChannel
     peer: str
+    is_relayed: bool
     store: Store
     attempts: Attempts
     looks: Looks
     uploader: Uploader
     signer: Signer
+    farm: Farm
     now: Callable[[], Instant]
 
 

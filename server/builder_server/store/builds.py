@@ -14,13 +14,13 @@ from builder.model import Instant, OrbBuildJob, Result
 from builder.needs import NOTHING, of_text
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, halts, needed, provenance, queues, uploads
+from builder_server.store.ownership import IS_MINE
 from builder_server.store.records import (
     AfterLoss,
     Build,
     BuildHead,
     Expanded,
     Holder,
-    LeftBuild,
     Taken,
     to_build,
     to_head,
@@ -98,7 +98,7 @@ _FIND = sa.select(build).where(build.c.uuid == sa.bindparam("wanted"))
 
 _END = (
     sa.update(build)
-    .where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running")
+    .where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running", IS_MINE)
     .returning(build.c.name, build.c.platform, build.c.job_id, build.c.check_of)
 )
 
@@ -106,7 +106,7 @@ _FORGET_SECRET = sa.update(build).where(build.c.uuid == sa.bindparam("ended")).v
 
 _CANCEL = (
     sa.update(build)
-    .where(build.c.uuid == sa.bindparam("cancelled"), build.c.state == "running")
+    .where(build.c.uuid == sa.bindparam("cancelled"), build.c.state == "running", IS_MINE)
     .values(ended_by=sa.bindparam("by"))
 )
 
@@ -114,7 +114,7 @@ _CANCEL = (
 def take(
     connection: sa.Connection,
     woken: Woken,
-    owner: str,
+    me: str,
     platform: str,
     uuid: UUID,
     now: Instant,
@@ -131,7 +131,7 @@ def take(
             return Taken()
         case None:
             queues.add_platform(connection, woken, platform, now)
-    if halts.applies(connection, platform, holder.known_as if holder else ""):
+    if halts.applies(connection, me, platform, holder.known_as if holder else ""):
         return Taken(is_halted=True)
     able = holder.able if holder else NOTHING
     met = [
@@ -162,7 +162,7 @@ def take(
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
             why["check_of"] = row.check_of
             made_of = {"template": expanded and expanded.template, "opam_package": row.opam_package}
-            whose = {"job_id": row.id, "owner": owner, "worker": holder and holder.address}
+            whose = {"job_id": row.id, "owner": me, "worker": holder and holder.address}
             whose["worker_name"] = holder and holder.name
             connection.execute(sa.insert(build), _values(taken) | why | made_of | whose)
             dependencies.begin(connection, row.id, platform)
@@ -201,6 +201,7 @@ def _values(taken: Build) -> dict[str, object]:
 def finish(
     connection: sa.Connection,
     woken: Woken,
+    me: str,
     uuid: UUID,
     now: Instant,
     result: Result,
@@ -213,12 +214,12 @@ def finish(
 ) -> bool:
     """Record the result of a running build, and queue what follows from it: those that wait for it, or itself again.
 
-    Return False, and change nothing, if it does not run any more.
+    Return False, and change nothing, if it does not run any more, or is another server's.
     """
     outcome = Outcome.LOST if is_lost else outcome_of(result)
     upload_state = "pending" if receivers else None
     ended = _end(
-        connection, woken, uuid, now, result, outcome, state="finished", upload=upload_state, ended_by=ended_by
+        connection, woken, me, uuid, now, result, outcome, state="finished", upload=upload_state, ended_by=ended_by
     )
     if ended is None:
         return False
@@ -279,7 +280,15 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
 
 
 def lose(
-    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool
+    connection: sa.Connection,
+    woken: Woken,
+    me: str,
+    uuid: UUID,
+    now: Instant,
+    result: Result,
+    *,
+    count: bool,
+    may_pause: bool,
 ) -> AfterLoss | str:
     """Take a running build from its worker: the job returns to the front of its queue, unless it was cancelled, and by whom.
 
@@ -299,7 +308,8 @@ def lose(
             job.c.platform.label("its_platform"),
         )
         .outerjoin(job, job.c.id == build.c.job_id)
-        .where(build.c.uuid == str(uuid), build.c.state == "running")
+        .where(build.c.uuid == str(uuid), build.c.state == "running", IS_MINE),
+        {"me": me},
     ).one_or_none()
     if found is None:
         return AfterLoss.NOT_RUNNING
@@ -308,7 +318,7 @@ def lose(
     losses = found.losses + (1 if count else 0)
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
-    _end(connection, woken, uuid, now, result, Outcome.LOST, state="lost")
+    _end(connection, woken, me, uuid, now, result, Outcome.LOST, state="lost")
     connection.execute(_FORGET_SECRET, {"ended": str(uuid)})
     artifacts.forget(connection, uuid)
     there = found.its_platform or found.platform  # the job may have been changed meanwhile
@@ -324,14 +334,15 @@ def lose(
     return AfterLoss.PUT_BACK
 
 
-def note_cancel(connection: sa.Connection, uuid: UUID, by: str) -> bool:
+def note_cancel(connection: sa.Connection, me: str, uuid: UUID, by: str) -> bool:
     """Note who has cancelled a running build: ``lose`` does not put it back then. Return False if it does not run."""
-    return connection.execute(_CANCEL, {"cancelled": str(uuid), "by": by}).rowcount == 1
+    return connection.execute(_CANCEL, {"me": me, "cancelled": str(uuid), "by": by}).rowcount == 1
 
 
 def _end(
     connection: sa.Connection,
     woken: Woken,
+    me: str,
     uuid: UUID,
     now: Instant,
     result: Result,
@@ -343,6 +354,7 @@ def _end(
 ) -> Any:
     """Record how a running build ended; return its name and platform, None if it does not run."""
     values = {
+        "me": me,
         "ended": str(uuid),
         "state": state,
         "finished": now.ms,
@@ -358,31 +370,9 @@ def _end(
     return ended
 
 
-def running(connection: sa.Connection, owner: str) -> tuple[LeftBuild, ...]:
-    """Return the builds of an owner that are recorded as running, and those of no owner, the oldest first."""
-    theirs = sa.or_(build.c.owner == owner, build.c.owner.is_(None))
-    wanted = sa.select(
-        build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.worker, build.c.worker_name,
-        build.c.secret_sha256, build.c.time_limit, build.c.max_silent, build.c.ended_by,
-    ).where(build.c.state == "running", theirs)  # fmt: skip
-    return tuple(
-        LeftBuild(
-            uuid=UUID(row.uuid),
-            name=row.name,
-            platform=row.platform,
-            started=Instant(row.started),
-            holder=Holder(address=row.worker or "", name=row.worker_name, secret_sha256=row.secret_sha256),
-            time_limit=row.time_limit,
-            max_silent=row.max_silent,
-            cancelled_by=row.ended_by,
-        )
-        for row in connection.execute(wanted.order_by(build.c.started))
-    )
-
-
 _HEAD = sa.select(
     build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.state, build.c.finished, build.c.result,
-    build.c.ended_by, build.c.secret_sha256,
+    build.c.ended_by, build.c.secret_sha256, build.c.owner,
 )  # fmt: skip
 _RUNNING = _HEAD.where(build.c.state == "running").order_by(build.c.started)
 _FIND_HEAD = _HEAD.where(build.c.uuid == sa.bindparam("wanted"))

@@ -101,7 +101,7 @@ class Build:
 
 @frozen(kw_only=True)
 class BuildHead:
-    """What is known of an attempt besides its script, which may have 4 MiB."""
+    """What is known of an attempt besides its script, which may have 4 MiB. ``owner`` is the server that has or had it."""
 
     uuid: UUID
     name: str
@@ -112,6 +112,7 @@ class BuildHead:
     result: Result | None
     ended_by: str | None
     secret_sha256: bytes | None
+    owner: str | None = None
 
 
 @frozen(kw_only=True)
@@ -334,4 +335,5 @@ def to_head(row: Any) -> BuildHead:
         result=None if row.result is None else codec.decode_result(row.result),
         ended_by=row.ended_by,
         secret_sha256=row.secret_sha256,
+        owner=row.owner,
     )

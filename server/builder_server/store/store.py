@@ -31,9 +31,11 @@ from builder_server.store import (
     keeping,
     legacy,
     load,
+    ownership,
     provenance,
     queues,
     schedule,
+    servers,
     standing,
     uploads,
 )
@@ -55,6 +57,7 @@ from builder_server.store.records import (
     Taken,
     Timing,
 )
+from builder_server.store.servers import Identity, ServerState
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
@@ -82,7 +85,7 @@ class Store:
     @classmethod
     def open(cls, where: "Path | Location") -> Self:
         """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
-        prepare = upgrade(MIGRATIONS)
+        prepare = upgrade(MIGRATIONS, servers.check_idle)
         if isinstance(where, Path):
             return cls(SQLite(where, prepare=prepare))
         from builder.runtime.postgres import PostgreSQL
@@ -92,7 +95,7 @@ class Store:
     @staticmethod
     def migrate(where: "Path | Location", revision: str) -> None:
         """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
-        step = migrate(MIGRATIONS, revision)
+        step = migrate(MIGRATIONS, revision, servers.check_idle)
         if isinstance(where, Path):
             alter(where, step)
             return
@@ -116,6 +119,25 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self.database.close()
+
+    # --- servers ---------------------------------------------------------------------------------------------------
+
+    async def servers(self) -> tuple[ServerState, ...]:
+        """Return the servers that work on the database, by their names."""
+        return await self.database.read(partial(servers.find, is_shared=self.database.is_shared))
+
+    async def register(self, me: Identity) -> None:
+        """Work on the database as this server from now on. Raises StoreError where another one has that name, and lives."""
+        await self.database.write(partial(servers.register, me=me, is_shared=self.database.is_shared))
+        self.owner = me.name
+
+    async def leave(self, me: Identity) -> None:
+        """Work on the database no more."""
+        await self.database.write(partial(servers.remove, me=me))
+
+    async def count_owned(self) -> Mapping[str, int]:
+        """Return how many builds run, by the server that has them."""
+        return await self.database.read(ownership.count)
 
     # --- schedule --------------------------------------------------------------------------------------------------
 
@@ -242,17 +264,21 @@ class Store:
         """
         concluded = await self.database.read(partial(artifacts.conclude, uuid=uuid))
         return await self._wake(
-            builds.finish, uuid, now, result,
+            builds.finish, self.owner, uuid, now, result,
             concluded=concluded, receivers=receivers, is_lost=is_lost, ended_by=ended_by, is_delivered=is_delivered,
         )  # fmt: skip
 
     async def add_artifacts(self, uuid: UUID, found: Sequence[StoredArtifact]) -> None:
         """Keep some more artifacts of a running build; once it is finished they are all."""
-        await self.database.write(partial(artifacts.add, uuid=uuid, found=found))
+        await self.database.write(
+            partial(ownership.while_mine, me=self.owner, uuid=uuid, step=partial(artifacts.add, uuid=uuid, found=found))
+        )
 
     async def forget_artifacts(self, uuid: UUID) -> None:
         """Forget the artifacts of a running build whose result did not become durable, and comes again."""
-        await self.database.write(partial(artifacts.forget, uuid=uuid))
+        await self.database.write(
+            partial(ownership.while_mine, me=self.owner, uuid=uuid, step=partial(artifacts.forget, uuid=uuid))
+        )
 
     async def lose(
         self, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool = False
@@ -264,15 +290,31 @@ class Store:
         ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt. One that
         was cancelled is left as it is: who did that is returned.
         """
-        return await self._wake(builds.lose, uuid, now, result, count=count, may_pause=may_pause)
+        return await self._wake(builds.lose, self.owner, uuid, now, result, count=count, may_pause=may_pause)
 
     async def note_cancel(self, uuid: UUID, by: str) -> bool:
         """Note who has cancelled a running build, so that its job does not go back to the queue; False if it does not run."""
-        return await self.database.write(partial(builds.note_cancel, uuid=uuid, by=by))
+        return await self.database.write(partial(builds.note_cancel, me=self.owner, uuid=uuid, by=by))
 
     async def running(self) -> tuple[LeftBuild, ...]:
         """Return the builds of this server that are recorded as running, the oldest first."""
-        return await self.database.read(partial(builds.running, owner=self.owner))
+        return await self.database.read(partial(ownership.running, me=self.owner))
+
+    async def runs_here(self, uuid: UUID) -> bool:
+        """Return whether a build runs, and is this server's."""
+        return await self.database.read(partial(ownership.runs_here, me=self.owner, uuid=uuid))
+
+    def is_mine(self, owner: str | None) -> bool:
+        """Return whether a server of that name is this one; None stands for any of before there could be several."""
+        return owner in (None, self.owner)
+
+    async def claim(self, uuid: UUID, secret_sha256: bytes) -> LeftBuild | None:
+        """Make a running build of another server this one's, for the worker that has its secret; None where that can't be."""
+        return await self._wake(ownership.claim, self.owner, uuid, secret_sha256)
+
+    async def ask_end(self, uuids: Collection[UUID], by: str) -> None:
+        """Note who has cancelled builds that run at other servers, which end them."""
+        await self._wake(ownership.ask_end, self.owner, uuids, by)
 
     async def find_running(self, name: str | None, begin: str | None, on_platform: str | None) -> tuple[BuildHead, ...]:
         """Return the running builds of a job, or those whose uuid begins so; of one platform if that is named."""
@@ -329,7 +371,7 @@ class Store:
 
     async def unsettled_uploads(self, receivers: Collection[str], after: UUID | None) -> list[UUID]:
         """Return the next builds that are to be uploaded, but to nobody in particular, or to others than these receivers."""
-        return await self.database.read(partial(uploads.unsettled, receivers=receivers, after=after))
+        return await self.database.read(partial(uploads.unsettled, me=self.owner, receivers=receivers, after=after))
 
     async def settle_uploads(self, uuids: Collection[UUID], receivers: Collection[str]) -> None:
         """Have such builds wait for these receivers, and for no others, unless nobody has them."""
@@ -342,7 +384,9 @@ class Store:
 
         None: nothing waits. Those that have failed by themselves come last.
         """
-        return await self.database.read(partial(uploads.next_due, to=receiver, now=now, under_way=under_way))
+        return await self.database.read(
+            partial(uploads.next_due, me=self.owner, to=receiver, now=now, under_way=under_way)
+        )
 
     async def note_attempt(self, uuid: UUID, receiver: str, attempted: Attempted, receivers: Collection[str]) -> bool:
         """Record what came of an attempt to upload a build; return whether all receivers have it now."""
@@ -372,7 +416,7 @@ class Store:
 
     async def uploaded(self, after: UUID | None = None) -> tuple[UUID, ...]:
         """Return the next builds, by their uuids, that were uploaded and whose files are still to be removed."""
-        return await self.database.read(partial(uploads.uploaded, after=after))
+        return await self.database.read(partial(uploads.uploaded, me=self.owner, after=after))
 
     async def set_upload(self, uuid: UUID, state: str) -> None:
         """Record how far the upload of a build is."""
@@ -386,7 +430,7 @@ class Store:
 
     async def unsigned(self, besides: Collection[UUID]) -> Sequence[UUID]:
         """Return some of the builds that are to be signed, those first that ended first."""
-        return await self.database.read(partial(provenance.unsigned, besides=besides))
+        return await self.database.read(partial(provenance.unsigned, me=self.owner, besides=besides))
 
     async def signable(self, uuid: UUID) -> Signable | None:
         """Return what is known of a build that is signed, or is to be; None for any other."""
@@ -400,7 +444,7 @@ class Store:
 
     async def unmeasured(self) -> list[OldBuild]:
         """Return builds that may go, and of which it is not known how many bytes their files take."""
-        return await self.database.read(keeping.unmeasured)
+        return await self.database.read(partial(keeping.unmeasured, me=self.owner))
 
     async def measure(self, sizes: Mapping[UUID, int]) -> None:
         """Note how many bytes the files of builds take."""
@@ -408,23 +452,23 @@ class Store:
 
     async def older_than(self, before: Instant, behind: OldBuild | None) -> list[OldBuild]:
         """Return builds that ended before a moment and may go, the oldest first; those that are to be uploaded may not."""
-        return await self.database.read(partial(keeping.older_than, before=before, behind=behind))
+        return await self.database.read(partial(keeping.older_than, me=self.owner, before=before, behind=behind))
 
     async def beyond_count(self, most: int, behind: OldBuild | None) -> list[OldBuild]:
         """Return builds that may go, other than so many newest ones of each job. Those before ``behind`` must be gone."""
-        return await self.database.read(partial(keeping.beyond_count, most=most, behind=behind))
+        return await self.database.read(partial(keeping.beyond_count, me=self.owner, most=most, behind=behind))
 
     async def total_size(self) -> int:
         """Return how many bytes the files of all builds take that have ended."""
-        return await self.database.read(keeping.total)
+        return await self.database.read(partial(keeping.total, me=self.owner))
 
     async def oldest(self, behind: OldBuild | None) -> list[OldBuild]:
         """Return builds that may go, the oldest first."""
-        return await self.database.read(partial(keeping.oldest, behind=behind))
+        return await self.database.read(partial(keeping.oldest, me=self.owner, behind=behind))
 
     async def forget(self, uuids: Collection[UUID]) -> None:
         """Remove builds from the history whose files are gone."""
-        await self.database.write(partial(keeping.forget, uuids=uuids))
+        await self.database.write(partial(keeping.forget, me=self.owner, uuids=uuids))
 
     async def forget_skipped(self, before: Instant) -> None:
         """Forget runs that were left out before a moment."""
@@ -444,7 +488,9 @@ class Store:
         self, found: Build, batches: Callable[[], Iterable[Sequence[StoredArtifact]]], *, upload: bool
     ) -> None:
         """Take over a build that has ended and is not known; ``batches`` returns its artifacts, each time anew."""
-        await self.database.write(partial(legacy.import_build, found=found, batches=batches, upload=upload))
+        await self.database.write(
+            partial(legacy.import_build, me=self.owner, found=found, batches=batches, upload=upload)
+        )
 
     async def _wake(
         self, step: Callable[Concatenate[sa.Connection, Woken, P], T], *arguments: P.args, **options: P.kwargs

@@ -91,8 +91,8 @@ class HttpConnection:
         try:
             await self._application(scope, exchange.receive, exchange.send)
         except Exception:
-            if not exchange.is_answered.is_set() and not exchange.is_peer_gone:
-                raise
+            if not exchange.takes_no_more:  # what came of that is no fault
+                log.exception("a fault of builder-web")
         return self._parser.our_state is h11.DONE and self._parser.their_state is h11.DONE
 
     async def _next_request(self) -> h11.Request | None:
@@ -202,7 +202,8 @@ class _Exchange:
     _connection: HttpConnection
     is_head: bool = field(kw_only=True)
     is_answered: trio.Event = field(init=False, factory=trio.Event)
-    is_peer_gone: bool = field(init=False, default=False)
+    takes_no_more: bool = field(init=False, default=False)
+    """Whether the application was told that nothing more is taken: it may have ended in an error."""
     _has_end: bool = field(init=False, default=False)
     _head: h11.Response | None = field(init=False, default=None)
     _has_no_body: bool = field(init=False, default=False)
@@ -229,6 +230,7 @@ class _Exchange:
             self._head = self._made(message)
             return
         if self.is_answered.is_set():  # what has no body need not be made to its end
+            self.takes_no_more = True
             raise PeerGone
         events: list[h11.Event] = []
         if self._head is not None:  # in one piece with what follows
@@ -242,7 +244,7 @@ class _Exchange:
         try:
             await self._connection.send(*events)
         except PeerGone:
-            self.is_peer_gone = True
+            self.takes_no_more = True
             raise
         if is_last:
             self.is_answered.set()

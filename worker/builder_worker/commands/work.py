@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import click
 
-from builder.endpoint import TLS, Endpoint, variable
+from builder.endpoint import TLS, Servers, variable
 from builder.runtime import program
 from builder.runtime.configuration import Configured, configuration_options
 from builder.runtime.options import log_format_option
 from builder.sizes import format_size
 from builder_worker.commands.options import (
+    DURATION,
     PAUSE,
     SIZE,
     SLOTS,
@@ -61,7 +62,8 @@ Signals:
 
 \b
 Exit status:
-  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time; or SIGHUP or SIGUSR1
+  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time; or SIGHUP or SIGUSR1;
+     or there was no job for the time of --wait
   2  the command line is wrong
   3  the server is unreachable
   4  the server refused, or is no builder-server
@@ -80,13 +82,20 @@ Exit status:
     envvar="BUILDER_REMOTE",
     show_default=True,
     show_envvar=True,
-    help="The server: HOST:PORT, with an IPv6 address in brackets, or unix:PATH for its socket on this machine.",
+    help="The server: HOST:PORT, with an IPv6 address in brackets, or unix:PATH for its socket on this machine. Several with "
+    "commas between them are tried in any order until one answers, and again when that goes away.",
 )
 @_tls_option("tls-ca")
 @_tls_option("tls-cert")
 @_tls_option("tls-key")
 @_tls_option("tls-name")
 @click.option("--loop", is_flag=True, help="Take the next job after each, and wait for the server while it is away.")
+@click.option(
+    "--wait",
+    metavar="TIME",
+    type=DURATION,
+    help="Exit, with status 0, when there was no job for so long; each of several slots for itself.  [default: wait for ever]",
+)
 @click.option(
     "--slots",
     metavar="N",
@@ -155,6 +164,7 @@ def work(
     tls_key: str | None,
     tls_name: str | None,
     loop: bool,
+    wait: float | None,
     slots: int | None,
     drain_timeout: float,
     reconnect_for: float,
@@ -192,7 +202,7 @@ def work(
         import trio
 
         from builder.runtime import logs
-        from builder_worker import facts, session, uplink
+        from builder_worker import dial, facts, session
         from builder_worker.allowances import Machine, auto_slots
         from builder_worker.guard import Guard
         from builder_worker.loop import Duration
@@ -200,13 +210,13 @@ def work(
         from builder_worker.pressure import Thresholds
 
     # it takes a tenth of a second, and finding a sandbox waits for other programs
-    threading.Thread(target=uplink.load, daemon=True).start()
+    threading.Thread(target=dial.load, daemon=True).start()
     logs.set_up("builder-worker", verbosity=-quiet, form=log_format, stamp="builder-worker: ")
     given = {"tls-ca": tls_ca, "tls-cert": tls_cert, "tls-key": tls_key}
     # a worker that comes later may be started elsewhere
     tls = {name: os.path.abspath(path) if path else None for name, path in given.items()} | {"tls-name": tls_name}  # noqa: PTH100
-    server = Endpoint.of(remote, tls)
-    _check_tls(server)
+    servers = Servers.of(remote, tls)
+    _check_tls(servers)
     labels = facts.parse_labels(label)
     thresholds = functools.reduce(
         Thresholds.with_pressure, max_pressure, Thresholds(min_free=min_free, min_memory=min_memory)
@@ -218,20 +228,21 @@ def work(
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
     settings = session.WorkerSettings(
-        server=server,
+        servers=servers,
         platform=platform,
         setup=setup,
         name=name,
         reconnect_for=reconnect_for,
+        wait=wait,
         facts=facts.lasting(setup.backend, setup.limits, slots=slots, labels=labels),
         guard=Guard.of(thresholds, setup.backend.options.work_root),
     )
     trio.run(run, settings, duration)
 
 
-def _check_tls(server: Endpoint) -> None:
+def _check_tls(servers: Servers) -> None:
     """See that there are the files that TLS needs: a wrong path stays wrong. Raises click.UsageError."""
-    if server.tls:
+    if server := next((each for each in servers.all if each.tls), None):
         from builder.runtime import reaching
         from builder.runtime.tls import InvalidCredentials
 
