@@ -274,7 +274,10 @@ async def test_json_lines(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in found.log.splitlines()]
         assert all(set(line) - FIELDS == {"time", "level", "logger", "message"} for line in lines)
         (scheduled,) = [line for line in lines if line["message"].startswith("Schedule ")]
-        assert (scheduled["job"], scheduled["peer"][:10]) == ('na"me \\ ü', "127.0.0.1:")
+        assert (scheduled["job"], scheduled["platform"]) == ('na"me \\ ü', "p1")
+        assert scheduled["peer"].startswith("127.0.0.1:")
+        (waits,) = [line for line in lines if line["message"].startswith("waits for a job ")]
+        assert waits["platform"] == "p1"
         (finished,) = [line for line in lines if line["message"] == "finished: exited 0"]
         assert set(finished) > FIELDS - {"holder"}
         assert (finished["job"], finished["platform"]) == ('na"me \\ ü', "p1")

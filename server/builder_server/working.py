@@ -39,7 +39,7 @@ from builder.messages import Failure, Message, Output
 from builder.model import printable
 from builder.order import Side, State
 from builder.outputs import Outputs, TimedLines
-from builder.runtime.logs import about
+from builder.runtime.logs import about, note
 from builder.runtime.nurseries import plain_nursery
 from builder_server.aborts import FAULT, given_up
 from builder_server.aside import Crowded
@@ -109,6 +109,7 @@ class WorkingSession:
 
     async def _give(self, request: AskJob) -> bool:
         request.check()
+        note(platform=request.platform)
         logger.debug("waits for a job on %s", request.platform)
         secret = secrets.token_bytes(SECRET_SIZE)
         worker = Holder(
