@@ -93,6 +93,7 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 @frozen
 class _Own:
     context: ssl.SSLContext
+    between_servers: ssl.SSLContext
     expiring: Expiring
 
 
@@ -125,13 +126,20 @@ class Certificates:
         context = self.files.server_context()
         found = x509.load_pem_x509_certificates(self.files.certificate.read_bytes())[0]
         expires = Instant.from_datetime(found.not_valid_after_utc)
-        return _Own(context, Expiring(name=str(self.files.certificate), expires=expires, is_own=True))
+        return _Own(
+            context, self.files.peer_context(), Expiring(name=str(self.files.certificate), expires=expires, is_own=True)
+        )
 
     def _read_revoked(self) -> frozenset[Serial]:
         if not self.must_exist and not self.crl.exists():
             return frozenset()
         self.must_exist = True
         return read_revoked(self.crl, self.files.ca)
+
+    @property
+    def between_servers(self) -> ssl.SSLContext:
+        """How this server speaks TLS with another one, to which it shows its own certificate."""
+        return self._own.value.between_servers
 
     # --- connections -----------------------------------------------------------------------------------------------
 

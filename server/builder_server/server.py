@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from ssl import SSLContext
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -57,6 +58,7 @@ from builder_server.served import StartError, database_of
 from builder_server.store import Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
+from builder_server.upstream import Upstreams
 from builder_server.workers import WorkerSession
 from builder_server.working import WorkingSession
 
@@ -260,10 +262,11 @@ class _Server:
             grace=settings.grace,
             limits=settings.limits,
         )
-        farm = Farm(store=store, attempts=attempts)
+        memory = Memory(Replies(settings.data_dir))
+        upstreams = Upstreams(memory=memory, name=lambda: store.owner, tls=_tls_between(settings, certificates))
+        farm = Farm(store=store, attempts=attempts, upstreams=upstreams)
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
-        memory = Memory(Replies(settings.data_dir))
         ending = certificates.ending_soon if certificates else tuple
         informer, looks = Informer(store, memory), Looks(store, dispatcher, farm, memory, now, ending)
         return cls(
@@ -446,6 +449,16 @@ def _certificates(settings: Settings, now: Callable[[], Instant]) -> Certificate
         return None
     crl = settings.crl or settings.tls.ca.with_name("crl.pem")
     return Certificates(settings.tls, crl, now, must_exist=settings.crl is not None)
+
+
+def _tls_between(settings: Settings, certificates: Certificates | None) -> Callable[[str], SSLContext | None]:
+    """Return how servers of one farm speak TLS with each other: as this one does with its clients."""
+
+    def context_of(host: str) -> SSLContext | None:
+        is_plain = certificates is None or (settings.listening.loopback_is_plain and listening.is_loopback(host))
+        return None if is_plain or certificates is None else certificates.between_servers
+
+    return context_of
 
 
 async def _show_life() -> None:
