@@ -9,6 +9,9 @@ from builder_server.errors import CommandRefused
 
 DATABASE = "builder.sqlite3"
 ELSEWHERE = "builder.postgres"
+ONLY_SERVER = "main"
+"""The name of the server that has a database for itself."""
+
 LOCK = "lock"
 STATE = "state"
 IMPORTED_STATE = "state.imported"
