@@ -41,12 +41,16 @@ LAST_TIMEOUT = 1.0
 
 @frozen(kw_only=True)
 class Observed:
-    """An attempt as observers find it; ``live`` is its console while lines come. Its script is left out: observers are many."""
+    """An attempt as observers find it; ``live`` is its console while lines come. Its script is left out: observers are many.
+
+    Its files are with the server ``owner``; None: with this one.
+    """
 
     uuid: UUID
     started: Instant
     console: Path
     live: ConsoleWriter | None
+    owner: str | None = None
 
 
 @define(eq=False, kw_only=True)
@@ -250,15 +254,17 @@ class Attempts:
         while True:
             changed = self._changed.next
             owner = self._owners.get(uuid)
-            if owner and owner.build and owner.console:
+            if owner and owner.build and owner.console and not owner.console.closed:
                 return self._observed(uuid, owner.build.job.name, owner.build.started, owner.console)
             build = await self.recorder.store.find_head(uuid)
             if build is None:
                 return None
             if build.state != "running" or uuid not in self._owners:
-                return self._observed(uuid, build.name, build.started)
+                return self._observed(uuid, build.name, build.started, owner=build.owner)
             await changed.wait()
 
-    def _observed(self, uuid: UUID, name: str, started: Instant, live: ConsoleWriter | None = None) -> Observed:
+    def _observed(
+        self, uuid: UUID, name: str, started: Instant, live: ConsoleWriter | None = None, owner: str | None = None
+    ) -> Observed:
         path = directory_of(self.recorder.data_dir, name, uuid) / console.FILE_NAME
-        return Observed(uuid=uuid, started=started, console=path, live=live)
+        return Observed(uuid=uuid, started=started, console=path, live=live, owner=owner)

@@ -1,16 +1,18 @@
 """What belongs to a server: its directory, and its database where that is not in there.
 
-A directory whose database is elsewhere says so in a file, so that no server begins with an empty one of its own in there.
+A directory whose database is elsewhere says so in a file, so that no server begins with an empty one of its own in there,
+and with which name, so that it deals with the files of no other one.
 """
 
 import os
 from pathlib import Path
+from platform import node
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from builder.errors import BuilderError
-from builder_server.names import DATABASE, ELSEWHERE
+from builder_server.names import DATABASE, ELSEWHERE, ONLY_SERVER
 
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location  # its library need not be there
@@ -64,10 +66,9 @@ def database_of(directory: Path, place: "Location | None") -> "Path | Location":
     """
     if place is None:
         if is_elsewhere(directory):
-            elsewhere = directory / ELSEWHERE
             raise StartError(
-                f"the database of {directory} is in PostgreSQL, {elsewhere.read_text('utf-8').strip()}: name it with "
-                f"--database, or remove {elsewhere} to begin with a new one"
+                f"the database of {directory} is in PostgreSQL, {_noted(directory)[0]}: name it with --database, or remove "
+                f"{directory / ELSEWHERE} to begin with a new one"
             )
         return directory / DATABASE
     if (directory / DATABASE).exists():
@@ -79,6 +80,33 @@ def database_of(directory: Path, place: "Location | None") -> "Path | Location":
     return place
 
 
-def note_elsewhere(directory: Path, place: "Location") -> None:
-    """Have a directory say where its database is. Raises OSError."""
-    (directory / ELSEWHERE).write_text(f"{place}\n", "utf-8")
+def note_elsewhere(directory: Path, place: "Location", name: str | None = None) -> None:
+    """Have a directory say where its database is, and what its server is called there; None: as before. Raises OSError."""
+    known = _noted(directory)[1:] if name is None else [name]
+    if _noted(directory) != [str(place), *known]:
+        (directory / ELSEWHERE).write_text("\n".join([str(place), *known, ""]), "utf-8")
+
+
+def name_of(directory: Path, place: "Location | None", given: str | None) -> str:
+    """Return what the server of a directory is called in its database, and note it there: for the files are that one's.
+
+    ``given`` is what its operator says. Raises StartError where it is not that, and OSError if it can't be noted.
+    """
+    if place is None:
+        return ONLY_SERVER
+    known = _noted(directory)[1:]
+    name = given or (known[0] if known else node() or "localhost")
+    if known and known != [name]:
+        raise StartError(
+            f"{directory} has what the server called {known[0]} has built: leave --name out, or name another --dir"
+        )
+    note_elsewhere(directory, place, name)
+    return name
+
+
+def _noted(directory: Path) -> list[str]:
+    """Return the database of a directory, if it is elsewhere, and what its server is called there."""
+    try:
+        return (directory / ELSEWHERE).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
