@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.runtime.files import sync_directory
-from builder_server.names import COPIED, COPYING, DATABASE, ELSEWHERE
+from builder_server.names import COPIED, COPYING, DATABASE, ELSEWHERE, ONLY_SERVER
 from builder_server.served import StartError, note_elsewhere
 from builder_server.store import copying
 
@@ -21,7 +21,7 @@ def move_out(directory: Path, place: "Location") -> int:
     if not database.is_file():
         raise StartError(f"there is no {DATABASE} in {directory} to copy: name the server's directory with --dir")
     rows = copying.copy(database, place)
-    note_elsewhere(directory, place)
+    note_elsewhere(directory, place, ONLY_SERVER)  # it goes on with the files that it has
     sync_directory(directory)
     database.replace(directory / COPIED)
     sync_directory(directory)

@@ -76,15 +76,13 @@ def database_of(directory: Path, place: "Location | None") -> "Path | Location":
             f"{directory} has a database of its own, {DATABASE}: leave --database out, or move it away to do without what "
             "it has"
         )
-    note_elsewhere(directory, place)
+    note_elsewhere(directory, place, *_noted(directory)[1:])
     return place
 
 
-def note_elsewhere(directory: Path, place: "Location", name: str | None = None) -> None:
-    """Have a directory say where its database is, and what its server is called there; None: as before. Raises OSError."""
-    known = _noted(directory)[1:] if name is None else [name]
-    if _noted(directory) != [str(place), *known]:
-        (directory / ELSEWHERE).write_text("\n".join([str(place), *known, ""]), "utf-8")
+def note_elsewhere(directory: Path, place: "Location", *names: str) -> None:
+    """Have a directory say where its database is, and what its server is called there, if that is known. Raises OSError."""
+    (directory / ELSEWHERE).write_text("\n".join([str(place), *names, ""]), "utf-8")
 
 
 def name_of(directory: Path, place: "Location | None", given: str | None) -> str:
