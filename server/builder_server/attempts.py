@@ -109,13 +109,16 @@ class Attempts:
             owner.tell(Stopping())
         return owner.attachment
 
-    async def take_back(self, returning: Return) -> Attachment | BuildHead | None:
+    async def take_back(
+        self, returning: Return, check_platform: Callable[[str], None]
+    ) -> Attachment | BuildHead | None:
         """Have a worker back at its attempt; return how that has ended, if it has, and None where nobody may know.
 
-        Raises StoreError.
+        ``check_platform`` raises NotPermitted where the worker may have no job of a platform any more. Raises StoreError.
         """
         owner = self._owners.get(returning.uuid)
         if owner and is_secret(returning.secret, owner.worker.secret_sha256):
+            check_platform(owner.platform)
             return owner.take_back(returning.elapsed / 1000, has_ended=returning.has_ended)
         return None if owner else await self.recorder.store.find_head(returning.uuid)
 
