@@ -123,21 +123,25 @@ class Attempts:
             owner.tell(Stopping())
         return owner.attachment
 
-    async def take_back(self, returning: Return) -> Attachment | BuildHead | None:
+    async def take_back(
+        self, returning: Return, check_platform: Callable[[str], None]
+    ) -> Attachment | BuildHead | None:
         """Have a worker back at its attempt; return how that has ended, if it has, and None where nobody may know.
 
-        Raises StoreError.
+        ``check_platform`` raises NotPermitted where the worker may have no job of a platform any more. Raises StoreError.
         """
         build = None
         if returning.uuid not in self._owners:
             build = await self.recorder.store.find_head(returning.uuid)
             if build and build.state == "running" and is_secret(returning.secret, build.secret_sha256):
+                check_platform(build.platform)
                 await self._claim(build)
         owner = self._owners.get(returning.uuid)
         if owner is None:
             return build
         if not is_secret(returning.secret, owner.worker.secret_sha256):
             return None
+        check_platform(owner.platform)
         return owner.take_back(returning.elapsed / 1000, has_ended=returning.has_ended)
 
     async def _claim(self, build: BuildHead) -> None:

@@ -87,27 +87,21 @@ class WorkingSession:
         Raises one of CONNECTION_ERRORS, Crowded, StoreError, and what kept the worker from getting a job.
         """
         self._has_job = False
-        await self._check(request)
-        match request:
-            case AskJob():
-                return await self._give(request)
-            case Return():
-                return await self._take_back(request)
-            case _:
-                raise AssertionError("a worker asks for nothing else")
-
-    async def _check(self, request: Message | StreamedFrame) -> None:
         try:
-            if isinstance(request, AskJob):
-                check_platform_name(request.platform)
-                self.peer.check_worker(AskJob, request.platform)
-            else:
-                self.peer.check(type(request))
+            match request:
+                case AskJob():
+                    return await self._give(request)
+                case Return():
+                    return await self._take_back(request)
+                case _:
+                    raise AssertionError("a worker asks for nothing else")
         except NotPermitted as error:
             await self._say(Failure(message=str(error)))
             raise
 
     async def _give(self, request: AskJob) -> bool:
+        check_platform_name(request.platform)
+        self.peer.check_worker(AskJob, request.platform)
         request.check()
         logger.debug("waits for a job on %s", request.platform)
         secret = secrets.token_bytes(SECRET_SIZE)
@@ -142,9 +136,10 @@ class WorkingSession:
             await self._follow(attachment, 0)
 
     async def _take_back(self, request: Return) -> bool:
+        self.peer.check(Return)
         if not 0 <= request.elapsed <= MAX_ELAPSED:
             raise RemoteProtocolError(f"an attempt that began {request.elapsed} ms ago")
-        match await self.attempts.take_back(request):
+        match await self.attempts.take_back(request, partial(self.peer.check_worker, Return)):
             case Attachment() as attachment:
                 self._has_job = True
                 return await self._attach(attachment, self._resume)
