@@ -68,6 +68,9 @@ def told(found: QueuedState) -> tuple[Why, int, int | None]:
     ("where", "entries", "expected"),
     [
         (place(), [waits(), waits()], [(Why.NO_WORKER, 0, None), (Why.NO_WORKER, 1, None)]),
+        (evolve(place(), pressed=1), [waits()], [(Why.PRESSED, 0, None)]),
+        (evolve(place(), pressed=1, drained=1), [waits()], [(Why.PRESSED, 0, None)]),
+        (evolve(place(0, runs(10, 100)), pressed=1), [waits()], [(Why.BUSY, 0, 90)]),
         (place(1), [waits(), waits()], [(Why.NEXT, 0, 0), (Why.BEHIND, 1, 60)]),
         (place(2), [waits(expected=50), waits(), waits()], [(Why.NEXT, 0, 0), (Why.NEXT, 1, 0), (Why.BEHIND, 2, 50)]),
         (place(0, runs(10, 100)), [waits(), waits()], [(Why.BUSY, 0, 90), (Why.BEHIND, 1, 150)]),

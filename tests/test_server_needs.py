@@ -243,6 +243,17 @@ async def test_a_worker_under_pressure_gets_nothing(tmp_path: Path) -> None:
         assert server.query("select job.name from queue join job on job.id = job_id") == [("job2",)]
 
 
+async def test_people_are_told_that_all_workers_are_under_pressure(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server, AsyncExitStack() as stack:
+        await asking(server, stack, "pressed", Fact(name="pressure", value="no room"))
+        await do(server, schedule("job"))
+        said = await told(server, "queue")
+        assert "p1 (1 worker, 0 busy, 1 takes none)\n" in said
+        assert said.endswith("  all workers take none now, 'workers' says why\n")
+        (found,) = json.loads(await told(server, "queue", "--json"))["queues"]
+        assert (found["workers_waiting"], found["workers_pressed"], found["jobs"][0]["why"]) == (0, 1, "pressed")
+
+
 async def test_what_a_template_needs(tmp_path: Path) -> None:
     config = tmp_path / "etc"
     config.mkdir()

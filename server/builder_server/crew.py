@@ -20,7 +20,7 @@ from builder_server.store import split_peer
 class Crew:
     """The ``number`` of workers; how many of each platform are ``waiting``; of those so many are ``idle``, since they are drained.
 
-    ``workers`` have what a job can need, but of so many it is ``unknown``: they have come back to builds of an earlier server.
+    ``pressed`` are those others that take no job now. ``workers`` have what a job can need, but of so many it is ``unknown``: they have come back to builds of an earlier server.
     ``drained`` counts these and those that still have a build, ``of_drained`` are the builds. ``away`` are the builds whose worker is away, and since when.
     """
 
@@ -28,6 +28,7 @@ class Crew:
     waiting: Counter[str] = field(factory=Counter)
     idle: Counter[str] = field(factory=Counter)
     drained: Counter[str] = field(factory=Counter)
+    pressed: Counter[str] = field(factory=Counter)
     of_drained: frozenset[UUID] = frozenset()
     away: Mapping[UUID, Instant] = field(factory=dict)
     workers: Mapping[str, Sequence[Worker]] = field(factory=dict)
@@ -36,12 +37,13 @@ class Crew:
 
 def muster(owners: Collection[Owner], halts: Mapping[Target, HaltState]) -> Crew:
     """Return what the workers do."""
-    waiting, idle, drained = Counter[str](), Counter[str](), Counter[str]()
+    waiting, idle, drained, pressed = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     of_drained, away = set(), {}
     workers, unknown = defaultdict[str, list[Worker]](list), Counter[str]()
     for owner in owners:
-        is_waiting = owner.job is None and not owner.worker.pressure
         is_drained = owner.is_drained(halts)
+        is_pressed = owner.job is None and bool(owner.worker.pressure) and not is_drained
+        is_waiting = owner.job is None and not is_pressed
         if owner.worker.name is not None and not owner.worker.facts:
             unknown[owner.platform] += 1
         else:
@@ -50,6 +52,8 @@ def muster(owners: Collection[Owner], halts: Mapping[Target, HaltState]) -> Crew
             workers[owner.platform].append(able)
         if is_waiting:
             waiting[owner.platform] += 1
+        if is_pressed:
+            pressed[owner.platform] += 1
         if owner.away_since is not None:
             away[owner.uuid] = owner.away_since
         if is_drained:
@@ -63,6 +67,7 @@ def muster(owners: Collection[Owner], halts: Mapping[Target, HaltState]) -> Crew
         waiting=waiting,
         idle=idle,
         drained=drained,
+        pressed=pressed,
         of_drained=frozenset(of_drained),
         away=away,
         workers=workers,
