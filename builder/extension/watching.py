@@ -132,7 +132,8 @@ class PlatformState:
     """A platform: how many workers wait there and how many have a build, and how many entries are in its queue.
 
     ``unmet`` is what up to 3 sets of needs in its queue lack. ``drained`` are those workers that get no job: by themselves,
-    or with the platform or the server.
+    or with the platform or the server. ``pressed`` are those that wait, and take no job for their machine's sake: they are
+    in none of the other numbers.
     """
 
     numbered: ClassVar[bool] = True
@@ -142,6 +143,7 @@ class PlatformState:
     queued: int
     unmet: tuple[Unmet, ...] = ()
     drained: int = 0
+    pressed: int = 0
 
 
 @frozen(kw_only=True)
@@ -189,6 +191,9 @@ class Why(enum.Enum):
 
     ABLE_BUSY = "able-busy"
     """Those that have what it needs are busy, or take no job; others would not do."""
+
+    WORKERS_PRESSED = "workers-pressed"
+    """All workers of the platform take no job for their machine's sake."""
 
 
 @frozen(kw_only=True)

@@ -102,6 +102,8 @@ def why(entry: QueuedState, drained: Sequence[HaltState]) -> str:
             return halts.briefly(drained, halts.of_platform(entry.platform))
         case Why.WORKERS_DRAINED:
             return "all workers are drained"
+        case Why.WORKERS_PRESSED:
+            return "all workers take none: 'workers' says why"
         case Why.PAUSED:
             return "its job is paused"
         case Why.NO_TEMPLATE:
@@ -185,6 +187,7 @@ def queue_json(platform: PlatformState, looked: Looked) -> JsonObject:
         "workers_waiting": platform.waiting,
         "workers_busy": platform.busy,
         "workers_drained": platform.drained,
+        "workers_pressed": platform.pressed,
         "queued": platform.queued,
         "jobs": [entry_json(entry) for entry in looked.queued if entry.platform == platform.name],
     }
@@ -192,10 +195,12 @@ def queue_json(platform: PlatformState, looked: Looked) -> JsonObject:
 
 def workers(platform: PlatformState) -> str:
     """Return what the workers of a platform do."""
-    if not platform.waiting and not platform.busy:
+    number = platform.waiting + platform.busy + platform.pressed
+    if not number:
         return "no workers"
     drained = f", {platform.drained} drained" if platform.drained else ""
-    return f"{words.count(platform.waiting + platform.busy, 'worker')}, {platform.busy} busy{drained}"
+    pressed = f", {platform.pressed} without jobs for now" if platform.pressed else ""
+    return f"{words.count(number, 'worker')}, {platform.busy} busy{drained}{pressed}"
 
 
 def title(platform: PlatformState, shown: int) -> str:

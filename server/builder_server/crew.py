@@ -21,11 +21,12 @@ class Crew:
     """How many workers of each platform are ``waiting``; of those so many are ``idle``, since they are drained.
 
     ``workers`` have what a job can need, but of so many it is ``unknown``: they have come back to builds of an earlier server.
-    ``drained`` counts these and those that still have a build, ``of_drained`` are the builds. ``away`` are the builds whose worker is away, and since when.
+    ``pressed`` wait too, and take no job for their machine's sake. ``drained`` counts these and those that still have a build, ``of_drained`` are the builds. ``away`` are the builds whose worker is away, and since when.
     """
 
     waiting: Counter[str] = field(factory=Counter)
     idle: Counter[str] = field(factory=Counter)
+    pressed: Counter[str] = field(factory=Counter)
     drained: Counter[str] = field(factory=Counter)
     of_drained: frozenset[UUID] = frozenset()
     away: Mapping[UUID, Instant] = field(factory=dict)
@@ -35,7 +36,7 @@ class Crew:
 
 def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
     """Return what the workers do."""
-    waiting, idle, drained = Counter[str](), Counter[str](), Counter[str]()
+    waiting, idle, pressed, drained = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     of_drained, away = set(), {}
     workers, unknown = defaultdict[str, list[Worker]](list), Counter[str]()
     for owner in owners:
@@ -49,6 +50,8 @@ def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
             workers[owner.platform].append(able)
         if is_waiting:
             waiting[owner.platform] += 1
+        elif owner.job is None:
+            pressed[owner.platform] += 1
         if owner.away_since is not None:
             away[owner.uuid] = owner.away_since
         if is_drained:
@@ -60,6 +63,7 @@ def muster(owners: Iterable[Owner], halts: Mapping[Target, HaltState]) -> Crew:
     return Crew(
         waiting=waiting,
         idle=idle,
+        pressed=pressed,
         drained=drained,
         of_drained=frozenset(of_drained),
         away=away,

@@ -65,7 +65,7 @@ class Dispatcher:
         its end, and nothing but its own note of it says whose the job is.
         """
         if worker.pressure:
-            await trio.sleep_forever()  # until it asks again, on another connection
+            await trio.sleep_forever()  # until it says something else: then it waits anew
         changes = self.store.waking.changes
         self.waiting[platform] += 1
         changes.add([Changed(point=0, what=What.WORKER_CAME, platform=platform)])
