@@ -115,6 +115,11 @@ class Attempts:
         owner = self._owners.get(uuid) if uuid else None
         return owner.away_since if owner else None
 
+    def note_pressure(self, uuid: UUID, pressure: str) -> None:
+        """Note why the worker that waits for an attempt takes no job now, or that it does."""
+        if owner := self._owners.get(uuid):
+            owner.note_pressure(pressure)
+
     def attach(self, platform: str, worker: Holder, secret: bytes | None = None) -> Attachment:
         """Have a worker wait for a job of a platform; with a secret, which it is given too, it may come back."""
         owner = self._owner(uuid4(), platform, worker, self.recorder.now(), secret)

@@ -20,15 +20,15 @@ from builder_server.store import split_peer
 class Crew:
     """The ``number`` of workers; how many of each platform are ``waiting``; of those so many are ``idle``, since they are drained.
 
-    ``pressed`` are those others that take no job now. ``workers`` have what a job can need, but of so many it is ``unknown``: they have come back to builds of an earlier server.
-    ``drained`` counts these and those that still have a build, ``of_drained`` are the builds. ``away`` are the builds whose worker is away, and since when.
+    ``workers`` have what a job can need, but of so many it is ``unknown``: they have come back to builds of an earlier server.
+    ``pressed`` wait too, and take no job for their machine's sake. ``drained`` counts these and those that still have a build, ``of_drained`` are the builds. ``away`` are the builds whose worker is away, and since when.
     """
 
     number: int = 0
     waiting: Counter[str] = field(factory=Counter)
     idle: Counter[str] = field(factory=Counter)
-    drained: Counter[str] = field(factory=Counter)
     pressed: Counter[str] = field(factory=Counter)
+    drained: Counter[str] = field(factory=Counter)
     of_drained: frozenset[UUID] = frozenset()
     away: Mapping[UUID, Instant] = field(factory=dict)
     workers: Mapping[str, Sequence[Worker]] = field(factory=dict)
@@ -37,7 +37,7 @@ class Crew:
 
 def muster(owners: Collection[Owner], halts: Mapping[Target, HaltState]) -> Crew:
     """Return what the workers do."""
-    waiting, idle, drained, pressed = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    waiting, idle, pressed, drained = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     of_drained, away = set(), {}
     workers, unknown = defaultdict[str, list[Worker]](list), Counter[str]()
     for owner in owners:
@@ -66,8 +66,8 @@ def muster(owners: Collection[Owner], halts: Mapping[Target, HaltState]) -> Crew
         number=len(owners),
         waiting=waiting,
         idle=idle,
-        drained=drained,
         pressed=pressed,
+        drained=drained,
         of_drained=frozenset(of_drained),
         away=away,
         workers=workers,

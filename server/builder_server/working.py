@@ -37,6 +37,7 @@ from builder.extension.working import (
 from builder.framing import StreamedFrame
 from builder.messages import Failure, Message, Output
 from builder.model import printable
+from builder.needs import PRESSURE
 from builder.order import Side, State
 from builder.outputs import Outputs, TimedLines
 from builder.runtime.logs import about
@@ -116,7 +117,7 @@ class WorkingSession:
 
     async def _begin(self, attachment: Attachment, *, patience: float) -> None:
         with trio.move_on_after(patience) as waiting:
-            await attachment.wait_answered(self.channel.wait_closed)
+            await attachment.wait_answered(partial(self._note_pressure, attachment))
         if waiting.cancelled_caught:
             return
         build, secret = attachment.build, attachment.given.secret
@@ -134,6 +135,17 @@ class WorkingSession:
         with about_build(build):
             logger.info("begins at %s", self.peer)
             await self._follow(attachment, 0)
+
+    async def _note_pressure(self, attachment: Attachment) -> NoReturn:
+        """Take what a worker says that waits, until its connection ends."""
+        while True:
+            received = await self.channel.receive()
+            assert isinstance(received, Alive), "nothing else may come now"
+            facts = _checked_facts(received)
+            attachment.note_life(facts)
+            for fact in facts:
+                if fact.name == PRESSURE:
+                    self.attempts.note_pressure(attachment.uuid, fact.value)
 
     async def _take_back(self, request: Return) -> bool:
         self.peer.check(Return)
