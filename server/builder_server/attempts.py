@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -114,7 +114,7 @@ class Attempts:
     def attach(self, platform: str, worker: Holder, secret: bytes | None = None) -> Attachment:
         """Have a worker wait for a job of a platform; with a secret, which it is given too, it may come back."""
         owner = self._owner(uuid4(), platform, worker, self.recorder.now(), secret)
-        self._start(owner, lambda: owner.run(self.dispatcher))
+        self._start(owner, self.dispatcher)
         if self._stopping:
             owner.tell(Stopping())
         return owner.attachment
@@ -160,7 +160,7 @@ class Attempts:
         """Own what another server has left, or the one before."""
         owners = [self._left(build) for build in left if build.uuid not in self._owners]
         for owner in owners:
-            self._start(owner, owner.run_interrupted)
+            self._start(owner, None)
         return owners
 
     def drop(self, uuids: Collection[UUID]) -> None:
@@ -205,19 +205,20 @@ class Attempts:
             secret=secret,
         )
 
-    def _start(self, owner: Owner, task: Callable[[], Awaitable[None]]) -> None:
-        async def run() -> None:
-            note(**NOBODY)  # it outlives the session in which it begins
-            try:
-                await task()
-            except Exception:  # the others must not pay for it
-                logger.exception("internal error")
-            finally:
-                del self._owners[owner.uuid]
-                self._changed.announce()
-
+    def _start(self, owner: Owner, dispatcher: Dispatcher | None) -> None:
         self._owners[owner.uuid] = owner
-        self._nursery.start_soon(run)
+        self._nursery.start_soon(self._run, owner, dispatcher)
+
+    async def _run(self, owner: Owner, dispatcher: Dispatcher | None) -> None:
+        """Have an owner take a job, or without a dispatcher go on with an attempt that was left."""
+        note(**NOBODY)  # it outlives the session in which it begins
+        try:
+            await (owner.run(dispatcher) if dispatcher else owner.run_interrupted())
+        except Exception:  # the others must not pay for it
+            logger.exception("internal error")
+        finally:
+            del self._owners[owner.uuid]
+            self._changed.announce()
 
     async def cancel(self, uuids: Collection[UUID], by: str) -> None:
         """Have attempts end for somebody, and wait until they are recorded, or it is durable that they are cancelled.

@@ -41,7 +41,7 @@ def muster(owners: Collection[Owner], halts: Mapping[Target, HaltState]) -> Crew
     workers, unknown = defaultdict[str, list[Worker]](list), Counter[str]()
     for owner in owners:
         is_waiting = owner.job is None and not owner.worker.pressure
-        is_drained = not halts.keys().isdisjoint(owner.targets)
+        is_drained = owner.is_drained(halts)
         if owner.worker.name is not None and not owner.worker.facts:
             unknown[owner.platform] += 1
         else:
@@ -97,7 +97,7 @@ def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant) -> Wor
         holder=holder,
         doing=doing,
         since=owner.away_since or owner.since,
-        is_drained=not halts.keys().isdisjoint(owner.targets),
+        is_drained=owner.is_drained(halts),
         is_classic=owner.worker.name is None,
         facts=tuple(evolve(fact, value=changed.get(fact.name, fact.value)) for fact in owner.worker.facts),
         job=owner.job,
