@@ -161,7 +161,7 @@ def restore(data_dir: Path, source: Path) -> None:
         backups.read(data_dir, source)
 
 
-def move(data_dir: Path, place: "Location", *, back: bool) -> int:
+def move(data_dir: Path, place: "Location", name: str | None, *, back: bool) -> int:
     """Move the database of a directory, in which no server runs, to PostgreSQL, or ``back``; return how many rows it has.
 
     Raises StartError and StoreError.
@@ -169,7 +169,7 @@ def move(data_dir: Path, place: "Location", *, back: bool) -> int:
     check_owner(data_dir)
     with _locked(data_dir):
         backups.check_whole(data_dir)
-        return (relocation.move_in if back else relocation.move_out)(data_dir, place)
+        return (relocation.move_in if back else relocation.move_out)(data_dir, place, name)
 
 
 def check_owner(data_dir: Path) -> None:
