@@ -326,7 +326,7 @@ def command(
     one port.
     The addresses it listens on are the first line on standard output.
     """
-    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file)
+    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file, name=name)
     if context.invoked_subcommand is not None:
         return
     _check_tls(context)

@@ -32,11 +32,15 @@ class StartError(BuilderError):
 
 @frozen(kw_only=True)
 class Served:
-    """What an operator names: a directory, and the address of a database, which may hold a password."""
+    """What an operator names: a directory, and the address of a database, which may hold a password.
+
+    ``name`` is what its server is called among others on that.
+    """
 
     directory: Path
     database: str | None = field(default=None, repr=False)
     password_file: Path | None = None
+    name: str | None = None
 
     def place(self) -> "Location | None":
         """Return where the database is if it is not in the directory. Raises StartError and StoreError."""
@@ -124,13 +128,19 @@ def name_of(directory: Path, place: "Location | None", given: str | None) -> str
     """
     if place is None:
         return ONLY_SERVER
+    name = choose_name(directory, given)
+    note_elsewhere(directory, place, name)
+    return name
+
+
+def choose_name(directory: Path, given: str | None) -> str:
+    """Return what the server of a directory is called among others. Raises StartError, as ``name_of``."""
     known = _noted(directory)[1:]
     name = given or (known[0] if known else node() or "localhost")
     if known and known != [name]:
         raise StartError(
             f"{directory} has what the server called {known[0]} has built: leave --name out, or name another --dir"
         )
-    note_elsewhere(directory, place, name)
     return name
 
 
