@@ -76,22 +76,31 @@ def muster(owners: Collection[Owner], halts: Mapping[Target, HaltState]) -> Crew
 
 
 def page(
-    owners: Iterable[Owner], asked: ListWorkers, halts: Mapping[Target, HaltState], now: Instant
+    owners: Iterable[Owner], asked: ListWorkers, halts: Mapping[Target, HaltState], now: Instant, server: str
 ) -> tuple[WorkerEntry, ...]:
-    """Return the next workers by platform and name."""
+    """Return the next workers of a server by platform and name."""
     behind = None if asked.behind is None else (asked.behind.platform, asked.behind.name, asked.behind.uuid)
     wanted = (owner for owner in owners if asked.platform in (None, owner.platform))
     first = heapq.nsmallest(
         asked.count, (owner for owner in wanted if behind is None or _order(owner) > behind), key=_order
     )
-    return tuple(_entry(owner, halts, now) for owner in first)
+    return tuple(_entry(owner, halts, now, server) for owner in first)
 
 
 def _order(owner: Owner) -> tuple[str, str, UUID]:
     return owner.platform, owner.worker.known_as, owner.uuid
 
 
-def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant) -> WorkerEntry:
+def merged(pages: Iterable[Iterable[WorkerEntry]], count: int) -> tuple[WorkerEntry, ...]:
+    """Return the first workers of the pages of several servers."""
+    return tuple(heapq.nsmallest(count, (entry for page in pages for entry in page), key=_place))
+
+
+def _place(entry: WorkerEntry) -> tuple[str, str, UUID]:
+    return entry.place.platform, entry.place.name, entry.place.uuid
+
+
+def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant, server: str) -> WorkerEntry:
     holder, address = split_peer(owner.worker.address)
     doing = Doing.WAITING if owner.job is None else Doing.BUILDING if owner.away_since is None else Doing.AWAY
     changed = owner.attachment.changed
@@ -106,5 +115,6 @@ def _entry(owner: Owner, halts: Mapping[Target, HaltState], now: Instant) -> Wor
         is_classic=owner.worker.name is None,
         facts=tuple(evolve(fact, value=changed.get(fact.name, fact.value)) for fact in owner.worker.facts),
         job=owner.job,
+        server=server,
         heard=None if doing is Doing.WAITING else Instant(now.ms - round(silent * 1000)),
     )

@@ -1,5 +1,6 @@
 """The servers that work on one database, seen from one of them: what they do together, and what another one has."""
 
+import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,9 @@ from attrs import define, field
 
 from builder.extension import Request
 from builder.extension.servers import Relay
+from builder.messages import Message
 from builder.model import printable, raw
+from builder.runtime.nurseries import plain_nursery
 from builder_server import crews
 from builder_server.attempts import Attempts
 from builder_server.crew import Crew
@@ -86,6 +89,23 @@ class Farm:
             raise Unreachable(f"nothing was heard of it since {heard.isoformat() if heard else 'its end'}")
         async with self.upstreams.connected(server, client) as upstream:
             yield upstream
+
+    async def ask_others(self, client: Peer, request: Request) -> tuple[dict[str, Message], tuple[str, ...]]:
+        """Return what each of the others answers first, by its name, and which of them do not. Raises StoreError."""
+        told: dict[str, Message] = {}
+        others = await self.others()
+
+        async def ask(server: ServerState) -> None:
+            with contextlib.suppress(Unreachable, CommandRefused):
+                async with self.upstreams.connected(server, client) as upstream:
+                    await upstream.ask(request)
+                    if (reply := await upstream.next()) is not None:
+                        told[server.name] = reply
+
+        async with plain_nursery() as nursery:
+            for server in others:
+                nursery.start_soon(ask, server)
+        return told, tuple(server.name for server in others if server.name not in told)
 
     async def lives(self, name: str) -> bool:
         """Return whether another server lives, as far as was known a second ago. Raises StoreError."""
