@@ -136,7 +136,7 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("prot = 1", "unknown option 'prot'; there are allow-user, "),
+        ("prot = 1", "unknown option 'prot'; there are advertise, "),
         ("config = 'x'", "unknown option 'config'"),
         ("no-key = 1", "unknown option 'no-key'"),
         ("min-free = 'much'", "'much' is not a size"),

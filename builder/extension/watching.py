@@ -133,8 +133,8 @@ class PlatformState:
     """A platform: how many workers wait there and how many have a build, and how many entries are in its queue.
 
     ``unmet`` is what up to 3 sets of needs in its queue lack. ``drained`` are those workers that get no job: by themselves,
-    or with the platform or the server. ``provisions`` is what was asked of engines. ``pressed`` are other workers that take none
-    now, and are not among those that wait.
+    or with the platform or the server. ``provisions`` is what was asked of engines. ``pressed`` are other workers that wait, and
+    take no job for their machine's sake: they are in none of the other numbers.
     """
 
     numbered: ClassVar[bool] = True

@@ -109,7 +109,7 @@ def import_(served: Served, *, upload: bool) -> None:
 
     from builder_server import offline
 
-    found = trio.run(partial(offline.import_left, served.directory, served.place(), upload=upload))
+    found = trio.run(partial(offline.import_left, served.directory, served.place(), served.name, upload=upload))
     click.echo(f"imported {found.new}, known already {found.known}, damaged {found.damaged}")
 
 
@@ -155,7 +155,7 @@ def copy_database(served: Served, *, target: str | None, source: str | None) -> 
     """Move schedule, queues and history to PostgreSQL, or back, while no server runs.
 
     What was written is compared with what was read, and has all of it in the end, or nothing: what was interrupted is begun
-    anew. The target must be empty, and the source at the newest revision. Consoles and records stay in the directory. What is copied
+    anew. The directory's server is called as --name before the command says, or as its machine is. The target must be empty, and the source at the newest revision. Consoles and records stay in the directory. What is copied
     stays, too: builder.sqlite3 as builder.sqlite3.copied. The password is found as that of --database is.
     """
     from builder_server import offline
@@ -164,7 +164,7 @@ def copy_database(served: Served, *, target: str | None, source: str | None) -> 
         raise click.UsageError("give either --to or --from")
     place = evolve(served, database=target or source).place()
     assert place, "it has an address"
-    rows = offline.move(served.directory, place, back=target is None)
+    rows = offline.move(served.directory, place, served.name, back=target is None)
     if target is not None:
         click.echo(f"copied {rows} rows to {place}: start the server with --database; {COPIED} may go once all is well")
     else:

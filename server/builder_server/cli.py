@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
-from builder.address import DEFAULT_PORT
+from builder.address import DEFAULT_PORT, parse_remote
+from builder.errors import InvalidAddress, InvalidName
+from builder.model import check_name
 from builder.quantities import InvalidQuantity, parse_size
 from builder.runtime import program
 from builder.runtime.configuration import CHECK, Configured, configuration_options
@@ -34,6 +36,8 @@ workers wait: with Python's own 700, a command took a third longer beside 900 of
 SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
+
+ALONE = "--name and --advertise are for servers that share a --database: leave them out"
 
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
@@ -58,6 +62,13 @@ def _read_size(context: click.Context, parameter: click.Parameter, value: str | 
         raise click.BadParameter(str(error), context, parameter) from error
 
 
+def _check_servers(context: click.Context) -> None:
+    """Raise click.UsageError for what is said to other servers where there can be none."""
+    given = context.params
+    if given["database"] is None and (given["name"] or given["advertise"]):
+        raise click.UsageError(ALONE, context)
+
+
 def _check_tls(context: click.Context) -> None:
     """Raise click.UsageError for options that say nothing together."""
     given = context.params
@@ -77,6 +88,22 @@ class _Server(Configured, click.Group):
         from builder_server import checking
 
         return checking.faults(given)
+
+
+def _check_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        if value is not None:
+            check_name(value, what="name of a server")
+    except InvalidName as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+    return value
+
+
+def _check_address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else str(parse_remote(value))
+    except InvalidAddress as error:
+        raise click.BadParameter(str(error), context, parameter) from error
 
 
 @click.group(
@@ -187,6 +214,19 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     help="The password of --database, in a file.  [default: the systemd credential database-password, if there is one]",
 )
 @click.option(
+    "--name",
+    callback=_check_name,
+    metavar="NAME",
+    help="What this server is called among those on its --database, a name for each.  [default: as before in --dir, or that "
+    "of the machine]",
+)
+@click.option(
+    "--advertise",
+    callback=_check_address,
+    metavar="ADDRESS",
+    help="Where the other servers on its --database reach this one, HOST:PORT or unix:PATH.",
+)
+@click.option(
     "--config-dir",
     type=click.Path(file_okay=False, path_type=Path),
     default=CONFIG_DIR,
@@ -264,6 +304,8 @@ def command(
     dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
     database: str | None,
     database_password_file: Path | None,
+    name: str | None,
+    advertise: str | None,
     config_dir: Path,
     upload: tuple[str, ...],
     upload_credentials_file: Path | None,
@@ -284,10 +326,11 @@ def command(
     one port.
     The addresses it listens on are the first line on standard output.
     """
-    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file)
+    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file, name=name)
     if context.invoked_subcommand is not None:
         return
     _check_tls(context)
+    _check_servers(context)
     # imported here, so that --help and a wrong option need not wait for the database library
     import trio
 
@@ -317,6 +360,8 @@ def command(
         crl=tls_crl,
         data_dir=dir,
         database=served.place(),
+        name=name,
+        address=advertise,
         config_dir=config_dir,
         upload=upload,
         job_timeout=job_timeout,

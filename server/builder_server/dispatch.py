@@ -65,7 +65,7 @@ class Dispatcher:
         has_job = False
         try:
             if worker.pressure:
-                await trio.sleep_forever()  # until it asks again, on another connection
+                await trio.sleep_forever()  # until it says something else: then it waits anew
             while not has_job:
                 halted = self.store.waking.halted.next
                 if not self.store.waking.is_halted(self.store.owner, platform, worker.known_as):

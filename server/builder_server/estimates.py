@@ -46,7 +46,7 @@ class Worker:
 class Circumstances:
     """Where entries wait: a platform, the builds that run there, and how many workers wait.
 
-    Those that are ``drained`` are in neither, nor those that are ``pressed``, and take none now. Of ``workers`` it is known what they have, and of so many it is ``unknown``.
+    Those that are ``drained``, or ``pressed`` and take no job now, are in neither. Of ``workers`` it is known what they have, and of so many it is ``unknown``.
     ``template_needs`` is what orb builds need besides.
     """
 

@@ -192,6 +192,14 @@ def refuse_strangers(host: str, name: str) -> None:
         )
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether an address is of this machine alone; a name is none, whatever it stands for."""
+    try:
+        return _is_loopback(host)
+    except ValueError:
+        return host == "localhost"
+
+
 def _is_loopback(host: str) -> bool:
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from builder.runtime.nurseries import plain_nursery
 from builder_server import backups, relocation
 from builder_server.importer import Imported, import_builds, import_state
-from builder_server.served import check_owner, database_of, held
+from builder_server.served import check_owner, database_of, held, name_of
 from builder_server.store import Store
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def restore(data_dir: Path, source: Path) -> None:
         backups.read(data_dir, source)
 
 
-def move(data_dir: Path, place: "Location", *, back: bool) -> int:
+def move(data_dir: Path, place: "Location", name: str | None, *, back: bool) -> int:
     """Move the database of a directory, in which no server runs, to PostgreSQL, or ``back``; return how many rows it has.
 
     Raises StartError and StoreError.
@@ -36,10 +36,10 @@ def move(data_dir: Path, place: "Location", *, back: bool) -> int:
     check_owner(data_dir)
     with held(data_dir):
         backups.check_whole(data_dir)
-        return (relocation.move_in if back else relocation.move_out)(data_dir, place)
+        return (relocation.move_in if back else relocation.move_out)(data_dir, place, name)
 
 
-async def import_left(data_dir: Path, database: "Location | None", *, upload: bool) -> Imported:
+async def import_left(data_dir: Path, database: "Location | None", name: str | None, *, upload: bool) -> Imported:
     """Take over what the original has left in a directory in which no server runs.
 
     Raises StartError, StoreError and ImportFailed.
@@ -48,6 +48,7 @@ async def import_left(data_dir: Path, database: "Location | None", *, upload: bo
     with held(data_dir):
         backups.check_whole(data_dir)
         store = Store.open(database_of(data_dir, database))
+        store.owner = name_of(data_dir, database, name)
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)

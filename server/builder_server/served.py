@@ -1,19 +1,21 @@
 """What belongs to a server: its directory, which one program holds at a time, and its database where that is not in there.
 
-A directory whose database is elsewhere says so in a file, so that no server begins with an empty one of its own in there.
+A directory whose database is elsewhere says so in a file, so that no server begins with an empty one of its own in there,
+and with which name, so that it deals with the files of no other one.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from platform import node
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from builder.errors import BuilderError
 from builder.runtime.files import lock
-from builder_server.names import DATABASE, ELSEWHERE, LOCK
+from builder_server.names import DATABASE, ELSEWHERE, LOCK, ONLY_SERVER
 
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location  # its library need not be there
@@ -30,11 +32,15 @@ class StartError(BuilderError):
 
 @frozen(kw_only=True)
 class Served:
-    """What an operator names: a directory, and the address of a database, which may hold a password."""
+    """What an operator names: a directory, and the address of a database, which may hold a password.
+
+    ``name`` is what its server is called among others on that.
+    """
 
     directory: Path
     database: str | None = field(default=None, repr=False)
     password_file: Path | None = None
+    name: str | None = None
 
     def place(self) -> "Location | None":
         """Return where the database is if it is not in the directory. Raises StartError and StoreError."""
@@ -67,10 +73,9 @@ def database_of(directory: Path, place: "Location | None") -> "Path | Location":
     """
     if place is None:
         if is_elsewhere(directory):
-            elsewhere = directory / ELSEWHERE
             raise StartError(
-                f"the database of {directory} is in PostgreSQL, {elsewhere.read_text('utf-8').strip()}: name it with "
-                f"--database, or remove {elsewhere} to begin with a new one"
+                f"the database of {directory} is in PostgreSQL, {_noted(directory)[0]}: name it with --database, or remove "
+                f"{directory / ELSEWHERE} to begin with a new one"
             )
         return directory / DATABASE
     if (directory / DATABASE).exists():
@@ -78,7 +83,7 @@ def database_of(directory: Path, place: "Location | None") -> "Path | Location":
             f"{directory} has a database of its own, {DATABASE}: leave --database out, or move it away to do without what "
             "it has"
         )
-    note_elsewhere(directory, place)
+    note_elsewhere(directory, place, *_noted(directory)[1:])
     return place
 
 
@@ -111,6 +116,37 @@ def held(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def note_elsewhere(directory: Path, place: "Location") -> None:
-    """Have a directory say where its database is. Raises OSError."""
-    (directory / ELSEWHERE).write_text(f"{place}\n", "utf-8")
+def note_elsewhere(directory: Path, place: "Location", *names: str) -> None:
+    """Have a directory say where its database is, and what its server is called there, if that is known. Raises OSError."""
+    (directory / ELSEWHERE).write_text("\n".join([str(place), *names, ""]), "utf-8")
+
+
+def name_of(directory: Path, place: "Location | None", given: str | None) -> str:
+    """Return what the server of a directory is called in its database, and note it there: for the files are that one's.
+
+    ``given`` is what its operator says. Raises StartError where it is not that, and OSError if it can't be noted.
+    """
+    if place is None:
+        return ONLY_SERVER
+    name = choose_name(directory, given)
+    note_elsewhere(directory, place, name)
+    return name
+
+
+def choose_name(directory: Path, given: str | None) -> str:
+    """Return what the server of a directory is called among others. Raises StartError, as ``name_of``."""
+    known = _noted(directory)[1:]
+    name = given or (known[0] if known else node() or "localhost")
+    if known and known != [name]:
+        raise StartError(
+            f"{directory} has what the server called {known[0]} has built: leave --name out, or name another --dir"
+        )
+    return name
+
+
+def _noted(directory: Path) -> list[str]:
+    """Return the database of a directory, if it is elsewhere, and what its server is called there."""
+    try:
+        return (directory / ELSEWHERE).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []

@@ -3,13 +3,16 @@
 import logging
 import os
 import platform
+import secrets
 import signal
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from ssl import SSLContext
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+from uuid import uuid4
 
 import trio
 from attrs import define, field, frozen
@@ -29,7 +32,7 @@ from builder.runtime.scraping import Scraping
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
 from builder.runtime.tls import TlsFiles
-from builder_server import backups, listening
+from builder_server import backups, crews, listening
 from builder_server.aside import Replies
 from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
@@ -46,16 +49,18 @@ from builder_server.keyring import Keyring
 from builder_server.limits import ServerLimits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
+from builder_server.membership import Membership
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.permission import Peer
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
-from builder_server.served import database_of, held
-from builder_server.store import Store
+from builder_server.served import database_of, held, name_of
+from builder_server.store import Identity, Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
+from builder_server.upstream import Upstreams
 from builder_server.workers import WorkerSession
 from builder_server.working import WorkingSession
 
@@ -92,6 +97,10 @@ class Settings:
     data_dir: Path
     database: "Location | None" = None
     """Where it is if it is not in ``data_dir``."""
+    name: str | None = None
+    """What other servers on its database call it; None stands for what they did before, or the name of the machine."""
+    address: str | None = None
+    """Where they reach it."""
     config_dir: Path
     upload: tuple[str, ...] = field(repr=False)
     job_timeout: float
@@ -126,6 +135,7 @@ async def serve(
         certificates = _certificates(settings, now)
         store = Store.open(database_of(settings.data_dir, settings.database))
         store.limits = settings.limits
+        store.owner = name_of(settings.data_dir, settings.database, settings.name)
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -153,6 +163,7 @@ class _Server:
     _now: Callable[[], Instant]
     _attempts: Attempts
     _farm: Farm
+    _membership: Membership
     _ticker: Ticker
     _uploader: Uploader
     _keeper: Keeper
@@ -197,10 +208,19 @@ class _Server:
             grace=settings.grace,
             limits=settings.limits,
         )
-        farm = Farm(store=store, attempts=attempts)
+        memory = Memory(Replies(settings.data_dir))
+        upstreams = Upstreams(memory=memory, name=lambda: store.owner, tls=_tls_between(settings, certificates))
+        farm = Farm(store=store, attempts=attempts, upstreams=upstreams)
+        me = Identity(
+            name=store.owner,
+            incarnation=uuid4(),
+            address=settings.address,
+            version=__version__,
+            token=secrets.token_urlsafe(),
+        )
+        membership = Membership(store, me, attempts, lambda: crews.text_of(attempts.crew()))
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
-        memory = Memory(Replies(settings.data_dir))
         expiry = Expiry(now, Keyring(settings.data_dir))
         if certificates:
             expiry.certificates, certificates.note = certificates.expiring, expiry.say
@@ -213,6 +233,7 @@ class _Server:
             now,
             attempts,
             farm,
+            membership,
             ticker,
             uploader,
             keeper,
@@ -225,7 +246,7 @@ class _Server:
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
-        async with plain_nursery() as background:
+        async with self._membership.held(), plain_nursery() as background:
             background.start_soon(self._ticker.run)
             background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)
@@ -239,6 +260,7 @@ class _Server:
             await self._store.recall_halts()
             async with self._attempts.running():
                 await self._attempts.recover()
+                self._membership.attend()
                 async with listening.opened(self._settings.listening, self._certificates) as listeners:
                     await self._serve_peers(listeners, announce)
             background.cancel_scope.cancel()
@@ -398,6 +420,16 @@ def _certificates(settings: Settings, now: Callable[[], Instant]) -> Certificate
         return None
     crl = settings.crl or settings.tls.ca.with_name("crl.pem")
     return Certificates(settings.tls, crl, now, must_exist=settings.crl is not None)
+
+
+def _tls_between(settings: Settings, certificates: Certificates | None) -> Callable[[str], SSLContext | None]:
+    """Return how servers of one farm speak TLS with each other: as this one does with its clients."""
+
+    def context_of(host: str) -> SSLContext | None:
+        is_plain = certificates is None or (settings.listening.loopback_is_plain and listening.is_loopback(host))
+        return None if is_plain or certificates is None else certificates.between_servers
+
+    return context_of
 
 
 async def _show_life() -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from builder.model import Instant
 from builder_server.store.records import Holder, LeftBuild
-from builder_server.store.schema import build
+from builder_server.store.schema import build, server
 from builder_server.store.waking import Woken
 
 ME = sa.bindparam("me", type_=build.c.owner.type)
@@ -38,6 +38,9 @@ _CLAIM = (
     .values(owner=ME)
     .returning(*_LEFT)
 )
+_IS_LEFT = _RUNS, ~sa.exists().where(server.c.name == build.c.owner)
+_HAS_LEFT = sa.select(sa.literal(1)).where(*_IS_LEFT).limit(1)
+_TAKE_OVER = sa.update(build).where(*_IS_LEFT).values(owner=ME).returning(*_LEFT)
 _IS_MINE = sa.select(sa.literal(1)).where(build.c.uuid == sa.bindparam("wanted"), _RUNS, IS_MINE)
 _ASK_END = (
     sa.update(build)
@@ -91,6 +94,18 @@ def claim(connection: sa.Connection, woken: Woken, me: str, uuid: UUID, secret_s
         return None
     woken.moved.add(uuid)
     return _left(row)
+
+
+def has_left(connection: sa.Connection) -> bool:
+    """Return whether builds run whose server is gone."""
+    return connection.scalar(_HAS_LEFT) is not None
+
+
+def take_over(connection: sa.Connection, woken: Woken, me: str) -> tuple[LeftBuild, ...]:
+    """Make builds that run a server's own whose server is gone; return them."""
+    left = tuple(_left(row) for row in connection.execute(_TAKE_OVER, {"me": me}))
+    woken.moved.update(each.uuid for each in left)
+    return left
 
 
 def ask_end(connection: sa.Connection, woken: Woken, me: str, uuids: Collection[UUID], by: str) -> None:

@@ -41,6 +41,8 @@ class Woken:
     """Builds that run, and are another server's now."""
     cancelled: dict[UUID, str] = field(factory=dict)
     """Builds that run at other servers, and who has cancelled them here."""
+    servers: bool = False
+    """A server has come or gone."""
 
     def note(self, what: What, **of: Any) -> None:
         """Note a change, and of what it is."""
@@ -109,6 +111,12 @@ class Waking:
     on_cancelled: Callable[[UUID, str], object] = field(default=lambda _uuid, _by: None)
     """Is told of each build that was cancelled at another server, and by whom."""
 
+    keeps_schedule: bool = True
+    """Whether this server queues what is due; ``schedule`` is announced when it begins to."""
+
+    heard: int = 0
+    """Grows with what other servers have changed."""
+
     _platforms: WeakValueDictionary[str, Work] = field(factory=WeakValueDictionary)
 
     def platform(self, name: str) -> Work:
@@ -126,10 +134,26 @@ class Waking:
 
     def hear(self, woken: Woken) -> None:
         """Wake them for what another server has changed."""
+        self.heard += 1
         self.announce(woken)
         self.on_moved(woken.moved)
         for uuid, by in woken.cancelled.items():
             self.on_cancelled(uuid, by)
+
+    def hear_anything(self) -> None:
+        """Wake all of them, since others may have changed anything."""
+        self.heard += 1
+        self.schedule.announce()
+        self.halted.announce()
+        for work in [*self._platforms.values()]:
+            work.came(None)
+        self.changes.skip()
+
+    def keep_schedule(self, *, keeps: bool) -> None:
+        """Note whether this server queues what is due."""
+        if keeps is not self.keeps_schedule:
+            self.keeps_schedule = keeps
+            self.schedule.announce()
 
     def announce(self, woken: Woken) -> None:
         """Wake them for what was changed here."""
