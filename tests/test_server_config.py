@@ -270,7 +270,7 @@ async def provoke(found: Server) -> None:
 async def test_json_lines(tmp_path: Path) -> None:
     async with start_server(tmp_path, "--log-format=json", "-v") as found:
         await provoke(found)
-        await found.wait_for_log("closed")
+        await found.wait_for_log("not let in")
         lines = [json.loads(line) for line in found.log.splitlines()]
         assert all(set(line) - FIELDS == {"time", "level", "logger", "message"} for line in lines)
         (scheduled,) = [line for line in lines if line["message"].startswith("Schedule ")]
@@ -309,13 +309,13 @@ async def test_text_lines(tmp_path: Path, options: tuple[str, ...], levels: set[
 async def test_what_peers_do_is_one_line_each(tmp_path: Path) -> None:
     async with start_server(tmp_path) as found:
         await provoke(found)
-        await found.wait_for_log("closed")
+        await found.wait_for_log("not let in")
         for parts in (
             ("Schedule na",),
             ("Unschedule refused",),
             (": begins at",),
             (" on p1: finished: exited 0",),
-            ("closed",),
+            ("not let in",),
         ):
             assert len(log_lines(found.log, *parts)) == 1
         assert len(found.log.splitlines()) == 5
