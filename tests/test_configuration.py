@@ -15,6 +15,7 @@ import builder_web.cli
 import builder_worker.cli
 from builder.runtime.configuration import in_force
 from builder_client import config, jobs, schedule_file
+from builder_server.credentials import with_credentials
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
@@ -49,6 +50,17 @@ def test_an_example_has_every_option_with_a_value_that_is_taken(program: str, tm
     assert found.exit_code == 0, found.output
     missing = [line for line in found.output.splitlines() if not line.endswith(f"  # {path}")]
     assert missing == [], "the example lacks them"
+
+
+def test_the_example_of_passwords_for_uploads(tmp_path: Path) -> None:
+    """It is for the receiver of the server's example."""
+    (named,) = re.findall(r'^#upload = \["(.*)"\]$', (EXAMPLES / "server.toml").read_text("utf-8"), re.MULTILINE)
+    path = tmp_path / "upload-credentials"
+    path.write_bytes((EXAMPLES / path.name).read_bytes())
+    path.chmod(0o600)
+    assert with_credentials([named], path) == (
+        "https://uploader:correct%20horse%20battery%20staple@builds.example.org/upload",
+    )
 
 
 def test_the_example_of_the_client() -> None:
