@@ -281,7 +281,7 @@ async def test_a_server_that_runs_takes_what_changes(tmp_path: Path) -> None:
                     return None
             except trio.BrokenResourceError:
                 return None
-            return x509.load_der_x509_certificate(stream.certificate).serial_number
+            return x509.load_der_x509_certificate(stream.chain[0]).serial_number
 
     async with run_server(root, tls=own) as server:
         before = await served("eve")

@@ -109,14 +109,14 @@ class Certificates:
     must_exist: bool = False
     _own: Files[_Own] = field(init=False)
     _revoked: Files[frozenset[Serial]] = field(init=False)
-    _open: dict[Place, tuple[Serial, Identity]] = field(init=False, factory=dict)
+    _open: dict[Place, tuple[frozenset[Serial], Identity]] = field(init=False, factory=dict)
     _said: dict[str, Instant] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         """Raise InvalidCredentials."""
         self._own = Files((self.files.certificate, self.files.key, self.files.ca), self._read_own)
         try:
-            self._revoked = Files((self.crl,), self._read_revoked)
+            self._revoked = Files((self.crl, self.files.ca), self._read_revoked)
         except OSError as error:
             raise InvalidCredentials(f"can't read {self.crl}: {reason_of(error)}") from error
         self.must_exist = self.must_exist or bool(self._revoked.value)
@@ -140,12 +140,12 @@ class Certificates:
         stream = EncryptedStream(transport, self._own.value.context, server_side=True)
         await stream.do_handshake()
         identity = Identity.of(stream.described_certificate)
-        serial = Serial.of(stream.certificate)
-        if serial in self._revoked.value:
+        serials = frozenset(map(Serial.of, stream.chain))
+        if not serials.isdisjoint(self._revoked.value):
             await stream.aclose()
             raise CertificateRefused(f"the certificate of {printable(identity.name)} is revoked")
         place.belong_to(identity.name)
-        self._open[place] = serial, identity
+        self._open[place] = serials, identity
         place.at_end(lambda: self._open.pop(place, None))
         self._say_expiring(_expiring(identity))
         return stream, Peer(address=address, name=identity.name, identity=identity)
@@ -185,11 +185,11 @@ class Certificates:
         if await trio.to_thread.run_sync(self._revoked.refresh):
             revoked = self._revoked.value
             logger.info("%s is read again: %d revoked", self.crl, len(revoked))
-            self._close("its certificate was revoked", lambda serial, _: serial in revoked)
+            self._close("its certificate was revoked", lambda serials, _: not serials.isdisjoint(revoked))
 
-    def _close(self, reason: str, is_concerned: Callable[[Serial, Identity], bool]) -> None:
-        for place, (serial, identity) in self._open.items():
-            if is_concerned(serial, identity):
+    def _close(self, reason: str, is_concerned: Callable[[frozenset[Serial], Identity], bool]) -> None:
+        for place, (serials, identity) in self._open.items():
+            if is_concerned(serials, identity):
                 place.close(reason)
 
     def _say_expiring(self, *all_: Expiring) -> None:
