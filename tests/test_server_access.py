@@ -14,7 +14,9 @@ import trio
 from attrs import evolve
 from authorities import DAY, Authority, Issued, now
 from clocks import Clock
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography import x509
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from farm import DEADLINE, LocalServer, eventually, log_lines, run_client, run_server, start_server
 from hypothesis import Phase, find, settings
 from scripted import CLIENT, OUR_WORKER, OURS, WORKER, ask_job, connect, given_job, schedule
@@ -290,6 +292,53 @@ async def test_who_speaks_no_tls(server: LocalServer, caplog: pytest.LogCaptureF
     assert await eventually(lambda: log_lines(caplog.text, "not let in: TLS: "))
 
 
+@pytest.mark.parametrize(
+    "called",
+    [
+        x509.NameAttribute(NameOID.COMMON_NAME, "farm", _ASN1Type.PrintableString),
+        x509.NameAttribute(NameOID.COMMON_NAME, "Farm"),
+    ],
+    ids=["in another encoding", "in another case"],
+)
+async def test_a_list_that_writes_the_name_of_its_authority_in_another_way(
+    tmp_path: Path, authority: Authority, called: x509.NameAttribute[str]
+) -> None:
+    operator = holder(authority, HolderRole.OPERATOR)
+    authority.revoke(operator, called=x509.Name([called]))
+    async with serving(tmp_path, authority) as server:
+        assert not await is_let_in(server, operator)
+
+
+async def test_an_authority_below_another_that_is_revoked(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    below = Authority(tmp_path / "below", common="below", above=authority)
+    operator = below.issue("ann", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    async with serving(tmp_path, authority) as server, shown(server, operator, OURS) as peer:
+        authority.revoke(below)
+        await peer.wait_closed()
+        assert await eventually(lambda: log_lines(caplog.text, "(ann): ", "closed: its certificate was revoked"))
+        assert not await is_let_in(server, operator)
+
+
+async def test_a_list_counts_once_its_authority_is_known(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever of the two files is copied first."""
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other")
+    bad = other.issue("ann", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    other.revoke(bad)
+    authority.revoke()
+    async with serving(tmp_path, authority) as server:
+        authority.crl.write_bytes(authority.crl.read_bytes() + other.crl.read_bytes())
+        await eventually(lambda: "was not signed by an authority of" in caplog.text)
+        authority.ca.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: "1 revoked" in caplog.text)
+        assert not await is_let_in(server, bad)
+
+
 async def test_a_certificate_that_is_revoked_ends_its_open_connections(
     server: LocalServer, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -372,12 +421,12 @@ async def test_a_certificate_of_the_server_is_renewed_without_a_restart(
         files = authority.server().files  # into the same files
         await eventually(lambda: log_lines(caplog.text, "server.pem is read again"))
         async with shown(server, operator) as peer:
-            assert ssl.DER_cert_to_PEM_cert(peer.stream.certificate).encode() == files.certificate.read_bytes()  # type: ignore[attr-defined]
+            assert ssl.DER_cert_to_PEM_cert(peer.stream.chain[0]).encode() == files.certificate.read_bytes()  # type: ignore[attr-defined]
         before = files.certificate.read_bytes()
         files.certificate.write_text("garbage")
         await eventually(lambda: log_lines(caplog.text, " error ", "server.pem", "what was there before is kept"))
         async with shown(server, operator) as peer:
-            assert ssl.DER_cert_to_PEM_cert(peer.stream.certificate).encode() == before  # type: ignore[attr-defined]
+            assert ssl.DER_cert_to_PEM_cert(peer.stream.chain[0]).encode() == before  # type: ignore[attr-defined]
         assert isinstance((await open_before.request(ShowJob(name="a")))[-1], Failure)
 
 

@@ -67,7 +67,7 @@ async def test_bytes_go_both_ways_at_once(authority: Authority) -> None:
 async def test_each_side_knows_the_other(authority: Authority) -> None:
     server, alice = authority.server(), authority.issue("alice")
     async with pair(server, alice) as (one, _):
-        assert ssl.DER_cert_to_PEM_cert(one.certificate).encode() == alice.files.certificate.read_bytes()
+        assert ssl.DER_cert_to_PEM_cert(one.chain[0]).encode() == alice.files.certificate.read_bytes()
         assert one.described_certificate["subject"] == ((("commonName", "alice"),),)
 
 

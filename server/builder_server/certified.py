@@ -99,7 +99,7 @@ class Certificates:
     must_exist: bool = False
     _own: Files[_Own] = field(init=False)
     _revoked: Files[frozenset[Serial]] = field(init=False)
-    _open: dict[Place, tuple[Serial, Identity]] = field(init=False, factory=dict)
+    _open: dict[Place, tuple[frozenset[Serial], Identity]] = field(init=False, factory=dict)
     note: Callable[[Expiring], object] = lambda _: None
     """Called with each certificate that is shown."""
 
@@ -146,16 +146,16 @@ class Certificates:
         stream = EncryptedStream(transport, own.context, server_side=True)
         await stream.do_handshake()
         identity = Identity.of(stream.described_certificate)
-        serial = Serial.of(stream.certificate)
+        serials = frozenset(map(Serial.of, stream.chain))
         note(holder=identity.name)
-        if serial in self._revoked.value:
+        if not serials.isdisjoint(self._revoked.value):
             await stream.aclose()
             raise CertificateRefused(f"the certificate of {printable(identity.name)} is revoked")
         if not own.authorities <= self._own.value.authorities:
             await stream.aclose()
             raise CertificateRefused("an authority was removed meanwhile, which may have been the certificate's")
         place.belong_to(identity.name)
-        self._open[place] = serial, identity
+        self._open[place] = serials, identity
         place.at_end(lambda: self._open.pop(place, None))
         self.note(_expiring(identity))
         return stream, Peer(address=address, name=identity.name, identity=identity)
@@ -188,7 +188,7 @@ class Certificates:
         if await trio.to_thread.run_sync(self._revoked.refresh) and self.must_exist:
             revoked = self._revoked.value
             logger.info("%s is read again: %d revoked", self.crl, len(revoked))
-            self._close("its certificate was revoked", lambda serial, _: serial in revoked)
+            self._close("its certificate was revoked", lambda serials, _: not serials.isdisjoint(revoked))
 
     def _close_unknown(self, before: _Own) -> None:
         """Close what may have been let in by an authority that is there no more; whom another one knows comes again."""
@@ -196,11 +196,11 @@ class Certificates:
         if before.authorities <= now.authorities:
             return
         known = _names(now.authorities) - _names(before.authorities - now.authorities)
-        self._close("its authority was removed", lambda serial, _: serial.issuer not in known)
+        self._close("its authority was removed", lambda serials, _: known.isdisjoint(each.issuer for each in serials))
 
-    def _close(self, reason: str, is_concerned: Callable[[Serial, Identity], bool]) -> None:
-        for place, (serial, identity) in self._open.items():
-            if is_concerned(serial, identity):
+    def _close(self, reason: str, is_concerned: Callable[[frozenset[Serial], Identity], bool]) -> None:
+        for place, (serials, identity) in self._open.items():
+            if is_concerned(serials, identity):
                 place.close(reason)
 
 
