@@ -7,12 +7,14 @@ away, for open ones. What can't be read any more changes nothing, and is said on
 import logging
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import trio
 from attrs import define, field, frozen
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from builder.errors import BuilderError
 from builder.model import Instant, printable
@@ -109,6 +111,7 @@ class Certificates:
     def _read_own(self) -> _Own:
         context = self.files.server_context()
         found = x509.load_pem_x509_certificates(self.files.certificate.read_bytes())[0]
+        _check_usage(found, self.files.certificate)
         expires = Instant.from_datetime(found.not_valid_after_utc)
         return _Own(context, Expiring(name=str(self.files.certificate), expires=expires, is_own=True))
 
@@ -167,6 +170,14 @@ class Certificates:
         for place, (serial, identity) in self._open.items():
             if is_concerned(serial, identity):
                 place.close(reason)
+
+
+def _check_usage(certificate: x509.Certificate, path: Path) -> None:
+    """Raise InvalidCredentials for a certificate that says what it is for, and that is no server."""
+    with suppress(x509.ExtensionNotFound):
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
+            raise InvalidCredentials(f"{path} is no certificate of a server: nobody would take it for one")
 
 
 class CertificateRefused(BuilderError):

@@ -40,6 +40,7 @@ from builder_server.clients import ClientSession
 from builder_server.connections import Connections, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
 from builder_server.expiry import Expiry
+from builder_server.handshakes import why
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
@@ -382,7 +383,7 @@ class _Server:
         except trio.TooSlowError as error:
             raise listening.NotAdmitted("it was silent for too long") from error
         except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            raise listening.NotAdmitted(reason_of(error)) from error
+            raise listening.NotAdmitted(why(error)) from error
 
     async def _greet(self, channel: SharingChannel, place: Place) -> tuple[bool, Message | StreamedFrame]:
         """Return whether it speaks our own protocol, and what it wants."""
