@@ -302,6 +302,7 @@ async def test_a_worker_that_is_refused_says_so_once_and_waits(
             await eventually(lambda: len(refusals(caplog)) > seen + 3, what="another attempt of each slot")
             assert worker.log.count("next attempt in") == 1
             assert worker.log.count(reason) == 1
+            assert worker.log.count("waiting for a job") == (0 if uris == WORKER else 3), "of each slot at first"
             # what is mended counts without a restart
             good.files.key.replace(eve.files.key)
             good.files.certificate.replace(eve.files.certificate)

@@ -86,6 +86,9 @@ class Uplink:
     """One connection after the other to a server, or one for long. Use it as a context manager, which closes the last one."""
 
     _server: Endpoint
+    is_refused: bool = field(init=False, default=False)
+    """The server has refused this worker, which was said: that it asks again is no news."""
+
     _channel: Channel | None = field(init=False, default=None)
     _classic_until: float = field(init=False, default=-inf)
 
