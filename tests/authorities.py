@@ -115,6 +115,7 @@ class Authority:
         path = self.directory / f"{file or common}.pem"
         path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_path = path.with_suffix(".key")
+        key_path.touch(0o600)
         key_path.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -1,10 +1,20 @@
-"""Keeping what is secret in the memory of a process from all others."""
+"""Keeping what is secret from all others: in the memory of a process, and in files."""
 
 import ctypes
 import resource
+import stat
 import sys
+from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
+
+
+def exposure(path: Path) -> str:
+    """Return what is to be done about a file with a secret that every user of this machine can read; "" if they can't.
+
+    Raises OSError.
+    """
+    return f"everybody can read {path}: chmod o= {path}" if path.stat().st_mode & stat.S_IROTH else ""
 
 
 def keep_memory_secret() -> None:

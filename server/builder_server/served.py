@@ -4,12 +4,14 @@ A directory whose database is elsewhere says so in a file, so that no server beg
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from builder.errors import BuilderError
+from builder.runtime.secrecy import exposure
 from builder_server.names import DATABASE, ELSEWHERE
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ class Served:
             raise StartError(
                 "--database needs psycopg, which is not installed: pip install 'builder[postgres]'"
             ) from error
+        if self.password_file is not None:
+            with suppress(OSError):  # which is said where it is read
+                if what_to_do := exposure(self.password_file):
+                    raise StartError(what_to_do)
         return Location(url=self.database, password_file=self.password_file or _credential())
 
 
