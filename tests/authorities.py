@@ -121,6 +121,7 @@ class Authority:
         shown = [certificate, *([self.certificate] if self.above else [])]
         path.write_bytes(b"".join(each.public_bytes(serialization.Encoding.PEM) for each in shown))
         key_path = path.with_suffix(".key")
+        key_path.touch(0o600)
         key_path.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,6 +33,7 @@ from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobReques
 from builder.model import Instant
 from builder.order import OPENING, State
 from builder.roles import HolderRole, worker_uri
+from builder.runtime.tls import InvalidCredentials
 from builder_server import certified, expiry
 from builder_server.keyring import Keyring
 from builder_server.permission import NEEDS
@@ -282,14 +284,45 @@ async def test_who_shows_no_certificate(
             await stream.do_handshake()
             with pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some()
-    assert await eventually(lambda: log_lines(caplog.text, "not let in: TLS: peer did not return a certificate"))
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: it shows no certificate"))
 
 
 async def test_who_speaks_no_tls(server: LocalServer, caplog: pytest.LogCaptureFixture) -> None:
     async with connect(server) as peer:
         await peer.channel.send(CLIENT)
         assert b"hello" not in await peer.wait_closed()
-    assert await eventually(lambda: log_lines(caplog.text, "not let in: TLS: "))
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: it speaks no TLS"))
+
+
+@pytest.mark.parametrize(
+    ("host", "of", "said"),
+    [
+        ("other.example.org", "ca", "it does not take this server's certificate: it calls this server by a name that"),
+        ("localhost", "other", "it does not take this server's certificate: its --tls-ca is of another authority"),
+        ("localhost", "farm", "it does not take this server's certificate: its --tls-ca is of another authority"),
+        ("localhost", None, "it has closed the connection within the handshake"),
+    ],
+)
+async def test_who_does_not_take_the_server_s_certificate(
+    host: str, of: str | None, said: str, server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    ca = authority.ca if of == "ca" else Authority(authority.directory / "other", common=of or "other").ca
+    context = ssl.create_default_context(cafile=str(ca))
+
+    def knock() -> None:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as plain:
+            if of is not None:
+                with pytest.raises(ssl.SSLCertVerificationError):  # of which it tells, other than trio's
+                    context.wrap_socket(plain, server_hostname=host)
+
+    await trio.to_thread.run_sync(knock)
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: ", said))
+
+
+def test_a_certificate_of_no_server_is_none_for_a_server(authority: Authority) -> None:
+    own = authority.server(usage=ExtendedKeyUsageOID.CLIENT_AUTH).files
+    with pytest.raises(InvalidCredentials, match=f"{own.certificate} is no certificate of a server"):
+        certified.Certificates(own, authority.crl, wall_clock)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ away, for open ones. What can't be read any more changes nothing, and is said on
 import logging
 import ssl
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -14,6 +15,7 @@ import trio
 from attrs import define, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from builder.errors import BuilderError
 from builder.model import Instant, printable
@@ -119,6 +121,7 @@ class Certificates:
             authorities = x509.load_pem_x509_certificates(self.files.ca.read_bytes())
         except ValueError as error:  # which OpenSSL has read
             raise InvalidCredentials(f"{self.files.certificate} and {self.files.ca}: {error}") from error
+        _check_usage(found, self.files.certificate)
         own = Expiring(name=str(self.files.certificate), expires=_end_of(found), is_own=True)
         theirs = [
             Expiring(name=f"{each.subject.rfc4514_string()} in {self.files.ca}", expires=_end_of(each))
@@ -202,6 +205,14 @@ class Certificates:
         for place, (serials, identity) in self._open.items():
             if is_concerned(serials, identity):
                 place.close(reason)
+
+
+def _check_usage(certificate: x509.Certificate, path: Path) -> None:
+    """Raise InvalidCredentials for a certificate that says what it is for, and that is no server."""
+    with suppress(x509.ExtensionNotFound):
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
+            raise InvalidCredentials(f"{path} is no certificate of a server: nobody would take it for one")
 
 
 class CertificateRefused(BuilderError):
