@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 RENEWAL = 5.0
 """Seconds after which a server says again that it lives: two of three times it may fail."""
 
+PATIENCE = servers.LEASE.total_seconds()
+"""Seconds for which a server must have been in touch with the database before it counts others as dead. When that comes back,
+all of their leases may have run out."""
+
 NAME_WAIT = 20.0
 """Seconds for which a server that starts waits for the end of the one before it, which PostgreSQL may notice late."""
 
@@ -134,8 +138,7 @@ class Membership:
                 await self._come_back(subscription)
             if await subscription.has_lock(SCHEDULE):
                 self._store.waking.keep_schedule(keeps=True)
-            # whoever was away, as all are whose database was, judges nobody before all had the time to come back
-            if self._is_attended and trio.current_time() > began + servers.LEASE.total_seconds():
+            if self._is_attended and trio.current_time() >= began + PATIENCE:
                 await self._take_over(subscription)
             await self._hear(subscription, trio.current_time() + RENEWAL)
 
@@ -162,5 +165,8 @@ class Membership:
         if not is_any:
             return
         left = await self._store.take_over(dead)
-        logger.warning("%s: builds that go on here: %d", f"gone: {', '.join(dead)}" if dead else "left", len(left))
+        if dead:
+            logger.warning("counted as dead, since nothing was heard of it for long: %s", ", ".join(dead))
+        if left:
+            logger.warning("builds of servers that are gone go on here: %d", len(left))
         self._holder.inherit(left)
