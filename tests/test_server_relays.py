@@ -293,9 +293,8 @@ async def test_only_servers_relay(pair: tuple[Server, Server], database: str) ->
     (refused,) = await replies(one, wrong)
     assert isinstance(refused, Failure)
     assert refused.message.startswith("Relay needs the token of this server")
-    ((token,),) = clusters.shared().execute(
-        "SELECT token FROM server WHERE name = 'a'", database.rpartition("/")[2].partition("?")[0]
-    )
+    (name,) = re.findall(r"farm\w+", database)
+    ((token,),) = clusters.shared().execute("SELECT token FROM server WHERE name = 'a'", name)
     async with connect(one, OURS) as peer:
         await peer.send(Relay(token=token, server="b", holder="alice", address="10.0.0.1:7", role=HolderRole.OBSERVER))
         assert await peer.receive(Success) == Success()
