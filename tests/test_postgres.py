@@ -497,7 +497,8 @@ def test_another_encoding_is_refused() -> None:
 
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     place = postgres_at(tmp_path / "db")
-    clusters.shared().execute("UPDATE alembic_version SET version_num = '9999'", name_of(place))
+    for change in ("alembic_version SET version_num = '9999'", "program SET oldest = '9999'"):
+        clusters.shared().execute(f"UPDATE {change}", name_of(place))
     with pytest.raises(StoreError, match="a newer version has written it"):
         Store.open(place)
 

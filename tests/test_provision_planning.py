@@ -4,8 +4,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.extension.crew import Doing
 from builder.needs import Need, of_text
-from builder_provision.fleet import Asked, Doing, Order, Standing, State, Waiting
+from builder_provision.fleet import Asked, EngineState, Order, Standing, Waiting
 from builder_provision.planning import DAY, LATER, MARGIN, OVERDUE, SOON, Plan, Situation, plan
 from builder_provision.terms import Terms, able
 
@@ -24,8 +25,10 @@ def waits(needs: str = "", age: float = 10.0, **more: float) -> Waiting:
     return Waiting(needs=of_text(needs), since=NOW - age, **more)
 
 
-def asked(name: str = "w", needs: str = "", state: State = State.QUEUED, age: float = 10.0, **more: object) -> Asked:
-    started = NOW - age if state is State.STARTED else None
+def asked(
+    name: str = "w", needs: str = "", state: EngineState = EngineState.QUEUED, age: float = 10.0, **more: object
+) -> Asked:
+    started = NOW - age if state is EngineState.STARTED else None
     given = {"asked_at": NOW - age, "started_at": started} | more
     return Asked(name=name, platform="p", needs=of_text(needs), state=state, **given)  # type: ignore[arg-type]
 
@@ -80,13 +83,13 @@ def test_workers_that_come_are_counted_whatever_job_they_were_asked_for() -> Non
 
 
 def test_a_worker_with_a_build_is_held_by_it() -> None:
-    building = asked(state=State.STARTED, doing=Doing.BUILDING)
+    building = asked(state=EngineState.STARTED, doing=Doing.BUILDING)
     assert len(planned(waiting=[waits()], asked=[building]).ask) == 1
     assert len(planned(evolve(TERMS, most=1), waiting=[waits()], asked=[building]).ask) == 0
 
 
 def test_a_worker_that_waits_takes_what_it_really_can() -> None:
-    idle = asked(state=State.STARTED, doing=Doing.WAITING, able=able(of_text("kvm")))
+    idle = asked(state=EngineState.STARTED, doing=Doing.WAITING, able=able(of_text("kvm")))
     assert planned(waiting=[waits("kvm")], asked=[idle]).ask == ()
     assert needs_asked(planned(waiting=[waits("big-disk")], asked=[idle])) == ["big-disk"]
 
@@ -151,25 +154,25 @@ def test_what_nothing_waits_for_is_removed_once_it_has_cooled_down() -> None:
 
 def test_one_that_has_started_leaves_by_itself() -> None:
     for doing in (None, Doing.WAITING, Doing.BUILDING):
-        there = asked(state=State.STARTED, doing=doing)
+        there = asked(state=EngineState.STARTED, doing=doing)
         assert planned(asked=[there], unneeded={"w": NOW - 999}).remove == ()
 
 
 def test_what_hangs_is_removed_and_asked_for_again() -> None:
-    never_came = asked(state=State.STARTED, age=901)
-    held = asked(state=State.HELD, reason="BadConstraints", age=901)
+    never_came = asked(state=EngineState.STARTED, age=901)
+    held = asked(state=EngineState.HELD, reason="BadConstraints", age=901)
     for hung in (never_came, held):
         found = planned(waiting=[waits()], asked=[hung])
         assert [each.asked for each in found.remove] == [hung]
         assert len(found.ask) == 1
     assert planned(asked=[never_came]).remove[0].may_have_begun
     assert planned(asked=[held]).remove[0].reason == "it does not start: BadConstraints"
-    in_line = asked(state=State.QUEUED, reason="Resources", age=90_000)
+    in_line = asked(state=EngineState.QUEUED, reason="Resources", age=90_000)
     assert planned(waiting=[waits()], asked=[in_line]).remove == ()
 
 
 def test_what_outlives_its_time_is_removed_whatever_it_does() -> None:
-    old = asked(state=State.STARTED, age=3600 + OVERDUE, time_limit=3600.0, doing=Doing.BUILDING)
+    old = asked(state=EngineState.STARTED, age=3600 + OVERDUE, time_limit=3600.0, doing=Doing.BUILDING)
     assert planned(asked=[old]).remove[0].may_have_begun
     assert planned(asked=[evolve(old, started_at=NOW - 3600)]).remove == ()
 
@@ -204,7 +207,7 @@ def test_the_time_asked_for_is_that_of_the_longest_job() -> None:
 
 def test_it_looks_soon_while_workers_come() -> None:
     assert planned(waiting=[waits()]).look_at == NOW + SOON
-    assert planned(asked=[asked(state=State.STARTED, doing=Doing.BUILDING)]).look_at == NOW + LATER
+    assert planned(asked=[asked(state=EngineState.STARTED, doing=Doing.BUILDING)]).look_at == NOW + LATER
 
 
 # --- whatever happens ----------------------------------------------------------------------------------------------
@@ -231,10 +234,10 @@ _TERMS = st.builds(
 
 @st.composite
 def _asked(draw: st.DrawFn) -> list[Asked]:
-    states = draw(st.lists(st.sampled_from(State), max_size=8))
+    states = draw(st.lists(st.sampled_from(EngineState), max_size=8))
     found = []
     for number, state in enumerate(states):
-        doing = draw(st.sampled_from([None, *Doing])) if state is State.STARTED else None
+        doing = draw(st.sampled_from([None, *Doing])) if state is EngineState.STARTED else None
         needs = draw(st.sampled_from(["", "kvm", "memory>=16G"]))
         able_to = able([*TERMS.has, *of_text(needs)]) if doing else None
         found.append(asked(f"w{number}", needs, state, draw(_AGES), doing=doing, able=able_to))
@@ -267,7 +270,9 @@ def test_bounds_hold(terms: Terms, situation: Situation) -> None:
         assert not found.ask
     for removal in found.remove:
         assert removal.asked in situation.asked
-        assert removal.may_have_begun or removal.asked.state is not State.STARTED, "a build is ended by its time alone"
+        assert removal.may_have_begun or removal.asked.state is not EngineState.STARTED, (
+            "a build is ended by its time alone"
+        )
     assert left + len(found.ask) >= min(terms.least, left) or not found.ask
     assert found.look_at > NOW
     for order in found.ask:
@@ -280,7 +285,7 @@ def test_what_was_asked_for_is_not_asked_for_again(terms: Terms, situation: Situ
     found = plan(terms, situation)
     gone = {removal.asked.name for removal in found.remove}
     new = [
-        Asked(name=f"n{number}", platform="p", needs=order.needs, state=State.QUEUED, asked_at=NOW)
+        Asked(name=f"n{number}", platform="p", needs=order.needs, state=EngineState.QUEUED, asked_at=NOW)
         for number, order in enumerate(found.ask)
     ]
     stay = [each for each in situation.asked if each.name not in gone]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 from authorities import DAY, Authority, Issued, now
 from clocks import Clock
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -24,13 +25,15 @@ from builder.errors import ConnectionEnded
 from builder.extension.order import ALL
 from builder.extension.schedule import ShowJob
 from builder.extension.watching import Look, Looked
-from builder.extension.working import AskJob, Continue, GiveJob
+from builder.extension.working import AskJob, Continue, GiveJob, Return
 from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobRequested, Kind, Message, Success
 from builder.model import Instant
 from builder.order import OPENING, State
 from builder.roles import HolderRole, worker_uri
-from builder_server import certified
+from builder_server import certified, expiry
+from builder_server.keyring import Keyring
 from builder_server.permission import NEEDS
+from builder_server.server import wall_clock
 
 ROLES = {role.value: role for role in HolderRole}
 
@@ -81,12 +84,15 @@ def test_every_kind_of_message_stands_in_the_table() -> None:
     assert {kind for table in tables for state in table.values() for kind in state} == set(NEEDS)
 
 
-@pytest.mark.parametrize("roles", [(), ("worker",), ("operator",), ("observer",), ("worker", "observer")])
+@pytest.mark.parametrize(
+    "roles", [(), ("worker",), ("operator",), ("observer",), ("provisioner",), ("worker", "observer")]
+)
 async def test_all_commands_of_all_roles(
     roles: tuple[str, ...], server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine = holder(authority, *(ROLES[role] for role in roles))
-    may = {ROLES[role] for role in roles} | ({HolderRole.OBSERVER} if "operator" in roles else set())
+    within = {"operator": {HolderRole.OBSERVER, HolderRole.PROVISIONER}, "provisioner": {HolderRole.OBSERVER}}
+    may = {ROLES[role] for role in roles}.union(*(within.get(role, set()) for role in roles))
     for hello in (CLIENT, OURS, WORKER, OUR_WORKER):
         for kind in kinds(hello=hello):
             needed = NEEDS[kind]
@@ -122,6 +128,27 @@ async def assert_not_refused(peer: Any, kind: Kind) -> None:
         return
     answer = await peer.receive_any()
     assert not isinstance(answer, Failure) or "needs the role" not in answer.message
+
+
+async def test_a_worker_does_not_come_back_to_a_platform_that_its_certificate_has_no_more(
+    server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    operator = holder(authority, HolderRole.OPERATOR)
+    before = authority.issue("before", uris=[worker_uri("p1")])
+    after = authority.issue("w1", uris=[worker_uri("p2")])
+    async with shown(server, operator, CLIENT) as peer:
+        await peer.send(schedule("a"))
+        await peer.receive(Success)
+    async with shown(server, before, OUR_WORKER) as peer:
+        given = await ask_job(peer)
+    async with shown(server, after, OUR_WORKER) as peer:
+        await peer.send(Return(uuid=given.uuid, secret=given.secret, elapsed=0))
+        refused = "Return for p1 needs the role worker for it; the certificate of w1 gives p2"
+        assert await peer.receive(Failure) == Failure(message=refused)
+        assert await peer.wait_closed() == b""
+    assert await eventually(lambda: log_lines(caplog.text, "(w1): ", f"closed: {refused}"))
+    async with shown(server, before, OUR_WORKER) as peer:  # it is still as it was
+        assert await given.come_back(peer) == Continue(lines=0)
 
 
 async def test_a_worker_of_some_platforms(
@@ -354,6 +381,55 @@ async def test_a_certificate_of_the_server_is_renewed_without_a_restart(
         assert isinstance((await open_before.request(ShowJob(name="a")))[-1], Failure)
 
 
+async def test_an_authority_that_is_removed_ends_the_connections_of_its_holders(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And of none that another one knows."""
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other farm")
+    alice = authority.issue("alice", uris=[HolderRole.OPERATOR.uri])
+    bob = other.issue("bob", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    files = authority.server().files
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+    async with (
+        serving(tmp_path, authority, tls=evolve(files, ca=both)) as server,
+        shown(server, alice, OURS) as stays,
+        shown(server, bob, OURS) as goes,
+    ):
+        assert isinstance((await goes.request(ShowJob(name="a")))[-1], Failure)
+        both.write_bytes(authority.ca.read_bytes())
+        await goes.wait_closed()
+        assert await eventually(lambda: log_lines(caplog.text, "(bob): ", "closed: its authority was removed"))
+        assert isinstance((await stays.request(ShowJob(name="a")))[-1], Failure)
+        assert not await is_let_in(server, bob)
+        both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: caplog.text.count("server.pem is read again") == 2)
+        assert isinstance((await stays.request(ShowJob(name="a")))[-1], Failure)
+        assert await is_let_in(server, bob)
+
+
+async def test_a_list_that_came_before_its_authority_counts_with_it(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other farm")
+    bob = other.issue("bob", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    other.revoke(bob)
+    authority.revoke()
+    files = authority.server().files
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.ca.read_bytes())
+    lists = tmp_path / "crl.pem"
+    lists.write_bytes(authority.crl.read_bytes())
+    async with serving(tmp_path, authority, tls=evolve(files, ca=both)) as server:
+        lists.write_bytes(authority.crl.read_bytes() + other.crl.read_bytes())
+        await eventually(lambda: log_lines(caplog.text, " error ", "crl.pem", "was not signed by an authority of"))
+        both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: "1 revoked" in caplog.text)
+        assert not await is_let_in(server, bob)
+
+
 # --- the end of certificates ---------------------------------------------------------------------------------------
 
 
@@ -364,8 +440,7 @@ async def test_what_ends_soon_is_said_once_a_day(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(certified, "POLL", 0.001)
-    monkeypatch.setattr(certified, "LOOKS", 1)
+    monkeypatch.setattr(expiry, "LOOK_INTERVAL", 0.001)
     clock.now = Instant.from_datetime(now())
     alice = holder(authority, HolderRole.OPERATOR, end=now() + 10 * DAY)
     bob = authority.issue("bob", uris=[HolderRole.OBSERVER.uri], end=now() + 40 * DAY)
@@ -378,22 +453,39 @@ async def test_what_ends_soon_is_said_once_a_day(
         clock.now = Instant.from_datetime(now() + dt.timedelta(days=1, hours=1))
         await eventually(lambda: len(log_lines(caplog.text, "the certificate of alice ends on ")) == 2)
         assert "the certificate of bob" not in caplog.text
+        clock.now = Instant.from_datetime(now() + 25 * DAY)
+        await eventually(lambda: log_lines(caplog.text, "the server's certificate ", "server.pem has ended on "))
+        clock.now = Instant.from_datetime(now() + 3630 * DAY)
+        await eventually(
+            lambda: log_lines(
+                caplog.text, " warning ", f"the certificate of CN=farm in {tls.ca} ends on ", ": renew it"
+            )
+        )
 
 
-async def test_info_tells_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
+async def test_info_and_the_first_screen_tell_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
     alice = holder(authority, HolderRole.OBSERVER, end=now() + 10 * DAY + dt.timedelta(hours=1)).files
     server = authority.server(end=now() + 5 * DAY + dt.timedelta(hours=1)).files
     given = [f"--tls-cert={server.certificate}", f"--tls-key={server.key}", f"--tls-client-ca={server.ca}"]
     mine = [f"--tls-cert={alice.certificate}", f"--tls-key={alice.key}", f"--tls-ca={alice.ca}"]
+    (tmp_path / "data").mkdir()
+    key = Keyring(tmp_path / "data").rotate(wall_clock(), dt.timedelta(), 3 * DAY + dt.timedelta(hours=1)).public
     async with start_server(tmp_path, *given) as found:
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info"))
         assert done.returncode == 0, done.stderr
         said = done.stdout.decode()
         assert f"Warning: the server's certificate {server.certificate} ends in 5 d: renew it" in said
         assert "Warning: the certificate of alice ends in 10 d: renew it" in said
+        done = await trio.to_thread.run_sync(lambda: run_client(found, *mine))
+        assert done.stdout.decode().splitlines()[2:5] == [
+            "the key that signs builds ends in 3 d: 'builder-server keys rotate' makes another",
+            f"the server's certificate {server.certificate} ends in 5 d: renew it",
+            "the certificate of alice ends in 10 d: renew it",
+        ]
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info", "--json"))
-        certificates = json.loads(done.stdout)["certificates"]
-        assert [(each["name"], each["is_own"]) for each in certificates] == [
+        ending = json.loads(done.stdout)
+        assert [each["id"] for each in ending["signing_keys"]] == [key.id]
+        assert [(each["name"], each["is_own"]) for each in ending["certificates"]] == [
             (str(server.certificate), True),
             ("alice", False),
         ]

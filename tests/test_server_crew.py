@@ -220,7 +220,7 @@ async def test_pages_of_many_workers(number: int) -> None:
             since=NOW,
             away_since=None,
             attachment=SimpleNamespace(heard=0.0, changed={}),
-            targets=frozenset[Target](),
+            is_drained=lambda _halts: False,
         )
         for each in range(number)
     ]

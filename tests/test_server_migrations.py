@@ -227,6 +227,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         ("register", (ME,), {}),
         ("servers", (), {}),
+        ("count_owned", (), {}),
         ("is_pristine", (), {}),
         ("import_state", (imported,), {}),
         ("import_build", (IMPORTED, lambda: [[StoredArtifact(path="a", size=1, sha256=bytes(32))]]), {"upload": True}),

@@ -20,9 +20,9 @@ from builder.errors import InvalidAddress
 from builder.extension.applying import ListJobs
 from builder.extension.working import ResultStored
 from builder.messages import Hello, Message, ServerHello, Success
+from builder.runtime.dialling import NotConnected, NotGreeted
 from builder_client.errors import TooOld, Unreachable
 from builder_client.remote import Remote
-from builder_worker.dial import NotConnected, NotGreeted
 from builder_worker.uplink import Uplink
 
 TLS = Tls(ca="ca", certificate="cert", key="key").options()

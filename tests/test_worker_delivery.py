@@ -47,12 +47,13 @@ from builder.framing import StreamedFrame
 from builder.messages import Hello, Output, Role
 from builder.model import Aborted, Exited, Result, ScriptJob
 from builder.outputs import Outputs
+from builder.runtime.dialling import NotConnected
 from builder_worker.artifacts import Collection
 from builder_worker.assignment import Assignment
 from builder_worker.build import BuildEnd
 from builder_worker.console import Progress
 from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked, Silent, give_up
-from builder_worker.dial import Dial, NotConnected
+from builder_worker.dial import Dial
 from builder_worker.handover import LINES, OUTCOME, Handover, Illegible, read_outcome
 from builder_worker.sandbox.job_directory import ATTEMPT
 from builder_worker.spool import LineSpool

@@ -4,10 +4,11 @@ import enum
 
 from attrs import frozen
 
+from builder.extension.crew import Doing
 from builder.needs import Capabilities, Need
 
 
-class State(enum.Enum):
+class EngineState(enum.Enum):
     """What the engine says of a worker."""
 
     QUEUED = "queued"
@@ -17,13 +18,6 @@ class State(enum.Enum):
     """It does not start, for a reason of which no end is known."""
 
     STARTED = "started"
-
-
-class Doing(enum.Enum):
-    """What the server says of a worker that has come."""
-
-    WAITING = "waiting"
-    BUILDING = "building"
 
 
 @frozen(kw_only=True)
@@ -44,14 +38,14 @@ class Asked:
     name: str
     platform: str
     needs: tuple[Need, ...] = ()
-    state: State
+    state: EngineState
     reason: str = ""
     asked_at: float
     started_at: float | None = None
     time_limit: float | None = None
     doing: Doing | None = None
     able: Capabilities | None = None
-    """What it tells of itself once it has come."""
+    """What it has, as it tells of itself once it has come."""
 
 
 @frozen(kw_only=True)

@@ -9,8 +9,9 @@ from math import inf
 
 from attrs import define, frozen
 
+from builder.extension.crew import Doing
 from builder.needs import Capabilities
-from builder_provision.fleet import Asked, Doing, Standing, Waiting
+from builder_provision.fleet import Asked, Standing, Waiting
 from builder_provision.terms import Terms
 
 
@@ -52,7 +53,7 @@ def match(
         *(
             _Place(able=each.able or terms.of_asked(each.needs), free_at=now, since=each.asked_at, asked=each)
             for each in asked
-            if each.doing is not Doing.BUILDING
+            if each.doing not in (Doing.BUILDING, Doing.AWAY)
         ),
     ]
     left = []

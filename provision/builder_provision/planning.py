@@ -6,7 +6,7 @@ from math import inf
 from attrs import field, frozen
 
 from builder.needs import Need, text_of
-from builder_provision.fleet import Asked, Order, Standing, State, Waiting
+from builder_provision.fleet import Asked, EngineState, Order, Standing, Waiting
 from builder_provision.matching import match
 from builder_provision.terms import Terms
 
@@ -95,7 +95,7 @@ def plan(terms: Terms, situation: Situation) -> Plan:
     cooled = [
         Removal(asked=each, reason="nothing waits for it", may_have_begun=False)
         for each in spare
-        if each.state is not State.STARTED and unneeded[each.name] + terms.cool_down <= now
+        if each.state is not EngineState.STARTED and unneeded[each.name] + terms.cool_down <= now
     ]
     return Plan(
         ask=tuple(orders[:room]),
@@ -114,7 +114,7 @@ def _hung(terms: Terms, asked: Asked, now: float) -> Removal | None:
             return Removal(asked=asked, reason="it is there for longer than it was asked for", may_have_begun=True)
         if asked.doing is None and now >= asked.started_at + terms.patience:
             return Removal(asked=asked, reason="it was started, and never came to the server", may_have_begun=True)
-    elif asked.state is State.HELD and now >= asked.asked_at + terms.patience:
+    elif asked.state is EngineState.HELD and now >= asked.asked_at + terms.patience:
         return Removal(
             asked=asked, reason=f"it does not start: {asked.reason or 'no reason given'}", may_have_begun=False
         )

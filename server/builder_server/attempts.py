@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -31,6 +31,9 @@ from builder_server.store import BuildHead, Holder, LeftBuild, is_secret
 
 logger = logging.getLogger(__name__)
 
+
+STATES = WAITING, PRESSED, BUILDING = "waiting", "pressed", "building"
+"""What a worker that is connected does: one that is pressed takes no job, since its machine can't bear another."""
 
 LAST_TIMEOUT = 1.0
 """Seconds that the attempts have when all sessions have ended, and a stop waits for nothing but the disk."""
@@ -88,10 +91,15 @@ class Attempts:
         for owner in self._owners.values():
             owner.tell(Stopping())
 
-    def building(self) -> Counter[str]:
-        """Return how many connected workers have a job, by its platform."""
-        owners = (owner for owner in self._owners.values() if owner.attachment.is_building)
-        return Counter(owner.build.job.platform for owner in owners if owner.build)
+    def connected(self) -> Counter[tuple[str, str]]:
+        """Return how many workers are connected, by platform and state: one of ``STATES``."""
+        found = Counter[tuple[str, str]]()
+        for owner in self._owners.values():
+            if owner.attachment.is_building:
+                found[owner.platform, BUILDING] += 1
+            elif owner.job is None and not owner.attachment.is_detached:
+                found[owner.platform, PRESSED if owner.worker.pressure else WAITING] += 1
+        return found
 
     @property
     def owners(self) -> Collection[Owner]:
@@ -107,29 +115,38 @@ class Attempts:
         owner = self._owners.get(uuid) if uuid else None
         return owner.away_since if owner else None
 
+    def note_pressure(self, uuid: UUID, pressure: str) -> None:
+        """Note why the worker that waits for an attempt takes no job now, or that it does."""
+        if owner := self._owners.get(uuid):
+            owner.note_pressure(pressure)
+
     def attach(self, platform: str, worker: Holder, secret: bytes | None = None) -> Attachment:
         """Have a worker wait for a job of a platform; with a secret, which it is given too, it may come back."""
         owner = self._owner(uuid4(), platform, worker, self.recorder.now(), secret)
-        self._start(owner, lambda: owner.run(self.dispatcher))
+        self._start(owner, self.dispatcher)
         if self._stopping:
             owner.tell(Stopping())
         return owner.attachment
 
-    async def take_back(self, returning: Return) -> Attachment | BuildHead | None:
+    async def take_back(
+        self, returning: Return, check_platform: Callable[[str], None]
+    ) -> Attachment | BuildHead | None:
         """Have a worker back at its attempt; return how that has ended, if it has, and None where nobody may know.
 
-        Raises StoreError.
+        ``check_platform`` raises NotPermitted where the worker may have no job of a platform any more. Raises StoreError.
         """
         build = None
         if returning.uuid not in self._owners:
             build = await self.recorder.store.find_head(returning.uuid)
             if build and build.state == "running" and is_secret(returning.secret, build.secret_sha256):
+                check_platform(build.platform)
                 await self._claim(build)
         owner = self._owners.get(returning.uuid)
         if owner is None:
             return build
         if not is_secret(returning.secret, owner.worker.secret_sha256):
             return None
+        check_platform(owner.platform)
         return owner.take_back(returning.elapsed / 1000, has_ended=returning.has_ended)
 
     async def _claim(self, build: BuildHead) -> None:
@@ -156,7 +173,7 @@ class Attempts:
         """Own what another server has left, or the one before."""
         owners = [self._left(build) for build in left if build.uuid not in self._owners]
         for owner in owners:
-            self._start(owner, owner.run_interrupted)
+            self._start(owner, None)
         return owners
 
     def drop(self, uuids: Collection[UUID]) -> None:
@@ -201,19 +218,20 @@ class Attempts:
             secret=secret,
         )
 
-    def _start(self, owner: Owner, task: Callable[[], Awaitable[None]]) -> None:
-        async def run() -> None:
-            note(**NOBODY)  # it outlives the session in which it begins
-            try:
-                await task()
-            except Exception:  # the others must not pay for it
-                logger.exception("internal error")
-            finally:
-                del self._owners[owner.uuid]
-                self._changed.announce()
-
+    def _start(self, owner: Owner, dispatcher: Dispatcher | None) -> None:
         self._owners[owner.uuid] = owner
-        self._nursery.start_soon(run)
+        self._nursery.start_soon(self._run, owner, dispatcher)
+
+    async def _run(self, owner: Owner, dispatcher: Dispatcher | None) -> None:
+        """Have an owner take a job, or without a dispatcher go on with an attempt that was left."""
+        note(**NOBODY)  # it outlives the session in which it begins
+        try:
+            await (owner.run(dispatcher) if dispatcher else owner.run_interrupted())
+        except Exception:  # the others must not pay for it
+            logger.exception("internal error")
+        finally:
+            del self._owners[owner.uuid]
+            self._changed.announce()
 
     async def cancel(self, uuids: Collection[UUID], by: str) -> None:
         """Have attempts end for somebody, and wait until they are recorded, or it is durable that they are cancelled.

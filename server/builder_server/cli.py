@@ -4,7 +4,6 @@ import gc
 import math
 import os
 import platform
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from builder.address import DEFAULT_PORT, parse_remote
 from builder.errors import InvalidAddress, InvalidName
@@ -24,7 +22,7 @@ from builder.runtime.options import announce, metrics_option, serving_options
 from builder.runtime.secrecy import hide_arguments, keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
-from builder_server.options import limit_options, limits_of
+from builder_server.options import check_database, limit_options, limits_of
 from builder_server.served import Served
 
 ON_FREEBSD = platform.system() == "FreeBSD"
@@ -40,9 +38,6 @@ SWITCH = 0.001
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
 
 ALONE = "--name and --advertise are for servers that share a --database: leave them out"
-
-_PASSWORD = re.compile(r"://[^/?#]*:[^/?#@]*@|[?&]password=")
-"""What the address of a database looks like that holds a password."""
 
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
@@ -93,18 +88,6 @@ class _Server(Configured, click.Group):
         from builder_server import checking
 
         return checking.faults(given)
-
-
-def _check_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    is_seen = parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-    if value is not None and is_seen and _PASSWORD.search(value):
-        raise click.BadParameter(
-            "others on this machine can read a command line: write the password to a file, and name that with "
-            "--database-password-file",
-            context,
-            parameter,
-        )
-    return value
 
 
 def _check_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -218,7 +201,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 )
 @click.option(
     "--database",
-    callback=_check_database,
+    callback=check_database,
     metavar="URL",
     help="Keep schedule, queues and history in PostgreSQL, postgresql://USER@HOST/DATABASE, and not below --dir. The password is "
     "found as libpq does: --database-password-file, ~/.pgpass, PGPASSWORD; not on a command line, which others on this "
@@ -343,7 +326,7 @@ def command(
     one port.
     The addresses it listens on are the first line on standard output.
     """
-    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file)
+    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file, name=name)
     if context.invoked_subcommand is not None:
         return
     _check_tls(context)
@@ -409,6 +392,7 @@ for _each in (
     administration.backup,
     administration.restore,
     administration.migrate,
+    administration.copy_database,
     administration.import_,
     certificates,
     keys.keys,

@@ -30,6 +30,7 @@ class Waiting:
     not_before: Instant | None = None
     expected: int | None = None
     needs: str = ""
+    time_limit: int | None = None
 
 
 @frozen(kw_only=True)
@@ -45,7 +46,7 @@ class Worker:
 class Circumstances:
     """Where entries wait: a platform, the builds that run there, and how many workers wait.
 
-    Those that are ``drained`` are in neither. Of ``workers`` it is known what they have, and of so many it is ``unknown``.
+    Those that are ``drained``, or ``pressed`` and take no job now, are in neither. Of ``workers`` it is known what they have, and of so many it is ``unknown``.
     ``template_needs`` is what orb builds need besides.
     """
 
@@ -56,6 +57,7 @@ class Circumstances:
     is_full: bool = False
     is_drained: bool = False
     drained: int = 0
+    pressed: int = 0
     workers: Sequence[Worker] = ()
     unknown: int = 0
     template_needs: tuple[Need, ...] = ()
@@ -118,6 +120,8 @@ def foresee(place: Circumstances, entries: Iterable[Waiting], now: Instant) -> I
             start=start,
             expected=entry.expected,
             unmet=unmet(needs) if why is Why.NEEDS else None,
+            needs=needs,
+            time_limit=entry.time_limit,
         )
         if why not in _PASSED and not is_aside:
             ahead += 1
@@ -127,7 +131,16 @@ _PASSED = frozenset({Why.PAUSED, Why.NO_TEMPLATE, Why.NOT_BEFORE, Why.NEEDS})
 """What others overtake meanwhile."""
 
 _STUCK = frozenset(
-    {Why.PAUSED, Why.NO_TEMPLATE, Why.DRAINED, Why.WORKERS_DRAINED, Why.DISK_FULL, Why.NO_WORKER, Why.NEEDS}
+    {
+        Why.PAUSED,
+        Why.NO_TEMPLATE,
+        Why.DRAINED,
+        Why.WORKERS_DRAINED,
+        Why.PRESSED,
+        Why.DISK_FULL,
+        Why.NO_WORKER,
+        Why.NEEDS,
+    }
 )
 """What ends nobody knows when."""
 
@@ -144,7 +157,7 @@ def _obstacle(place: Circumstances, entry: Waiting, now: Instant) -> Why | None:
     if place.is_full:
         return Why.DISK_FULL
     if not place.waiting and not place.running:
-        return Why.WORKERS_DRAINED if place.drained else Why.NO_WORKER
+        return Why.PRESSED if place.pressed else Why.WORKERS_DRAINED if place.drained else Why.NO_WORKER
     return None
 
 

@@ -18,6 +18,7 @@ from builder.extension.crew import ListWorkers
 from builder.extension.halting import AwaitIdle, Halt, LiftHalt
 from builder.extension.logs import ReadConsole
 from builder.extension.provenance import ShowProvenance
+from builder.extension.provisioning import TellProvision
 from builder.extension.schedule import ChangeJob, CheckJob, NextRuns, PlanJob, ShowJob
 from builder.extension.servers import ListServers, Relay
 from builder.extension.uploads import CountUploads, DropUpload, ListUploads, RetryUploads
@@ -75,6 +76,8 @@ NEEDS: Mapping[type, HolderRole | None] = {
     DropUpload: _OPERATOR,
     Halt: _OPERATOR,
     LiftHalt: _OPERATOR,
+    # --- what a provisioner says
+    TellProvision: HolderRole.PROVISIONER,
     # --- what changes nothing
     TryApply: _OBSERVER,
     AwaitIdle: _OBSERVER,

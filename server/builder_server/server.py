@@ -6,8 +6,7 @@ import platform
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from ssl import SSLContext
@@ -27,7 +26,6 @@ from builder.messages import Hello, JobRequested, Message, ServerHello
 from builder.model import Instant
 from builder.reasons import reason_of
 from builder.runtime import entry, scraping, service
-from builder.runtime.files import lock
 from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.scraping import Scraping
@@ -40,24 +38,25 @@ from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
 from builder_server.certified import Certificates
 from builder_server.clients import ClientSession
-from builder_server.connections import Connections, Place, connections_for_descriptors
+from builder_server.connections import Connections, NoPlace, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
+from builder_server.expiry import Expiry
 from builder_server.farm import Farm
-from builder_server.importer import Imported, import_builds, import_state
+from builder_server.importer import import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
+from builder_server.keyring import Keyring
 from builder_server.limits import ServerLimits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
 from builder_server.membership import Membership
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
-from builder_server.names import LOCK
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.permission import Peer
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
-from builder_server.served import StartError, database_of, name_of
+from builder_server.served import database_of, held, name_of
 from builder_server.store import Identity, Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
@@ -131,7 +130,7 @@ async def serve(
     )
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     return_large_blocks()
-    with _locked(settings.data_dir):
+    with held(settings.data_dir):
         backups.check_whole(settings.data_dir)
         certificates = _certificates(settings, now)
         store = Store.open(database_of(settings.data_dir, settings.database))
@@ -147,75 +146,12 @@ async def serve(
             store.close()
 
 
-def migrate(data_dir: Path, database: "Location | None", revision: str) -> None:
-    """Bring the database of a server that does not run to a revision. Raises StartError and StoreError."""
-    with _locked(data_dir):
-        Store.migrate(database_of(data_dir, database), revision)
-
-
-def restore(data_dir: Path, source: Path) -> None:
-    """Bring a backup back to a directory in which no server runs. Raises StartError, StoreError and BackupFailed."""
-    data_dir.mkdir(exist_ok=True)
-    check_owner(data_dir)
-    with _locked(data_dir):
-        backups.read(data_dir, source)
-
-
-def check_owner(data_dir: Path) -> None:
-    """See that what is written is its server's, too. Raises StartError."""
-    try:
-        owner = data_dir.stat().st_uid
-    except FileNotFoundError:
-        return
-    if os.geteuid() == 0 != owner:
-        raise StartError(f"{data_dir} belongs to user {owner}: run this as that user, with runuser -u NAME --")
-
-
-async def import_left(data_dir: Path, database: "Location | None", *, upload: bool) -> Imported:
-    """Take over what the original has left in a directory in which no server runs.
-
-    Raises StartError, StoreError and ImportFailed.
-    """
-    check_owner(data_dir)
-    with _locked(data_dir):
-        backups.check_whole(data_dir)
-        store = Store.open(database_of(data_dir, database))
-        try:
-            async with plain_nursery() as nursery:
-                nursery.start_soon(store.run)
-                await import_state(store, data_dir)  # only a new database takes it
-                found = await import_builds(store, data_dir, upload=upload)
-                nursery.cancel_scope.cancel()
-        finally:
-            store.close()
-    return found
-
-
 async def _outlive_hangups() -> None:
     """Say what a SIGHUP does here: nothing, and it ends nothing either."""
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         entry.deliver()
         async for _ in signals:
             logger.info("SIGHUP: nothing to read again, options are read at the start and templates for each job")
-
-
-@contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory. Raises StartError if another server does."""
-    try:
-        file = (data_dir / LOCK).open("w")
-    except OSError as error:
-        raise StartError(
-            f"can't use the data directory {data_dir}: {error.strerror}; create it, or name another with --dir"
-        ) from error
-    with file:
-        try:
-            taken = lock(file.fileno())
-        except OSError as error:
-            raise StartError(f"can't lock {data_dir}: {error.strerror}") from error
-        if not taken:
-            raise StartError(f"another server uses {data_dir}")
-        yield
 
 
 @define(eq=False)
@@ -235,6 +171,7 @@ class _Server:
     _connections: Connections
     _memory: Memory
     _certificates: Certificates | None
+    _expiry: Expiry
     _refusals: Refusals = field(factory=Refusals)
     _shutdown: Shutdown = field(factory=Shutdown)
     _is_serving: bool = False
@@ -284,8 +221,10 @@ class _Server:
         membership = Membership(store, me, attempts, lambda: crews.text_of(attempts.crew()))
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
-        ending = certificates.ending_soon if certificates else tuple
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, farm, memory, now, ending)
+        expiry = Expiry(now, Keyring(settings.data_dir))
+        if certificates:
+            expiry.certificates, certificates.note = certificates.expiring, expiry.say
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, farm, memory, now, expiry.soon)
         return cls(
             settings,
             store,
@@ -302,6 +241,7 @@ class _Server:
             connections,
             memory,
             certificates,
+            expiry,
         )
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
@@ -313,6 +253,7 @@ class _Server:
             if self._settings.metrics is not None:
                 await self._show_metrics(*self._settings.metrics, background)
             background.start_soon(self._signer.run)
+            background.start_soon(self._expiry.run)
             background.start_soon(_show_life)
             if self._certificates:
                 background.start_soon(self._certificates.run)
@@ -336,7 +277,7 @@ class _Server:
             memory=self._memory,
             now=self._now,
             is_ready=lambda: self._is_serving and not self._shutdown.requested.is_set(),
-            expiring=self._certificates.expiring if self._certificates else tuple,
+            expiring=self._expiry.all,
         )
         listeners = await scraping.listen(host, port)
         logger.info("metrics are at %s", ", ".join(places(listeners)))
@@ -373,8 +314,6 @@ class _Server:
                 with self._connections.place() as place:
                     with place.until_asked(), self._shutdown.interruptible():
                         stream, peer = await self._admit(listener, transport, place)
-                    if peer.name:
-                        note(holder=peer.name)
                     channel = SharingChannel(stream, self._memory)
                     async with stream:
                         try:
@@ -383,7 +322,7 @@ class _Server:
                             channel.give_back()
         except ShuttingDown:
             pass
-        except listening.NotAdmitted as error:
+        except (listening.NotAdmitted, NoPlace) as error:
             self._refusals.say(str(error))
         except trio.TooSlowError:
             logger.warning("closed, it was silent for too long")
@@ -398,15 +337,19 @@ class _Server:
         try:
             with trio.fail_after(self._settings.limits.handshake):
                 return await listener.admit(transport, place)
-        except trio.TooSlowError as error:
-            raise listening.NotAdmitted("it was silent for too long") from error
-        except (BuilderError, trio.BrokenResourceError, OSError) as error:
-            raise listening.NotAdmitted(reason_of(error)) from error
+        except _STRANGERS_ERRORS as error:
+            raise _not_admitted(error) from error
 
-    async def _greet(self, channel: SharingChannel, place: Place) -> tuple[bool, Message | StreamedFrame]:
-        """Return whether it speaks our own protocol, and what it wants."""
+    async def _greet(self, channel: SharingChannel, peer: Peer, place: Place) -> tuple[bool, Message | StreamedFrame]:
+        """Return whether it speaks our own protocol, and what it wants. Raises NotAdmitted for a stranger without a hello."""
+        try:
+            with trio.fail_after(STEP_TIMEOUT):
+                hello = await channel.receive_expected(Hello)
+        except _STRANGERS_ERRORS as error:
+            if peer.name:
+                raise
+            raise _not_admitted(error) from error
         with trio.fail_after(STEP_TIMEOUT):
-            hello = await channel.receive_expected(Hello)
             is_ours = hello.version >= VERSION
             await channel.send(Welcome(version=VERSION, release=__version__) if is_ours else ServerHello())
         place.greet()
@@ -415,7 +358,7 @@ class _Server:
 
     async def _serve_peer(self, channel: SharingChannel, peer: Peer, place: Place) -> None:
         with place.until_asked(), self._shutdown.interruptible():
-            is_ours, request = await self._greet(channel, place)
+            is_ours, request = await self._greet(channel, peer, place)
         if isinstance(request, JobRequested):
             with self._connections.staying():
                 await WorkerSession(channel, peer, self._attempts).serve(request.platform)
@@ -454,6 +397,15 @@ class _Server:
                 return await _receive_request(channel)
             except ConnectionEnded:
                 return None  # it has asked for all that it wanted
+
+
+_STRANGERS_ERRORS = (BuilderError, trio.TooSlowError, trio.BrokenResourceError, OSError)
+"""What goes wrong with somebody of whom nothing is known yet."""
+
+
+def _not_admitted(error: Exception) -> listening.NotAdmitted:
+    silent = isinstance(error, trio.TooSlowError)
+    return listening.NotAdmitted("it was silent for too long" if silent else reason_of(error))
 
 
 async def _receive_request(channel: SharingChannel) -> Message | StreamedFrame:

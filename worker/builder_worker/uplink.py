@@ -12,7 +12,8 @@ from builder.endpoint import Endpoint, Servers
 from builder.errors import BuilderError
 from builder.extension.worker import WORKER
 from builder.runtime.channel import Channel
-from builder_worker.dial import Dial, NotConnected, NotGreeted, Unanswered
+from builder.runtime.dialling import NotConnected, NotGreeted, Unanswered
+from builder_worker.dial import Dial
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for the look-up of the name and the connection together."""
@@ -83,7 +84,12 @@ class Uplink:
         """Return what ``greet`` makes of the first server that will do."""
         errors: list[BuilderError] = []
         for server, patience in self._servers.each():
-            dial = Dial(server=server, timeout=min(timeout, patience), hello_timeout=min(HELLO_TIMEOUT, patience))
+            dial = Dial(
+                server=server,
+                timeout=min(timeout, patience),
+                hello_timeout=min(HELLO_TIMEOUT, patience),
+                program="worker",
+            )
             try:
                 self._channel = await greet(dial)
             except (NotConnected, NotGreeted) as error:

@@ -108,6 +108,21 @@ def find(connection: sa.Connection, *, is_shared: bool) -> tuple[ServerState, ..
     )
 
 
+def check_idle(connection: sa.Connection) -> None:
+    """Raise StoreError if a server works on a database that several may share; forget those that are counted as dead.
+
+    A dead one that wakes up finds that it was, and looks whether it may come back. The database may be of a revision of before
+    there could be several.
+    """
+    if not sa.inspect(connection).has_table(server.name):
+        return
+    if alive := connection.scalars(
+        sa.select(server.c.name).where(server.c.expires >= NOW).order_by(server.c.name)
+    ).all():
+        raise StoreError(f"a server works on it, {' and '.join(alive)}: stop it first")
+    connection.execute(sa.delete(server))
+
+
 _ME = server.c.name == sa.bindparam("me"), server.c.incarnation == sa.bindparam("its")
 _IS_THERE = sa.select(sa.literal(1)).where(*_ME)
 _EXPIRES = NOW + sa.bindparam("lease", type_=sa.BigInteger)

@@ -64,6 +64,7 @@ _ENTRIES = (
         job.c.name,
         job.c.opam_package,
         job.c.paused,
+        job.c.time_limit,
         queue.c.cause,
         queue.c.due,
         queue.c.not_before,
@@ -115,6 +116,7 @@ def read(connection: sa.Connection, look: Look) -> Standing:
                 not_before=_instant(row.not_before),
                 expected=row.expected,
                 needs=row.needs,
+                time_limit=row.time_limit,
             )
 
     running = tuple(

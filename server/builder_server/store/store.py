@@ -19,7 +19,7 @@ from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import MAX_NOTICE, Database, nothing
-from builder.runtime.migrations import migrate, upgrade
+from builder.runtime.migrations import check, migrate, upgrade
 from builder.runtime.sqlite import SQLite, alter
 from builder_server.limits import ServerLimits
 from builder_server.names import ONLY_SERVER
@@ -86,7 +86,7 @@ class Store:
     @classmethod
     def open(cls, where: "Path | Location") -> Self:
         """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
-        prepare = upgrade(MIGRATIONS)
+        prepare = upgrade(MIGRATIONS, servers.check_idle)
         if isinstance(where, Path):
             return cls(SQLite(where, prepare=prepare))
         from builder.runtime.postgres import PostgreSQL
@@ -96,7 +96,7 @@ class Store:
     @staticmethod
     def migrate(where: "Path | Location", revision: str) -> None:
         """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
-        step = migrate(MIGRATIONS, revision)
+        step = migrate(MIGRATIONS, revision, servers.check_idle)
         if isinstance(where, Path):
             alter(where, step)
             return
@@ -129,7 +129,11 @@ class Store:
 
     async def register(self, me: Identity) -> None:
         """Work on the database as this server from now on, in place of any that had its name."""
-        step = partial(servers.register, me=me, has_lease=self.database.is_shared)
+
+        def step(connection: sa.Connection, woken: Woken) -> None:
+            check(MIGRATIONS)(connection)  # a newer program may have been there since it was opened
+            servers.register(connection, woken, me, has_lease=self.database.is_shared)
+
         await self._announce(step, is_fenced=False)
         self.owner, self.identity = me.name, me
 
@@ -180,7 +184,7 @@ class Store:
     async def plan(self, new: Job, options: JobOptions, now: Instant, *, run_now: bool = True) -> None:
         """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
         await self._wake(
-            schedule.add, new, options, Timing.of(options, new.name, now), now, self.limits.jobs, run_now=run_now
+            schedule.add, new, options, Timing.of(options, new.name, now), now, self.limits, run_now=run_now
         )
 
     async def change(self, name: str, revision: int, options: JobOptions, new: Job | None, now: Instant) -> None:
@@ -205,7 +209,7 @@ class Store:
         Without ``keep`` all of it is taken back again. Raises CommandRefused.
         """
         with suppress(schedule.Tried):
-            await self._wake(schedule.apply, request, timings, now, self.limits.jobs, keep=keep)
+            await self._wake(schedule.apply, request, timings, now, self.limits, keep=keep)
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
@@ -222,7 +226,7 @@ class Store:
 
         ``is_check``: it runs twice, and the artifacts are compared.
         """
-        await self._wake(schedule.execute, name, on_platform, now, by, is_check=is_check)
+        await self._wake(schedule.execute, name, on_platform, now, by, self.limits, is_check=is_check)
 
     async def queue_due(self, now: Instant, missed_before: Instant | None = None) -> Due:
         """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.

@@ -27,11 +27,12 @@ class Woken:
     """What a step has changed for those who wait: work that came; an earlier next run.
 
     ``work`` are platforms and texts of needs: of each an entry can be taken. ``platforms`` are those where any may be.
-    ``changes`` are for those who watch; they have no points yet.
+    ``grown`` are those whose queues have new entries. ``changes`` are for those who watch; they have no points yet.
     """
 
     work: set[tuple[str, str]] = field(factory=set)
     platforms: set[str] = field(factory=set)
+    grown: set[str] = field(factory=set)
     schedule: bool = False
     changes: list[Changed] = field(factory=list)
     halts: Mapping[Target, HaltState] | None = None
@@ -51,6 +52,11 @@ class Woken:
         """Note a change of entries of queues: their jobs and platforms."""
         for job, platform, *_ in itertools.islice(entries, MAX_NOTED + 1):
             self.note(what, job=job, platform=platform)
+
+    def note_entered(self, entries: Sequence[Any]) -> None:
+        """Note entries that are new."""
+        self.grown.update(entry.platform for entry in entries)
+        self.note_queued(entries)
 
     def note_queued(self, entries: Sequence[Any]) -> None:
         """Note entries that have come, or moved forward; those who can take one are woken."""
