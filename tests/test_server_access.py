@@ -241,7 +241,7 @@ def of_an_authority_of_that_name(authority: Authority) -> Issued:
 
 
 def of_a_server(authority: Authority) -> Issued:
-    return holder(authority, HolderRole.OPERATOR, usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    return holder(authority, HolderRole.OPERATOR, usages=[ExtendedKeyUsageOID.SERVER_AUTH])
 
 
 def revoked(authority: Authority) -> Issued:

@@ -176,7 +176,7 @@ async def test_over_a_unix_socket(tmp_path: Path) -> None:
         ({"begin": PAST - DAY, "end": PAST}, 3, "this certificate has expired: 'builder-server certificates renew'"),
         ({"begin": now() + DAY}, 3, "this certificate is not taken: its log says why"),
         ({"is_self_signed": True}, 3, "this certificate is of another authority: --tls-cert names one"),
-        ({"usage": ExtendedKeyUsageOID.SERVER_AUTH}, 3, "this certificate is not for clients: --tls-cert names"),
+        ({"usages": [ExtendedKeyUsageOID.SERVER_AUTH]}, 3, "this certificate is not for clients: --tls-cert names"),
     ],
     ids=["expired", "not yet valid", "of no authority", "a server's"],
 )
@@ -225,7 +225,7 @@ async def test_an_observer_that_wants_more(tmp_path: Path, authority: Authority)
         ({"begin": now() + DAY}, "the server's certificate is not valid yet: set the clocks"),
         ({"hosts": ["elsewhere"]}, "the server's certificate has other names than 127.0.0.1: --tls-name"),
         ({"is_self_signed": True}, "the server's certificate is of "),
-        ({"usage": ExtendedKeyUsageOID.CLIENT_AUTH}, "the certificate is no server's"),
+        ({"usages": [ExtendedKeyUsageOID.CLIENT_AUTH]}, "the certificate is no server's"),
     ],
     ids=["expired", "not yet valid", "another name", "of no authority", "a client's"],
 )
