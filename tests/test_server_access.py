@@ -25,7 +25,7 @@ from builder.errors import ConnectionEnded
 from builder.extension.order import ALL
 from builder.extension.schedule import ShowJob
 from builder.extension.watching import Look, Looked
-from builder.extension.working import AskJob, Continue, GiveJob
+from builder.extension.working import AskJob, Continue, GiveJob, Return
 from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobRequested, Kind, Message, Success
 from builder.model import Instant
 from builder.order import OPENING, State
@@ -128,6 +128,27 @@ async def assert_not_refused(peer: Any, kind: Kind) -> None:
         return
     answer = await peer.receive_any()
     assert not isinstance(answer, Failure) or "needs the role" not in answer.message
+
+
+async def test_a_worker_does_not_come_back_to_a_platform_that_its_certificate_has_no_more(
+    server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    operator = holder(authority, HolderRole.OPERATOR)
+    before = authority.issue("before", uris=[worker_uri("p1")])
+    after = authority.issue("w1", uris=[worker_uri("p2")])
+    async with shown(server, operator, CLIENT) as peer:
+        await peer.send(schedule("a"))
+        await peer.receive(Success)
+    async with shown(server, before, OUR_WORKER) as peer:
+        given = await ask_job(peer)
+    async with shown(server, after, OUR_WORKER) as peer:
+        await peer.send(Return(uuid=given.uuid, secret=given.secret, elapsed=0))
+        refused = "Return for p1 needs the role worker for it; the certificate of w1 gives p2"
+        assert await peer.receive(Failure) == Failure(message=refused)
+        assert await peer.wait_closed() == b""
+    assert await eventually(lambda: log_lines(caplog.text, "(w1): ", f"closed: {refused}"))
+    async with shown(server, before, OUR_WORKER) as peer:  # it is still as it was
+        assert await given.come_back(peer) == Continue(lines=0)
 
 
 async def test_a_worker_of_some_platforms(

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -41,12 +41,16 @@ LAST_TIMEOUT = 1.0
 
 @frozen(kw_only=True)
 class Observed:
-    """An attempt as observers find it; ``live`` is its console while lines come. Its script is left out: observers are many."""
+    """An attempt as observers find it; ``live`` is its console while lines come. Its script is left out: observers are many.
+
+    Its files are with the server ``owner``; None: with this one.
+    """
 
     uuid: UUID
     started: Instant
     console: Path
     live: ConsoleWriter | None
+    owner: str | None = None
 
 
 @define(eq=False, kw_only=True)
@@ -111,6 +115,11 @@ class Attempts:
         owner = self._owners.get(uuid) if uuid else None
         return owner.away_since if owner else None
 
+    def note_pressure(self, uuid: UUID, pressure: str) -> None:
+        """Note why the worker that waits for an attempt takes no job now, or that it does."""
+        if owner := self._owners.get(uuid):
+            owner.note_pressure(pressure)
+
     def attach(self, platform: str, worker: Holder, secret: bytes | None = None) -> Attachment:
         """Have a worker wait for a job of a platform; with a secret, which it is given too, it may come back."""
         owner = self._owner(uuid4(), platform, worker, self.recorder.now(), secret)
@@ -119,21 +128,25 @@ class Attempts:
             owner.tell(Stopping())
         return owner.attachment
 
-    async def take_back(self, returning: Return) -> Attachment | BuildHead | None:
+    async def take_back(
+        self, returning: Return, check_platform: Callable[[str], None]
+    ) -> Attachment | BuildHead | None:
         """Have a worker back at its attempt; return how that has ended, if it has, and None where nobody may know.
 
-        Raises StoreError.
+        ``check_platform`` raises NotPermitted where the worker may have no job of a platform any more. Raises StoreError.
         """
         build = None
         if returning.uuid not in self._owners:
             build = await self.recorder.store.find_head(returning.uuid)
             if build and build.state == "running" and is_secret(returning.secret, build.secret_sha256):
+                check_platform(build.platform)
                 await self._claim(build)
         owner = self._owners.get(returning.uuid)
         if owner is None:
             return build
         if not is_secret(returning.secret, owner.worker.secret_sha256):
             return None
+        check_platform(owner.platform)
         return owner.take_back(returning.elapsed / 1000, has_ended=returning.has_ended)
 
     async def _claim(self, build: BuildHead) -> None:
@@ -250,15 +263,17 @@ class Attempts:
         while True:
             changed = self._changed.next
             owner = self._owners.get(uuid)
-            if owner and owner.build and owner.console:
+            if owner and owner.build and owner.console and not owner.console.closed:
                 return self._observed(uuid, owner.build.job.name, owner.build.started, owner.console)
             build = await self.recorder.store.find_head(uuid)
             if build is None:
                 return None
             if build.state != "running" or uuid not in self._owners:
-                return self._observed(uuid, build.name, build.started)
+                return self._observed(uuid, build.name, build.started, owner=build.owner)
             await changed.wait()
 
-    def _observed(self, uuid: UUID, name: str, started: Instant, live: ConsoleWriter | None = None) -> Observed:
+    def _observed(
+        self, uuid: UUID, name: str, started: Instant, live: ConsoleWriter | None = None, owner: str | None = None
+    ) -> Observed:
         path = directory_of(self.recorder.data_dir, name, uuid) / console.FILE_NAME
-        return Observed(uuid=uuid, started=started, console=path, live=live)
+        return Observed(uuid=uuid, started=started, console=path, live=live, owner=owner)

@@ -23,6 +23,7 @@ from builder.roles import HolderRole, worker_uri
 from builder.runtime.files import lock_directory, remove_tree, sync_directory, write_whole
 from builder_server import issuing
 from builder_server.issuing import Issuer, Mismatch, NotCertified, Revocation
+from builder_server.served import check_owner
 
 SERVER = "server"
 """The name under which the server's own certificate is listed and renewed."""
@@ -212,7 +213,7 @@ class Authority:
     @contextmanager
     def _changing(self) -> Iterator[Issuer]:
         """Have the authority's key in a block, and nobody else change anything."""
-        _check_owner(self.directory)
+        check_owner(self.directory, NotCertified)
         with _locked(self.directory):
             try:
                 data = self.key.read_bytes()
@@ -285,13 +286,6 @@ def _locked(directory: Path, *, shared: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _check_owner(directory: Path) -> None:
-    """See that what root writes is its owner's, too. Raises NotCertified."""
-    owner = directory.stat().st_uid
-    if os.geteuid() == 0 != owner:
-        raise NotCertified(f"{directory} belongs to user {owner}: run this as that user, with runuser -u NAME --")
 
 
 def _check_holder(name: str) -> None:

@@ -81,6 +81,7 @@ class _Own:
     """What the server shows, and what it asks for. ``authorities`` are those of the others, in DER."""
 
     context: ssl.SSLContext
+    between_servers: ssl.SSLContext
     expiring: tuple[Expiring, ...]
     authorities: frozenset[bytes]
 
@@ -123,13 +124,19 @@ class Certificates:
             Expiring(name=f"{each.subject.rfc4514_string()} in {self.files.ca}", expires=_end_of(each))
             for each in authorities
         ]
-        return _Own(context, (own, *theirs), frozenset(each.public_bytes(Encoding.DER) for each in authorities))
+        known = frozenset(each.public_bytes(Encoding.DER) for each in authorities)
+        return _Own(context, self.files.peer_context(), (own, *theirs), known)
 
     def _read_revoked(self) -> frozenset[Serial]:
         if not self.must_exist and not self.crl.exists():
             return frozenset()
         self.must_exist = True
         return read_revoked(self.crl, self.files.ca)
+
+    @property
+    def between_servers(self) -> ssl.SSLContext:
+        """How this server speaks TLS with another one, to which it shows its own certificate."""
+        return self._own.value.between_servers
 
     # --- connections -----------------------------------------------------------------------------------------------
 

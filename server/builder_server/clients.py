@@ -153,7 +153,7 @@ class ClientSession:
     def _asked(self) -> Asked:
         return Asked(
             channel=self.channel,
-            peer=str(self.peer),
+            client=self.peer,
             is_relayed=self.is_relayed,
             store=self.store,
             attempts=self.attempts,
@@ -193,10 +193,9 @@ class ClientSession:
 
     async def _observe(self, uuid: UUID) -> None:
         """Send the console as it is and as it grows, then how the build ended. Raises CommandRefused and StoreError."""
-        found = await self.attempts.find(uuid)
+        found = await logs.show(self._asked(), ReadConsole(uuid=uuid, follow=True), tells_range=False)
         if found is None:
             raise CommandRefused("uuid not found")
-        await logs.send_console(self.channel, found)
         ended = await self.store.find_head(uuid)
         result = (ended and ended.result) or LOST
         finished = (ended and ended.finished) or self.now()

@@ -141,6 +141,12 @@ class Owner:
         self._told.append(event)
         self._waiting.cancel()
 
+    def note_pressure(self, pressure: str) -> None:
+        """Note why its worker takes no job now, or that it does. That of one that has a job matters to nobody."""
+        if self.job is None and pressure != self.worker.pressure:
+            self.worker = self.worker.under(pressure)
+            self._waiting.cancel()
+
     def _tell_from(self, attachment: Attachment, event: Event) -> None:
         if attachment is self.attachment:
             self.tell(event)
@@ -177,18 +183,17 @@ class Owner:
     async def _take(self, dispatcher: Dispatcher) -> Event | None:
         """Return what happens to the attempt first, None if there is none."""
         try:
-            with trio.CancelScope() as self._waiting:
-                if self._told:
-                    return None
-                await dispatcher.wait_for_job(self.platform, self.worker, self._ask)
+            while self.build is None:
+                with trio.CancelScope() as self._waiting:
+                    if self._told:
+                        return None
+                    await dispatcher.wait_for_job(self.platform, self.worker, self._ask)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None
         except Exception as error:  # noqa: BLE001 - the session ends with it, and tells
             self.attachment.end(failure=error)
             return await self._fault(error) if self._may_be_taken else None
-        if self.build is None:
-            return None
         return self._told.pop(0) if self._told else Attached()
 
     async def _ask(self, expand: Expand | None) -> Taken:

@@ -1,10 +1,12 @@
-"""What belongs to a server: its directory, and its database where that is not in there.
+"""What belongs to a server: its directory, which one program holds at a time, and its database where that is not in there.
 
 A directory whose database is elsewhere says so in a file, so that no server begins with an empty one of its own in there,
 and with which name, so that it deals with the files of no other one.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from platform import node
 from typing import TYPE_CHECKING
@@ -12,7 +14,8 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from builder.errors import BuilderError
-from builder_server.names import DATABASE, ELSEWHERE, ONLY_SERVER
+from builder.runtime.files import lock
+from builder_server.names import DATABASE, ELSEWHERE, LOCK, ONLY_SERVER
 
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location  # its library need not be there
@@ -82,6 +85,35 @@ def database_of(directory: Path, place: "Location | None") -> "Path | Location":
         )
     note_elsewhere(directory, place, *_noted(directory)[1:])
     return place
+
+
+def check_owner(directory: Path, refused: type[BuilderError] = StartError) -> None:
+    """See that what root writes is its owner's, too. Raises what is ``refused``."""
+    try:
+        owner = directory.stat().st_uid
+    except FileNotFoundError:
+        return
+    if os.geteuid() == 0 != owner:
+        raise refused(f"{directory} belongs to user {owner}: run this as that user, with runuser -u NAME --")
+
+
+@contextmanager
+def held(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory. Raises StartError if another server does."""
+    try:
+        file = (data_dir / LOCK).open("w")
+    except OSError as error:
+        raise StartError(
+            f"can't use the data directory {data_dir}: {error.strerror}; create it, or name another with --dir"
+        ) from error
+    with file:
+        try:
+            taken = lock(file.fileno())
+        except OSError as error:
+            raise StartError(f"can't lock {data_dir}: {error.strerror}") from error
+        if not taken:
+            raise StartError(f"another server uses {data_dir}")
+        yield
 
 
 def note_elsewhere(directory: Path, place: "Location", *names: str) -> None:
