@@ -219,13 +219,14 @@ class Keeper:
     async def _ask_one(self, launch: Launch) -> str:
         """Ask for a worker to the end, also while the program stops: its id is known to nobody else. Raises EngineFailed."""
         await trio.lowlevel.checkpoint()
+        engine_id = ""
         with trio.CancelScope(shield=True):
             engine_id = await self.engine.ask(launch)
             self.ledger.take(launch.ticket.platform, launch.ticket.needs)
             if engine_id:
                 self.ledger.ask(evolve(launch.ticket, id=engine_id))
                 await self._save()
-            return engine_id
+        return engine_id
 
     def _refuse(self, ticket: Ticket, reason: str) -> None:
         known = self.ledger.refusals(ticket.platform).get(ticket.needs)
