@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import UUID
+from uuid import uuid4
 
 import databases
 import pytest
@@ -77,6 +77,10 @@ def bring(place: "Path | Location", location: str) -> None:
         upgrade(location, servers.check_idle)(connection)
 
 
+def identity(name: str) -> Identity:
+    return Identity(name=name, incarnation=uuid4(), version="1.0", token="")
+
+
 def one(place: "Path | Location", sql: str) -> object:
     with engine(place).connect() as connection:
         return connection.scalar(sa.text(sql))
@@ -129,7 +133,7 @@ async def test_a_migration_that_breaks_waits_for_the_end_of_those_that_it_would_
     place = databases.place(tmp_path / "db")
     async with opened(tmp_path) as store:
         for name in ("b1", "b2"):
-            await store.register(Identity(name=name, incarnation=UUID(int=1), version="1.0", token=""))
+            await store.register(identity(name))
         bring(place, release(ADDITIVE))
         later = release(ADDITIVE, "")
         with pytest.raises(StoreError, match="a server works on it, b1 and b2: stop it first"):
@@ -140,9 +144,12 @@ async def test_a_migration_that_breaks_waits_for_the_end_of_those_that_it_would_
         ):
             migrations.migrate(later, "0003", servers.check_idle)(connection)
         assert one(place, "SELECT version_num FROM alembic_version") == "9001"
-    databases.query(tmp_path / "db", "UPDATE server SET expires = 0 RETURNING 1")
-    bring(place, later)
-    assert one(place, "SELECT count(*) FROM server") == 0
+        databases.query(tmp_path / "db", "UPDATE server SET expires = 0 RETURNING 1")
+        bring(place, later)
+        assert one(place, "SELECT count(*) FROM server") == 0
+        # one that was counted as dead, and wakes up, does not come back to tables that it does not know
+        with pytest.raises(StoreError, match="a newer version has written it"):
+            await store.register(identity("b1"))
 
 
 @pytest.mark.sqlite

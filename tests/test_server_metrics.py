@@ -253,20 +253,22 @@ async def test_a_thousand_who_ask_are_answered_with_one_page(
         assert await shown.text() == first
 
 
-async def test_who_is_slow_or_many_is_turned_away(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, mock_clock: MockClock
+@pytest.mark.parametrize("said", [b"", b"GET /metrics HT"])
+async def test_who_is_slow_or_many_shuts_nobody_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mock_clock: MockClock, said: bytes
 ) -> None:
     mock_clock.rate = 1  # the test's own deadlines are real
     async with showing(tmp_path, caplog) as shown, AsyncExitStack() as opened:
         slow = [await opened.enter_async_context(await shown.open()) for _ in range(scraping.PLACES)]
         for stream in slow:
-            await stream.send_all(b"GET /metrics HT")
+            await stream.send_all(said)
         await wait_all_tasks_blocked(0.01)
-        async with await shown.open() as another:
-            assert await another.receive_some() == b""
+        for first in slow[:2]:
+            assert (await shown.get("/healthz")).status_code == 200
+            assert await first.receive_some() == b""
         await info(shown.server)
         mock_clock.jump(scraping.TIMEOUT + 1)
-        for stream in slow:
+        for stream in slow[2:]:
             assert await stream.receive_some() == b""
         assert (await shown.get("/healthz")).status_code == 200
 

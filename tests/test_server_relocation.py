@@ -3,6 +3,7 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from platform import node
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +36,7 @@ KNOWN: dict[str, Any] = {
     "upload.state": "pending",
     "halt.scope": "worker",
     "job.opam_package": None,
+    "build.owner": "main",
 }
 """What tables check."""
 
@@ -93,6 +95,11 @@ def contents(place: Path | Location) -> dict[str, list[Any]]:
         }
 
 
+def owners(place: Path | Location) -> set[str]:
+    with engine(place).connect() as connection:
+        return set(connection.scalars(sa.text("SELECT owner FROM build")))
+
+
 def next_ids(place: Path | Location, platform: int) -> dict[str, int]:
     """Add a row to each table that counts, and return its id."""
     found = {}
@@ -132,14 +139,31 @@ def test_there_and_back_with_something_in_every_table(directory: Path, place: Lo
     expected = contents(directory / DATABASE)
     assert all(len(rows) == ROWS for rows in expected.values())
     total = sum(map(len, expected.values()))
-    said = administer(directory, "copy-database", f"--to={place.url}")
+    said = administer(directory, "--name=b1", "copy-database", f"--to={place.url}")
     assert said.startswith(f"copied {total} rows to {place}: start the server with --database; {COPIED} may go")
-    assert contents(place) == expected == contents(directory / COPIED)
-    assert (directory / ELSEWHERE).read_text("utf-8") == f"{place}\n"
+    assert owners(place) == {"b1"}
+    assert (directory / ELSEWHERE).read_text("utf-8") == f"{place}\nb1\n"
+    assert contents(place) == {**expected, "build": contents(place)["build"]}
+    assert contents(directory / COPIED) == expected
     said = administer(directory, "copy-database", f"--from={place.url}")
     assert said.startswith(f"copied {total} rows from {place}: start the server without --database;")
     assert contents(directory / DATABASE) == expected
     assert {path.name for path in directory.iterdir()} == {DATABASE, COPIED, "lock"}
+
+
+def test_files_stay_those_of_their_server(directory: Path, place: Location) -> None:
+    """Of before there were names, too; those of other servers stay theirs."""
+    with closing(sqlite3.connect(directory / DATABASE)) as database, database:
+        database.execute("UPDATE build SET owner = NULL WHERE started % 2 = 0")
+    administer(directory, "copy-database", f"--to={place.url}")
+    assert owners(place) == {node()}
+    with engine(place).begin() as connection:
+        connection.execute(sa.text("UPDATE build SET owner = 'b2' WHERE started % 2 = 0"))
+    assert f"has what the server called {node()} has built" in refused(
+        directory, "--name=b2", "copy-database", f"--from={place.url}"
+    )
+    administer(directory, "copy-database", f"--from={place.url}")
+    assert owners(directory / DATABASE) == {"main", "b2"}
 
 
 def test_ids_go_on_behind_those_that_were_ever_given(directory: Path, place: Location) -> None:

@@ -133,7 +133,8 @@ class PlatformState:
     """A platform: how many workers wait there and how many have a build, and how many entries are in its queue.
 
     ``unmet`` is what up to 3 sets of needs in its queue lack. ``drained`` are those workers that get no job: by themselves,
-    or with the platform or the server. ``provisions`` is what was asked of engines.
+    or with the platform or the server. ``provisions`` is what was asked of engines. ``pressed`` are other workers that wait, and
+    take no job for their machine's sake: they are in none of the other numbers.
     """
 
     numbered: ClassVar[bool] = True
@@ -144,6 +145,7 @@ class PlatformState:
     unmet: tuple[Unmet, ...] = ()
     drained: int = 0
     provisions: tuple[Provision, ...] = ()
+    pressed: int = 0
 
 
 @frozen(kw_only=True)
@@ -194,6 +196,9 @@ class Why(enum.Enum):
 
     ABLE_BUSY = "able-busy"
     """Those that have what it needs are busy, or take no job; others would not do."""
+
+    PRESSED = "pressed"
+    """All workers of the platform take no job, since their machines can't bear another."""
 
 
 @frozen(kw_only=True)

@@ -63,10 +63,7 @@ def migrate(
         if now is not None and now not in revisions:
             if revision == _NEWEST and _oldest_noted(connection) in revisions:
                 return
-            raise StoreError(
-                f"a newer version has written it (revision {now}, this one knows up to {revisions[0]}): install that, or let "
-                f"it bring the database back with its 'migrate --to {revisions[0]}'"
-            )
+            raise _newer(now, revisions[0])
         to = revisions[0] if revision == _NEWEST else revision
         is_back = now is not None and revisions.index(to) > revisions.index(now)
         if now is not None and now != to and (is_back or revisions.index(_oldest(scripts, to)) < revisions.index(now)):
@@ -79,6 +76,25 @@ def migrate(
             connection.execute(sa.insert(_PROGRAM).values(oldest=_oldest(scripts, to)))
 
     return step
+
+
+def check(location: str) -> Callable[[sa.Connection], None]:
+    """Return what raises StoreError for a database on which programs of this revision may not work any more."""
+
+    def step(connection: sa.Connection) -> None:
+        now = current(connection)
+        revisions = [each.revision for each in _scripts(location).walk_revisions()]
+        if now is not None and now not in revisions and _oldest_noted(connection) not in revisions:
+            raise _newer(now, revisions[0])
+
+    return step
+
+
+def _newer(now: str, known: str) -> StoreError:
+    return StoreError(
+        f"a newer version has written it (revision {now}, this one knows up to {known}): install that, or let it bring the "
+        f"database back with its 'migrate --to {known}'"
+    )
 
 
 def _oldest(scripts: ScriptDirectory, revision: str) -> str:

@@ -107,6 +107,8 @@ def why(entry: QueuedState, drained: Sequence[HaltState]) -> str:
             return halts.briefly(drained, halts.of_platform(entry.platform))
         case Why.WORKERS_DRAINED:
             return "all workers are drained"
+        case Why.PRESSED:
+            return "all workers take none now, 'workers' says why"
         case Why.PAUSED:
             return "its job is paused"
         case Why.NO_TEMPLATE:
@@ -191,6 +193,7 @@ def queue_json(platform: PlatformState, looked: Looked) -> JsonObject:
         "workers_waiting": platform.waiting,
         "workers_busy": platform.busy,
         "workers_drained": platform.drained,
+        "workers_pressed": platform.pressed,
         "queued": platform.queued,
         "asked": [*map(provisions.json, platform.provisions)],
         "jobs": [entry_json(entry) for entry in looked.queued if entry.platform == platform.name],
@@ -199,10 +202,13 @@ def queue_json(platform: PlatformState, looked: Looked) -> JsonObject:
 
 def workers(platform: PlatformState) -> str:
     """Return what the workers of a platform do."""
-    if not platform.waiting and not platform.busy:
+    total = platform.waiting + platform.busy + platform.pressed
+    if not total:
         return "no workers"
     drained = f", {platform.drained} drained" if platform.drained else ""
-    return f"{words.count(platform.waiting + platform.busy, 'worker')}, {platform.busy} busy{drained}"
+    takes = "takes" if platform.pressed == 1 else "take"
+    pressed = f", {platform.pressed} {takes} none" if platform.pressed else ""
+    return f"{words.count(total, 'worker')}, {platform.busy} busy{drained}{pressed}"
 
 
 def title(platform: PlatformState, shown: int) -> str:

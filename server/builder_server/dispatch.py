@@ -60,12 +60,12 @@ class Dispatcher:
         It may wait for days: a worker has nothing else to do. Only a wait is cancelled: when ``take`` was called, it has
         its end, and nothing but its own note of it says whose the job is.
         """
-        if worker.pressure:
-            await trio.sleep_forever()  # until it asks again, on another connection
         changes = self.store.waking.changes
         changes.add([Changed(point=0, what=What.WORKER_CAME, platform=platform)])
         has_job = False
         try:
+            if worker.pressure:
+                await trio.sleep_forever()  # until it says something else: then it waits anew
             while not has_job:
                 halted = self.store.waking.halted.next
                 if not self.store.waking.is_halted(self.store.owner, platform, worker.known_as):

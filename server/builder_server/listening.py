@@ -87,6 +87,7 @@ class Listener:
     name: str
     accepting: trio.SocketListener
     admit: Admit
+    is_encrypted: bool = False
 
 
 @asynccontextmanager
@@ -111,7 +112,10 @@ async def opened(wanted: Listening, certificates: Certificates | None) -> AsyncI
         if wanted.unix:
             await hold(_listen_unix(wanted.unix))
             held.callback(wanted.unix.unlink, missing_ok=True)
-        yield [_listener(each, wanted, certificates) for each in found]
+        listeners = [_listener(each, wanted, certificates) for each in found]
+        if certificates and not any(each.is_encrypted for each in listeners):
+            logger.warning("nobody is asked for a certificate: there is no address for that, which --ip would name")
+        yield listeners
 
 
 async def _listen(address: str, port: int) -> list[trio.SocketListener]:
@@ -171,7 +175,7 @@ def _listener(accepting: trio.SocketListener, wanted: Listening, certificates: C
     name = format_address(*address[:2])
     is_loopback = _is_loopback(address[0])
     if certificates and not (is_loopback and wanted.loopback_is_plain):
-        return Listener(name=name, accepting=accepting, admit=_by_certificate(certificates))
+        return Listener(name=name, accepting=accepting, admit=_by_certificate(certificates), is_encrypted=True)
     if not is_loopback:
         if not wanted.is_insecure:
             refuse_strangers(address[0], name)
@@ -186,6 +190,14 @@ def refuse_strangers(host: str, name: str) -> None:
             f"others could reach {name} and do everything: let them show certificates (--tls-cert, --tls-key, "
             "--tls-client-ca), or listen on a loopback address or a Unix socket (--unix) alone, or say --insecure"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is of this machine alone; a name is none, whatever it stands for."""
+    try:
+        return _is_loopback(host)
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_loopback(host: str) -> bool:

@@ -88,6 +88,7 @@ class Looks:
                     has_template=templates.get(name, ()) is not None,
                     is_full=is_full,
                     drained=crew.drained[name],
+                    pressed=crew.pressed[name],
                     is_drained=not halted.isdisjoint({SERVER, Target(scope=Scope.PLATFORM, name=name)}),
                     workers=crew.workers.get(name, ()),
                     unknown=crew.unknown[name],
@@ -139,6 +140,7 @@ def _platform(place: Circumstances, standing: Standing, crew: Crew, busy: int) -
         queued=standing.queued[place.platform][0],
         unmet=tuple(itertools.islice(filter(None, unmet), MAX_TOLD)),
         drained=place.drained,
+        pressed=place.pressed,
     )
 
 

@@ -37,6 +37,9 @@ NAME_WAIT = 20.0
 COMPLAINT = 60.0
 """Seconds after which it is told again that the database does not answer."""
 
+LOOK_INTERVAL = 60.0
+"""Seconds after which it is looked whether all that runs here is known here: nothing should be found."""
+
 _PAUSE = 0.2
 """Seconds between attempts."""
 
@@ -51,7 +54,7 @@ class Holder(Protocol):
         """Leave all builds to other servers."""
 
     async def look_again(self) -> None:
-        """Learn what other servers have done to the builds here. Raises StoreError."""
+        """See that the builds here are those that the database has as such. Raises StoreError."""
 
 
 @define(eq=False)
@@ -132,7 +135,7 @@ class Membership:
 
     async def _attend_to(self, subscription: "Subscription") -> None:
         """Say that this server lives, and hear what others say, until the session is lost."""
-        began = trio.current_time()
+        began = looked = trio.current_time()
         while True:
             if not await subscription.run(partial(servers.renew, me=self._me, crew=self._crew())):
                 await self._come_back(subscription)
@@ -140,6 +143,9 @@ class Membership:
                 self._store.waking.keep_schedule(keeps=True)
             if self._is_attended and trio.current_time() >= began + PATIENCE:
                 await self._take_over(subscription)
+                if trio.current_time() > looked + LOOK_INTERVAL:
+                    looked = trio.current_time()
+                    await self._holder.look_again()
             await self._hear(subscription, trio.current_time() + RENEWAL)
 
     async def _hear(self, subscription: "Subscription", until: float) -> None:

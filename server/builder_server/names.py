@@ -15,6 +15,7 @@ COPYING = f"{DATABASE}.copying"
 """A copy that is not complete."""
 ONLY_SERVER = "main"
 """The name of the server that has a database for itself."""
+
 LOCK = "lock"
 STATE = "state"
 IMPORTED_STATE = "state.imported"

@@ -1,10 +1,10 @@
 """All that a store has, copied to an empty one, of whatever kind both databases are."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -12,7 +12,7 @@ from builder.runtime.database import StoreError
 from builder.runtime.migrations import current, newest, upgrade
 from builder.runtime.sqlite import SQLite, alter
 from builder_server.store import servers
-from builder_server.store.schema import duty, metadata, program, server
+from builder_server.store.schema import build, duty, metadata, program, server
 from builder_server.store.store import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -28,16 +28,17 @@ _UNHURRIED = ("statement_timeout", "idle_in_transaction_session_timeout")
 """What PostgreSQL would end: one side may wait long for the other."""
 
 
-def copy(source: "Path | Location", target: "Path | Location") -> int:
+def copy(source: "Path | Location", target: "Path | Location", *, owner: str, becomes: str) -> int:
     """Copy a store that no server uses to one that is empty, and return how many rows it has. Raises StoreError.
 
-    A file must not be there, a database in PostgreSQL must. The target has all of it in the end, or nothing.
+    A file must not be there, a database in PostgreSQL must. The target has all of it in the end, or nothing. The server that is
+    the ``owner`` of builds there has another name here; so has one of before there were names.
     """
     rows = 0
 
     def fill(of: sa.Connection, to: sa.Connection) -> None:
         nonlocal rows
-        rows = _copy(of, to)
+        rows = _copy(of, to, {owner: becomes, None: becomes})
 
     _do_in(source, lambda of: _do_in(target, partial(fill, of)))
     return rows
@@ -56,7 +57,7 @@ def _do_in(where: "Path | Location", step: Callable[[sa.Connection], None]) -> N
     PostgreSQL(where, prepare=step).close()
 
 
-def _copy(source: sa.Connection, target: sa.Connection) -> int:
+def _copy(source: sa.Connection, target: sa.Connection, owners: Mapping[str | None, str]) -> int:
     found = current(source)
     if found != newest(MIGRATIONS):
         raise StoreError(
@@ -78,8 +79,11 @@ def _copy(source: sa.Connection, target: sa.Connection) -> int:
     for table in TABLES:
         read, written = _Digest(), _Digest()
         for page in _pages(source, table):
-            read.add(page)
-            target.execute(sa.insert(table), list(map(dict, page)))
+            taken = [dict(row) for row in page]
+            for row in taken if table is build else ():
+                row["owner"] = owners.get(row["owner"], row["owner"])
+            read.add(taken)
+            target.execute(sa.insert(table), taken)
         for page in _pages(target, table):
             written.add(page)
         if written.value != read.value:
@@ -97,7 +101,7 @@ class _Digest:
         self.rows = 0
         self._hash = hashlib.sha256()
 
-    def add(self, page: Sequence[sa.RowMapping]) -> None:
+    def add(self, page: Sequence[Mapping[Any, Any]]) -> None:
         self.rows += len(page)
         for row in page:
             self._hash.update(repr(tuple(row.values())).encode())
@@ -110,7 +114,7 @@ class _Digest:
         return f"{self.rows} rows ({self._hash.hexdigest()[:12]})"
 
 
-def _pages(connection: sa.Connection, table: sa.Table) -> Iterator[Sequence[sa.RowMapping]]:
+def _pages(connection: sa.Connection, table: sa.Table) -> Iterator[Sequence[Mapping[Any, Any]]]:
     """Yield all rows in the order of their key, which is that of bytes in both databases."""
     query = sa.select(table).order_by(*table.primary_key)
     with connection.execute(query, execution_options={"yield_per": PAGE}) as found:

@@ -19,7 +19,7 @@ from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
 from builder.runtime.database import MAX_NOTICE, Database, nothing
-from builder.runtime.migrations import migrate, upgrade
+from builder.runtime.migrations import check, migrate, upgrade
 from builder.runtime.sqlite import SQLite, alter
 from builder_server.limits import ServerLimits
 from builder_server.names import ONLY_SERVER
@@ -129,7 +129,11 @@ class Store:
 
     async def register(self, me: Identity) -> None:
         """Work on the database as this server from now on, in place of any that had its name."""
-        step = partial(servers.register, me=me, has_lease=self.database.is_shared)
+
+        def step(connection: sa.Connection, woken: Woken) -> None:
+            check(MIGRATIONS)(connection)  # a newer program may have been there since it was opened
+            servers.register(connection, woken, me, has_lease=self.database.is_shared)
+
         await self._announce(step, is_fenced=False)
         self.owner, self.identity = me.name, me
 
