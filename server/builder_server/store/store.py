@@ -153,18 +153,14 @@ class Store:
         """
         return await self.database.read(servers.unwatched)
 
-    async def hear(self, told: str) -> bool:
-        """Wake those whom it concerns what another server tells; return whether servers have come or gone. Raises StoreError."""
+    def hear(self, told: str) -> notices.Notice | None:
+        """Wake those whom it concerns what another server tells, and return that; None for what this one has told."""
         notice = notices.decode(told)
         if self.identity is not None and notice.sender == str(self.identity.incarnation):
-            return False
-        if notice.woken is None:
-            await self.hear_anything()
-            return True
-        if notice.has_halts:
-            await self.recall_halts()
-        self.waking.hear(notice.woken)
-        return notice.woken.servers
+            return None
+        if notice.woken is not None:
+            self.waking.hear(notice.woken)
+        return notice
 
     async def hear_anything(self) -> None:
         """Wake everybody, since other servers may have changed anything. Raises StoreError."""
