@@ -164,6 +164,10 @@ class Attempts:
 
         What a worker may come back to goes on instead. It waits for the database alone: a console is looked through later.
         """
+        try:  # before anything can come back
+            await self.recorder.remove_left_behind(await self.recorder.store.left_behind())
+        except OSError as error:
+            logger.error("files of builds that other servers have stay here: %s", error)
         left = self.inherit(await self.recorder.store.running())
         if awaited := sum(owner.attempt.grace > 0 for owner in left):
             logger.info("builds that go on when their workers come back: %d", awaited)
