@@ -110,11 +110,6 @@ class Attempts:
         """Return what the workers do."""
         return muster(self.owners, self.recorder.store.waking.halts)
 
-    def away_since(self, uuid: UUID | None) -> Instant | None:
-        """Return since when the worker of a build is away; None if it is not."""
-        owner = self._owners.get(uuid) if uuid else None
-        return owner.away_since if owner else None
-
     def note_pressure(self, uuid: UUID, pressure: str) -> None:
         """Note why the worker that waits for an attempt takes no job now, or that it does."""
         if owner := self._owners.get(uuid):
