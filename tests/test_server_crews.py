@@ -5,6 +5,7 @@ from collections import Counter
 from uuid import uuid4
 
 import pytest
+from attrs import asdict
 
 from builder.model import Instant
 from builder.needs import Capabilities
@@ -27,6 +28,7 @@ def crew(**more: object) -> Crew:
         "idle": Counter(p1=1),
         "drained": Counter({"p1": 1, "p\udcff": 1}),
         "unknown": Counter(p2=1),
+        "pressed": Counter(p1=4),
         "workers": {"p1": [worker("a"), worker("b", BIG, is_waiting=False)]},
         "of_drained": frozenset({uuid4()}),
         "away": {uuid4(): Instant(5)},
@@ -36,6 +38,7 @@ def crew(**more: object) -> Crew:
 
 def test_what_is_told_is_understood() -> None:
     mine = crew()
+    assert all(asdict(mine, recurse=False).values()), "or it is not tried"
     assert crews.of_text(crews.text_of(mine)) == mine
     assert crews.of_text("{}") == crews.of_text(crews.text_of(Crew())) == Crew()
 

@@ -104,7 +104,7 @@ class ClientSession:
 
     async def serve(self, command: Message | StreamedFrame) -> None:
         """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
-        with about(job=_job_of(command), platform=getattr(command, "platform", None)):
+        with about(job=_job_of(command), platform=_platform_of(command)):
             await self._serve(command)
 
     async def _serve(self, command: Message | StreamedFrame) -> None:
@@ -211,6 +211,12 @@ def _brief(command: object) -> str:
     """Return a command for the log: which, and about what; scripts are left out."""
     what = _job_of(command) or getattr(command, "target", None) or getattr(command, "platform", "")
     return f"{type(command).__name__} {what}"
+
+
+def _platform_of(command: object) -> str | None:
+    """Return the platform that a command is about, or that of the job that it brings."""
+    found = getattr(command, "platform", None) or getattr(getattr(command, "job", None), "platform", None)
+    return found if isinstance(found, str) else None
 
 
 def _job_of(command: object) -> str | None:

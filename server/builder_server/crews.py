@@ -2,9 +2,11 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
+
+from attrs import Factory, fields
 
 from builder.model import Instant
 from builder.needs import Capabilities
@@ -16,6 +18,9 @@ MAX_KINDS = 200
 
 MAX_BUILDS = 1000
 """Builds whose worker is away, or drained, of which it tells."""
+
+_COUNTS = tuple(each.name for each in fields(Crew) if each.default == Factory(Counter))
+"""What is counted for each platform."""
 
 
 def text_of(crew: Crew) -> str:
@@ -29,9 +34,7 @@ def text_of(crew: Crew) -> str:
             unknown[platform] += 1
     plain = {
         "number": crew.number,
-        "waiting": crew.waiting,
-        "idle": crew.idle,
-        "drained": crew.drained,
+        **{name: getattr(crew, name) for name in _COUNTS},
         "unknown": unknown,
         "workers": told,
         "of_drained": sorted(map(str, crew.of_drained))[:MAX_BUILDS],
@@ -46,7 +49,7 @@ def of_text(text: str) -> Crew:
         plain = json.loads(text)
         return Crew(
             number=int(plain.get("number", 0)),
-            **{name: Counter(plain.get(name, {})) for name in ("waiting", "idle", "drained", "unknown")},
+            **{name: Counter(plain.get(name, {})) for name in _COUNTS},
             workers={
                 platform: [
                     Worker(name=name, is_waiting=is_waiting, able=Capabilities(frozenset(facts.items())))
@@ -71,18 +74,11 @@ def together(crews: Sequence[Crew]) -> Crew:
             workers[platform] += found
     return Crew(
         number=sum(crew.number for crew in crews),
-        waiting=_sum(crew.waiting for crew in crews),
-        idle=_sum(crew.idle for crew in crews),
-        drained=_sum(crew.drained for crew in crews),
-        unknown=_sum(crew.unknown for crew in crews),
+        **{name: sum((getattr(crew, name) for crew in crews), Counter[str]()) for name in _COUNTS},
         workers=workers,
         of_drained=frozenset[UUID]().union(*(crew.of_drained for crew in crews)),
         away={uuid: since for crew in crews for uuid, since in crew.away.items()},
     )
-
-
-def _sum(counts: Iterable[Counter[str]]) -> Counter[str]:
-    return sum(counts, Counter[str]())
 
 
 def _kinds(workers: Mapping[str, Sequence[Worker]]) -> dict[str, list[Worker]]:

@@ -40,7 +40,7 @@ from builder.model import printable
 from builder.needs import PRESSURE
 from builder.order import Side, State
 from builder.outputs import Outputs, TimedLines
-from builder.runtime.logs import about
+from builder.runtime.logs import about, note
 from builder.runtime.nurseries import plain_nursery
 from builder_server.aborts import FAULT, given_up
 from builder_server.aside import Crowded
@@ -104,6 +104,7 @@ class WorkingSession:
         check_platform_name(request.platform)
         self.peer.check_worker(AskJob, request.platform)
         request.check()
+        note(platform=request.platform)
         logger.debug("waits for a job on %s", request.platform)
         secret = secrets.token_bytes(SECRET_SIZE)
         worker = Holder(
