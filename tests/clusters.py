@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,18 @@ class Cluster:
             self.stop(signal.SIGQUIT)
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def children(self) -> list[int]:
+        """Return the processes that the first one has begun."""
+        assert self.process
+        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii")
+        return [int(pid) for pid in found.split()]
+
     def signal(self, number: int) -> None:
         """Send a signal to all of its processes."""
         assert self.process
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
-        for pid in (*map(int, children), self.process.pid):
-            os.kill(pid, number)
+        for pid in (*self.children(), self.process.pid):
+            with suppress(ProcessLookupError):  # one that has just ended
+                os.kill(pid, number)
 
     def url(self, name: str, user: str = "builder") -> str:
         """Return the address of a database."""

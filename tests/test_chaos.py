@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 from chaos import accounts
 from chaos.crowd import CLASSIC_PLATFORM, OURS_PLATFORM, Told
+from chaos.database import in_file
 from chaos.jobs import Work
 from chaos.run import run
 from endpoints import Endpoint, Request
@@ -72,7 +73,7 @@ def account(
     connection.close()
     receiver = Endpoint(0, requests=[Request("/", {}, b"", execution.encode(each)) for each in arrived])
     told = told or Told(accepted={"job1": evolve(WORK, platform=platform)})
-    return accounts.draw_up(database, told, receiver)
+    return accounts.draw_up(in_file(database), told, receiver)
 
 
 def test_an_account_of_what_is_fine(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ async def test_a_queue_is_paused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "complaint"),
     [
-        (("drain", "--platform", "p1", "--worker", "w"), 2, "--platform and --worker exclude each other"),
+        (("drain", "--platform", "p1", "--worker", "w"), 2, "name one: a server, a --platform or a --worker"),
         (("drain", "--worker", ""), 2, "invalid name of a worker: it is empty"),
         (("drain", "--reason", "x" * 201), 2, "the characters of a reason must lie between 0 and 200"),
         (("drain", "--for", "soon"), 2, "a duration such as 90s"),

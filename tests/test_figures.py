@@ -89,6 +89,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
         size,
     ),
     ("docs/architecture.md", "| jobs | 50 000", "builder_server.limits:DEFAULTS.jobs", number),
+    ("docs/architecture.md", "| a queue | 50 000", "builder_server.limits:DEFAULTS.queue", number),
     ("docs/architecture.md", "| 300 that begin", "builder_server.limits:DEFAULTS.attempts", number),
     (
         "docs/architecture.md",
@@ -128,6 +129,14 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "an hour without progress", "builder_server.requests.logs:OBSERVER_TIMEOUT", duration),
     ("docs/architecture.md", "in the 1000 newest changes", "builder_server.store.changes:MAX_KEPT", number),
     ("docs/architecture.md", "told something 50 ms after", "builder_server.requests.watching:PAUSE", milliseconds),
+    (
+        "docs/architecture.md",
+        "| connections to builder-web | 1000,",
+        "builder_web.serving.listening:MAX_CONNECTIONS",
+        number,
+    ),
+    ("docs/security.md", "each of 20 reasons", "builder_server.listening:MAX_REASONS", number),
+    ("docs/provenance.md", "No more than 16 keys", "builder.provenance.envelope:MAX_SIGNATURES", number),
     ("docs/architecture.md", "| metrics | 16 connections", "builder.runtime.scraping:PLACES", number),
     ("docs/architecture.md", ", 10 seconds for each", "builder.runtime.scraping:TIMEOUT", duration),
     ("docs/architecture.md", "and 8 KiB for the head of a request", "builder.runtime.scraping:MAX_HEAD", size),

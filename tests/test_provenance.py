@@ -5,10 +5,11 @@ import json
 from typing import Any
 
 import pytest
+from attrs import evolve
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fuzz.properties import keys, provenance
-from fuzz.seeds import KEY, _statement
+from fuzz.seeds import FACTS, KEY, _statement
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,9 +17,11 @@ from builder.model import Instant
 from builder.provenance import InvalidProvenance, times
 from builder.provenance.envelope import MAX_SIGNATURES, PAYLOAD_TYPE, Envelope
 from builder.provenance.keys import InvalidKey, PublicKey, read, read_public
-from builder.provenance.statement import Statement
+from builder.provenance.statement import Statement, Subjects, encode
 
-texts = st.text(max_size=20) | st.sampled_from(["dirHash", "sha256", ".", "0" * 64, "path_base64", "/w=="])
+texts = st.text(max_size=20) | st.sampled_from(
+    ["dirHash", "sha256", ".", "0" * 64, "path_base64", "/w==", "\ud800", "\udcff"]
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
@@ -83,6 +86,28 @@ def test_an_envelope_that_is_none(change: Any) -> None:
         Envelope.decode(json.dumps(found).encode())
 
 
+def test_half_a_character_in_an_envelope_or_a_statement() -> None:
+    half = "\ud800"
+    found = json.loads(envelope(_statement()))
+    found["payloadType"] = half
+    with pytest.raises(InvalidProvenance, match="no JSON"):
+        Envelope.decode(json.dumps(found).encode())
+    statement = json.loads(_statement())
+    statement["subject"].append({"name": half, "digest": {"sha256": "0" * 64}})
+    with pytest.raises(InvalidProvenance, match="no JSON"):
+        Statement.decode(Envelope.sign(json.dumps(statement).encode(), [KEY]))
+
+
+def test_whatever_a_worker_tells_is_text() -> None:
+    told = {"a\udcff": "b\udcff"}
+    facts = evolve(FACTS, told=told, worker=told, versions=told)
+    statement = Statement.decode(Envelope.sign(encode(facts, Subjects()), [KEY]))
+    shown = {"a\ufffd": "b\ufffd"}
+    assert statement.predicate["buildDefinition"]["internalParameters"]["worker"] == shown
+    assert statement.predicate["runDetails"]["metadata"]["builder_worker"] == shown
+    assert statement.predicate["runDetails"]["builder"]["version"] == shown
+
+
 def test_a_key_of_json_that_stands_there_twice() -> None:
     data = envelope(_statement())
     with pytest.raises(InvalidProvenance, match="no JSON"):
@@ -120,7 +145,7 @@ def test_a_statement_that_is_none(before: str, after: str) -> None:
 
 
 def test_what_others_write_around_keys() -> None:
-    lines = "# of build.example.org\r\nValid-Until:   2030-01-01T00:00:00.5Z  \nOther: 1\n"
+    lines = "# valid until I say so\r\nValid-Until:   2030-01-01T00:00:00.5Z  \r\nOther: 1\n"
     (key,) = read_public(f"{lines}{KEY.public.pem}")
     assert (key.id, key.valid_from, key.valid_until) == (KEY.public.id, None, Instant(1_893_456_000_500))
 
@@ -133,6 +158,8 @@ OTHER = (
 )
 """A key, and none of Ed25519."""
 
+TIME = "2026-11-26T21:00:00Z"
+
 
 @pytest.mark.parametrize(
     "text",
@@ -144,6 +171,13 @@ OTHER = (
         KEY.public.pem + KEY.public.pem[:-10],
         f"Valid-From: yesterday\n{KEY.public.pem}",
         f"Valid-Until: 2026-13-01T00:00:00Z\n{KEY.public.pem}",
+        f"Valid-Until: {TIME} # it was stolen\n{KEY.public.pem}",
+        f"Valid-Until {TIME}\n{KEY.public.pem}",
+        f"Valid-Until:\n{TIME}\n{KEY.public.pem}",
+        f"valid-until: {TIME}\n{KEY.public.pem}",
+        f" Valid-From: {TIME}\n{KEY.public.pem}",
+        f"Valid-From: {TIME}\nValid-From: {TIME}\n{KEY.public.pem}",
+        f"{KEY.public.pem}Valid-Until: {TIME}\n",
     ],
 )
 def test_what_is_no_key(text: str) -> None:

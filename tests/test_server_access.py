@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,9 +12,12 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 from authorities import DAY, Authority, Issued, now
 from clocks import Clock
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography import x509
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from farm import DEADLINE, LocalServer, eventually, log_lines, run_client, run_server, start_server
 from hypothesis import Phase, find, settings
 from scripted import CLIENT, OUR_WORKER, OURS, WORKER, ask_job, connect, given_job, schedule
@@ -24,13 +28,16 @@ from builder.errors import ConnectionEnded
 from builder.extension.order import ALL
 from builder.extension.schedule import ShowJob
 from builder.extension.watching import Look, Looked
-from builder.extension.working import AskJob, Continue, GiveJob
+from builder.extension.working import AskJob, Continue, GiveJob, Return
 from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobRequested, Kind, Message, Success
 from builder.model import Instant
 from builder.order import OPENING, State
 from builder.roles import HolderRole, worker_uri
-from builder_server import certified
+from builder.runtime.tls import InvalidCredentials
+from builder_server import certified, expiry
+from builder_server.keyring import Keyring
 from builder_server.permission import NEEDS
+from builder_server.server import wall_clock
 
 ROLES = {role.value: role for role in HolderRole}
 
@@ -72,7 +79,7 @@ def kinds(*, hello: Hello) -> list[Kind]:
         kind
         for state in (State.ASKING, State.REQUESTING)
         for kind in protocol.peer.get(state, {})
-        if kind.__name__ != "Alive"
+        if kind.__name__ not in ("Alive", "Relay")  # the latter is another server's, see test_server_relays
     ]
 
 
@@ -125,6 +132,27 @@ async def assert_not_refused(peer: Any, kind: Kind) -> None:
         return
     answer = await peer.receive_any()
     assert not isinstance(answer, Failure) or "needs the role" not in answer.message
+
+
+async def test_a_worker_does_not_come_back_to_a_platform_that_its_certificate_has_no_more(
+    server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    operator = holder(authority, HolderRole.OPERATOR)
+    before = authority.issue("before", uris=[worker_uri("p1")])
+    after = authority.issue("w1", uris=[worker_uri("p2")])
+    async with shown(server, operator, CLIENT) as peer:
+        await peer.send(schedule("a"))
+        await peer.receive(Success)
+    async with shown(server, before, OUR_WORKER) as peer:
+        given = await ask_job(peer)
+    async with shown(server, after, OUR_WORKER) as peer:
+        await peer.send(Return(uuid=given.uuid, secret=given.secret, elapsed=0))
+        refused = "Return for p1 needs the role worker for it; the certificate of w1 gives p2"
+        assert await peer.receive(Failure) == Failure(message=refused)
+        assert await peer.wait_closed() == b""
+    assert await eventually(lambda: log_lines(caplog.text, "(w1): ", f"closed: {refused}"))
+    async with shown(server, before, OUR_WORKER) as peer:  # it is still as it was
+        assert await given.come_back(peer) == Continue(lines=0)
 
 
 async def test_a_worker_of_some_platforms(
@@ -213,7 +241,7 @@ def of_an_authority_of_that_name(authority: Authority) -> Issued:
 
 
 def of_a_server(authority: Authority) -> Issued:
-    return holder(authority, HolderRole.OPERATOR, usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    return holder(authority, HolderRole.OPERATOR, usages=[ExtendedKeyUsageOID.SERVER_AUTH])
 
 
 def revoked(authority: Authority) -> Issued:
@@ -256,14 +284,92 @@ async def test_who_shows_no_certificate(
             await stream.do_handshake()
             with pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some()
-    assert await eventually(lambda: log_lines(caplog.text, "not let in: TLS: peer did not return a certificate"))
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: it shows no certificate"))
 
 
 async def test_who_speaks_no_tls(server: LocalServer, caplog: pytest.LogCaptureFixture) -> None:
     async with connect(server) as peer:
         await peer.channel.send(CLIENT)
         assert b"hello" not in await peer.wait_closed()
-    assert await eventually(lambda: log_lines(caplog.text, "not let in: TLS: "))
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: it speaks no TLS"))
+
+
+@pytest.mark.parametrize(
+    ("host", "of", "said"),
+    [
+        ("other.example.org", "ca", "it does not take this server's certificate: it calls this server by a name that"),
+        ("localhost", "other", "it does not take this server's certificate: its --tls-ca is of another authority"),
+        ("localhost", "farm", "it does not take this server's certificate: its --tls-ca is of another authority"),
+        ("localhost", None, "it has closed the connection within the handshake"),
+    ],
+)
+async def test_who_does_not_take_the_server_s_certificate(
+    host: str, of: str | None, said: str, server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    ca = authority.ca if of == "ca" else Authority(authority.directory / "other", common=of or "other").ca
+    context = ssl.create_default_context(cafile=str(ca))
+
+    def knock() -> None:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as plain:
+            if of is not None:
+                with pytest.raises(ssl.SSLCertVerificationError):  # of which it tells, other than trio's
+                    context.wrap_socket(plain, server_hostname=host)
+
+    await trio.to_thread.run_sync(knock)
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: ", said))
+
+
+def test_a_certificate_of_no_server_is_none_for_a_server(authority: Authority) -> None:
+    own = authority.server(usage=ExtendedKeyUsageOID.CLIENT_AUTH).files
+    with pytest.raises(InvalidCredentials, match=f"{own.certificate} is no certificate of a server"):
+        certified.Certificates(own, authority.crl, wall_clock)
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        x509.NameAttribute(NameOID.COMMON_NAME, "farm", _ASN1Type.PrintableString),
+        x509.NameAttribute(NameOID.COMMON_NAME, "Farm"),
+    ],
+    ids=["in another encoding", "in another case"],
+)
+async def test_a_list_that_writes_the_name_of_its_authority_in_another_way(
+    tmp_path: Path, authority: Authority, called: x509.NameAttribute[str]
+) -> None:
+    operator = holder(authority, HolderRole.OPERATOR)
+    authority.revoke(operator, called=x509.Name([called]))
+    async with serving(tmp_path, authority) as server:
+        assert not await is_let_in(server, operator)
+
+
+async def test_an_authority_below_another_that_is_revoked(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    below = Authority(tmp_path / "below", common="below", above=authority)
+    operator = below.issue("ann", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    async with serving(tmp_path, authority) as server, shown(server, operator, OURS) as peer:
+        authority.revoke(below)
+        await peer.wait_closed()
+        assert await eventually(lambda: log_lines(caplog.text, "(ann): ", "closed: its certificate was revoked"))
+        assert not await is_let_in(server, operator)
+
+
+async def test_a_list_counts_once_its_authority_is_known(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever of the two files is copied first."""
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other")
+    bad = other.issue("ann", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    other.revoke(bad)
+    authority.revoke()
+    async with serving(tmp_path, authority) as server:
+        authority.crl.write_bytes(authority.crl.read_bytes() + other.crl.read_bytes())
+        await eventually(lambda: "was not signed by an authority of" in caplog.text)
+        authority.ca.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: "1 revoked" in caplog.text)
+        assert not await is_let_in(server, bad)
 
 
 async def test_a_certificate_that_is_revoked_ends_its_open_connections(
@@ -348,13 +454,62 @@ async def test_a_certificate_of_the_server_is_renewed_without_a_restart(
         files = authority.server().files  # into the same files
         await eventually(lambda: log_lines(caplog.text, "server.pem is read again"))
         async with shown(server, operator) as peer:
-            assert ssl.DER_cert_to_PEM_cert(peer.stream.certificate).encode() == files.certificate.read_bytes()  # type: ignore[attr-defined]
+            assert ssl.DER_cert_to_PEM_cert(peer.stream.chain[0]).encode() == files.certificate.read_bytes()  # type: ignore[attr-defined]
         before = files.certificate.read_bytes()
         files.certificate.write_text("garbage")
         await eventually(lambda: log_lines(caplog.text, " error ", "server.pem", "what was there before is kept"))
         async with shown(server, operator) as peer:
-            assert ssl.DER_cert_to_PEM_cert(peer.stream.certificate).encode() == before  # type: ignore[attr-defined]
+            assert ssl.DER_cert_to_PEM_cert(peer.stream.chain[0]).encode() == before  # type: ignore[attr-defined]
         assert isinstance((await open_before.request(ShowJob(name="a")))[-1], Failure)
+
+
+async def test_an_authority_that_is_removed_ends_the_connections_of_its_holders(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And of none that another one knows."""
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other farm")
+    alice = authority.issue("alice", uris=[HolderRole.OPERATOR.uri])
+    bob = other.issue("bob", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    files = authority.server().files
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+    async with (
+        serving(tmp_path, authority, tls=evolve(files, ca=both)) as server,
+        shown(server, alice, OURS) as stays,
+        shown(server, bob, OURS) as goes,
+    ):
+        assert isinstance((await goes.request(ShowJob(name="a")))[-1], Failure)
+        both.write_bytes(authority.ca.read_bytes())
+        await goes.wait_closed()
+        assert await eventually(lambda: log_lines(caplog.text, "(bob): ", "closed: its authority was removed"))
+        assert isinstance((await stays.request(ShowJob(name="a")))[-1], Failure)
+        assert not await is_let_in(server, bob)
+        both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: caplog.text.count("server.pem is read again") == 2)
+        assert isinstance((await stays.request(ShowJob(name="a")))[-1], Failure)
+        assert await is_let_in(server, bob)
+
+
+async def test_a_list_that_came_before_its_authority_counts_with_it(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other farm")
+    bob = other.issue("bob", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    other.revoke(bob)
+    authority.revoke()
+    files = authority.server().files
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.ca.read_bytes())
+    lists = tmp_path / "crl.pem"
+    lists.write_bytes(authority.crl.read_bytes())
+    async with serving(tmp_path, authority, tls=evolve(files, ca=both)) as server:
+        lists.write_bytes(authority.crl.read_bytes() + other.crl.read_bytes())
+        await eventually(lambda: log_lines(caplog.text, " error ", "crl.pem", "was not signed by an authority of"))
+        both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: "1 revoked" in caplog.text)
+        assert not await is_let_in(server, bob)
 
 
 # --- the end of certificates ---------------------------------------------------------------------------------------
@@ -367,8 +522,7 @@ async def test_what_ends_soon_is_said_once_a_day(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(certified, "POLL", 0.001)
-    monkeypatch.setattr(certified, "LOOKS", 1)
+    monkeypatch.setattr(expiry, "LOOK_INTERVAL", 0.001)
     clock.now = Instant.from_datetime(now())
     alice = holder(authority, HolderRole.OPERATOR, end=now() + 10 * DAY)
     bob = authority.issue("bob", uris=[HolderRole.OBSERVER.uri], end=now() + 40 * DAY)
@@ -381,22 +535,39 @@ async def test_what_ends_soon_is_said_once_a_day(
         clock.now = Instant.from_datetime(now() + dt.timedelta(days=1, hours=1))
         await eventually(lambda: len(log_lines(caplog.text, "the certificate of alice ends on ")) == 2)
         assert "the certificate of bob" not in caplog.text
+        clock.now = Instant.from_datetime(now() + 25 * DAY)
+        await eventually(lambda: log_lines(caplog.text, "the server's certificate ", "server.pem has ended on "))
+        clock.now = Instant.from_datetime(now() + 3630 * DAY)
+        await eventually(
+            lambda: log_lines(
+                caplog.text, " warning ", f"the certificate of CN=farm in {tls.ca} ends on ", ": renew it"
+            )
+        )
 
 
-async def test_info_tells_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
+async def test_info_and_the_first_screen_tell_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
     alice = holder(authority, HolderRole.OBSERVER, end=now() + 10 * DAY + dt.timedelta(hours=1)).files
     server = authority.server(end=now() + 5 * DAY + dt.timedelta(hours=1)).files
     given = [f"--tls-cert={server.certificate}", f"--tls-key={server.key}", f"--tls-client-ca={server.ca}"]
     mine = [f"--tls-cert={alice.certificate}", f"--tls-key={alice.key}", f"--tls-ca={alice.ca}"]
+    (tmp_path / "data").mkdir()
+    key = Keyring(tmp_path / "data").rotate(wall_clock(), dt.timedelta(), 3 * DAY + dt.timedelta(hours=1)).public
     async with start_server(tmp_path, *given) as found:
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info"))
         assert done.returncode == 0, done.stderr
         said = done.stdout.decode()
         assert f"Warning: the server's certificate {server.certificate} ends in 5 d: renew it" in said
         assert "Warning: the certificate of alice ends in 10 d: renew it" in said
+        done = await trio.to_thread.run_sync(lambda: run_client(found, *mine))
+        assert done.stdout.decode().splitlines()[2:5] == [
+            "the key that signs builds ends in 3 d: 'builder-server keys rotate' makes another",
+            f"the server's certificate {server.certificate} ends in 5 d: renew it",
+            "the certificate of alice ends in 10 d: renew it",
+        ]
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info", "--json"))
-        certificates = json.loads(done.stdout)["certificates"]
-        assert [(each["name"], each["is_own"]) for each in certificates] == [
+        ending = json.loads(done.stdout)
+        assert [each["id"] for each in ending["signing_keys"]] == [key.id]
+        assert [(each["name"], each["is_own"]) for each in ending["certificates"]] == [
             (str(server.certificate), True),
             ("alice", False),
         ]

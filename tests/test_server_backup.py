@@ -201,12 +201,13 @@ async def test_a_restore_is_refused_where_a_server_has_its_database(archive: Pat
     assert "can't restore" in refused(tmp_path / "new", "restore", tmp_path / "missing.tar")
 
 
-def test_a_restore_as_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_user_would_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     if os.geteuid() == 0:
         os.chown(elsewhere, 1, 1)
-        assert "belongs to user 1" in refused(elsewhere, "restore", tmp_path / "missing.tar")
+        for command in (("restore", tmp_path / "missing.tar"), ("migrate", "--to=0003"), ("import",)):
+            assert "belongs to user 1" in refused(elsewhere, *command)
 
 
 async def test_a_migration_by_hand_there_and_back(archive: Path, tmp_path: Path) -> None:
@@ -228,6 +229,7 @@ async def test_a_database_of_a_newer_version(archive: Path, tmp_path: Path) -> N
     data = tmp_path / "data"
     with sqlite3.connect(data / DATABASE) as database:
         database.execute("update alembic_version set version_num = '9999'")
+        database.execute("update program set oldest = '9999'")
     database.close()
     for arguments in (("migrate",), ("migrate", "--to", REVISIONS[0])):
         assert "a newer version has written it (revision 9999" in refused(data, *arguments)

@@ -28,7 +28,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from builder.extension.schedule import ShowJob
 from builder.messages import Failure, Hello, Info, InfoReply, Observe, Success
-from builder_server import connections
+from builder_server import connections, listening
 from builder_server.limits import ServerLimits
 
 LIMIT = 8
@@ -70,6 +70,21 @@ async def test_the_one_that_was_silent_longest_goes(server: LocalServer, guests:
     assert await is_open(silent[1])
 
 
+async def test_a_crowd_fills_no_log(
+    server: LocalServer, guests: AsyncExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3 * LIMIT):
+        await enter(server, guests)
+    for length in range(listening.MAX_REASONS + 5):
+        garbage = await enter(server, guests)
+        await garbage.send_raw((2**50 + length).to_bytes(8, "big") + b"\xae")
+        await garbage.wait_closed()
+    said = log_lines(caplog.text, "not let in: ")
+    assert len(said) == 1 + listening.MAX_REASONS
+    assert len(log_lines(caplog.text, "not let in: it had asked for nothing yet")) == 1
+    assert "not let in: for one of many reasons" in said[-1]
+
+
 async def test_who_has_said_hello_goes_last(server: LocalServer, guests: AsyncExitStack) -> None:
     greeted = [await enter(server, guests, CLIENT if number % 2 else WORKER) for number in range(LIMIT - 1)]
     silent = await enter(server, guests)
@@ -102,7 +117,7 @@ async def test_who_has_asked_for_something_never_goes(
     await wait_all_tasks_blocked(0.01)
     newcomer = await enter(server, guests)
     assert await newcomer.wait_closed() == b""
-    assert log_lines(caplog.text, "closed: there are 8 connections, and all have asked for something")
+    assert log_lines(caplog.text, "not let in: there are 8 connections, and all have asked for something")
     await workers[0].stream.aclose()
     await eventually(lambda: "connection ended" in caplog.text)
     await do(server, schedule("a"))

@@ -17,11 +17,11 @@ from builder.model import Exited, Instant
 from builder.planning import JobOptions
 from builder.quantities import InvalidQuantity
 from builder_server.keeper import Keeper
+from builder_server.names import ONLY_SERVER
 from builder_server.results import build_dir
 from builder_server.retention import Retention, parse_retention
 from builder_server.store import OldBuild, Store, keeping
 from builder_server.store.schema import build
-from builder_server.store.store import ONLY_SERVER
 
 pytestmark = pytest.mark.databases
 

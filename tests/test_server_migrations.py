@@ -227,6 +227,7 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         ("register", (ME,), {}),
         ("servers", (), {}),
+        ("count_owned", (), {}),
         ("is_pristine", (), {}),
         ("import_state", (imported,), {}),
         ("import_build", (IMPORTED, lambda: [[StoredArtifact(path="a", size=1, sha256=bytes(32))]]), {"upload": True}),
@@ -269,6 +270,9 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("finish", (uuid(3), NOW, Exited(code=1)), {}),
         ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again
         ("running", (), {}),
+        ("runs_here", (uuid(1),), {}),
+        ("claim", (uuid(1), bytes(32)), {}),
+        ("ask_end", ([uuid(1)], "a:1"), {}),
         ("find_build", (uuid(1),), {}),
         ("find_head", (uuid(1),), {}),
         ("script_size", ("a",), {}),
@@ -321,7 +325,11 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("unschedule", ("orb",), {}),
         ("drop_platform", ("p1",), {}),
         ("undrop_platform", ("p1",), {}),
-        ("leave", (ME,), {}),
+        ("unwatched", (), {}),
+        ("take_over", (["gone"],), {}),
+        ("hear", ("{}",), {}),
+        ("hear_anything", (), {}),
+        ("leave", (), {}),
     ]
     async with opened(tmp_path) as store:
         for name, arguments, options in calls:

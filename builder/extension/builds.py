@@ -151,7 +151,8 @@ class ShowBuild(Request):
 class BuildShown(Reply):
     """A build. ``console_size`` are the bytes of its console as frames, None if the server has none any more.
 
-    ``has_record`` is whether the server still has its artifacts.
+    ``has_record`` is whether the server still has its artifacts. ``absent`` is the server that has both, where that does not
+    answer: then nothing is known of them.
     """
 
     tag: ClassVar[int] = 87
@@ -159,6 +160,7 @@ class BuildShown(Reply):
     entry: HistoryEntry
     has_record: bool
     console_size: int | None = None
+    absent: str | None = None
 
 
 @frozen(kw_only=True)

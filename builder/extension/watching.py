@@ -133,7 +133,8 @@ class PlatformState:
     """A platform: how many workers wait there and how many have a build, and how many entries are in its queue.
 
     ``unmet`` is what up to 3 sets of needs in its queue lack. ``drained`` are those workers that get no job: by themselves,
-    or with the platform or the server. ``provisions`` is what was asked of engines.
+    or with the platform or the server. ``provisions`` is what was asked of engines. ``pressed`` are other workers that wait, and
+    take no job for their machine's sake: they are in none of the other numbers.
     """
 
     numbered: ClassVar[bool] = True
@@ -144,6 +145,7 @@ class PlatformState:
     unmet: tuple[Unmet, ...] = ()
     drained: int = 0
     provisions: tuple[Provision, ...] = ()
+    pressed: int = 0
 
 
 @frozen(kw_only=True)
@@ -195,6 +197,9 @@ class Why(enum.Enum):
     ABLE_BUSY = "able-busy"
     """Those that have what it needs are busy, or take no job; others would not do."""
 
+    PRESSED = "pressed"
+    """All workers of the platform take no job, since their machines can't bear another."""
+
 
 @frozen(kw_only=True)
 class QueuedState:
@@ -235,12 +240,13 @@ class ResultState:
 
 @frozen(kw_only=True)
 class EndingState:
-    """A certificate that ends soon, or has ended: the server's own, or that of a holder who is connected."""
+    """What ends soon, or has ended: the server's certificate, that of a holder who is connected, or the key that signs builds."""
 
     numbered: ClassVar[bool] = True
     name: str
     expires: Instant
     is_own: bool
+    is_key: bool = False
 
 
 @message
@@ -249,7 +255,7 @@ class Looked(Reply):
     """A page of how things stand. ``now`` is the server's clock; all pages of a reply are of one moment.
 
     ``scheduled`` is the number of jobs in the schedule. Entries of queues come in their order. ``halts`` are what is drained.
-    ``ending`` are certificates that have to be renewed.
+    ``ending`` are certificates and keys that have to be renewed.
     """
 
     tag: ClassVar[int] = 114

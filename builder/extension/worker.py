@@ -22,10 +22,11 @@ from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of
 WORKER = Protocol(
     peer={
         State.REQUESTING: {
-            AskJob: Turn(State.QUIET, State.OFFERING),
+            AskJob: Turn(State.WAITING, State.OFFERING),
             Return: Turn(State.QUIET, State.RESUMING),
             Alive: Turn(State.REQUESTING),  # it has crossed with the end of the attempt
         },
+        State.WAITING: {Alive: Turn(State.WAITING)},
         State.BUILDING: {
             **any_of([Output, BuildFacts, Alive], Turn(State.BUILDING)),
             **any_of([JobFinished, GiveUp], Turn(State.DELIVERING)),

@@ -157,7 +157,10 @@ class GiveUp(Message):
 @message
 @frozen(kw_only=True)
 class Alive(Message):
-    """A sign of life. A worker says with it what has changed of what it tells of itself, such as its load."""
+    """A sign of life. A worker says with it what has changed of what it tells of itself, such as its load.
+
+    While it waits for a job it says with it why it takes none now: ``pressure``, which is empty when that is over.
+    """
 
     numbered: ClassVar[bool] = True
     tag: ClassVar[int] = 167

@@ -139,11 +139,14 @@ _TO_STANDARD = str.maketrans("-_", "+/")
 
 
 def read_json(data: bytes, what: str) -> object:
-    """Read JSON that anybody may have made: of two keys that are alike, others might read the other. Raises InvalidProvenance."""
+    """Read JSON that anybody may have made: of two keys that are alike, others might read the other, and half a character,
+    which JSON can write, is no text. Raises InvalidProvenance.
+    """
     try:
         found: object = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse)
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        raise InvalidProvenance(f"the {what} is damaged: it is no JSON") from error
+        raise InvalidProvenance(f"it is no {what}, or a damaged one: no JSON") from error
     return found
 
 

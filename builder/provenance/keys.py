@@ -17,7 +17,8 @@ MAX_FILE = 1024 * 1024
 """Bytes of a file of keys that are read."""
 
 _BLOCK = re.compile(r"-----BEGIN (PUBLIC|PRIVATE) KEY-----\n[A-Za-z0-9+/=\s]{1,4096}-----END \1 KEY-----\n?")
-_PERIOD = re.compile(r"^Valid-(From|Until):[ \t]*(\S+)[ \t]*$", re.MULTILINE)
+_PERIOD = re.compile(r"Valid-(From|Until):[ \t]*(\S+)\s*", re.ASCII)
+_MEANT = re.compile(r"[^#]*valid\W*(from|until)", re.ASCII | re.IGNORECASE)
 
 
 class InvalidKey(BuilderError, ValueError):
@@ -81,13 +82,28 @@ def _period(key: PublicKey) -> str:
 
 def read(text: str) -> list[SigningKey]:
     """Return the keys of a file, of which those that can sign have their private half. Raises InvalidKey."""
+    text = text.replace("\r\n", "\n")  # as mail and editors make it
     found: list[SigningKey] = []
     end = 0
     for block in _BLOCK.finditer(text):
         found.append(_read_block(text[end : block.start()], block[0], is_private=block[1] == "PRIVATE"))
         end = block.end()
     if not found or "-----" in text[end:]:
-        raise InvalidKey("that is no file of keys: it must have PEM blocks as `builder-server keys public` prints them")
+        what = "these are certificates, for TLS" if "BEGIN CERTIFICATE" in text else "that is no file of keys"
+        raise InvalidKey(f"{what}: it must have PEM blocks as `builder-server keys public` prints them")
+    if _periods(text[end:]):
+        raise InvalidKey("the period at the end of that file is of no key: it stands before its block")
+    return found
+
+
+def signing_until(text: str) -> list[Instant | None]:
+    """Return when the keys of a file end that sign; None: never. It looks at no key, so that nothing has to be loaded."""
+    found = []
+    end = 0
+    for block in _BLOCK.finditer(text):
+        if block[1] == "PRIVATE":
+            found.append(_periods(text[end : block.start()]).get("Until"))
+        end = block.end()
     return found
 
 
@@ -116,11 +132,24 @@ def _read_block(before: str, pem: str, *, is_private: bool) -> SigningKey:
     if not isinstance(loaded, Ed25519PrivateKey | Ed25519PublicKey):
         raise InvalidKey("a key in that file is not one of Ed25519, which builder-server signs with")
     public = loaded.public_key() if isinstance(loaded, Ed25519PrivateKey) else loaded
-    period = {name: _moment(value) for name, value in _PERIOD.findall(before)}
+    period = _periods(before)
     return SigningKey(
         public=evolve(_public(public), valid_from=period.get("From"), valid_until=period.get("Until")),
         private_pem=pem if is_private else None,
     )
+
+
+def _periods(lines: str) -> dict[str, Instant]:
+    """Return the period that lines tell. What seems to be one must be: a key must not be valid for ever by a slip of the pen."""
+    found: dict[str, Instant] = {}
+    for line in filter(_MEANT.match, lines.splitlines()):
+        period = _PERIOD.fullmatch(line)
+        if period is None or period[1] in found:
+            raise InvalidKey(
+                f"the period of a key is none: {line[:50]!r}; write Valid-Until: 2026-11-26T21:00:00Z, once"
+            )
+        found[period[1]] = _moment(period[2])
+    return found
 
 
 def _moment(value: str) -> Instant:

@@ -112,9 +112,7 @@ def _definition(facts: Attested) -> dict[str, object]:
             script=script["digest"],
             opam_package=facts.opam_package and _shown(facts.opam_package),
         ),
-        "internalParameters": _known(
-            limits_ms=dict(facts.limits), worker={name: _shown(value) for name, value in facts.told.items()}
-        ),
+        "internalParameters": _known(limits_ms=dict(facts.limits), worker=_all_shown(facts.told)),
         "resolvedDependencies": [script, *_template(facts), *_root(facts)],
     }
 
@@ -132,7 +130,7 @@ def _root(facts: Attested) -> list[dict[str, object]]:
 
 def _run(facts: Attested) -> dict[str, object]:
     return {
-        "builder": _known(id=facts.builder_id, version=dict(facts.versions)),
+        "builder": _known(id=facts.builder_id, version=_all_shown(facts.versions)),
         "metadata": {
             "invocationId": str(facts.uuid),
             "startedOn": facts.started.isoformat(),
@@ -140,7 +138,7 @@ def _run(facts: Attested) -> dict[str, object]:
             "builder_result": _shown(str(facts.result)),
             "builder_signedOn": facts.signed.isoformat(),
             **_known(builder_endedBy=facts.ended_by and _shown(facts.ended_by)),
-            **_known(builder_worker={name: _shown(value) for name, value in facts.worker.items()}),
+            **_known(builder_worker=_all_shown(facts.worker)),
         },
     }
 
@@ -155,6 +153,10 @@ def _named(path: str) -> dict[str, object]:
     if shown == path:
         return {"name": path}
     return {"annotations": {"path_base64": base64.b64encode(raw(path)).decode("ascii")}, "name": shown}
+
+
+def _all_shown(values: Mapping[str, str]) -> dict[str, str]:
+    return {_shown(name): _shown(value) for name, value in values.items()}
 
 
 def _shown(value: str) -> str:

@@ -1,7 +1,7 @@
 """Pages over HTTP for programs that look at this one every few seconds: a GET, a reply, the end of the connection.
 
-Nobody else waits for them. There are few places, and a peer that comes when all are taken is turned away; each has a few
-seconds for all of it, however slowly it sends or reads.
+Nobody else waits for them. There are few seats, and of those that are waited for the first one goes when another comes; each
+has a few seconds for all of it, however slowly it sends or reads.
 """
 
 import logging
@@ -10,15 +10,16 @@ from contextlib import suppress
 
 import h11
 import trio
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from builder.address import format_address
 from builder.errors import BuilderError
+from builder.runtime.seats import Seat, Seats
 
 logger = logging.getLogger(__name__)
 
 PLACES = 16
-"""Connections at once: a few of those that look, and probes. A place holds no more than a head and a page that all share."""
+"""Connections at once: a few of those that look, and probes. A seat holds no more than a head and a page that all share."""
 
 TIMEOUT = 10.0
 """Seconds for a connection."""
@@ -62,7 +63,7 @@ class Scraping:
     """Serves pages."""
 
     _pages: Pages
-    _taken: int = 0
+    _seats: Seats = field(factory=lambda: Seats(PLACES))
 
     async def run(self, listeners: list[trio.SocketListener]) -> None:
         """Serve until cancelled."""
@@ -70,20 +71,25 @@ class Scraping:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         async with stream:
-            if self._taken >= PLACES:
+            if not self._seats.has_room:
                 return
-            self._taken += 1
+            seat = self._seats.take()
             try:
                 # whatever goes wrong with it, it is not worth a line: it comes again in seconds
-                with trio.move_on_after(TIMEOUT), suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
-                    await self._answer(stream)
+                with (
+                    seat.scope,
+                    trio.move_on_after(TIMEOUT),
+                    suppress(trio.BrokenResourceError, h11.RemoteProtocolError),
+                ):
+                    await self._answer(stream, seat)
             finally:
-                self._taken -= 1
+                seat.leave()
 
-    async def _answer(self, stream: trio.SocketStream) -> None:
+    async def _answer(self, stream: trio.SocketStream, seat: Seat) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
-        while (event := connection.next_event()) is h11.NEED_DATA:
-            connection.receive_data(await stream.receive_some(MAX_HEAD))
+        with seat.waiting():
+            while (event := connection.next_event()) is h11.NEED_DATA:
+                connection.receive_data(await stream.receive_some(MAX_HEAD))
         if not isinstance(event, h11.Request):
             return
         page = await self._page(event)
@@ -94,10 +100,11 @@ class Scraping:
             ("X-Content-Type-Options", "nosniff"),
         ]
         head = connection.send(h11.Response(status_code=page.status, headers=headers))
-        await stream.send_all(head or b"")
-        if event.method != b"HEAD":
-            await stream.send_all(page.body)  # it is not copied: all who read slowly hold the same bytes
-        await stream.send_eof()
+        with seat.waiting(has_asked=True):
+            await stream.send_all(head or b"")
+            if event.method != b"HEAD":
+                await stream.send_all(page.body)  # it is not copied: all who read slowly hold the same bytes
+            await stream.send_eof()
 
     async def _page(self, request: h11.Request) -> Page:
         make = self._pages.get(request.target.partition(b"?")[0].decode("ascii", "replace"))

@@ -21,6 +21,7 @@ from builder.model import RunningBuild
 from .errors import TooOld
 from .looking import look
 from .remote import Remote
+from .servers import listed
 
 TIMEOUT = 1.0
 """Seconds that a Tab key may take."""
@@ -77,6 +78,14 @@ def workers(remote: Remote, _begin: str) -> Iterable[str]:
                 behind = page.workers[-1].place
     except TooOld:
         return
+
+
+def servers(remote: Remote, _begin: str) -> Iterable[str]:
+    """Return the names of the servers."""
+    try:
+        return [entry.name for entry in listed(remote).servers]
+    except TooOld:
+        return []
 
 
 def drained_workers(remote: Remote, _begin: str) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""How a server, a platform or a worker is drained, and resumed: the options, and what is asked for and printed."""
+"""How servers, a platform or a worker are drained, and resumed: the options, and what is asked for and printed."""
 
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,12 @@ worker_option = click.option("--worker", metavar="NAME", shell_complete=options.
 drained_worker_option = click.option(
     "--worker", metavar="NAME", shell_complete=options.completes("drained_workers"), help=_WORKER
 )
+at_option = click.option(
+    "--at",
+    metavar="SERVER",
+    shell_complete=options.completes("servers"),
+    help="That server alone, of several.",
+)
 reason_option = click.option(
     "--reason", metavar="TEXT", help=f"Why: everyone is told who sees that something waits, in {MAX_REASON} characters."
 )
@@ -46,15 +52,15 @@ duration_option = click.option(
 )
 
 
-def target(*, platform: str | None, worker: str | None) -> Target:
-    """Return what is meant: the server where nothing is named. Raises UsageError."""
-    if platform is not None and worker is not None:
-        raise click.UsageError("--platform and --worker exclude each other")
-    found = SERVER
-    if platform is not None:
-        found = Target(scope=Scope.PLATFORM, name=platform)
-    elif worker is not None:
-        found = Target(scope=Scope.WORKER, name=worker)
+def target(*, server: str | None = None, platform: str | None = None, worker: str | None = None) -> Target:
+    """Return what is meant: all servers where nothing is named. Raises UsageError."""
+    given = {Scope.SERVER: server, Scope.PLATFORM: platform, Scope.WORKER: worker}
+    named = [Target(scope=scope, name=name) for scope, name in given.items() if name is not None]
+    if len(named) > 1:
+        raise click.UsageError("name one: a server, a --platform or a --worker")
+    found = named[0] if named else SERVER
+    if found == SERVER and named:
+        raise click.UsageError("a server has a name, see 'builder-client servers'")
     try:
         found.check()
     except (InvalidName, InvalidOptions) as error:

@@ -64,15 +64,12 @@ def standing(remote: "Remote") -> Looked | None:
         return None
 
 
-def _ending(certificate: EndingState, left: int) -> str:
-    whose = "the server's certificate" if certificate.is_own else "the certificate of"
+def _ending(what: EndingState, left: int) -> str:
     when = f"ends in {words.duration(left)}" if left > 0 else "has ended"
-    return f"{whose} {printable(certificate.name)} {when}: renew it"
-
-
-def ending(looked: Looked | None, now: Instant) -> tuple[str, ...]:
-    """Return what is to be said of certificates that have to be renewed."""
-    return tuple(_ending(each, each.expires.ms - now.ms) for each in (looked.ending if looked else ()))
+    if what.is_key:
+        return f"the key that signs builds {when}: 'builder-server keys rotate' makes another"
+    whose = "the server's certificate" if what.is_own else "the certificate of"
+    return f"{whose} {printable(what.name)} {when}: renew it"
 
 
 def running(looked: Looked | None) -> dict[UUID, RunningState] | None:
@@ -110,6 +107,8 @@ def why(entry: QueuedState, drained: Sequence[HaltState]) -> str:
             return halts.briefly(drained, halts.of_platform(entry.platform))
         case Why.WORKERS_DRAINED:
             return "all workers are drained"
+        case Why.PRESSED:
+            return "all workers take none now, 'workers' says why"
         case Why.PAUSED:
             return "its job is paused"
         case Why.NO_TEMPLATE:
@@ -150,13 +149,18 @@ def unmet_json(found: Unmet) -> JsonObject:
     }
 
 
-def unmet_warnings(looked: Looked | None) -> tuple[str, ...]:
-    """Return what jobs wait for that no worker of their platform has, a line each."""
-    return tuple(
+def warnings(looked: Looked | None) -> tuple[str, ...]:
+    """Return what somebody has to do something about, a line each: what concerns all before what concerns some."""
+    if looked is None:
+        return ()
+    full = (f"{DISK_FULL}: no job is handed out until there is room",) if looked.is_full else ()
+    ending = (_ending(each, each.expires.ms - looked.now.ms) for each in looked.ending)
+    needed = (
         f"{unmet(found, platform.name)}: what needs that waits"
-        for platform in (looked.platforms if looked else ())
+        for platform in looked.platforms
         for found in platform.unmet
     )
+    return (*full, *ending, *needed)
 
 
 def start(entry: QueuedState, now: Instant) -> str:
@@ -189,6 +193,7 @@ def queue_json(platform: PlatformState, looked: Looked) -> JsonObject:
         "workers_waiting": platform.waiting,
         "workers_busy": platform.busy,
         "workers_drained": platform.drained,
+        "workers_pressed": platform.pressed,
         "queued": platform.queued,
         "asked": [*map(provisions.json, platform.provisions)],
         "jobs": [entry_json(entry) for entry in looked.queued if entry.platform == platform.name],
@@ -197,10 +202,13 @@ def queue_json(platform: PlatformState, looked: Looked) -> JsonObject:
 
 def workers(platform: PlatformState) -> str:
     """Return what the workers of a platform do."""
-    if not platform.waiting and not platform.busy:
+    total = platform.waiting + platform.busy + platform.pressed
+    if not total:
         return "no workers"
     drained = f", {platform.drained} drained" if platform.drained else ""
-    return f"{words.count(platform.waiting + platform.busy, 'worker')}, {platform.busy} busy{drained}"
+    takes = "takes" if platform.pressed == 1 else "take"
+    pressed = f", {platform.pressed} {takes} none" if platform.pressed else ""
+    return f"{words.count(total, 'worker')}, {platform.busy} busy{drained}{pressed}"
 
 
 def title(platform: PlatformState, shown: int) -> str:

@@ -46,7 +46,7 @@ class Worker:
 class Circumstances:
     """Where entries wait: a platform, the builds that run there, and how many workers wait.
 
-    Those that are ``drained`` are in neither. Of ``workers`` it is known what they have, and of so many it is ``unknown``.
+    Those that are ``drained``, or ``pressed`` and take no job now, are in neither. Of ``workers`` it is known what they have, and of so many it is ``unknown``.
     ``template_needs`` is what orb builds need besides.
     """
 
@@ -57,6 +57,7 @@ class Circumstances:
     is_full: bool = False
     is_drained: bool = False
     drained: int = 0
+    pressed: int = 0
     workers: Sequence[Worker] = ()
     unknown: int = 0
     template_needs: tuple[Need, ...] = ()
@@ -130,7 +131,16 @@ _PASSED = frozenset({Why.PAUSED, Why.NO_TEMPLATE, Why.NOT_BEFORE, Why.NEEDS})
 """What others overtake meanwhile."""
 
 _STUCK = frozenset(
-    {Why.PAUSED, Why.NO_TEMPLATE, Why.DRAINED, Why.WORKERS_DRAINED, Why.DISK_FULL, Why.NO_WORKER, Why.NEEDS}
+    {
+        Why.PAUSED,
+        Why.NO_TEMPLATE,
+        Why.DRAINED,
+        Why.WORKERS_DRAINED,
+        Why.PRESSED,
+        Why.DISK_FULL,
+        Why.NO_WORKER,
+        Why.NEEDS,
+    }
 )
 """What ends nobody knows when."""
 
@@ -147,7 +157,7 @@ def _obstacle(place: Circumstances, entry: Waiting, now: Instant) -> Why | None:
     if place.is_full:
         return Why.DISK_FULL
     if not place.waiting and not place.running:
-        return Why.WORKERS_DRAINED if place.drained else Why.NO_WORKER
+        return Why.PRESSED if place.pressed else Why.WORKERS_DRAINED if place.drained else Why.NO_WORKER
     return None
 
 

@@ -6,7 +6,6 @@ a Unix socket; whoever else comes shows a certificate, unless the operator wants
 
 import ipaddress
 import logging
-import math
 import os
 import pwd
 import socket
@@ -23,6 +22,7 @@ from builder.errors import BuilderError
 from builder.reasons import reason_of
 from builder.runtime import service
 from builder.runtime.encrypted import EncryptedStream
+from builder.runtime.logs import note
 from builder_server.certified import Certificates
 from builder_server.connections import Place
 from builder_server.permission import Peer
@@ -37,6 +37,11 @@ UNIX = "unix:"
 
 REFUSALS_PAUSE = 60.0
 """Seconds after which it is said again that somebody was not let in, for the same reason."""
+
+MAX_REASONS = 20
+"""Reasons that are told apart meanwhile: who is not let in may choose what is wrong, such as the length of a message."""
+
+OTHER_REASONS = "for one of many reasons"
 
 Stream = trio.SocketStream | EncryptedStream
 
@@ -82,6 +87,7 @@ class Listener:
     name: str
     accepting: trio.SocketListener
     admit: Admit
+    is_encrypted: bool = False
 
 
 @asynccontextmanager
@@ -106,7 +112,10 @@ async def opened(wanted: Listening, certificates: Certificates | None) -> AsyncI
         if wanted.unix:
             await hold(_listen_unix(wanted.unix))
             held.callback(wanted.unix.unlink, missing_ok=True)
-        yield [_listener(each, wanted, certificates) for each in found]
+        listeners = [_listener(each, wanted, certificates) for each in found]
+        if certificates and not any(each.is_encrypted for each in listeners):
+            logger.warning("nobody is asked for a certificate: there is no address for that, which --ip would name")
+        yield listeners
 
 
 async def _listen(address: str, port: int) -> list[trio.SocketListener]:
@@ -166,7 +175,7 @@ def _listener(accepting: trio.SocketListener, wanted: Listening, certificates: C
     name = format_address(*address[:2])
     is_loopback = _is_loopback(address[0])
     if certificates and not (is_loopback and wanted.loopback_is_plain):
-        return Listener(name=name, accepting=accepting, admit=_by_certificate(certificates))
+        return Listener(name=name, accepting=accepting, admit=_by_certificate(certificates), is_encrypted=True)
     if not is_loopback:
         if not wanted.is_insecure:
             refuse_strangers(address[0], name)
@@ -181,6 +190,14 @@ def refuse_strangers(host: str, name: str) -> None:
             f"others could reach {name} and do everything: let them show certificates (--tls-cert, --tls-key, "
             "--tls-client-ca), or listen on a loopback address or a Unix socket (--unix) alone, or say --insecure"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is of this machine alone; a name is none, whatever it stands for."""
+    try:
+        return _is_loopback(host)
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_loopback(host: str) -> bool:
@@ -222,6 +239,7 @@ class Users:
         """Raises UserRefused."""
         number = _peer_user(transport)
         name = _name(number)
+        note(holder=name)
         if number not in self.numbers:
             raise UserRefused(f"user {name} may not use the Unix socket: name it with --allow-user")
         return transport, Peer(address=address_of(transport), name=name)
@@ -262,27 +280,30 @@ _SOL_LOCAL, _LOCAL_PEERCRED = 0, 1
 # --- who is not let in ---------------------------------------------------------------------------------------------
 
 
+@define
+class _Told:
+    at: float
+    more: int = 0
+
+
 @define(eq=False)
 class Refusals:
     """Says why somebody was not let in, of each reason only now and then: a scanner has many, and comes again."""
 
-    _said: dict[str, float] = field(factory=dict)
-    _unsaid: dict[str, int] = field(factory=dict)
+    _told: dict[str, _Told] = field(factory=dict)
 
     def say(self, reason: str) -> None:
         """Say it, or count it."""
         now = trio.current_time()
-        if now < self._said.get(reason, -math.inf) + REFUSALS_PAUSE:
-            self._unsaid[reason] = self._unsaid.get(reason, 0) + 1
+        if reason not in self._told and len(self._told) >= MAX_REASONS:
+            self._told = {each: told for each, told in self._told.items() if now < told.at + REFUSALS_PAUSE}
+            if len(self._told) >= MAX_REASONS:
+                reason = OTHER_REASONS
+        told = self._told.get(reason)
+        if told and now < told.at + REFUSALS_PAUSE:
+            told.more += 1
             logger.debug("not let in: %s", reason)
             return
-        if len(self._said) >= _MAX_REASONS:
-            self._said.clear()
-            self._unsaid.clear()
-        self._said[reason] = now
-        more = self._unsaid.pop(reason, 0)
+        self._told[reason] = _Told(at=now)
+        more = told.more if told else 0
         logger.warning("not let in: %s%s", reason, f" ({more} more since the last)" if more else "")
-
-
-_MAX_REASONS = 200
-"""Reasons that are told apart: a certificate that is refused can have any name."""

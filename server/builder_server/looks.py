@@ -17,10 +17,10 @@ from builder.framing import frame
 from builder.model import Instant
 from builder.needs import of_text
 from builder_server.aside import Aside
-from builder_server.attempts import Attempts
 from builder_server.crew import Crew
 from builder_server.dispatch import Dispatcher
 from builder_server.estimates import MAX_TOLD, Circumstances, foresee
+from builder_server.farm import Farm
 from builder_server.memory import Memory, SharingChannel
 from builder_server.provisions import Provisions
 from builder_server.shared import Shared
@@ -33,14 +33,14 @@ NEWEST = 1.0
 
 @define(eq=False)
 class Looks:
-    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells certificates that have to be renewed.
+    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells what has to be renewed.
 
     ``provisions`` is what provisioners have told.
     """
 
     _store: Store
     _dispatcher: Dispatcher
-    _attempts: Attempts
+    _farm: Farm
     _memory: Memory
     _now: Callable[[], Instant]
     _ending: Callable[[], Sequence[EndingState]] = tuple
@@ -74,7 +74,7 @@ class Looks:
                 for name, (_, entries) in standing.queued.items()
                 if any(entry.is_orb for entry in entries)
             }
-            crew = self._attempts.crew()
+            crew = await self._farm.crew()
             running = defaultdict(list)
             for build in standing.running:
                 if build.uuid not in crew.of_drained:
@@ -88,6 +88,7 @@ class Looks:
                     has_template=templates.get(name, ()) is not None,
                     is_full=is_full,
                     drained=crew.drained[name],
+                    pressed=crew.pressed[name],
                     is_drained=not halted.isdisjoint({SERVER, Target(scope=Scope.PLATFORM, name=name)}),
                     workers=crew.workers.get(name, ()),
                     unknown=crew.unknown[name],
@@ -139,6 +140,7 @@ def _platform(place: Circumstances, standing: Standing, crew: Crew, busy: int) -
         queued=standing.queued[place.platform][0],
         unmet=tuple(itertools.islice(filter(None, unmet), MAX_TOLD)),
         drained=place.drained,
+        pressed=place.pressed,
     )
 
 

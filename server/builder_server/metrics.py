@@ -16,9 +16,9 @@ from builder.extension.uploads import ReceiverState, UploadState
 from builder.model import Instant, printable
 from builder.runtime.exposition import gauge, histogram, pages_of, version
 from builder.runtime.scraping import Pages
-from builder_server.attempts import Attempts
-from builder_server.certified import Expiring
+from builder_server.attempts import STATES, Attempts
 from builder_server.connections import Connections
+from builder_server.expiry import Expiring
 from builder_server.memory import Memory
 from builder_server.room import Room
 from builder_server.store import PlatformLoad, Store
@@ -87,16 +87,16 @@ class Metrics:
         oldest = gauge("builder_queue_oldest_seconds", "For how long the oldest entry has been due.", "platform")
         running = gauge("builder_builds_running", "Builds that run.", "platform")
         workers = gauge("builder_workers", "Workers that are connected.", "platform", "state")
-        waiting, building = self.attempts.dispatcher.waiting, self.attempts.building()
+        connected = self.attempts.connected()
         for each in seen.platforms:
             name = printable(each.name)
-            is_drained = self.store.waking.is_halted(each.name, worker="")
+            is_drained = self.store.waking.is_halted(self.store.owner, each.name, worker="")
             queued.add_metric([name], 0 if is_drained else each.ready)
             held.add_metric([name], each.held + (each.ready if is_drained else 0))
             oldest.add_metric([name], 0 if is_drained else each.waited / 1000)
             running.add_metric([name], each.running)
-            workers.add_metric([name, "waiting"], waiting[each.name])
-            workers.add_metric([name, "building"], building[each.name])
+            for state in STATES:
+                workers.add_metric([name, state], connected[each.name, state])
         drained = gauge("builder_drained", "What gets no jobs: the server, platforms, workers.", "scope")
         halted = Counter(target.scope for target in self.store.waking.halts)
         for scope in Scope:
@@ -153,6 +153,14 @@ class Metrics:
             "builder_commit_seconds", "For how long changes are written to the disk.", self.store.database.commits
         )
         expiry = gauge("builder_certificate_expiry_timestamp_seconds", "When a certificate expires.", "name")
-        for each in sorted(self.expiring(), key=lambda each: each.expires)[:MAX_CERTIFICATES]:
+        signing = gauge(
+            "builder_signing_key_expiry_timestamp_seconds", "When the last of the keys expires that sign builds.", "id"
+        )
+        found = sorted(self.expiring(), key=lambda each: each.expires)
+        for each in [each for each in found if not each.is_key][:MAX_CERTIFICATES]:
             expiry.add_metric([printable(each.name)], each.expires.ms / 1000)
+        for each in found:
+            if each.is_key:
+                signing.add_metric([printable(each.name)], each.expires.ms / 1000)
         yield expiry
+        yield signing

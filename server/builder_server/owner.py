@@ -10,7 +10,7 @@ import errno
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 import trio
@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from builder.errors import InvalidName
 from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd
-from builder.extension.halting import Target
+from builder.extension.halting import HaltState, Target
 from builder.extension.watching import Changed, What
 from builder.model import Aborted, Instant, Result
 from builder.outputs import Outputs, TimedLines
@@ -111,8 +111,6 @@ class Owner:
     build: Build | None = None
     console: ConsoleWriter | None = None
     """Lines come; None before the first ones and for an attempt of an earlier server."""
-    targets: frozenset[Target] = field(init=False)
-    """What may be drained so that its worker gets no job."""
     attachment: Attachment = field(init=False)
     is_asked: bool = False
     """It was tried, once, to put it back."""
@@ -129,13 +127,25 @@ class Owner:
     _artifacts: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.targets = frozenset(targets_of(self.platform, self.worker.known_as))
         self.attachment = Attachment.to(self.uuid, self._tell_from)
+
+    def is_drained(self, halts: Mapping[Target, HaltState]) -> bool:
+        """Return whether its worker gets no job while that is drained."""
+        # made when it is needed: thousands of workers may wait
+        return bool(halts) and any(
+            target in halts for target in targets_of(self.recorder.store.owner, self.platform, self.worker.known_as)
+        )
 
     def tell(self, event: Event) -> None:
         """Have it deal with an event before all that the worker sends. For as long as it waits for a job, that ends it."""
         self._told.append(event)
         self._waiting.cancel()
+
+    def note_pressure(self, pressure: str) -> None:
+        """Note why its worker takes no job now, or that it does. That of one that has a job matters to nobody."""
+        if self.job is None and pressure != self.worker.pressure:
+            self.worker = self.worker.under(pressure)
+            self._waiting.cancel()
 
     def _tell_from(self, attachment: Attachment, event: Event) -> None:
         if attachment is self.attachment:
@@ -172,39 +182,38 @@ class Owner:
 
     async def _take(self, dispatcher: Dispatcher) -> Event | None:
         """Return what happens to the attempt first, None if there is none."""
-
-        async def take(expand: Expand | None) -> Taken:
-            started, self._began = self.recorder.now(), trio.current_time()
-            self._may_be_taken = True
-            taken = await self.recorder.store.take(self.platform, self.uuid, started, expand, self.worker)
-            self.build = taken.build
-            self._may_be_taken = taken.build is not None
-            if taken.build:
-                self.job, self.since = taken.build.job.name, started
-                self.attempt.tighten(seconds(taken.build.time_limit), seconds(taken.build.max_silent))
-            return taken
-
         try:
-            with trio.CancelScope() as self._waiting:
-                if self._told:
-                    return None
-                await dispatcher.wait_for_job(self.platform, self.worker, take)
+            while self.build is None:
+                with trio.CancelScope() as self._waiting:
+                    if self._told:
+                        return None
+                    await dispatcher.wait_for_job(self.platform, self.worker, self._ask)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None
         except Exception as error:  # noqa: BLE001 - the session ends with it, and tells
             self.attachment.end(failure=error)
             return await self._fault(error) if self._may_be_taken else None
-        if self.build is None:
-            return None
         return self._told.pop(0) if self._told else Attached()
+
+    async def _ask(self, expand: Expand | None) -> Taken:
+        """Ask the store for a job, once it is its worker's turn."""
+        started, self._began = self.recorder.now(), trio.current_time()
+        self._may_be_taken = True
+        taken = await self.recorder.store.take(self.platform, self.uuid, started, expand, self.worker)
+        self.build = taken.build
+        self._may_be_taken = taken.build is not None
+        if taken.build:
+            self.job, self.since = taken.build.job.name, started
+            self.attempt.tighten(seconds(taken.build.time_limit), seconds(taken.build.max_silent))
+        return taken
 
     async def _own(self, event: Event) -> None:
         note(uuid=self.uuid)
         if self.build:
             note_build(self.build)
         while True:
-            note(**NOBODY | self.attachment.holder)
+            note(**{**NOBODY, **self.attachment.holder})
             outcome = await self._handle(event)
             self._note_presence()
             if self.attempt.phase is Phase.ENDED:

@@ -37,9 +37,10 @@ from builder.extension.working import (
 from builder.framing import StreamedFrame
 from builder.messages import Failure, Message, Output
 from builder.model import printable
+from builder.needs import PRESSURE
 from builder.order import Side, State
 from builder.outputs import Outputs, TimedLines
-from builder.runtime.logs import about
+from builder.runtime.logs import about, note
 from builder.runtime.nurseries import plain_nursery
 from builder_server.aborts import FAULT, given_up
 from builder_server.aside import Crowded
@@ -87,28 +88,23 @@ class WorkingSession:
         Raises one of CONNECTION_ERRORS, Crowded, StoreError, and what kept the worker from getting a job.
         """
         self._has_job = False
-        await self._check(request)
-        match request:
-            case AskJob():
-                return await self._give(request)
-            case Return():
-                return await self._take_back(request)
-            case _:
-                raise AssertionError("a worker asks for nothing else")
-
-    async def _check(self, request: Message | StreamedFrame) -> None:
         try:
-            if isinstance(request, AskJob):
-                check_platform_name(request.platform)
-                self.peer.check_worker(AskJob, request.platform)
-            else:
-                self.peer.check(type(request))
+            match request:
+                case AskJob():
+                    return await self._give(request)
+                case Return():
+                    return await self._take_back(request)
+                case _:
+                    raise AssertionError("a worker asks for nothing else")
         except NotPermitted as error:
             await self._say(Failure(message=str(error)))
             raise
 
     async def _give(self, request: AskJob) -> bool:
+        check_platform_name(request.platform)
+        self.peer.check_worker(AskJob, request.platform)
         request.check()
+        note(platform=request.platform)
         logger.debug("waits for a job on %s", request.platform)
         secret = secrets.token_bytes(SECRET_SIZE)
         worker = Holder(
@@ -122,7 +118,7 @@ class WorkingSession:
 
     async def _begin(self, attachment: Attachment, *, patience: float) -> None:
         with trio.move_on_after(patience) as waiting:
-            await attachment.wait_answered(self.channel.wait_closed)
+            await attachment.wait_answered(partial(self._note_pressure, attachment))
         if waiting.cancelled_caught:
             return
         build, secret = attachment.build, attachment.given.secret
@@ -141,10 +137,22 @@ class WorkingSession:
             logger.info("begins at %s", self.peer)
             await self._follow(attachment, 0)
 
+    async def _note_pressure(self, attachment: Attachment) -> NoReturn:
+        """Take what a worker says that waits, until its connection ends."""
+        while True:
+            received = await self.channel.receive()
+            assert isinstance(received, Alive), "nothing else may come now"
+            facts = _checked_facts(received)
+            attachment.note_life(facts)
+            for fact in facts:
+                if fact.name == PRESSURE:
+                    self.attempts.note_pressure(attachment.uuid, fact.value)
+
     async def _take_back(self, request: Return) -> bool:
+        self.peer.check(Return)
         if not 0 <= request.elapsed <= MAX_ELAPSED:
             raise RemoteProtocolError(f"an attempt that began {request.elapsed} ms ago")
-        match await self.attempts.take_back(request):
+        match await self.attempts.take_back(request, partial(self.peer.check_worker, Return)):
             case Attachment() as attachment:
                 self._has_job = True
                 return await self._attach(attachment, self._resume)

@@ -36,22 +36,23 @@ from fuzz.properties import (
 KEY = SigningKey.make(Instant(0))
 NO_SIGNATURE = Signature(key_id="x", signature=bytes(64))
 
+FACTS = Attested(
+    builder_id="urn:x",
+    uuid=BUILD,
+    job="a",
+    platform="p",
+    script_sha256=bytes(32),
+    started=Instant(0),
+    finished=Instant(5),
+    signed=Instant(6),
+    result=Exited(code=0),
+)
+
 
 def _statement() -> bytes:
     subjects = Subjects()
     subjects.add([Subject(path="a/b", sha256=bytes(32)), Subject(path="\udcff", sha256=bytes(32))])
-    facts = Attested(
-        builder_id="urn:x",
-        uuid=BUILD,
-        job="a",
-        platform="p",
-        script_sha256=bytes(32),
-        started=Instant(0),
-        finished=Instant(5),
-        signed=Instant(6),
-        result=Exited(code=0),
-    )
-    return encode(facts, subjects)
+    return encode(FACTS, subjects)
 
 
 def seeds() -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from attrs import frozen
 from sites import InProcess, open_site
 from starlette.types import ASGIApp
 
+from builder.runtime.seats import Seat
 from builder.runtime.shutdown import Shutdown
 from builder_web import server
 from builder_web.directory import DataDirectory
@@ -59,8 +60,8 @@ async def serving(
     listeners = listen(["127.0.0.1"], 0)
     port = listeners[0].getsockname()[1]
 
-    async def serve(stream: trio.SocketStream) -> None:
-        await HttpConnection(application, stream, shutdown, limits or Limits()).run()
+    async def serve(stream: trio.SocketStream, seat: Seat) -> None:
+        await HttpConnection(application, stream, seat, shutdown, limits or Limits()).run()
 
     with trio.fail_after(deadline):
         async with trio.open_nursery() as nursery:

@@ -2,13 +2,18 @@
 
 import json
 import logging
+import socket
+import struct
 from pathlib import Path
 
 import pytest
-from served import serving_site
-from sites import make_directory
+import trio
+from served import serving, serving_site
+from sites import make_directory, open_site
+from starlette.types import Receive, Scope, Send
 
 from builder.runtime import logs
+from builder_web import server
 
 
 async def test_each_request_is_a_line_whose_parts_are_fields(
@@ -34,3 +39,29 @@ async def test_each_request_is_a_line_whose_parts_are_fields(
     assert second["bytes"] > 0
     assert len(second["agent"]) == 500
     logging.getLogger().handlers.clear()
+
+
+async def test_a_peer_that_goes_before_its_answer_costs_a_line_and_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, is_gone, ended = trio.Event(), trio.Event(), trio.Event()
+    async with open_site(make_directory(tmp_path / "data")) as site:
+        application = server.make_application(site.site, site.settings)
+
+        async def late(scope: Scope, receive: Receive, send: Send) -> None:
+            asked.set()
+            await is_gone.wait()
+            try:
+                await application(scope, receive, send)
+            finally:
+                ended.set()
+
+        with caplog.at_level(logging.INFO):
+            async with serving(late) as served:
+                async with await served.connect() as stream:
+                    await stream.send_all(b"GET /robots.txt HTTP/1.1\r\nHost: x\r\n\r\n")
+                    await asked.wait()
+                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+                is_gone.set()
+                await ended.wait()
+    assert [record.name for record in caplog.records] == ["builder_web.serving.access_log"]

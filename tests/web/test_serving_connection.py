@@ -64,7 +64,7 @@ async def test_an_answer_has_a_date_and_a_reason_and_none_to_head_has_a_body() -
     assert body == b""
 
 
-async def test_of_an_answer_to_head_no_more_is_made_than_its_head() -> None:
+async def test_of_an_answer_to_head_no_more_is_made_than_its_head(caplog: pytest.LogCaptureFixture) -> None:
     made = 0
 
     async def endless(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -82,6 +82,7 @@ async def test_of_an_answer_to_head_no_more_is_made_than_its_head() -> None:
                 while made < count:  # noqa: ASYNC110 - it is the application that counts
                     await trio.sleep(0.01)
     assert made == 4
+    assert not caplog.records
 
 
 async def test_a_peer_that_asks_first_is_told_to_go_on_once_the_body_is_wanted() -> None:

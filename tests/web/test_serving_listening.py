@@ -4,18 +4,22 @@ import errno
 import logging
 import resource
 import socket
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any
 
 import pytest
 import trio
 from served import read_until, serving
-from starlette.responses import PlainTextResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
 
+from builder.runtime.seats import Seat
 from builder_web.serving import listening
 from builder_web.serving.listening import CannotListen, accept, listen, max_connections, url_of
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+REQUEST_ALONE = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 say = PlainTextResponse("here")
 
 
@@ -50,19 +54,64 @@ def test_connections_are_as_many_as_there_are_descriptors_for(
     assert max_connections() == connections
 
 
-async def test_one_more_than_there_may_be_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_more_than_can_be_served_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "MAX_CONNECTIONS", 1)
-    async with serving(say) as served:
-        first = await served.connect()
+    asked, answer = trio.Event(), trio.Event()
+
+    async def say_later(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.set()
+        await answer.wait()
+        await say(scope, receive, send)
+
+    async with serving(say_later) as served, await served.connect() as first:
         await first.send_all(REQUEST)
-        await read_until(first, b"here")
+        await asked.wait()
         async with await served.connect() as second:
             await second.send_all(REQUEST)
             with trio.move_on_after(0.1) as waited:
                 await second.receive_some()
             assert waited.cancelled_caught
-            await first.aclose()
+            answer.set()
+            await read_until(first, b"here")
             await read_until(second, b"here")
+
+
+LARGE = 64 * 1024 * 1024
+
+
+async def take_in(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a GET of ``/large`` with much, and anything else when its body has come."""
+    if scope["path"] == "/large":
+        await Response(bytes(LARGE))(scope, receive, send)
+    else:
+        with suppress(ClientDisconnect):
+            await Request(scope, receive).body()
+        await say(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        REQUEST[:-4],
+        REQUEST,
+        b"nonsense\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1",
+        b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["nothing", "half a head", "nothing more", "nonsense", "half a body", "that it wants what it does not read"],
+)
+async def test_a_crowd_that_keeps_it_waiting_shuts_nobody_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, said: bytes
+) -> None:
+    monkeypatch.setattr(listening, "MAX_CONNECTIONS", 5)
+    async with serving(take_in) as served, AsyncExitStack() as crowd:
+        for _ in range(12):
+            stream = await crowd.enter_async_context(await served.connect())
+            await stream.send_all(said)
+        for _ in range(3):
+            assert (await served.exchange(REQUEST_ALONE)).endswith(b"here")
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 async def test_a_crowd_is_accepted_at_once() -> None:
@@ -70,7 +119,7 @@ async def test_a_crowd_is_accepted_at_once() -> None:
     address = listener.getsockname()
     served: list[trio.SocketStream] = []
 
-    async def serve(stream: trio.SocketStream) -> None:
+    async def serve(stream: trio.SocketStream, _seat: Seat) -> None:
         served.append(stream)
 
     with ExitStack() as crowd:

@@ -141,6 +141,6 @@ def _not_allowed(error: HTTPException) -> Response:
     return answers.text(405, "Method not allowed", dict(error.headers or {}))
 
 
-async def _fault(_request: Request, error: Exception) -> Response:
-    log.error("a fault of builder-web", exc_info=error)
+async def _fault(_request: Request, _error: Exception) -> Response:
+    """Answer; whoever serves the connection knows whether it was a fault, and says so."""
     return answers.text(500, "Internal server error")

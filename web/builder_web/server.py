@@ -20,6 +20,7 @@ from builder.runtime import entry, scraping, service
 from builder.runtime.files import lock_directory
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.scraping import Scraping
+from builder.runtime.seats import Seat
 from builder.runtime.shutdown import Shutdown
 from builder_web import application, drawings
 from builder_web.access import Access
@@ -143,8 +144,8 @@ async def _serve_connections(
     listeners = listen(settings.hosts, settings.port)
     addresses = [url_of(listener) for listener in listeners]
 
-    async def serve_one(stream: trio.SocketStream) -> None:
-        await HttpConnection(served, stream, shutdown).run()
+    async def serve_one(stream: trio.SocketStream, seat: Seat) -> None:
+        await HttpConnection(served, stream, seat, shutdown).run()
 
     async with plain_nursery() as connections:
         async with plain_nursery() as accepting:

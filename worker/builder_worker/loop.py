@@ -9,6 +9,7 @@ from attrs import frozen
 
 from builder.errors import BuilderError
 from builder.runtime import entry, service
+from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
 from builder_worker.adoption import find, tell_lost
 from builder_worker.assignment import Assignment
@@ -63,6 +64,7 @@ async def work(settings: WorkerSettings, duration: Duration) -> None:
     Raises Interrupted on SIGINT, on SIGTERM unless there is time and all jobs end in it, and then for one more of them
     too. Without ``loop``, raises what ``work_once`` does, once every slot is done.
     """
+    note(platform=settings.platform)
     drain = Drain()
     # whoever started it with SIGHUP ignored, as nohup does, wants it to go on
     hangup = [signal.SIGHUP] if entry.is_wanted(signal.SIGHUP) else []

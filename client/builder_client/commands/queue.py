@@ -37,14 +37,15 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
       builder-client queue --json | jq '.queues[] | select(.workers_waiting + .workers_busy == 0) | .platform'
 
     \b
-    JSON: {queues: [{platform, workers_waiting, workers_busy, workers_drained, queued,
+    JSON: {queues: [{platform, workers_waiting, workers_busy, workers_drained, workers_pressed, queued,
              asked: [{by, engine, since, coming: [{count, stage, reason}], why_not: [REASON]}],
              jobs: [{job, cause, why, ahead, due, not_before, likely_start, expected_ms, needs: [NEED],
                      unmet: {missing: [NEED], nearest, lacks: [NEED]}}]}],
            drained: [{scope, name, since, by, reason, until}]}
-          why is "paused", "no-template", "not-before", "drained", "workers-drained", "disk-full", "no-worker", "needs",
-          "able-busy", "behind", "busy" or "next"; unmet is what no worker has, and the one that comes nearest, or null; drained is
-          what gets no job, as of drain; asked is what provisioners have asked for, stage "pending" or "starting"; ahead are those that go before it; times are in UTC, and null where they are not known
+          why is "paused", "no-template", "not-before", "drained", "workers-drained", "pressed", "disk-full", "no-worker",
+          "needs", "able-busy", "behind", "busy" or "next"; unmet is what no worker has, and the one that comes nearest, or null;
+          drained is what gets no job, as of drain; asked is what provisioners have asked for, stage "pending" or "starting";
+          ahead are those that go before it; times are in UTC, and null where they are not known
           of a server of the classic protocol: {queues: [{platform, queued, jobs: [{job}]}]}
     """
     printer = standard_output(color)

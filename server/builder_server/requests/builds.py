@@ -1,5 +1,6 @@
 """Requests about builds."""
 
+import contextlib
 import itertools
 import re
 from uuid import UUID
@@ -33,6 +34,7 @@ from builder_server.names import known
 from builder_server.requests import Asked, Handlers
 from builder_server.results import FILE_NAME, directory_of
 from builder_server.store import BuildHead
+from builder_server.upstream import Unreachable
 
 PIECE = 64 * 1024
 """Bytes of artifacts that are sent at once: each of many clients may take none of its own."""
@@ -157,6 +159,16 @@ async def show(asked: Asked, request: ShowBuild) -> None:
     """Tell of a build."""
     entry = await find_build(asked, request.target)
     assert entry.uuid, "it is a build"
+    build = await asked.store.find_head(entry.uuid)
+    if owner := asked.elsewhere(build.owner if build else None):
+        shown = BuildShown(entry=entry, has_record=False, absent=owner)
+        with contextlib.suppress(Unreachable):
+            async with asked.farm.upstream(owner, asked.client) as upstream:
+                await upstream.ask(ShowBuild(target=str(entry.uuid)))
+                if isinstance(told := await upstream.next(), BuildShown):
+                    shown = told
+        await asked.channel.send(shown)
+        return
     directory = directory_of(asked.attempts.recorder.data_dir, entry.name, entry.uuid)
 
     def look() -> BuildShown:
@@ -202,6 +214,11 @@ async def fetch(asked: Asked, request: FetchArtifacts) -> None:
     build = await asked.store.find_head(request.uuid)
     if build is None:
         raise _unknown(request.uuid)
+    if owner := asked.elsewhere(build.owner):
+        await asked.farm.pass_on(
+            owner, asked.client, request, asked.channel, f"the record of {build.uuid}", PIECE_TIMEOUT
+        )
+        return
     path = directory_of(asked.attempts.recorder.data_dir, build.name, build.uuid) / FILE_NAME
     try:
         file = await trio.to_thread.run_sync(path.open, "rb")

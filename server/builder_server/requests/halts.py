@@ -60,8 +60,15 @@ async def list_workers(asked: Asked, request: ListWorkers) -> None:
     async def make() -> WorkersListed:
         now = asked.now()
         owners = asked.attempts.owners
-        workers = crew.page(owners, request, asked.store.waking.halts, now)
-        return WorkersListed(now=now, release=__version__, number=len(owners), workers=workers)
+        pages = [crew.page(owners, request, asked.store.waking.halts, now, asked.store.owner)]
+        number = len(owners)
+        told, absent = ({}, ()) if asked.is_relayed else await asked.farm.ask_others(asked.client, request)
+        for reply in told.values():
+            if isinstance(reply, WorkersListed):
+                pages.append(reply.workers)
+                number += reply.number
+        workers = crew.merged(pages, request.count)
+        return WorkersListed(now=now, release=__version__, number=number, workers=workers, absent=absent)
 
     await asked.channel.send_reply(make, is_large=False)
 

@@ -1,17 +1,19 @@
 """Builds from a queue to the history. Each function is a step."""
 
 import datetime as dt
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from attrs import frozen
 
 from builder import codec
 from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
 from builder.needs import NOTHING, of_text
+from builder.runtime.database import is_alone, require_alone
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, halts, needed, provenance, queues, uploads
 from builder_server.store.ownership import IS_MINE
@@ -68,9 +70,26 @@ def _first(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     )  # fmt: skip
 
 
-_FIRST = _first()
-_NEXT = _first(_behind)
-_NEXT_SCRIPT = _first(_behind, _entry_job.c.platform.is_not(None))
+@frozen
+class _Pick:
+    """How the first entry that can be taken is found: by one who is alone; besides those that are busy; and locked, too."""
+
+    alone: sa.Select[Any]
+    free: sa.Select[Any]
+    locking: sa.Select[Any]
+
+    @classmethod
+    def of(cls, *where: sa.ColumnElement[bool]) -> "_Pick":
+        free = _first(*where, _entry.c.id.not_in(sa.bindparam("busy", expanding=True)))
+        return cls(_first(*where), free, free.with_for_update(of=queue, skip_locked=True))
+
+
+_FIRST = _Pick.of()
+_NEXT = _Pick.of(_behind)
+_NEXT_SCRIPT = _Pick.of(_behind, _entry_job.c.platform.is_not(None))
+MAX_BUSY = 8
+"""Entries that others are about to take and that are passed over, before it is better to wait for them."""
+
 _RETRIES = (
     sa.select(build.c.job_id, build.c.platform, build.c.retry, job.c.retries)
     .join(job, job.c.id == build.c.job_id)
@@ -130,14 +149,15 @@ def take(
         case True:
             return Taken()
         case None:
+            require_alone(connection)
             queues.add_platform(connection, woken, platform, now)
-    if halts.applies(connection, platform, holder.known_as if holder else ""):
+    if halts.applies(connection, me, platform, holder.known_as if holder else ""):
         return Taken(is_halted=True)
     able = holder.able if holder else NOTHING
     met = [
         said for said in connection.scalars(needed.EACH_THERE, {"wanted": platform}) if not able.lacks(of_text(said))
     ]
-    row = connection.execute(_FIRST, {"wanted": platform, "met": met}).one_or_none() if met else None
+    row = _pick(connection, _FIRST, {"wanted": platform, "met": met}) if met else None
     blocked: str | None = None
     while row is not None:
         queued = to_job(row)
@@ -147,7 +167,7 @@ def take(
             if not_before := _too_often(connection, queued.name, platform, now, max_attempts):
                 connection.execute(_PUT_OFF, {"entry": row.entry, "until": not_before.ms})
                 woken.schedule = True
-                row = connection.execute(_FIRST, {"wanted": platform, "met": met}).one_or_none()
+                row = _pick(connection, _FIRST, {"wanted": platform, "met": met})
                 continue
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(
@@ -169,11 +189,29 @@ def take(
             woken.note(What.BEGUN, job=row.name, platform=platform, uuid=uuid)
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
-        row = connection.execute(
-            _NEXT if expand else _NEXT_SCRIPT,
-            {"wanted": platform, "met": met, "after": row.position, "behind": row.entry},
-        ).one_or_none()
+        place = {"after": row.position, "behind": row.entry}
+        row = _pick(connection, _NEXT if expand else _NEXT_SCRIPT, {"wanted": platform, "met": met} | place)
     return Taken(blocked=blocked)
+
+
+def _pick(connection: sa.Connection, pick: _Pick, values: Mapping[str, object]) -> Any:
+    """Return the first entry that can be taken, None if there is none. Nobody else takes it.
+
+    What others have locked is passed over. They may leave it: so where there is nothing else they are waited for.
+    """
+    if is_alone(connection):
+        return connection.execute(pick.alone, values).one_or_none()
+    busy: list[int] = []
+    while len(busy) < MAX_BUSY:
+        left = {**values, "busy": busy}
+        if (row := connection.execute(pick.locking, left).one_or_none()) is not None:
+            return row
+        if (row := connection.execute(pick.free, left).one_or_none()) is None:
+            break
+        busy.append(row.entry)
+    if busy:
+        require_alone(connection)
+    return None
 
 
 def _too_often(connection: sa.Connection, name: str, platform: str, now: Instant, most: int) -> Instant | None:

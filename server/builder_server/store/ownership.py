@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from builder.model import Instant
 from builder_server.store.records import Holder, LeftBuild
-from builder_server.store.schema import build
+from builder_server.store.schema import build, server
 from builder_server.store.waking import Woken
 
 ME = sa.bindparam("me", type_=build.c.owner.type)
@@ -25,6 +25,7 @@ _LEFT = (
     build.c.secret_sha256, build.c.time_limit, build.c.max_silent, build.c.ended_by,
 )  # fmt: skip
 _RUNS = build.c.state == "running"
+_COUNTS = sa.select(build.c.owner, sa.func.count().label("number")).where(_RUNS).group_by(build.c.owner)
 _MINE = sa.select(*_LEFT).where(_RUNS, IS_MINE).order_by(build.c.started)
 _CLAIM = (
     sa.update(build)
@@ -37,6 +38,9 @@ _CLAIM = (
     .values(owner=ME)
     .returning(*_LEFT)
 )
+_IS_LEFT = _RUNS, ~sa.exists().where(server.c.name == build.c.owner)
+_HAS_LEFT = sa.select(sa.literal(1)).where(*_IS_LEFT).limit(1)
+_TAKE_OVER = sa.update(build).where(*_IS_LEFT).values(owner=ME).returning(*_LEFT)
 _IS_MINE = sa.select(sa.literal(1)).where(build.c.uuid == sa.bindparam("wanted"), _RUNS, IS_MINE)
 _ASK_END = (
     sa.update(build)
@@ -64,6 +68,11 @@ def running(connection: sa.Connection, me: str) -> tuple[LeftBuild, ...]:
     return tuple(map(_left, connection.execute(_MINE, {"me": me})))
 
 
+def count(connection: sa.Connection) -> dict[str, int]:
+    """Return how many builds run, by their owners."""
+    return {row.owner: row.number for row in connection.execute(_COUNTS) if row.owner is not None}
+
+
 def runs_here(connection: sa.Connection, me: str, uuid: UUID) -> bool:
     """Return whether a build runs, and is that server's."""
     return connection.scalar(_IS_MINE, {"me": me, "wanted": str(uuid)}) is not None
@@ -85,6 +94,18 @@ def claim(connection: sa.Connection, woken: Woken, me: str, uuid: UUID, secret_s
         return None
     woken.moved.add(uuid)
     return _left(row)
+
+
+def has_left(connection: sa.Connection) -> bool:
+    """Return whether builds run whose server is gone."""
+    return connection.scalar(_HAS_LEFT) is not None
+
+
+def take_over(connection: sa.Connection, woken: Woken, me: str) -> tuple[LeftBuild, ...]:
+    """Make builds that run a server's own whose server is gone; return them."""
+    left = tuple(_left(row) for row in connection.execute(_TAKE_OVER, {"me": me}))
+    woken.moved.update(each.uuid for each in left)
+    return left
 
 
 def ask_end(connection: sa.Connection, woken: Woken, me: str, uuids: Collection[UUID], by: str) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Self
 from uuid import UUID
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from builder import codec, needs
 from builder.extension.uploads import UploadState
@@ -37,6 +37,11 @@ class Holder:
     def pressure(self) -> str:
         """Why it takes no job now, if it does not."""
         return next((fact.value for fact in self.facts if fact.name == PRESSURE), "")
+
+    def under(self, pressure: str) -> "Holder":
+        """Return it with another reason to take no job, or with none."""
+        others = tuple(fact for fact in self.facts if fact.name != PRESSURE)
+        return evolve(self, facts=(*others, Fact(name=PRESSURE, value=pressure)) if pressure else others)
 
     @cached_property
     def able(self) -> Capabilities:

@@ -264,3 +264,10 @@ duty = Table(
     Column("server", Text, nullable=False),  # who has it, or had it last
     Column("looked", _WIDE),  # when that one did it last, by the clock of the database
 )
+
+program = Table(
+    "program",
+    metadata,
+    # the oldest revision whose programs may work on this database: see builder.runtime.migrations
+    Column("oldest", Text, primary_key=True),
+)

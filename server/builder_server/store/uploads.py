@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from builder.extension.uploads import ListUploads, ReceiverState, UploadEntry, UploadState
 from builder.model import Instant
+from builder.runtime.database import require_alone
 from builder_server.errors import CommandRefused
 from builder_server.store.ownership import IS_MINE
 from builder_server.store.records import Attempted, PendingUpload
@@ -158,6 +159,8 @@ def note(connection: sa.Connection, uuid: UUID, to: str, attempted: Attempted, r
     if attempted.reason is not None:
         values["attempts"] = upload.c.attempts + 1
     connection.execute(sa.update(upload).where(upload.c.build == str(uuid), upload.c.receiver == to).values(values))
+    if attempted.resume is not None:
+        require_alone(connection)  # servers have receivers in common
     if attempted.failures is not None:
         connection.execute(sa.delete(receiver).where(receiver.c.name == to))
     if attempted.resume is not None:

@@ -5,7 +5,8 @@ h11 parses, and does no I/O. What this module keeps to:
   (``Expect: 100-continue``) is told to go on only then: what is refused by its head is never sent.
 - An answer may come before the body is at its end. The connection closes after it, but only once the peer had time to read:
   what still arrives is thrown away meanwhile. To close at once would reset the connection, and the answer with it.
-- Each wait for the peer has a limit, and none is shielded: the program stops whatever a peer does.
+- Each wait for the peer has a limit, and none is shielded: the program stops whatever a peer does. Each is told to the seat
+  of the connection, which a newcomer may be given meanwhile.
 """
 
 import logging
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from builder.address import format_address
 from builder.runtime.logs import about
+from builder.runtime.seats import Seat
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class HttpConnection:
 
     _application: ASGIApp
     _stream: trio.SocketStream
+    _seat: Seat
     _shutdown: Shutdown
     _limits: Limits = field(factory=Limits)
     _parser: h11.Connection = field(
@@ -91,12 +94,12 @@ class HttpConnection:
         try:
             await self._application(scope, exchange.receive, exchange.send)
         except Exception:
-            if not exchange.is_answered.is_set() and not exchange.is_peer_gone:
-                raise
+            if not exchange.takes_no_more:  # what came of that is no fault
+                log.exception("a fault of builder-web")
         return self._parser.our_state is h11.DONE and self._parser.their_state is h11.DONE
 
     async def _next_request(self) -> h11.Request | None:
-        with self._shutdown.interruptible(), trio.move_on_after(self._limits.head):
+        with self._seat.waiting(), self._shutdown.interruptible(), trio.move_on_after(self._limits.head):
             while (event := self._parser.next_event()) is h11.NEED_DATA:
                 self._parser.receive_data(await self._stream.receive_some(PIECE_SIZE))
             if isinstance(event, h11.Request):
@@ -166,7 +169,8 @@ class HttpConnection:
             if event is not h11.NEED_DATA:
                 return None
             try:
-                self._parser.receive_data(await self._stream.receive_some(PIECE_SIZE))
+                with self._seat.waiting(has_asked=True):
+                    self._parser.receive_data(await self._stream.receive_some(PIECE_SIZE))
             except trio.BrokenResourceError:
                 self._parser.receive_data(b"")
 
@@ -180,14 +184,14 @@ class HttpConnection:
         view = memoryview(b"".join(self._parser.send(event) or b"" for event in events))
         try:
             for start in range(0, len(view), PIECE_SIZE):
-                with trio.fail_after(self._limits.piece):
+                with self._seat.waiting(has_asked=True), trio.fail_after(self._limits.piece):
                     await self._stream.send_all(view[start : start + PIECE_SIZE])
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise PeerGone from error
 
     async def _linger(self) -> None:
         await self._stream.send_eof()
-        with trio.move_on_after(self._limits.linger):
+        with self._seat.waiting(), trio.move_on_after(self._limits.linger):
             while True:
                 with trio.move_on_after(self._limits.linger_idle):
                     if await self._stream.receive_some(PIECE_SIZE):
@@ -202,7 +206,8 @@ class _Exchange:
     _connection: HttpConnection
     is_head: bool = field(kw_only=True)
     is_answered: trio.Event = field(init=False, factory=trio.Event)
-    is_peer_gone: bool = field(init=False, default=False)
+    takes_no_more: bool = field(init=False, default=False)
+    """Whether the application was told that nothing more is taken: it may have ended in an error."""
     _has_end: bool = field(init=False, default=False)
     _head: h11.Response | None = field(init=False, default=None)
     _has_no_body: bool = field(init=False, default=False)
@@ -229,6 +234,7 @@ class _Exchange:
             self._head = self._made(message)
             return
         if self.is_answered.is_set():  # what has no body need not be made to its end
+            self.takes_no_more = True
             raise PeerGone
         events: list[h11.Event] = []
         if self._head is not None:  # in one piece with what follows
@@ -242,7 +248,7 @@ class _Exchange:
         try:
             await self._connection.send(*events)
         except PeerGone:
-            self.is_peer_gone = True
+            self.takes_no_more = True
             raise
         if is_last:
             self.is_answered.set()

@@ -11,16 +11,16 @@ import trio
 from builder.address import format_address
 from builder.errors import BuilderError
 from builder.runtime import sockets
+from builder.runtime.seats import Seat, Seats
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1000
-"""Connections at once, as far as there are descriptors for them; more wait to be accepted."""
+"""Connections at once, as far as there are descriptors for them. A newcomer takes the seat of one whose peer is waited for."""
 
 _DESCRIPTORS_EACH = 3  # the socket, and two files
 _OTHER_DESCRIPTORS = 100
 
-_BACKLOG = 256
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _RETRY = 0.1
 
@@ -66,7 +66,7 @@ def _listen(family: socket.AddressFamily, address: tuple[object, ...]) -> socket
         sockets.tune(listener)
         sockets.bound_unsent(listener)
         listener.bind(address)
-        listener.listen(_BACKLOG)
+        listener.listen(socket.SOMAXCONN)
     except BaseException:
         listener.close()
         raise
@@ -89,46 +89,47 @@ def url_of(listener: socket.socket) -> str:
 
 async def accept(
     listeners: Sequence[socket.socket],
-    serve: Callable[[trio.SocketStream], Awaitable[None]],
+    serve: Callable[[trio.SocketStream, Seat], Awaitable[None]],
     connections: trio.Nursery,
 ) -> None:
     """Accept connections, and serve each in a nursery, until cancelled. The listeners are closed then."""
-    free = trio.Semaphore(max_connections())
+    seats = Seats(max_connections())
 
-    async def serve_one(stream: trio.SocketStream) -> None:
+    async def serve_one(stream: trio.SocketStream, seat: Seat) -> None:
         try:
-            await serve(stream)
+            with seat.scope:
+                await serve(stream, seat)
         finally:
-            free.release()
+            seat.leave()
 
     async def accept_from(listener: socket.socket) -> None:
         async with trio.SocketListener(trio.socket.from_stdlib_socket(listener)) as waiting:
             while True:
-                await free.acquire()
+                await seats.wait_room()
                 try:
                     stream = await waiting.accept()
                 except OSError as error:
-                    free.release()
                     if error.errno not in _NO_MORE:
                         raise
                     log.error("connections can't be accepted: %s", error.strerror)
                     await trio.sleep(_RETRY)
                     continue
-                connections.start_soon(serve_one, stream)
-                for another in _accept_more(listener, free):
-                    connections.start_soon(serve_one, another)
+                connections.start_soon(serve_one, stream, seats.take())
+                for another in _accept_more(listener, seats):
+                    connections.start_soon(serve_one, another, seats.take())
 
     async with trio.open_nursery() as nursery:
         for listener in listeners:
             nursery.start_soon(accept_from, listener)
 
 
-def _accept_more(listener: socket.socket, free: trio.Semaphore) -> Iterator[trio.SocketStream]:
+def _accept_more(listener: socket.socket, seats: Seats) -> Iterator[trio.SocketStream]:
     """Return some of the connections that need not be waited for, as far as there is room for them."""
-    for _ in range(min(free.value, _AT_ONCE - 1)):
+    for _ in range(_AT_ONCE - 1):
+        if not seats.has_room:
+            return
         try:
             accepted, _ = listener.accept()
         except OSError:  # there is none, or what whoever waits for the next one is told
             return
-        free.acquire_nowait()
         yield trio.SocketStream(trio.socket.from_stdlib_socket(accepted))

@@ -1,4 +1,4 @@
-"""The servers that work on the database, and who of them keeps the schedule."""
+"""The servers that work on the database, who of them keeps the schedule, and which versions of them may."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,9 +27,11 @@ def upgrade() -> None:
         sa.Column("server", sa.Text, nullable=False),
         sa.Column("looked", WIDE),
     )
+    op.create_table("program", sa.Column("oldest", sa.Text, primary_key=True))
 
 
 def downgrade() -> None:
     """An earlier release is alone, and knows that."""
+    op.drop_table("program")
     op.drop_table("duty")
     op.drop_table("server")
