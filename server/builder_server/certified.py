@@ -195,8 +195,10 @@ class Certificates:
     def _say_expiring(self, *all_: Expiring) -> None:
         now = self._now()
         for each in all_:
-            if self._is_soon(each) and self._said.get(each.name, now) <= now:
-                self._said[each.name] = now.plus(_DAY)
+            said = self._said.get(each.name)
+            was_said = said is not None and said <= now < said.plus(_DAY)  # not where the clock was ahead then
+            if self._is_soon(each) and not was_said:
+                self._said[each.name] = now
                 whose = f"the server's certificate {each.name}" if each.is_own else f"the certificate of {each.name}"
                 logger.warning("%s ends on %s: renew it", printable(whose), each.expires.isoformat())
         if len(self._said) > _MAX_SAID:
