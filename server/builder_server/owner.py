@@ -364,11 +364,11 @@ class Owner:
             return
         if not to.is_cut:
             limit = format_size(self.limits.console)
-            logger.warning("its console is cut at %s", limit)
             said = CUT + f"{limit}: the build goes on".encode()
             # at the time of the line before it: those that it stands for come again after a restart, and none may be earlier
             await to.append(Outputs(self.uuid).timed([said], to.last))
             to.is_cut = True
+            logger.warning("its console is cut at %s", limit)
             lines = evolve(lines, count=lines.count - 1)
         to.skip(lines)
 
