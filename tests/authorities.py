@@ -44,19 +44,24 @@ def name(common: str) -> x509.Name:
 
 @define(eq=False)
 class Authority:
-    """An authority in a directory: ``ca.pem`` is its certificate, ``crl.pem`` what it has revoked once there is any."""
+    """An authority in a directory: ``ca.pem`` is its certificate, ``crl.pem`` what it has revoked once there is any.
+
+    It may be one of another authority, ``above`` it; then its holders show its certificate beside their own.
+    """
 
     directory: Path
     common: str = "farm"
     key: ec.EllipticCurvePrivateKey = field(factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     certificate: x509.Certificate = field(init=False)
     revoked: list[int] = field(factory=list)
+    above: "Authority | None" = None
 
     def __attrs_post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        builder = self._builder(name(self.common), self.key, now() - DAY, now() + 3650 * DAY)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        self.certificate = builder.sign(self.key, hashes.SHA256())
+        signer = self.above or self
+        builder = self._builder(name(self.common), self.key, now() - DAY, now() + 3650 * DAY, signer.common)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        self.certificate = builder.sign(signer.key, hashes.SHA256())
         self.ca.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
     @property
@@ -91,7 +96,7 @@ class Authority:
         *,
         uris: Iterable[str] = (),
         hosts: Iterable[str] = (),
-        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
+        usages: Iterable[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
         begin: dt.datetime | None = None,
         end: dt.datetime | None = None,
         is_self_signed: bool = False,
@@ -108,13 +113,15 @@ class Authority:
                 names.append(x509.DNSName(host))
         issuer = common if is_self_signed else self.common
         builder = self._builder(name(common), key, begin or now() - DAY, end or now() + 365 * DAY, issuer)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(key if is_self_signed else self.key, hashes.SHA256())
         path = self.directory / f"{file or common}.pem"
-        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        shown = [certificate, *([self.certificate] if self.above else [])]
+        path.write_bytes(b"".join(each.public_bytes(serialization.Encoding.PEM) for each in shown))
         key_path = path.with_suffix(".key")
+        key_path.touch(0o600)
         key_path.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -126,16 +133,16 @@ class Authority:
         """Issue a server's certificate, for this machine."""
         given: dict[str, object] = {
             "hosts": ["localhost", "127.0.0.1", "::1"],
-            "usage": ExtendedKeyUsageOID.SERVER_AUTH,
+            "usages": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
         }
         return self.issue("server", **(given | options))  # type: ignore[arg-type]
 
-    def revoke(self, *certificates: Issued) -> None:
-        """Write a list of all that are revoked."""
-        self.revoked += [each.serial for each in certificates]
+    def revoke(self, *certificates: "Issued | Authority", called: x509.Name | None = None) -> None:
+        """Write a list of all that are revoked. ``called`` is how the list calls this authority."""
+        self.revoked += [each.certificate.serial_number for each in certificates]
         builder = (
             x509.CertificateRevocationListBuilder()
-            .issuer_name(name(self.common))
+            .issuer_name(called or name(self.common))
             .last_update(now() - DAY)
             .next_update(now() + 30 * DAY)
         )

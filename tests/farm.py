@@ -38,7 +38,7 @@ from builder_server.names import DATABASE, directory_name
 T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = (ROOT, ROOT / "server", ROOT / "worker", ROOT / "client", ROOT / "web")
+PACKAGES = (ROOT, ROOT / "server", ROOT / "worker", ROOT / "client", ROOT / "web", ROOT / "provision")
 
 DEADLINE = 30.0
 """Seconds that no step of a test takes, however busy the machine is."""

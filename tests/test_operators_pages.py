@@ -15,6 +15,8 @@ PAGES = [
     ROOT / "docs/certificates.md",
     ROOT / "docs/provenance.md",
     ROOT / "docs/operations.md",
+    ROOT / "docs/scale.md",
+    ROOT / "deploy/ha/README.md",
 ]
 
 HELP: dict[str, list[tuple[str, ...]]] = {
@@ -22,6 +24,7 @@ HELP: dict[str, list[tuple[str, ...]]] = {
         (),
         ("backup",),
         ("migrate",),
+        ("copy-database",),
         ("certificates",),
         ("certificates", "init"),
         ("certificates", "issue"),
@@ -53,6 +56,16 @@ NOT_OURS = {
     "--init",
     "--disable-sandboxing",
     "--no-sandbox",
+    # of createuser, createdb, pg_dump and tar
+    "--pwprompt",
+    "--owner",
+    "--encoding",
+    "--template",
+    "--format",
+    "--file",
+    "--dbname",
+    "--create",
+    "--directory",
 }
 """Options of other programs on these pages."""
 

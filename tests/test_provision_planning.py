@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from builder.extension.crew import Doing
 from builder.needs import Need, of_text
 from builder_provision.fleet import Asked, EngineState, Order, Standing, Waiting
-from builder_provision.planning import DAY, LATER, MARGIN, OVERDUE, SOON, Plan, Situation, plan
+from builder_provision.planning import COMING, DAY, LATER, LEAVING, MARGIN, OVERDUE, Plan, Situation, plan
 from builder_provision.terms import Terms, able
 
 NOW = 1_795_194_796.0
@@ -171,6 +171,18 @@ def test_what_hangs_is_removed_and_asked_for_again() -> None:
     assert planned(waiting=[waits()], asked=[in_line]).remove == ()
 
 
+def test_one_that_has_left_the_server_is_on_its_way_out() -> None:
+    leaving = asked(state=EngineState.STARTED, age=9000, left_at=NOW - 1)
+    found = planned(waiting=[waits()], asked=[leaving])
+    assert len(found.ask) == 1, "it takes no job any more"
+    assert (found.remove, found.look_at) == ((), NOW + LEAVING)
+    assert planned(evolve(TERMS, most=1), waiting=[waits()], asked=[leaving]).ask == (), (
+        "and is there for as long as it is"
+    )
+    hangs = planned(asked=[evolve(leaving, left_at=NOW - 900)]).remove
+    assert [each.reason for each in hangs] == ["it has left the server, and does not end"]
+
+
 def test_what_outlives_its_time_is_removed_whatever_it_does() -> None:
     old = asked(state=EngineState.STARTED, age=3600 + OVERDUE, time_limit=3600.0, doing=Doing.BUILDING)
     assert planned(asked=[old]).remove[0].may_have_begun
@@ -206,7 +218,7 @@ def test_the_time_asked_for_is_that_of_the_longest_job() -> None:
 
 
 def test_it_looks_soon_while_workers_come() -> None:
-    assert planned(waiting=[waits()]).look_at == NOW + SOON
+    assert planned(waiting=[waits()]).look_at == NOW + COMING
     assert planned(asked=[asked(state=EngineState.STARTED, doing=Doing.BUILDING)]).look_at == NOW + LATER
 
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +15,9 @@ import trio
 from attrs import evolve
 from authorities import DAY, Authority, Issued, now
 from clocks import Clock
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography import x509
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from farm import DEADLINE, LocalServer, eventually, log_lines, run_client, run_server, start_server
 from hypothesis import Phase, find, settings
 from scripted import CLIENT, OUR_WORKER, OURS, WORKER, ask_job, connect, given_job, schedule
@@ -30,6 +33,7 @@ from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobReques
 from builder.model import Instant
 from builder.order import OPENING, State
 from builder.roles import HolderRole, worker_uri
+from builder.runtime.tls import InvalidCredentials
 from builder_server import certified, expiry
 from builder_server.keyring import Keyring
 from builder_server.permission import NEEDS
@@ -237,7 +241,7 @@ def of_an_authority_of_that_name(authority: Authority) -> Issued:
 
 
 def of_a_server(authority: Authority) -> Issued:
-    return holder(authority, HolderRole.OPERATOR, usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    return holder(authority, HolderRole.OPERATOR, usages=[ExtendedKeyUsageOID.SERVER_AUTH])
 
 
 def revoked(authority: Authority) -> Issued:
@@ -280,14 +284,92 @@ async def test_who_shows_no_certificate(
             await stream.do_handshake()
             with pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some()
-    assert await eventually(lambda: log_lines(caplog.text, "not let in: TLS: peer did not return a certificate"))
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: it shows no certificate"))
 
 
 async def test_who_speaks_no_tls(server: LocalServer, caplog: pytest.LogCaptureFixture) -> None:
     async with connect(server) as peer:
         await peer.channel.send(CLIENT)
         assert b"hello" not in await peer.wait_closed()
-    assert await eventually(lambda: log_lines(caplog.text, "not let in: TLS: "))
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: it speaks no TLS"))
+
+
+@pytest.mark.parametrize(
+    ("host", "of", "said"),
+    [
+        ("other.example.org", "ca", "it does not take this server's certificate: it calls this server by a name that"),
+        ("localhost", "other", "it does not take this server's certificate: its --tls-ca is of another authority"),
+        ("localhost", "farm", "it does not take this server's certificate: its --tls-ca is of another authority"),
+        ("localhost", None, "it has closed the connection within the handshake"),
+    ],
+)
+async def test_who_does_not_take_the_server_s_certificate(
+    host: str, of: str | None, said: str, server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    ca = authority.ca if of == "ca" else Authority(authority.directory / "other", common=of or "other").ca
+    context = ssl.create_default_context(cafile=str(ca))
+
+    def knock() -> None:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as plain:
+            if of is not None:
+                with pytest.raises(ssl.SSLCertVerificationError):  # of which it tells, other than trio's
+                    context.wrap_socket(plain, server_hostname=host)
+
+    await trio.to_thread.run_sync(knock)
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: ", said))
+
+
+def test_a_certificate_of_no_server_is_none_for_a_server(authority: Authority) -> None:
+    own = authority.server(usage=ExtendedKeyUsageOID.CLIENT_AUTH).files
+    with pytest.raises(InvalidCredentials, match=f"{own.certificate} is no certificate of a server"):
+        certified.Certificates(own, authority.crl, wall_clock)
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        x509.NameAttribute(NameOID.COMMON_NAME, "farm", _ASN1Type.PrintableString),
+        x509.NameAttribute(NameOID.COMMON_NAME, "Farm"),
+    ],
+    ids=["in another encoding", "in another case"],
+)
+async def test_a_list_that_writes_the_name_of_its_authority_in_another_way(
+    tmp_path: Path, authority: Authority, called: x509.NameAttribute[str]
+) -> None:
+    operator = holder(authority, HolderRole.OPERATOR)
+    authority.revoke(operator, called=x509.Name([called]))
+    async with serving(tmp_path, authority) as server:
+        assert not await is_let_in(server, operator)
+
+
+async def test_an_authority_below_another_that_is_revoked(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    below = Authority(tmp_path / "below", common="below", above=authority)
+    operator = below.issue("ann", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    async with serving(tmp_path, authority) as server, shown(server, operator, OURS) as peer:
+        authority.revoke(below)
+        await peer.wait_closed()
+        assert await eventually(lambda: log_lines(caplog.text, "(ann): ", "closed: its certificate was revoked"))
+        assert not await is_let_in(server, operator)
+
+
+async def test_a_list_counts_once_its_authority_is_known(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever of the two files is copied first."""
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other")
+    bad = other.issue("ann", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    other.revoke(bad)
+    authority.revoke()
+    async with serving(tmp_path, authority) as server:
+        authority.crl.write_bytes(authority.crl.read_bytes() + other.crl.read_bytes())
+        await eventually(lambda: "was not signed by an authority of" in caplog.text)
+        authority.ca.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: "1 revoked" in caplog.text)
+        assert not await is_let_in(server, bad)
 
 
 async def test_a_certificate_that_is_revoked_ends_its_open_connections(
@@ -372,12 +454,12 @@ async def test_a_certificate_of_the_server_is_renewed_without_a_restart(
         files = authority.server().files  # into the same files
         await eventually(lambda: log_lines(caplog.text, "server.pem is read again"))
         async with shown(server, operator) as peer:
-            assert ssl.DER_cert_to_PEM_cert(peer.stream.certificate).encode() == files.certificate.read_bytes()  # type: ignore[attr-defined]
+            assert ssl.DER_cert_to_PEM_cert(peer.stream.chain[0]).encode() == files.certificate.read_bytes()  # type: ignore[attr-defined]
         before = files.certificate.read_bytes()
         files.certificate.write_text("garbage")
         await eventually(lambda: log_lines(caplog.text, " error ", "server.pem", "what was there before is kept"))
         async with shown(server, operator) as peer:
-            assert ssl.DER_cert_to_PEM_cert(peer.stream.certificate).encode() == before  # type: ignore[attr-defined]
+            assert ssl.DER_cert_to_PEM_cert(peer.stream.chain[0]).encode() == before  # type: ignore[attr-defined]
         assert isinstance((await open_before.request(ShowJob(name="a")))[-1], Failure)
 
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import datetime as dt
+import fcntl
 import json
 import os
 import ssl
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import trio
 from click.testing import CliRunner, Result
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from farm import eventually_async, run_server
+from farm import DEADLINE, eventually_async, run_server
 from scripted import CLIENT
 
 from builder import codec
@@ -101,11 +103,13 @@ def test_the_library_that_checks_takes_what_is_made(tmp_path: Path) -> None:
     assert client.getpeercert()
 
 
-def test_each_is_for_one_purpose(authority: Authority) -> None:
+def test_what_each_is_for(authority: Authority) -> None:
+    """A server asks other servers of its farm as a client does."""
     issue(authority)
-    for name, usage in (("server", ExtendedKeyUsageOID.SERVER_AUTH), ("ann", ExtendedKeyUsageOID.CLIENT_AUTH)):
+    both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    for name, usages in (("server", both), ("ann", [ExtendedKeyUsageOID.CLIENT_AUTH])):
         made = x509.load_pem_x509_certificate(authority.certificate_of(name).read_bytes())
-        assert list(made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [usage]
+        assert list(made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == usages
         assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         signing_key = made.public_key()
         assert signing_key != authority.certificate.public_key()
@@ -281,7 +285,7 @@ async def test_a_server_that_runs_takes_what_changes(tmp_path: Path) -> None:
                     return None
             except trio.BrokenResourceError:
                 return None
-            return x509.load_der_x509_certificate(stream.certificate).serial_number
+            return x509.load_der_x509_certificate(stream.chain[0]).serial_number
 
     async with run_server(root, tls=own) as server:
         before = await served("eve")
@@ -463,6 +467,26 @@ def test_whatever_crashes_all_is_whole(tmp_path: Path) -> None:
         issue(authority, now=NOW + DAY)
         assert states(authority, NOW + DAY).count(("ann", True)) == 1
     assert 20 < at < STEPS - 1
+
+
+async def test_nobody_keeps_a_certificate_from_being_revoked(authority: Authority, tmp_path: Path) -> None:
+    """Other users can open the directory, and so lock it, but nothing in it that counts."""
+    issue(authority)
+    descriptors = [os.open(path, os.O_RDONLY) for path in (authority.directory, tmp_path)]
+    try:
+        for descriptor in descriptors:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with trio.fail_after(DEADLINE):
+            revoke = partial(authority.revoke, "ann", x509.ReasonFlags.unspecified, now=NOW)
+            await trio.to_thread.run_sync(revoke, abandon_on_cancel=True)
+        with pytest.raises(NotCertified, match=f"another program has {tmp_path} locked"):
+            Authority.init(tmp_path / "another", None, ["localhost"], days=1, now=NOW)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    assert states(authority) == [("ann", False)]
+    closed = [path for path in authority.directory.iterdir() if path.is_dir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in closed} == {0o700}
 
 
 def test_many_at_once(authority: Authority) -> None:

@@ -143,6 +143,17 @@ def test_a_systemd_credential_is_the_password(tmp_path: Path, monkeypatch: pytes
     assert "secret" not in repr(named.place())
 
 
+def test_a_password_that_everybody_can_read_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret")
+    named = Served(directory=tmp_path, database="postgresql://host/db", password_file=file)
+    file.chmod(0o644)
+    with pytest.raises(StartError, match=f"everybody can read {file}: chmod o= {file}"):
+        named.place()
+    file.chmod(0o640)
+    assert named.place() == Location(url="postgresql://host/db", password_file=file)
+
+
 def test_without_the_library_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "builder.runtime.postgres")
     monkeypatch.setitem(sys.modules, "psycopg", None)

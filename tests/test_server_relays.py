@@ -5,6 +5,7 @@ import re
 import uuid as uuids
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,10 @@ from uuid import UUID
 import clusters
 import pytest
 import trio
+from authorities import Authority
 from client_harness import assert_one_line
-from farm import Server, eventually, eventually_async, free_port, run_client, start_server
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from farm import Server, eventually, eventually_async, free_port, run_client, running_worker, start_server
 from scripted import OUR_WORKER, OURS, ScriptedPeer, ask_job, connect, do, observe, schedule, take_job
 
 from builder.extension.builds import ArtifactsPiece, FetchArtifacts
@@ -293,9 +296,8 @@ async def test_only_servers_relay(pair: tuple[Server, Server], database: str) ->
     (refused,) = await replies(one, wrong)
     assert isinstance(refused, Failure)
     assert refused.message.startswith("Relay needs the token of this server")
-    ((token,),) = clusters.shared().execute(
-        "SELECT token FROM server WHERE name = 'a'", database.rpartition("/")[2].partition("?")[0]
-    )
+    (name,) = re.findall(r"farm\w+", database)
+    ((token,),) = clusters.shared().execute("SELECT token FROM server WHERE name = 'a'", name)
     async with connect(one, OURS) as peer:
         await peer.send(Relay(token=token, server="b", holder="alice", address="10.0.0.1:7", role=HolderRole.OBSERVER))
         assert await peer.receive(Success) == Success()
@@ -304,3 +306,37 @@ async def test_only_servers_relay(pair: tuple[Server, Server], database: str) ->
         (refused,) = await peer.request(Halt(target=Target(scope=Scope.SERVER)))
         assert isinstance(refused, Failure)
         assert refused.message == "Halt needs the role operator; the certificate of alice gives observer"
+
+
+async def test_servers_show_each_other_their_certificates(tmp_path: Path, database: str) -> None:
+    """What is relayed is allowed as to the client who asks."""
+    (tmp_path / "ca").mkdir()
+    authority = Authority(tmp_path / "ca")
+    files = authority.server().files
+    tls = (f"--tls-cert={files.certificate}", f"--tls-key={files.key}", f"--tls-client-ca={files.ca}")
+    shown = authority.issue("alice", uris=[HolderRole.OBSERVER.uri]).files
+    me = (f"--tls-ca={shown.ca}", f"--tls-cert={shown.certificate}", f"--tls-key={shown.key}")
+    async with started(tmp_path, database, "a", *tls) as one, started(tmp_path, database, "b", *tls) as other:
+        ann = authority.issue("ann", uris=[HolderRole.OPERATOR.uri, HolderRole.WORKER.uri]).files
+        hers = (f"--tls-ca={ann.ca}", f"--tls-cert={ann.certificate}", f"--tls-key={ann.key}")
+        (tmp_path / "job.sh").write_text("#!/bin/sh\necho said\n")
+        await client(one, *hers, "schedule", "a", "p1", str(tmp_path / "job.sh"))
+        with running_worker(one, "p1", "--sandbox=none", *hers) as worker:
+            await eventually(lambda: worker.process.poll() is not None, what="the end of the worker")
+        assert (await client(other, *me, "log", await uuid_of(other, *me), "--raw")).startswith("said\n")
+        assert (
+            authority.server(usages=[ExtendedKeyUsageOID.SERVER_AUTH]).files == files
+        )  # as before there could be several
+        await eventually_async(partial(refuses, other, *me), what="the certificate to be read again")
+
+
+async def uuid_of(server: Server, *given: str) -> str:
+    (line,) = (await client(server, *given, "history", "--json")).splitlines()
+    return str(json.loads(line)["uuid"])
+
+
+async def refuses(server: Server, *given: str) -> bool:
+    """Return whether a server with a certificate of before can't ask the other, and says what to do."""
+    uuid = await uuid_of(server, *given)
+    done = await trio.to_thread.run_sync(run_client, server, *given, "log", uuid)
+    return b"'builder-server certificates renew server' makes one that is" in done.stderr

@@ -67,7 +67,7 @@ async def test_bytes_go_both_ways_at_once(authority: Authority) -> None:
 async def test_each_side_knows_the_other(authority: Authority) -> None:
     server, alice = authority.server(), authority.issue("alice")
     async with pair(server, alice) as (one, _):
-        assert ssl.DER_cert_to_PEM_cert(one.certificate).encode() == alice.files.certificate.read_bytes()
+        assert ssl.DER_cert_to_PEM_cert(one.chain[0]).encode() == alice.files.certificate.read_bytes()
         assert one.described_certificate["subject"] == ((("commonName", "alice"),),)
 
 
@@ -164,6 +164,17 @@ def test_files_that_can_not_be_used_are_named(authority: Authority, tmp_path: Pa
             files.server_context()
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_everybody_can_read_is_refused(authority: Authority) -> None:
+    good = authority.server().files
+    for mode in (0o644, 0o604):
+        good.key.chmod(mode)
+        for make in (good.server_context, good.peer_context):
+            with pytest.raises(InvalidCredentials, match=f"everybody can read {good.key}: chmod o= {good.key}"):
+                make()
+    good.key.chmod(0o640)  # the server's group may
+    good.server_context()
 
 
 def test_an_encrypted_key_is_refused_at_once(authority: Authority, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ trio's own stream either waits for the peer's goodbye or says none itself. Here 
 ends in order, and never when it is to end by a reset: whoever takes an end in order for success must not see one then.
 """
 
+import _ssl
 import contextlib
 import os
 import ssl
+import sys
 from collections.abc import Mapping
 
 import trio
@@ -65,11 +67,11 @@ class EncryptedStream(HalfCloseableStream):
                 return
 
     @property
-    def certificate(self) -> bytes:
-        """The other side's certificate, in DER."""
-        found = self._tls.getpeercert(binary_form=True)
-        assert found, "each side shows one"
-        return found
+    def chain(self) -> list[bytes]:
+        """The other side's certificate, and those that lead from it to its authority, in DER."""
+        if sys.version_info >= (3, 13):
+            return self._tls.get_verified_chain()
+        return [each.public_bytes(_ssl.ENCODING_DER) for each in self._tls._sslobj.get_verified_chain()]  # type: ignore[attr-defined]  # noqa: SLF001  it has no other name before
 
     @property
     def described_certificate(self) -> Mapping[str, object]:

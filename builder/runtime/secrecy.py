@@ -1,8 +1,9 @@
-"""Keeping what is secret in a process from all others: what is in its memory, and what is in its arguments."""
+"""Keeping what is secret from all others: in the memory and the arguments of a process, and in files."""
 
 import ctypes
 import re
 import resource
+import stat
 import sys
 from pathlib import Path
 
@@ -13,6 +14,14 @@ _ARGUMENTS = slice(45, 47)
 
 _SECRET = re.compile(r"(?<=://)\S*(?=@)|(?<=\?).*", re.ASCII | re.DOTALL)
 """User and password of a URL, and its query."""
+
+
+def exposure(path: Path) -> str:
+    """Return what is to be done about a file with a secret that every user of this machine can read; "" if they can't.
+
+    Raises OSError.
+    """
+    return f"everybody can read {path}: chmod o= {path}" if path.stat().st_mode & stat.S_IROTH else ""
 
 
 def keep_memory_secret() -> None:

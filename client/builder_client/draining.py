@@ -36,7 +36,6 @@ drained_worker_option = click.option(
 )
 at_option = click.option(
     "--at",
-    "server",
     metavar="SERVER",
     shell_complete=options.completes("servers"),
     help="That server alone, of several.",

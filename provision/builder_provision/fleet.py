@@ -29,10 +29,22 @@ class Order:
 
 
 @frozen(kw_only=True)
+class Ticket:
+    """What was asked for: a worker of that name. ``id`` is what its engine calls it, where that is another one."""
+
+    name: str
+    platform: str
+    needs: tuple[Need, ...] = ()
+    asked_at: float
+    time_limit: float
+    id: str = ""
+
+
+@frozen(kw_only=True)
 class Asked:
     """A worker that was asked for, and is not gone. ``reason`` is the engine's own, why it has not started.
 
-    ``doing`` is None until it has come to the server.
+    ``doing`` is None until it has come to the server, and ``left_at`` is when it had gone from there: it is about to end.
     """
 
     name: str
@@ -44,8 +56,17 @@ class Asked:
     started_at: float | None = None
     time_limit: float | None = None
     doing: Doing | None = None
+    left_at: float | None = None
     able: Capabilities | None = None
     """What it has, as it tells of itself once it has come."""
+
+    id: str = ""
+    """What its engine calls it, where that is another name."""
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether it has not come to the server yet."""
+        return self.doing is None and self.left_at is None
 
 
 @frozen(kw_only=True)

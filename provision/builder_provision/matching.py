@@ -53,7 +53,7 @@ def match(
         *(
             _Place(able=each.able or terms.of_asked(each.needs), free_at=now, since=each.asked_at, asked=each)
             for each in asked
-            if each.doing not in (Doing.BUILDING, Doing.AWAY)
+            if each.is_coming or each.doing is Doing.WAITING
         ),
     ]
     left = []

@@ -18,8 +18,8 @@ OVERDUE = 300.0
 
 DAY = 86400.0
 
-SOON, LATER = 15.0, 60.0
-"""Seconds to the next look at the engine: while workers come, and otherwise. What changes on the server is told."""
+LEAVING, COMING, LATER = 2.0, 10.0, 60.0
+"""Seconds to the next look at the engine: while workers end, while they come, and otherwise. What changes on the server is told."""
 
 
 @frozen(kw_only=True)
@@ -89,7 +89,7 @@ def plan(terms: Terms, situation: Situation) -> Plan:
         room = 0
     elif len(orders) > room:
         why_not[f"there may be {terms.most} at once"] = None
-    spare = [each for each in matched.unneeded if each.doing is None]
+    spare = [each for each in matched.unneeded if each.is_coming]
     spare = sorted(spare, key=lambda each: (each.asked_at, each.name))[max(0, terms.least - len(alive) + len(spare)) :]
     unneeded = {each.name: situation.unneeded.get(each.name, now) for each in spare}
     cooled = [
@@ -112,7 +112,9 @@ def _hung(terms: Terms, asked: Asked, now: float) -> Removal | None:
         limit = asked.time_limit or terms.time_limit
         if now >= asked.started_at + limit + OVERDUE:
             return Removal(asked=asked, reason="it is there for longer than it was asked for", may_have_begun=True)
-        if asked.doing is None and now >= asked.started_at + terms.patience:
+        if asked.left_at is not None and now >= asked.left_at + terms.patience:
+            return Removal(asked=asked, reason="it has left the server, and does not end", may_have_begun=True)
+        if asked.is_coming and now >= asked.started_at + terms.patience:
             return Removal(asked=asked, reason="it was started, and never came to the server", may_have_begun=True)
     elif asked.state is EngineState.HELD and now >= asked.asked_at + terms.patience:
         return Removal(
@@ -126,13 +128,14 @@ def _next_look(
 ) -> float:
     """Return when something may have to be done that no change of the server tells of."""
     now = situation.now
-    is_coming = is_asking or any(each.doing is None for each in alive)
+    is_leaving = any(each.left_at is not None for each in alive)
+    is_coming = is_asking or any(each.is_coming for each in alive)
     moments = [
-        now + (SOON if is_coming else LATER),
+        now + (LEAVING if is_leaving else COMING if is_coming else LATER),
         *situation.refused.values(),
         *(entry.since + terms.aim for entry in situation.waiting),
         *(since + terms.cool_down for since in unneeded.values()),
-        *(each.started_at + terms.patience for each in alive if each.started_at is not None and each.doing is None),
+        *(each.started_at + terms.patience for each in alive if each.started_at is not None and each.is_coming),
         (now // DAY + 1) * DAY if terms.budget is not None else inf,
     ]
     return min(moment for moment in moments if moment > now)

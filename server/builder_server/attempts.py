@@ -187,13 +187,20 @@ class Attempts:
         self.drop(tuple(self._owners))
 
     async def look_again(self) -> None:
-        """Learn what other servers have done to the attempts here while nothing was heard of them. Raises StoreError."""
+        """See that attempts here are what the database has as such, whatever was not heard of others. Raises StoreError."""
         known = [owner.uuid for owner in self._owners.values() if owner.build]
         here = {build.uuid: build for build in await self.recorder.store.running()}
         self.drop([uuid for uuid in known if uuid not in here])
         for build in here.values():
             if build.cancelled_by is not None:
                 self._end([build.uuid], build.cancelled_by)
+            # it came back here before the attempt that was here had ended, or that has ended for a fault of ours
+            if (
+                build.uuid not in self._owners
+                and not self._stopping
+                and await self.recorder.store.runs_here(build.uuid)
+            ):
+                self.inherit([build])
 
     def _left(self, build: LeftBuild) -> Owner:
         may_return = build.cancelled_by is None

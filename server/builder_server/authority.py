@@ -15,7 +15,6 @@ from typing import Self
 
 from attrs import frozen
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from builder.errors import InvalidName
 from builder.model import check_name, printable
@@ -86,7 +85,7 @@ class Authority:
         names = [issuing.host_name(host) for host in hosts]
         if not directory.parent.is_dir():  # a typo must not make a tree of directories
             raise NotCertified(f"{directory.parent} is no directory: create it, or name another one with --directory")
-        with _locked(directory.parent):
+        with _alone_in(directory.parent):
             if os.path.lexists(directory) and not (directory.is_dir() and not any(directory.iterdir())):
                 raise NotCertified(f"{directory} is there already: 'issue' and 'renew' make more certificates in it")
             part = directory.with_name(f".{directory.name}.part")
@@ -106,8 +105,9 @@ class Authority:
             made._write_list(signer, [], 1, now)
             server_key = issuing.new_key()
             write_whole(part / f"{SERVER}.key", issuing.key_pem(server_key), _PRIVATE)
-            usage = ExtendedKeyUsageOID.SERVER_AUTH
-            signed = signer.sign(hosts[0][:MAX_NAME], server_key.public_key(), names, usage=usage, now=now, days=days)
+            signed = signer.sign(
+                hosts[0][:MAX_NAME], server_key.public_key(), names, is_of_server=True, now=now, days=days
+            )
             made._keep(signed, part / f"{SERVER}.pem")
             part.chmod(0o755)
             part.rename(directory)
@@ -141,8 +141,7 @@ class Authority:
             self.certificate_of(name).unlink(missing_ok=True)  # it is no pair with the new key
             write_whole(self.key_of(name), issuing.key_pem(key), _PRIVATE)
             names = [x509.UniformResourceIdentifier(uri) for uri in uris]
-            usage = ExtendedKeyUsageOID.CLIENT_AUTH
-            certificate = signer.sign(name, key.public_key(), names, usage=usage, now=now, days=days)
+            certificate = signer.sign(name, key.public_key(), names, is_of_server=False, now=now, days=days)
             self._keep(certificate, self.certificate_of(name))
         return Certified(certificate=certificate, name=name, revoked=None, is_newest=True)
 
@@ -161,10 +160,9 @@ class Authority:
                 raise NotCertified(f"{name} is no server: --name is for the addresses of one")
             before = last.certificate
             names = [issuing.host_name(host) for host in hosts] or issuing.alternatives(before)
-            usage = ExtendedKeyUsageOID.SERVER_AUTH if last.is_of_server else ExtendedKeyUsageOID.CLIENT_AUTH
             common = hosts[0][:MAX_NAME] if hosts else issuing.common_name(before)
             key = before.public_key()
-            certificate = signer.sign(common, key, names, usage=usage, now=now, days=days)  # type: ignore[arg-type]  # made above
+            certificate = signer.sign(common, key, names, is_of_server=last.is_of_server, now=now, days=days)  # type: ignore[arg-type]  # made above
             self._keep(certificate, self.certificate_of(name))
         return Certified(certificate=certificate, name=name, revoked=None, is_newest=True)
 
@@ -195,7 +193,7 @@ class Authority:
 
     def listed(self) -> list[Certified]:
         """Return all certificates, by their names, the newest of each first. Raises NotCertified and OSError."""
-        with _locked(self.directory, shared=True):
+        with self._locked(shared=True):
             return self._listed()
 
     def list_ends(self) -> dt.datetime | None:
@@ -214,7 +212,7 @@ class Authority:
     def _changing(self) -> Iterator[Issuer]:
         """Have the authority's key in a block, and nobody else change anything."""
         check_owner(self.directory, NotCertified)
-        with _locked(self.directory):
+        with self._locked():
             try:
                 data = self.key.read_bytes()
             except FileNotFoundError as error:
@@ -224,6 +222,22 @@ class Authority:
             except (ValueError, TypeError) as error:
                 raise NotCertified(f"{self.key}: it is not the key of the authority in {self.directory}") from error
             yield signer
+
+    @contextmanager
+    def _locked(self, *, shared: bool = False) -> Iterator[None]:
+        """Keep others from changing anything in a block. Raises NotCertified.
+
+        Whoever can open a directory can lock it: this one is closed to others, who could keep a certificate from being revoked.
+        """
+        try:
+            descriptor = lock_directory(self.directory / _ISSUED, shared=shared, wait=True)
+        except FileNotFoundError as error:
+            raise NotCertified(f"{self.directory / _ISSUED} is missing: bring it back from a backup") from error
+        assert descriptor is not None, "it was waited for, as long as a few files take"
+        try:
+            yield
+        finally:
+            os.close(descriptor)
 
     def _listed(self) -> list[Certified]:
         revoked = {each.serial: each for each in issuing.read_list(self._list())}
@@ -278,10 +292,11 @@ class Authority:
 
 
 @contextmanager
-def _locked(directory: Path, *, shared: bool = False) -> Iterator[None]:
-    """Have a directory to oneself in a block; who has it meanwhile needs it for as long as a few files take."""
-    descriptor = lock_directory(directory, shared=shared, wait=True)
-    assert descriptor is not None, "it was waited for"
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Have a directory to oneself in a block. Raises NotCertified where others have it, who may be anybody."""
+    descriptor = lock_directory(directory)
+    if descriptor is None:
+        raise NotCertified(f"another program has {directory} locked: try again when it has ended")
     try:
         yield
     finally:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import BuilderError
-from builder.quantities import parse_pause
 from builder.reasons import reason_of
 from builder.runtime.tls import TlsFiles
 from builder_server import credentials, templates
@@ -16,7 +15,6 @@ from builder_server.certified import Certificates
 from builder_server.listening import Users, refuse_strangers
 from builder_server.names import check_platform_name
 from builder_server.receiver import receivers_at
-from builder_server.retention import parse_retention
 from builder_server.served import Served
 from builder_server.server import wall_clock
 
@@ -25,9 +23,6 @@ Given = Mapping[str, Any]
 
 def faults(given: Given) -> Iterator[str]:
     """Return a line for each thing that is wrong. A value that is None was wrong by itself, or was not given."""
-    for name, parse in (("grace", parse_pause), ("keep", parse_retention)):
-        if given[name] is not None:
-            yield from _raised(parse, given[name])
     if given["dir"] is not None:
         yield from _data_dir(given["dir"])
     yield from _database(given)

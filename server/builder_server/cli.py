@@ -1,11 +1,10 @@
 """The command line of builder-server: it parses, and hands over to ``server``."""
 
 import gc
-import math
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import click
 from builder.address import DEFAULT_PORT, parse_remote
 from builder.errors import InvalidAddress, InvalidName
 from builder.model import check_name
-from builder.quantities import InvalidQuantity, parse_size
+from builder.quantities import InvalidQuantity, format_duration, parse_duration, parse_pause, parse_size
 from builder.runtime import program
 from builder.runtime.configuration import CHECK, Configured, configuration_options
 from builder.runtime.options import announce, metrics_option, serving_options
@@ -23,6 +22,7 @@ from builder.runtime.secrecy import hide_arguments, keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
 from builder_server.options import check_database, limit_options, limits_of
+from builder_server.retention import Retention, parse_retention
 from builder_server.served import Served
 
 ON_FREEBSD = platform.system() == "FreeBSD"
@@ -49,17 +49,16 @@ GRACE = "2m"
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def _check_number(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # which no range of click's refuses
-        raise click.BadParameter("it is not a number", context, parameter)
-    return value
+def _read(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return what reads the value of an option, if there is one, so that what is wrong with it names the option."""
 
+    def read(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except InvalidQuantity as error:
+            raise click.BadParameter(str(error), context, parameter) from error
 
-def _read_size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    try:
-        return None if value is None else parse_size(str(value))
-    except InvalidQuantity as error:
-        raise click.BadParameter(str(error), context, parameter) from error
+    return read
 
 
 def _check_servers(context: click.Context) -> None:
@@ -249,21 +248,21 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 )
 @click.option(
     "--job-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    callback=_check_number,
-    default=JOB_TIMEOUT,
+    callback=_read(parse_duration),
+    default=format_duration(round(JOB_TIMEOUT * 1000)),
     show_default=True,
-    metavar="SECONDS",
-    help="Longest time that a job may take.",
+    metavar="DURATION",
+    help="Longest time that a job may take: seconds, or as in 90m or 2h.",
 )
 @click.option(
     "--min-free",
-    callback=_read_size,
+    callback=_read(parse_size),
     metavar="SIZE",
     help="Hand out no job while less is free on the disk of --dir.  [default: 1G, or a tenth of a smaller disk]",
 )
 @click.option(
     "--grace",
+    callback=_read(parse_pause),
     default=GRACE,
     show_default=True,
     metavar="DURATION",
@@ -273,6 +272,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 @click.option(
     "--keep",
     multiple=True,
+    callback=_read(parse_retention),
     metavar="WHAT",
     help="How long finished builds are kept, and how many: age=90d,count=20,bytes=500G, any of the three. Whatever is "
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
@@ -311,8 +311,8 @@ def command(
     upload_credentials_file: Path | None,
     job_timeout: float,
     min_free: int | None,
-    grace: str,
-    keep: tuple[str, ...],
+    grace: float,
+    keep: Retention,
     metrics: tuple[str, int] | None,
     builder_id: str | None,
     verbose: int,
@@ -334,12 +334,10 @@ def command(
     # imported here, so that --help and a wrong option need not wait for the database library
     import trio
 
-    from builder.quantities import parse_pause
     from builder.runtime import logs
     from builder.runtime.tls import TlsFiles
     from builder_server import credentials, server
     from builder_server.listening import Listening
-    from builder_server.retention import parse_retention
 
     if path := upload_credentials_file or credentials.default_path(os.environ):
         upload = credentials.with_credentials(upload, path)
@@ -366,8 +364,8 @@ def command(
         upload=upload,
         job_timeout=job_timeout,
         min_free=min_free,
-        grace=parse_pause(grace),
-        keep=parse_retention(keep),
+        grace=grace,
+        keep=keep,
         metrics=metrics,
         builder_id=builder_id or server.DEFAULT_ID,
     )

@@ -27,11 +27,18 @@ logger = logging.getLogger(__name__)
 RENEWAL = 5.0
 """Seconds after which a server says again that it lives: two of three times it may fail."""
 
+PATIENCE = servers.LEASE.total_seconds()
+"""Seconds for which a server must have been in touch with the database before it counts others as dead. When that comes back,
+all of their leases may have run out."""
+
 NAME_WAIT = 20.0
 """Seconds for which a server that starts waits for the end of the one before it, which PostgreSQL may notice late."""
 
 COMPLAINT = 60.0
 """Seconds after which it is told again that the database does not answer."""
+
+LOOK_INTERVAL = 60.0
+"""Seconds after which it is looked whether all that runs here is known here: nothing should be found."""
 
 _PAUSE = 0.2
 """Seconds between attempts."""
@@ -47,7 +54,7 @@ class Holder(Protocol):
         """Leave all builds to other servers."""
 
     async def look_again(self) -> None:
-        """Learn what other servers have done to the builds here. Raises StoreError."""
+        """See that the builds here are those that the database has as such. Raises StoreError."""
 
 
 @define(eq=False)
@@ -128,15 +135,17 @@ class Membership:
 
     async def _attend_to(self, subscription: "Subscription") -> None:
         """Say that this server lives, and hear what others say, until the session is lost."""
-        began = trio.current_time()
+        began = looked = trio.current_time()
         while True:
             if not await subscription.run(partial(servers.renew, me=self._me, crew=self._crew())):
                 await self._come_back(subscription)
             if await subscription.has_lock(SCHEDULE):
                 self._store.waking.keep_schedule(keeps=True)
-            # whoever was away, as all are whose database was, judges nobody before all had the time to come back
-            if self._is_attended and trio.current_time() > began + servers.LEASE.total_seconds():
+            if self._is_attended and trio.current_time() >= began + PATIENCE:
                 await self._take_over(subscription)
+                if trio.current_time() > looked + LOOK_INTERVAL:
+                    looked = trio.current_time()
+                    await self._holder.look_again()
             await self._hear(subscription, trio.current_time() + RENEWAL)
 
     async def _hear(self, subscription: "Subscription", until: float) -> None:
@@ -162,5 +171,8 @@ class Membership:
         if not is_any:
             return
         left = await self._store.take_over(dead)
-        logger.warning("%s: builds that go on here: %d", f"gone: {', '.join(dead)}" if dead else "left", len(left))
+        if dead:
+            logger.warning("counted as dead, since nothing was heard of it for long: %s", ", ".join(dead))
+        if left:
+            logger.warning("builds of servers that are gone go on here: %d", len(left))
         self._holder.inherit(left)

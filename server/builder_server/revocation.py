@@ -13,16 +13,20 @@ _BEGIN = b"-----BEGIN X509 CRL-----"
 
 @frozen
 class Serial:
-    """What tells a certificate from all others: who issued it, and its number there."""
+    """What tells a certificate from all others: who issued it, and its number there.
 
-    issuer: bytes
+    The name of who issued it is kept as OpenSSL compares names: in a list it may be written in another way than in
+    certificates.
+    """
+
+    issuer: str
     number: int
 
     @classmethod
     def of(cls, certificate: bytes) -> "Serial":
         """Return that of a certificate in DER. Raises ValueError."""
         found = x509.load_der_x509_certificate(certificate)
-        return cls(found.issuer.public_bytes(), found.serial_number)
+        return cls(_comparable(found.issuer), found.serial_number)
 
 
 def read_revoked(path: Path, ca: Path) -> frozenset[Serial]:
@@ -41,11 +45,19 @@ def read_revoked(path: Path, ca: Path) -> frozenset[Serial]:
         raise InvalidCredentials(f"{path}: there is no list of revoked certificates in it")
     if not all(any(_is_signed(each, authority) for authority in authorities) for each in lists):
         raise InvalidCredentials(f"{path} was not signed by an authority of {ca}")
-    return frozenset(Serial(each.issuer.public_bytes(), revoked.serial_number) for each in lists for revoked in each)
+    return frozenset(
+        Serial(issuer, revoked.serial_number)
+        for each, issuer in ((each, _comparable(each.issuer)) for each in lists)
+        for revoked in each
+    )
+
+
+def _comparable(name: x509.Name) -> str:
+    return " ".join(name.rfc4514_string().casefold().split())
 
 
 def _is_signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    if crl.issuer != authority.subject:
+    if _comparable(crl.issuer) != _comparable(authority.subject):
         return False
     try:
         return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]  # what it can't be is refused

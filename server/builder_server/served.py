@@ -6,7 +6,7 @@ and with which name, so that it deals with the files of no other one.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from platform import node
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from builder.errors import BuilderError
 from builder.runtime.files import lock
+from builder.runtime.secrecy import exposure
 from builder_server.names import DATABASE, ELSEWHERE, LOCK, ONLY_SERVER
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class Served:
             raise StartError(
                 "--database needs psycopg, which is not installed: pip install 'builder[postgres]'"
             ) from error
+        if self.password_file is not None:
+            with suppress(OSError):  # which is said where it is read
+                if what_to_do := exposure(self.password_file):
+                    raise StartError(what_to_do)
         return Location(url=self.database, password_file=self.password_file or _credential())
 
 

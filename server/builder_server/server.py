@@ -42,6 +42,7 @@ from builder_server.connections import Connections, NoPlace, Place, connections_
 from builder_server.dispatch import Dispatcher
 from builder_server.expiry import Expiry
 from builder_server.farm import Farm
+from builder_server.handshakes import why
 from builder_server.importer import import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
@@ -338,7 +339,7 @@ class _Server:
             with trio.fail_after(self._settings.limits.handshake):
                 return await listener.admit(transport, place)
         except _STRANGERS_ERRORS as error:
-            raise _not_admitted(error) from error
+            raise _not_admitted(error, why(error)) from error
 
     async def _greet(self, channel: SharingChannel, peer: Peer, place: Place) -> tuple[bool, Message | StreamedFrame]:
         """Return whether it speaks our own protocol, and what it wants. Raises NotAdmitted for a stranger without a hello."""
@@ -348,7 +349,7 @@ class _Server:
         except _STRANGERS_ERRORS as error:
             if peer.name:
                 raise
-            raise _not_admitted(error) from error
+            raise _not_admitted(error, reason_of(error)) from error
         with trio.fail_after(STEP_TIMEOUT):
             is_ours = hello.version >= VERSION
             await channel.send(Welcome(version=VERSION, release=__version__) if is_ours else ServerHello())
@@ -403,9 +404,9 @@ _STRANGERS_ERRORS = (BuilderError, trio.TooSlowError, trio.BrokenResourceError, 
 """What goes wrong with somebody of whom nothing is known yet."""
 
 
-def _not_admitted(error: Exception) -> listening.NotAdmitted:
+def _not_admitted(error: Exception, reason: str) -> listening.NotAdmitted:
     silent = isinstance(error, trio.TooSlowError)
-    return listening.NotAdmitted("it was silent for too long" if silent else reason_of(error))
+    return listening.NotAdmitted("it was silent for too long" if silent else reason)
 
 
 async def _receive_request(channel: SharingChannel) -> Message | StreamedFrame:

@@ -40,6 +40,10 @@ LOOK = 5.0
 ANSWER_TIMEOUT = 45.0
 """Seconds without a byte of an answer that can be made at once: clients wait for 60."""
 
+_OLD_CERTIFICATE = (
+    "this server's certificate is not for clients: 'builder-server certificates renew server' makes one that is"
+)
+
 _PROTOCOLS: Protocols = {(Role.CLIENT, VERSION): CLIENT}
 
 _ENDS = frozenset(map(der.context, (Success.tag, Failure.tag)))
@@ -156,6 +160,8 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (OSError, ProtocolError, trio.BrokenResourceError, trio.TooSlowError) as error:
+        if "UNSUPPORTED_CERTIFICATE" in str(getattr(error.__cause__, "reason", "")):
+            raise Unreachable(_OLD_CERTIFICATE) from error
         raise Unreachable(reason_of(error)) from error
 
 

@@ -81,7 +81,7 @@ class Faults:
         if self.database is None:
             return ()
         return (
-            *(self._kill_server, self._hold_a_server, self._kill_all_servers),
+            *(self._kill_server, self._hold_a_server, self._hold_a_server, self._kill_all_servers),
             *(self._kill_the_database, self._restart_the_database, self._crash_the_database, self._freeze_the_database),
         )
 

@@ -153,12 +153,13 @@ async def _tell_pressure(channel: Channel, guard: Guard, changed: trio.Event) ->
 
 
 async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | GiveJob:
-    log.info("waiting for a job for %s from %s", settings.platform, uplink)
     platform = settings.platform
+    log.log(logging.DEBUG if uplink.is_refused else logging.INFO, "waiting for a job for %s from %s", platform, uplink)
     try:
         # no deadline: there may be nothing to do for days; keepalive finds out whether the server still lives
         if uplink.is_ours:
             given = await _wait_given(uplink, settings)
+            uplink.is_refused = isinstance(given, Failure)
             if isinstance(given, Failure):
                 raise NotAllowed(f"{uplink} refuses this worker: {printable(given.message)}")
             if isinstance(given, NoJob):

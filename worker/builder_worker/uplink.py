@@ -46,6 +46,9 @@ class Uplink:
     """
 
     _servers: Servers
+    is_refused: bool = field(init=False, default=False)
+    """The server has refused this worker, which was said: that it asks again is no news."""
+
     _server: Endpoint | None = field(init=False, default=None)
     _channel: Channel | None = field(init=False, default=None)
     _classic_until: dict[Endpoint, float] = field(init=False, factory=dict)

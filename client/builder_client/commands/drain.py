@@ -18,7 +18,7 @@ from builder_client import draining, options
 def command(
     named: str | None,
     *,
-    server: str | None,
+    at: str | None,
     platform: str | None,
     worker: str | None,
     reason: str | None,
@@ -45,7 +45,7 @@ def command(
       scope: "server", "platform" or "worker"; name: null of all servers; until: null where it does not end by itself;
       running: builds that still run there; changed: it was not drained before
     """
-    if named is not None and server is not None:
+    if named is not None and at is not None:
         raise click.UsageError("name the server once")
-    wanted = draining.target(server=named if server is None else server, platform=platform, worker=worker)
+    wanted = draining.target(server=named if at is None else at, platform=platform, worker=worker)
     draining.drain(options.remote(), wanted, reason=reason, duration=duration, wait=wait, as_json=as_json)

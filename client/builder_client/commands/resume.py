@@ -14,7 +14,7 @@ from builder_client.output import print_done, standard_output
 @draining.drained_worker_option
 @options.json_option
 @options.server_options
-def command(name: str | None, *, server: str | None, platform: str | None, worker: str | None, as_json: bool) -> None:
+def command(name: str | None, *, at: str | None, platform: str | None, worker: str | None, as_json: bool) -> None:
     """Let what was paused, or drained, have jobs run again.
 
     With NAME that is a job; without, it is all servers, or else the server, the platform or the worker that is named. A job
@@ -32,10 +32,10 @@ def command(name: str | None, *, server: str | None, platform: str | None, worke
       builder-client resume --at build-2
     """
     if name is None:
-        wanted = draining.target(server=server, platform=platform, worker=worker)
+        wanted = draining.target(server=at, platform=platform, worker=worker)
         draining.resume(options.remote(), wanted, as_json=as_json)
         return
-    if (server, platform, worker) != (None, None, None):
+    if (at, platform, worker) != (None, None, None):
         raise click.UsageError("name a job, or what was drained")
     is_new = changes.set_paused(options.remote(), name, paused=False)
     print_done("resumed", as_json=as_json, job=name, changed=is_new)
