@@ -49,7 +49,7 @@ from builder_server.actions import (
 )
 from builder_server.attachment import Attachment, Given, Resumed
 from builder_server.attempt import Attempt, Phase
-from builder_server.console import ConsoleWriter
+from builder_server.console import CUT, ConsoleWriter
 from builder_server.dispatch import Dispatcher
 from builder_server.errors import CommandRefused
 from builder_server.events import (
@@ -359,15 +359,16 @@ class Owner:
 
     async def _append(self, to: ConsoleWriter, lines: TimedLines) -> None:
         """Append, or cut the console where it is long enough: the first line that is left out becomes one that says so."""
-        if to.size < self.limits.console:
+        if not to.is_cut and to.size < self.limits.console:
             await to.append(lines)
             return
         if not to.is_cut:
             limit = format_size(self.limits.console)
-            logger.warning("its console is cut at %s", limit)
-            said = f"[builder-server] the console is cut here, at {limit}: the build goes on".encode()
-            await to.append(Outputs(self.uuid).timed([said], lines.last))
+            said = CUT + f"{limit}: the build goes on".encode()
+            # at the time of the line before it: those that it stands for come again after a restart, and none may be earlier
+            await to.append(Outputs(self.uuid).timed([said], to.last))
             to.is_cut = True
+            logger.warning("its console is cut at %s", limit)
             lines = evolve(lines, count=lines.count - 1)
         to.skip(lines)
 
@@ -384,7 +385,6 @@ class Owner:
     async def _open_console(self) -> None:
         if self.console is None and (build := await self._found()):
             self.console = await self.recorder.reopen_console(build)
-            self.console.is_cut = self.console.size >= self.limits.console
             self.on_changed()
 
     async def _begin_record(self, result: Result, length: int) -> None:
