@@ -35,9 +35,9 @@ def command(
       builder-client drain --platform debian-12 --reason 'mirror is down' --for 2h
 
     \b
-    JSON: {done: "drained", scope, name, since, by, reason, until, running, changed}
+    JSON: {done: "drained", scope, name, since, by, reason, until, running, workers, changed}
       scope: "server", "platform" or "worker"; name: null of the server; until: null where it does not end by itself;
-      running: builds that still run there; changed: it was not drained before
+      running: builds that still run there; workers: how many it concerns; changed: it was not drained before
     """
     wanted = draining.target(platform=platform, worker=worker)
     draining.drain(options.remote(), wanted, reason=reason, duration=duration, wait=wait, as_json=as_json)
