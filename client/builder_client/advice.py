@@ -106,6 +106,10 @@ def _not_queued(_match: re.Match[str], refused: Refused, look: Look) -> str:
 
 _UNREACHED = (
     (
+        r"^can't reach the server at [^;]*: [^;:]*\b[Nn]ame\b[^;:]*$",
+        "is the name right, and can this machine look it up? -r HOST:PORT names another server",
+    ),
+    (
         "^can't reach the server at [^;]*$",
         "start builder-server there, or name another server with -r HOST:PORT (see 'builder-client --help')",
     ),
