@@ -24,7 +24,7 @@ def command(*, as_json: bool, color: str) -> None:
                        retries, timeout_ms, max_silent_ms, after, needs, paused}],
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms, away_since}], dropped_platforms: [name],
-           disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED]}],
+           disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED], instead: [NEED]}],
            drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}],
            signing_keys: [{id, expires}],
            uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}

@@ -39,7 +39,7 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
     \b
     JSON: {queues: [{platform, workers_waiting, workers_busy, workers_drained, workers_pressed, queued,
              jobs: [{job, cause, why, ahead, due, not_before, likely_start, expected_ms,
-                     unmet: {missing: [NEED], nearest, lacks: [NEED]}}]}],
+                     unmet: {missing: [NEED], nearest, lacks: [NEED], instead: [NEED]}}]}],
            drained: [{scope, name, since, by, reason, until}]}
           why is "paused", "no-template", "not-before", "drained", "workers-drained", "disk-full", "no-worker", "needs",
           "able-busy", "workers-pressed", "behind", "busy" or "next"; unmet is what no worker has, and the one that comes
