@@ -444,7 +444,7 @@ class Owner:
         if self.console:
             self.console.close()
         if self.job:
-            await self.recorder.remove(self.job, self.uuid)
+            await self.recorder.remove_left_behind({self.uuid: self.job})
 
     def _finished(self) -> Instant:
         """Return when it ends if it ends now: the wall clock may have been set meanwhile, and is not asked."""

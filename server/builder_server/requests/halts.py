@@ -23,7 +23,8 @@ async def halt(asked: Asked, request: Halt) -> None:
     until = None if request.duration is None else now.plus(dt.timedelta(milliseconds=request.duration))
     state, is_new = await asked.store.halt(request.target, now, asked.peer, request.reason, until)
     run = await asked.store.count_running(request.target)
-    await asked.channel.send(Halted(halt=state, run=run, is_new=is_new))
+    workers = sum(request.target in owner.targets for owner in asked.attempts.owners)
+    await asked.channel.send(Halted(halt=state, run=run, is_new=is_new, workers=workers))
 
 
 async def resume(asked: Asked, request: LiftHalt) -> None:
