@@ -166,7 +166,7 @@ async def test_a_server_whose_session_was_ended_keeps_its_name(tmp_path: Path) -
     async with server(tmp_path, "a") as one, opened(tmp_path) as store:
         end_sessions(tmp_path)
         await eventually(lambda: one.holder.looks)
-        with pytest.raises(StoreError, match="^a server called a works on the database"):
+        with pytest.raises(StoreError, match=r"^a server called a works on the database"):
             async with Membership(store, identity("a"), Holder()).held():
                 pass
         assert one.holder.drops == 0

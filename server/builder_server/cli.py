@@ -23,7 +23,7 @@ from builder_server import administration, keys
 from builder_server.certificates import certificates
 from builder_server.options import check_database, limit_options, limits_of
 from builder_server.retention import Retention, parse_retention
-from builder_server.served import Served
+from builder_server.served import NOT_SHARED, Served
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
@@ -36,8 +36,6 @@ workers wait: with Python's own 700, a command took a third longer beside 900 of
 SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
-
-ALONE = "--name and --advertise are for servers that share a --database: leave them out"
 
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
@@ -65,7 +63,7 @@ def _check_servers(context: click.Context) -> None:
     """Raise click.UsageError for what is said to other servers where there can be none."""
     given = context.params
     if given["database"] is None and (given["name"] or given["advertise"]):
-        raise click.UsageError(ALONE, context)
+        raise click.UsageError(NOT_SHARED, context)
 
 
 def _check_tls(context: click.Context) -> None:

@@ -84,14 +84,14 @@ class Store:
     """As what it is registered. Without it this is no server, but a program that writes once."""
 
     @classmethod
-    def open(cls, where: "Path | Location") -> Self:
-        """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
+    def open(cls, where: "Path | Location", owner: str = ONLY_SERVER) -> Self:
+        """Return the store in a file, created or migrated, or in PostgreSQL, for a server of that name. Raises StoreError."""
         prepare = upgrade(MIGRATIONS, servers.check_idle)
         if isinstance(where, Path):
-            return cls(SQLite(where, prepare=prepare))
+            return cls(SQLite(where, prepare=prepare), owner)
         from builder.runtime.postgres import PostgreSQL
 
-        return cls(PostgreSQL(where, prepare=prepare))
+        return cls(PostgreSQL(where, prepare=prepare), owner)
 
     @staticmethod
     def migrate(where: "Path | Location", revision: str) -> None:
