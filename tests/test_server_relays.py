@@ -1,7 +1,9 @@
 """Several servers on one PostgreSQL: what one of them has, the others get from it for their clients."""
 
 import json
+import os
 import re
+import signal
 import uuid as uuids
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +19,7 @@ from authorities import Authority
 from client_harness import assert_one_line
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from farm import Server, eventually, eventually_async, free_port, run_client, running_worker, start_server
-from scripted import OUR_WORKER, OURS, ScriptedPeer, ask_job, connect, do, observe, schedule, take_job
+from scripted import CLIENT, OUR_WORKER, OURS, ScriptedPeer, ask_job, connect, do, observe, schedule, take_job
 
 from builder.extension.builds import ArtifactsPiece, FetchArtifacts
 from builder.extension.crew import ListWorkers, WorkersListed
@@ -26,7 +28,7 @@ from builder.extension.logs import ConsoleRange, ReadConsole
 from builder.extension.servers import ListServers, Relay, ServersListed
 from builder.extension.watching import Look, Looked
 from builder.extension.working import AskJob, Continue, GiveJob
-from builder.messages import Failure, Message, Output, Success
+from builder.messages import Failure, Message, Observe, Output, Success
 from builder.model import Artifact, Exited
 from builder.roles import HolderRole
 
@@ -95,9 +97,9 @@ async def test_a_console_is_followed_wherever_its_build_is(pair: tuple[Server, S
         nursery.start_soon(watch)
         nursery.start_soon(read)
         await eventually(lambda: any(isinstance(each, Output) for each in asked), what="the first line")
-        await taken.say(*(b"%d" % number for number in range(2000)))
+        await taken.say(*(b"%d" % number for number in range(300)))
         await taken.finish(Exited(code=3))
-    lines = [b"first", *(b"%d" % number for number in range(2000))]
+    lines = [b"first", *(b"%d" % number for number in range(300))]
     assert [each.line for each in seen] == [*lines, b"exited 3"]
     assert asked == [ConsoleRange(offset=0, size=asked[0].size), *seen[:-1]]  # type: ignore[attr-defined]
 
@@ -208,6 +210,76 @@ async def test_a_console_goes_on_where_its_build_goes_on(tmp_path: Path, databas
     for found in seen.values():
         assert [each.line for each in found[:-1]] == lines
     assert [each.line for each in heard if isinstance(each, Output)] == lines
+
+
+COUNTING = """#!/bin/sh
+n=0
+while [ ! -e {end} ]; do n=$((n+1)); echo "line $n"; sleep 0.05; done
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["frozen", "killed"])
+async def test_a_console_is_whole_whatever_becomes_of_a_server(
+    tmp_path: Path, database: str, number: signal.Signals
+) -> None:
+    """A worker that has several servers comes back to another one; those who watch at a third one see each line once."""
+    (tmp_path / "job.sh").write_text(COUNTING.format(end=tmp_path / "end"))
+    async with (
+        started(tmp_path, database, "a") as one,
+        started(tmp_path, database, "b") as other,
+        started(tmp_path, database, "c") as third,
+        trio.open_nursery() as nursery,
+    ):
+        farm = f"{one.remote},{other.remote},{third.remote}"
+        await client(third, "schedule", "job", "p1", str(tmp_path / "job.sh"))
+        with running_worker(one, "p1", "--sandbox=none", f"--remote={farm}"):
+            await eventually_async(partial(is_running, third), what="a build", deadline=60)
+            servers = [json.loads(line) for line in (await client(third, "servers", "--json")).splitlines()]
+            (owner,) = [each["server"] for each in servers if each["running"]]
+            victim = {"a": one, "b": other, "c": third}[owner]
+            watching = next(each for each in (third, other) if each is not victim)
+            uuid = UUID(await uuid_of(watching))
+            seen: dict[str, list[bytes]] = {}
+
+            async def watch() -> None:
+                lines: list[bytes] = []
+                async with connect(watching, CLIENT) as peer:
+                    await peer.send(Observe(uuid=uuid))
+                    while isinstance(message := await peer.channel.receive(), Output):  # for as long as it takes
+                        lines.append(message.line)
+                seen["classic"] = lines[:-1]
+
+            async def follow() -> None:
+                run = partial(run_client, watching, "log", "--follow", "--raw", str(uuid), deadline=240.0)
+                done = await trio.to_thread.run_sync(run)
+                assert done.returncode == 0, done.stderr
+                seen["ours"] = done.stdout.splitlines()
+
+            nursery.start_soon(watch)
+            nursery.start_soon(follow)
+            await trio.sleep(2)
+            os.kill(victim.process.pid, number)
+
+            async def has_moved() -> bool:
+                told = [json.loads(line) for line in (await client(watching, "servers", "--json")).splitlines()]
+                return any(each["running"] and each["server"] != owner for each in told)
+
+            await eventually_async(has_moved, what="a server that takes the build over", deadline=90)
+            await trio.sleep(60 if number == signal.SIGSTOP else 5)
+            (tmp_path / "end").touch()
+            await eventually(lambda: len(seen) == 2, what="the ends", deadline=120)
+    for lines in seen.values():
+        said = [line for line in lines if line.startswith(b"line ")]
+        assert len(said) > 50
+        assert said == [b"line %d" % (count + 1) for count in range(len(said))]
+    assert [each for each in seen["classic"] if each.startswith(b"line ")] == [
+        each for each in seen["ours"] if each.startswith(b"line ")
+    ]
+
+
+async def is_running(server: Server) -> bool:
+    return "running" in await client(server, "history")
 
 
 # --- servers and workers -------------------------------------------------------------------------------------------
