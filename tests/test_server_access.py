@@ -320,7 +320,7 @@ async def test_who_does_not_take_the_server_s_certificate(
 
 
 def test_a_certificate_of_no_server_is_none_for_a_server(authority: Authority) -> None:
-    own = authority.server(usage=ExtendedKeyUsageOID.CLIENT_AUTH).files
+    own = authority.server(usages=[ExtendedKeyUsageOID.CLIENT_AUTH]).files
     with pytest.raises(InvalidCredentials, match=f"{own.certificate} is no certificate of a server"):
         certified.Certificates(own, authority.crl, wall_clock)
 

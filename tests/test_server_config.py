@@ -138,7 +138,7 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
     [
         ("prot = 1", "unknown option 'prot': 'port' is one"),
         ("config = 'x'", "unknown option 'config'"),
-        ("nonsense = 1", "unknown option 'nonsense'; there are allow-user, "),
+        ("nonsense = 1", "unknown option 'nonsense'; there are advertise, "),
         ("min-free = 'much'", "'much' is not a size"),
         ("[server]\nport = 1", "unknown option 'server': options stand in no table, so leave [server] out"),
         ("help = true", "unknown option 'help'"),

@@ -91,9 +91,9 @@ def open_engine(settings: EngineSettings, label: str) -> Engine:
 
             return Slurm(label=label)
         case "command":
-            from builder_provision.engines.command import Command
+            from builder_provision.engines.command import Commands
 
-            return Command(label=label, ask_words=settings.ask, list_words=settings.list, remove_words=settings.remove)
+            return Commands(label=label, ask_words=settings.ask, list_words=settings.list, remove_words=settings.remove)
         case _:
             from builder_provision.engines.kubernetes import Kubernetes
 

@@ -159,9 +159,10 @@ Examples:
 def copy_database(served: Served, *, target: str | None, source: str | None) -> None:
     """Move schedule, queues and history to PostgreSQL, or back, while no server runs.
 
-    What was written is compared with what was read, and has all of it in the end, or nothing: what was interrupted is begun
-    anew. The directory's server is called as --name before the command says, or as its machine is. The target must be empty, and the source at the newest revision. Consoles and records stay in the directory. What is copied
-    stays, too: builder.sqlite3 as builder.sqlite3.copied. The password is found as that of --database is.
+    The target must be empty, and the source at the newest revision. What was written is compared with what was read, and is
+    all of it in the end, or nothing: what was interrupted is begun anew. What is copied stays, builder.sqlite3 as
+    builder.sqlite3.copied, and so do consoles and records. In PostgreSQL the server is called as --name says, before the command, or
+    as its machine is. The password is found as that of --database is.
     """
     from builder_server import offline
 

@@ -10,7 +10,7 @@ import errno
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 import trio
@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from builder.errors import InvalidName
 from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd
-from builder.extension.halting import HaltState, Target
+from builder.extension.halting import Target
 from builder.extension.watching import Changed, What
 from builder.model import Aborted, Instant, Result
 from builder.outputs import Outputs, TimedLines
@@ -129,11 +129,11 @@ class Owner:
     def __attrs_post_init__(self) -> None:
         self.attachment = Attachment.to(self.uuid, self._tell_from)
 
-    def is_drained(self, halts: Mapping[Target, HaltState]) -> bool:
+    def is_drained(self, halted: Collection[Target]) -> bool:
         """Return whether its worker gets no job while that is drained."""
         # made when it is needed: thousands of workers may wait
-        return bool(halts) and any(
-            target in halts for target in targets_of(self.recorder.store.owner, self.platform, self.worker.known_as)
+        return bool(halted) and any(
+            target in halted for target in targets_of(self.recorder.store.owner, self.platform, self.worker.known_as)
         )
 
     def tell(self, event: Event) -> None:
