@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import uuid as uuids
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import clusters
+import databases
 import pytest
 import trio
 from authorities import Authority
@@ -38,11 +38,8 @@ def arguments(name: str, database: str, port: int) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def database() -> str:
-    cluster = clusters.shared()
-    name = f"farm{uuids.uuid4().hex[:12]}"
-    cluster.create(name)
-    return cluster.url(name)
+def database(tmp_path: Path) -> str:
+    return databases.postgres_at(tmp_path / "farm").url
 
 
 @asynccontextmanager
@@ -368,7 +365,7 @@ async def test_only_servers_relay(pair: tuple[Server, Server], database: str) ->
     (refused,) = await replies(one, wrong)
     assert isinstance(refused, Failure)
     assert refused.message.startswith("Relay needs the token of this server")
-    (name,) = re.findall(r"farm\w+", database)
+    (name,) = re.findall(r"/(t[0-9a-f]+)", database)
     ((token,),) = clusters.shared().execute("SELECT token FROM server WHERE name = 'a'", name)
     async with connect(one, OURS) as peer:
         await peer.send(Relay(token=token, server="b", holder="alice", address="10.0.0.1:7", role=HolderRole.OBSERVER))
