@@ -18,7 +18,8 @@ import trio
 from authorities import Authority
 from client_harness import assert_one_line
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from farm import Server, eventually, eventually_async, free_port, run_client, running_worker, start_server
+from endpoints import serving
+from farm import Server, eventually, eventually_async, free_port, log_lines, run_client, running_worker, start_server
 from scripted import CLIENT, OUR_WORKER, OURS, ScriptedPeer, ask_job, connect, do, observe, schedule, take_job
 
 from builder.extension.builds import ArtifactsPiece, FetchArtifacts
@@ -409,3 +410,26 @@ async def refuses(server: Server, *given: str) -> bool:
     uuid = await uuid_of(server, *given)
     done = await trio.to_thread.run_sync(partial(run_client, server, *given, "log", uuid))
     return b"'builder-server certificates renew server' makes one that is" in done.stderr
+
+
+async def test_an_upload_is_tried_again_by_the_server_that_has_it(tmp_path: Path, database: str) -> None:
+    with serving() as endpoint:
+        endpoint.status, endpoint.retry_after = 503, "3600"
+        option = f"--upload={endpoint.url()}"
+        async with started(tmp_path, database, "a", option) as one, started(tmp_path, database, "b", option) as other:
+            for name, named in (("a", False), ("b", True)):
+                endpoint.status = 503
+                await do(one, schedule(name))
+                async with take_job(one) as taken:
+                    await taken.finish()
+                await eventually_async(partial(are_pending, other, 1), what="an upload that failed")
+                endpoint.status = 200
+                which = str(taken.uuid) if named else "--all"
+                assert "1 upload is tried again" in await client(other, "retry-upload", which)
+                await eventually_async(partial(are_pending, other, 0), what="an upload that was tried again")
+            assert log_lines(one.log, " by b", f"RetryUploads {taken.uuid}")
+
+
+async def are_pending(server: Server, count: int) -> bool:
+    told = [json.loads(line) for line in (await client(server, "uploads", "--json")).splitlines()]
+    return len(told) == count and all(each["attempts"] for each in told)
