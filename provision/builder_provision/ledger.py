@@ -17,8 +17,6 @@ from builder.runtime.files import write_whole
 from builder_provision.fleet import Asked, Ticket
 from builder_provision.planning import DAY
 
-FILE = "ledger.json"
-
 MINUTE = 60.0
 """Seconds to which it is written down when a worker was seen: the file changes no more often while nothing happens."""
 
