@@ -164,13 +164,13 @@ async def idle(count: int, workers: int) -> None:
             "%",
         )
         show("    commands of 20 clients", [await commands(servers)], "commands/s")
-        show("    from a command until a worker has it", [await wake_ups(servers)], "ms")
+        show("    until a worker has it", [await wake_ups(servers)], "ms")
 
 
 BENCHES = {
     "commands of 20 clients": (commands, "commands/s"),
     f"{JOBS} jobs by {WORKERS} workers": (jobs, "jobs/s"),
-    "from a command until a worker has it": (wake_ups, "ms"),
+    "until a worker has it": (wake_ups, "ms"),
 }
 
 
@@ -181,8 +181,8 @@ async def run(runs: int, counts: tuple[int, ...], workers: int) -> None:
             for name, (bench, unit) in BENCHES.items():
                 show(f"{name}, {where}", [await bench(servers) for _ in range(runs)], unit)
             median, last = await takes(servers)
-            show(f"    the same beside {CROWD} others, {where}", [median], "ms")
-            show("    and of 100 the slowest", [last], "ms")
+            show(f"    beside {CROWD} others, {where}", [median], "ms")
+            show("    p99", [last], "ms")
             show("    memory of each server", [server.memory() / 1e6 for server in servers], "MB")
     if workers:
         await idle(max(counts), workers)

@@ -291,7 +291,8 @@ def test_a_worker_s_options_are_checked(tmp_path: Path, platform: list[str]) -> 
 
 def test_what_is_in_force_needs_no_argument() -> None:
     status, said = check_worker("--print-config", "--slots=2")
-    assert (status, said.splitlines()[7]) == (0, 'slots = "2"  # command line')
+    assert status == 0
+    assert 'slots = "2"  # command line' in said.splitlines()
     status, said = check_worker("--print-config", "--slots=x")
     assert status == 2
 

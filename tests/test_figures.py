@@ -127,6 +127,11 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "then 5 minutes without a byte", "builder_server.delivery:ARTIFACT_TIMEOUT", duration),
     ("docs/architecture.md", "| 64 KiB of memory;", "builder_server.console:READ_SIZE", size),
     ("docs/architecture.md", "an hour without progress", "builder_server.requests.logs:OBSERVER_TIMEOUT", duration),
+    ("docs/architecture.md", "| 5 seconds until it lets this one in", "builder_server.upstream:PATIENCE", duration),
+    ("docs/architecture.md", "then 45 seconds without a byte", "builder_server.upstream:ANSWER_TIMEOUT", duration),
+    ("docs/architecture.md", "25 seconds in which a build", "builder_server.farm:TAKEOVER", duration),
+    ("docs/scale.md", "stand still for 25 seconds", "builder_server.farm:TAKEOVER", duration),
+    ("docs/scale.md", "random order, each for 5 seconds while", "builder.endpoint:PATIENCE", duration),
     ("docs/architecture.md", "in the 1000 newest changes", "builder_server.store.changes:MAX_KEPT", number),
     ("docs/architecture.md", "told something 50 ms after", "builder_server.requests.watching:PAUSE", milliseconds),
     (

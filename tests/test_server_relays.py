@@ -338,5 +338,5 @@ async def uuid_of(server: Server, *given: str) -> str:
 async def refuses(server: Server, *given: str) -> bool:
     """Return whether a server with a certificate of before can't ask the other, and says what to do."""
     uuid = await uuid_of(server, *given)
-    done = await trio.to_thread.run_sync(run_client, server, *given, "log", uuid)
+    done = await trio.to_thread.run_sync(partial(run_client, server, *given, "log", uuid))
     return b"'builder-server certificates renew server' makes one that is" in done.stderr

@@ -133,8 +133,7 @@ class Dialling:
                 await stream.do_handshake()
             except trio.BrokenResourceError as error:
                 raise NotConnected(f"no TLS with {self.server}: {reaching.NO_TLS}") from error
-            except (OSError, ValueError) as error:  # the latter for what can't be a name
-                reason = reaching.why(error) if isinstance(error, OSError) else f"--tls-name: {error}"
-                raise NotConnected(f"no TLS with {self.server}: {reason}") from error
+            except (OSError, ValueError) as error:
+                raise NotConnected(f"no TLS with {self.server}: {reaching.why(error)}") from error
             opened.pop_all()
             return stream

@@ -82,11 +82,16 @@ def restore(served: Served, file: Path) -> None:
     The directory must have no database, so no server may run in it. A restore that was interrupted is done again. What
     ran when the backup was made goes back to its queue.
     """
-    from builder_server import backups, offline
+    from builder_server import backups, keyring, offline
 
     backups.check_inside(served)
     offline.restore(served.directory, file)
     click.echo(f"restored to {served.directory}")
+    if not keyring.files(served.directory):
+        click.echo(
+            "the keys that sign builds are not in it: bring them back, as builder.keys there, or the server makes a new one, and "
+            "who verifies needs what 'keys public' prints"
+        )
 
 
 @click.command(
@@ -154,9 +159,10 @@ Examples:
 def copy_database(served: Served, *, target: str | None, source: str | None) -> None:
     """Move schedule, queues and history to PostgreSQL, or back, while no server runs.
 
-    What was written is compared with what was read, and has all of it in the end, or nothing: what was interrupted is begun
-    anew. The directory's server is called as --name before the command says, or as its machine is. The target must be empty, and the source at the newest revision. Consoles and records stay in the directory. What is copied
-    stays, too: builder.sqlite3 as builder.sqlite3.copied. The password is found as that of --database is.
+    The target must be empty, and the source at the newest revision. What was written is compared with what was read, and is
+    all of it in the end, or nothing: what was interrupted is begun anew. What is copied stays, builder.sqlite3 as
+    builder.sqlite3.copied, and so do consoles and records. In PostgreSQL the server is called as --name says, before the command, or
+    as its machine is. The password is found as that of --database is.
     """
     from builder_server import offline
 

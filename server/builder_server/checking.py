@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import BuilderError
-from builder.reasons import reason_of
 from builder.runtime.tls import TlsFiles
 from builder_server import credentials, templates
 from builder_server.certified import Certificates
-from builder_server.listening import Users, refuse_strangers
+from builder_server.listening import Users, refuse_strangers, why_not
 from builder_server.names import check_platform_name
 from builder_server.receiver import receivers_at
 from builder_server.served import Served
@@ -101,7 +100,7 @@ def _hosts(address: str) -> tuple[str, list[str]]:
                 trial.bind(found)
                 hosts.append(str(found[0]))
     except (OSError, UnicodeError) as error:
-        return f"can't listen on {address}: {reason_of(error)}", []
+        return f"can't listen on {address}: {why_not(address, error)}", []
     return "", hosts
 
 

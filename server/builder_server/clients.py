@@ -111,13 +111,18 @@ class ClientSession:
         try:
             replies = await self._answer(command)
         except (CommandRefused, InvalidName, InvalidOptions) as error:
-            logger.info("%s refused: %s", type(command).__name__, error)
-            replies = [Failure(message=str(error)[:MAX_FAILURE])]
+            replies = [self._refuse(command, str(error))]
+        except UnicodeEncodeError:  # nothing in the database is called so, and it takes nothing like that
+            replies = [self._refuse(command, "what is asked for has a text that is not UTF-8")]
         except StoreError as error:
             logger.error("%s failed: %s", type(command).__name__, error)
             replies = [Failure(message=f"the server failed: {error}"[:MAX_FAILURE])]
         with trio.fail_after(REPLY_TIMEOUT):
             await self.channel.send(*replies)
+
+    def _refuse(self, command: Message | StreamedFrame, why: str) -> Failure:
+        logger.info("%s refused: %s", type(command).__name__, why)
+        return Failure(message=why[:MAX_FAILURE])
 
     async def _answer(self, command: Message | StreamedFrame) -> list[Message]:
         self.peer.check(type(command))

@@ -1,6 +1,6 @@
 """What a server shows of itself, for Prometheus and for those who ask whether it works: see docs/metrics.md.
 
-There is a series for each platform, of which there are at most a thousand, and for each receiver of uploads; never for a job, a
+There is a series for each platform, of which there are at most a thousand, for each receiver of uploads and each server; never for a job, a
 build or a peer.
 """
 
@@ -21,7 +21,7 @@ from builder_server.connections import Connections
 from builder_server.expiry import Expiring
 from builder_server.memory import Memory
 from builder_server.room import Room
-from builder_server.store import PlatformLoad, Store
+from builder_server.store import PlatformLoad, ServerState, Store
 from builder_server.upload import Uploader
 
 _UPLOADS = {UploadState.DONE: "stored", UploadState.PENDING: "failed", UploadState.REFUSED: "refused"}
@@ -37,6 +37,7 @@ class _Seen:
     platforms: tuple[PlatformLoad, ...]
     receivers: tuple[ReceiverState, ...]
     room: Room | None
+    servers: tuple[ServerState, ...]
     now: Instant
 
 
@@ -68,6 +69,7 @@ class Metrics:
             platforms=await self.store.load(now),
             receivers=await self.store.count_uploads(self.uploader.names),
             room=room,
+            servers=await self.store.servers(),
             now=now,
         )
         return self._families(seen)
@@ -78,6 +80,7 @@ class Metrics:
         yield from self._builds()
         yield from self._uploads(seen)
         yield from self._server(seen)
+        yield from self._farm(seen)
 
     def _platforms(self, seen: _Seen) -> Iterator[Metric]:
         queued = gauge("builder_queue_entries", "Entries of a queue that may run now.", "platform")
@@ -137,6 +140,14 @@ class Metrics:
             for outcome, word in _UPLOADS.items():
                 attempts.add_metric([name, word], self.uploader.attempted[name, outcome])
         yield from (pending, refused, oldest, attempts)
+
+    def _farm(self, seen: _Seen) -> Iterator[Metric]:
+        alive = gauge("builder_server_alive", "Whether a server that works on the database lives.", "server")
+        keeps = gauge("builder_server_keeps_schedule", "Whether it is the one that queues what is due.", "server")
+        for each in seen.servers:
+            alive.add_metric([printable(each.name)], each.is_alive)
+            keeps.add_metric([printable(each.name)], each.is_alive and each.keeps_schedule)
+        yield from (alive, keeps)
 
     def _server(self, seen: _Seen) -> Iterator[Metric]:
         connections = self.connections

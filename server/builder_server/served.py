@@ -117,7 +117,7 @@ def held(data_dir: Path) -> Iterator[None]:
         except OSError as error:
             raise StartError(f"can't lock {data_dir}: {error.strerror}") from error
         if not taken:
-            raise StartError(f"another server uses {data_dir}")
+            raise StartError(f"another server uses {data_dir}: stop it, or name another directory with --dir")
         yield
 
 

@@ -58,17 +58,18 @@ class Postgres:
         await trio.to_thread.run_sync(self.cluster.stop, number)
 
     async def start(self) -> None:
-        """Start it again, and wait until it answers."""
-        await trio.to_thread.run_sync(self.cluster.start)
+        """Start it again, unless it has recovered by itself, and wait until it answers."""
+        await trio.to_thread.run_sync(self.cluster.wait_for_answer if self.cluster.is_running else self.cluster.start)
 
     def send(self, number: int) -> None:
         """Send all of its processes a signal."""
         self.cluster.signal(number)
 
     def crash(self, chance: Random) -> None:
-        """Kill one of its processes, after which it ends all connections, and recovers by itself."""
-        if children := self.cluster.children():
-            os.kill(chance.choice(children), signal.SIGKILL)
+        """Kill a process that serves one of the servers, after which it ends all connections, and recovers by itself."""
+        serving = self.ask("SELECT pid FROM pg_stat_activity WHERE application_name = 'builder' ORDER BY pid")
+        if serving:
+            os.kill(chance.choice(serving)[0], signal.SIGKILL)
 
 
 @contextmanager

@@ -119,6 +119,7 @@ class Faults:
     async def _crash_the_database(self) -> None:
         assert self.database
         self.database.crash(self.chance)
+        await self.database.start()
 
     async def _freeze_the_database(self) -> None:
         assert self.database

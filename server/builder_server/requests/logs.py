@@ -16,7 +16,7 @@ from builder_server.errors import CommandRefused
 from builder_server.farm import TAKEOVER
 from builder_server.memory import SharingChannel
 from builder_server.requests import Asked, Handlers
-from builder_server.upstream import Unreachable
+from builder_server.upstream import Absent
 
 OBSERVER_TIMEOUT = 3600.0
 """Seconds without progress after which an observer is given up: people stop their terminals and go to lunch."""
@@ -76,7 +76,7 @@ class _Part:
         self.sent = offset
         self.wanted = evolve(self.wanted, offset=offset, last=None)
 
-    async def relay(self, asked: Asked, owner: str) -> Unreachable | None:
+    async def relay(self, asked: Asked, owner: str) -> Absent | None:
         """Send what another server has; return why that was not all."""
         try:
             async with asked.farm.upstream(owner, asked.client) as upstream:
@@ -85,7 +85,7 @@ class _Part:
                 else:
                     await upstream.ask(self.wanted)
                 if not isinstance(told := await upstream.next(), ConsoleRange):
-                    return Unreachable("it does not tell where the console begins")
+                    return Absent("it does not tell where the console begins")
                 offset = told.offset
                 await self._begin(offset, told.size)
                 while part := await upstream.next_frames():
@@ -93,7 +93,7 @@ class _Part:
                     await _send(self.channel, frames)
                     offset += len(frames)
                     self._note_sent(offset)
-        except Unreachable as error:
+        except Absent as error:
             return error
         return None
 

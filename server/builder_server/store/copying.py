@@ -58,40 +58,45 @@ def _do_in(where: "Path | Location", step: Callable[[sa.Connection], None]) -> N
 
 
 def _copy(source: sa.Connection, target: sa.Connection, owners: Mapping[str | None, str]) -> int:
-    found = current(source)
-    if found != newest(MIGRATIONS):
-        raise StoreError(
-            f"what is to be copied is at revision {found}, and this version knows {newest(MIGRATIONS)}: start a server of this "
-            "version with it once"
-            if found
-            else "there is nothing to copy: it has no tables"
-        )
     for connection in filter(_is_postgresql, (source, target)):
         for setting in _UNHURRIED:
             connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
+    _check_source(source)
     upgrade(MIGRATIONS)(target)
     for connection in (source, target):
         servers.check_idle(connection)
     for table in TABLES:
         if target.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first():
             raise StoreError(f"it isn't empty, there are rows in its table {table.name}: name one that has none")
-    rows = 0
-    for table in TABLES:
-        read, written = _Digest(), _Digest()
-        for page in _pages(source, table):
-            taken = [dict(row) for row in page]
-            for row in taken if table is build else ():
-                row["owner"] = owners.get(row["owner"], row["owner"])
-            read.add(taken)
-            target.execute(sa.insert(table), taken)
-        for page in _pages(target, table):
-            written.add(page)
-        if written.value != read.value:
-            raise StoreError(f"its table {table.name} is not what was read: {read} became {written}")
-        if table.autoincrement_column is not None:
-            _go_on(target, table, _last_id(source, table))
-        rows += read.rows
-    return rows
+    return sum(_copy_table(source, target, table, owners) for table in TABLES)
+
+
+def _check_source(source: sa.Connection) -> None:
+    found, known = current(source), newest(MIGRATIONS)
+    if found is None:
+        raise StoreError("there is nothing to copy: it has no tables")
+    if found != known:
+        raise StoreError(
+            f"what is to be copied is at revision {found}, and this version knows {known}: start a server of this version with it "
+            "once"
+        )
+
+
+def _copy_table(source: sa.Connection, target: sa.Connection, table: sa.Table, owners: Mapping[str | None, str]) -> int:
+    read, written = _Digest(), _Digest()
+    for page in _pages(source, table):
+        rows = [dict(row) for row in page]
+        for row in rows if table is build else ():
+            row["owner"] = owners.get(row["owner"], row["owner"])
+        read.add(rows)
+        target.execute(sa.insert(table), rows)
+    for page in _pages(target, table):
+        written.add(page)
+    if written.value != read.value:
+        raise StoreError(f"its table {table.name} is not what was read: {read} became {written}")
+    if table.autoincrement_column is not None:
+        _go_on(target, table, _last_id(source, table))
+    return read.rows
 
 
 class _Digest:

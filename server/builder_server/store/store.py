@@ -358,6 +358,14 @@ class Store:
         """Make a running build of another server this one's, for the worker that has its secret; None where that can't be."""
         return await self._wake(ownership.claim, self.owner, uuid, secret_sha256)
 
+    async def left_behind(self) -> Mapping[UUID, str]:
+        """Return the builds that have moved to other servers and may have files here, with the names of their jobs."""
+        return await self.database.read(partial(ownership.left_behind_by, me=self.owner))
+
+    async def forget_left_behind(self, uuids: Collection[UUID]) -> None:
+        """Note that there are no files here any more of builds that have moved."""
+        await self._write(partial(ownership.forget_left_behind, me=self.owner, uuids=uuids))
+
     async def ask_end(self, uuids: Collection[UUID], by: str) -> None:
         """Note who has cancelled builds that run at other servers, which end them."""
         await self._wake(ownership.ask_end, self.owner, uuids, by)
