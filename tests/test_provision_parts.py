@@ -18,7 +18,7 @@ from builder.model import Instant
 from builder.needs import Capabilities, of_text
 from builder_provision import engines, quantities
 from builder_provision.engines import programs
-from builder_provision.errors import EngineFailed
+from builder_provision.errors import EngineFailed, UnreadableLedger
 from builder_provision.fleet import Asked, EngineState, Standing, Ticket, Waiting
 from builder_provision.ledger import FIRST_PAUSE, LONGEST_PAUSE, Ledger
 from builder_provision.planning import DAY
@@ -100,7 +100,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"day": 1}', '{"day": 1, "spent": {}, "workers": [{}], "refused": []}'])
 def test_another_file_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(ValueError, match=r"x\.json is no ledger of builder-provision: move it away"):
+    with pytest.raises(UnreadableLedger, match=r"x\.json is no ledger of builder-provision: move it away"):
         Ledger.load(tmp_path / "x.json")
 
 
