@@ -89,7 +89,7 @@ class Metrics:
         workers = gauge("builder_workers", "Workers that are connected.", "platform", "state")
         waiting, building = self.attempts.dispatcher.waiting, self.attempts.building()
         for each in seen.platforms:
-            name = printable(each.name)
+            name = _label(each.name)
             is_drained = self.store.waking.is_halted(each.name, worker="")
             queued.add_metric([name], 0 if is_drained else each.ready)
             held.add_metric([name], each.held + (each.ready if is_drained else 0))
@@ -109,7 +109,7 @@ class Metrics:
             "builder_builds", "Builds that ended, by what became of them.", labels=["platform", "outcome"]
         )
         for (platform, outcome), count in done.builds.items():
-            builds.add_metric([printable(platform), outcome.value], count)
+            builds.add_metric([_label(platform), outcome.value], count)
         yield builds
         yield CounterMetricFamily("builder_console_bytes", "Bytes of consoles written.", value=done.console_bytes)
         yield CounterMetricFamily("builder_artifact_bytes", "Bytes of artifacts written.", value=done.artifact_bytes)
@@ -154,5 +154,10 @@ class Metrics:
         )
         expiry = gauge("builder_certificate_expiry_timestamp_seconds", "When a certificate expires.", "name")
         for each in sorted(self.expiring(), key=lambda each: each.expires)[:MAX_CERTIFICATES]:
-            expiry.add_metric([printable(each.name)], each.expires.ms / 1000)
+            expiry.add_metric([_label(each.name)], each.expires.ms / 1000)
         yield expiry
+
+
+def _label(name: str) -> str:
+    """Return a name as a label shows it: no two become one, which would be two values of one series."""
+    return printable(name.replace("\\", "\\\\"))
