@@ -18,7 +18,8 @@ help:
 	@echo "make test-interop  the same programs against the original's (BUILDER_PEER_BIN=folder with its programs,"
 	@echo "                   BUILDER_WEB_PEER_BIN=folder with its builder-web and builder-db; one of both will do)"
 	@echo "make test-vm       the packages and sandboxes in a virtual machine with systemd and control groups of version 2"
-	@echo "make chaos         hit a farm at random and account for every job (SECONDS=60 SEED=number WORKERS=2)"
+	@echo "make chaos         hit a farm at random and account for every job (SECONDS=60 SEED=number WORKERS=2;"
+	@echo "                   SERVERS=3: so many on a PostgreSQL, which is hit, too)"
 	@echo "make bench         benchmarks, medians"
 	@echo "make man           write the manual pages below build/man"
 	@echo "make wheel         build the wheel"
@@ -60,7 +61,7 @@ test-vm: deb
 	tests/vm/run.sh
 
 chaos: $(VENV)/.installed
-	cd tests && ../$(BIN)/python -m chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),2)
+	cd tests && ../$(BIN)/python -m chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) --workers $(or $(WORKERS),2) --servers $(or $(SERVERS),0)
 
 bench: $(VENV)/.installed
 	@for script in bench/bench_*.py; do $(BIN)/python $$script || exit 1; done

@@ -1,10 +1,12 @@
-"""A server as its clients and workers are told of it: where it is, and how it is spoken to. Nothing is opened here."""
+"""Servers as their clients and workers are told of them: where they are, and how they are spoken to. Nothing is opened here."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from math import inf
 
-from attrs import frozen
+from attrs import Factory, define, field, frozen
 
-from builder.address import Address, TcpAddress, parse_remote
+from builder.address import Address, TcpAddress, parse_remotes
 from builder.errors import BuilderError
 
 TLS = {
@@ -76,11 +78,57 @@ class Endpoint:
     tls: Tls | None = None
     """None stands for none. A Unix socket has none whatever is said: nobody else can read it."""
 
-    @classmethod
-    def of(cls, text: str, tls: Mapping[str, str | None]) -> "Endpoint":
-        """Return the server at an address, with the values of options. Raises InvalidAddress and IncompleteTls."""
-        address = parse_remote(text)
-        return cls(address, Tls.of(tls) if isinstance(address, TcpAddress) else None)
-
     def __str__(self) -> str:
         return str(self.address)
+
+
+PATIENCE = 5.0
+"""Seconds in which a server is to answer while there is another one to be tried."""
+
+
+def _shuffled(servers: "Servers") -> tuple[Endpoint, ...]:
+    return tuple(sorted(servers.all, key=lambda _: os.urandom(8)))  # which spares the client the import of random
+
+
+@define
+class Servers:
+    """Servers of one farm, of which any will do: ``all`` as they were named.
+
+    They are tried in a random order. One that does not answer comes last from then on, so that the next try begins with
+    one that did.
+    """
+
+    all: tuple[Endpoint, ...]
+    _order: tuple[Endpoint, ...] = field(init=False, eq=False, default=Factory(_shuffled, takes_self=True))
+
+    @classmethod
+    def of(cls, text: str, tls: Mapping[str, str | None]) -> "Servers":
+        """Return the servers at addresses, with the values of options. Raises InvalidAddress and IncompleteTls."""
+        return cls(
+            tuple(
+                Endpoint(address, Tls.of(tls) if isinstance(address, TcpAddress) else None)
+                for address in parse_remotes(text)
+            )
+        )
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.all))
+
+    @property
+    def tls(self) -> Tls | None:
+        """How TLS is spoken with those that have it."""
+        return next((each.tls for each in self.all if each.tls), None)
+
+    def overlaps(self, others: "Servers") -> bool:
+        """Return whether one of them is among others, however it is spoken to."""
+        return not {each.address for each in self.all}.isdisjoint(each.address for each in others.all)
+
+    def each(self) -> Iterator[tuple[Endpoint, float]]:
+        """Yield one after the other, with the most seconds that are waited for it: the last one has any number.
+
+        Whoever asks for the next one says that the one before did not answer.
+        """
+        order = self._order
+        for number, endpoint in enumerate(order, 1):
+            yield endpoint, inf if number == len(order) else PATIENCE
+            self._order = (*(other for other in self._order if other != endpoint), endpoint)

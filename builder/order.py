@@ -53,6 +53,9 @@ class State(enum.Enum):
     INFORMING = enum.auto()
     SHOWING = enum.auto()
     REQUESTING = enum.auto()
+    WAITING = enum.auto()
+    """A worker that has asked for a job, in our own protocol: it may say meanwhile whether it takes one."""
+
     OFFERING = enum.auto()
     BUILDING = enum.auto()
     DELIVERING = enum.auto()

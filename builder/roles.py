@@ -1,6 +1,6 @@
 """Who may do what: the roles that a certificate gives its holder, and how they are written in it.
 
-A certificate says them in its subjectAltName, as URIs: ``urn:builder:operator``, ``urn:builder:observer``,
+A certificate says them in its subjectAltName, as URIs: ``urn:builder:operator``, ``urn:builder:observer``, ``urn:builder:provisioner``,
 ``urn:builder:worker`` for a worker of any platform, ``urn:builder:worker:PLATFORM`` for one of that platform, with the
 name percent-encoded. The holder is called by the common name.
 """
@@ -36,10 +36,19 @@ class HolderRole(enum.Enum):
     OBSERVER = "observer"
     """What changes nothing."""
 
+    PROVISIONER = "provisioner"
+    """The same, and telling what was asked of an engine."""
+
     @property
     def uri(self) -> str:
         """How a certificate says it."""
         return f"{_PREFIX}{self.value}"
+
+
+_WITHIN: Mapping[HolderRole, tuple[HolderRole, ...]] = {
+    HolderRole.OPERATOR: (HolderRole.OBSERVER, HolderRole.PROVISIONER),
+    HolderRole.PROVISIONER: (HolderRole.OBSERVER,),
+}
 
 
 def worker_uri(platform: str) -> str:
@@ -82,8 +91,8 @@ class Identity:
         )
 
     def may_be(self, role: HolderRole) -> bool:
-        """Return whether it has a role; an operator is an observer, too."""
-        return role in self.roles or (role is HolderRole.OBSERVER and HolderRole.OPERATOR in self.roles)
+        """Return whether it has a role, or another one that has all of its rights."""
+        return role in self.roles or any(role in _WITHIN.get(each, ()) for each in self.roles)
 
     def may_work_for(self, platform: str) -> bool:
         """Return whether it may be a worker of a platform."""

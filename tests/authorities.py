@@ -96,7 +96,7 @@ class Authority:
         *,
         uris: Iterable[str] = (),
         hosts: Iterable[str] = (),
-        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
+        usages: Iterable[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
         begin: dt.datetime | None = None,
         end: dt.datetime | None = None,
         is_self_signed: bool = False,
@@ -113,7 +113,7 @@ class Authority:
                 names.append(x509.DNSName(host))
         issuer = common if is_self_signed else self.common
         builder = self._builder(name(common), key, begin or now() - DAY, end or now() + 365 * DAY, issuer)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(key if is_self_signed else self.key, hashes.SHA256())
@@ -121,6 +121,7 @@ class Authority:
         shown = [certificate, *([self.certificate] if self.above else [])]
         path.write_bytes(b"".join(each.public_bytes(serialization.Encoding.PEM) for each in shown))
         key_path = path.with_suffix(".key")
+        key_path.touch(0o600)
         key_path.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -132,7 +133,7 @@ class Authority:
         """Issue a server's certificate, for this machine."""
         given: dict[str, object] = {
             "hosts": ["localhost", "127.0.0.1", "::1"],
-            "usage": ExtendedKeyUsageOID.SERVER_AUTH,
+            "usages": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
         }
         return self.issue("server", **(given | options))  # type: ignore[arg-type]
 

@@ -52,6 +52,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "drop-upload": ("323b",),
     "cancel": ("hello",),
     "observe-latest": (),
+    "servers": (),
     "workers": (),
     "drain": ("--reason", "new disk"),
     "drop-platform": ("p1",),

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ USER = "postgres"
 """Who runs it when the tests run as root, which it refuses: Debian's package makes that user."""
 
 MAX_CONNECTIONS = 40
+
+_LAUNCHER = ThreadPoolExecutor(1)
+"""What is to end with its parent ends with the thread that has begun it: so that is one that stays."""
 
 
 def find_programs() -> Path | None:
@@ -78,16 +83,26 @@ class Cluster:
             settings |= {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
         given = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = _LAUNCHER.submit(
+                subprocess.Popen,
                 _as_user(str(self.programs / "postgres"), "-D", f"{self.directory}/data", *given),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
-            )  # fmt: skip
+            ).result()  # fmt: skip
+        self.wait_for_answer()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its first process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def wait_for_answer(self) -> None:
+        """Wait until it answers, which takes a while after a crash of one of its processes."""
         end = time.monotonic() + DEADLINE
         while True:
             try:
                 self.execute("SELECT 1")
             except psycopg.OperationalError:
-                assert self.process.poll() is None, (self.directory / "log").read_text("utf-8")
+                assert self.is_running, (self.directory / "log").read_text("utf-8")
                 assert time.monotonic() < end
                 time.sleep(0.02)
             else:
@@ -106,12 +121,18 @@ class Cluster:
             self.stop(signal.SIGQUIT)
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def children(self) -> list[int]:
+        """Return the processes that the first one has begun."""
+        assert self.process
+        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii")
+        return [int(pid) for pid in found.split()]
+
     def signal(self, number: int) -> None:
         """Send a signal to all of its processes."""
         assert self.process
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
-        for pid in (*map(int, children), self.process.pid):
-            os.kill(pid, number)
+        for pid in (*self.children(), self.process.pid):
+            with suppress(ProcessLookupError):  # one that has just ended
+                os.kill(pid, number)
 
     def url(self, name: str, user: str = "builder") -> str:
         """Return the address of a database."""

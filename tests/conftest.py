@@ -52,7 +52,7 @@ def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     databases.kind = getattr(request, "param", databases.KIND)
     yield databases.kind
     marker = request.node.get_closest_marker("databases")
-    databases.forget(is_as_new=marker is not None and "only" not in marker.kwargs)
+    databases.forget(is_as_new=marker is not None and not marker.kwargs)
     databases.kind = databases.KIND
 
 

@@ -15,8 +15,7 @@ from attrs import frozen
 from fake_programs import make_programs, read_calls
 from worker_program import Finished, open_server
 
-from builder.address import TcpAddress
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder_worker.build import Setup
 from builder_worker.drain import Drain
 from builder_worker.sandbox import Limits, SandboxError, owner
@@ -179,7 +178,7 @@ class FreeBSD:
         setup = Setup(backend=jail or self.jail(), limits=limits, date=0, given={"GIVEN": 'it\'s "$(so)"'})
         async with open_server() as server, trio.open_nursery() as nursery:
             host, _, port = server.address.partition(":")
-            settings = WorkerSettings(server=Endpoint(TcpAddress(host, int(port))), platform="freebsd-14", setup=setup)
+            settings = WorkerSettings(servers=Servers.of(f"{host}:{port}", {}), platform="freebsd-14", setup=setup)
             nursery.start_soon(_work, settings)
             async with server.accept() as connection:
                 await connection.hand_out(script, name=name, uuid=uuid)

@@ -16,13 +16,14 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest import mock
+from unittest import SkipTest, mock
 from uuid import UUID
 
 import databases
@@ -37,7 +38,7 @@ from builder_server.names import DATABASE, directory_name
 T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = (ROOT, ROOT / "server", ROOT / "worker", ROOT / "client", ROOT / "web")
+PACKAGES = (ROOT, ROOT / "server", ROOT / "worker", ROOT / "client", ROOT / "web", ROOT / "provision")
 
 DEADLINE = 30.0
 """Seconds that no step of a test takes, however busy the machine is."""
@@ -132,7 +133,10 @@ class Program:
 
     def descriptors(self) -> int:
         """Return how many file descriptors it has open."""
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+        try:
+            return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+        except PermissionError as error:
+            raise SkipTest("only root may look into a program that keeps secrets") from error
 
     def limit(self, what: int, value: int) -> None:
         """Set a limit of the running process (``resource.RLIMIT_…``), or lift it with RLIM_INFINITY."""
@@ -145,12 +149,19 @@ def start(
     log_path: Path,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    is_forked: bool = True,
 ) -> Program:
-    """Start one of the programs."""
+    """Start one of the programs. ``is_forked``: not where others look at its arguments and its environment, which are
+    then those of the process that it was forked from.
+    """
+    variables = environment(**(env or {}))
+    process: forked.Process | subprocess.Popen[bytes]
     with log_path.open("ab") as log:
-        process = forked.start(
-            module, *arguments, env=environment(**(env or {})), cwd=cwd, stdout=subprocess.PIPE, stderr=log
-        )
+        if is_forked:
+            process = forked.start(module, *arguments, env=variables, cwd=cwd, stdout=subprocess.PIPE, stderr=log)
+        else:
+            command = [sys.executable, "-W", "error", "-m", module, *arguments]
+            process = subprocess.Popen(command, env=variables, cwd=cwd, stdout=subprocess.PIPE, stderr=log)
     return Program(name=module, process=process, log_path=log_path)
 
 
@@ -226,6 +237,7 @@ def launch_server(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     data_dir: Path | None = None,
+    is_forked: bool = True,
 ) -> Server:
     """Start builder-server on a free port, without waiting for it; the directories lie below ``root``."""
     data_dir = data_dir or root / "data"
@@ -240,6 +252,7 @@ def launch_server(
         *arguments,
         log_path=root / "server.log",
         env=env,
+        is_forked=is_forked,
     )
     return Server(
         name="builder-server",
@@ -266,9 +279,10 @@ async def start_server(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     data_dir: Path | None = None,
+    is_forked: bool = True,
 ) -> AsyncIterator[Server]:
     """Run builder-server as a process until the block ends, then kill it: a test of its end ends it before."""
-    server = launch_server(root, *arguments, env=env, data_dir=data_dir)
+    server = launch_server(root, *arguments, env=env, data_dir=data_dir, is_forked=is_forked)
     with _shown_on_failure(server):
         await wait_until_announced(server)
         yield server

@@ -53,6 +53,7 @@ LOADED = {
         "builder_server.server",
         "sqlalchemy.dialects.sqlite",
     ),
+    "builder_provision": ("builder.runtime.logs", "builder_provision.cli", "builder_provision.service"),
     "builder_worker": ("builder_worker.cli", "builder_worker.loop", "builder_worker.trial"),
     "builder_web": ("builder.runtime.logs", "builder_web.cli", "builder_web.server", "sqlalchemy.dialects.sqlite"),
     "builder_web.administration": ("builder_web.administration.cli", "sqlalchemy.dialects.sqlite"),

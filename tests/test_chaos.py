@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 from chaos import accounts
 from chaos.crowd import CLASSIC_PLATFORM, OURS_PLATFORM, Told
+from chaos.database import in_file
 from chaos.jobs import Work
 from chaos.run import run
 from endpoints import Endpoint, Request
@@ -33,6 +34,14 @@ async def test_nothing_is_lost_in_a_longer_time(tmp_path: Path, seed: int) -> No
     report = await run(tmp_path, seconds=60, seed=seed, workers=3)
     assert report.is_good, report
     assert report.account.succeeded > 30, report
+
+
+@pytest.mark.long
+async def test_nothing_is_lost_by_three_servers(tmp_path: Path) -> None:
+    """Any of them, and PostgreSQL, may go at any time, or stand still for longer than its lease."""
+    report = await run(tmp_path, seconds=60, seed=303, workers=3, servers=3)
+    assert report.is_good, report
+    assert report.account.succeeded > 10, report
 
 
 # --- the account ---------------------------------------------------------------------------------------------------
@@ -72,7 +81,7 @@ def account(
     connection.close()
     receiver = Endpoint(0, requests=[Request("/", {}, b"", execution.encode(each)) for each in arrived])
     told = told or Told(accepted={"job1": evolve(WORK, platform=platform)})
-    return accounts.draw_up(database, told, receiver)
+    return accounts.draw_up(in_file(database), told, receiver)
 
 
 def test_an_account_of_what_is_fine(tmp_path: Path) -> None:

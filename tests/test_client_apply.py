@@ -12,7 +12,7 @@ from client_harness import run_client as run_alone
 from farm import LocalServer, run_client, run_server
 from scripted import OURS, connect, queues
 
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder.extension import Request
 from builder.extension.applying import Apply, JobsListed, ListedJob, ListJobs
 from builder.extension.schedule import ShowJob
@@ -174,7 +174,7 @@ async def test_where_others_were_quicker_the_file_wins(server: LocalServer, file
     await told(server, "apply", file, "--not-now")
     await told(server, "schedule", "old", "p1", script, "--not-now")
     file.write_text(FILE.replace("17 3", "18 4").partition("[jobs.orb]")[0], "utf-8")
-    remote = Remote(server=Endpoint.of(server.remote, {}))
+    remote = Remote(servers=Servers.of(server.remote, {}))
 
     def look() -> applying.Plan:
         with remote.requests(what="") as ask:

@@ -14,7 +14,7 @@ from operators import need
 from screens import Terminal, terminal_of
 from scripted import do, schedule, take_job
 
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder_client import completion
 
 PROGRAMS = Path(sys.executable).parent
@@ -95,7 +95,7 @@ def test_without_a_server_nothing_is_said(tmp_path: Path) -> None:
 async def test_what_runs_is_completed_by_its_jobs_too(server: Server) -> None:
     async with take_job(server) as taken:
         found = await trio.to_thread.run_sync(
-            completion.complete, Endpoint.of(server.remote, {}), completion.running_jobs, ""
+            completion.complete, Servers.of(server.remote, {}), completion.running_jobs, ""
         )
         await taken.finish()
     assert found == sorted([str(taken.uuid), taken.job.name])
@@ -124,7 +124,7 @@ async def test_values_of_options_are_completed(server: Server, typed: str, expec
 async def test_builds_are_completed_finished_ones_too(server: Server) -> None:
     async with take_job(server) as taken:
         await taken.finish()
-    where = Endpoint.of(server.remote, {})
+    where = Servers.of(server.remote, {})
 
     def found(source: completion.Source, begin: str) -> list[str]:
         return completion.complete(where, source, begin)

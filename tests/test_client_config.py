@@ -221,7 +221,7 @@ def test_the_example_of_the_page_is_right() -> None:
     (example,) = re.findall(r"```\n(default = .*?)```", page, re.DOTALL)
     settings = parse(example)
     assert settings.default == "prod"
-    assert sorted(settings.servers) == ["prod", "test"]
+    assert sorted(settings.servers) == ["farm", "prod", "test"]
 
 
 def test_what_is_in_force_and_where_it_comes_from(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from attrs import define, field
 from farm import DEADLINE, Server, eventually, run_client, start_server
 from scripted import OURS, build, connect, do, schedule, take_job
 
-from builder.address import TcpAddress
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder.extension.logs import ConsoleRange, ReadConsole
 from builder.messages import Failure, Output, Success
 from builder.outputs import Outputs
@@ -108,7 +107,7 @@ async def test_what_is_no_range(server: Server, what: dict[str, Any]) -> None:
 
 async def test_a_time_is_found_by_halving(server: Server) -> None:
     uuid = await long_build(server)
-    console = RemoteConsole(remote=Remote(server=Endpoint(TcpAddress("127.0.0.1", server.port))), uuid=uuid)
+    console = RemoteConsole(remote=Remote(servers=Servers.of(f"127.0.0.1:{server.port}", {})), uuid=uuid)
     for since in (0, 1, SECOND, 1_234 * SECOND - 5, 2_999 * SECOND, 3_000 * SECOND):
         offset = await trio.to_thread.run_sync(console.find_time, since)
         found = await trio.to_thread.run_sync(lambda offset: [*console.lines(offset=offset)], offset)
@@ -120,7 +119,7 @@ async def test_a_time_is_found_by_halving(server: Server) -> None:
 
 async def test_the_last_lines_that_are_wanted(server: Server) -> None:
     uuid = await long_build(server)
-    console = RemoteConsole(remote=Remote(server=Endpoint(TcpAddress("127.0.0.1", server.port))), uuid=uuid)
+    console = RemoteConsole(remote=Remote(servers=Servers.of(f"127.0.0.1:{server.port}", {})), uuid=uuid)
     size = (server.data_dir / "a" / str(uuid) / "console").stat().st_size
 
     def has(pattern: bytes, output: Output) -> bool:
@@ -244,7 +243,7 @@ async def test_it_goes_on_without_gap_or_double(server: Server, last: int | None
     lines = [b"line %d" % number for number in range(3000)]
     breaks: list[str] = []
     with cutting(server, 5_000, 3, 5_007, 40, 60_000, 100, 77_777) as cutter:
-        remote = Remote(server=Endpoint(TcpAddress("127.0.0.1", cutter.address)))
+        remote = Remote(servers=Servers.of(f"127.0.0.1:{cutter.address}", {}))
         async with take_job(server) as taken, trio.open_nursery() as nursery:
             await taken.say(*lines)
             console = RemoteConsole(remote=remote, uuid=taken.uuid)

@@ -11,7 +11,7 @@ from clocks import NOW
 from farm import Server, eventually, run_client, start_server
 from scripted import do, schedule, take_job, waiting_worker
 
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder.extension.halting import SERVER, HaltState
 from builder.extension.watching import Looked, RunningState
 from builder.history import Cause
@@ -65,7 +65,7 @@ def test_the_live_view() -> None:
 
 async def test_names_of_workers_are_completed(tmp_path: Path) -> None:
     async with start_server(tmp_path) as server, waiting_worker(server):
-        where = Endpoint.of(server.remote, {})
+        where = Servers.of(server.remote, {})
 
         def found(source: completion.Source) -> list[str]:
             return completion.complete(where, source, "")
@@ -75,6 +75,17 @@ async def test_names_of_workers_are_completed(tmp_path: Path) -> None:
         assert await trio.to_thread.run_sync(found, completion.drained_workers) == []
         await client(server, "drain", "--worker", "box")
         assert await trio.to_thread.run_sync(found, completion.drained_workers) == ["box"]
+
+
+async def test_a_worker_that_nobody_knows(tmp_path: Path) -> None:
+    """It may come later, so it is drained; but somebody may have meant another one."""
+    async with start_server(tmp_path) as server, waiting_worker(server):
+        await eventually(lambda: server.query("select * from platform"))
+        said = await client(server, "drain", "--worker", "bxo-1")
+        assert said == "The worker bxo-1 is drained since TIME by PEER; no worker of that name is connected\n"
+        said = await client(server, "drain", "--worker", "127.0.0.1")
+        assert said == "The worker 127.0.0.1 is drained since TIME by PEER; nothing runs\n"
+        assert json.loads(await client(server, "drain", "--json"))["workers"] == 1
 
 
 async def test_waiting_until_nothing_runs(tmp_path: Path) -> None:
@@ -108,7 +119,7 @@ async def test_a_queue_is_paused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "complaint"),
     [
-        (("drain", "--platform", "p1", "--worker", "w"), 2, "--platform and --worker exclude each other"),
+        (("drain", "--platform", "p1", "--worker", "w"), 2, "name one: a server, a --platform or a --worker"),
         (("drain", "--worker", ""), 2, "invalid name of a worker: it is empty"),
         (("drain", "--reason", "x" * 201), 2, "the characters of a reason must lie between 0 and 200"),
         (("drain", "--for", "soon"), 2, "a duration such as 90s"),

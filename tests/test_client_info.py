@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ import pytest
 from client_harness import DEADLINE, EMPTY, Answer, Server, environment, run_in_terminal
 from farm import run_client, start_server
 
+from builder.extension.watching import RunningState
+from builder.history import Cause
 from builder.messages import InfoReply, Message, Success
 from builder.model import NEVER, Instant, OrbBuildJob, Period, Queue, RunningBuild, ScheduleItem, ScriptJob
 from builder_client.output import Printer
@@ -71,6 +74,36 @@ def test_tables(printed: Callable[[InfoReply], str]) -> None:
         "\n"
         "Dropped platforms: old, older\n"
     )
+
+
+def test_who_runs_what(tmp_path: Path) -> None:
+    """As servers of our own protocol tell it: a build that has begun since is not in there."""
+    told = {
+        A: RunningState(
+            uuid=A,
+            job="hello",
+            platform="p1",
+            started=Instant(NOW.ms - 45_000),
+            cause=Cause.DUE,
+            expected=60_000,
+            away=Instant(NOW.ms - 9_000),
+            worker="box\x1b",
+            holder="w1",
+        )
+    }
+    with (tmp_path / "out").open("w+b") as file:
+        print_info(Printer(file, color="auto", environ={}), INFO, now=NOW, told=told)
+        file.seek(0)
+        lines = file.read().decode().splitlines()
+    start = lines.index("Running")
+    assert [re.split("  +", line) for line in lines[start + 1 : start + 4]] == [
+        ["FOR", "EXPECTED", "PROGRESS", "JOB", "PLATFORM", "UUID", "WORKER", "HOLDER"],
+        ["5 s", "orb", "p1", str(B)],
+        ["45 s", "1 min", "[#######---]", "75%", "hello", "p1", str(A), r"box\x1b, away for 9 s", "w1"],
+    ]
+    begun, known = info_json(INFO, now=NOW, told=told)["running"]
+    assert (known["worker"], known["holder"]) == ("box\x1b", "w1")
+    assert begun["worker"] is begun["holder"] is begun["away_since"] is None
 
 
 def test_nothing_at_all(printed: Callable[[InfoReply], str]) -> None:

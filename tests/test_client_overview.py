@@ -46,12 +46,12 @@ BUSY = InfoReply(
 
 @pytest.fixture
 def shown(tmp_path: Path) -> Callable[..., str]:
-    def shown(info: InfoReply, *failed: ResultState) -> str:
+    def shown(info: InfoReply, *failed: ResultState, warnings: tuple[str, ...] = ()) -> str:
         path = tmp_path / "out"
         with path.open("wb") as file:
             show(
                 Printer(file, color="auto", environ={"TERM": "xterm"}),
-                Seen(info=info, failed=failed),
+                Seen(info=info, failed=failed, warnings=warnings),
                 name="127.0.0.1:1234",
                 now=NOW,
             )
@@ -118,6 +118,15 @@ def test_an_idle_server(shown: Callable[..., str]) -> None:
         "\n"
         "Queues: no platforms\n"
     )
+
+
+def test_what_has_to_be_done_stands_above_all_tables(shown: Callable[..., str]) -> None:
+    said = shown(EMPTY, warnings=tuple(f"warning {number}" for number in range(7)))
+    assert said.splitlines()[2:9] == [
+        *(f"warning {number}" for number in range(5)),
+        "2 more like this: 'builder-client info' has all",
+        "",
+    ]
 
 
 def test_a_hostile_name_is_a_name(shown: Callable[..., str]) -> None:

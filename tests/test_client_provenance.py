@@ -85,6 +85,14 @@ def verify(fetched: Path, *more: str | Path, status: int = 0, key: str = "pub") 
     return said
 
 
+def said_of(fetched: Path, *arguments: Path) -> tuple[int, str]:
+    """Verify with the public key, and return the exit status and what is said last."""
+    done = run_inspect("verify", *map(str, arguments), "--key", str(fetched.parent / "pub"))
+    if done.returncode > 1:
+        assert_one_line(done.stderr, b"builder-inspect")
+    return done.returncode, (done.stdout + done.stderr).decode().splitlines()[-1]
+
+
 async def test_what_is_fetched_is_verified(tmp_path: Path) -> None:
     async with start_server(tmp_path) as server:
         await do(server, schedule("a"))
@@ -167,6 +175,37 @@ def test_an_execution_is_held_against_what_was_signed(fetched: Path) -> None:
     full = fetched.parent / "full"
     full.write_bytes(execution.encode(RECORD))
     assert "all as they were signed" in verify(fetched, full)
+
+
+def test_a_directory_with_provenance_is_enough(fetched: Path) -> None:
+    assert said_of(fetched, fetched) == (0, "artifacts  3 artifacts, all as they were signed")
+
+
+def test_a_directory_with_none_or_several(fetched: Path) -> None:
+    envelope, copy = fetched / "x.provenance.json", fetched / "y.provenance.json"
+    copy.write_bytes(envelope.read_bytes())
+    status, said = said_of(fetched, fetched)
+    assert (status, "there is the provenance of 2 builds in" in said) == (2, True)
+    assert said.endswith("name one of the files, such as x.provenance.json")
+    status, said = said_of(fetched, envelope, copy)  # as the shell makes it of a *
+    assert (status, "y.provenance.json is provenance, too" in said) == (2, True)
+    envelope.unlink()
+    copy.unlink()
+    status, said = said_of(fetched, fetched)
+    assert (status, "there is no provenance in" in said) == (2, True)
+
+
+@pytest.mark.parametrize("named", ["directory", "envelope", "both"])
+def test_the_directory_of_a_build_on_a_server(fetched: Path, named: str) -> None:
+    directory = fetched.parent / "build"
+    directory.mkdir()
+    (directory / "full").write_bytes(execution.encode(RECORD))
+    (directory / "console").write_bytes(b"")
+    envelope = (fetched / "x.provenance.json").rename(directory / "provenance.json")
+    arguments = {"directory": [directory], "envelope": [envelope], "both": [envelope, directory]}[named]
+    assert said_of(fetched, *arguments) == (0, "artifacts  3 artifacts, all as they were signed")
+    (directory / "planted").write_bytes(b"")  # which the record beside it must not hide
+    assert said_of(fetched, *arguments) == (1, f"builder-inspect: {directory} is not what was signed")
 
 
 @pytest.mark.parametrize(
@@ -301,11 +340,26 @@ def test_what_is_no_envelope(fetched: Path, content: bytes) -> None:
     verify(fetched, status=4)
 
 
+def test_an_execution_in_place_of_an_envelope_and_the_reverse(fetched: Path) -> None:
+    full = fetched.parent / "full"
+    full.write_bytes(execution.encode(RECORD))
+    assert said_of(fetched, full) == (4, f"builder-inspect: {full}: it is no envelope, or a damaged one: no JSON")
+    done = run_inspect(str(fetched / "x.provenance.json"))
+    assert (done.returncode, b"'builder-inspect verify' reads provenance" in done.stderr) == (4, True)
+
+
 def test_no_public_keys(fetched: Path) -> None:
     (fetched.parent / "secret").write_text(str(KEY))
-    assert "there is a private key in that file" in verify(fetched, status=2, key="secret")
-    assert "no file of keys" in verify(fetched, status=2, key="fetched/empty")
+    (fetched.parent / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    assert "secret: there is a private key in that file" in verify(fetched, status=2, key="secret")
+    assert "fetched/empty: that is no file of keys" in verify(fetched, status=2, key="fetched/empty")
+    assert "ca.pem: these are certificates, for TLS" in verify(fetched, status=2, key="ca.pem")
     assert "can't read" in verify(fetched, status=2, key="missing")
+
+
+def test_keys_that_came_by_mail(fetched: Path) -> None:
+    (fetched.parent / "pub").write_bytes(public_text([KEY.public]).replace("\n", "\r\n").encode("ascii"))
+    assert "all as they were signed" in verify(fetched)
 
 
 def test_the_json_of_a_verification(fetched: Path) -> None:

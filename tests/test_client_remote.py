@@ -7,8 +7,7 @@ from uuid import UUID
 import pytest
 from client_harness import DEADLINE, EMPTY, Answer, Server, assert_one_line, run_client
 
-from builder.address import TcpAddress
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder.messages import CLIENT_VERSION, Info, Message, Observe, Output, Success
 from builder_client.errors import Unreachable
 from builder_client.remote import Remote
@@ -17,7 +16,7 @@ U = UUID(int=1)
 
 
 def remote(server: Server, reply_timeout: float = DEADLINE) -> Remote:
-    return Remote(server=Endpoint(TcpAddress("127.0.0.1", server.port)), reply_timeout=reply_timeout)
+    return Remote(servers=Servers.of(f"127.0.0.1:{server.port}", {}), reply_timeout=reply_timeout)
 
 
 def test_a_server_that_owes_a_reply_is_not_waited_for_without_end() -> None:
@@ -31,7 +30,7 @@ def test_a_server_that_owes_a_reply_is_not_waited_for_without_end() -> None:
 
 def test_a_server_that_says_no_hello_is_not_waited_for_without_end() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        silent = Remote(server=Endpoint(TcpAddress("127.0.0.1", listener.getsockname()[1])), reply_timeout=0.05)
+        silent = Remote(servers=Servers.of(f"127.0.0.1:{listener.getsockname()[1]}", {}), reply_timeout=0.05)
         with pytest.raises(Unreachable, match=r"did not answer within 0\.05 s$"):
             silent.info()
 
@@ -102,4 +101,4 @@ def test_one_connection_for_each_question() -> None:
         assert one.info() == one.info() == EMPTY
     assert server.seen == [Info(), Info()]
     assert CLIENT_VERSION == 13
-    assert str(Remote(server=Endpoint(TcpAddress("::1", 5)))) == "[::1]:5"
+    assert str(Remote(servers=Servers.of("[::1]:5", {}))) == "[::1]:5"

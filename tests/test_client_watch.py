@@ -58,7 +58,8 @@ async def test_queue_says_why(server: Server) -> None:
     found = json.loads((await run(server, "queue", "--json", "--platform", "p1")).stdout)
     (queue,) = found["queues"]
     (entry,) = queue.pop("jobs")
-    assert queue == {"platform": "p1", "workers_waiting": 0, "workers_busy": 0, "workers_drained": 0, "queued": 1}
+    workers = {"workers_waiting": 0, "workers_busy": 0, "workers_drained": 0, "workers_pressed": 0}
+    assert queue == {"platform": "p1", "queued": 1, "asked": [], **workers}
     assert (entry["job"], entry["why"], entry["cause"], entry["likely_start"]) == ("a", "no-worker", "executed", None)
     unknown = await run(server, "queue", "--platform", "px")
     assert unknown.returncode == 3

@@ -15,6 +15,7 @@ import builder_web.cli
 import builder_worker.cli
 from builder.runtime.configuration import in_force
 from builder_client import config, jobs, schedule_file
+from builder_server.credentials import with_credentials
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
@@ -51,6 +52,17 @@ def test_an_example_has_every_option_with_a_value_that_is_taken(program: str, tm
     assert missing == [], "the example lacks them"
 
 
+def test_the_example_of_passwords_for_uploads(tmp_path: Path) -> None:
+    """It is for the receiver of the server's example."""
+    (named,) = re.findall(r'^#upload = \["(.*)"\]$', (EXAMPLES / "server.toml").read_text("utf-8"), re.MULTILINE)
+    path = tmp_path / "upload-credentials"
+    path.write_bytes((EXAMPLES / path.name).read_bytes())
+    path.chmod(0o600)
+    assert with_credentials([named], path) == (
+        "https://uploader:correct%20horse%20battery%20staple@builds.example.org/upload",
+    )
+
+
 def test_the_example_of_the_client() -> None:
     text = (EXAMPLES / "client.toml").read_text("utf-8")
     found = config.parse(text)
@@ -80,7 +92,7 @@ def test_each_value_says_where_it_comes_from(tmp_path: Path) -> None:
     for line in (
         "port = 2  # command line",
         'grace = "3m"  # environment, BUILDER_SERVER_GRACE',
-        f"job-timeout = 5  # {path}",
+        f'job-timeout = "5"  # {path}',
         'config-dir = "/etc/builder"  # default',
         "#metrics =  # default",
     ):
@@ -166,13 +178,13 @@ def test_all_that_is_wrong_is_said(tmp_path: Path, check: Callable[..., list[str
         "--dir=/nowhere",
     )
     wanted = [
-        f"{file}: unknown option 'prot'; there are ",
+        f"{file}: unknown option 'prot': 'port' is one",
         f"{file}: --keep takes text in quotes",
         "'--log-format': 'xml' is not one of",
-        "'--port': 'x' is not",
-        "it is not a number",
-        "'much' is not a size",
-        "'soon' is not a duration",
+        "'--port': 'x' is no whole number",
+        "'--job-timeout': 'nan' is not a duration",
+        "'--min-free': 'much' is not a size",
+        "'--grace': 'soon' is not a duration",
         "others could reach 0.0.0.0 and do everything",
         "--ip: can't listen on 192.0.2.1: ",
         "--metrics: can't listen on 192.0.2.1: ",
@@ -198,6 +210,91 @@ def test_certificates_that_do_not_fit(tmp_path: Path, check: Callable[..., list[
         f"--tls-cert={own.files.certificate}", f"--tls-key={tmp_path}/none", f"--tls-client-ca={authority.ca}"
     )
     assert line == f"can't read {tmp_path}/none: No such file or directory"
+
+
+def test_where_a_wrong_value_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Callable[..., list[str]]
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('grace = "5 m"\n')
+    monkeypatch.setenv("BUILDER_SERVER_PORT", "12 34")
+    assert check(f"--config={file}", "--keep=age=90") == [
+        "Invalid value for '--keep': 'age=90' has no unit: write it as in age=90d,count=20,bytes=500G",
+        "Invalid value for '--port': '12 34' is no whole number (environment, BUILDER_SERVER_PORT)",
+        f"Invalid value for '--grace': '5 m' is not a duration such as 90s, 10m or 1h30m ({file})",
+    ]
+    monkeypatch.delenv("BUILDER_SERVER_PORT")
+    found = run("server", f"--config={file}", f"--dir={tmp_path}")
+    assert (found.exit_code, f"10m or 1h30m ({file})" in found.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"dir = /nowhere\n", "line 1, 'dir = /nowhere': "),
+        (b"port = 1\nport = 2\n", "line 2, 'port = 2': Cannot overwrite a value; "),
+        (b"port = 1\n\xff\n", "line 2 is not UTF-8"),
+        (None, "No such file"),
+    ],
+)
+def test_of_a_file_that_can_t_be_read_nothing_else_is_said(
+    tmp_path: Path, check: Callable[..., list[str]], content: bytes | None, said: str
+) -> None:
+    """What it would say is missing then, such as the directory."""
+    file = tmp_path / "server.toml"
+    if content is not None:
+        file.write_bytes(content)
+    (line,) = check(f"--config={file}", "--dir=/nowhere")
+    assert f"can't read {file}: {said}" in line
+
+
+def test_a_file_of_another_system(tmp_path: Path, check: Callable[..., list[str]]) -> None:
+    file = tmp_path / "server.toml"
+    file.write_bytes(b'\xef\xbb\xbfport = 1\r\n\tgrace = "1m"\r\n')
+    assert check(f"--config={file}") == []
+
+
+# --- a worker ------------------------------------------------------------------------------------------------------
+
+
+def check_worker(*arguments: str) -> tuple[int, str]:
+    found = CliRunner().invoke(builder_worker.cli.cli, arguments, prog_name="builder-worker")
+    return found.exit_code, found.output
+
+
+@pytest.mark.parametrize("platform", [[], ["debian-12"]])
+def test_a_worker_s_options_are_checked(tmp_path: Path, platform: list[str]) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text('label = ["big"]\n')
+    status, said = check_worker(f"--config={file}", *platform, "check-config")
+    assert (status, said) == (0, "builder-worker: nothing is wrong\n")
+    file.write_text(
+        'platform = "debian-12"\nlabel = ["a b"]\nremote = "h:x"\nslots = 0\nmax-pressure = "io"\nbind = "x"\n'
+        'tls-ca = "ca.pem"\nenv = "NOT_SET_ANYWHERE"\nmin-free = "1 G"\n'
+    )
+    status, said = check_worker(f"--config={file}", *platform, "check-config")
+    assert status == 2
+    wanted = (
+        "unknown option 'platform': it stands on the command line, as PLATFORM",
+        "'--label': a b: write up to 50 letters",
+        "invalid address 'h:x'",
+        "'--slots': '0' is not a number from 1",
+        "'--max-pressure': io: write memory=PERCENT",
+        "'--min-free': '1 G' is not a size",
+        "--env: the variable NOT_SET_ANYWHERE is not set",
+        "TLS needs --tls-ca, --tls-cert, --tls-key",
+        "x: write SRC:DST",
+    )
+    missing = [each for each in wanted if each not in said]
+    assert (missing, said.count("\n")) == ([], len(wanted)), said
+
+
+def test_what_is_in_force_needs_no_argument() -> None:
+    status, said = check_worker("--print-config", "--slots=2")
+    assert status == 0
+    assert 'slots = "2"  # command line' in said.splitlines()
+    status, said = check_worker("--print-config", "--slots=x")
+    assert status == 2
 
 
 def test_help_of_the_check_is_help() -> None:

@@ -48,7 +48,12 @@ def runs(since: int, expected: int | None) -> RunningState:
 
 
 def place(
-    waiting: int = 0, *running: RunningState, template: bool = True, full: bool = False, drained: bool = False
+    waiting: int = 0,
+    *running: RunningState,
+    template: bool = True,
+    full: bool = False,
+    drained: bool = False,
+    pressed: int = 0,
 ) -> Circumstances:
     return Circumstances(
         platform="p1",
@@ -57,6 +62,7 @@ def place(
         has_template=template,
         is_full=full,
         is_drained=drained,
+        pressed=pressed,
     )
 
 
@@ -67,7 +73,11 @@ def told(found: QueuedState) -> tuple[Why, int, int | None]:
 @pytest.mark.parametrize(
     ("where", "entries", "expected"),
     [
+        (place(pressed=1), [waits()], [(Why.PRESSED, 0, None)]),
         (place(), [waits(), waits()], [(Why.NO_WORKER, 0, None), (Why.NO_WORKER, 1, None)]),
+        (evolve(place(), pressed=1), [waits()], [(Why.PRESSED, 0, None)]),
+        (evolve(place(), pressed=1, drained=1), [waits()], [(Why.PRESSED, 0, None)]),
+        (evolve(place(0, runs(10, 100)), pressed=1), [waits()], [(Why.BUSY, 0, 90)]),
         (place(1), [waits(), waits()], [(Why.NEXT, 0, 0), (Why.BEHIND, 1, 60)]),
         (place(2), [waits(expected=50), waits(), waits()], [(Why.NEXT, 0, 0), (Why.NEXT, 1, 0), (Why.BEHIND, 2, 50)]),
         (place(0, runs(10, 100)), [waits(), waits()], [(Why.BUSY, 0, 90), (Why.BEHIND, 1, 150)]),

@@ -8,18 +8,23 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 import trio
-from farm import DEADLINE, environment, eventually, run_server
+from authorities import Authority
+from farm import DEADLINE, LocalServer, environment, eventually, run_server
 from journal_driver import LARGE
-from scripted import OUR_WORKER, OURS, connect, waiting_worker
+from scripted import OUR_WORKER, OURS, WORKER, ScriptedPeer, connect
 from trio.testing import MockClock, wait_all_tasks_blocked
+from visitors import shown
 
 from builder.extension.watching import Watch
 from builder.extension.working import AskJob
+from builder.messages import Hello, JobRequested
+from builder.roles import HolderRole
 from builder.runtime import journal, logs
 from builder.runtime.logs import about, note
 
@@ -235,17 +240,25 @@ def test_what_the_real_journald_keeps() -> None:
 # --- quiet ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "TLS"])
 async def test_nothing_is_said_in_a_quiet_hour(
-    tmp_path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture, *, is_encrypted: bool
 ) -> None:
     mock_clock.rate = 1  # the test's own deadlines are real
     caplog.set_level("INFO")
+    authority = Authority(tmp_path / "ca")
+    mine = authority.issue("ann", uris=[role.uri for role in HolderRole])
+
+    def enter(server: LocalServer, hello: Hello) -> AbstractAsyncContextManager[ScriptedPeer]:
+        return shown(server, mine, hello) if is_encrypted else connect(server, hello)
+
     async with (
-        run_server(tmp_path) as server,
-        waiting_worker(server),
-        connect(server, OUR_WORKER) as worker,
-        connect(server, OURS) as client,
+        run_server(tmp_path, tls=authority.server().files if is_encrypted else None) as server,
+        enter(server, WORKER) as classic,
+        enter(server, OUR_WORKER) as worker,
+        enter(server, OURS) as client,
     ):
+        await classic.send(JobRequested(platform="p1"))
         await worker.send(AskJob(platform="p2", worker="w"))
         await client.send(Watch())
         await eventually(lambda: len(server.query("select * from platform")) == 2)

@@ -15,6 +15,11 @@ PAGES = [
     ROOT / "docs/certificates.md",
     ROOT / "docs/provenance.md",
     ROOT / "docs/operations.md",
+    ROOT / "docs/scale.md",
+    ROOT / "deploy/ha/README.md",
+    ROOT / "deploy/kubernetes/README.md",
+    ROOT / "deploy/slurm/README.md",
+    ROOT / "docs/provision.md",
 ]
 
 HELP: dict[str, list[tuple[str, ...]]] = {
@@ -22,6 +27,7 @@ HELP: dict[str, list[tuple[str, ...]]] = {
         (),
         ("backup",),
         ("migrate",),
+        ("copy-database",),
         ("certificates",),
         ("certificates", "init"),
         ("certificates", "issue"),
@@ -39,6 +45,7 @@ HELP: dict[str, list[tuple[str, ...]]] = {
         ("retry-upload",),
     ],
     "builder_client.inspect": [(), ("verify",)],
+    "builder_provision": [()],
     "builder_web": [()],
     "builder_web.administration": [("user-add",), ("vacuum",), ("vacuum", "except-latest")],
 }
@@ -53,6 +60,25 @@ NOT_OURS = {
     "--init",
     "--disable-sandboxing",
     "--no-sandbox",
+    # of createuser, createdb, pg_dump and tar
+    "--pwprompt",
+    "--partition",
+    "--mem",
+    "--cpus-per-task",
+    "--me",
+    "--selector",
+    "--namespace",
+    "--from-file",
+    "--follow",
+    "--tag",
+    "--owner",
+    "--encoding",
+    "--template",
+    "--format",
+    "--file",
+    "--dbname",
+    "--create",
+    "--directory",
 }
 """Options of other programs on these pages."""
 

@@ -1,6 +1,9 @@
 """A store in PostgreSQL: what is lost, what is run again, and what is not acknowledged."""
 
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,13 +17,13 @@ import sqlalchemy as sa
 import trio
 from clusters import Cluster
 from databases import postgres_at
-from farm import DEADLINE, eventually
+from farm import DEADLINE, environment, eventually
 from stores import NOW, database, opened, queues, script, take
 from test_server_commits import gather
 
 from builder.model import Period
 from builder.runtime import grouping, postgres
-from builder.runtime.database import DiskFull
+from builder.runtime.database import DiskFull, is_alone, require_alone
 from builder.runtime.postgres import Location, PostgreSQL
 from builder_server.administration import REVISIONS
 from builder_server.errors import CommandRefused
@@ -243,21 +246,36 @@ async def test_another_machine_took_over_before_it_heard_of_a_commit(
 
 
 async def test_what_was_in_the_way_of_another_transaction_is_done_again(tmp_path: Path) -> None:
+    """An operator's shell that locks the same rows in another order: PostgreSQL ends one of the two."""
     async with opened(tmp_path) as store:
-        await store.schedule(script("a"), Period.DAILY, NOW)
-        cluster, name = clusters.shared(), name_of(databases.postgres_at(tmp_path / "db"))
-        times = 0
+        for name in ("a", "b"):
+            await store.schedule(script(name), Period.DAILY, NOW)
+        with psycopg.connect(databases.postgres_at(tmp_path / "db").url) as shell:
+            shell.execute("UPDATE job SET priority = 7 WHERE name = 'b'")
+            times = 0
 
-        def step(connection: sa.Connection) -> None:
-            nonlocal times
-            times += 1
-            seen = connection.exec_driver_sql("SELECT priority FROM job").scalar_one()
-            if times == 1:
-                cluster.execute("UPDATE job SET priority = 7", name)
-            connection.exec_driver_sql(f"UPDATE job SET priority = {seen} + 1")
+            def step(connection: sa.Connection) -> None:
+                nonlocal times
+                times += 1
+                connection.exec_driver_sql("SET LOCAL deadlock_timeout = '10ms'")
+                connection.exec_driver_sql("UPDATE job SET priority = priority + 1 WHERE name = 'a'")
+                if times == 1:
+                    blocked.set()
+                connection.exec_driver_sql("UPDATE job SET priority = priority + 1 WHERE name = 'b'")
 
-        await store.database.write(step)
-        assert (times, cluster.execute("SELECT priority FROM job", name)) == (2, [(8,)])
+            blocked = threading.Event()
+
+            def conflict() -> None:
+                assert blocked.wait(DEADLINE)
+                shell.execute("SET LOCAL deadlock_timeout = '1min'")
+                shell.execute("UPDATE job SET priority = 7 WHERE name = 'a'")
+                shell.commit()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, conflict)
+                await store.database.write(step)
+            assert times == 2
+            assert shell.execute("SELECT priority FROM job").fetchall() == [(8,), (8,)]
 
 
 async def test_a_database_that_is_away_for_a_while(alone: Cluster, tmp_path: Path) -> None:
@@ -333,34 +351,94 @@ async def test_a_stop_does_not_wait_for_a_database_that_does_not_answer(alone: C
     store.close()
 
 
-# --- who has it ----------------------------------------------------------------------------------------------------
+# --- several programs ----------------------------------------------------------------------------------------------
 
 
-def test_a_second_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "_TAKEN_FOR", 0.3)
-    place = postgres_at(tmp_path / "db")
-    store = Store.open(place)
-    with pytest.raises(StoreError, match=f"^can't use the database {name_of(place)} at .*: another server uses it$"):
-        Store.open(place)
-    store.close()
-    Store.open(place).close()
+async def test_programs_write_one_after_the_other(tmp_path: Path) -> None:
+    """A step sees what was committed before it: none is lost, none has to be run again."""
+    async with opened(tmp_path) as one, opened(tmp_path) as other:
+        times = 0
+
+        def step(connection: sa.Connection) -> None:
+            nonlocal times
+            times += 1
+            seen = connection.exec_driver_sql("SELECT sum(priority) FROM job").scalar_one()
+            connection.exec_driver_sql(f"UPDATE job SET priority = {seen} + 1")
+
+        await one.schedule(script("a"), Period.DAILY, NOW)
+        await one.database.write(lambda connection: connection.exec_driver_sql("UPDATE job SET priority = 0"))
+        await gather(*(partial(store.database.write, step) for _ in range(50) for store in (one, other)))
+        assert clusters.shared().execute("SELECT priority FROM job", name_of(postgres_at(tmp_path / "db"))) == [(100,)]
+        assert times == 100
 
 
-async def test_who_lost_the_database_to_another_server_writes_nothing_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = postgres_at(tmp_path / "db")
-    monkeypatch.setattr(grouping, "LOCK_TIMEOUT", 0.5)
+async def test_steps_that_go_together(tmp_path: Path) -> None:
+    """Two programs are in the middle of such steps at the same time; a third one waits for both."""
+    async with opened(tmp_path) as one, opened(tmp_path) as other, opened(tmp_path) as third:
+        both, order = threading.Barrier(2), list[str]()
+
+        def together(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("SELECT 1")
+            both.wait(DEADLINE)
+            order.append("together")
+
+        async with trio.open_nursery() as nursery:
+            for store in (one, other):
+                nursery.start_soon(partial(store.database.write, together, shared=True))
+            await eventually(lambda: both.n_waiting or order)
+            await third.database.write(lambda _connection: order.append("alone"))
+        assert order.count("together") == 2
+
+
+async def test_a_step_that_has_to_be_alone_is_run_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        clusters.shared().execute(
-            f"ALTER DATABASE {name_of(place)} CONNECTION LIMIT 0"
-        )  # so that the other one is the first that comes back
-        end_sessions(name_of(place))
-        clusters.shared().execute(f"ALTER DATABASE {name_of(place)} CONNECTION LIMIT -1")
-        other = Store.open(place)
-        with pytest.raises(StoreError, match="the database can't be written: another server uses it"):
+        alone: list[bool] = []
+
+        def step(connection: sa.Connection) -> None:
+            alone.append(is_alone(connection))
+            require_alone(connection)
+
+        await store.database.write(step, shared=True)
+        await gather(
+            lambda: store.database.write(step, shared=True), lambda: store.schedule(script("a"), Period.DAILY, NOW)
+        )
+        assert alone == [False, True, True]
+
+
+FROZEN = """
+import sys
+import psycopg
+from builder.runtime import postgres
+from builder.runtime.postgres import Location, PostgreSQL
+
+postgres._WRITES["idle_in_transaction_session_timeout"] = "500ms"
+database = PostgreSQL(Location(url=sys.argv[1]), prepare=lambda _connection: None)
+with database._transaction(1e12) as connection:
+    print("writes", flush=True)
+    sys.stdin.read()
+"""
+
+
+async def test_a_program_that_is_frozen_in_the_middle_of_writing_blocks_others_for_a_while(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        argv = [sys.executable, "-c", FROZEN, postgres_at(tmp_path / "db").url]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as frozen:
+            assert frozen.stdout
+            assert await trio.to_thread.run_sync(frozen.stdout.readline) == b"writes\n"
+            frozen.send_signal(signal.SIGSTOP)
             await store.schedule(script("a"), Period.DAILY, NOW)
-        other.close()
+            frozen.kill()
+
+
+async def test_others_write_for_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(postgres._SETTINGS, "lock_timeout", "50ms")
+    async with opened(tmp_path) as store:
+        with psycopg.connect(postgres_at(tmp_path / "db").url) as other:
+            other.execute(postgres._ALONE)
+            with pytest.raises(
+                StoreError, match=r"^the database can't be written: others have written to it for too long$"
+            ):
+                await store.schedule(script("a"), Period.DAILY, NOW)
         await store.schedule(script("a"), Period.DAILY, NOW)
 
 
@@ -419,7 +497,8 @@ def test_another_encoding_is_refused() -> None:
 
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     place = postgres_at(tmp_path / "db")
-    clusters.shared().execute("UPDATE alembic_version SET version_num = '9999'", name_of(place))
+    for change in ("alembic_version SET version_num = '9999'", "program SET oldest = '9999'"):
+        clusters.shared().execute(f"UPDATE {change}", name_of(place))
     with pytest.raises(StoreError, match="a newer version has written it"):
         Store.open(place)
 

@@ -34,7 +34,8 @@ def test_certificate_says_who_holds_it() -> None:
     ("uris", "roles"),
     [
         ((), set()),
-        (("urn:builder:operator",), {HolderRole.OPERATOR, HolderRole.OBSERVER}),
+        (("urn:builder:operator",), {HolderRole.OPERATOR, HolderRole.OBSERVER, HolderRole.PROVISIONER}),
+        (("urn:builder:provisioner",), {HolderRole.PROVISIONER, HolderRole.OBSERVER}),
         (("urn:builder:observer",), {HolderRole.OBSERVER}),
         (("urn:builder:worker",), {HolderRole.WORKER}),
         (("urn:builder:worker:debian-12",), {HolderRole.WORKER}),

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 from authorities import DAY, Authority, Issued, now
 from clocks import Clock
 from cryptography import x509
@@ -25,13 +27,17 @@ from visitors import shown
 from builder.errors import ConnectionEnded
 from builder.extension.order import ALL
 from builder.extension.schedule import ShowJob
+from builder.extension.watching import Look, Looked
 from builder.extension.working import AskJob, Continue, GiveJob, Return
 from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobRequested, Kind, Message, Success
 from builder.model import Instant
 from builder.order import OPENING, State
 from builder.roles import HolderRole, worker_uri
-from builder_server import certified
+from builder.runtime.tls import InvalidCredentials
+from builder_server import certified, expiry
+from builder_server.keyring import Keyring
 from builder_server.permission import NEEDS
+from builder_server.server import wall_clock
 
 ROLES = {role.value: role for role in HolderRole}
 
@@ -73,7 +79,7 @@ def kinds(*, hello: Hello) -> list[Kind]:
         kind
         for state in (State.ASKING, State.REQUESTING)
         for kind in protocol.peer.get(state, {})
-        if kind.__name__ != "Alive"
+        if kind.__name__ not in ("Alive", "Relay")  # the latter is another server's, see test_server_relays
     ]
 
 
@@ -82,12 +88,15 @@ def test_every_kind_of_message_stands_in_the_table() -> None:
     assert {kind for table in tables for state in table.values() for kind in state} == set(NEEDS)
 
 
-@pytest.mark.parametrize("roles", [(), ("worker",), ("operator",), ("observer",), ("worker", "observer")])
+@pytest.mark.parametrize(
+    "roles", [(), ("worker",), ("operator",), ("observer",), ("provisioner",), ("worker", "observer")]
+)
 async def test_all_commands_of_all_roles(
     roles: tuple[str, ...], server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine = holder(authority, *(ROLES[role] for role in roles))
-    may = {ROLES[role] for role in roles} | ({HolderRole.OBSERVER} if "operator" in roles else set())
+    within = {"operator": {HolderRole.OBSERVER, HolderRole.PROVISIONER}, "provisioner": {HolderRole.OBSERVER}}
+    may = {ROLES[role] for role in roles}.union(*(within.get(role, set()) for role in roles))
     for hello in (CLIENT, OURS, WORKER, OUR_WORKER):
         for kind in kinds(hello=hello):
             needed = NEEDS[kind]
@@ -171,7 +180,7 @@ async def test_a_worker_of_some_platforms(
         await (await given_job(peer)).finish()
 
 
-async def test_the_log_and_the_history_name_the_holder(
+async def test_log_info_and_history_name_the_holder(
     server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker, operator = authority.issue("w1", uris=[HolderRole.WORKER.uri]), holder(authority, HolderRole.OPERATOR)
@@ -187,6 +196,10 @@ async def test_the_log_and_the_history_name_the_holder(
         await peer.receive(GiveJob)
         ((named,),) = server.query("select worker from build")
         assert named.startswith("w1 (127.0.0.1:")
+        async with shown(server, operator, OURS) as client:
+            pages = [page for page in await client.request(Look(entries=0, results=0)) if isinstance(page, Looked)]
+            running = [build for page in pages for build in page.running]
+            assert [(build.worker, build.holder) for build in running] == [("slot", "w1")]
     assert await eventually(lambda: log_lines(caplog.text, "begins at w1 (127.0.0.1:"))
 
 
@@ -228,7 +241,7 @@ def of_an_authority_of_that_name(authority: Authority) -> Issued:
 
 
 def of_a_server(authority: Authority) -> Issued:
-    return holder(authority, HolderRole.OPERATOR, usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    return holder(authority, HolderRole.OPERATOR, usages=[ExtendedKeyUsageOID.SERVER_AUTH])
 
 
 def revoked(authority: Authority) -> Issued:
@@ -271,14 +284,45 @@ async def test_who_shows_no_certificate(
             await stream.do_handshake()
             with pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some()
-    assert await eventually(lambda: log_lines(caplog.text, "not let in: TLS: peer did not return a certificate"))
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: it shows no certificate"))
 
 
 async def test_who_speaks_no_tls(server: LocalServer, caplog: pytest.LogCaptureFixture) -> None:
     async with connect(server) as peer:
         await peer.channel.send(CLIENT)
         assert b"hello" not in await peer.wait_closed()
-    assert await eventually(lambda: log_lines(caplog.text, "not let in: TLS: "))
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: it speaks no TLS"))
+
+
+@pytest.mark.parametrize(
+    ("host", "of", "said"),
+    [
+        ("other.example.org", "ca", "it does not take this server's certificate: it calls this server by a name that"),
+        ("localhost", "other", "it does not take this server's certificate: its --tls-ca is of another authority"),
+        ("localhost", "farm", "it does not take this server's certificate: its --tls-ca is of another authority"),
+        ("localhost", None, "it has closed the connection within the handshake"),
+    ],
+)
+async def test_who_does_not_take_the_server_s_certificate(
+    host: str, of: str | None, said: str, server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    ca = authority.ca if of == "ca" else Authority(authority.directory / "other", common=of or "other").ca
+    context = ssl.create_default_context(cafile=str(ca))
+
+    def knock() -> None:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as plain:
+            if of is not None:
+                with pytest.raises(ssl.SSLCertVerificationError):  # of which it tells, other than trio's
+                    context.wrap_socket(plain, server_hostname=host)
+
+    await trio.to_thread.run_sync(knock)
+    assert await eventually(lambda: log_lines(caplog.text, "not let in: ", said))
+
+
+def test_a_certificate_of_no_server_is_none_for_a_server(authority: Authority) -> None:
+    own = authority.server(usages=[ExtendedKeyUsageOID.CLIENT_AUTH]).files
+    with pytest.raises(InvalidCredentials, match=f"{own.certificate} is no certificate of a server"):
+        certified.Certificates(own, authority.crl, wall_clock)
 
 
 @pytest.mark.parametrize(
@@ -352,6 +396,22 @@ async def test_a_certificate_that_is_revoked_ends_its_open_connections(
     assert not await is_let_in(server, operator)
 
 
+async def test_a_build_of_a_worker_that_is_revoked_waits_for_it(server: LocalServer, authority: Authority) -> None:
+    """It may come back with another certificate: what it shows of its build is the secret."""
+    first, second = (authority.issue("w1", uris=[HolderRole.WORKER.uri], file=file) for file in ("first", "second"))
+    async with shown(server, holder(authority, HolderRole.OPERATOR), CLIENT) as peer:
+        await peer.send(schedule("a"))
+        await peer.receive(Success)
+    async with shown(server, first, OUR_WORKER) as building:
+        given = await ask_job(building)
+        authority.revoke(first)
+        await building.wait_closed()
+    async with shown(server, second, OUR_WORKER) as back:
+        assert isinstance(await given.come_back(back), Continue)
+        await given.finish(back)
+    assert server.query("select state, losses from build") == [("finished", 0)]
+
+
 async def test_a_list_that_can_not_be_read_keeps_the_one_before(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -403,6 +463,55 @@ async def test_a_certificate_of_the_server_is_renewed_without_a_restart(
         assert isinstance((await open_before.request(ShowJob(name="a")))[-1], Failure)
 
 
+async def test_an_authority_that_is_removed_ends_the_connections_of_its_holders(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And of none that another one knows."""
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other farm")
+    alice = authority.issue("alice", uris=[HolderRole.OPERATOR.uri])
+    bob = other.issue("bob", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    files = authority.server().files
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+    async with (
+        serving(tmp_path, authority, tls=evolve(files, ca=both)) as server,
+        shown(server, alice, OURS) as stays,
+        shown(server, bob, OURS) as goes,
+    ):
+        assert isinstance((await goes.request(ShowJob(name="a")))[-1], Failure)
+        both.write_bytes(authority.ca.read_bytes())
+        await goes.wait_closed()
+        assert await eventually(lambda: log_lines(caplog.text, "(bob): ", "closed: its authority was removed"))
+        assert isinstance((await stays.request(ShowJob(name="a")))[-1], Failure)
+        assert not await is_let_in(server, bob)
+        both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: caplog.text.count("server.pem is read again") == 2)
+        assert isinstance((await stays.request(ShowJob(name="a")))[-1], Failure)
+        assert await is_let_in(server, bob)
+
+
+async def test_a_list_that_came_before_its_authority_counts_with_it(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    other = Authority(tmp_path / "other", common="other farm")
+    bob = other.issue("bob", uris=[HolderRole.OPERATOR.uri], trusted=authority.ca)
+    other.revoke(bob)
+    authority.revoke()
+    files = authority.server().files
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.ca.read_bytes())
+    lists = tmp_path / "crl.pem"
+    lists.write_bytes(authority.crl.read_bytes())
+    async with serving(tmp_path, authority, tls=evolve(files, ca=both)) as server:
+        lists.write_bytes(authority.crl.read_bytes() + other.crl.read_bytes())
+        await eventually(lambda: log_lines(caplog.text, " error ", "crl.pem", "was not signed by an authority of"))
+        both.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
+        await eventually(lambda: "1 revoked" in caplog.text)
+        assert not await is_let_in(server, bob)
+
+
 # --- the end of certificates ---------------------------------------------------------------------------------------
 
 
@@ -413,8 +522,7 @@ async def test_what_ends_soon_is_said_once_a_day(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(certified, "POLL", 0.001)
-    monkeypatch.setattr(certified, "LOOKS", 1)
+    monkeypatch.setattr(expiry, "LOOK_INTERVAL", 0.001)
     clock.now = Instant.from_datetime(now())
     alice = holder(authority, HolderRole.OPERATOR, end=now() + 10 * DAY)
     bob = authority.issue("bob", uris=[HolderRole.OBSERVER.uri], end=now() + 40 * DAY)
@@ -429,22 +537,39 @@ async def test_what_ends_soon_is_said_once_a_day(
         clock.now = Instant.from_datetime(now())  # it was ahead
         await eventually(lambda: len(log_lines(caplog.text, "the certificate of alice ends on ")) == 3)
         assert "the certificate of bob" not in caplog.text
+        clock.now = Instant.from_datetime(now() + 25 * DAY)
+        await eventually(lambda: log_lines(caplog.text, "the server's certificate ", "server.pem has ended on "))
+        clock.now = Instant.from_datetime(now() + 3630 * DAY)
+        await eventually(
+            lambda: log_lines(
+                caplog.text, " warning ", f"the certificate of CN=farm in {tls.ca} ends on ", ": renew it"
+            )
+        )
 
 
-async def test_info_tells_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
+async def test_info_and_the_first_screen_tell_what_ends_soon(tmp_path: Path, authority: Authority) -> None:
     alice = holder(authority, HolderRole.OBSERVER, end=now() + 10 * DAY + dt.timedelta(hours=1)).files
     server = authority.server(end=now() + 5 * DAY + dt.timedelta(hours=1)).files
     given = [f"--tls-cert={server.certificate}", f"--tls-key={server.key}", f"--tls-client-ca={server.ca}"]
     mine = [f"--tls-cert={alice.certificate}", f"--tls-key={alice.key}", f"--tls-ca={alice.ca}"]
+    (tmp_path / "data").mkdir()
+    key = Keyring(tmp_path / "data").rotate(wall_clock(), dt.timedelta(), 3 * DAY + dt.timedelta(hours=1)).public
     async with start_server(tmp_path, *given) as found:
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info"))
         assert done.returncode == 0, done.stderr
         said = done.stdout.decode()
         assert f"Warning: the server's certificate {server.certificate} ends in 5 d: renew it" in said
         assert "Warning: the certificate of alice ends in 10 d: renew it" in said
+        done = await trio.to_thread.run_sync(lambda: run_client(found, *mine))
+        assert done.stdout.decode().splitlines()[2:5] == [
+            "the key that signs builds ends in 3 d: 'builder-server keys rotate' makes another",
+            f"the server's certificate {server.certificate} ends in 5 d: renew it",
+            "the certificate of alice ends in 10 d: renew it",
+        ]
         done = await trio.to_thread.run_sync(lambda: run_client(found, *mine, "info", "--json"))
-        certificates = json.loads(done.stdout)["certificates"]
-        assert [(each["name"], each["is_own"]) for each in certificates] == [
+        ending = json.loads(done.stdout)
+        assert [each["id"] for each in ending["signing_keys"]] == [key.id]
+        assert [(each["name"], each["is_own"]) for each in ending["certificates"]] == [
             (str(server.certificate), True),
             ("alice", False),
         ]

@@ -28,6 +28,7 @@ from builder_server.actions import (
     Record,
     RecordAborted,
     Release,
+    RemoveFiles,
     Resume,
     SendJob,
     TellUploader,
@@ -43,6 +44,7 @@ from builder_server.events import (
     FactsTold,
     Inherited,
     Lines,
+    Moved,
     NotPutBack,
     NotRunning,
     OurFault,
@@ -539,6 +541,7 @@ RETURNS: Outcome = ([NO_LOSS], Phase.RETURNING)
 DISK: Outcome = ([ClearConsole(), DISK_LOSS], Phase.RETURNING)
 OURS: Outcome = ([OUR_LOSS], Phase.RETURNING)
 IS_OVER: Outcome = ([ALREADY], Phase.ENDED)
+MOVES: Outcome = ([Release(), RemoveFiles()], Phase.ENDED)
 
 TABLE: dict[Phase, dict[Event, Outcome]] = {
     Phase.TAKEN: {
@@ -561,6 +564,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         PutBackDone(): NEVER,
         NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
+        Moved(): MOVES,
     },
     Phase.RUNNING: {
         Attached(): NEVER,
@@ -582,6 +586,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         PutBackDone(): NEVER,
         NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
+        Moved(): MOVES,
     },
     Phase.HELD: {
         Attached(): NEVER,
@@ -603,6 +608,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         PutBackDone(): NEVER,
         NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
+        Moved(): MOVES,
     },
     Phase.AWAY: {
         Attached(): NEVER,
@@ -624,6 +630,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         PutBackDone(): NEVER,
         NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
+        Moved(): MOVES,
     },
     Phase.RECEIVING: {
         Attached(): NEVER,
@@ -645,6 +652,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         PutBackDone(): NEVER,
         NotPutBack(result=LOST): NEVER,
         NotRunning(): NEVER,
+        Moved(): MOVES,
     },
     Phase.RECORDING: {
         Attached(): NEVER,
@@ -666,6 +674,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         PutBackDone(): NEVER,
         NotPutBack(result=LOST): NEVER,
         NotRunning(): IS_OVER,
+        Moved(): MOVES,
     },
     Phase.RETURNING: {
         Attached(): NEVER,
@@ -687,6 +696,7 @@ TABLE: dict[Phase, dict[Event, Outcome]] = {
         PutBackDone(): ([LOSE], Phase.ENDED),
         NotPutBack(result=LOST): ([RecordAborted(result=LOST)], Phase.RECORDING),
         NotRunning(): IS_OVER,
+        Moved(): MOVES,
     },
 }
 

@@ -1,7 +1,7 @@
 """Whatever breaks, in whatever order: a worker that comes back in time has all its lines and its result recorded, once.
 
 A worker, a disk and servers are played beside the state machine of an attempt. Connections break, the disk fails and works
-again, servers stop and crash; what the machine says is carried out, or fails where it needs the disk.
+again, servers stop and crash, other ones take over; what the machine says is carried out, or fails where it needs the disk.
 """
 
 import math
@@ -23,6 +23,7 @@ from builder_server.actions import (
     OpenConsole,
     Record,
     Release,
+    RemoveFiles,
     Resume,
     SendJob,
     TellUploader,
@@ -35,6 +36,7 @@ from builder_server.events import (
     Event,
     Inherited,
     Lines,
+    Moved,
     Recorded,
     ResultBegun,
     ResultEnded,
@@ -98,6 +100,8 @@ class World:
                     self.is_stored = True
                 case Release():
                     self.lose_connection()
+                case RemoveFiles():
+                    self.console, self.begun = [], None
                 case BeginConsole() | OpenConsole() | TellUploader():
                     pass
                 case _:
@@ -166,6 +170,13 @@ class World:
             assert self.attempt.phase is Phase.ENDED
             self.start()
 
+    def move(self) -> None:
+        """Have another server take it over, which has nothing of it."""
+        if not self.is_stored:
+            self.happen(Moved())
+            assert self.attempt.phase is Phase.ENDED
+            self.start()
+
     def crash(self) -> None:
         if not self.is_stored:
             self.start()
@@ -180,7 +191,7 @@ STEPS: dict[str, Callable[[World], None]] = {
     name: getattr(World, name)
     for name in (
         "say", "send", "end", "deliver", "deliver_rest", "break_off", "vanish", "come_back", "fail", "work", "try_again",
-        "stop", "crash",
+        "stop", "crash", "move",
     )
 }  # fmt: skip
 TO_THE_END = ["end", "work", "try_again", "come_back", "try_again", *["send"] * 60, "deliver", "deliver_rest"]

@@ -147,7 +147,8 @@ async def test_keys_are_in_a_backup_only_where_that_is_wanted(tmp_path: Path) ->
         await farm(server, 1)
         for name, options in (("without", []), ("with", ["--with-keys"]), ("both", ["--with-keys", "--only-database"])):
             administer(server.data_dir, "backup", *options, tmp_path / f"{name}.tar")
-            administer(tmp_path / name, "restore", tmp_path / f"{name}.tar")
+            said = administer(tmp_path / name, "restore", tmp_path / f"{name}.tar")
+            assert (b"the keys that sign builds are not in it: bring them back" in said) == (name == "without")
         (key,) = Keyring(server.data_dir).all()
     assert not (tmp_path / "without" / "builder.keys").exists()
     for name in ("with", "both"):
@@ -201,12 +202,13 @@ async def test_a_restore_is_refused_where_a_server_has_its_database(archive: Pat
     assert "can't restore" in refused(tmp_path / "new", "restore", tmp_path / "missing.tar")
 
 
-def test_a_restore_as_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_user_would_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     if os.geteuid() == 0:
         os.chown(elsewhere, 1, 1)
-        assert "belongs to user 1" in refused(elsewhere, "restore", tmp_path / "missing.tar")
+        for command in (("restore", tmp_path / "missing.tar"), ("migrate", "--to=0003"), ("import",)):
+            assert "belongs to user 1" in refused(elsewhere, *command)
 
 
 async def test_a_migration_by_hand_there_and_back(archive: Path, tmp_path: Path) -> None:
@@ -228,6 +230,7 @@ async def test_a_database_of_a_newer_version(archive: Path, tmp_path: Path) -> N
     data = tmp_path / "data"
     with sqlite3.connect(data / DATABASE) as database:
         database.execute("update alembic_version set version_num = '9999'")
+        database.execute("update program set oldest = '9999'")
     database.close()
     for arguments in (("migrate",), ("migrate", "--to", REVISIONS[0])):
         assert "a newer version has written it (revision 9999" in refused(data, *arguments)

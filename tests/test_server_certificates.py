@@ -103,11 +103,13 @@ def test_the_library_that_checks_takes_what_is_made(tmp_path: Path) -> None:
     assert client.getpeercert()
 
 
-def test_each_is_for_one_purpose(authority: Authority) -> None:
+def test_what_each_is_for(authority: Authority) -> None:
+    """A server asks other servers of its farm as a client does."""
     issue(authority)
-    for name, usage in (("server", ExtendedKeyUsageOID.SERVER_AUTH), ("ann", ExtendedKeyUsageOID.CLIENT_AUTH)):
+    both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    for name, usages in (("server", both), ("ann", [ExtendedKeyUsageOID.CLIENT_AUTH])):
         made = x509.load_pem_x509_certificate(authority.certificate_of(name).read_bytes())
-        assert list(made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [usage]
+        assert list(made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == usages
         assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         signing_key = made.public_key()
         assert signing_key != authority.certificate.public_key()

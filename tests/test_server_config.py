@@ -136,17 +136,23 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("prot = 1", "unknown option 'prot'; there are allow-user, "),
+        ("prot = 1", "unknown option 'prot': 'port' is one"),
         ("config = 'x'", "unknown option 'config'"),
-        ("no-key = 1", "unknown option 'no-key'"),
+        ("nonsense = 1", "unknown option 'nonsense'; there are advertise, "),
         ("min-free = 'much'", "'much' is not a size"),
-        ("[server]\nport = 1", "unknown option 'server'"),
+        ("[server]\nport = 1", "unknown option 'server': options stand in no table, so leave [server] out"),
         ("help = true", "unknown option 'help'"),
-        ("port = ", "can't read"),
+        (
+            "grace = '1m'\nport = ",
+            "server.toml: line 2, 'port =': Invalid value; write KEY = VALUE, with text in quotes",
+        ),
+        ("ip = 127.0.0.1", "line 1, 'ip = 127.0.0.1': "),
+        ("port = true", "--port takes a value, and is neither true nor false"),
+        ("insecure = 'maybe'", "'--insecure': 'maybe' is not a valid boolean"),
         ("port = 'x'", "'--port': 'x' is not a valid integer"),
         ("port = 65536", "65536 is not in the range"),
-        ("job-timeout = -1", "-1.0 is not in the range"),
-        ("job-timeout = nan", "it is not a number"),
+        ("job-timeout = -1", "'--job-timeout': '-1' is not a duration"),
+        ("job-timeout = nan", "'--job-timeout': 'nan' is not a duration"),
         ("log-format = 'xml'", "'xml' is not one of"),
         ("ip = 5", "--ip takes text in quotes"),
         ("\xff = 1", "can't read"),
@@ -212,10 +218,18 @@ def test_addresses_that_can_not_be_had(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         status, log = refused(tmp_path, f"--port={port}")
-        assert (status, log) == (3, f"builder-server: can't listen on 127.0.0.1:{port}: Address already in use\n")
+        said = f"builder-server: can't listen on 127.0.0.1:{port}: Address already in use: "
+        assert (status, log) == (3, f"{said}stop what listens there, or take another --port\n")
     status, log = refused(tmp_path, "--ip=no.such.host.invalid")
     assert status == 3
     assert log.startswith("builder-server: can't listen on no.such.host.invalid:0: ")
+    assert "address: it is none of this machine's\n" in refused(tmp_path, "--ip=192.0.2.1")[1]
+    for address in ("127.0.0.1:1234", "[::1]:1234", "localhost:1234"):
+        status, log = refused(tmp_path, f"--ip={address}")
+        assert (status, log) == (
+            3,
+            f"builder-server: can't listen on {address}: its port stands in --port, which all addresses share\n",
+        )
 
 
 # --- directories ---------------------------------------------------------------------------------------------------
@@ -235,7 +249,10 @@ def test_a_second_server_on_the_same_directory(tmp_path: Path) -> None:
         assert (program.wait(), program.process.poll()) == (3, 3)
         assert program.process.stdout
         program.process.stdout.close()
-        assert f"builder-server: another server uses {first.data_dir}\n" in program.log
+        assert (
+            f"builder-server: another server uses {first.data_dir}: stop it, or name another directory with --dir\n"
+            in program.log
+        )
     with running_server(tmp_path):  # the lock of a killed one does not stay
         pass
 
@@ -270,11 +287,14 @@ async def provoke(found: Server) -> None:
 async def test_json_lines(tmp_path: Path) -> None:
     async with start_server(tmp_path, "--log-format=json", "-v") as found:
         await provoke(found)
-        await found.wait_for_log("closed")
+        await found.wait_for_log("not let in")
         lines = [json.loads(line) for line in found.log.splitlines()]
         assert all(set(line) - FIELDS == {"time", "level", "logger", "message"} for line in lines)
         (scheduled,) = [line for line in lines if line["message"].startswith("Schedule ")]
-        assert (scheduled["job"], scheduled["peer"][:10]) == ('na"me \\ ü', "127.0.0.1:")
+        assert (scheduled["job"], scheduled["platform"]) == ('na"me \\ ü', "p1")
+        assert scheduled["peer"].startswith("127.0.0.1:")
+        (waits,) = [line for line in lines if line["message"].startswith("waits for a job ")]
+        assert waits["platform"] == "p1"
         (finished,) = [line for line in lines if line["message"] == "finished: exited 0"]
         assert set(finished) > FIELDS - {"holder"}
         assert (finished["job"], finished["platform"]) == ('na"me \\ ü', "p1")
@@ -306,13 +326,13 @@ async def test_text_lines(tmp_path: Path, options: tuple[str, ...], levels: set[
 async def test_what_peers_do_is_one_line_each(tmp_path: Path) -> None:
     async with start_server(tmp_path) as found:
         await provoke(found)
-        await found.wait_for_log("closed")
+        await found.wait_for_log("not let in")
         for parts in (
             ("Schedule na",),
             ("Unschedule refused",),
             (": begins at",),
             (" on p1: finished: exited 0",),
-            ("closed",),
+            ("not let in",),
         ):
             assert len(log_lines(found.log, *parts)) == 1
         assert len(found.log.splitlines()) == 5

@@ -1,7 +1,9 @@
 """credentials: users and passwords for uploads come from files, and get nowhere else."""
 
+import contextlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -79,7 +81,12 @@ def test_a_credential_of_the_service_manager(tmp_path: Path) -> None:
 def traces(server: Server) -> bytes:
     """Return what others can see of a server: its arguments, its environment and its log."""
     process = Path(f"/proc/{server.pid}")
-    return (process / "cmdline").read_bytes() + (process / "environ").read_bytes() + server.log.encode()
+    variables = b""
+    with contextlib.suppress(PermissionError):  # nobody but root sees these
+        variables = (process / "environ").read_bytes()
+    arguments = (process / "cmdline").read_bytes()
+    assert b"--upload=" in arguments
+    return arguments + variables + server.log.encode()
 
 
 @pytest.mark.parametrize("status", [200, 403, 500])
@@ -89,7 +96,7 @@ async def test_a_password_is_in_no_log_no_list_and_no_reply(tmp_path: Path, file
         url = endpoint.url(user="")
         file.write_text(f"{url} me s3cret\n")
         arguments = (f"--upload={url}", f"--upload-credentials-file={file}", "-v", "-v", "--log-format=json")
-        async with start_server(tmp_path, *arguments) as server:
+        async with start_server(tmp_path, *arguments, is_forked=False) as server:
             await do(server, schedule("a"))
             await build(server)
             await server.wait_for_log("uploaded")
@@ -103,6 +110,19 @@ async def test_a_password_is_in_no_log_no_list_and_no_reply(tmp_path: Path, file
             assert log_lines(server.log, "uploaded")
             assert server.terminate() == 0
             assert b"s3cret" not in server.log.encode()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere arguments can't be changed")
+async def test_a_password_of_an_argument_is_not_in_the_list_of_processes(tmp_path: Path) -> None:
+    with serving() as endpoint:
+        url = endpoint.url(user="m\u00e0:s3cr\u00e0@")
+        async with start_server(tmp_path, f"--upload={url}", "-v", is_forked=False) as server:
+            await do(server, schedule("a"))
+            await build(server)
+            await server.wait_for_log("uploaded")
+            shown = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0")
+            assert b"--upload=http://%s@127.0.0.1:%d/upload?*******" % (b"*" * 10, endpoint.port) in shown
+            assert "-v" in map(bytes.decode, shown)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a core dump is, is told by Linux")
@@ -119,3 +139,9 @@ def test_there_is_no_core_dump(tmp_path: Path, *, is_kept: bool) -> None:
         assert list(tmp_path.iterdir()) == []
     elif not os.WCOREDUMP(status):
         pytest.skip("no core dumps are made here")
+
+
+async def test_a_server_without_passwords_makes_none_either(tmp_path: Path) -> None:
+    """There are keys in it: of TLS, and those that sign."""
+    async with start_server(tmp_path) as server:
+        assert resource.prlimit(server.pid, resource.RLIMIT_CORE) == (0, 0)

@@ -220,7 +220,7 @@ async def test_pages_of_many_workers(number: int) -> None:
             since=NOW,
             away_since=None,
             attachment=SimpleNamespace(heard=0.0, changed={}),
-            targets=frozenset[Target](),
+            is_drained=lambda _halts: False,
         )
         for each in range(number)
     ]
@@ -228,7 +228,7 @@ async def test_pages_of_many_workers(number: int) -> None:
     for start in range(0, number, MAX_WORKERS if number < 1000 else 3333):
         behind = WorkerPlace(**dict(zip(("platform", "name", "uuid"), expected[start - 1], strict=True)))
         asked = ListWorkers(count=MAX_WORKERS, behind=behind if start else None)
-        page = crew.page(owners, asked, {}, NOW)  # type: ignore[arg-type]
+        page = crew.page(owners, asked, {}, NOW, "main")  # type: ignore[arg-type]
         found = [(each.place.platform, each.place.name, each.place.uuid) for each in page]
         assert found == expected[start : start + MAX_WORKERS]
 

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import trio
 from authorities import Authority, Issued
 from farm import Server, environment, eventually, start_server
 from scripted import CLIENT, WORKER, ScriptedPeer, connect, given_job, schedule
+from test_scanners import client_hello
 from visitors import shown
 
 from builder import codec
@@ -202,15 +204,20 @@ async def test_a_crowd_that_sends_garbage_instead_of_a_handshake(tmp_path: Path)
     """Each garbage ends its connection at once; so does a hello of a version in which keys could be negotiated again."""
     async with serving(tmp_path, is_encrypted=True) as (server, enter), trio.open_nursery() as nursery:
 
-        async def knock() -> None:
+        async def knock(garbage: bytes) -> None:
             while True:
                 with contextlib.suppress(OSError, trio.BrokenResourceError):
                     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
                     async with stream:
-                        await stream.send_all(b"GET / HTTP/1.0\r\n\r\n")
-                        await stream.receive_some()
+                        await stream.send_all(garbage)
+                        while await stream.receive_some():
+                            pass
+                        ended[garbage] += 1
 
-        for _ in range(20):
-            nursery.start_soon(knock)
+        ended = Counter[bytes]()
+        garbage = b"GET / HTTP/1.0\r\n\r\n", client_hello(b"\3\3")
+        for number in range(20):
+            nursery.start_soon(knock, garbage[number % 2])
         assert await is_served(enter) < 2 * WITHIN  # those who knock are in this process, too
+        await eventually(lambda: all(ended[each] > 20 for each in garbage))
         nursery.cancel_scope.cancel()

@@ -42,13 +42,14 @@ from builder.extension.working import AskJob, GiveJob
 from builder.messages import DropPlatform, Failure, Message, Success
 from builder.model import Instant, Period
 from builder_server.errors import CommandRefused
-from builder_server.store import Holder
+from builder_server.store import Holder, Identity
 from builder_server.store.waking import targets_of
 
 P1 = Target(scope=Scope.PLATFORM, name="p1")
 BOX = Target(scope=Scope.WORKER, name="box")
 HERE = Target(scope=Scope.WORKER, name="127.0.0.1")
 ALL = (SERVER, P1, BOX, HERE)
+B = Target(scope=Scope.SERVER, name="b")
 
 
 async def ask(server: Reachable, request: Message) -> list[Message]:
@@ -143,7 +144,7 @@ async def _play(path: Path, steps: Sequence[tuple[str, object, int | None]]) -> 
                     platform = f"p{number}"
                     holder = Holder(address="127.0.0.1:7", name=what or None)
                     taken = await store.take(platform, uuid4(), now, expand, holder)
-                    is_halted = bool(halted.keys() & {*targets_of(platform, what or "127.0.0.1")})
+                    is_halted = bool(halted.keys() & {*targets_of(store.owner, platform, what or "127.0.0.1")})
                     assert (taken.is_halted, taken.build is None) == (is_halted, is_halted)
                 case "reopen", _:
                     await stack.aclose()
@@ -174,6 +175,29 @@ async def test_another_reason(tmp_path: Path) -> None:
         second, is_new = await store.halt(SERVER, later, "you", "because", None)
         assert not is_new
         assert (second.since, second.by, second.reason, second.until) == (NOW, "you", "because", later)
+
+
+@pytest.mark.databases
+async def test_a_server_by_itself(tmp_path: Path) -> None:
+    """Its workers get no job, those of the others do; it may be gone by the time it is resumed."""
+    async with opened(tmp_path) as store:
+        await store.register(Identity(name="b", incarnation=uuid4(), version="1", token="t"))
+        await store.schedule(script("a", "p1"), Period.NEVER, NOW)
+        with pytest.raises(CommandRefused, match=r"^unknown server c$"):
+            await store.halt(Target(scope=Scope.SERVER, name="c"), NOW, "me", None, None)
+        _, is_new = await store.halt(B, NOW, "me", "a new kernel", None)
+        assert is_new
+        assert (await store.take("p1", uuid4(), NOW, expand)).is_halted
+        assert store.waking.is_halted("b", "p1", "box")
+        assert not store.waking.is_halted("a", "p1", "box")
+        store.owner = "a"
+        taken = await store.take("p1", uuid4(), NOW, expand)
+        assert taken.build
+        assert await store.count_running(B) == 0
+        assert await store.count_running(Target(scope=Scope.SERVER, name="a")) == 1
+        assert await store.count_running(SERVER) == 1
+        await store.resume(B)
+        assert not store.waking.halts
 
 
 # --- workers -------------------------------------------------------------------------------------------------------
@@ -346,7 +370,7 @@ async def test_why_an_entry_waits(tmp_path: Path) -> None:
     [
         (Halt(target=Target(scope=Scope.PLATFORM, name="p9")), "unknown platform p9"),
         (Halt(target=Target(scope=Scope.WORKER)), "invalid name of a worker: it is empty"),
-        (Halt(target=Target(scope=Scope.SERVER, name="x")), "there is one server, and it has no name here"),
+        (Halt(target=Target(scope=Scope.SERVER, name="x")), "unknown server x"),
         (
             Halt(target=SERVER, reason="x" * (MAX_REASON + 1)),
             "the characters of a reason must lie between 0 and 200",

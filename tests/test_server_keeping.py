@@ -17,6 +17,7 @@ from builder.model import Exited, Instant
 from builder.planning import JobOptions
 from builder.quantities import InvalidQuantity
 from builder_server.keeper import Keeper
+from builder_server.names import ONLY_SERVER
 from builder_server.results import build_dir
 from builder_server.retention import Retention, parse_retention
 from builder_server.store import OldBuild, Store, keeping
@@ -202,10 +203,10 @@ async def fill(store: Store, runs: int, *, jobs: int = 20, upload: str | None = 
 Step = Callable[[sa.Connection], Sequence[OldBuild] | int]
 
 STEPS: dict[str, Step] = {
-    "age": lambda connection: keeping.older_than(connection, Instant(50_000), None),
-    "count": lambda connection: keeping.beyond_count(connection, 5, None),
-    "bytes": lambda connection: keeping.oldest(connection, None),
-    "a size that is not known": keeping.unmeasured,
+    "age": lambda connection: keeping.older_than(connection, ONLY_SERVER, Instant(50_000), None),
+    "count": lambda connection: keeping.beyond_count(connection, ONLY_SERVER, 5, None),
+    "bytes": lambda connection: keeping.oldest(connection, ONLY_SERVER, None),
+    "a size that is not known": lambda connection: keeping.unmeasured(connection, ONLY_SERVER),
 }
 
 

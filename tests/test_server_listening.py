@@ -111,10 +111,18 @@ def test_files_that_can_not_be_used(authority: Authority, tmp_path: Path) -> Non
 
 async def test_tls_on_all_addresses_but_where_loopback_is_plain(authority: Authority, tmp_path: Path) -> None:
     operator = authority.issue("alice", uris=[HolderRole.OPERATOR.uri])
+    unused = "nobody is asked for a certificate: there is no address for that, which --ip would name"
     async with start_server(tmp_path, *options(authority), "--ip=127.0.0.1") as server, shown(server, operator, CLIENT):
-        pass
+        assert unused not in server.log
     async with start_server(tmp_path, *options(authority), "--ip=127.0.0.1", "--plain-loopback") as server:
         await do(server, schedule("a"))
+        assert server.log.count(unused) == 1
+
+
+async def test_certificates_beside_a_unix_socket_alone(authority: Authority, tmp_path: Path) -> None:
+    async with start_server(tmp_path, *options(authority), f"--unix={tmp_path / 'socket'}") as server:
+        await ask_over(tmp_path / "socket")
+        assert server.log.count("nobody is asked for a certificate") == 1
 
 
 # --- Unix sockets --------------------------------------------------------------------------------------------------
@@ -181,7 +189,9 @@ async def test_other_users_are_refused(
     monkeypatch.setattr(listening, "_peer_user", lambda _: nobody)
     async with run_server(tmp_path, listening=Listening(unix=path)), over_unix(path) as peer:
         assert await peer.wait_closed() == b""
-    assert log_lines(caplog.text, "Unix socket: not let in: user nobody may not use the Unix socket", "--allow-user")
+    assert log_lines(
+        caplog.text, "Unix socket (nobody): not let in: user nobody may not use the Unix socket", "--allow-user"
+    )
     async with run_server(tmp_path, listening=Listening(unix=path, users=("nobody",))):
         await ask_over(path)
 

@@ -1,5 +1,6 @@
 """metrics: what a server shows of itself, how little it costs, and what the files for operators make of it."""
 
+import datetime as dt
 import json
 import logging
 import re
@@ -19,13 +20,16 @@ from clocks import Clock
 from farm import DEADLINE, LocalServer, eventually, run_server
 from operators import REQUIRED
 from prometheus_client.parser import text_string_to_metric_families as parse
-from scripted import OURS, build, connect, do, info, schedule, take_job, waiting_worker
+from scripted import OUR_WORKER, OURS, build, connect, do, info, schedule, take_job, waiting_worker
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from builder.extension.halting import Halt, Halted, Scope, Target
 from builder.extension.watching import Watch
+from builder.extension.working import AskJob, Fact
 from builder.model import Artifact, Exited, Instant
+from builder.needs import PRESSURE
 from builder.runtime import exposition, scraping
+from builder_server.keyring import Keyring
 
 OPERATIONS = Path(__file__).parent.parent / "docs" / "operations"
 PROMTOOL = shutil.which("promtool")
@@ -90,8 +94,14 @@ async def test_what_happens_is_shown(shown: Shown, clock: Clock) -> None:
     await do(server, schedule("failed"))
     await build(server, result=Exited(code=1))
     await do(server, schedule("waits"), schedule("runs"))
-    async with take_job(server), connect(server, OURS) as watcher, waiting_worker(server, "p2"):
+    async with (
+        take_job(server),
+        connect(server, OURS) as watcher,
+        waiting_worker(server, "p2"),
+        connect(server, OUR_WORKER) as pressed,
+    ):
         await watcher.send(Watch())
+        await pressed.send(AskJob(platform="p1", worker="w", facts=(Fact(name=PRESSURE, value="no room"),)))
         clock.now = Instant(clock.now.ms + 90_000)
         await eventually(lambda: len(server.query("select * from platform")) == 2)
         await wait_all_tasks_blocked(0.01)
@@ -103,6 +113,7 @@ async def test_what_happens_is_shown(shown: Shown, clock: Clock) -> None:
     assert found["builder_builds_running platform=p1"] == 1
     assert found["builder_workers platform=p1 state=building"] == 1
     assert found["builder_workers platform=p1 state=waiting"] == 0
+    assert found["builder_workers platform=p1 state=pressed"] == 1
     assert found["builder_workers platform=p2 state=waiting"] == 1
     assert found["builder_builds_total outcome=succeeded platform=p1"] == 1
     assert found["builder_builds_total outcome=failed platform=p1"] == 1
@@ -112,7 +123,7 @@ async def test_what_happens_is_shown(shown: Shown, clock: Clock) -> None:
     assert found["builder_dispatch_seconds_count"] == 3
     assert found["builder_commit_seconds_count"] > 3
     assert found["builder_watchers"] == 1
-    assert found["builder_connections"] == 3
+    assert found["builder_connections"] == 4
     assert found["builder_disk_free_bytes"] > 0
     for job in ("done", "failed", "waits", "runs"):  # there may be any number of jobs
         assert f'"{job}"' not in text.replace('outcome="failed"', "").replace('result="failed"', "")
@@ -156,6 +167,17 @@ async def test_certificates_say_when_they_end(tmp_path: Path, caplog: pytest.Log
         found = await shown.values()
     ends = own.certificate.not_valid_after_utc.timestamp()
     assert found[f"builder_certificate_expiry_timestamp_seconds name={own.files.certificate}"] == ends
+
+
+async def test_the_key_that_signs_says_when_it_ends(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data").mkdir()
+    key = Keyring(tmp_path / "data").rotate(clock.now, dt.timedelta(), dt.timedelta(days=40)).public
+    async with showing(tmp_path, caplog, now=clock) as shown:
+        found = await shown.values()
+    assert key.valid_until
+    assert found[f"builder_signing_key_expiry_timestamp_seconds id={key.id}"] == key.valid_until.ms / 1000
 
 
 async def test_uploads_are_shown_without_passwords(
@@ -326,7 +348,7 @@ def test_the_alert_rules_are_rules() -> None:
         [PROMTOOL, "check", "rules", OPERATIONS / "alerts.yml"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 rules found" in done.stdout
+    assert "9 rules found" in done.stdout
 
 
 @needs_promtool

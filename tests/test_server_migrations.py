@@ -43,7 +43,7 @@ from builder.planning import Cron, JobOptions, JobReference
 from builder_client import past
 from builder_server.administration import REVISIONS
 from builder_server.names import DATABASE
-from builder_server.store import AfterLoss, Attempted, Build, OldBuild, Store, StoredArtifact, Timing
+from builder_server.store import AfterLoss, Attempted, Build, Identity, OldBuild, Store, StoredArtifact, Timing
 from builder_server.store.schema import metadata
 
 VERSIONS = ROOT / "server/builder_server/store/migrations/versions"
@@ -212,6 +212,7 @@ AFTER_A = JobOptions(retries=1, after=(JobReference(name="a"), JobReference(name
 IMPORTED = Build(
     uuid=uuid(9), job=script("a"), started=NOW, losses=0, state="finished", finished=NOW, result=Exited(code=0)
 )
+ME = Identity(name="main", incarnation=uuid(1), version="1.0", token="")
 FAILED = Attempted(state=UploadState.PENDING, at=NOW, reason="no", next_attempt=NOW, failures=1, resume=NOW)
 
 
@@ -224,6 +225,9 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         Queue(platform="p1", jobs=(script("old"),)),
     )
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("register", (ME,), {}),
+        ("servers", (), {}),
+        ("count_owned", (), {}),
         ("is_pristine", (), {}),
         ("import_state", (imported,), {}),
         ("import_build", (IMPORTED, lambda: [[StoredArtifact(path="a", size=1, sha256=bytes(32))]]), {"upload": True}),
@@ -266,6 +270,11 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("finish", (uuid(3), NOW, Exited(code=1)), {}),
         ("queue_due", (Instant(NOW.ms + 10**8),), {}),  # what failed is tried again
         ("running", (), {}),
+        ("runs_here", (uuid(1),), {}),
+        ("claim", (uuid(1), bytes(32)), {}),
+        ("ask_end", ([uuid(1)], "a:1"), {}),
+        ("left_behind", (), {}),
+        ("forget_left_behind", ([uuid(1)],), {}),
         ("find_build", (uuid(1),), {}),
         ("find_head", (uuid(1),), {}),
         ("script_size", ("a",), {}),
@@ -318,6 +327,11 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("unschedule", ("orb",), {}),
         ("drop_platform", ("p1",), {}),
         ("undrop_platform", ("p1",), {}),
+        ("unwatched", (), {}),
+        ("take_over", (["gone"],), {}),
+        ("hear", ("{}",), {}),
+        ("hear_anything", (), {}),
+        ("leave", (), {}),
     ]
     async with opened(tmp_path) as store:
         for name, arguments, options in calls:
@@ -362,4 +376,6 @@ def test_times_and_ids_have_64_bits() -> None:
         "artifacts",
         "artifact_bytes",
         "size",
+        "expires",
+        "looked",
     }

@@ -10,14 +10,14 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 import trio
-from farm import LocalServer, eventually, run_client, run_server
+from farm import LocalServer, eventually, eventually_async, run_client, run_server
 from scripted import OUR_WORKER, ScriptedPeer, connect, do, given_job, schedule, waiting_worker
 from stores import NOW, database, opened, queues, running, uuid
 
 from builder.errors import InvalidOptions
 from builder.extension.applying import Apply
 from builder.extension.schedule import PlanJob
-from builder.extension.working import AskJob, Fact, GiveJob
+from builder.extension.working import Alive, AskJob, Fact, GiveJob
 from builder.messages import ScheduleOrbBuild
 from builder.model import Exited, OrbBuildJob, Period, ScriptJob
 from builder.needs import of_text
@@ -239,8 +239,46 @@ async def test_a_worker_under_pressure_gets_nothing(tmp_path: Path) -> None:
         other = await asking(server, stack, "other")
         assert (await other.receive(GiveJob)).job.name == "job"
         await do(server, schedule("job2"))
-        await pressed.stream.aclose()
         assert server.query("select job.name from queue join job on job.id = job_id") == [("job2",)]
+        await pressed.send(Alive(facts=(Fact(name="pressure", value=""),)))
+        assert (await pressed.receive(GiveJob)).job.name == "job2"
+
+
+async def test_a_worker_that_waits_says_that_it_is_under_pressure(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server, AsyncExitStack() as stack:
+        worker = await asking(server, stack, "w", Fact(name="load", value="0.10"))
+        await worker.send(Alive(facts=(Fact(name="pressure", value="no room"), Fact(name="load", value="9.00"))))
+
+        async def is_shown(does: str, load: str) -> bool:
+            found = (await told(server, "workers")).splitlines()[-1]
+            return f" p1        {does} " in found and f" {load} " in found
+
+        await eventually_async(lambda: is_shown("takes none: no room", "9.00"))
+        await do(server, schedule("job"))
+        queue = await told(server, "queue")
+        assert queue.startswith("p1 (1 worker, 0 busy, 1 takes none)\n")
+        assert queue.endswith("all workers take none now, 'workers' says why\n")
+        await worker.send(Alive(facts=(Fact(name="pressure", value=""),)))
+        assert (await worker.receive(GiveJob)).job.name == "job"
+
+
+async def test_what_a_worker_says_while_it_waits_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with run_server(tmp_path) as server, AsyncExitStack() as stack:
+        worker = await asking(server, stack, "w")
+        await worker.send(Alive(facts=tuple(Fact(name=str(number), value="") for number in range(65))))
+        await worker.wait_closed()
+        await eventually(lambda: "the number of a worker's facts" in caplog.text)
+
+
+async def test_people_are_told_that_all_workers_are_under_pressure(tmp_path: Path) -> None:
+    async with run_server(tmp_path) as server, AsyncExitStack() as stack:
+        await asking(server, stack, "pressed", Fact(name="pressure", value="no room"))
+        await do(server, schedule("job"))
+        said = await told(server, "queue")
+        assert "p1 (1 worker, 0 busy, 1 takes none)\n" in said
+        assert said.endswith("  all workers take none now, 'workers' says why\n")
+        (found,) = json.loads(await told(server, "queue", "--json"))["queues"]
+        assert (found["workers_waiting"], found["workers_pressed"], found["jobs"][0]["why"]) == (0, 1, "pressed")
 
 
 async def test_what_a_template_needs(tmp_path: Path) -> None:
@@ -270,8 +308,17 @@ async def test_people_are_told_what_no_worker_has(tmp_path: Path) -> None:
         assert "no worker of p1 has gpu, memory>=16G\n" in await told(server, "queue")
         (found,) = json.loads(await told(server, "queue", "--json"))["queues"]
         assert [(each["job"], each["why"], each["unmet"]) for each in found["jobs"]] == [
-            ("vm", "needs", {"missing": ["gpu", "memory>=16G"], "nearest": "w3", "lacks": ["gpu", "memory>=16G"]}),
-            ("small", "needs", {"missing": ["gpu"], "nearest": "w3", "lacks": ["gpu"]}),
+            (
+                "vm",
+                "needs",
+                {
+                    "missing": ["gpu", "memory>=16G"],
+                    "nearest": "w3",
+                    "lacks": ["gpu", "memory>=16G"],
+                    "instead": [],
+                },
+            ),
+            ("small", "needs", {"missing": ["gpu"], "nearest": "w3", "lacks": ["gpu"], "instead": []}),
         ]
         info = await told(server, "info")
         assert "Warning: no worker of p1 has gpu, memory>=16G: what needs that waits\n" in info
@@ -279,3 +326,5 @@ async def test_people_are_told_what_no_worker_has(tmp_path: Path) -> None:
         await asking(server, stack, "w4", Fact(name="label.gpu", value=""), Fact(name="memory", value=str(2**40)))
         await eventually(lambda: server.query("select name from build") == [("small",)])
         assert "no worker of p1 has all that it needs; nearest: w4 lacks kvm\n" in await told(server, "queue")
+        await do(server, schedule("typo", text=b"# builder: needs=kwm\n"))
+        assert "no worker of p1 has kwm; there is kvm\n" in await told(server, "queue")

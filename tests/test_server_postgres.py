@@ -1,5 +1,6 @@
 """builder-server with its database in PostgreSQL: a farm through deaths and restarts, and what operators are told."""
 
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ async def test_a_farm_whose_server_is_killed_and_whose_database_goes_away(cluste
                 await trio.to_thread.run_sync(cluster.start)
                 await eventually(lambda: cluster.execute("SELECT 1 FROM build WHERE state = 'finished'", "farm"))
                 ((uuid, owner, losses),) = cluster.execute("SELECT uuid, owner, losses FROM build", "farm")
-                assert (owner, losses) == ("main", 0)
+                assert (owner, losses) == (platform.node(), 0)
                 found = again.execution("a", UUID(uuid))
                 assert found.result == Exited(code=0)
                 assert [each.line for each in found.console][:2] == [b"middle", b"end"]
@@ -111,7 +112,7 @@ def test_a_password_on_a_command_line_is_refused(url: str, tmp_path: Path) -> No
 
 async def test_a_password_in_the_environment_is_shown_nowhere(cluster: Cluster, tmp_path: Path) -> None:
     url = cluster.url("farm").replace("builder@", "builder:secret@")
-    async with start_server(tmp_path, env={"BUILDER_SERVER_DATABASE": url}) as server:
+    async with start_server(tmp_path, env={"BUILDER_SERVER_DATABASE": url}, is_forked=False) as server:
         await scripted.do(server, schedule("a"))
         assert b"secret" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
         assert server.terminate() == 0
@@ -140,6 +141,17 @@ def test_a_systemd_credential_is_the_password(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert named.place() == Location(url="postgresql://host/db", password_file=tmp_path / "database-password")
     assert "secret" not in repr(named.place())
+
+
+def test_a_password_that_everybody_can_read_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret")
+    named = Served(directory=tmp_path, database="postgresql://host/db", password_file=file)
+    file.chmod(0o644)
+    with pytest.raises(StartError, match=f"everybody can read {file}: chmod o= {file}"):
+        named.place()
+    file.chmod(0o640)
+    assert named.place() == Location(url="postgresql://host/db", password_file=file)
 
 
 def test_without_the_library_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

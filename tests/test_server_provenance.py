@@ -17,10 +17,12 @@ from uuid import UUID
 import attrs
 import pytest
 import trio
+from clocks import Clock
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from farm import LocalServer, Server, environment, eventually, run_server, start_server
+from farm import LocalServer, Server, environment, eventually, log_lines, run_server, start_server
 from scripted import (
     OUR_WORKER,
+    OURS,
     ask_job,
     build,
     connect,
@@ -33,6 +35,7 @@ from scripted import (
 from securesystemslib import dsse
 from securesystemslib.signer import SSlibKey
 
+from builder.extension.watching import EndingState, Look, Looked
 from builder.extension.working import BuildFacts, Continue, Fact
 from builder.messages import ScheduleOrbBuild
 from builder.model import Artifact, Exited, Instant, OrbBuildJob, Period, raw
@@ -42,7 +45,7 @@ from builder.provenance.envelope import MAX_SIGNATURES, Envelope
 from builder.provenance.keys import PublicKey, public_text, read_public
 from builder.provenance.statement import Statement
 from builder.provenance.verification import Verdict, compare, verify
-from builder_server import attempt, attesting, statements
+from builder_server import attempt, attesting, expiry, statements
 from builder_server.keyring import Keyring
 from builder_server.store import Signable, Store, StoreError
 
@@ -341,6 +344,51 @@ def test_the_overlap_of_a_rotation(tmp_path: Path) -> None:
         False,
         True,
     ]  # with those nothing is signed any more
+
+
+def test_the_last_end_of_what_signs(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    assert ring.last_end() is None
+    ring.signing(Instant(0))
+    assert ring.last_end() is None, "one without an end"
+    hour, minute = dt.timedelta(hours=1), dt.timedelta(minutes=1)
+    second = ring.rotate(Instant(0), minute, hour)
+    assert ring.last_end() == (second.public.id, Instant(3_600_000))
+    third = ring.rotate(Instant(0), minute, 2 * minute)
+    assert ring.last_end() == (third.public.id, Instant(120_000)), "the others were ended"
+    ring.rotate(Instant(10_000_000))
+    assert ring.last_end() is None, "those that sign nothing count for nothing"
+
+
+async def test_the_end_of_the_key_that_signs_is_said_before(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(expiry, "LOOK_INTERVAL", 0.001)
+    day = dt.timedelta(days=1)
+    (tmp_path / "data").mkdir()
+    ring = Keyring(tmp_path / "data")
+    key = ring.rotate(clock.now, dt.timedelta(), 40 * day)
+    async with run_server(tmp_path, now=clock) as server, connect(server, OURS) as peer:
+        before, *_ = await peer.request(Look(entries=0, results=0))
+        assert isinstance(before, Looked)
+        assert before.ending == ()
+        assert "the key that signs" not in caplog.text
+        clock.now = clock.now.plus(15 * day)
+        await eventually(
+            lambda: log_lines(
+                caplog.text, " warning ", "the key that signs builds ends on ", "`builder-server keys rotate`"
+            )
+        )
+        after, *_ = await peer.request(Look(entries=0, results=9))
+        assert isinstance(after, Looked)
+        assert after.ending == (
+            EndingState(name=key.public.id, expires=clock.now.plus(25 * day), is_own=True, is_key=True),
+        )
+        clock.now = clock.now.plus(25 * day)
+        await eventually(lambda: log_lines(caplog.text, "the key that signs builds has ended on "))
+        (ring.directory / "x.pem").write_text("Valid-Until: tomorrow\n" + str(key).partition("\n")[2])
+        await eventually(lambda: server.query("select 1"))  # what is wrong with a key ends no server
+    assert "internal error" not in caplog.text
 
 
 def test_a_key_that_was_stolen_signs_nothing_from_now_on(tmp_path: Path) -> None:

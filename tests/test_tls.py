@@ -166,6 +166,17 @@ def test_files_that_can_not_be_used_are_named(authority: Authority, tmp_path: Pa
         assert "\n" not in str(caught.value)
 
 
+def test_a_key_that_everybody_can_read_is_refused(authority: Authority) -> None:
+    good = authority.server().files
+    for mode in (0o644, 0o604):
+        good.key.chmod(mode)
+        for make in (good.server_context, good.peer_context):
+            with pytest.raises(InvalidCredentials, match=f"everybody can read {good.key}: chmod o= {good.key}"):
+                make()
+    good.key.chmod(0o640)  # the server's group may
+    good.server_context()
+
+
 def test_an_encrypted_key_is_refused_at_once(authority: Authority, tmp_path: Path) -> None:
     """OpenSSL would ask for the password on the terminal."""
     from cryptography.hazmat.primitives import serialization

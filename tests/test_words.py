@@ -9,9 +9,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FARM = ("builder", "server/builder_server", "worker/builder_worker", "client/builder_client")
 SITE = ("builder", "web/builder_web")
+PROVISIONER = ("builder", "provision/builder_provision")
 
 
-@pytest.mark.parametrize("packages", [FARM, SITE])
+@pytest.mark.parametrize("packages", [FARM, SITE, PROVISIONER])
 def test_no_two_public_classes_have_one_name(packages: tuple[str, ...]) -> None:
     found: defaultdict[str, list[str]] = defaultdict(list)
     for package in packages:

@@ -29,8 +29,7 @@ from worker_program import (
     wait_gone,
 )
 
-from builder.address import TcpAddress
-from builder.endpoint import Endpoint, Tls
+from builder.endpoint import Servers, Tls
 from builder.errors import BuilderError, ConnectionEnded
 from builder.extension.working import (
     ALIVE_INTERVAL,
@@ -48,16 +47,18 @@ from builder.framing import StreamedFrame
 from builder.messages import Hello, Output, Role
 from builder.model import Aborted, Exited, Result, ScriptJob
 from builder.outputs import Outputs
+from builder.runtime.dialling import NotConnected
 from builder_worker.artifacts import Collection
 from builder_worker.assignment import Assignment
 from builder_worker.build import BuildEnd
 from builder_worker.console import Progress
 from builder_worker.delivery import EAGER_PAUSE, GIVE_UP_TIMEOUT, Delivery, Revoked, Silent, give_up
+from builder_worker.dial import Dial
 from builder_worker.handover import LINES, OUTCOME, Handover, Illegible, read_outcome
 from builder_worker.sandbox.job_directory import ATTEMPT
 from builder_worker.spool import LineSpool
 from builder_worker.trees import TreeChanged
-from builder_worker.uplink import Lost, NotConnected, Uplink
+from builder_worker.uplink import Lost, Uplink
 
 COUNT = 300
 COUNTING = b"i=0; while [ $i -lt %d ]; do echo $i; i=$((i+1)); done\n" % COUNT
@@ -138,7 +139,7 @@ async def test_what_a_later_worker_needs_is_written_down(tmp_path: Path) -> None
         assert await connection.read_line() == b"begun"
         kept = place(tmp_path)
         handover = Handover.read(kept)
-        assert (str(handover.server), handover.platform, handover.job) == (server.address, "p1", given)
+        assert (str(handover.servers), handover.platform, handover.job) == (server.address, "p1", given)
         assert before < handover.begun < time.monotonic_ns()
         assert handover.boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         assert (kept / ATTEMPT).stat().st_mode & 0o077 == 0
@@ -151,14 +152,14 @@ async def test_what_a_later_worker_needs_is_written_down(tmp_path: Path) -> None
 
 
 def test_how_tls_is_spoken_is_written_down_too(tmp_path: Path) -> None:
-    server = Endpoint(TcpAddress("here", 1), Tls(ca="/a", certificate="/b", key="/c", name="n"))
+    servers = Servers.of("here:1,there:2", Tls(ca="/a", certificate="/b", key="/c", name="n").options())
     given = GiveJob(uuid=uuid4(), job=ScriptJob(name="j", platform="p1", script=b""), secret=b"s" * 32)
-    Handover(server=server, platform="p1", job=given).write(tmp_path)
-    assert Handover.read(tmp_path).server == server
+    Handover(servers=servers, platform="p1", job=given).write(tmp_path)
+    assert Handover.read(tmp_path).servers == servers
     plain = json.loads((tmp_path / ATTEMPT).read_bytes())
     del plain["tls"]  # as of a worker before
     (tmp_path / ATTEMPT).write_text(json.dumps(plain), "utf-8")
-    assert Handover.read(tmp_path).server == Endpoint(TcpAddress("here", 1))
+    assert Handover.read(tmp_path).servers == Servers.of("here:1,there:2", {})
     (tmp_path / ATTEMPT).write_text(json.dumps(plain | {"tls": {"tls-ca": "/a"}}), "utf-8")
     with pytest.raises(Illegible):
         Handover.read(tmp_path)
@@ -472,13 +473,13 @@ class Trial:
 @asynccontextmanager
 async def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reconnect_for: float = 900) -> AsyncIterator[Trial]:
     network = Network()
-    monkeypatch.setattr(Uplink, "_open", lambda *_: network.connect())
+    monkeypatch.setattr(Dial, "_open", lambda *_: network.connect())
     given = GiveJob(uuid=uuid4(), job=ScriptJob(name="job", platform="p1", script=b""), secret=b"s" * 32)
-    handover = Handover(server=Endpoint(TcpAddress("here", 1)), platform="p1", job=given)
+    handover = Handover(servers=Servers.of("here:1", {}), platform="p1", job=given)
     assignment = Assignment(uuid=given.uuid, job=given.job, handover=handover)
     sandbox = SimpleNamespace(place=tmp_path, is_left=False, has_ended=False)
     assignment._begin(sandbox)  # type: ignore[arg-type]  # all that is asked of one
-    uplink = Uplink(Endpoint(TcpAddress("here", 1)))
+    uplink = Uplink(Servers.of("here:1", {}))
     yield Trial(network, assignment, given, Delivery(uplink, assignment, handover, reconnect_for), uplink, sandbox)
     assignment.close()
 
@@ -666,7 +667,7 @@ async def test_a_server_that_takes_no_notice_of_a_lost_job_is_not_waited_for(
     async def tell() -> None:
         with pytest.raises(Silent):
             await give_up(
-                one.uplink, Handover(server=Endpoint(TcpAddress("here", 1)), platform="p1", job=one.given), "it is lost"
+                one.uplink, Handover(servers=Servers.of("here:1", {}), platform="p1", job=one.given), "it is lost"
             )
 
     async with trial(tmp_path, monkeypatch) as one, trio.open_nursery() as nursery:

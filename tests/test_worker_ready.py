@@ -3,8 +3,7 @@
 import pytest
 import trio.testing
 
-from builder.address import TcpAddress
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder_worker.build import Setup
 from builder_worker.drain import Drain
 from builder_worker.loop import get_ready
@@ -37,7 +36,7 @@ class Busy(Backend):
 
 
 def settings(backend: Backend) -> WorkerSettings:
-    return WorkerSettings(server=Endpoint(TcpAddress("localhost", 1)), platform="p1", setup=Setup(backend=backend))
+    return WorkerSettings(servers=Servers.of("localhost:1", {}), platform="p1", setup=Setup(backend=backend))
 
 
 async def test_one_job_is_not_waited_for() -> None:

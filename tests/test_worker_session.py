@@ -24,8 +24,8 @@ from worker_program import (
     wait_gone,
 )
 
-from builder.address import TcpAddress, format_address
-from builder.endpoint import Endpoint
+from builder.address import format_address
+from builder.endpoint import Servers
 from builder.errors import ConnectionEnded
 from builder.framing import StreamedFrame, frame_header
 from builder.messages import Hello, Message
@@ -34,6 +34,7 @@ from builder_worker import assignment, classic, session
 from builder_worker.artifacts import Collection
 from builder_worker.backoff import LONGEST_PAUSE, Backoff
 from builder_worker.build import BuildEnd, Setup
+from builder_worker.dial import Dial
 from builder_worker.drain import Drain
 from builder_worker.job import SendLines
 from builder_worker.sandbox import Spare
@@ -114,7 +115,7 @@ async def test_a_server_that_takes_nothing_is_given_up(
     setup = Setup(backend=NoSandbox(options=Options(work_root=tmp_path)))
     async with open_server() as server, trio.open_nursery() as nursery:
         port = int(server.address.rpartition(":")[2])
-        settings = session.WorkerSettings(server=Endpoint(TcpAddress("127.0.0.1", port)), platform="p1", setup=setup)
+        settings = session.WorkerSettings(servers=Servers.of(f"127.0.0.1:{port}", {}), platform="p1", setup=setup)
         given_up = trio.Event()
 
         async def work() -> None:
@@ -335,14 +336,14 @@ async def test_the_result_comes_well_after_the_last_line(
         return stream
 
     monkeypatch.setattr(assignment, "run_build", run_build)
-    monkeypatch.setattr(Uplink, "_open", connect)
+    monkeypatch.setattr(Dial, "_open", connect)
     stream, other = trio.testing.memory_stream_pair()
     backend = NoSandbox(options=Options(work_root=tmp_path / "work"))
     settings = session.WorkerSettings(
-        server=Endpoint(TcpAddress("127.0.0.1", 1)), platform="p1", setup=Setup(backend=backend)
+        servers=Servers.of("127.0.0.1:1", {}), platform="p1", setup=Setup(backend=backend)
     )
-    uplink = Uplink(Endpoint(TcpAddress("127.0.0.1", 1)))
-    uplink._classic_until = inf
+    uplink = Uplink(settings.servers)
+    uplink._classic_until = dict.fromkeys(settings.servers.all, inf)
     async with trio.open_nursery() as nursery, Spares(backend) as spares:
         nursery.start_soon(functools.partial(session.work_next, settings, Drain(), uplink, spares, is_last=True))
         connection = WorkerConnection(other)  # type: ignore[arg-type]  # no socket, and none is needed here

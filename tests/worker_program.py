@@ -27,7 +27,7 @@ from builder.messages import Hello, JobRequested, JobSchedule, Output, ServerHel
 from builder.model import Result, ScriptJob, text
 from builder.order import Side, State
 from builder.runtime.channel import Channel
-from builder_worker import uplink
+from builder_worker import dial
 
 ROOT = Path(__file__).parent.parent
 UUID_1 = UUID("323b2a40-25d1-4f8e-90af-a4e2b9fd7f22")
@@ -133,7 +133,7 @@ class OurConnection(WorkerConnection):
     async def hear(self) -> AskJob | Return:
         """Greet the worker, if that was not done, and return what it wants."""
         if self.channel.connection.states[Side.PEER] is State.OPENING:
-            assert await self.channel.receive_expected(Hello) == uplink.OURS
+            assert await self.channel.receive_expected(Hello) == dial.OURS
             await self.channel.send(Welcome(version=VERSION))
         wish = await self.channel.receive()
         assert isinstance(wish, AskJob | Return)
@@ -159,7 +159,7 @@ class OurConnection(WorkerConnection):
         return wish
 
 
-_OURS = frame(codec.encode(uplink.OURS))
+_OURS = frame(codec.encode(dial.OURS))
 
 
 async def _first_bytes(stream: trio.SocketStream) -> bytes:

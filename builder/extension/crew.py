@@ -40,7 +40,7 @@ class WorkerPlace:
 
 @frozen(kw_only=True)
 class WorkerEntry:
-    """A worker that waits for a job, or has one; one with several slots is there several times.
+    """A worker that waits for a job, or has one; one with several slots is there several times. It is connected to ``server``.
 
     It is ``place.name`` where it is drained: what its operator calls it, or the host of a classic one. ``since`` it does what it does. ``heard`` is its
     last sign of life: one that waits gives none but its connection. The uuid is that of its build.
@@ -57,6 +57,7 @@ class WorkerEntry:
     holder: str | None = None
     job: str | None = None
     heard: Instant | None = None
+    server: str | None = None
 
 
 @message
@@ -79,7 +80,7 @@ class ListWorkers(Request):
 class WorkersListed(Reply):
     """A page of workers; none: there are no more. ``now`` is the server's clock, ``release`` the version of its program.
 
-    ``number`` is how many there are in all.
+    ``number`` is how many there are in all, but for those of the servers that are ``absent``: they do not answer.
     """
 
     tag: ClassVar[int] = 181
@@ -89,3 +90,4 @@ class WorkersListed(Reply):
     release: str
     number: int
     workers: tuple[WorkerEntry, ...] = ()
+    absent: tuple[str, ...] = ()

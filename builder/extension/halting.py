@@ -5,7 +5,6 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from builder.errors import InvalidOptions
 from builder.extension import Reply, Request
 from builder.messages import message
 from builder.model import Instant, check_name, printable
@@ -29,7 +28,7 @@ class Scope(enum.Enum):
 
 @frozen(kw_only=True, cache_hash=True)  # ten thousand workers are held against what is drained
 class Target:
-    """What is drained: the server, which has no name; a platform; or a worker.
+    """What is drained: a server, all of them if it has no name; a platform; or a worker.
 
     A worker is known by what its operator calls it. One of the classic protocol is by its host.
     """
@@ -42,14 +41,13 @@ class Target:
         return f"the {self.scope.value}" + (f" {printable(self.name)}" if self.name else "")
 
     def check(self) -> None:
-        """Raise InvalidName for a name that nothing has, and InvalidOptions for a server with one."""
-        if self.scope is not Scope.SERVER:
+        """Raise InvalidName for a name that nothing has."""
+        if self.scope is not Scope.SERVER or self.name:
             check_name(self.name, what=f"name of a {self.scope.value}")
-        elif self.name:
-            raise InvalidOptions("there is one server, and it has no name here")
 
 
 SERVER = Target(scope=Scope.SERVER)
+"""All servers."""
 
 
 @frozen(kw_only=True)
@@ -87,12 +85,16 @@ class Halt(Request):
 @message
 @frozen(kw_only=True)
 class Halted(Reply):
-    """It is drained, durably. So many builds still ``run`` there. ``is_new``: it was not drained before."""
+    """It is drained, durably. So many builds still ``run`` there. ``is_new``: it was not drained before.
+
+    ``workers`` are those that it concerns now: none may have that name, or be connected.
+    """
 
     tag: ClassVar[int] = 183
     halt: HaltState
     run: int
     is_new: bool
+    workers: int
 
 
 @message

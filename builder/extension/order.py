@@ -11,7 +11,9 @@ from builder.extension import (
     halting,
     logs,
     provenance,
+    provisioning,
     schedule,
+    servers,
     uploads,
     watching,
 )
@@ -19,7 +21,7 @@ from builder.extension.worker import WORKER
 from builder.messages import Command, Failure, Kind, Output, Role, Success
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of, kinds_of
 
-assert all((applying, builds, crew, halting, logs, provenance, schedule, uploads, watching)), (
+assert all((applying, builds, crew, halting, logs, provenance, provisioning, schedule, servers, uploads, watching)), (
     "their import makes their messages known"
 )
 

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from builder.extension import MAX_PAGE, Reply, Request
 from builder.extension.halting import HaltState
+from builder.extension.provisioning import Provision
 from builder.history import Cause, Outcome
 from builder.messages import KIB, message
 from builder.model import Instant
@@ -23,8 +24,8 @@ MAX_SHOWN = MAX_PAGE
 PAGE = 100
 """Entries of a page: with names of usual lengths it is a small message."""
 
-_PAGE_SIZE = 256 * KIB
-"""Bytes of a page with the longest names that there may be."""
+_PAGE_SIZE = 1024 * KIB
+"""Bytes of a page with the longest names that there may be, and the most needs."""
 
 
 class What(enum.Enum):
@@ -118,13 +119,15 @@ class Look(Request):
 class Unmet:
     """What no worker of a platform has together: up to 3 needs that none has, and the worker that comes nearest.
 
-    Of that its name, and up to 3 needs that it ``lacks``.
+    Of that its name, and up to 3 needs that it ``lacks``. ``instead`` is what comes nearest to what is missing, such as the
+    most memory that a worker has, or a label that is written alike.
     """
 
     numbered: ClassVar[bool] = True
     missing: tuple[Need, ...]
     nearest: str
     lacks: tuple[Need, ...]
+    instead: tuple[Need, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -132,7 +135,8 @@ class PlatformState:
     """A platform: how many workers wait there and how many have a build, and how many entries are in its queue.
 
     ``unmet`` is what up to 3 sets of needs in its queue lack. ``drained`` are those workers that get no job: by themselves,
-    or with the platform or the server.
+    or with the platform or the server. ``provisions`` is what was asked of engines. ``pressed`` are other workers that wait, and
+    take no job for their machine's sake: they are in none of the other numbers.
     """
 
     numbered: ClassVar[bool] = True
@@ -142,13 +146,16 @@ class PlatformState:
     queued: int
     unmet: tuple[Unmet, ...] = ()
     drained: int = 0
+    provisions: tuple[Provision, ...] = ()
+    pressed: int = 0
 
 
 @frozen(kw_only=True)
 class RunningState:
     """A running build. ``expected`` is how long it takes in all, in milliseconds, as far as past ones tell.
 
-    ``away`` is since when its worker is away, from which it may come back.
+    ``worker`` is what it is called where it is drained, and ``holder`` that of its certificate, if it has one; ``away`` is since
+    when it is away, from which it may come back.
     """
 
     numbered: ClassVar[bool] = True
@@ -159,6 +166,8 @@ class RunningState:
     cause: Cause
     expected: int | None = None
     away: Instant | None = None
+    worker: str = ""
+    holder: str | None = None
 
 
 class Why(enum.Enum):
@@ -190,13 +199,17 @@ class Why(enum.Enum):
     ABLE_BUSY = "able-busy"
     """Those that have what it needs are busy, or take no job; others would not do."""
 
+    PRESSED = "pressed"
+    """All workers of the platform take no job, since their machines can't bear another."""
+
 
 @frozen(kw_only=True)
 class QueuedState:
     """An entry of a queue, why it waits, and when it is likely to start.
 
     ``ahead`` are those that go before it, ``expected`` the milliseconds that it is likely to take. What nothing is known
-    of is None.
+    of is None. ``needs`` is all that its worker must have, and ``time_limit`` how many milliseconds its build may take, if that
+    is said of the job.
     """
 
     numbered: ClassVar[bool] = True
@@ -210,6 +223,8 @@ class QueuedState:
     start: Instant | None = None
     expected: int | None = None
     unmet: Unmet | None = None
+    needs: tuple[Need, ...] = ()
+    time_limit: int | None = None
 
 
 @frozen(kw_only=True)
@@ -227,12 +242,13 @@ class ResultState:
 
 @frozen(kw_only=True)
 class EndingState:
-    """A certificate that ends soon, or has ended: the server's own, or that of a holder who is connected."""
+    """What ends soon, or has ended: the server's certificate, that of a holder who is connected, or the key that signs builds."""
 
     numbered: ClassVar[bool] = True
     name: str
     expires: Instant
     is_own: bool
+    is_key: bool = False
 
 
 @message
@@ -241,7 +257,7 @@ class Looked(Reply):
     """A page of how things stand. ``now`` is the server's clock; all pages of a reply are of one moment.
 
     ``scheduled`` is the number of jobs in the schedule. Entries of queues come in their order. ``halts`` are what is drained.
-    ``ending`` are certificates that have to be renewed.
+    ``ending`` are certificates and keys that have to be renewed.
     """
 
     tag: ClassVar[int] = 114

@@ -4,17 +4,29 @@ It stands alone, since a worker needs none of what clients ask for.
 """
 
 from builder.extension import VERSION, Welcome
-from builder.extension.working import Alive, AskJob, BuildFacts, Continue, GiveJob, GiveUp, Gone, ResultStored, Return
+from builder.extension.working import (
+    Alive,
+    AskJob,
+    BuildFacts,
+    Continue,
+    GiveJob,
+    GiveUp,
+    Gone,
+    NoJob,
+    ResultStored,
+    Return,
+)
 from builder.messages import Failure, JobFinished, Output, Role
 from builder.order import PROTOCOLS, Protocol, Protocols, State, Turn, any_of
 
 WORKER = Protocol(
     peer={
         State.REQUESTING: {
-            AskJob: Turn(State.QUIET, State.OFFERING),
+            AskJob: Turn(State.WAITING, State.OFFERING),
             Return: Turn(State.QUIET, State.RESUMING),
             Alive: Turn(State.REQUESTING),  # it has crossed with the end of the attempt
         },
+        State.WAITING: {Alive: Turn(State.WAITING)},
         State.BUILDING: {
             **any_of([Output, BuildFacts, Alive], Turn(State.BUILDING)),
             **any_of([JobFinished, GiveUp], Turn(State.DELIVERING)),
@@ -23,7 +35,11 @@ WORKER = Protocol(
     },
     server={
         State.GREETING: {Welcome: Turn(State.QUIET, State.REQUESTING)},
-        State.OFFERING: {GiveJob: Turn(State.FOLLOWING, State.BUILDING), Failure: Turn(State.QUIET)},
+        State.OFFERING: {
+            GiveJob: Turn(State.FOLLOWING, State.BUILDING),
+            NoJob: Turn(State.QUIET, State.REQUESTING),
+            Failure: Turn(State.QUIET),
+        },
         State.RESUMING: {
             Alive: Turn(
                 State.RESUMING

@@ -1,4 +1,4 @@
-"""Messages of a worker that loses nothing, tags 160 to 168: what lets a build outlive its connection.
+"""Messages of a worker that loses nothing, tags 160 to 168 and 211: what lets a build outlive its connection.
 
 An attempt is known by its uuid, and belongs to whoever has its secret. Console lines travel as Output messages with the
 worker's own times, numbered by their order: the server says how many it has, and the worker goes on with the next one. A
@@ -15,6 +15,7 @@ from builder.errors import InvalidOptions
 from builder.messages import KIB, MAX_SCRIPT, Message, message
 from builder.model import ScriptJob
 from builder.planning import check_count
+from builder.quantities import MAX_DURATION
 
 SECRET_SIZE = 32
 """Bytes of the secret of an attempt."""
@@ -59,7 +60,11 @@ def check_facts(facts: Collection[Fact]) -> None:
 @message
 @frozen(kw_only=True)
 class AskJob(Message):
-    """A worker of that platform is ready for a job; ``worker`` is what its operator calls it."""
+    """A worker of that platform is ready for a job; ``worker`` is what its operator calls it.
+
+    With ``wait`` it is told that there is none after so many milliseconds: who breaks off by itself may break off while a job
+    is on its way.
+    """
 
     numbered: ClassVar[bool] = True
     tag: ClassVar[int] = 160
@@ -67,10 +72,13 @@ class AskJob(Message):
     platform: str
     worker: str
     facts: tuple[Fact, ...] = ()
+    wait: int | None = None
 
     def check(self) -> None:
-        """Raise InvalidOptions for more facts than are told, larger ones, or two of one name."""
+        """Raise InvalidOptions for more facts than are told, larger ones, two of one name, or a time that can't be waited for."""
         check_facts(self.facts)
+        if self.wait is not None:
+            check_count(self.wait, 1, round(MAX_DURATION * 1000), "the milliseconds for which a worker waits")
 
 
 @message
@@ -149,7 +157,10 @@ class GiveUp(Message):
 @message
 @frozen(kw_only=True)
 class Alive(Message):
-    """A sign of life. A worker says with it what has changed of what it tells of itself, such as its load."""
+    """A sign of life. A worker says with it what has changed of what it tells of itself, such as its load.
+
+    While it waits for a job it says with it why it takes none now: ``pressure``, which is empty when that is over.
+    """
 
     numbered: ClassVar[bool] = True
     tag: ClassVar[int] = 167
@@ -175,3 +186,12 @@ class BuildFacts(Message):
     def check(self) -> None:
         """Raise InvalidOptions, as of AskJob."""
         check_facts(self.facts)
+
+
+@message
+@frozen(kw_only=True)
+class NoJob(Message):
+    """There was no job for as long as the worker wanted to wait: it has none, and may ask again."""
+
+    numbered: ClassVar[bool] = True
+    tag: ClassVar[int] = 211

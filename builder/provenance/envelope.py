@@ -146,7 +146,7 @@ def read_json(data: bytes, what: str) -> object:
         found: object = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse)
         json.dumps(found, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        raise InvalidProvenance(f"the {what} is damaged: it is no JSON") from error
+        raise InvalidProvenance(f"it is no {what}, or a damaged one: no JSON") from error
     return found
 
 

@@ -82,15 +82,28 @@ def _period(key: PublicKey) -> str:
 
 def read(text: str) -> list[SigningKey]:
     """Return the keys of a file, of which those that can sign have their private half. Raises InvalidKey."""
+    text = text.replace("\r\n", "\n")  # as mail and editors make it
     found: list[SigningKey] = []
     end = 0
     for block in _BLOCK.finditer(text):
         found.append(_read_block(text[end : block.start()], block[0], is_private=block[1] == "PRIVATE"))
         end = block.end()
     if not found or "-----" in text[end:]:
-        raise InvalidKey("that is no file of keys: it must have PEM blocks as `builder-server keys public` prints them")
+        what = "these are certificates, for TLS" if "BEGIN CERTIFICATE" in text else "that is no file of keys"
+        raise InvalidKey(f"{what}: it must have PEM blocks as `builder-server keys public` prints them")
     if _periods(text[end:]):
         raise InvalidKey("the period at the end of that file is of no key: it stands before its block")
+    return found
+
+
+def signing_until(text: str) -> list[Instant | None]:
+    """Return when the keys of a file end that sign; None: never. It looks at no key, so that nothing has to be loaded."""
+    found = []
+    end = 0
+    for block in _BLOCK.finditer(text):
+        if block[1] == "PRIVATE":
+            found.append(_periods(text[end : block.start()]).get("Until"))
+        end = block.end()
     return found
 
 

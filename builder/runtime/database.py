@@ -7,14 +7,21 @@ returns is made anew each time.
 
 import abc
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
 from builder.errors import BuilderError
 from builder.runtime.histogram import Histogram
 
+if TYPE_CHECKING:
+    from builder.runtime.subscription import Subscription  # the library that it needs need not be there
+
 T = TypeVar("T")
+
+MAX_NOTICE = 7900
+"""Bytes of what programs can tell each other at once: PostgreSQL takes less than 8000."""
 
 
 def nothing(_value: object) -> None:
@@ -31,6 +38,25 @@ class DiskFull(StoreError):
     """The disk has no room for what was to be written."""
 
 
+class NotAlone(Exception):
+    """A step meets what it must not do while others write: it is run again when nobody does."""
+
+
+SHARED = "shared"
+"""What the information of a connection says while others may write as well."""
+
+
+def is_alone(connection: sa.Connection) -> bool:
+    """Return whether nobody else writes until the step has ended, and all that others have written is seen."""
+    return not connection.info.get(SHARED, False)
+
+
+def require_alone(connection: sa.Connection) -> None:
+    """Go on only while nobody else writes: else the step is ended by NotAlone, and run again."""
+    if not is_alone(connection):
+        raise NotAlone
+
+
 class Database(abc.ABC):
     """Where steps are run. ``run`` must be running while it is written to."""
 
@@ -40,6 +66,9 @@ class Database(abc.ABC):
     It has grown when a writer is told that its change is on the disk.
     """
 
+    is_shared: bool = False
+    """Whether other programs may write to it as well."""
+
     commits: Histogram
     """How long it took to have changes on the disk, those that were made together as one."""
 
@@ -48,15 +77,30 @@ class Database(abc.ABC):
         """Write what is asked for, until cancelled."""
 
     @abc.abstractmethod
-    async def write(self, step: Callable[[sa.Connection], T], then: Callable[[T], None] = nothing) -> T:
+    async def write(
+        self, step: Callable[[sa.Connection], T], then: Callable[[T], None] = nothing, *, shared: bool = False
+    ) -> T:
         """Return what a step returns once its change is on the disk. Raises what the step raises, and StoreError.
 
         A step that raises changes nothing. ``then`` is called with what it returned, in the order of the changes.
+        ``shared``: the step goes well together with others of this kind in other programs, since it changes nothing but
+        what it has locked by itself, and what is its program's own. It may ``require_alone``.
         """
 
     @abc.abstractmethod
     async def read(self, step: Callable[[sa.Connection], T]) -> T:
         """Return what a step returns that changes nothing, and sees one moment. Raises StoreError."""
+
+    def subscribed(self, channel: str) -> AbstractAsyncContextManager["Subscription"]:
+        """Hear in a block what other programs tell. Raises StoreError, also there when nothing can be heard any more.
+
+        Where the database is not shared, there are no others.
+        """
+        raise NotImplementedError(channel)
+
+    def tell(self, connection: sa.Connection, channel: str, notice: str) -> None:
+        """Have all who subscribe to a channel hear something, as soon as the change of a step is on the disk."""
+        raise NotImplementedError(connection, channel, notice)
 
     @abc.abstractmethod
     def limit_waits(self, seconds: float) -> None:

@@ -17,7 +17,7 @@ import trio
 from attrs import define, field, frozen
 
 from builder.runtime import syncing
-from builder.runtime.database import Database, StoreError, nothing
+from builder.runtime.database import Database, NotAlone, StoreError, nothing
 from builder.runtime.histogram import Histogram
 
 T = TypeVar("T")
@@ -44,6 +44,7 @@ class _Request(Generic[T]):
 
     step: Callable[[sa.Connection], T]
     then: Callable[[T], None]
+    shared: bool
     asked: float = field(factory=time.monotonic)
     done: trio.Event = field(factory=trio.Event)
     value: T | None = None
@@ -63,7 +64,7 @@ class _Met:
 
 
 class GroupingDatabase(Database):
-    """A database that this process alone writes to, and for which it says what a transaction and a failure are."""
+    """A database to which a program writes in one transaction at a time; what that is, and a failure, depends on its kind."""
 
     def __init__(self, *, writer: sa.Engine, readers: sa.Engine, limiter: trio.CapacityLimiter | None = None) -> None:
         """``limiter`` bounds the threads that write; without it they are among those that all share."""
@@ -79,9 +80,12 @@ class GroupingDatabase(Database):
 
     @abc.abstractmethod
     def _transaction(
-        self, deadline: float, look: Callable[[], None] = lambda: None
+        self, deadline: float, look: Callable[[], None] = lambda: None, *, shared: bool = False
     ) -> AbstractContextManager[sa.Connection]:
-        """Begin to write, for which others may have to be waited, and commit at the end; ``look`` may end the wait."""
+        """Begin to write, for which others may have to be waited, and commit at the end; ``look`` may end the wait.
+
+        Unless it is ``shared``, nobody else writes meanwhile.
+        """
 
     @abc.abstractmethod
     def _failure(self, error: BaseException) -> StoreError:
@@ -132,12 +136,15 @@ class GroupingDatabase(Database):
         are, and the savepoints of the others took as long as a step.
         """
         parted = False
-        while (met := self._try(batch, deadline, parted=parted)) is not None:
+        shared = all(request.shared for request in batch)
+        while (met := self._try(batch, deadline, parted=parted, shared=shared)) is not None:
             # not where it was caught: what comes from here on has not come of it
             if isinstance(met.error, _Refusal):
                 if len(batch) == 1:
                     return
                 parted = True
+            elif isinstance(met.error, NotAlone):
+                shared = False
             elif self._is_again(met.error) and time.monotonic() < min(deadline, self._last_wait):
                 trio.from_thread.check_cancelled()
             elif met.has_begun and len(batch) > 1 and not isinstance(met.error, StoreError):
@@ -150,26 +157,28 @@ class GroupingDatabase(Database):
                     request.error = self._failure(met.error)
                 return
 
-    def _try(self, batch: Sequence[_Request[Any]], deadline: float, *, parted: bool) -> "_Met | None":
+    def _try(self, batch: Sequence[_Request[Any]], deadline: float, *, parted: bool, shared: bool) -> "_Met | None":
         """Do what is asked for in one transaction; return what kept it from being committed."""
         has_begun = False
         try:
-            with self._transaction(deadline, trio.from_thread.check_cancelled) as connection:
+            with self._transaction(deadline, trio.from_thread.check_cancelled, shared=shared) as connection:
                 has_begun = True
                 directories = connection.info[_UNSYNCED] = set()
                 for request in batch:
                     _attempt(connection, request, parted=parted)
                 if directories:
                     syncing.sync_together(directories)
-        except (sa.exc.SQLAlchemyError, OSError, StoreError, _Refusal) as error:
+        except (sa.exc.SQLAlchemyError, OSError, StoreError, NotAlone, _Refusal) as error:
             return _Met(error, has_begun)
         return None
 
-    async def write(self, step: Callable[[sa.Connection], T], then: Callable[[T], None] = nothing) -> T:
+    async def write(
+        self, step: Callable[[sa.Connection], T], then: Callable[[T], None] = nothing, *, shared: bool = False
+    ) -> T:
         """Return what a step returns once its change is on the disk. Raises what the step raises, and StoreError."""
         if self._closed:
             raise StoreError(_STOPPED)
-        request = _Request(step, then)
+        request = _Request(step, then, shared)
         self._pending.append(request)
         self._work.set()
         # shielded: a caller that went away in the middle would not know whether its change was made
@@ -194,7 +203,7 @@ def _attempt(connection: sa.Connection, request: _Request[Any], *, parted: bool)
         connection.exec_driver_sql("SAVEPOINT step")
     try:
         request.value = request.step(connection)
-    except (sa.exc.SQLAlchemyError, OSError):
+    except (sa.exc.SQLAlchemyError, OSError, NotAlone):
         raise
     except Exception as error:
         request.error = error  # a refusal or a fault of ours: raised again where it was asked for

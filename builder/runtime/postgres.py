@@ -1,13 +1,14 @@
-"""A PostgreSQL database that one program writes to.
+"""A PostgreSQL database that any number of programs write to.
 
-The writer's session has a lock that no second program gets. Where its connection is lost, PostgreSQL ends the session, and
-the lock is free once nothing of it is left: whoever has it next knows what became of all that was before.
+Each writes in one session of its own. A transaction begins with a lock that no other one gets: so each sees all that was
+committed before, and none conflicts with another. Those whose steps go well together have that lock in common. A program that
+stops within a transaction blocks the others until PostgreSQL ends its session, for FROZEN at most.
 """
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,14 +18,15 @@ import trio
 from attrs import Attribute, field, frozen
 from psycopg.conninfo import conninfo_to_dict
 
-from builder.runtime import grouping
-from builder.runtime.database import DiskFull, StoreError
+from builder.runtime import grouping, subscription
+from builder.runtime.database import SHARED, DiskFull, StoreError
 from builder.runtime.grouping import GroupingDatabase, first_error
+from builder.runtime.subscription import Subscription
 
 T = TypeVar("T")
 
 READERS = 4
-"""Connections that read at the same time; with the writer's they are all that a program has."""
+"""Connections that read at the same time; with the one that writes and the one that subscribes they are all of a program."""
 
 STATEMENT_TIMEOUT = 60
 """Seconds after which PostgreSQL ends a statement; those of migrations take as long as they take."""
@@ -32,8 +34,11 @@ STATEMENT_TIMEOUT = 60
 SILENCE = 70
 """Seconds after which a connection counts as lost whose PostgreSQL has not even done that."""
 
-_TAKEN_FOR = 10.0
-"""Seconds for which a program that starts waits for the end of the one before it, which may be noticed late."""
+FROZEN = 15
+"""Seconds after which PostgreSQL ends the session of a program that has stopped in the middle of writing."""
+
+_ANSWER = 10.0
+"""Seconds after which a subscription counts as lost: it is there to show that the program lives."""
 
 _CONNECT_TIMEOUT = 3
 """Seconds for each address that does not answer."""
@@ -47,7 +52,6 @@ _GONE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
 _SETTINGS = {
     "statement_timeout": f"{STATEMENT_TIMEOUT}s",
     "lock_timeout": f"{grouping.LOCK_TIMEOUT:.0f}s",
-    "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT}s",
     # PostgreSQL notices the same of this machine
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -55,19 +59,36 @@ _SETTINGS = {
     "tcp_user_timeout": "25s",
 }
 
-_WRITES = {"default_transaction_isolation": "serializable"}
-_READS = {"default_transaction_isolation": "repeatable read", "default_transaction_read_only": "on"}
+_WRITES = {
+    # each statement sees what was committed before it, and so also what was before the lock
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": f"{FROZEN}s",
+}
+_READS = {
+    "default_transaction_isolation": "repeatable read",
+    "default_transaction_read_only": "on",
+    "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT}s",
+}
+_SUBSCRIBES = {"idle_session_timeout": f"{subscription.SILENCE}s"}
 
 _LOCK = int.from_bytes(b"builder")
 """The number of the lock, which is one of the database."""
+
+_ALONE = f"SELECT pg_advisory_xact_lock({_LOCK})"
+_TOGETHER = f"SELECT pg_advisory_xact_lock_shared({_LOCK})"
+
+_TELL = sa.select(sa.func.pg_notify(sa.bindparam("channel", type_=sa.Text), sa.bindparam("notice", type_=sa.Text)))
 
 _AGAIN = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: another transaction was in the way, and nothing has changed."""
 
 _FULL = "53100"
 
-_OLDEST = 130_000
-"""Version 13, the first one with these functions."""
+_BUSY = "55P03"
+"""A lock was not to be had in time."""
+
+_OLDEST = 140_000
+"""Version 14, the first one that ends sessions which say nothing."""
 
 _TIMELINE = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline"
 """A failover changes it."""
@@ -129,10 +150,6 @@ class Location:
         return kind.connect(**given, autocommit=True)
 
 
-class _Taken(StoreError):
-    """Another program has the lock."""
-
-
 class _Undecided(StoreError):
     """Nobody can say whether a commit was done."""
 
@@ -166,7 +183,9 @@ class _Connection(psycopg.Connection[Any]):
 
 
 class PostgreSQL(GroupingDatabase):
-    """The database of one program, on any machine."""
+    """A database on any machine, for any number of programs."""
+
+    is_shared = True
 
     def __init__(self, place: Location, *, prepare: Callable[[sa.Connection], None]) -> None:
         """Open the database, which must be there. Raises StoreError.
@@ -176,13 +195,15 @@ class PostgreSQL(GroupingDatabase):
         self._place = place
         self._patience = math.inf
         super().__init__(
-            writer=_engine(self._connect_writer, 1),
+            writer=_engine(lambda: self._connect(_WRITES), 1),
             readers=_engine(lambda: self._connect(_READS), READERS),
             limiter=trio.CapacityLimiter(1),
         )
+        self._subscriber = _engine(self._connect_subscriber, 1)
         self._reading = trio.CapacityLimiter(READERS)
+        self._subscribing = trio.CapacityLimiter(1)
         try:
-            with self._transaction(time.monotonic() + _TAKEN_FOR) as connection:
+            with self._transaction(time.monotonic()) as connection:
                 _check(connection)
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 prepare(connection)
@@ -213,14 +234,15 @@ class PostgreSQL(GroupingDatabase):
             raise
         return connection
 
-    def _connect_writer(self) -> _Connection:
-        connection = self._connect(_WRITES)
-        taken = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK]).fetchone()
-        connection.commit()
-        if taken != (True,):
-            connection.close()
-            raise _Taken("another server uses it")
+    def _connect_subscriber(self) -> _Connection:
+        connection = self._connect(_SUBSCRIBES)
+        connection.is_over = lambda began: self._is_over(began) or time.monotonic() > began + _ANSWER
         return connection
+
+    def close(self) -> None:
+        """Close all connections to the database."""
+        super().close()
+        self._subscriber.dispose()
 
     def _is_over(self, began: float) -> bool:
         now = time.monotonic()
@@ -230,10 +252,9 @@ class PostgreSQL(GroupingDatabase):
         while True:
             try:
                 return self._writer.connect()
-            except (sa.exc.OperationalError, OSError, _Taken) as error:
+            except (sa.exc.OperationalError, OSError):
                 # at the start nobody waits for PostgreSQL: what does not answer then may be misspelt
-                is_starting = self._patience == math.inf and not isinstance(error, _Taken)
-                if is_starting or time.monotonic() >= min(deadline, self._last_wait):
+                if self._patience == math.inf or time.monotonic() >= min(deadline, self._last_wait):
                     raise
             look()
             time.sleep(_PAUSE)
@@ -241,11 +262,15 @@ class PostgreSQL(GroupingDatabase):
     # --- writing ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self, deadline: float, look: Callable[[], None] = lambda: None) -> Iterator[sa.Connection]:
+    def _transaction(
+        self, deadline: float, look: Callable[[], None] = lambda: None, *, shared: bool = False
+    ) -> Iterator[sa.Connection]:
         outcome = None
         with self._wait_for_writer(deadline, look) as connection:
             try:
                 with connection.begin():
+                    connection.exec_driver_sql(_TOGETHER if shared else _ALONE)
+                    connection.info[SHARED] = shared
                     yield connection
                     outcome = connection.execute(_OUTCOME).one()
             except sa.exc.DBAPIError as error:
@@ -277,11 +302,14 @@ class PostgreSQL(GroupingDatabase):
                 return True
             if found.status == "aborted":
                 return False
+            if found.status == "in progress" and time.monotonic() < min(deadline, self._last_wait):
+                time.sleep(_PAUSE)  # PostgreSQL has not yet noticed that its session is lost
+                continue
             raise _Undecided("the database was lost during a commit, and has forgotten whether it was done")
 
     def _is_again(self, error: BaseException) -> bool:
         if isinstance(error, StoreError):
-            return isinstance(error, _Lost | _Taken)
+            return isinstance(error, _Lost)
         first = first_error(error)
         sqlstate = getattr(first, "sqlstate", None)
         # libpq has no code for what keeps it from connecting
@@ -298,9 +326,36 @@ class PostgreSQL(GroupingDatabase):
 
     def _reason(self, error: BaseException) -> str:
         """Return what went wrong in one line, without the password."""
-        lines = (line.strip() for line in str(first_error(error)).splitlines())
+        first = first_error(error)
+        if getattr(first, "sqlstate", None) == _BUSY:
+            return "others have written to it for too long"
+        lines = (line.strip() for line in str(first).splitlines())
         reason = " ".join(line for line in lines if line and not line.startswith(_QUESTION))
         return reason.replace(self._place.password, "…") if self._place.password else reason
+
+    # --- hearing ---------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def subscribed(self, channel: str) -> AsyncIterator[Subscription]:
+        """Hear in a block what other programs tell. Raises StoreError."""
+        try:
+            connection = await trio.to_thread.run_sync(self._subscriber.connect, limiter=self._subscribing)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            raise self._lost(error) from error
+        try:
+            found = Subscription(connection, self._lost, self._subscribing)
+            await found.begin(channel)
+            yield found
+        finally:
+            connection.invalidate()  # its locks, too
+            connection.close()
+
+    def tell(self, connection: sa.Connection, channel: str, notice: str) -> None:
+        """Have all who subscribe to a channel hear something, as soon as the change of a step is on the disk."""
+        connection.execute(_TELL, {"channel": channel, "notice": notice})
+
+    def _lost(self, error: BaseException) -> StoreError:
+        return StoreError(f"the database does not answer: {self._reason(error)}")
 
     # --- reading ---------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,16 @@ from builder.model import printable
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit status after Ctrl-C, as a shell reports a program that the signal ended."""
+
+
+_WORDS = {
+    r"is not a valid integer( range)?$": "is no whole number",
+    r"is not a valid integer( range)? \(": "is no whole number (",
+    r"is not a valid float( range)?$": "is no number",
+    r"is not a valid float( range)? \(": "is no number (",
+    r"is not a valid boolean\.?( Recognized values: [^(]*[^( ])?": "is neither true nor false",
+}
+"""What click says of values that are no numbers, and what is said here."""
 
 
 def run(command: click.Command, name: str) -> NoReturn:
@@ -69,9 +80,17 @@ def _leave(status: int) -> NoReturn:
 
 
 def _click_message(error: click.ClickException) -> str:
-    message = error.format_message()
+    message = said(error)
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{message.rstrip('.')} (see '{context.command_path} --help')" if context else message
+    return f"{message} (see '{context.command_path} --help')" if context else message
+
+
+def said(error: click.ClickException) -> str:
+    """Return what is wrong with the use of a program, in words of people who use it."""
+    message = error.format_message().rstrip(".")
+    for theirs, ours in _WORDS.items():
+        message = re.sub(theirs, ours, message)
+    return message
 
 
 def tell(name: str, message: str) -> None:

@@ -28,9 +28,13 @@ _OURS = {  # what this side finds wrong, by OpenSSL's number of it
     20: _OTHER_SERVER,
     21: _OTHER_SERVER,
     26: "the certificate is no server's: is it a builder-server?",
-    62: "the server's certificate has other names: --tls-name says which of them is meant, or renew it with that name",
-    64: "the server's certificate has other names: --tls-name says which of them is meant, or renew it with that name",
 }
+
+_OTHER_NAMES = (
+    "the server's certificate has other names than {}: --tls-name says which of them is meant, and 'builder-server "
+    "certificates renew server --name' there gives it others"
+)
+_NAME, _ADDRESS = 62, 64  # OpenSSL's numbers of a name that does not fit, and of an address
 
 _THEIRS = {  # what the server finds wrong with this side, by the alert that it sends
     "CERTIFICATE_EXPIRED": "this certificate has expired: 'builder-server certificates renew' makes a new one there",
@@ -63,9 +67,16 @@ def refusal(error: BaseException) -> str | None:
     return _THEIRS.get(alert) if alert != reason else None
 
 
-def why(error: OSError) -> str:
-    """Return why TLS did not come about, and what to do, as far as that is known."""
+def why(error: OSError | ValueError) -> str:
+    """Return why TLS did not come about, and what to do, as far as that is known.
+
+    A ValueError that is no OSError is of what can't be a name.
+    """
+    if not isinstance(error, OSError):
+        return f"--tls-name: {error}"
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in (_NAME, _ADDRESS):
+            return _OTHER_NAMES.format(error.verify_message.partition("not valid for ")[2].strip(".'") or "that")
         return _OURS.get(error.verify_code, reason_of(error))
     reason = getattr(error, "reason", None)
     if reason in _NOT_TLS or isinstance(error, ssl.SSLEOFError | ConnectionResetError | BrokenPipeError):

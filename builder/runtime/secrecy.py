@@ -1,10 +1,27 @@
-"""Keeping what is secret in the memory of a process from all others."""
+"""Keeping what is secret from all others: in the memory and the arguments of a process, and in files."""
 
 import ctypes
+import re
 import resource
+import stat
 import sys
+from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
+
+_ARGUMENTS = slice(45, 47)
+"""Of the fields of /proc/PID/stat behind the program's name: between which addresses its arguments are, see proc(5)."""
+
+_SECRET = re.compile(r"(?<=://)\S*(?=@)|(?<=\?).*", re.ASCII | re.DOTALL)
+"""User and password of a URL, and its query."""
+
+
+def exposure(path: Path) -> str:
+    """Return what is to be done about a file with a secret that every user of this machine can read; "" if they can't.
+
+    Raises OSError.
+    """
+    return f"everybody can read {path}: chmod o= {path}" if path.stat().st_mode & stat.S_IROTH else ""
 
 
 def keep_memory_secret() -> None:
@@ -15,3 +32,22 @@ def keep_memory_secret() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # a limit of 0 holds for files alone
+
+
+def hide_arguments() -> None:
+    """Take what is secret of URLs out of the list of processes. On Linux alone; and who was quick has seen it."""
+    if sys.platform != "linux":
+        return
+    try:
+        fields = Path("/proc/self/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    except OSError:  # where there is no /proc, nobody lists processes
+        return
+    start, end = map(int, fields[_ARGUMENTS])
+    arguments = ctypes.string_at(start, end - start).decode("latin-1").split("\0")
+    shown = "\0".join(masked(each, same_length=True) for each in arguments)
+    ctypes.memmove(start, shown.encode("latin-1"), end - start)
+
+
+def masked(text: str, *, same_length: bool = False) -> str:
+    """Return a text without what is secret in it, if it is a URL."""
+    return _SECRET.sub(lambda found: "*" * len(found[0]) if same_length else "***", text) if "://" in text else text

@@ -50,8 +50,11 @@ class SQLite(GroupingDatabase):
             raise StoreError(f"can't use the database {path}: {error}") from error
 
     @contextmanager
-    def _transaction(self, deadline: float, look: Callable[[], None] = lambda: None) -> Iterator[sa.Connection]:
+    def _transaction(
+        self, deadline: float, look: Callable[[], None] = lambda: None, *, shared: bool = False
+    ) -> Iterator[sa.Connection]:
         """Take the lock, for which others may have to be waited, and commit at the end; ``look`` may end the wait."""
+        del shared  # no two write at the same time
         while True:
             with self._writer.connect() as connection:
                 try:

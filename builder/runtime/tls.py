@@ -12,6 +12,7 @@ from attrs import frozen
 
 from builder.errors import BuilderError
 from builder.reasons import reason_of
+from builder.runtime.secrecy import exposure
 
 
 class InvalidCredentials(BuilderError):
@@ -45,6 +46,8 @@ class TlsFiles:
         for path in (self.certificate, self.key, self.ca):
             try:
                 path.read_bytes()
+                if path == self.key and (what_to_do := exposure(path)):
+                    raise InvalidCredentials(what_to_do)
             except OSError as error:  # ssl's own does not say of which file
                 raise InvalidCredentials(f"can't read {path}: {reason_of(error)}") from error
         context = ssl.SSLContext(protocol)

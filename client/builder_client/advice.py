@@ -45,7 +45,7 @@ def next_step(refused: Refused, look: Look) -> str | None:
 
 def _look() -> InfoReply | None:
     try:
-        return completion.quick(options.server(click.get_current_context())).info()
+        return completion.quick(options.servers(click.get_current_context())).info()
     except BuilderError:
         return None
 
@@ -105,6 +105,14 @@ def _not_queued(_match: re.Match[str], refused: Refused, look: Look) -> str:
 
 
 _UNREACHED = (
+    (
+        "^none of [0-9]+ servers answers",
+        "start one of them, or name others with -r HOST:PORT,HOST:PORT (see 'builder-client --help')",
+    ),
+    (
+        r"^can't reach the server at [^;]*: [^;:]*\b[Nn]ame\b[^;:]*$",
+        "is the name right, and can this machine look it up? -r HOST:PORT names another server",
+    ),
     (
         "^can't reach the server at [^;]*$",
         "start builder-server there, or name another server with -r HOST:PORT (see 'builder-client --help')",

@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, Classic] = {
     "drop-upload": Classic("", _ON_THE_SERVER),
     "cancel": Classic("", "end the worker that has it: the job is queued again"),
     "observe-latest": _ALL,
+    "servers": Classic("", "a server of the original's protocol is alone"),
     "workers": Classic("", "'info' shows what runs, and the server's log who came and went"),
     "drain": Classic("", "stop the workers, each when its job has ended: ours with SIGHUP"),
     "drop-platform": _ALL,

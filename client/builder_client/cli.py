@@ -46,7 +46,7 @@ def cli(context: click.Context, *, print_config: bool) -> None:
 
     \b
     Environment:
-      BUILDER_REMOTE  the server, HOST:PORT or unix:PATH
+      BUILDER_REMOTE  the server, HOST:PORT or unix:PATH, or several with commas between them
       BUILDER_SERVER  the server, by its name in client.toml; BUILDER_REMOTE wins over it
       BUILDER_TLS_CA, BUILDER_TLS_CERT, BUILDER_TLS_KEY, BUILDER_TLS_NAME
                       as the options --tls-ca and so on

@@ -7,7 +7,7 @@ could read as anything but a word are never offered, since what is offered ends 
 import re
 from collections.abc import Callable, Iterable
 
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder.errors import BuilderError
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListJobs
@@ -21,6 +21,7 @@ from builder.model import RunningBuild
 from .errors import TooOld
 from .looking import look
 from .remote import Remote
+from .servers import listed
 
 TIMEOUT = 1.0
 """Seconds that a Tab key may take."""
@@ -79,6 +80,14 @@ def workers(remote: Remote, _begin: str) -> Iterable[str]:
         return
 
 
+def servers(remote: Remote, _begin: str) -> Iterable[str]:
+    """Return the names of the servers."""
+    try:
+        return [entry.name for entry in listed(remote).servers]
+    except TooOld:
+        return []
+
+
 def drained_workers(remote: Remote, _begin: str) -> Iterable[str]:
     """Return the names of the drained workers."""
     try:
@@ -133,15 +142,16 @@ def builds(remote: Remote, _begin: str) -> Iterable[str]:
         return running(remote, _begin)
 
 
-def quick(server: Endpoint) -> Remote:
-    """Return a server that is asked by the way: whoever waits did not ask for it."""
-    return Remote(server=server, connect_timeout=TIMEOUT, reply_timeout=TIMEOUT)
+def quick(servers: Servers) -> Remote:
+    """Return servers that are asked by the way: whoever waits did not ask for it."""
+    timeout = TIMEOUT / len(servers.all)
+    return Remote(servers=servers, connect_timeout=timeout, reply_timeout=timeout)
 
 
-def complete(server: Endpoint, names: Source, begin: str) -> list[str]:
-    """Return the names that begin so, sorted; none where the server does not answer."""
+def complete(servers: Servers, names: Source, begin: str) -> list[str]:
+    """Return the names that begin so, sorted; none where no server answers."""
     try:
-        return safe(names(quick(server), begin), begin)
+        return safe(names(quick(servers), begin), begin)
     except BuilderError:
         return []
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from attrs import AttrsInstance, Factory, field, fields, frozen
 
-from builder.address import parse_remote
+from builder.address import parse_remotes
 from builder.endpoint import TLS
 from builder.errors import BuilderError
 from builder.model import printable
@@ -38,7 +38,7 @@ def _key(write: str, meaning: str, *, check: Callable[[Any], bool], default: Any
 
 def _is_address(value: object) -> bool:
     try:
-        return isinstance(value, str) and bool(parse_remote(value))
+        return isinstance(value, str) and bool(parse_remotes(value))
     except ValueError:
         return False
 
@@ -58,7 +58,10 @@ class Server:
     """A server that has a name."""
 
     remote: str = _key(
-        '"HOST:PORT"', "Its address; [IPv6] in brackets, or unix:PATH for a socket.", check=_is_address, default=None
+        '"HOST:PORT"',
+        "Its address; [IPv6] in brackets, or unix:PATH for a socket; several with commas between them.",
+        check=_is_address,
+        default=None,
     )
     tls_ca: str | None = _tls_key("tls-ca")
     tls_cert: str | None = _tls_key("tls-cert")

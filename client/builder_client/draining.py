@@ -1,4 +1,4 @@
-"""How a server, a platform or a worker is drained, and resumed: the options, and what is asked for and printed."""
+"""How servers, a platform or a worker are drained, and resumed: the options, and what is asked for and printed."""
 
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,12 @@ worker_option = click.option("--worker", metavar="NAME", shell_complete=options.
 drained_worker_option = click.option(
     "--worker", metavar="NAME", shell_complete=options.completes("drained_workers"), help=_WORKER
 )
+at_option = click.option(
+    "--at",
+    metavar="SERVER",
+    shell_complete=options.completes("servers"),
+    help="That server alone, of several.",
+)
 reason_option = click.option(
     "--reason", metavar="TEXT", help=f"Why: everyone is told who sees that something waits, in {MAX_REASON} characters."
 )
@@ -46,15 +52,15 @@ duration_option = click.option(
 )
 
 
-def target(*, platform: str | None, worker: str | None) -> Target:
-    """Return what is meant: the server where nothing is named. Raises UsageError."""
-    if platform is not None and worker is not None:
-        raise click.UsageError("--platform and --worker exclude each other")
-    found = SERVER
-    if platform is not None:
-        found = Target(scope=Scope.PLATFORM, name=platform)
-    elif worker is not None:
-        found = Target(scope=Scope.WORKER, name=worker)
+def target(*, server: str | None = None, platform: str | None = None, worker: str | None = None) -> Target:
+    """Return what is meant: all servers where nothing is named. Raises UsageError."""
+    given = {Scope.SERVER: server, Scope.PLATFORM: platform, Scope.WORKER: worker}
+    named = [Target(scope=scope, name=name) for scope, name in given.items() if name is not None]
+    if len(named) > 1:
+        raise click.UsageError("name one: a server, a --platform or a --worker")
+    found = named[0] if named else SERVER
+    if found == SERVER and named:
+        raise click.UsageError("a server has a name, see 'builder-client servers'")
     try:
         found.check()
     except (InvalidName, InvalidOptions) as error:
@@ -81,8 +87,10 @@ def drain(
     (reply,) = remote.request(request, what=_WHAT)
     assert isinstance(reply, Halted), "the order of messages sees to it"
     if not as_json:
-        still = f"; {_still(reply.run)}" if reply.run else "; nothing runs"
-        standard_output().line(f"{halts.line(reply.halt)}{still}")
+        still = _still(reply.run) if reply.run else "nothing runs"
+        if wanted.scope is Scope.WORKER and not reply.workers:
+            still = "no worker of that name is connected"
+        standard_output().line(f"{halts.line(reply.halt)}; {still}")
     if wait:
         for message in remote.stream(AwaitIdle(target=wanted), what=_WHAT, is_endless=True):
             if isinstance(message, StillRunning) and message.count != reply.run:
@@ -90,7 +98,9 @@ def drain(
         if not as_json and reply.run:
             standard_output().line("Nothing runs any more.")
     still_run = 0 if wait else reply.run
-    print_done(done, as_json=as_json, **halts.json(reply.halt), running=still_run, changed=reply.is_new)
+    print_done(
+        done, as_json=as_json, **halts.json(reply.halt), running=still_run, workers=reply.workers, changed=reply.is_new
+    )
 
 
 def resume(remote: "Remote", wanted: Target, *, as_json: bool) -> None:

@@ -91,7 +91,7 @@ def cli(
 
 
 @cli.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("envelope", metavar="PROVENANCE", type=click.Path(dir_okay=False))
+@click.argument("named", metavar="PROVENANCE", type=click.Path())
 @click.argument("artifacts", required=False, type=click.Path())
 @click.option(
     "--key",
@@ -103,12 +103,12 @@ def cli(
     help="Public keys, as 'builder-server keys public' prints them; may be given several times.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with keys that stay as they are.")
-def verify(envelope: str, artifacts: str | None, *, keys: tuple[str, ...], as_json: bool) -> None:
+def verify(named: str, artifacts: str | None, *, keys: tuple[str, ...], as_json: bool) -> None:
     """Hold artifacts against what a server has signed of their build, without any server.
 
-    PROVENANCE is the file that 'builder-client fetch' writes, or provenance.json of the server. ARTIFACTS is a directory or
-    an execution, by default what PROVENANCE lies beside. All that is there must be as it was signed, and nothing else may
-    be there. The console of an execution is not signed.
+    PROVENANCE is the file that 'builder-client fetch' writes, or provenance.json of the server, or the directory in which
+    that is. ARTIFACTS is a directory or an execution, by default what PROVENANCE lies beside. All that is there must be as
+    it was signed, and nothing else may be there. The console of an execution is not signed.
 
     \b
     JSON, one object:
@@ -123,13 +123,13 @@ def verify(envelope: str, artifacts: str | None, *, keys: tuple[str, ...], as_js
 
     \b
     Examples:
-      builder-inspect verify /tmp/hello/*.provenance.json --key builder.pub
+      builder-inspect verify /tmp/hello --key builder.pub
       builder-inspect verify provenance.json full --key builder.pub
     """
     from . import verification
     from .output import standard_output
 
-    verification.check(envelope, artifacts, keys, standard_output(), as_json=as_json)
+    verification.check(named, artifacts, keys, standard_output(), as_json=as_json)
 
 
 def main() -> NoReturn:

@@ -18,6 +18,7 @@ from builder.execution import (
     read_execution,
 )
 from builder.model import ConsoleLine, printable, raw
+from builder.provenance import FILE_NAME
 from builder.reasons import reason_of
 from builder.sizes import format_size
 
@@ -184,7 +185,8 @@ def _inspect(
                 folders=extraction if source.several else None,
             )
         except ProtocolError as error:
-            raise ProtocolError(f"{source} is damaged or no execution: {error}") from error
+            hint = "; 'builder-inspect verify' reads provenance" if str(source).endswith(FILE_NAME) else ""
+            raise ProtocolError(f"{source} is damaged or no execution: {error}{hint}") from error
         if wanted.as_json:
             _print_json(printer, source, contents, wanted)
         else:

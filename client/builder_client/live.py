@@ -34,7 +34,8 @@ from .screen import Watched, draw
 from .subscription import changes
 
 if TYPE_CHECKING:
-    from .remote import Link, Remote
+    from .link import Link
+    from .remote import Remote
 
 ENTRIES, RESULTS = 20, 30
 """Entries of each queue, and results, that the view asks for."""

@@ -7,12 +7,22 @@ from uuid import UUID
 from builder.extension import Request
 from builder.extension.applying import JobsListed, ListedJob, ListJobs
 from builder.extension.halting import HaltState
-from builder.extension.watching import MAX_SHOWN, EndingState, Look, Looked, PlatformState, QueuedState, Unmet, Why
+from builder.extension.watching import (
+    MAX_SHOWN,
+    EndingState,
+    Look,
+    Looked,
+    PlatformState,
+    QueuedState,
+    RunningState,
+    Unmet,
+    Why,
+)
 from builder.messages import Message
 from builder.model import Instant, printable
 from builder.planning import JobOptions
 
-from . import halts, words
+from . import halts, provisions, words
 from .errors import TooOld, Unreachable
 from .output import JsonObject, json_text
 
@@ -54,25 +64,17 @@ def standing(remote: "Remote") -> Looked | None:
         return None
 
 
-def _ending(certificate: EndingState, left: int) -> str:
-    whose = "the server's certificate" if certificate.is_own else "the certificate of"
+def _ending(what: EndingState, left: int) -> str:
     when = f"ends in {words.duration(left)}" if left > 0 else "has ended"
-    return f"{whose} {printable(certificate.name)} {when}: renew it"
+    if what.is_key:
+        return f"the key that signs builds {when}: 'builder-server keys rotate' makes another"
+    whose = "the server's certificate" if what.is_own else "the certificate of"
+    return f"{whose} {printable(what.name)} {when}: renew it"
 
 
-def ending(looked: Looked | None, now: Instant) -> tuple[str, ...]:
-    """Return what is to be said of certificates that have to be renewed."""
-    return tuple(_ending(each, each.expires.ms - now.ms) for each in (looked.ending if looked else ()))
-
-
-def expected(looked: Looked | None) -> dict[UUID, int | None] | None:
-    """Return the milliseconds that each running build is expected to take; None if that was not told."""
-    return {build.uuid: build.expected for build in looked.running} if looked else None
-
-
-def away(looked: Looked | None) -> dict[UUID, Instant]:
-    """Return the running builds whose worker is away, and since when."""
-    return {build.uuid: build.away for build in looked.running if build.away is not None} if looked else {}
+def running(looked: Looked | None) -> dict[UUID, RunningState] | None:
+    """Return the running builds; None if they were not told."""
+    return {build.uuid: build for build in looked.running} if looked else None
 
 
 def listed(ask: Ask) -> dict[str, ListedJob]:
@@ -105,6 +107,8 @@ def why(entry: QueuedState, drained: Sequence[HaltState]) -> str:
             return halts.briefly(drained, halts.of_platform(entry.platform))
         case Why.WORKERS_DRAINED:
             return "all workers are drained"
+        case Why.PRESSED:
+            return "all workers take none now, 'workers' says why"
         case Why.PAUSED:
             return "its job is paused"
         case Why.NO_TEMPLATE:
@@ -133,7 +137,8 @@ def unmet(found: Unmet, platform: str) -> str:
     """Return what no worker of a platform has."""
     missing = ", ".join(map(str, found.missing)) or "all that it needs"
     nearest = f"; nearest: {printable(found.nearest)} lacks {', '.join(map(str, found.lacks))}"
-    return f"no worker of {printable(platform)} has {missing}" + nearest * (found.lacks != found.missing)
+    there_is = f"; there is {', '.join(map(str, found.instead))}" if found.instead else ""
+    return f"no worker of {printable(platform)} has {missing}{there_is}" + nearest * (found.lacks != found.missing)
 
 
 def unmet_json(found: Unmet) -> JsonObject:
@@ -142,16 +147,22 @@ def unmet_json(found: Unmet) -> JsonObject:
         "missing": [*map(str, found.missing)],
         "nearest": json_text(found.nearest),
         "lacks": [*map(str, found.lacks)],
+        "instead": [*map(str, found.instead)],
     }
 
 
-def unmet_warnings(looked: Looked | None) -> tuple[str, ...]:
-    """Return what jobs wait for that no worker of their platform has, a line each."""
-    return tuple(
+def warnings(looked: Looked | None) -> tuple[str, ...]:
+    """Return what somebody has to do something about, a line each: what concerns all before what concerns some."""
+    if looked is None:
+        return ()
+    full = (f"{DISK_FULL}: no job is handed out until there is room",) if looked.is_full else ()
+    ending = (_ending(each, each.expires.ms - looked.now.ms) for each in looked.ending)
+    needed = (
         f"{unmet(found, platform.name)}: what needs that waits"
-        for platform in (looked.platforms if looked else ())
+        for platform in looked.platforms
         for found in platform.unmet
     )
+    return (*full, *ending, *needed)
 
 
 def start(entry: QueuedState, now: Instant) -> str:
@@ -172,6 +183,7 @@ def entry_json(entry: QueuedState) -> JsonObject:
         "not_before": entry.not_before and entry.not_before.isoformat(),
         "likely_start": entry.start and entry.start.isoformat(),
         "expected_ms": entry.expected,
+        "needs": [*map(str, entry.needs)],
         "unmet": None if entry.unmet is None else unmet_json(entry.unmet),
     }
 
@@ -183,17 +195,22 @@ def queue_json(platform: PlatformState, looked: Looked) -> JsonObject:
         "workers_waiting": platform.waiting,
         "workers_busy": platform.busy,
         "workers_drained": platform.drained,
+        "workers_pressed": platform.pressed,
         "queued": platform.queued,
+        "asked": [*map(provisions.json, platform.provisions)],
         "jobs": [entry_json(entry) for entry in looked.queued if entry.platform == platform.name],
     }
 
 
 def workers(platform: PlatformState) -> str:
     """Return what the workers of a platform do."""
-    if not platform.waiting and not platform.busy:
+    total = platform.waiting + platform.busy + platform.pressed
+    if not total:
         return "no workers"
     drained = f", {platform.drained} drained" if platform.drained else ""
-    return f"{words.count(platform.waiting + platform.busy, 'worker')}, {platform.busy} busy{drained}"
+    takes = "takes" if platform.pressed == 1 else "take"
+    pressed = f", {platform.pressed} {takes} none" if platform.pressed else ""
+    return f"{words.count(total, 'worker')}, {platform.busy} busy{drained}{pressed}"
 
 
 def title(platform: PlatformState, shown: int) -> str:

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from builder.address import DEFAULT_PORT
-from builder.endpoint import TLS, Endpoint, variable
+from builder.endpoint import TLS, Servers, variable
 from builder.errors import BuilderError
 from builder.model import Period, check_name
 
@@ -33,11 +33,11 @@ _F = TypeVar("_F", bound=Callable[..., object] | click.Command)
 # --- the server ----------------------------------------------------------------------------------------------------
 
 
-def server(context: click.Context) -> Endpoint:
-    """Return the server that is meant. Raises InvalidAddress, IncompleteTls and InvalidSettings."""
+def servers(context: click.Context) -> Servers:
+    """Return the servers that are meant. Raises InvalidAddress, IncompleteTls and InvalidSettings."""
     (text, from_file), _ = chosen(context)
     given = given_tls(context)
-    return Endpoint.of(
+    return Servers.of(
         text, {name: given.get(name) or os.environ.get(variable(name)) or from_file.get(name) for name in TLS}
     )
 
@@ -62,10 +62,10 @@ def chosen(context: click.Context) -> tuple[config.Entry, str]:
 
 
 def remote() -> "Remote":
-    """Return the server that is meant. Raises what ``server`` does."""
+    """Return the servers that are meant. Raises what ``servers`` does."""
     from .remote import Remote
 
-    return Remote(server=server(click.get_current_context()))
+    return Remote(servers=servers(click.get_current_context()))
 
 
 def _chooses(find: Callable[[str], config.Entry]) -> Callable[[click.Context, click.Parameter, str | None], None]:
@@ -100,7 +100,8 @@ _remote_option = click.option(
     metavar="HOST:PORT",
     callback=_chooses(lambda text: (text, {})),
     expose_value=False,
-    help=f"The server: name or address, [IPv6] in brackets, or unix:PATH for its socket on this machine.  [env: BUILDER_REMOTE; default: {_DEFAULT_REMOTE}]",
+    help="The server: name or address, [IPv6] in brackets, or unix:PATH for its socket on this machine. Several with commas "
+    f"between them are tried in any order until one answers.  [env: BUILDER_REMOTE; default: {_DEFAULT_REMOTE}]",
 )
 _server_option = click.option(
     "-s",
@@ -158,7 +159,7 @@ def completes(source: str) -> Callable[[click.Context, click.Parameter, str], li
         from . import completion
 
         try:
-            found = server(context)
+            found = servers(context)
         except BuilderError:
             return []
         return [CompletionItem(name) for name in completion.complete(found, getattr(completion, source), incomplete)]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import frozen
 
 from builder.extension.halting import HaltState
 from builder.extension.watching import ResultState
@@ -14,7 +14,7 @@ from builder.model import NEVER, Instant, printable
 from . import halts, report, words
 from .errors import TooOld
 from .fitting import Column, share
-from .looking import away, look, plans, unmet_warnings
+from .looking import look, plans, running, warnings
 from .output import Printer
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _HEADING = 2
 """Lines above the tables."""
 
 _MOST_NOTES = 5
-"""Lines about what is drained, and about what no worker has: the rest is in ``queue``."""
+"""Lines about what is drained, and about what somebody has to do something about: the rest is in ``info``."""
 
 _FRAME = 3
 """Lines of each table that are no rows: the empty one before it, its title, its heading."""
@@ -52,10 +52,11 @@ class Seen:
     """The names of the jobs that do not run until they are resumed."""
     failed: tuple[ResultState, ...] = ()
     halts: tuple[HaltState, ...] = ()
-    unmet: tuple[str, ...] = ()
-    """What jobs need that no worker has, a line each."""
+    warnings: tuple[str, ...] = ()
+    """What somebody has to do something about, a line each."""
 
-    away: report.Away = field(factory=dict)
+    running: report.Told | None = None
+    """None of a classic server."""
 
 
 @frozen(kw_only=True)
@@ -82,8 +83,8 @@ def ask(remote: "Remote") -> Seen:
         paused=paused,
         failed=failed,
         halts=looked.halts if looked else (),
-        unmet=unmet_warnings(looked),
-        away=away(looked),
+        warnings=warnings(looked),
+        running=running(looked),
     )
 
 
@@ -91,7 +92,7 @@ def show(printer: Printer, seen: Seen, *, name: str, now: Instant) -> None:
     """Print counts, and the first rows of what runs, failed, runs next, and the queues; the fullest come first."""
     printer.line(f"builder-server at {name}")
     printer.line(_counts(seen))
-    notes = [*(halts.line(each) for each in seen.halts[:_MOST_NOTES]), *seen.unmet[:_MOST_NOTES]]
+    notes = [*_first([halts.line(each) for each in seen.halts]), *_first(seen.warnings)]
     for line in notes:
         printer.line(line)
     tables = [table for table in _tables(seen, now) if table.rows or table.empty]
@@ -99,6 +100,11 @@ def show(printer: Printer, seen: Seen, *, name: str, now: Instant) -> None:
     for table, count in zip(tables, share([len(table.rows) for table in tables], room), strict=True):
         printer.line("")
         printer.table(table.name, table.columns, table.rows, empty=table.empty, limit=count)
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - _MOST_NOTES
+    return [*lines[:_MOST_NOTES], *([f"{more} more like this: 'builder-client info' has all"] if more > 0 else [])]
 
 
 def _tables(seen: Seen, now: Instant) -> list[_Table]:
@@ -127,9 +133,9 @@ def _tables(seen: Seen, now: Instant) -> list[_Table]:
         )
         for queue in sorted(info.queues, key=lambda queue: (-len(queue.jobs), queue.platform))
     ]
-    columns, running = report.running_table(info, now=now, away=seen.away)
+    columns, running_now = report.running_table(info, now=now, told=seen.running)
     return [
-        _Table(name="Running", columns=columns, rows=running, empty="nothing"),
+        _Table(name="Running", columns=columns, rows=running_now, empty="nothing"),
         _Table(name="Failed", columns=_FAILED, rows=failed),
         _Table(name="Next runs", columns=_NEXT, rows=soon, empty="none"),
         _Table(name="Queues", columns=_QUEUES, rows=queues, empty="no platforms"),

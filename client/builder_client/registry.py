@@ -39,7 +39,8 @@ SECTIONS = {
         "cancel": "End a running build, or all of a job.",
         "observe-latest": "Observe the running build that started last; see observe.",
     },
-    "Platforms and workers": {
+    "Servers, platforms and workers": {
+        "servers": "Show the servers of the farm, and what they do.",
         "workers": "Show the workers: what they do, and what they are.",
         "drain": "Hand out no job until it is resumed; builds go on.",
         "drop-platform": "Remove PLATFORM with its queue and its script jobs.",

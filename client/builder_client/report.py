@@ -7,8 +7,9 @@ info, one object:
     schedule           [{next (null: never), period, job, kind, platform | opam_package, script}], next run first;
                        with all other options, as of show, where the server speaks our own protocol
     queues             [{platform, jobs: [{job, kind, platform | opam_package}]}], the next job first
-    running            [{uuid, job, platform, started}], newest first; with elapsed_ms, expected_ms and
-                       away_since (null: not known, not away) where the server speaks our own protocol
+    running            [{uuid, job, platform, started}], newest first; with elapsed_ms, expected_ms, worker,
+                       holder and away_since (null: not known, no certificate, not away) where the server
+                       speaks our own protocol
     dropped_platforms  [platform]
     uploads            [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}], where the server
                        speaks our own protocol
@@ -24,7 +25,7 @@ A result:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from builder.messages import InfoReply, Output
@@ -54,6 +55,9 @@ from .errors import Refused
 from .fitting import Column
 from .output import JsonObject, Printer, json_bytes, json_text, note
 
+if TYPE_CHECKING:
+    from builder.extension.watching import RunningState
+
 
 def next_run(item: ScheduleItem) -> tuple[Instant, str]:
     """Return what the schedule is sorted by."""
@@ -80,7 +84,7 @@ _EXPECTED, _PROGRESS = Column("EXPECTED", rigid=True), Column("PROGRESS", rigid=
 _JOB, _PLATFORM = Column("JOB"), Column("PLATFORM")
 _UUID = Column("UUID", rigid=True, brief=words.brief_uuid)
 _STARTED = Column("STARTED", rigid=True, spare=1, brief=words.brief_time)
-_WORKER = Column("WORKER", rigid=True)
+_WORKER, _HOLDER = Column("WORKER", spare=2), Column("HOLDER", spare=3)
 """The columns of running builds."""
 
 MAX_ROWS = 100
@@ -89,12 +93,8 @@ MAX_ROWS = 100
 Plans = Mapping[str, JobOptions]
 """How jobs are run, by their names; a job that is not there has its period alone."""
 
-Expected = Mapping[UUID, int | None]
-"""The milliseconds that running builds are expected to take in all, by their uuids."""
-
-
-Away = Mapping[UUID, Instant]
-"""The running builds whose worker is away, and since when."""
+Told = Mapping[UUID, "RunningState"]
+"""What servers of our own protocol tell of running builds, by their uuids; one that has just begun need not be there."""
 
 
 def _what(job: Job) -> str:
@@ -104,32 +104,39 @@ def _what(job: Job) -> str:
 
 
 def running_table(
-    info: InfoReply, *, now: Instant, expected: Expected | None = None, away: Away = MappingProxyType({})
+    info: InfoReply, *, now: Instant, told: Told | None = None
 ) -> tuple[list[Column], list[tuple[str, ...]]]:
-    """Return columns and rows of the running builds, the newest first, and of the workers of these that are away.
+    """Return columns and rows of the running builds, the newest first, and of their workers.
 
     What is expected stands in place of the start, which "for" tells: both are too wide for most terminals.
     """
     builds = _newest_first(info)
     cells = {
         _FOR: [words.duration(now.ms - build.started.ms) for build in builds],
-        **(_progress(builds, expected, now) if expected is not None else {}),
+        **(_progress(builds, told, now) if told is not None else {}),
         _JOB: [printable(build.job.name) for build in builds],
         _PLATFORM: [printable(build.job.platform) for build in builds],
         _UUID: [str(build.uuid) for build in builds],
-        **({_STARTED: [words.seconds(build.started) for build in builds]} if expected is None else {}),
+        **(_at_workers(builds, told, now) if told is not None else {}),
+        **({_STARTED: [words.seconds(build.started) for build in builds]} if told is None else {}),
     }
-    if any(build.uuid in away for build in builds):
-        cells[_WORKER] = [_presence(away.get(build.uuid), now) for build in builds]
     return [*cells], [*zip(*cells.values(), strict=True)]
 
 
-def _presence(away: Instant | None, now: Instant) -> str:
-    return "" if away is None else f"away for {words.duration(now.ms - away.ms)}"
+def _at_workers(builds: Sequence[RunningBuild], told: Told, now: Instant) -> dict[Column, list[str]]:
+    known = [told.get(build.uuid) for build in builds]
+    holders = [printable(each.holder or "") if each else "" for each in known]
+    named = {_WORKER: [_worker(each, now) if each else "" for each in known]}
+    return named | {_HOLDER: holders} if any(holders) else named
 
 
-def _progress(builds: Sequence[RunningBuild], expected: Expected, now: Instant) -> dict[Column, list[str]]:
-    durations = [expected.get(build.uuid) for build in builds]
+def _worker(build: "RunningState", now: Instant) -> str:
+    absent = "" if build.away is None else f", away for {words.duration(now.ms - build.away.ms)}"
+    return f"{printable(build.worker)}{absent}"
+
+
+def _progress(builds: Sequence[RunningBuild], told: Told, now: Instant) -> dict[Column, list[str]]:
+    durations = [known.expected if (known := told.get(build.uuid)) else None for build in builds]
     bars = [words.bar(now.ms - build.started.ms, each) for build, each in zip(builds, durations, strict=True)]
     return {_EXPECTED: ["" if each is None else words.duration(each) for each in durations], _PROGRESS: bars}
 
@@ -182,8 +189,7 @@ def print_info(
     *,
     now: Instant,
     plans: Plans | None = None,
-    expected: Expected | None = None,
-    away: Away = MappingProxyType({}),
+    told: Told | None = None,
 ) -> None:
     """Print schedule, queues, running builds and dropped platforms."""
     print_schedule(printer, "Schedule", sorted(info.schedule, key=next_run), now=now, plans=plans)
@@ -192,7 +198,7 @@ def print_info(
     queued = _queue_rows(info.queues)
     printer.table("Queues", _QUEUES, queued, empty="no platforms", limit=limit)
     printer.line("")
-    columns, rows = running_table(info, now=now, expected=expected, away=away)
+    columns, rows = running_table(info, now=now, told=told)
     printer.table("Running", columns, rows, empty="nothing", limit=limit)
     if info.dropped_platforms:
         printer.line("")
@@ -285,12 +291,17 @@ def build_json(build: RunningBuild) -> JsonObject:
     }
 
 
-def _running_json(build: RunningBuild, expected: Expected | None, away: Away, now: Instant) -> JsonObject:
-    if expected is None:
+def _running_json(build: RunningBuild, told: Told | None, now: Instant) -> JsonObject:
+    if told is None:
         return build_json(build)
-    since = away.get(build.uuid)
-    times = {"elapsed_ms": max(0, now.ms - build.started.ms), "expected_ms": expected.get(build.uuid)}
-    return build_json(build) | times | {"away_since": since and since.isoformat()}
+    known = told.get(build.uuid)
+    return build_json(build) | {
+        "elapsed_ms": max(0, now.ms - build.started.ms),
+        "expected_ms": known and known.expected,
+        "worker": known and json_text(known.worker),
+        "holder": known and known.holder and json_text(known.holder),
+        "away_since": known and known.away and known.away.isoformat(),
+    }
 
 
 def info_json(
@@ -298,8 +309,7 @@ def info_json(
     *,
     now: Instant,
     plans: Plans | None = None,
-    expected: Expected | None = None,
-    away: Away = MappingProxyType({}),
+    told: Told | None = None,
 ) -> JsonObject:
     """Return an info reply."""
     return {
@@ -308,7 +318,7 @@ def info_json(
             {"platform": json_text(queue.platform), "jobs": [job_json(job) for job in queue.jobs]}
             for queue in sorted(info.queues, key=lambda queue: queue.platform)
         ],
-        "running": [_running_json(build, expected, away, now) for build in _newest_first(info)],
+        "running": [_running_json(build, told, now) for build in _newest_first(info)],
         "dropped_platforms": [json_text(platform) for platform in info.dropped_platforms],
     }
 

@@ -14,7 +14,7 @@ from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd, Executi
 from builder.model import printable, raw, text
 from builder.provenance import FILE_NAME, MAX_ENVELOPE, InvalidProvenance
 from builder.provenance.envelope import Envelope
-from builder.provenance.keys import MAX_FILE, PublicKey, read_public
+from builder.provenance.keys import MAX_FILE, InvalidKey, PublicKey, read_public
 from builder.provenance.statement import Statement
 from builder.provenance.verification import Deviation, Verdict, Verified, compare, verify
 from builder.reasons import reason_of
@@ -25,12 +25,21 @@ from .output import JsonObject, Printer, json_bytes, json_text
 RECORD = "full"
 """The record of a build, beside whose envelope it lies on the server."""
 
+_OF_SERVER = frozenset({"console", RECORD, FILE_NAME})
+"""What a server keeps in the directory of a build. With anything else in it, a directory is one of artifacts."""
+
 _NO_FILE = b""
 """Stands for the hash of what is no file, which no artifact has."""
 
 
 class FileUnreadable(BuilderError):
     """A file can't be opened, or read to its end."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class NotOneProvenance(BuilderError):
+    """There is no provenance where one is named, or there are several."""
 
     exit_code: ClassVar[int] = 2
 
@@ -53,9 +62,15 @@ class Examined:
     wrong: tuple[str, ...] = ()
 
 
-def check(envelope_path: str, artifacts: str | None, keys: Sequence[str], printer: Printer, *, as_json: bool) -> None:
-    """Verify, and print what was found. Raises FileUnreadable, InvalidProvenance, InvalidKey, NotVerified and Differs."""
-    known = [key for path in keys for key in read_public(_read(path, MAX_FILE).decode("ascii", "replace"))]
+def check(named: str, artifacts: str | None, keys: Sequence[str], printer: Printer, *, as_json: bool) -> None:
+    """Verify, and print what was found. ``named`` is an envelope, or a directory with one.
+
+    Raises FileUnreadable, NotOneProvenance, InvalidProvenance, InvalidKey, NotVerified and Differs.
+    """
+    known = [key for path in keys for key in _keys(path)]
+    if artifacts is not None and artifacts.endswith(FILE_NAME):  # as *.provenance.json may become
+        raise NotOneProvenance(f"{printable(artifacts)} is provenance, too: verify that of one build at a time")
+    envelope_path = _envelope(named)
     where = printable(envelope_path)
     try:
         envelope = Envelope.decode(_read(envelope_path, MAX_ENVELOPE))
@@ -67,7 +82,7 @@ def check(envelope_path: str, artifacts: str | None, keys: Sequence[str], printe
         if as_json:
             printer.json({"signature": verified.verdict.value, "keys": list(verified.keys)})
         raise NotVerified(f"{where}: {_why(verified, known)}")
-    there = artifacts if artifacts is not None else _beside(envelope_path)
+    there = _examined(artifacts if artifacts is not None else str(Path(envelope_path).parent))
     found = _look(there, envelope_path, statement)
     differences = compare(statement, found.artifacts)
     if as_json:
@@ -94,11 +109,37 @@ def _period(key: PublicKey) -> str:
     return f"from {begin.isoformat() if begin else 'ever'} until {end.isoformat() if end else 'ever'}"
 
 
-def _beside(envelope: str) -> str:
-    """Return what an envelope is about if nothing else is named: the record beside it on a server, or what lies around it."""
-    path = Path(envelope)
-    record = path.with_name(RECORD)
-    return str(record if path.name == FILE_NAME and record.is_file() else path.parent)
+def _envelope(named: str) -> str:
+    """Return the one envelope of a directory, or what is named."""
+    try:
+        found = sorted(name for name in os.listdir(named) if name.endswith(FILE_NAME))  # noqa: PTH208  as it was given
+    except OSError:  # it is no directory; whether it can be read shows when it is
+        return named
+    if not found:
+        raise NotOneProvenance(
+            f"there is no provenance in {printable(named)}: name the file, which 'builder-client fetch' writes as UUID.{FILE_NAME}"
+        )
+    if len(found) > 1:
+        raise NotOneProvenance(
+            f"there is the provenance of {len(found)} builds in {printable(named)}: name one of the files, such as {printable(found[0])}"
+        )
+    return str(Path(named, found[0]))
+
+
+def _examined(there: str) -> str:
+    """Return what is held against the statement: the record where a server has it, else what is named."""
+    try:
+        names = set(os.listdir(there))  # noqa: PTH208  as it was given
+    except OSError:  # as above
+        return there
+    return str(Path(there, RECORD)) if RECORD in names and names <= _OF_SERVER else there
+
+
+def _keys(path: str) -> list[PublicKey]:
+    try:
+        return read_public(_read(path, MAX_FILE).decode("ascii", "replace"))
+    except InvalidKey as error:
+        raise InvalidKey(f"{printable(path)}: {error}") from error
 
 
 def _read(path: str, most: int) -> bytes:

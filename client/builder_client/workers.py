@@ -25,6 +25,7 @@ COLUMNS = (
     Column("VERSION", rigid=True, spare=4),
     Column("ADDRESS", spare=5),
     Column("HOLDER", spare=6),
+    Column("SERVER", spare=7),
 )
 """The table of workers."""
 
@@ -64,6 +65,7 @@ def row(entry: WorkerEntry, now: Instant) -> tuple[str, ...]:
         "classic" if entry.is_classic else printable(facts.get("version", "")),
         printable(entry.address),
         printable(entry.holder or ""),
+        printable(entry.server or ""),
     )
 
 
@@ -103,6 +105,7 @@ def json(entry: WorkerEntry) -> JsonObject:
         "classic": entry.is_classic,
         "job": entry.job and json_text(entry.job),
         "uuid": None if entry.doing is Doing.WAITING else str(entry.place.uuid),
+        "server": entry.server and json_text(entry.server),
         "heard": entry.heard and entry.heard.isoformat(),
         "facts": {json_text(name): json_text(value) for name, value in told(entry).items()},
     }

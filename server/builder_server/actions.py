@@ -66,12 +66,15 @@ class AddArtifacts:
 
 @frozen
 class Record:
-    """Make the record durable, on the disk and in the database: Recorded, or NotRunning."""
+    """Make the record durable, on the disk and in the database: Recorded, NotRunning, or Moved."""
 
 
 @frozen(kw_only=True)
 class RecordAborted:
-    """Write a record without artifacts, and make it durable: Recorded, or NotRunning. ``by`` says who ended it."""
+    """Write a record without artifacts, and make it durable: Recorded, NotRunning, or Moved.
+
+    ``by`` says who ended it.
+    """
 
     result: Aborted
     by: str | None = None
@@ -79,14 +82,14 @@ class RecordAborted:
 
 @frozen(kw_only=True)
 class NoteCancel:
-    """Make durable that somebody has cancelled it, so that its job does not go back to the queue."""
+    """Make durable that somebody has cancelled it, so that its job does not go back to the queue; or NotRunning, or Moved."""
 
     by: str
 
 
 @frozen(kw_only=True)
 class PutBack:
-    """Put the job back to the front of its queue: PutBackDone, NotPutBack, or NotRunning."""
+    """Put the job back to the front of its queue: PutBackDone, NotPutBack, NotRunning, or Moved."""
 
     reason: Aborted
     counted: bool
@@ -95,6 +98,11 @@ class PutBack:
 @frozen
 class DiscardRecord:
     """Throw away what there is of a record: it comes again."""
+
+
+@frozen
+class RemoveFiles:
+    """Remove all files of it: another server has it."""
 
 
 @frozen
@@ -134,6 +142,7 @@ Action = (
     | NoteCancel
     | PutBack
     | DiscardRecord
+    | RemoveFiles
     | Acknowledge
     | Dismiss
     | Release

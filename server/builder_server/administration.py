@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 import click
 from attrs import evolve
 
+from builder_server.names import COPIED
+from builder_server.options import check_database
 from builder_server.served import Served
 
 F = TypeVar("F", bound=Callable[..., object])
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
 """The revisions of the database, the newest last: to each of them a way leads."""
 
 
@@ -80,11 +82,16 @@ def restore(served: Served, file: Path) -> None:
     The directory must have no database, so no server may run in it. A restore that was interrupted is done again. What
     ran when the backup was made goes back to its queue.
     """
-    from builder_server import backups, server
+    from builder_server import backups, keyring, offline
 
     backups.check_inside(served)
-    server.restore(served.directory, file)
+    offline.restore(served.directory, file)
     click.echo(f"restored to {served.directory}")
+    if not keyring.files(served.directory):
+        click.echo(
+            "the keys that sign builds are not in it: bring them back, as builder.keys there, or the server makes a new one, and "
+            "who verifies needs what 'keys public' prints"
+        )
 
 
 @click.command(
@@ -105,9 +112,9 @@ def import_(served: Served, *, upload: bool) -> None:
     """
     import trio
 
-    from builder_server import server
+    from builder_server import offline
 
-    found = trio.run(partial(server.import_left, served.directory, served.place(), upload=upload))
+    found = trio.run(partial(offline.import_left, served.directory, served.place(), served.name, upload=upload))
     click.echo(f"imported {found.new}, known already {found.known}, damaged {found.damaged}")
 
 
@@ -130,7 +137,43 @@ def migrate(served: Served, to: str) -> None:
 
     A server brings it to the newest one by itself when it starts. Make a backup before.
     """
-    from builder_server import server
+    from builder_server import offline
 
-    server.migrate(served.directory, served.place(), to)
+    offline.migrate(served.directory, served.place(), to)
     click.echo(f"the database is at revision {to}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  builder-server --dir /var/lib/builder copy-database --to postgresql://builder@db.example.org/builder
+  builder-server --dir /var/lib/builder copy-database --from postgresql://builder@db.example.org/builder"""
+)
+@click.option(
+    "--to", "target", callback=check_database, metavar="URL", help="Copy builder.sqlite3 to this PostgreSQL database."
+)
+@click.option(
+    "--from", "source", callback=check_database, metavar="URL", help="Copy this PostgreSQL database to builder.sqlite3."
+)
+@of_server
+def copy_database(served: Served, *, target: str | None, source: str | None) -> None:
+    """Move schedule, queues and history to PostgreSQL, or back, while no server runs.
+
+    The target must be empty, and the source at the newest revision. What was written is compared with what was read, and is
+    all of it in the end, or nothing: what was interrupted is begun anew. What is copied stays, builder.sqlite3 as
+    builder.sqlite3.copied, and so do consoles and records. In PostgreSQL the server is called as --name says, before the command, or
+    as its machine is. The password is found as that of --database is.
+    """
+    from builder_server import offline
+
+    if (target is None) == (source is None):
+        raise click.UsageError("give either --to or --from")
+    place = evolve(served, database=target or source).place()
+    assert place, "it has an address"
+    rows = offline.move(served.directory, place, served.name, back=target is None)
+    if target is not None:
+        click.echo(f"copied {rows} rows to {place}: start the server with --database; {COPIED} may go once all is well")
+    else:
+        click.echo(
+            f"copied {rows} rows from {place}: start the server without --database; what is there may go once all is well"
+        )

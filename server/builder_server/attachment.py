@@ -1,6 +1,6 @@
 """Where a worker's session and the owner of its attempt meet: what the one hands in, and what the other tells it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, Self
 from uuid import UUID
 
@@ -55,7 +55,7 @@ class Attachment:
     is_detached: bool = False
     _given: Given | None = None
     _resumed: Resumed | None = None
-    holder: dict[str, object] = field(factory=lambda: dict(fields()))
+    holder: Mapping[str, object] = field(factory=fields)
     """What the log says of the session, to be said of what the attempt does for it."""
     _is_answered: bool = False
     _waiting: trio.CancelScope | None = None

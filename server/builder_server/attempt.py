@@ -40,6 +40,7 @@ from builder_server.actions import (
     Record,
     RecordAborted,
     Release,
+    RemoveFiles,
     Resume,
     SendJob,
     TellUploader,
@@ -54,6 +55,7 @@ from builder_server.events import (
     FactsTold,
     Inherited,
     Lines,
+    Moved,
     NotPutBack,
     NotRunning,
     OurFault,
@@ -84,7 +86,7 @@ class Phase(enum.Enum):
     RECEIVING = "its result comes"
     RECORDING = "its result, or why it has none, is being made durable"
     RETURNING = "its job goes back to the queue, as soon as the disk allows it"
-    ENDED = "it is recorded or put back, or left to the next server"
+    ENDED = "it is recorded or put back, or left to another server"
 
 
 class UnexpectedEvent(Exception):
@@ -222,10 +224,12 @@ class Attempt:
             case (Phase.RECORDING | Phase.RETURNING, NotRunning()):
                 return self._to(Phase.ENDED, Dismiss(reason=OVER.message))
 
-            case (_, DiskFault() | OurFault()) if self.is_lost:
-                return self._try_later(now)
             case (Phase.ENDED, _):
                 return ()
+            case (_, Moved()):
+                return self._to(Phase.ENDED, Release(), RemoveFiles())
+            case (_, DiskFault() | OurFault()) if self.is_lost:
+                return self._try_later(now)
             case (Phase.RECEIVING | Phase.RECORDING, DiskFault(counted=False)) if self._keeps_result:
                 loss = PutBack(reason=LOST, counted=False)
                 self._rests_until = now + RETRY

@@ -15,7 +15,6 @@ from typing import Self
 
 from attrs import frozen
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from builder.errors import InvalidName
 from builder.model import check_name, printable
@@ -23,6 +22,7 @@ from builder.roles import HolderRole, worker_uri
 from builder.runtime.files import lock_directory, remove_tree, sync_directory, write_whole
 from builder_server import issuing
 from builder_server.issuing import Issuer, Mismatch, NotCertified, Revocation
+from builder_server.served import check_owner
 
 SERVER = "server"
 """The name under which the server's own certificate is listed and renewed."""
@@ -105,8 +105,9 @@ class Authority:
             made._write_list(signer, [], 1, now)
             server_key = issuing.new_key()
             write_whole(part / f"{SERVER}.key", issuing.key_pem(server_key), _PRIVATE)
-            usage = ExtendedKeyUsageOID.SERVER_AUTH
-            signed = signer.sign(hosts[0][:MAX_NAME], server_key.public_key(), names, usage=usage, now=now, days=days)
+            signed = signer.sign(
+                hosts[0][:MAX_NAME], server_key.public_key(), names, is_of_server=True, now=now, days=days
+            )
             made._keep(signed, part / f"{SERVER}.pem")
             part.chmod(0o755)
             part.rename(directory)
@@ -140,8 +141,7 @@ class Authority:
             self.certificate_of(name).unlink(missing_ok=True)  # it is no pair with the new key
             write_whole(self.key_of(name), issuing.key_pem(key), _PRIVATE)
             names = [x509.UniformResourceIdentifier(uri) for uri in uris]
-            usage = ExtendedKeyUsageOID.CLIENT_AUTH
-            certificate = signer.sign(name, key.public_key(), names, usage=usage, now=now, days=days)
+            certificate = signer.sign(name, key.public_key(), names, is_of_server=False, now=now, days=days)
             self._keep(certificate, self.certificate_of(name))
         return Certified(certificate=certificate, name=name, revoked=None, is_newest=True)
 
@@ -160,10 +160,9 @@ class Authority:
                 raise NotCertified(f"{name} is no server: --name is for the addresses of one")
             before = last.certificate
             names = [issuing.host_name(host) for host in hosts] or issuing.alternatives(before)
-            usage = ExtendedKeyUsageOID.SERVER_AUTH if last.is_of_server else ExtendedKeyUsageOID.CLIENT_AUTH
             common = hosts[0][:MAX_NAME] if hosts else issuing.common_name(before)
             key = before.public_key()
-            certificate = signer.sign(common, key, names, usage=usage, now=now, days=days)  # type: ignore[arg-type]  # made above
+            certificate = signer.sign(common, key, names, is_of_server=last.is_of_server, now=now, days=days)  # type: ignore[arg-type]  # made above
             self._keep(certificate, self.certificate_of(name))
         return Certified(certificate=certificate, name=name, revoked=None, is_newest=True)
 
@@ -212,7 +211,7 @@ class Authority:
     @contextmanager
     def _changing(self) -> Iterator[Issuer]:
         """Have the authority's key in a block, and nobody else change anything."""
-        _check_owner(self.directory)
+        check_owner(self.directory, NotCertified)
         with self._locked():
             try:
                 data = self.key.read_bytes()
@@ -302,13 +301,6 @@ def _alone_in(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _check_owner(directory: Path) -> None:
-    """See that what root writes is its owner's, too. Raises NotCertified."""
-    owner = directory.stat().st_uid
-    if os.geteuid() == 0 != owner:
-        raise NotCertified(f"{directory} belongs to user {owner}: run this as that user, with runuser -u NAME --")
 
 
 def _check_holder(name: str) -> None:

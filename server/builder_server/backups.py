@@ -24,8 +24,8 @@ from builder.reasons import reason_of
 from builder.runtime import sqlite
 from builder.runtime.files import sync_directory
 from builder_server import console, results
-from builder_server.names import DATABASE, ELSEWHERE, KEY_SUFFIX, KEYS, check_job_name
-from builder_server.served import Served
+from builder_server.names import DATABASE, KEY_SUFFIX, KEYS, check_job_name
+from builder_server.served import Served, is_elsewhere
 
 RESTORING = f"{DATABASE}.part"
 """The database of a restore that is not complete."""
@@ -49,7 +49,7 @@ class BackupFailed(BuilderError):
 
 def check_inside(served: Served) -> None:
     """Raise BackupFailed unless the database of a server is in its directory."""
-    if served.database is not None or (served.directory / ELSEWHERE).exists():
+    if served.database is not None or is_elsewhere(served.directory):
         raise BackupFailed(
             f"the database of {served.directory} is in PostgreSQL: save it with pg_dump and then the files, and bring back both, "
             "it with pg_restore"

@@ -114,7 +114,8 @@ Examples:
     type=click.Choice([role.value for role in HolderRole]),
     multiple=True,
     required=True,
-    help="What its holder may do: worker takes jobs, operator gives all commands, observer those that change nothing. Repeat.",
+    help="What its holder may do: worker takes jobs, operator gives all commands, observer those that change nothing, provisioner these and what "
+    "builder-provision tells. Repeat.",
 )
 @click.option(
     "--platform", "platforms", metavar="PLATFORM", multiple=True, help="Take jobs of this platform only. Repeat."

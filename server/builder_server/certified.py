@@ -4,28 +4,30 @@ Files are looked at every second: what has changed counts from then on, for new 
 away, for open ones. What can't be read any more changes nothing, and is said once.
 """
 
-import datetime as dt
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import trio
 from attrs import define, field, frozen
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from builder.errors import BuilderError
-from builder.extension import MAX_PAGE
-from builder.extension.watching import EndingState
 from builder.model import Instant, printable
 from builder.reasons import reason_of
 from builder.roles import Identity
 from builder.runtime.encrypted import EncryptedStream
+from builder.runtime.logs import note
 from builder.runtime.tls import InvalidCredentials, TlsFiles
 from builder_server.connections import Place
+from builder_server.expiry import Expiring
 from builder_server.permission import Peer
-from builder_server.revocation import Serial, read_revoked
+from builder_server.revocation import Serial, comparable, read_revoked
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +38,6 @@ POLL = 1.0
 
 LOOKS = 60
 """Looks at the files for each at the time."""
-
-SAID_BEFORE = dt.timedelta(days=30)
-"""How long before its end that of a certificate is said, once a day."""
-
-_DAY = dt.timedelta(days=1)
-
-
-@frozen(kw_only=True)
-class Expiring:
-    """A certificate that ends: whose it is, and when. ``is_own``: it is the server's."""
-
-    name: str
-    expires: Instant
-    is_own: bool = False
 
 
 @define(eq=False)
@@ -92,8 +80,12 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 
 @frozen
 class _Own:
+    """What the server shows, and what it asks for. ``authorities`` are those of the others, in DER."""
+
     context: ssl.SSLContext
-    expiring: Expiring
+    between_servers: ssl.SSLContext
+    expiring: tuple[Expiring, ...]
+    authorities: frozenset[bytes]
 
 
 @define(eq=False)
@@ -110,7 +102,8 @@ class Certificates:
     _own: Files[_Own] = field(init=False)
     _revoked: Files[frozenset[Serial]] = field(init=False)
     _open: dict[Place, tuple[frozenset[Serial], Identity]] = field(init=False, factory=dict)
-    _said: dict[str, Instant] = field(init=False, factory=dict)
+    note: Callable[[Expiring], object] = lambda _: None
+    """Called with each certificate that is shown."""
 
     def __attrs_post_init__(self) -> None:
         """Raise InvalidCredentials."""
@@ -123,9 +116,19 @@ class Certificates:
 
     def _read_own(self) -> _Own:
         context = self.files.server_context()
-        found = x509.load_pem_x509_certificates(self.files.certificate.read_bytes())[0]
-        expires = Instant.from_datetime(found.not_valid_after_utc)
-        return _Own(context, Expiring(name=str(self.files.certificate), expires=expires, is_own=True))
+        try:
+            found = x509.load_pem_x509_certificates(self.files.certificate.read_bytes())[0]
+            authorities = x509.load_pem_x509_certificates(self.files.ca.read_bytes())
+        except ValueError as error:  # which OpenSSL has read
+            raise InvalidCredentials(f"{self.files.certificate} and {self.files.ca}: {error}") from error
+        _check_usage(found, self.files.certificate)
+        own = Expiring(name=str(self.files.certificate), expires=_end_of(found), is_own=True)
+        theirs = [
+            Expiring(name=f"{each.subject.rfc4514_string()} in {self.files.ca}", expires=_end_of(each))
+            for each in authorities
+        ]
+        known = frozenset(each.public_bytes(Encoding.DER) for each in authorities)
+        return _Own(context, self.files.peer_context(), (own, *theirs), known)
 
     def _read_revoked(self) -> frozenset[Serial]:
         if not self.must_exist and not self.crl.exists():
@@ -133,46 +136,47 @@ class Certificates:
         self.must_exist = True
         return read_revoked(self.crl, self.files.ca)
 
+    @property
+    def between_servers(self) -> ssl.SSLContext:
+        """How this server speaks TLS with another one, to which it shows its own certificate."""
+        return self._own.value.between_servers
+
     # --- connections -----------------------------------------------------------------------------------------------
 
     async def admit(self, transport: trio.SocketStream, address: str, place: Place) -> tuple[EncryptedStream, Peer]:
         """Shake hands, and return who is there. Raises ssl.SSLError, InvalidCertificate, CertificateRefused and NoPlace."""
-        stream = EncryptedStream(transport, self._own.value.context, server_side=True)
+        own = self._own.value
+        stream = EncryptedStream(transport, own.context, server_side=True)
         await stream.do_handshake()
         identity = Identity.of(stream.described_certificate)
         serials = frozenset(map(Serial.of, stream.chain))
+        note(holder=identity.name)
         if not serials.isdisjoint(self._revoked.value):
             await stream.aclose()
             raise CertificateRefused(f"the certificate of {printable(identity.name)} is revoked")
+        if not own.authorities <= self._own.value.authorities:
+            await stream.aclose()
+            raise CertificateRefused("an authority was removed meanwhile, which may have been the certificate's")
         place.belong_to(identity.name)
         self._open[place] = serials, identity
         place.at_end(lambda: self._open.pop(place, None))
-        self._say_expiring(_expiring(identity))
+        self.note(_expiring(identity))
         return stream, Peer(address=address, name=identity.name, identity=identity)
 
     def expiring(self) -> list[Expiring]:
-        """Return the server's own certificate, and those on open connections, each holder's that ends first."""
+        """Return the server's own certificate, the authorities, and those on open connections, each holder's that ends first."""
         found: dict[str, Expiring] = {}
         for _, identity in self._open.values():
             before = found.get(identity.name)
             if before is None or identity.expires < before.expires:
                 found[identity.name] = _expiring(identity)
-        return [self._own.value.expiring, *found.values()]
-
-    def ending_soon(self) -> list[EndingState]:
-        """Return those of them that have to be renewed, what ends first before the others."""
-        soon = sorted(filter(self._is_soon, self.expiring()), key=lambda each: each.expires)
-        return [EndingState(name=each.name, expires=each.expires, is_own=each.is_own) for each in soon[:MAX_PAGE]]
-
-    def _is_soon(self, each: Expiring) -> bool:
-        return each.expires <= self._now().plus(SAID_BEFORE)
+        return [*self._own.value.expiring, *found.values()]
 
     # --- time ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Look at the files, and at the time, for ever."""
         while True:
-            self._say_expiring(*self.expiring())
             for _ in range(LOOKS):
                 await trio.sleep(POLL)
                 await self._refresh()
@@ -180,38 +184,48 @@ class Certificates:
 
     async def _refresh(self) -> None:
         # in a thread, since a file may be anywhere
+        before = self._own.value
         if await trio.to_thread.run_sync(self._own.refresh):
             logger.info("%s is read again", self.files.certificate)
-        if await trio.to_thread.run_sync(self._revoked.refresh):
+            self._close_unknown(before)
+        if await trio.to_thread.run_sync(self._revoked.refresh) and self.must_exist:
             revoked = self._revoked.value
             logger.info("%s is read again: %d revoked", self.crl, len(revoked))
             self._close("its certificate was revoked", lambda serials, _: not serials.isdisjoint(revoked))
+
+    def _close_unknown(self, before: _Own) -> None:
+        """Close what may have been let in by an authority that is there no more; whom another one knows comes again."""
+        now = self._own.value
+        if before.authorities <= now.authorities:
+            return
+        known = _names(now.authorities) - _names(before.authorities - now.authorities)
+        self._close("its authority was removed", lambda serials, _: known.isdisjoint(each.issuer for each in serials))
 
     def _close(self, reason: str, is_concerned: Callable[[frozenset[Serial], Identity], bool]) -> None:
         for place, (serials, identity) in self._open.items():
             if is_concerned(serials, identity):
                 place.close(reason)
 
-    def _say_expiring(self, *all_: Expiring) -> None:
-        now = self._now()
-        for each in all_:
-            said = self._said.get(each.name)
-            was_said = said is not None and said <= now < said.plus(_DAY)  # not where the clock was ahead then
-            if self._is_soon(each) and not was_said:
-                self._said[each.name] = now
-                whose = f"the server's certificate {each.name}" if each.is_own else f"the certificate of {each.name}"
-                logger.warning("%s ends on %s: renew it", printable(whose), each.expires.isoformat())
-        if len(self._said) > _MAX_SAID:
-            self._said.clear()
+
+def _check_usage(certificate: x509.Certificate, path: Path) -> None:
+    """Raise InvalidCredentials for a certificate that says what it is for, and that is no server."""
+    with suppress(x509.ExtensionNotFound):
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
+            raise InvalidCredentials(f"{path} is no certificate of a server: nobody would take it for one")
 
 
 class CertificateRefused(BuilderError):
     """A certificate that was good once."""
 
 
-_MAX_SAID = 10_000
-"""Holders of whom it is known when they were last told of."""
+def _names(authorities: Iterable[bytes]) -> set[str]:
+    return {comparable(x509.load_der_x509_certificate(each).subject) for each in authorities}
+
+
+def _end_of(certificate: x509.Certificate) -> Instant:
+    return Instant.from_datetime(certificate.not_valid_after_utc)
 
 
 def _expiring(identity: Identity) -> Expiring:
-    return Expiring(name=identity.name, expires=identity.expires)
+    return Expiring(name=identity.name, expires=identity.expires, holder=identity.name)

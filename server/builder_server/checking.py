@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import BuilderError
-from builder.quantities import parse_pause
-from builder.reasons import reason_of
 from builder.runtime.tls import TlsFiles
 from builder_server import credentials, templates
 from builder_server.certified import Certificates
-from builder_server.listening import Users, refuse_strangers
+from builder_server.listening import Users, refuse_strangers, why_not
 from builder_server.names import check_platform_name
 from builder_server.receiver import receivers_at
-from builder_server.retention import parse_retention
 from builder_server.served import Served
 from builder_server.server import wall_clock
 
@@ -25,9 +22,6 @@ Given = Mapping[str, Any]
 
 def faults(given: Given) -> Iterator[str]:
     """Return a line for each thing that is wrong. A value that is None was wrong by itself, or was not given."""
-    for name, parse in (("grace", parse_pause), ("keep", parse_retention)):
-        if given[name] is not None:
-            yield from _raised(parse, given[name])
     if given["dir"] is not None:
         yield from _data_dir(given["dir"])
     yield from _database(given)
@@ -106,7 +100,7 @@ def _hosts(address: str) -> tuple[str, list[str]]:
                 trial.bind(found)
                 hosts.append(str(found[0]))
     except (OSError, UnicodeError) as error:
-        return f"can't listen on {address}: {reason_of(error)}", []
+        return f"can't listen on {address}: {why_not(address, error)}", []
     return "", hosts
 
 

@@ -1,28 +1,28 @@
 """The command line of builder-server: it parses, and hands over to ``server``."""
 
 import gc
-import math
 import os
 import platform
-import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from builder.address import DEFAULT_PORT
-from builder.quantities import InvalidQuantity, parse_size
+from builder.address import DEFAULT_PORT, parse_remote
+from builder.errors import InvalidAddress, InvalidName
+from builder.model import check_name
+from builder.quantities import InvalidQuantity, format_duration, parse_duration, parse_pause, parse_size
 from builder.runtime import program
 from builder.runtime.configuration import CHECK, Configured, configuration_options
 from builder.runtime.options import announce, metrics_option, serving_options
-from builder.runtime.secrecy import keep_memory_secret
+from builder.runtime.secrecy import hide_arguments, keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
-from builder_server.options import limit_options, limits_of
+from builder_server.options import check_database, limit_options, limits_of
+from builder_server.retention import Retention, parse_retention
 from builder_server.served import Served
 
 ON_FREEBSD = platform.system() == "FreeBSD"
@@ -37,8 +37,7 @@ SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
 
-_PASSWORD = re.compile(r"://[^/?#]*:[^/?#@]*@|[?&]password=")
-"""What the address of a database looks like that holds a password."""
+ALONE = "--name and --advertise are for servers that share a --database: leave them out"
 
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
@@ -50,17 +49,23 @@ GRACE = "2m"
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def _check_number(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # which no range of click's refuses
-        raise click.BadParameter("it is not a number", context, parameter)
-    return value
+def _read(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return what reads the value of an option, if there is one, so that what is wrong with it names the option."""
+
+    def read(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except InvalidQuantity as error:
+            raise click.BadParameter(str(error), context, parameter) from error
+
+    return read
 
 
-def _read_size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    try:
-        return None if value is None else parse_size(str(value))
-    except InvalidQuantity as error:
-        raise click.BadParameter(str(error), context, parameter) from error
+def _check_servers(context: click.Context) -> None:
+    """Raise click.UsageError for what is said to other servers where there can be none."""
+    given = context.params
+    if given["database"] is None and (given["name"] or given["advertise"]):
+        raise click.UsageError(ALONE, context)
 
 
 def _check_tls(context: click.Context) -> None:
@@ -84,16 +89,20 @@ class _Server(Configured, click.Group):
         return checking.faults(given)
 
 
-def _check_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    is_seen = parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-    if value is not None and is_seen and _PASSWORD.search(value):
-        raise click.BadParameter(
-            "others on this machine can read a command line: write the password to a file, and name that with "
-            "--database-password-file",
-            context,
-            parameter,
-        )
+def _check_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        if value is not None:
+            check_name(value, what="name of a server")
+    except InvalidName as error:
+        raise click.BadParameter(str(error), context, parameter) from error
     return value
+
+
+def _check_address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else str(parse_remote(value))
+    except InvalidAddress as error:
+        raise click.BadParameter(str(error), context, parameter) from error
 
 
 @click.group(
@@ -191,7 +200,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 )
 @click.option(
     "--database",
-    callback=_check_database,
+    callback=check_database,
     metavar="URL",
     help="Keep schedule, queues and history in PostgreSQL, postgresql://USER@HOST/DATABASE, and not below --dir. The password is "
     "found as libpq does: --database-password-file, ~/.pgpass, PGPASSWORD; not on a command line, which others on this "
@@ -202,6 +211,19 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     type=_FILE,
     metavar="FILE",
     help="The password of --database, in a file.  [default: the systemd credential database-password, if there is one]",
+)
+@click.option(
+    "--name",
+    callback=_check_name,
+    metavar="NAME",
+    help="What this server is called among those on its --database, a name for each.  [default: as before in --dir, or that "
+    "of the machine]",
+)
+@click.option(
+    "--advertise",
+    callback=_check_address,
+    metavar="ADDRESS",
+    help="Where the other servers on its --database reach this one, HOST:PORT or unix:PATH.",
 )
 @click.option(
     "--config-dir",
@@ -215,7 +237,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
     multiple=True,
     metavar="URL",
     help="Post finished executions to this URL, http(s)://user:password@host/upload; may be given several times. Others on "
-    "this machine can read a command line: the password is safer in the environment or the file.",
+    "this machine can read a command line until the server has begun: the password is safer in --upload-credentials-file.",
 )
 @click.option(
     "--upload-credentials-file",
@@ -226,21 +248,21 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 )
 @click.option(
     "--job-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    callback=_check_number,
-    default=JOB_TIMEOUT,
+    callback=_read(parse_duration),
+    default=format_duration(round(JOB_TIMEOUT * 1000)),
     show_default=True,
-    metavar="SECONDS",
-    help="Longest time that a job may take.",
+    metavar="DURATION",
+    help="Longest time that a job may take: seconds, or as in 90m or 2h.",
 )
 @click.option(
     "--min-free",
-    callback=_read_size,
+    callback=_read(parse_size),
     metavar="SIZE",
     help="Hand out no job while less is free on the disk of --dir.  [default: 1G, or a tenth of a smaller disk]",
 )
 @click.option(
     "--grace",
+    callback=_read(parse_pause),
     default=GRACE,
     show_default=True,
     metavar="DURATION",
@@ -250,6 +272,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 @click.option(
     "--keep",
     multiple=True,
+    callback=_read(parse_retention),
     metavar="WHAT",
     help="How long finished builds are kept, and how many: age=90d,count=20,bytes=500G, any of the three. Whatever is "
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
@@ -281,13 +304,15 @@ def command(
     dir: Path,  # noqa: A002 - the option's name, in the file and the environment too
     database: str | None,
     database_password_file: Path | None,
+    name: str | None,
+    advertise: str | None,
     config_dir: Path,
     upload: tuple[str, ...],
     upload_credentials_file: Path | None,
     job_timeout: float,
     min_free: int | None,
-    grace: str,
-    keep: tuple[str, ...],
+    grace: float,
+    keep: Retention,
     metrics: tuple[str, int] | None,
     builder_id: str | None,
     verbose: int,
@@ -301,27 +326,22 @@ def command(
     one port.
     The addresses it listens on are the first line on standard output.
     """
-    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file)
+    context.obj = served = Served(directory=dir, database=database, password_file=database_password_file, name=name)
     if context.invoked_subcommand is not None:
         return
     _check_tls(context)
+    _check_servers(context)
     # imported here, so that --help and a wrong option need not wait for the database library
     import trio
 
-    from builder.quantities import parse_pause
     from builder.runtime import logs
     from builder.runtime.tls import TlsFiles
     from builder_server import credentials, server
     from builder_server.listening import Listening
-    from builder_server.retention import parse_retention
 
     if path := upload_credentials_file or credentials.default_path(os.environ):
         upload = credentials.with_credentials(upload, path)
-    if database is not None or credentials.hold_secrets(upload):
-        keep_memory_secret()
     logs.set_up("builder-server", verbosity=verbose - quiet, form=log_format)
-    if served.database is not None:
-        keep_memory_secret()
     settings = server.Settings(
         limits=limits_of(limits),
         listening=Listening(
@@ -338,12 +358,14 @@ def command(
         crl=tls_crl,
         data_dir=dir,
         database=served.place(),
+        name=name,
+        address=advertise,
         config_dir=config_dir,
         upload=upload,
         job_timeout=job_timeout,
         min_free=min_free,
-        grace=parse_pause(grace),
-        keep=parse_retention(keep),
+        grace=grace,
+        keep=keep,
         metrics=metrics,
         builder_id=builder_id or server.DEFAULT_ID,
     )
@@ -368,6 +390,7 @@ for _each in (
     administration.backup,
     administration.restore,
     administration.migrate,
+    administration.copy_database,
     administration.import_,
     certificates,
     keys.keys,
@@ -377,4 +400,6 @@ for _each in (
 
 def main() -> None:
     """Entry point of the program."""
+    keep_memory_secret()  # each command may have a key in it, or a password
+    hide_arguments()
     program.run(command, "builder-server")

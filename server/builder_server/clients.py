@@ -12,6 +12,7 @@ from builder.extension import Request
 from builder.extension.builds import FetchArtifacts
 from builder.extension.halting import AwaitIdle
 from builder.extension.logs import ReadConsole
+from builder.extension.servers import Relay
 from builder.extension.watching import Watch
 from builder.framing import StreamedFrame
 from builder.messages import (
@@ -37,12 +38,13 @@ from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
 from builder_server.connections import Connections
 from builder_server.errors import CommandRefused
+from builder_server.farm import Farm
 from builder_server.informer import Informer
 from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
 from builder_server.names import check_job_name, check_package, check_platform_name, known
 from builder_server.peers import while_connected
-from builder_server.permission import Peer
+from builder_server.permission import Peer, relayed
 from builder_server.requests import (
     Asked,
     Handlers,
@@ -52,6 +54,7 @@ from builder_server.requests import (
     logs,
     provenance,
     schedule,
+    servers,
     uploads,
     watching,
 )
@@ -74,6 +77,7 @@ _HANDLERS: Handlers = {
     **logs.HANDLERS,
     **halts.HANDLERS,
     **provenance.HANDLERS,
+    **servers.HANDLERS,
     **uploads.HANDLERS,
     **watching.HANDLERS,
 }
@@ -91,13 +95,16 @@ class ClientSession:
     uploader: Uploader
     signer: Signer
     attempts: Attempts
+    farm: Farm
     connections: Connections
     shutdown: Shutdown
     now: Callable[[], Instant]
+    is_relayed: bool = False
+    """Whether it is another server that asks, for a client of its own."""
 
     async def serve(self, command: Message | StreamedFrame) -> None:
         """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
-        with about(job=_job_of(command), platform=getattr(command, "platform", None)):
+        with about(job=_job_of(command), platform=_platform_of(command)):
             await self._serve(command)
 
     async def _serve(self, command: Message | StreamedFrame) -> None:
@@ -120,6 +127,9 @@ class ClientSession:
     async def _answer(self, command: Message | StreamedFrame) -> list[Message]:
         self.peer.check(type(command))
         match command:
+            case Relay():
+                await self.farm.check(command)
+                self.peer, self.is_relayed = relayed(command), True
             case Info():
                 with self.shutdown.interruptible(), trio.fail_after(REPLY_TIMEOUT):
                     await self.informer.send(self.channel)
@@ -148,12 +158,14 @@ class ClientSession:
     def _asked(self) -> Asked:
         return Asked(
             channel=self.channel,
-            peer=str(self.peer),
+            client=self.peer,
+            is_relayed=self.is_relayed,
             store=self.store,
             attempts=self.attempts,
             looks=self.looks,
             uploader=self.uploader,
             signer=self.signer,
+            farm=self.farm,
             now=self.now,
         )
 
@@ -186,10 +198,9 @@ class ClientSession:
 
     async def _observe(self, uuid: UUID) -> None:
         """Send the console as it is and as it grows, then how the build ended. Raises CommandRefused and StoreError."""
-        found = await self.attempts.find(uuid)
+        found = await logs.show(self._asked(), ReadConsole(uuid=uuid, follow=True), tells_range=False)
         if found is None:
             raise CommandRefused("uuid not found")
-        await logs.send_console(self.channel, found)
         ended = await self.store.find_head(uuid)
         result = (ended and ended.result) or LOST
         finished = (ended and ended.finished) or self.now()
@@ -205,6 +216,12 @@ def _brief(command: object) -> str:
     """Return a command for the log: which, and about what; scripts are left out."""
     what = _job_of(command) or getattr(command, "target", None) or getattr(command, "platform", "")
     return f"{type(command).__name__} {what}"
+
+
+def _platform_of(command: object) -> str | None:
+    """Return the platform that a command is about, or that of the job that it brings."""
+    found = getattr(command, "platform", None) or getattr(getattr(command, "job", None), "platform", None)
+    return found if isinstance(found, str) else None
 
 
 def _job_of(command: object) -> str | None:

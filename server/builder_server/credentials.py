@@ -71,8 +71,3 @@ def _is_url(text: str) -> bool:
         return bool(httpx.URL(text).host)
     except httpx.InvalidURL:
         return False
-
-
-def hold_secrets(urls: Iterable[str]) -> bool:
-    """Return whether any URL has a user or a password in it, or a query, which may be as secret."""
-    return any("@" in url or "?" in url for url in urls)

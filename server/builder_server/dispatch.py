@@ -6,7 +6,6 @@ others wait, so that a new job costs one transaction and not one per worker. Who
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -49,9 +48,6 @@ class Dispatcher:
     """Bytes that must be free on the disk before a job is handed out, if the operator says how many."""
 
     _lines: dict[str, WorkerLine] = field(factory=dict)
-    waiting: Counter[str] = field(factory=Counter)
-    """How many workers of each platform wait for a job."""
-
     latency: Histogram = field(factory=Histogram)
     """From when there was a job and a worker for it until it was taken."""
 
@@ -64,16 +60,15 @@ class Dispatcher:
         It may wait for days: a worker has nothing else to do. Only a wait is cancelled: when ``take`` was called, it has
         its end, and nothing but its own note of it says whose the job is.
         """
-        if worker.pressure:
-            await trio.sleep_forever()  # until it asks again, on another connection
         changes = self.store.waking.changes
-        self.waiting[platform] += 1
         changes.add([Changed(point=0, what=What.WORKER_CAME, platform=platform)])
         has_job = False
         try:
+            if worker.pressure:
+                await trio.sleep_forever()  # until it says something else: then it waits anew
             while not has_job:
                 halted = self.store.waking.halted.next
-                if not self.store.waking.is_halted(platform, worker.known_as):
+                if not self.store.waking.is_halted(self.store.owner, platform, worker.known_as):
                     waiter = self._join_line(platform, worker)
                     try:
                         has_job = await self._take_in_turn(platform, worker, waiter, take)
@@ -82,9 +77,6 @@ class Dispatcher:
                 if not has_job:
                     await halted.wait()
         finally:
-            self.waiting[platform] -= 1
-            if not self.waiting[platform]:
-                del self.waiting[platform]
             if not has_job:
                 changes.add([Changed(point=0, what=What.WORKER_WENT, platform=platform)])
 
@@ -110,7 +102,7 @@ class Dispatcher:
         while True:
             await waiter.turn.wait()
             known = trio.current_time()
-            if self.store.waking.is_halted(platform, worker.known_as):
+            if self.store.waking.is_halted(self.store.owner, platform, worker.known_as):
                 return False
             await self._wait_for_room()
             template = await self._template(platform)

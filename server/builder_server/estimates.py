@@ -9,7 +9,7 @@ from attrs import frozen
 from builder.extension.watching import QueuedState, RunningState, Unmet, Why
 from builder.history import Cause
 from builder.model import Instant
-from builder.needs import Capabilities, Need, of_text
+from builder.needs import Capabilities, Need, instead, of_text
 
 SAMPLES = 5
 """The newest builds that succeeded from whose durations the next one is foretold."""
@@ -30,6 +30,7 @@ class Waiting:
     not_before: Instant | None = None
     expected: int | None = None
     needs: str = ""
+    time_limit: int | None = None
 
 
 @frozen(kw_only=True)
@@ -45,7 +46,7 @@ class Worker:
 class Circumstances:
     """Where entries wait: a platform, the builds that run there, and how many workers wait.
 
-    Those that are ``drained`` are in neither. Of ``workers`` it is known what they have, and of so many it is ``unknown``.
+    Those that are ``drained``, or ``pressed`` and take no job now, are in neither. Of ``workers`` it is known what they have, and of so many it is ``unknown``.
     ``template_needs`` is what orb builds need besides.
     """
 
@@ -56,6 +57,7 @@ class Circumstances:
     is_full: bool = False
     is_drained: bool = False
     drained: int = 0
+    pressed: int = 0
     workers: Sequence[Worker] = ()
     unknown: int = 0
     template_needs: tuple[Need, ...] = ()
@@ -68,8 +70,14 @@ class Circumstances:
         nearest = min(lacking, key=lambda name: (len(lacking[name]), name))
         if not lacking[nearest]:
             return None
-        nobody = [need for need in needs if all(need in lacks for lacks in lacking.values())]
-        return Unmet(missing=tuple(nobody[:MAX_TOLD]), nearest=nearest, lacks=lacking[nearest][:MAX_TOLD])
+        nobody = [need for need in needs if all(need in lacks for lacks in lacking.values())][:MAX_TOLD]
+        having = {worker.able for worker in self.workers}
+        return Unmet(
+            missing=tuple(nobody),
+            nearest=nearest,
+            lacks=lacking[nearest][:MAX_TOLD],
+            instead=tuple(filter(None, (instead(need, having) for need in nobody))),
+        )
 
     def can_begin(self, needs: tuple[Need, ...]) -> bool:
         """Return whether a worker that waits has what is needed."""
@@ -118,6 +126,8 @@ def foresee(place: Circumstances, entries: Iterable[Waiting], now: Instant) -> I
             start=start,
             expected=entry.expected,
             unmet=unmet(needs) if why is Why.NEEDS else None,
+            needs=needs,
+            time_limit=entry.time_limit,
         )
         if why not in _PASSED and not is_aside:
             ahead += 1
@@ -127,7 +137,16 @@ _PASSED = frozenset({Why.PAUSED, Why.NO_TEMPLATE, Why.NOT_BEFORE, Why.NEEDS})
 """What others overtake meanwhile."""
 
 _STUCK = frozenset(
-    {Why.PAUSED, Why.NO_TEMPLATE, Why.DRAINED, Why.WORKERS_DRAINED, Why.DISK_FULL, Why.NO_WORKER, Why.NEEDS}
+    {
+        Why.PAUSED,
+        Why.NO_TEMPLATE,
+        Why.DRAINED,
+        Why.WORKERS_DRAINED,
+        Why.PRESSED,
+        Why.DISK_FULL,
+        Why.NO_WORKER,
+        Why.NEEDS,
+    }
 )
 """What ends nobody knows when."""
 
@@ -144,7 +163,7 @@ def _obstacle(place: Circumstances, entry: Waiting, now: Instant) -> Why | None:
     if place.is_full:
         return Why.DISK_FULL
     if not place.waiting and not place.running:
-        return Why.WORKERS_DRAINED if place.drained else Why.NO_WORKER
+        return Why.PRESSED if place.pressed else Why.WORKERS_DRAINED if place.drained else Why.NO_WORKER
     return None
 
 

@@ -137,6 +137,11 @@ class NotPutBack:
 
 
 @frozen
+class Moved:
+    """It is another server's now, to which its worker has come back, or that has taken it over."""
+
+
+@frozen
 class NotRunning:
     """The database does not have it as running: it had ended before."""
 
@@ -161,4 +166,5 @@ Event = (
     | PutBackDone
     | NotPutBack
     | NotRunning
+    | Moved
 )

@@ -94,6 +94,12 @@ def alternatives(certificate: x509.Certificate) -> list[x509.GeneralName]:
     return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
 
 
+_PURPOSES = {
+    True: [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],  # it asks other servers of its farm
+    False: [ExtendedKeyUsageOID.CLIENT_AUTH],
+}
+
+
 def is_of_server(certificate: x509.Certificate) -> bool:
     """Return whether it is a server's, and no holder's."""
     usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -167,7 +173,7 @@ class Issuer:
         key: ec.EllipticCurvePublicKey,
         names: Sequence[x509.GeneralName],
         *,
-        usage: x509.ObjectIdentifier,
+        is_of_server: bool,
         now: dt.datetime,
         days: int,
     ) -> x509.Certificate:
@@ -184,7 +190,7 @@ class Issuer:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.KeyUsage(**_USAGE | {"digital_signature": True}), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(_PURPOSES[is_of_server]), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
         )
         return builder.sign(self.key, hashes.SHA256())

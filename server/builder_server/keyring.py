@@ -6,9 +6,10 @@ a rotation adds the new key before it ends the old ones: after a crash between t
 
 import datetime as dt
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from attrs import evolve, frozen
 
@@ -19,6 +20,8 @@ from builder.provenance.keys import InvalidKey, PublicKey, SigningKey
 from builder.reasons import reason_of
 from builder.runtime.files import lock_directory, sync_directory
 from builder_server.names import KEY_SUFFIX, KEYS
+
+T = TypeVar("T")
 
 OVERLAP = dt.timedelta(days=30)
 """How long the keys before stay valid: by then whoever verifies has the new one."""
@@ -57,6 +60,16 @@ class Keyring:
             found = self._read() or self._make_first(now)
         return [key.public for key in found]
 
+    def last_end(self) -> tuple[str, Instant] | None:
+        """Return the key that signs for longest, and until when; None if one does for ever, or there is none."""
+        ends: list[tuple[str, Instant]] = []
+        with _failing(self.directory):
+            for path, until in self._parsed(keys.signing_until):
+                if None in until:
+                    return None
+                ends += [(path.stem, each) for each in until if each is not None]
+        return max(ends, key=lambda each: each[1], default=None)
+
     def rotate(self, now: Instant, overlap: dt.timedelta = OVERLAP, period: dt.timedelta | None = None) -> SigningKey:
         """Add a key, valid from now on, and for that period if there is one; end the others after an overlap.
 
@@ -88,15 +101,17 @@ class Keyring:
             return [first]
 
     def _read(self) -> list[SigningKey]:
-        found = []
+        return sorted((key for _, found in self._parsed(keys.read) for key in found), key=_age)
+
+    def _parsed(self, parse: Callable[[str], list[T]]) -> Iterator[tuple[Path, list[T]]]:
         for path in files(self.data_dir):
             with path.open("rb") as file:
                 text = file.read(keys.MAX_FILE).decode("ascii", "replace")
             try:
-                found += keys.read(text)
+                found = parse(text)
             except InvalidKey as error:
                 raise KeysUnusable(f"{path}: {error}") from error
-        return sorted(found, key=_age)
+            yield path, found
 
     def _write(self, key: SigningKey) -> None:
         path = self.directory / f"{key.public.id}{KEY_SUFFIX}"

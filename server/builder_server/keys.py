@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from builder_server.administration import in_directory
+from builder_server.served import check_owner
 
 
 @click.group()
@@ -59,7 +60,7 @@ def rotate(served: Path, directory: Path | None, *, overlap: str, valid_for: str
     lasting = dt.timedelta(seconds=parse_pause(overlap))
     period = None if valid_for is None else dt.timedelta(seconds=parse_duration(valid_for))
     where = directory or served
-    server.check_owner(where)
+    check_owner(where)
     click.echo(f"made key {Keyring(where).rotate(server.wall_clock(), lasting, period).public.id}")
 
 
@@ -75,5 +76,5 @@ def public(served: Path, directory: Path | None) -> None:
     from builder_server.keyring import Keyring
 
     where = directory or served
-    server.check_owner(where)
+    check_owner(where)
     click.echo(public_text(Keyring(where).public(server.wall_clock())), nl=False)

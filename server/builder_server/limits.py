@@ -25,7 +25,10 @@ class ServerLimits:
     console: int = _limit(4 * GIB, "Bytes of a build's console; it is cut there, and the build goes on.", is_size=True)
     artifacts: int = _limit(MAX_ARTIFACTS, "Artifacts of a build; with more it fails.")
     artifact_bytes: int = _limit(64 * GIB, "Bytes of a build's artifacts; with more it fails.", is_size=True)
-    jobs: int = _limit(50_000, "Jobs in the schedule, each of which is in a queue once at most.")
+    jobs: int = _limit(50_000, "Jobs in the schedule, each of which is in the queue of a platform once at most.")
+    queue: int = _limit(
+        50_000, "Entries in the queue of a platform; a command that would add one is refused, what is due comes still."
+    )
     attempts: int = _limit(300, "Attempts at one job on a platform in a minute; then it waits for the next one.")
 
 

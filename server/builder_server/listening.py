@@ -4,6 +4,7 @@ Trust is by listener: whoever reaches a loopback address may ask for everything,
 a Unix socket; whoever else comes shows a certificate, unless the operator wants to do without.
 """
 
+import errno
 import ipaddress
 import logging
 import os
@@ -22,6 +23,7 @@ from builder.errors import BuilderError
 from builder.reasons import reason_of
 from builder.runtime import service
 from builder.runtime.encrypted import EncryptedStream
+from builder.runtime.logs import note
 from builder_server.certified import Certificates
 from builder_server.connections import Place
 from builder_server.permission import Peer
@@ -86,6 +88,7 @@ class Listener:
     name: str
     accepting: trio.SocketListener
     admit: Admit
+    is_encrypted: bool = False
 
 
 @asynccontextmanager
@@ -110,7 +113,10 @@ async def opened(wanted: Listening, certificates: Certificates | None) -> AsyncI
         if wanted.unix:
             await hold(_listen_unix(wanted.unix))
             held.callback(wanted.unix.unlink, missing_ok=True)
-        yield [_listener(each, wanted, certificates) for each in found]
+        listeners = [_listener(each, wanted, certificates) for each in found]
+        if certificates and not any(each.is_encrypted for each in listeners):
+            logger.warning("nobody is asked for a certificate: there is no address for that, which --ip would name")
+        yield listeners
 
 
 async def _listen(address: str, port: int) -> list[trio.SocketListener]:
@@ -122,8 +128,34 @@ async def _listen(address: str, port: int) -> list[trio.SocketListener]:
     except (OSError, ValueError, UnicodeError) as error:
         for each in found:
             await each.aclose()
-        raise CannotListen(f"can't listen on {format_address(address, port)}: {reason_of(error)}") from error
+        raise CannotListen(f"can't listen on {_named(address, port)}: {why_not(address, error)}") from error
     return found
+
+
+def _named(address: str, port: int) -> str:
+    return address if is_with_port(address) else format_address(address, port)
+
+
+def is_with_port(address: str) -> bool:
+    """Return whether somebody has written a port where a host belongs."""
+    host, _, port = address.rpartition(":")
+    return port.isdecimal() and (":" not in host or host.endswith("]"))
+
+
+def why_not(address: str, error: OSError | ValueError) -> str:
+    """Return why nobody can listen on an address, and what to do."""
+    if is_with_port(address):
+        return "its port stands in --port, which all addresses share"
+    number = getattr(error, "errno", None)
+    advice = _ADVICE.get(number, "") if isinstance(number, int) else ""
+    return reason_of(error) + advice
+
+
+_ADVICE = {
+    errno.EADDRINUSE: ": stop what listens there, or take another --port",
+    errno.EADDRNOTAVAIL: ": it is none of this machine's",
+    errno.EACCES: ": take a --port from 1024 on",
+}
 
 
 async def _resolve(address: str) -> list[str]:
@@ -170,7 +202,7 @@ def _listener(accepting: trio.SocketListener, wanted: Listening, certificates: C
     name = format_address(*address[:2])
     is_loopback = _is_loopback(address[0])
     if certificates and not (is_loopback and wanted.loopback_is_plain):
-        return Listener(name=name, accepting=accepting, admit=_by_certificate(certificates))
+        return Listener(name=name, accepting=accepting, admit=_by_certificate(certificates), is_encrypted=True)
     if not is_loopback:
         if not wanted.is_insecure:
             refuse_strangers(address[0], name)
@@ -185,6 +217,14 @@ def refuse_strangers(host: str, name: str) -> None:
             f"others could reach {name} and do everything: let them show certificates (--tls-cert, --tls-key, "
             "--tls-client-ca), or listen on a loopback address or a Unix socket (--unix) alone, or say --insecure"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is of this machine alone; a name is none, whatever it stands for."""
+    try:
+        return _is_loopback(host)
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_loopback(host: str) -> bool:
@@ -226,6 +266,7 @@ class Users:
         """Raises UserRefused."""
         number = _peer_user(transport)
         name = _name(number)
+        note(holder=name)
         if number not in self.numbers:
             raise UserRefused(f"user {name} may not use the Unix socket: name it with --allow-user")
         return transport, Peer(address=address_of(transport), name=name)

@@ -11,16 +11,18 @@ from attrs import define, evolve, field
 
 from builder import codec
 from builder.extension.halting import SERVER, Scope, Target
+from builder.extension.provisioning import Provision
 from builder.extension.watching import PAGE, EndingState, Look, Looked, PlatformState
 from builder.framing import frame
 from builder.model import Instant
 from builder.needs import of_text
 from builder_server.aside import Aside
-from builder_server.attempts import Attempts
 from builder_server.crew import Crew
 from builder_server.dispatch import Dispatcher
 from builder_server.estimates import MAX_TOLD, Circumstances, foresee
+from builder_server.farm import Farm
 from builder_server.memory import Memory, SharingChannel
+from builder_server.provisions import Provisions
 from builder_server.shared import Shared
 from builder_server.store import Store
 from builder_server.store.standing import Standing
@@ -31,14 +33,18 @@ NEWEST = 1.0
 
 @define(eq=False)
 class Looks:
-    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells certificates that have to be renewed."""
+    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells what has to be renewed.
+
+    ``provisions`` is what provisioners have told.
+    """
 
     _store: Store
     _dispatcher: Dispatcher
-    _attempts: Attempts
+    _farm: Farm
     _memory: Memory
     _now: Callable[[], Instant]
     _ending: Callable[[], Sequence[EndingState]] = tuple
+    provisions: Provisions = field(factory=Provisions)
     _shared: Shared[Look] = field(init=False)
 
     @_shared.default
@@ -46,7 +52,12 @@ class Looks:
         return Shared(self._version, self._make)
 
     def _version(self) -> object:
-        return self._store.version, self._store.waking.changes.point, trio.current_time() // NEWEST
+        return (
+            self._store.version,
+            self._store.waking.changes.point,
+            self.provisions.version,
+            trio.current_time() // NEWEST,
+        )
 
     async def send(self, channel: SharingChannel, look: Look) -> None:
         """Send how things stand. Raises StoreError, CommandRefused, one of CONNECTION_ERRORS, and Crowded."""
@@ -63,7 +74,7 @@ class Looks:
                 for name, (_, entries) in standing.queued.items()
                 if any(entry.is_orb for entry in entries)
             }
-            crew = self._attempts.crew()
+            crew = await self._farm.crew()
             running = defaultdict(list)
             for build in standing.running:
                 if build.uuid not in crew.of_drained:
@@ -77,6 +88,7 @@ class Looks:
                     has_template=templates.get(name, ()) is not None,
                     is_full=is_full,
                     drained=crew.drained[name],
+                    pressed=crew.pressed[name],
                     is_drained=not halted.isdisjoint({SERVER, Target(scope=Scope.PLATFORM, name=name)}),
                     workers=crew.workers.get(name, ()),
                     unknown=crew.unknown[name],
@@ -85,7 +97,8 @@ class Looks:
                 for name in standing.queued
             }
             # in a thread: there may be thousands of entries
-            make = partial(_reply, standing, places, crew, now, self._ending(), is_full=is_full)
+            told = self.provisions.by_platform()
+            make = partial(_reply, standing, places, crew, now, self._ending(), told, is_full=is_full)
             return await self._memory.replies.put(await trio.to_thread.run_sync(make))
 
 
@@ -95,13 +108,17 @@ def _reply(
     crew: Crew,
     now: Instant,
     ending: Sequence[EndingState],
+    told: Mapping[str, tuple[Provision, ...]],
     *,
     is_full: bool,
 ) -> bytes:
     """Return the frames of all pages."""
     busy = Counter(build.platform for build in standing.running)
     pages = _pages(
-        platforms=[_platform(place, standing, crew, busy[place.platform]) for place in places.values()],
+        platforms=[
+            evolve(_platform(place, standing, crew, busy[name]), provisions=told.get(name, ()))
+            for name, place in places.items()
+        ],
         running=[evolve(build, away=crew.away.get(build.uuid)) for build in standing.running],
         queued=[
             entry for place in places.values() for entry in foresee(place, standing.queued[place.platform][1], now)
@@ -123,6 +140,7 @@ def _platform(place: Circumstances, standing: Standing, crew: Crew, busy: int) -
         queued=standing.queued[place.platform][0],
         unmet=tuple(itertools.islice(filter(None, unmet), MAX_TOLD)),
         drained=place.drained,
+        pressed=place.pressed,
     )
 
 

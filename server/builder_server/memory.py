@@ -19,7 +19,7 @@ from builder import codec
 from builder.extension.order import ALL
 from builder.framing import StreamedFrame, frame
 from builder.messages import KIB, MIB, Kind, Message
-from builder.order import Side
+from builder.order import Protocols, Side
 from builder.runtime.channel import RECEIVE_SIZE, Channel
 from builder.runtime.encrypted import EncryptedStream
 from builder.runtime.sockets import bound_unsent, reset_at_close
@@ -175,8 +175,11 @@ def _framed(message: Message) -> bytes:
 class SharingChannel(Channel):
     """A channel of the server, whose large messages come into the memory that all share. Raises Crowded as well."""
 
-    def __init__(self, stream: trio.SocketStream | EncryptedStream, memory: Memory) -> None:
-        super().__init__(stream, Side.SERVER, ALL)
+    def __init__(
+        self, stream: trio.SocketStream | EncryptedStream, memory: Memory, as_peer: Protocols | None = None
+    ) -> None:
+        """``as_peer`` are the protocols of a server that asks another one."""
+        super().__init__(stream, Side.SERVER if as_peer is None else Side.PEER, ALL if as_peer is None else as_peer)
         self._socket = stream
         self._memory = memory
         self._grant: Grant | None = None

@@ -1,6 +1,6 @@
 """What a server shows of itself, for Prometheus and for those who ask whether it works: see docs/metrics.md.
 
-There is a series for each platform, of which there are at most a thousand, and for each receiver of uploads; never for a job, a
+There is a series for each platform, of which there are at most a thousand, for each receiver of uploads and each server; never for a job, a
 build or a peer.
 """
 
@@ -16,12 +16,12 @@ from builder.extension.uploads import ReceiverState, UploadState
 from builder.model import Instant, printable
 from builder.runtime.exposition import gauge, histogram, pages_of, version
 from builder.runtime.scraping import Pages
-from builder_server.attempts import Attempts
-from builder_server.certified import Expiring
+from builder_server.attempts import STATES, Attempts
 from builder_server.connections import Connections
+from builder_server.expiry import Expiring
 from builder_server.memory import Memory
 from builder_server.room import Room
-from builder_server.store import PlatformLoad, Store
+from builder_server.store import PlatformLoad, ServerState, Store
 from builder_server.upload import Uploader
 
 _UPLOADS = {UploadState.DONE: "stored", UploadState.PENDING: "failed", UploadState.REFUSED: "refused"}
@@ -37,6 +37,7 @@ class _Seen:
     platforms: tuple[PlatformLoad, ...]
     receivers: tuple[ReceiverState, ...]
     room: Room | None
+    servers: tuple[ServerState, ...]
     now: Instant
 
 
@@ -68,6 +69,7 @@ class Metrics:
             platforms=await self.store.load(now),
             receivers=await self.store.count_uploads(self.uploader.names),
             room=room,
+            servers=await self.store.servers(),
             now=now,
         )
         return self._families(seen)
@@ -78,6 +80,7 @@ class Metrics:
         yield from self._builds()
         yield from self._uploads(seen)
         yield from self._server(seen)
+        yield from self._farm(seen)
 
     def _platforms(self, seen: _Seen) -> Iterator[Metric]:
         queued = gauge("builder_queue_entries", "Entries of a queue that may run now.", "platform")
@@ -87,16 +90,16 @@ class Metrics:
         oldest = gauge("builder_queue_oldest_seconds", "For how long the oldest entry has been due.", "platform")
         running = gauge("builder_builds_running", "Builds that run.", "platform")
         workers = gauge("builder_workers", "Workers that are connected.", "platform", "state")
-        waiting, building = self.attempts.dispatcher.waiting, self.attempts.building()
+        connected = self.attempts.connected()
         for each in seen.platforms:
             name = _label(each.name)
-            is_drained = self.store.waking.is_halted(each.name, worker="")
+            is_drained = self.store.waking.is_halted(self.store.owner, each.name, worker="")
             queued.add_metric([name], 0 if is_drained else each.ready)
             held.add_metric([name], each.held + (each.ready if is_drained else 0))
             oldest.add_metric([name], 0 if is_drained else each.waited / 1000)
             running.add_metric([name], each.running)
-            workers.add_metric([name, "waiting"], waiting[each.name])
-            workers.add_metric([name, "building"], building[each.name])
+            for state in STATES:
+                workers.add_metric([name, state], connected[each.name, state])
         drained = gauge("builder_drained", "What gets no jobs: the server, platforms, workers.", "scope")
         halted = Counter(target.scope for target in self.store.waking.halts)
         for scope in Scope:
@@ -138,6 +141,14 @@ class Metrics:
                 attempts.add_metric([name, word], self.uploader.attempted[name, outcome])
         yield from (pending, refused, oldest, attempts)
 
+    def _farm(self, seen: _Seen) -> Iterator[Metric]:
+        alive = gauge("builder_server_alive", "Whether a server that works on the database lives.", "server")
+        keeps = gauge("builder_server_keeps_schedule", "Whether it is the one that queues what is due.", "server")
+        for each in seen.servers:
+            alive.add_metric([_label(each.name)], each.is_alive)
+            keeps.add_metric([_label(each.name)], each.is_alive and each.keeps_schedule)
+        yield from (alive, keeps)
+
     def _server(self, seen: _Seen) -> Iterator[Metric]:
         connections = self.connections
         yield GaugeMetricFamily("builder_connections", "Open connections.", value=connections.number)
@@ -153,9 +164,17 @@ class Metrics:
             "builder_commit_seconds", "For how long changes are written to the disk.", self.store.database.commits
         )
         expiry = gauge("builder_certificate_expiry_timestamp_seconds", "When a certificate expires.", "name")
-        for each in sorted(self.expiring(), key=lambda each: each.expires)[:MAX_CERTIFICATES]:
+        signing = gauge(
+            "builder_signing_key_expiry_timestamp_seconds", "When the last of the keys expires that sign builds.", "id"
+        )
+        found = sorted(self.expiring(), key=lambda each: each.expires)
+        for each in [each for each in found if not each.is_key][:MAX_CERTIFICATES]:
             expiry.add_metric([_label(each.name)], each.expires.ms / 1000)
+        for each in found:
+            if each.is_key:
+                signing.add_metric([_label(each.name)], each.expires.ms / 1000)
         yield expiry
+        yield signing
 
 
 def _label(name: str) -> str:

@@ -9,6 +9,13 @@ from builder_server.errors import CommandRefused
 
 DATABASE = "builder.sqlite3"
 ELSEWHERE = "builder.postgres"
+COPIED = f"{DATABASE}.copied"
+"""What a database is called once PostgreSQL has a copy of it."""
+COPYING = f"{DATABASE}.copying"
+"""A copy that is not complete."""
+ONLY_SERVER = "main"
+"""The name of the server that has a database for itself."""
+
 LOCK = "lock"
 STATE = "state"
 IMPORTED_STATE = "state.imported"
@@ -19,6 +26,8 @@ RESERVED = frozenset(
     {
         DATABASE,
         *(f"{DATABASE}{suffix}" for suffix in ("-wal", "-shm", "-journal", ".part")),
+        COPIED,
+        *(f"{COPYING}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")),
         ELSEWHERE,
         LOCK,
         STATE,

@@ -1,16 +1,21 @@
-"""The options of limits, one for each."""
+"""The options of limits, one for each, and the address of a database."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 from attrs import fields
+from click.core import ParameterSource
 
 from builder.quantities import InvalidQuantity, parse_size
 from builder.sizes import format_size
 from builder_server.limits import ServerLimits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_PASSWORD = re.compile(r"://[^/?#]*:[^/?#@]*@|[?&]password=")
+"""What the address of a database looks like that holds a password."""
 
 
 def limit_options(command: Command) -> Command:
@@ -40,3 +45,16 @@ def _read_size(context: click.Context, parameter: click.Parameter, value: str) -
         return parse_size(value)
     except InvalidQuantity as error:
         raise click.BadParameter(str(error), context, parameter) from error
+
+
+def check_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the address of a database. Raises click.BadParameter for a password that others can read."""
+    is_seen = parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    if value is not None and is_seen and _PASSWORD.search(value):
+        raise click.BadParameter(
+            "others on this machine can read a command line: write the password to a file, and name that with "
+            "--database-password-file",
+            context,
+            parameter,
+        )
+    return value

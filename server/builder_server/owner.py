@@ -10,7 +10,7 @@ import errno
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 import trio
@@ -42,13 +42,14 @@ from builder_server.actions import (
     Record,
     RecordAborted,
     Release,
+    RemoveFiles,
     Resume,
     SendJob,
     TellUploader,
 )
 from builder_server.attachment import Attachment, Given, Resumed
 from builder_server.attempt import Attempt, Phase
-from builder_server.console import ConsoleWriter
+from builder_server.console import CUT, ConsoleWriter
 from builder_server.dispatch import Dispatcher
 from builder_server.errors import CommandRefused
 from builder_server.events import (
@@ -57,6 +58,7 @@ from builder_server.events import (
     DiskFault,
     Event,
     Inherited,
+    Moved,
     NotPutBack,
     NotRunning,
     OurFault,
@@ -109,8 +111,6 @@ class Owner:
     build: Build | None = None
     console: ConsoleWriter | None = None
     """Lines come; None before the first ones and for an attempt of an earlier server."""
-    targets: frozenset[Target] = field(init=False)
-    """What may be drained so that its worker gets no job."""
     attachment: Attachment = field(init=False)
     is_asked: bool = False
     """It was tried, once, to put it back."""
@@ -127,13 +127,25 @@ class Owner:
     _artifacts: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.targets = frozenset(targets_of(self.platform, self.worker.known_as))
         self.attachment = Attachment.to(self.uuid, self._tell_from)
+
+    def is_drained(self, halted: Collection[Target]) -> bool:
+        """Return whether its worker gets no job while that is drained."""
+        # made when it is needed: thousands of workers may wait
+        return bool(halted) and any(
+            target in halted for target in targets_of(self.recorder.store.owner, self.platform, self.worker.known_as)
+        )
 
     def tell(self, event: Event) -> None:
         """Have it deal with an event before all that the worker sends. For as long as it waits for a job, that ends it."""
         self._told.append(event)
         self._waiting.cancel()
+
+    def note_pressure(self, pressure: str) -> None:
+        """Note why its worker takes no job now, or that it does. That of one that has a job matters to nobody."""
+        if self.job is None and pressure != self.worker.pressure:
+            self.worker = self.worker.under(pressure)
+            self._waiting.cancel()
 
     def _tell_from(self, attachment: Attachment, event: Event) -> None:
         if attachment is self.attachment:
@@ -170,39 +182,38 @@ class Owner:
 
     async def _take(self, dispatcher: Dispatcher) -> Event | None:
         """Return what happens to the attempt first, None if there is none."""
-
-        async def take(expand: Expand | None) -> Taken:
-            started, self._began = self.recorder.now(), trio.current_time()
-            self._may_be_taken = True
-            taken = await self.recorder.store.take(self.platform, self.uuid, started, expand, self.worker)
-            self.build = taken.build
-            self._may_be_taken = taken.build is not None
-            if taken.build:
-                self.job, self.since = taken.build.job.name, started
-                self.attempt.tighten(seconds(taken.build.time_limit), seconds(taken.build.max_silent))
-            return taken
-
         try:
-            with trio.CancelScope() as self._waiting:
-                if self._told:
-                    return None
-                await dispatcher.wait_for_job(self.platform, self.worker, take)
+            while self.build is None:
+                with trio.CancelScope() as self._waiting:
+                    if self._told:
+                        return None
+                    await dispatcher.wait_for_job(self.platform, self.worker, self._ask)
         except CommandRefused as error:
             self.attachment.end(failure=error)
             return None
         except Exception as error:  # noqa: BLE001 - the session ends with it, and tells
             self.attachment.end(failure=error)
             return await self._fault(error) if self._may_be_taken else None
-        if self.build is None:
-            return None
         return self._told.pop(0) if self._told else Attached()
+
+    async def _ask(self, expand: Expand | None) -> Taken:
+        """Ask the store for a job, once it is its worker's turn."""
+        started, self._began = self.recorder.now(), trio.current_time()
+        self._may_be_taken = True
+        taken = await self.recorder.store.take(self.platform, self.uuid, started, expand, self.worker)
+        self.build = taken.build
+        self._may_be_taken = taken.build is not None
+        if taken.build:
+            self.job, self.since = taken.build.job.name, started
+            self.attempt.tighten(seconds(taken.build.time_limit), seconds(taken.build.max_silent))
+        return taken
 
     async def _own(self, event: Event) -> None:
         note(uuid=self.uuid)
         if self.build:
             note_build(self.build)
         while True:
-            note(**NOBODY | self.attachment.holder)
+            note(**{**NOBODY, **self.attachment.holder})
             outcome = await self._handle(event)
             self._note_presence()
             if self.attempt.phase is Phase.ENDED:
@@ -328,12 +339,14 @@ class Owner:
                 await self._begin_record(why, 0)
                 return await self._record()
             case NoteCancel(by=by):
-                return None if await self.recorder.note_cancel(self.uuid, by) else NotRunning()
+                return None if await self.recorder.note_cancel(self.uuid, by) else await self._not_here()
             case PutBack(reason=reason, counted=counted):
                 return await self._put_back(reason, counted=counted)
             case DiscardRecord():
                 if self._writer:
                     await self._writer.discard()
+            case RemoveFiles():
+                await self._remove_files()
             case Acknowledge():
                 self.attachment.end(acknowledged=True)
             case Dismiss(reason=reason):
@@ -346,15 +359,16 @@ class Owner:
 
     async def _append(self, to: ConsoleWriter, lines: TimedLines) -> None:
         """Append, or cut the console where it is long enough: the first line that is left out becomes one that says so."""
-        if to.size < self.limits.console:
+        if not to.is_cut and to.size < self.limits.console:
             await to.append(lines)
             return
         if not to.is_cut:
             limit = format_size(self.limits.console)
-            logger.warning("its console is cut at %s", limit)
-            said = f"[builder-server] the console is cut here, at {limit}: the build goes on".encode()
-            await to.append(Outputs(self.uuid).timed([said], lines.last))
+            said = CUT + f"{limit}: the build goes on".encode()
+            # at the time of the line before it: those that it stands for come again after a restart, and none may be earlier
+            await to.append(Outputs(self.uuid).timed([said], to.last))
             to.is_cut = True
+            logger.warning("its console is cut at %s", limit)
             lines = evolve(lines, count=lines.count - 1)
         to.skip(lines)
 
@@ -371,7 +385,6 @@ class Owner:
     async def _open_console(self) -> None:
         if self.console is None and (build := await self._found()):
             self.console = await self.recorder.reopen_console(build)
-            self.console.is_cut = self.console.size >= self.limits.console
             self.on_changed()
 
     async def _begin_record(self, result: Result, length: int) -> None:
@@ -392,8 +405,8 @@ class Owner:
             ended_by=self._ended_by,
             is_delivered=self._is_delivered,
         ):
-            logger.error("does not run any more: its result was not recorded")
-            return NotRunning()
+            logger.error("does not run here any more: its result was not recorded")
+            return await self._not_here()
         logger.info("finished: %s", self._end.result)
         return Recorded()
 
@@ -416,9 +429,22 @@ class Owner:
                 logger.warning("lost too often: recorded as failed")
                 return NotPutBack(result=reason)
             case AfterLoss.NOT_RUNNING:
-                return NotRunning()
+                return await self._not_here()
             case str() as by:
                 return NotPutBack(result=cancelled(by), by=by)
+
+    async def _not_here(self) -> Event:
+        """Return what has become of an attempt that the database does not have as running here."""
+        return Moved() if await self.recorder.is_running(self.uuid) else NotRunning()
+
+    async def _remove_files(self) -> None:
+        logger.warning("another server has it now")
+        if self._writer:
+            self._writer.close()
+        if self.console:
+            self.console.close()
+        if self.job:
+            await self.recorder.remove_left_behind({self.uuid: self.job})
 
     def _finished(self) -> Instant:
         """Return when it ends if it ends now: the wall clock may have been set meanwhile, and is not asked."""

@@ -18,7 +18,9 @@ from builder.extension.crew import ListWorkers
 from builder.extension.halting import AwaitIdle, Halt, LiftHalt
 from builder.extension.logs import ReadConsole
 from builder.extension.provenance import ShowProvenance
+from builder.extension.provisioning import TellProvision
 from builder.extension.schedule import ChangeJob, CheckJob, NextRuns, PlanJob, ShowJob
+from builder.extension.servers import ListServers, Relay
 from builder.extension.uploads import CountUploads, DropUpload, ListUploads, RetryUploads
 from builder.extension.watching import Look, Watch
 from builder.extension.working import Alive, AskJob, BuildFacts, GiveUp, Return
@@ -37,7 +39,7 @@ from builder.messages import (
     UndropPlatform,
     Unschedule,
 )
-from builder.model import printable
+from builder.model import NEVER, printable
 from builder.roles import HolderRole, Identity
 from builder_server.errors import CommandRefused
 
@@ -45,6 +47,7 @@ _WORKER, _OPERATOR, _OBSERVER = HolderRole.WORKER, HolderRole.OPERATOR, HolderRo
 
 NEEDS: Mapping[type, HolderRole | None] = {
     Hello: None,  # it asks for nothing
+    Relay: None,  # by a token, which only servers of the same database know
     # --- workers
     JobRequested: _WORKER,
     AskJob: _WORKER,
@@ -73,6 +76,8 @@ NEEDS: Mapping[type, HolderRole | None] = {
     DropUpload: _OPERATOR,
     Halt: _OPERATOR,
     LiftHalt: _OPERATOR,
+    # --- what a provisioner says
+    TellProvision: HolderRole.PROVISIONER,
     # --- what changes nothing
     TryApply: _OBSERVER,
     AwaitIdle: _OBSERVER,
@@ -93,8 +98,21 @@ NEEDS: Mapping[type, HolderRole | None] = {
     Watch: _OBSERVER,
     Look: _OBSERVER,
     ListWorkers: _OBSERVER,
+    ListServers: _OBSERVER,
 }
 """The role that the holder of a certificate needs for a kind of message. What is not in here nobody gets, see the tests."""
+
+
+def relayed(request: Relay) -> "Peer":
+    """Return the client of another server, which has shown that it may say who that is."""
+    identity = Identity(
+        name=request.holder,
+        roles=frozenset({request.role}) - {_WORKER},
+        platforms=frozenset(),
+        serial=0,
+        expires=NEVER,  # the other server sees to that
+    )
+    return Peer(address=f"{request.address} by {printable(request.server)}", name=request.holder, identity=identity)
 
 
 class NotPermitted(CommandRefused):
@@ -130,6 +148,13 @@ class Peer:
             raise NotPermitted(
                 f"{kind.__name__} for {platform} needs the role worker for it; the certificate of {self.name} gives {given}"
             )
+
+    @property
+    def role(self) -> HolderRole:
+        """The role in which another server asks for it: that of an operator where it may ask for everything."""
+        if self.identity is None or self.identity.may_be(_OPERATOR):
+            return _OPERATOR
+        return _OBSERVER
 
     @property
     def _has(self) -> str:

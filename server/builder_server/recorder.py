@@ -1,7 +1,9 @@
 """The steps in which an attempt becomes durable: its directory and console, its record, and what the database says."""
 
+import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -15,7 +17,7 @@ from builder.model import Aborted, Instant
 from builder_server import console, room
 from builder_server.aborts import LOST
 from builder_server.console import ConsoleWriter
-from builder_server.results import ResultWriter, build_dir, make_build_dir
+from builder_server.results import ResultWriter, build_dir, directory_of, make_build_dir
 from builder_server.store import AfterLoss, Build, Store, StoreError
 
 CONSOLES_AT_ONCE = 2
@@ -158,6 +160,19 @@ class Recorder:
             return await trio.to_thread.run_sync(room.is_filled_by, build_dir(self.data_dir, build))
         except OSError:  # then something else is wrong with the disk
             return False
+
+    async def is_running(self, uuid: UUID) -> bool:
+        """Return whether an attempt runs, at whatever server."""
+        head = await self.store.find_head(uuid)
+        return head is not None and head.state == "running"
+
+    async def remove_left_behind(self, moved: Mapping[UUID, str]) -> None:
+        """Remove the files of attempts that other servers have, as far as there are any; ``moved`` has the names of their jobs."""
+        for uuid, job in moved.items():
+            with suppress(FileNotFoundError):
+                await trio.to_thread.run_sync(shutil.rmtree, directory_of(self.data_dir, job, uuid))
+        if moved:
+            await self.store.forget_left_behind(moved)
 
     async def find(self, uuid: UUID) -> Build | None:
         """Return an attempt that may have been taken."""

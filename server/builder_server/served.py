@@ -1,16 +1,22 @@
-"""What belongs to a server: its directory, and its database where that is not in there.
+"""What belongs to a server: its directory, which one program holds at a time, and its database where that is not in there.
 
-A directory whose database is elsewhere says so in a file, so that no server begins with an empty one of its own in there.
+A directory whose database is elsewhere says so in a file, so that no server begins with an empty one of its own in there,
+and with which name, so that it deals with the files of no other one.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from platform import node
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from builder.errors import BuilderError
-from builder_server.names import DATABASE, ELSEWHERE
+from builder.runtime.files import lock
+from builder.runtime.secrecy import exposure
+from builder_server.names import DATABASE, ELSEWHERE, LOCK, ONLY_SERVER
 
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location  # its library need not be there
@@ -27,11 +33,15 @@ class StartError(BuilderError):
 
 @frozen(kw_only=True)
 class Served:
-    """What an operator names: a directory, and the address of a database, which may hold a password."""
+    """What an operator names: a directory, and the address of a database, which may hold a password.
+
+    ``name`` is what its server is called among others on that.
+    """
 
     directory: Path
     database: str | None = field(default=None, repr=False)
     password_file: Path | None = None
+    name: str | None = None
 
     def place(self) -> "Location | None":
         """Return where the database is if it is not in the directory. Raises StartError and StoreError."""
@@ -43,6 +53,10 @@ class Served:
             raise StartError(
                 "--database needs psycopg, which is not installed: pip install 'builder[postgres]'"
             ) from error
+        if self.password_file is not None:
+            with suppress(OSError):  # which is said where it is read
+                if what_to_do := exposure(self.password_file):
+                    raise StartError(what_to_do)
         return Location(url=self.database, password_file=self.password_file or _credential())
 
 
@@ -52,17 +66,21 @@ def _credential() -> Path | None:
     return path if path and path.exists() else None
 
 
+def is_elsewhere(directory: Path) -> bool:
+    """Return whether a directory says that its database is elsewhere; one that has a database does not, whatever lies there."""
+    return (directory / ELSEWHERE).exists() and not (directory / DATABASE).exists()
+
+
 def database_of(directory: Path, place: "Location | None") -> "Path | Location":
     """Return where the database of a directory is, and note it there. Raises StartError if it is another one.
 
     OSError is raised if it can't be noted.
     """
-    elsewhere = directory / ELSEWHERE
     if place is None:
-        if elsewhere.exists():
+        if is_elsewhere(directory):
             raise StartError(
-                f"the database of {directory} is in PostgreSQL, {elsewhere.read_text('utf-8').strip()}: name it with "
-                f"--database, or remove {elsewhere} to begin with a new one"
+                f"the database of {directory} is in PostgreSQL, {_noted(directory)[0]}: name it with --database, or remove "
+                f"{directory / ELSEWHERE} to begin with a new one"
             )
         return directory / DATABASE
     if (directory / DATABASE).exists():
@@ -70,5 +88,70 @@ def database_of(directory: Path, place: "Location | None") -> "Path | Location":
             f"{directory} has a database of its own, {DATABASE}: leave --database out, or move it away to do without what "
             "it has"
         )
-    elsewhere.write_text(f"{place}\n", "utf-8")
+    note_elsewhere(directory, place, *_noted(directory)[1:])
     return place
+
+
+def check_owner(directory: Path, refused: type[BuilderError] = StartError) -> None:
+    """See that what root writes is its owner's, too. Raises what is ``refused``."""
+    try:
+        owner = directory.stat().st_uid
+    except FileNotFoundError:
+        return
+    if os.geteuid() == 0 != owner:
+        raise refused(f"{directory} belongs to user {owner}: run this as that user, with runuser -u NAME --")
+
+
+@contextmanager
+def held(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory. Raises StartError if another server does."""
+    try:
+        file = (data_dir / LOCK).open("w")
+    except OSError as error:
+        raise StartError(
+            f"can't use the data directory {data_dir}: {error.strerror}; create it, or name another with --dir"
+        ) from error
+    with file:
+        try:
+            taken = lock(file.fileno())
+        except OSError as error:
+            raise StartError(f"can't lock {data_dir}: {error.strerror}") from error
+        if not taken:
+            raise StartError(f"another server uses {data_dir}: stop it, or name another directory with --dir")
+        yield
+
+
+def note_elsewhere(directory: Path, place: "Location", *names: str) -> None:
+    """Have a directory say where its database is, and what its server is called there, if that is known. Raises OSError."""
+    (directory / ELSEWHERE).write_text("\n".join([str(place), *names, ""]), "utf-8")
+
+
+def name_of(directory: Path, place: "Location | None", given: str | None) -> str:
+    """Return what the server of a directory is called in its database, and note it there: for the files are that one's.
+
+    ``given`` is what its operator says. Raises StartError where it is not that, and OSError if it can't be noted.
+    """
+    if place is None:
+        return ONLY_SERVER
+    name = choose_name(directory, given)
+    note_elsewhere(directory, place, name)
+    return name
+
+
+def choose_name(directory: Path, given: str | None) -> str:
+    """Return what the server of a directory is called among others. Raises StartError, as ``name_of``."""
+    known = _noted(directory)[1:]
+    name = given or (known[0] if known else node() or "localhost")
+    if known and known != [name]:
+        raise StartError(
+            f"{directory} has what the server called {known[0]} has built: leave --name out, or name another --dir"
+        )
+    return name
+
+
+def _noted(directory: Path) -> list[str]:
+    """Return the database of a directory, if it is elsewhere, and what its server is called there."""
+    try:
+        return (directory / ELSEWHERE).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []

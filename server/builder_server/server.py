@@ -3,14 +3,16 @@
 import logging
 import os
 import platform
+import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from ssl import SSLContext
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+from uuid import uuid4
 
 import trio
 from attrs import define, field, frozen
@@ -24,14 +26,13 @@ from builder.messages import Hello, JobRequested, Message, ServerHello
 from builder.model import Instant
 from builder.reasons import reason_of
 from builder.runtime import entry, scraping, service
-from builder.runtime.files import lock
 from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
 from builder.runtime.scraping import Scraping
 from builder.runtime.shutdown import Shutdown, ShuttingDown
 from builder.runtime.sockets import bound_unsent, tune
 from builder.runtime.tls import TlsFiles
-from builder_server import backups, listening
+from builder_server import backups, crews, listening
 from builder_server.aside import Replies
 from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
@@ -39,23 +40,28 @@ from builder_server.certified import Certificates
 from builder_server.clients import ClientSession
 from builder_server.connections import Connections, NoPlace, Place, connections_for_descriptors
 from builder_server.dispatch import Dispatcher
-from builder_server.importer import Imported, import_builds, import_state
+from builder_server.expiry import Expiry
+from builder_server.farm import Farm
+from builder_server.handshakes import why
+from builder_server.importer import import_state
 from builder_server.informer import Informer
 from builder_server.keeper import Keeper
+from builder_server.keyring import Keyring
 from builder_server.limits import ServerLimits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
+from builder_server.membership import Membership
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
-from builder_server.names import LOCK
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.permission import Peer
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
-from builder_server.served import StartError, database_of
-from builder_server.store import Store
+from builder_server.served import database_of, held, name_of
+from builder_server.store import Identity, Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
+from builder_server.upstream import Upstreams
 from builder_server.workers import WorkerSession
 from builder_server.working import WorkingSession
 
@@ -92,6 +98,10 @@ class Settings:
     data_dir: Path
     database: "Location | None" = None
     """Where it is if it is not in ``data_dir``."""
+    name: str | None = None
+    """What other servers on its database call it; None stands for what they did before, or the name of the machine."""
+    address: str | None = None
+    """Where they reach it."""
     config_dir: Path
     upload: tuple[str, ...] = field(repr=False)
     job_timeout: float
@@ -121,11 +131,12 @@ async def serve(
     )
     trio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     return_large_blocks()
-    with _locked(settings.data_dir):
+    with held(settings.data_dir):
         backups.check_whole(settings.data_dir)
         certificates = _certificates(settings, now)
         store = Store.open(database_of(settings.data_dir, settings.database))
         store.limits = settings.limits
+        store.owner = name_of(settings.data_dir, settings.database, settings.name)
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -136,75 +147,12 @@ async def serve(
             store.close()
 
 
-def migrate(data_dir: Path, database: "Location | None", revision: str) -> None:
-    """Bring the database of a server that does not run to a revision. Raises StartError and StoreError."""
-    with _locked(data_dir):
-        Store.migrate(database_of(data_dir, database), revision)
-
-
-def restore(data_dir: Path, source: Path) -> None:
-    """Bring a backup back to a directory in which no server runs. Raises StartError, StoreError and BackupFailed."""
-    data_dir.mkdir(exist_ok=True)
-    check_owner(data_dir)
-    with _locked(data_dir):
-        backups.read(data_dir, source)
-
-
-def check_owner(data_dir: Path) -> None:
-    """See that what is written is its server's, too. Raises StartError."""
-    try:
-        owner = data_dir.stat().st_uid
-    except FileNotFoundError:
-        return
-    if os.geteuid() == 0 != owner:
-        raise StartError(f"{data_dir} belongs to user {owner}: run this as that user, with runuser -u NAME --")
-
-
-async def import_left(data_dir: Path, database: "Location | None", *, upload: bool) -> Imported:
-    """Take over what the original has left in a directory in which no server runs.
-
-    Raises StartError, StoreError and ImportFailed.
-    """
-    check_owner(data_dir)
-    with _locked(data_dir):
-        backups.check_whole(data_dir)
-        store = Store.open(database_of(data_dir, database))
-        try:
-            async with plain_nursery() as nursery:
-                nursery.start_soon(store.run)
-                await import_state(store, data_dir)  # only a new database takes it
-                found = await import_builds(store, data_dir, upload=upload)
-                nursery.cancel_scope.cancel()
-        finally:
-            store.close()
-    return found
-
-
 async def _outlive_hangups() -> None:
     """Say what a SIGHUP does here: nothing, and it ends nothing either."""
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         entry.deliver()
         async for _ in signals:
             logger.info("SIGHUP: nothing to read again, options are read at the start and templates for each job")
-
-
-@contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory. Raises StartError if another server does."""
-    try:
-        file = (data_dir / LOCK).open("w")
-    except OSError as error:
-        raise StartError(
-            f"can't use the data directory {data_dir}: {error.strerror}; create it, or name another with --dir"
-        ) from error
-    with file:
-        try:
-            taken = lock(file.fileno())
-        except OSError as error:
-            raise StartError(f"can't lock {data_dir}: {error.strerror}") from error
-        if not taken:
-            raise StartError(f"another server uses {data_dir}")
-        yield
 
 
 @define(eq=False)
@@ -215,6 +163,8 @@ class _Server:
     _looks: Looks
     _now: Callable[[], Instant]
     _attempts: Attempts
+    _farm: Farm
+    _membership: Membership
     _ticker: Ticker
     _uploader: Uploader
     _keeper: Keeper
@@ -222,6 +172,7 @@ class _Server:
     _connections: Connections
     _memory: Memory
     _certificates: Certificates | None
+    _expiry: Expiry
     _refusals: Refusals = field(factory=Refusals)
     _shutdown: Shutdown = field(factory=Shutdown)
     _is_serving: bool = False
@@ -258,11 +209,23 @@ class _Server:
             grace=settings.grace,
             limits=settings.limits,
         )
+        memory = Memory(Replies(settings.data_dir))
+        upstreams = Upstreams(memory=memory, name=lambda: store.owner, tls=_tls_between(settings, certificates))
+        farm = Farm(store=store, attempts=attempts, upstreams=upstreams)
+        me = Identity(
+            name=store.owner,
+            incarnation=uuid4(),
+            address=settings.address,
+            version=__version__,
+            token=secrets.token_urlsafe(),
+        )
+        membership = Membership(store, me, attempts, lambda: crews.text_of(attempts.crew()))
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
-        memory = Memory(Replies(settings.data_dir))
-        ending = certificates.ending_soon if certificates else tuple
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, attempts, memory, now, ending)
+        expiry = Expiry(now, Keyring(settings.data_dir))
+        if certificates:
+            expiry.certificates, certificates.note = certificates.expiring, expiry.say
+        informer, looks = Informer(store, memory), Looks(store, dispatcher, farm, memory, now, expiry.soon)
         return cls(
             settings,
             store,
@@ -270,6 +233,8 @@ class _Server:
             looks,
             now,
             attempts,
+            farm,
+            membership,
             ticker,
             uploader,
             keeper,
@@ -277,23 +242,26 @@ class _Server:
             connections,
             memory,
             certificates,
+            expiry,
         )
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
-        async with plain_nursery() as background:
+        async with self._membership.held(), plain_nursery() as background:
             background.start_soon(self._ticker.run)
             background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)
             if self._settings.metrics is not None:
                 await self._show_metrics(*self._settings.metrics, background)
             background.start_soon(self._signer.run)
+            background.start_soon(self._expiry.run)
             background.start_soon(_show_life)
             if self._certificates:
                 background.start_soon(self._certificates.run)
             await self._store.recall_halts()
             async with self._attempts.running():
                 await self._attempts.recover()
+                self._membership.attend()
                 async with listening.opened(self._settings.listening, self._certificates) as listeners:
                     await self._serve_peers(listeners, announce)
             background.cancel_scope.cancel()
@@ -310,7 +278,7 @@ class _Server:
             memory=self._memory,
             now=self._now,
             is_ready=lambda: self._is_serving and not self._shutdown.requested.is_set(),
-            expiring=self._certificates.expiring if self._certificates else tuple,
+            expiring=self._expiry.all,
         )
         listeners = await scraping.listen(host, port)
         logger.info("metrics are at %s", ", ".join(places(listeners)))
@@ -347,8 +315,6 @@ class _Server:
                 with self._connections.place() as place:
                     with place.until_asked(), self._shutdown.interruptible():
                         stream, peer = await self._admit(listener, transport, place)
-                    if peer.name:
-                        note(holder=peer.name)
                     channel = SharingChannel(stream, self._memory)
                     async with stream:
                         try:
@@ -373,7 +339,7 @@ class _Server:
             with trio.fail_after(self._settings.limits.handshake):
                 return await listener.admit(transport, place)
         except _STRANGERS_ERRORS as error:
-            raise _not_admitted(error) from error
+            raise _not_admitted(error, why(error)) from error
 
     async def _greet(self, channel: SharingChannel, peer: Peer, place: Place) -> tuple[bool, Message | StreamedFrame]:
         """Return whether it speaks our own protocol, and what it wants. Raises NotAdmitted for a stranger without a hello."""
@@ -383,7 +349,7 @@ class _Server:
         except _STRANGERS_ERRORS as error:
             if peer.name:
                 raise
-            raise _not_admitted(error) from error
+            raise _not_admitted(error, reason_of(error)) from error
         with trio.fail_after(STEP_TIMEOUT):
             is_ours = hello.version >= VERSION
             await channel.send(Welcome(version=VERSION, release=__version__) if is_ours else ServerHello())
@@ -415,6 +381,7 @@ class _Server:
             self._uploader,
             self._signer,
             self._attempts,
+            self._farm,
             self._connections,
             self._shutdown,
             self._now,
@@ -437,9 +404,9 @@ _STRANGERS_ERRORS = (BuilderError, trio.TooSlowError, trio.BrokenResourceError, 
 """What goes wrong with somebody of whom nothing is known yet."""
 
 
-def _not_admitted(error: Exception) -> listening.NotAdmitted:
+def _not_admitted(error: Exception, reason: str) -> listening.NotAdmitted:
     silent = isinstance(error, trio.TooSlowError)
-    return listening.NotAdmitted("it was silent for too long" if silent else reason_of(error))
+    return listening.NotAdmitted("it was silent for too long" if silent else reason)
 
 
 async def _receive_request(channel: SharingChannel) -> Message | StreamedFrame:
@@ -454,6 +421,16 @@ def _certificates(settings: Settings, now: Callable[[], Instant]) -> Certificate
         return None
     crl = settings.crl or settings.tls.ca.with_name("crl.pem")
     return Certificates(settings.tls, crl, now, must_exist=settings.crl is not None)
+
+
+def _tls_between(settings: Settings, certificates: Certificates | None) -> Callable[[str], SSLContext | None]:
+    """Return how servers of one farm speak TLS with each other: as this one does with its clients."""
+
+    def context_of(host: str) -> SSLContext | None:
+        is_plain = certificates is None or (settings.listening.loopback_is_plain and listening.is_loopback(host))
+        return None if is_plain or certificates is None else certificates.between_servers
+
+    return context_of
 
 
 async def _show_life() -> None:

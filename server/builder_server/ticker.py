@@ -35,10 +35,14 @@ class Ticker:
         looked: tuple[Instant, float] | None = None
         while True:
             changed = self.store.waking.schedule.next
+            if not self.store.waking.keeps_schedule:
+                looked = None
+                await changed.wait()
+                continue
             seconds = LONGEST_SLEEP.total_seconds()
             now, elapsed = self.now(), self.elapsed()
-            unwatched = elapsed - looked[1] if looked else None
             try:
+                unwatched = elapsed - looked[1] if looked else await self.store.unwatched()
                 due = await self.store.queue_due(now, missed_before(unwatched, now))
                 if looked and (jumped := jump(looked[0], now, elapsed - looked[1])):
                     _tell_jump(jumped)

@@ -10,6 +10,7 @@ from builder.errors import ProtocolError, RemoteProtocolError
 from builder.framing import StreamedFrame
 from builder.messages import JobRequested, JobSchedule, Message, Output
 from builder.outputs import Outputs
+from builder.runtime.logs import note
 from builder_server.aborts import FAULT
 from builder_server.aside import Crowded
 from builder_server.attachment import Attachment
@@ -40,6 +41,7 @@ class WorkerSession:
         """Raises one of CONNECTION_ERRORS, Crowded, and what kept the worker from getting a job."""
         check_platform_name(platform)
         self.peer.check_worker(JobRequested, platform)
+        note(platform=platform)
         logger.debug("waits for a job on %s", platform)
         attachment = self.attempts.attach(platform, Holder(address=str(self.peer)))
         try:

@@ -29,6 +29,7 @@ from builder.extension.working import (
     GiveJob,
     GiveUp,
     Gone,
+    NoJob,
     ResultStored,
     Return,
     check_facts,
@@ -36,9 +37,10 @@ from builder.extension.working import (
 from builder.framing import StreamedFrame
 from builder.messages import Failure, Message, Output
 from builder.model import printable
+from builder.needs import PRESSURE
 from builder.order import Side, State
 from builder.outputs import Outputs, TimedLines
-from builder.runtime.logs import about
+from builder.runtime.logs import about, note
 from builder.runtime.nurseries import plain_nursery
 from builder_server.aborts import FAULT, given_up
 from builder_server.aside import Crowded
@@ -50,6 +52,7 @@ from builder_server.events import Detached, FactsTold, Lines
 from builder_server.logs import about_build
 from builder_server.memory import SharingChannel
 from builder_server.names import check_platform_name
+from builder_server.owner import seconds
 from builder_server.peers import CONNECTION_ERRORS, STEP_TIMEOUT
 from builder_server.permission import NotPermitted, Peer
 from builder_server.store import BuildHead, Holder, is_secret
@@ -58,6 +61,9 @@ logger = logging.getLogger(__name__)
 
 LINGER = 5.0
 """Seconds in which a worker that was told that its attempt is gone may read that, whatever it still sends."""
+
+WAITED = "it waits no longer"
+"""Why a worker has none of a job that was taken for it when its time was over."""
 
 MAX_NAME = 100
 """Characters of the name of a worker that are kept."""
@@ -98,6 +104,7 @@ class WorkingSession:
         check_platform_name(request.platform)
         self.peer.check_worker(AskJob, request.platform)
         request.check()
+        note(platform=request.platform)
         logger.debug("waits for a job on %s", request.platform)
         secret = secrets.token_bytes(SECRET_SIZE)
         worker = Holder(
@@ -106,10 +113,14 @@ class WorkingSession:
             secret_sha256=hashlib.sha256(secret).digest(),
             facts=request.facts,
         )
-        return await self._attach(self.attempts.attach(request.platform, worker, secret), self._begin)
+        attachment = self.attempts.attach(request.platform, worker, secret)
+        return await self._attach(attachment, partial(self._begin, patience=seconds(request.wait)))
 
-    async def _begin(self, attachment: Attachment) -> None:
-        await attachment.wait_answered(self.channel.wait_closed)
+    async def _begin(self, attachment: Attachment, *, patience: float) -> None:
+        with trio.move_on_after(patience) as waiting:
+            await attachment.wait_answered(partial(self._note_pressure, attachment))
+        if waiting.cancelled_caught:
+            return
         build, secret = attachment.build, attachment.given.secret
         assert secret, "it may come back"
         self._has_job = True
@@ -125,6 +136,17 @@ class WorkingSession:
         with about_build(build):
             logger.info("begins at %s", self.peer)
             await self._follow(attachment, 0)
+
+    async def _note_pressure(self, attachment: Attachment) -> NoReturn:
+        """Take what a worker says that waits, until its connection ends."""
+        while True:
+            received = await self.channel.receive()
+            assert isinstance(received, Alive), "nothing else may come now"
+            facts = _checked_facts(received)
+            attachment.note_life(facts)
+            for fact in facts:
+                if fact.name == PRESSURE:
+                    self.attempts.note_pressure(attachment.uuid, fact.value)
 
     async def _take_back(self, request: Return) -> bool:
         self.peer.check(Return)
@@ -160,10 +182,12 @@ class WorkingSession:
             await self._follow(attachment, resumed.last)
 
     async def _attach(self, attachment: Attachment, work: Callable[[Attachment], Awaitable[None]]) -> bool:
-        """Work until the owner ends it, and tell the worker how."""
+        """Work until the owner ends it, and tell the worker how; or until there was no job for too long."""
+        has_waited_in_vain = False
         try:
             with attachment.scope:
                 await work(attachment)
+                has_waited_in_vain = True
         except BaseException as error:
             attachment.detach(self._detached(error))
             if not self._has_job or not isinstance(error, CONNECTION_ERRORS):
@@ -171,6 +195,10 @@ class WorkingSession:
             with about(uuid=attachment.uuid):
                 logger.warning("worker %s is away: %s", self.peer, str(error) or "it was silent for too long")
             return False
+        if has_waited_in_vain:
+            attachment.detach(Detached(reason=given_up(WAITED), counted=False, is_final=True))
+            await self._say(NoJob())
+            return True
         if attachment.failure:
             raise attachment.failure
         if attachment.is_released:  # the owner may have had the worker back since, and counts on this session

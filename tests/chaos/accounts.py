@@ -1,9 +1,7 @@
 """The account: every job that was accepted has one end, every console is whole, every result has arrived."""
 
 import json
-import sqlite3
 from collections import defaultdict
-from pathlib import Path
 from uuid import UUID
 
 from attrs import define, field, frozen
@@ -13,6 +11,7 @@ from builder import codec
 from builder.errors import ProtocolError
 from builder.model import Execution, Exited
 from chaos.crowd import CLASSIC_PLATFORM, Told
+from chaos.database import Ask
 from chaos.jobs import Work, own
 
 
@@ -53,25 +52,17 @@ class Account:
         )
 
 
-def rows(database: Path) -> list[Row]:
+def rows(ask: Ask) -> list[Row]:
     """Return all builds."""
-    connection = sqlite3.connect(database, timeout=30)
-    try:
-        found = connection.execute("select uuid, name, platform, state, outcome, result, upload from build").fetchall()
-    finally:
-        connection.close()
+    found = ask("select uuid, name, platform, state, outcome, result, upload from build")
     keys = ("name", "platform", "state", "outcome", "result", "upload")
     return [Row(uuid=UUID(uuid), **dict(zip(keys, values, strict=True))) for uuid, *values in found]
 
 
-def open_ends(database: Path) -> dict[str, int]:
+def open_ends(ask: Ask) -> dict[str, int]:
     """Return how much is still to be done at one moment, by what it is."""
-    connection = sqlite3.connect(database, timeout=30)
-    try:
-        found = connection.execute("select " + ", ".join(f"(select count(*) from {where})" for where in OPEN.values()))
-        return dict(zip(OPEN, found.fetchone(), strict=True))
-    finally:
-        connection.close()
+    (found,) = ask("select " + ", ".join(f"(select count(*) from {where})" for where in OPEN.values()))
+    return dict(zip(OPEN, found, strict=True))
 
 
 OPEN = {
@@ -82,10 +73,10 @@ OPEN = {
 }
 
 
-def draw_up(database: Path, told: Told, receiver: Endpoint) -> Account:
+def draw_up(ask: Ask, told: Told, receiver: Endpoint) -> Account:
     """Compare what peers were told, and what arrived, with what the database says."""
     account = Account(accepted=len(told.accepted), wrong=list(told.wrong))
-    builds = rows(database)
+    builds = rows(ask)
     account.attempts = len(builds)
     by_job: defaultdict[str, list[Row]] = defaultdict(list)
     for build in builds:

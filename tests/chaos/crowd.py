@@ -3,6 +3,7 @@
 What a peer was told is noted, for the account. What the connection does to it is no fault of the farm.
 """
 
+from collections.abc import Sequence
 from random import Random
 from uuid import UUID
 
@@ -65,9 +66,9 @@ class Told:
 
 @define(eq=False, kw_only=True)
 class Crowd:
-    """The peers; ``port`` is that of the proxy."""
+    """The peers; ``ports`` are those of the proxies, in front of a server each."""
 
-    port: int
+    ports: Sequence[int]
     chance: Random
     told: Told = field(factory=Told)
     is_over: bool = False
@@ -78,7 +79,7 @@ class Crowd:
     async def connect(self, hello: Hello) -> ScriptedPeer:
         """Return a peer that was greeted. Raises one of BROKEN."""
         with trio.fail_after(PATIENCE):
-            stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+            stream = await trio.open_tcp_stream("127.0.0.1", self.chance.choice(self.ports))
             peer = ScriptedPeer(stream, Channel(stream, Side.PEER, ALL))
             try:
                 await peer.channel.send(hello)

@@ -23,6 +23,7 @@ from builder_server.keyring import Keyring
 from builder_server.names import DATABASE
 from chaos import accounts
 from chaos.crowd import OURS_PLATFORM, Crowd
+from chaos.database import in_file
 from chaos.jobs import Work
 from chaos.run import Member, processes_of_jobs, rest
 
@@ -95,7 +96,7 @@ class _Farm:
             ),
             log_path=root / "worker.log",
         )
-        crowd = Crowd(port=port, chance=Random(0))
+        crowd = Crowd(ports=[port], chance=Random(0))
         return cls(root=root, who=who, place=place, server=server, worker=worker, crowd=crowd, wrong=crowd.told.wrong)
 
     @property
@@ -149,7 +150,7 @@ class _Farm:
     def _is_running(self) -> bool:
         database = self.root / "data" / DATABASE
         try:
-            return database.exists() and accounts.open_ends(database)["running"] > 0
+            return database.exists() and accounts.open_ends(in_file(database))["running"] > 0
         except sqlite3.OperationalError:  # it has no tables yet
             return False
 
@@ -166,7 +167,7 @@ class _Farm:
 
     async def _rest(self) -> None:
         """Wait until all is done, and the worker has removed what it needs no more and wants the next job."""
-        await rest(self.root / "data" / DATABASE, lambda _: None, pause=_PAUSE)
+        await rest(in_file(self.root / "data" / DATABASE), lambda _: None, pause=_PAUSE)
         with trio.move_on_after(DEADLINE):
             while not self._is_idle():  # noqa: ASYNC110 - the log tells nobody
                 await trio.sleep(_PAUSE)
@@ -208,7 +209,7 @@ async def die(root: Path, who: str, place: str = "") -> Death:
     with serving() as receiver:
         farm = _Farm.below(root, who, place, receiver)
         await farm.live()
-    account = accounts.draw_up(root / "data" / DATABASE, farm.crowd.told, receiver)
+    account = accounts.draw_up(in_file(root / "data" / DATABASE), farm.crowd.told, receiver)
     is_repeated = account.attempts > account.succeeded
     if is_repeated and not farm.may_repeat:
         account.wrong.append("a job that had said something was run again")

@@ -2,27 +2,31 @@
 
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 
 import trio
 from attrs import define, field, frozen
-from endpoints import serving
-from farm import Program, free_port, read_line, start
+from endpoints import Endpoint, serving
+from farm import DEADLINE, Program, free_port, read_line, start
 from forked import FIRST
 
 from builder_server.names import DATABASE
 from chaos import accounts
 from chaos.accounts import Account
 from chaos.crowd import OURS_PLATFORM, Crowd
+from chaos.database import Ask, Postgres, in_file, running
 from chaos.faults import Faults
-from chaos.proxy import proxied
+from chaos.proxy import Proxy, proxied
 
 REST = 120.0
 """Seconds after the last fault within which everything must be done: pauses between attempts double up to a minute."""
 
+
+RESTART = 0.5
+"""Seconds after which a program is started again that could not start."""
 
 SCHEDULE, CANCEL = 0.4, 4.0
 """Seconds between two jobs of a client, and between two that are cancelled, on the average."""
@@ -52,14 +56,16 @@ class Member:
         return data.decode("utf-8", "replace").rpartition("\n")[0].rpartition("\n")[2]
 
     async def start(self) -> None:
-        """Start it, if it does not run."""
-        if self.is_running:
-            return
-        self._close()
-        self._begin = self.log_path.stat().st_size if self.log_path.exists() else 0
-        program = self.program = start(self.module, *self.arguments, log_path=self.log_path, env=self.env)
-        if self.announces:
-            await trio.to_thread.run_sync(lambda: read_line(program))
+        """Start it, if it does not run, and again for as long as that fails, as a service manager does."""
+        end = time.monotonic() + DEADLINE
+        while not self.is_running:
+            self._close()
+            self._begin = self.log_path.stat().st_size if self.log_path.exists() else 0
+            program = self.program = start(self.module, *self.arguments, log_path=self.log_path, env=self.env)
+            if self.announces and not await trio.to_thread.run_sync(read_line, program):
+                await program.wait_async()
+                assert time.monotonic() < end, f"{self.module} does not start: {self.last_line}"
+                await trio.sleep(RESTART)
 
     async def kill(self) -> None:
         """End it by SIGKILL."""
@@ -106,64 +112,95 @@ class Report:
 
 
 async def run(
-    root: Path, *, seconds: float, seed: int, workers: int = 2, pause: float = 1.0, say: Callable[[str], None] = print
+    root: Path,
+    *,
+    seconds: float,
+    seed: int,
+    workers: int = 2,
+    servers: int = 0,
+    pause: float = 1.0,
+    say: Callable[[str], None] = print,
 ) -> Report:
-    """Have the farm at work in a directory for so long. ``pause`` is the average time between faults, in seconds."""
+    """Have the farm at work in a directory for so long. ``pause`` is the average time between faults, in seconds.
+
+    Any number of ``servers`` share a PostgreSQL; with none of them there is one, with a database of its own.
+    """
     chance = Random(seed)
-    clock = root / "clock"
-    clock.write_text("0")
-    port = free_port()
-    for name in ("data", "etc"):
-        (root / name).mkdir()
-    with serving() as receiver:
-        async with proxied(port) as proxy:
-            server = Member(
-                module="builder_server",
-                arguments=(
-                    f"--port={port}",
-                    f"--dir={root / 'data'}",
-                    f"--config-dir={root / 'etc'}",
-                    f"--upload={receiver.url()}",
-                    *SERVER,
-                ),
-                log_path=root / "server.log",
-                env={FIRST: "chaos.wrong_clock", "CHAOS_CLOCK": str(clock)},
-                announces=True,
-            )
-            members = [
-                Member(
-                    module="builder_worker",
-                    arguments=(
-                        OURS_PLATFORM,
-                        f"--remote=127.0.0.1:{proxy.port}",
-                        f"--work-dir={root / f'jobs{number}'}",
-                        *WORKER,
-                    ),
-                    log_path=root / f"worker{number}.log",
-                )
-                for number in range(workers)
-            ]
-            crowd = Crowd(port=proxy.port, chance=chance)
-            faults = Faults(
-                chance=chance, server=server, workers=members, proxy=proxy, receiver=receiver, clock=clock, say=say
-            )
-            async with _running(server, *members):
-                async with trio.open_nursery() as working:
-                    for _ in range(2):
-                        working.start_soon(crowd.work_classic)
-                    with trio.move_on_after(seconds):
-                        async with trio.open_nursery() as nursery:
-                            nursery.start_soon(crowd.schedule, SCHEDULE)
-                            nursery.start_soon(crowd.cancel, CANCEL)
-                            nursery.start_soon(crowd.observe)
-                            nursery.start_soon(faults.run, pause)
-                    crowd.is_over = True
-                    say("no more faults: everything has to come to its end")
-                    await rest(root / "data" / DATABASE, say)
-                    working.cancel_scope.cancel()
-                account = accounts.draw_up(root / "data" / DATABASE, crowd.told, receiver)
-                left = await _left(root, workers)
+    names = [f"b{number}" for number in range(max(servers, 1))]
+    async with AsyncExitStack() as stack:
+        database = stack.enter_context(running()) if servers else None
+        receiver = stack.enter_context(serving())
+        ports = [free_port() for _ in names]
+        proxies = [await stack.enter_async_context(proxied(port)) for port in ports]
+        members = [
+            _server(root, name, port, proxy, receiver, database)
+            for name, port, proxy in zip(names, ports, proxies, strict=True)
+        ]
+        at_work = [_worker(root, number, proxies) for number in range(workers)]
+        ask = database.ask if database else in_file(root / names[0] / DATABASE)
+        crowd = Crowd(ports=[proxy.port for proxy in proxies], chance=chance)
+        faults = Faults(
+            chance=chance,
+            servers=members,
+            workers=at_work,
+            database=database,
+            proxies=proxies,
+            receiver=receiver,
+            clocks=[root / f"{name}.clock" for name in names],
+            say=say,
+        )
+        async with _running(*members, *at_work):
+            async with trio.open_nursery() as working:
+                for _ in range(2):
+                    working.start_soon(crowd.work_classic)
+                with trio.move_on_after(seconds):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(crowd.schedule, SCHEDULE)
+                        nursery.start_soon(crowd.cancel, CANCEL)
+                        nursery.start_soon(crowd.observe)
+                        nursery.start_soon(faults.run, pause)
+                crowd.is_over = True
+                say("no more faults: everything has to come to its end")
+                await rest(ask, say)
+                working.cancel_scope.cancel()
+            account = accounts.draw_up(ask, crowd.told, receiver)
+            left = await _left(root, workers)
     return Report(seed=seed, faults=dict(faults.done), observed=crowd.told.observed, account=account, left=left)
+
+
+def _server(root: Path, name: str, port: int, proxy: Proxy, receiver: Endpoint, database: Postgres | None) -> Member:
+    for each in (name, "etc"):
+        (root / each).mkdir(exist_ok=True)
+    clock = root / f"{name}.clock"
+    clock.write_text("0")
+    shared = [f"--name={name}", f"--advertise=127.0.0.1:{proxy.port}", f"--database={database.url}"] if database else []
+    return Member(
+        module="builder_server",
+        arguments=(
+            f"--port={port}",
+            f"--dir={root / name}",
+            f"--config-dir={root / 'etc'}",
+            f"--upload={receiver.url()}",
+            *shared,
+            *SERVER,
+        ),
+        log_path=root / f"{name}.log",
+        env={FIRST: "chaos.wrong_clock", "CHAOS_CLOCK": str(clock)},
+        announces=True,
+    )
+
+
+def _worker(root: Path, number: int, proxies: Sequence[Proxy]) -> Member:
+    return Member(
+        module="builder_worker",
+        arguments=(
+            OURS_PLATFORM,
+            f"--remote={','.join(f'127.0.0.1:{proxy.port}' for proxy in proxies)}",
+            f"--work-dir={root / f'jobs{number}'}",
+            *WORKER,
+        ),
+        log_path=root / f"worker{number}.log",
+    )
 
 
 SERVER = ("--grace=20s", "--min-free=1M")
@@ -183,14 +220,14 @@ async def _running(*members: Member) -> AsyncIterator[None]:
                 await member.restart(signal.SIGTERM)
 
 
-async def rest(database: Path, say: Callable[[str], None], *, pause: float = 0.5) -> None:
+async def rest(ask: Ask, say: Callable[[str], None], *, pause: float = 0.5) -> None:
     """Wait until nothing runs or waits, and all is uploaded; what is still open after REST is for the account. ``pause`` is
     in seconds, between looks.
     """
     end = time.monotonic() + REST
     last: object = None
     while time.monotonic() < end:
-        found = accounts.open_ends(database)
+        found = accounts.open_ends(ask)
         if not any(found.values()):
             return
         if found != last:

@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import resource
 import signal
 import socket
 import threading
@@ -52,6 +53,12 @@ def faults(root: Path) -> list[str]:
             *DataDirectoryCheck(directory).faults(connection),
             *(str(path) for path in directory.staging.glob("*")),
         ]
+
+
+def test_it_makes_no_core_dump(tmp_path: Path) -> None:
+    """Whoever uploads says a password."""
+    with running(tmp_path / "data") as program:
+        assert resource.prlimit(program.process.pid, resource.RLIMIT_CORE) == (0, 0)
 
 
 @pytest.mark.long

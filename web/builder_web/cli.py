@@ -13,6 +13,7 @@ from builder.quantities import parse_size
 from builder.runtime import program
 from builder.runtime.configuration import Configured, configuration_options
 from builder.runtime.options import announce, metrics_option, serving_options
+from builder.runtime.secrecy import keep_memory_secret
 
 if TYPE_CHECKING:
     from builder.provenance.keys import PublicKey
@@ -210,4 +211,5 @@ def command(
 
 def main() -> None:
     """Entry point of the program."""
+    keep_memory_secret()  # whoever uploads says a password
     program.run(command, "builder-web")

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 from attrs import evolve, field, frozen
 
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder.errors import BuilderError
 from builder.extension.working import GiveJob
 from builder.messages import JobSchedule
@@ -42,10 +42,10 @@ class Found:
     lost: list[tuple[Handover, str]] = field(factory=list)
 
 
-async def find(backend: Backend, platform: str, server: Endpoint) -> Found:
+async def find(backend: Backend, platform: str, servers: Servers) -> Found:
     """Adopt the jobs of workers for a platform that are gone, in this worker's place. What is left of others can be cleaned up.
 
-    Those of this worker's ``server`` are delivered as that is spoken to now, which may be otherwise than before.
+    Those of this worker's ``servers`` are delivered to these as they are now, which may be otherwise than before.
 
     Raises SandboxError if the place can't be read, or is not this user's alone.
     """
@@ -66,8 +66,8 @@ async def find(backend: Backend, platform: str, server: Endpoint) -> Found:
             forget(place)
             await _end(backend, place)
             continue
-        if handover.server.address == server.address:
-            handover = evolve(handover, server=server)
+        if handover.servers.overlaps(servers):
+            handover = evolve(handover, servers=servers)
         if handover.platform == platform:
             with about_job(handover.job, platform):
                 await _adopt(found, backend, place, handover)
@@ -114,8 +114,8 @@ def _resume(place: Path, handover: Handover, sandbox: Sandbox) -> Assignment:
 
 @asynccontextmanager
 async def uplink_of(handover: Handover) -> AsyncIterator[Uplink]:
-    """Have a way to the server that gave a job."""
-    async with Uplink(handover.server) as uplink:
+    """Have a way to the servers that gave a job."""
+    async with Uplink(handover.servers) as uplink:
         yield uplink
 
 
@@ -129,7 +129,7 @@ async def tell_lost(handover: Handover, reason: str, drain: Drain) -> None:
                 async with uplink_of(handover) as uplink:
                     return await give_up(uplink, handover, reason)
             except (BuilderError, trio.BrokenResourceError) as error:
-                now = f"{handover.server} was not told that the job is lost: {reason_of(error)}"
+                now = f"{handover.servers} was not told that the job is lost: {reason_of(error)}"
                 if now != said:
                     with about_job(handover.job, handover.platform):
                         log.warning("%s", now)

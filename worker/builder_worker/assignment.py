@@ -13,7 +13,7 @@ from uuid import UUID
 import trio
 from attrs import define, field
 
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder.history import WORKER_FAULT
 from builder.messages import JobFinished
 from builder.model import Aborted, Result, ScriptJob
@@ -85,9 +85,9 @@ class Assignment:
         """Whether another worker has started it, and may have been talking about it with the server."""
         return self._adopted is not None
 
-    def is_of(self, server: Endpoint) -> bool:
-        """Return whether that server has given it, for all that is written down."""
-        return self.handover is None or self.handover.server.address == server.address
+    def is_of(self, servers: Servers) -> bool:
+        """Return whether one of these servers has given it, for all that is written down."""
+        return self.handover is None or self.handover.servers.overlaps(servers)
 
     @property
     def has_ended(self) -> bool:

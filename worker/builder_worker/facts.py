@@ -43,10 +43,10 @@ def lasting(backend: Backend, limits: Limits, *, slots: int, labels: Sequence[st
     )
 
 
-def passing(pressure: str = "") -> tuple[Fact, ...]:
-    """Return what is true now: the load of the machine, as the mean of a minute, and why it takes no job, if so."""
+def passing(pressure: str | None = None) -> tuple[Fact, ...]:
+    """Return what is true now: the load of the machine, as the mean of a minute, and why it takes no job, if that matters."""
     told = {"load": f"{os.getloadavg()[0]:.2f}"}
-    return _facts(told | {PRESSURE: pressure} if pressure else told)
+    return _facts(told if pressure is None else told | {PRESSURE: pressure})
 
 
 def parse_labels(names: Sequence[str]) -> tuple[str, ...]:

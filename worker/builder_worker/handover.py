@@ -10,7 +10,7 @@ from typing import Self
 from attrs import field, frozen
 
 from builder import codec
-from builder.endpoint import Endpoint
+from builder.endpoint import Servers
 from builder.errors import BuilderError
 from builder.extension.working import GiveJob
 from builder.messages import JobFinished
@@ -29,11 +29,11 @@ class Illegible(BuilderError):
 
 @frozen(kw_only=True)
 class Handover:
-    """An attempt as it was given: by a server, for a platform, at ``begun`` nanoseconds of the monotonic
+    """An attempt as it was given: by one of the servers, for a platform, at ``begun`` nanoseconds of the monotonic
     clock of one start of the machine.
     """
 
-    server: Endpoint
+    servers: Servers
     platform: str
     job: GiveJob
     begun: int = field(factory=time.monotonic_ns)
@@ -49,8 +49,8 @@ class Handover:
     def write(self, place: Path) -> None:
         """Write it down. Nothing is synced: a crash of the machine takes the job with it. Raises OSError."""
         plain = {
-            "address": str(self.server),
-            "tls": self.server.tls and self.server.tls.options(),
+            "address": str(self.servers),
+            "tls": self.servers.tls and self.servers.tls.options(),
             "platform": self.platform,
             "job": codec.encode(self.job).hex(),
             "begun": self.begun,
@@ -66,8 +66,8 @@ class Handover:
         try:
             plain = json.loads(data)
             job = codec.decode(bytes.fromhex(plain.pop("job")))
-            server = Endpoint.of(plain.pop("address"), plain.pop("tls", None) or {})  # an earlier worker knew none
-            record = cls(server=server, job=job, **plain)  # type: ignore[arg-type]  # what it is, is looked at below
+            servers = Servers.of(plain.pop("address"), plain.pop("tls", None) or {})  # an earlier worker knew none
+            record = cls(servers=servers, job=job, **plain)  # type: ignore[arg-type]  # what it is, is looked at below
         except (BuilderError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise Illegible(f"{place / ATTEMPT} is not what a worker writes") from error
         if not isinstance(job, GiveJob):

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from builder.errors import BuilderError
 from builder.runtime import entry, service
+from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
 from builder_worker.adoption import find, tell_lost
 from builder_worker.assignment import Assignment
@@ -17,7 +18,7 @@ from builder_worker.choice import prove
 from builder_worker.delivery import Abandoned, Revoked
 from builder_worker.drain import Drain
 from builder_worker.sandbox import SandboxError
-from builder_worker.session import WorkerSettings, see_through, work_next, work_once
+from builder_worker.session import NothingToDo, WorkerSettings, see_through, work_next, work_once
 from builder_worker.spares import Spares
 from builder_worker.uplink import Uplink
 
@@ -63,6 +64,7 @@ async def work(settings: WorkerSettings, duration: Duration) -> None:
     Raises Interrupted on SIGINT, on SIGTERM unless there is time and all jobs end in it, and then for one more of them
     too. Without ``loop``, raises what ``work_once`` does, once every slot is done.
     """
+    note(platform=settings.platform)
     drain = Drain()
     # whoever started it with SIGHUP ignored, as nohup does, wants it to go on
     hangup = [signal.SIGHUP] if entry.is_wanted(signal.SIGHUP) else []
@@ -72,7 +74,7 @@ async def work(settings: WorkerSettings, duration: Duration) -> None:
             nursery.start_soon(_obey, signals, drain, duration.drain_timeout, nursery)
             await settings.guard.look(drain)
             nursery.start_soon(settings.guard.run, drain)
-            found = await find(settings.setup.backend, settings.platform, settings.server)
+            found = await find(settings.setup.backend, settings.platform, settings.servers)
             for lost in found.lost:
                 nursery.start_soon(tell_lost, *lost, drain)
             await _fill_slots(settings, duration, drain, found.adopted)
@@ -159,7 +161,7 @@ async def _fill_slots(
     async def run_slot(number: int) -> None:
         try:
             if number < len(adopted):
-                if duration.loop and not adopted[number].is_of(settings.server):
+                if duration.loop and not adopted[number].is_of(settings.servers):
                     await see_through_elsewhere(adopted[number])
                 else:
                     await _see_through(adopted[number], settings, drain, nursery if duration.loop else None)
@@ -168,6 +170,8 @@ async def _fill_slots(
                 await (
                     _work_forever(settings, drain, troubles, nursery) if duration.loop else work_once(settings, drain)
                 )
+        except NothingToDo as error:
+            log.info("%s", error)
         except Exception as error:  # noqa: BLE001 - raised below
             errors.append(error)
 
@@ -206,7 +210,7 @@ def _tell(error: Exception, drain: Drain, telling: trio.Nursery) -> None:
 
 
 async def _work_forever(settings: WorkerSettings, drain: Drain, troubles: Troubles, telling: trio.Nursery) -> None:
-    async with Uplink(settings.server) as uplink, Spares(settings.setup.backend) as spares:
+    async with Uplink(settings.servers) as uplink, Spares(settings.setup.backend) as spares:
         await _work_on(settings, drain, uplink, spares, troubles, telling)
 
 
@@ -218,6 +222,8 @@ async def _work_on(
         begin = trio.current_time()
         try:
             await work_next(settings, drain, uplink, spares)
+        except NothingToDo:
+            raise
         except Revoked as error:
             log.warning("%s", error)
             backoff.reset()

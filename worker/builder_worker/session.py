@@ -2,17 +2,20 @@
 
 import logging
 from contextlib import AsyncExitStack, closing, suppress
+from math import inf
 
 import trio
 from attrs import evolve, field, frozen
 
-from builder.endpoint import Endpoint
-from builder.errors import ConnectionEnded
-from builder.extension.working import AskJob, Fact, GiveJob, GiveUp
+from builder.endpoint import Servers
+from builder.errors import BuilderError, ConnectionEnded
+from builder.extension.working import Alive, AskJob, Fact, GiveJob, GiveUp, NoJob
 from builder.framing import StreamedFrame
 from builder.messages import Failure, JobRequested, JobSchedule, Message
 from builder.model import printable
+from builder.quantities import format_duration
 from builder.reasons import reason_of
+from builder.runtime.channel import Channel
 from builder.runtime.nurseries import plain_nursery
 from builder_worker import facts
 from builder_worker.adoption import about_job, uplink_of
@@ -31,12 +34,15 @@ from builder_worker.uplink import Lost, NotAllowed, Uplink
 
 log = logging.getLogger("builder_worker")
 
+BROKEN = ConnectionEnded, trio.BrokenResourceError
+"""What a connection ends with that the other side has ended: whoever reads there is told."""
+
 
 @frozen(kw_only=True)
 class WorkerSettings:
     """What the worker was told at its start."""
 
-    server: Endpoint
+    servers: Servers
     platform: str
     setup: Setup
 
@@ -46,6 +52,9 @@ class WorkerSettings:
     reconnect_for: float = 0.0
     """Seconds for which a job goes on while the server is away."""
 
+    wait: float | None = None
+    """Seconds for which a job is waited for; None: for ever."""
+
     facts: tuple[Fact, ...] = ()
     """What the server is told of it, besides what changes."""
 
@@ -53,9 +62,15 @@ class WorkerSettings:
     """What tells whether the machine can bear another job."""
 
 
+class NothingToDo(BuilderError):
+    """There was no job for as long as this worker waits for one. It is no failure."""
+
+    exit_code = 0
+
+
 async def work_once(settings: WorkerSettings, drain: Drain) -> None:
     """Take one job from the server as ``work_next`` does, and no other."""
-    async with Uplink(settings.server) as uplink, Spares(settings.setup.backend) as spares:
+    async with Uplink(settings.servers) as uplink, Spares(settings.setup.backend) as spares:
         await work_next(settings, drain, uplink, spares, is_last=True)
 
 
@@ -66,7 +81,7 @@ async def work_next(
 
     Unless it ``is_last``, a spare for the next is made while the result is delivered.
 
-    Raises NotConnected, NotGreeted, Lost, Revoked, ProtocolError, and SandboxError after the server was told of it.
+    Raises NothingToDo, NotConnected, NotGreeted, Lost, Revoked, ProtocolError, and SandboxError after the server was told of it.
     """
     is_usable = False
     try:
@@ -91,8 +106,7 @@ async def work_next(
 async def _open(uplink: Uplink, guard: Guard) -> None:
     """See that there is a connection on which a job may come.
 
-    A server of ours is told why none is taken, so that it can tell, and gives none; when that is over, a new connection is
-    needed to ask again. Of another one none is asked for meanwhile.
+    A server of ours is told why none is taken, so that it can tell, and gives none. Of another one none is asked for meanwhile.
     """
     await uplink.open()
     while guard.reason and not uplink.is_ours:
@@ -106,52 +120,66 @@ async def _give_up(uplink: Uplink, given: GiveJob, settings: WorkerSettings) -> 
     reason = settings.guard.reason
     with about_job(given, settings.platform):
         log.warning("is left to another worker: %s", reason)
-    with suppress(ConnectionEnded, trio.BrokenResourceError), trio.move_on_after(GIVE_UP_TIMEOUT):
+    with suppress(*BROKEN), trio.move_on_after(GIVE_UP_TIMEOUT):
         await uplink.connection.send(GiveUp(uuid=given.uuid, reason=reason))
         await uplink.connection.receive()
 
 
-async def _wait_given(uplink: Uplink, settings: WorkerSettings) -> Message | StreamedFrame | None:
-    """Ask a server of ours for a job and return its answer; None if it was asked under pressure, which is over."""
-    guard, reason = settings.guard, settings.guard.reason
-    told = (*settings.facts, *facts.passing(reason))
-    await uplink.connection.send(AskJob(platform=settings.platform, worker=settings.name, facts=told))
-    if not reason:
-        return await uplink.connection.receive()
+async def _wait_given(uplink: Uplink, settings: WorkerSettings) -> Message | StreamedFrame:
+    """Ask a server of ours for a job and return its answer; tell it meanwhile whether the machine can bear one."""
+    guard = settings.guard
+    changed = guard.changed.next
+    told = (*settings.facts, *facts.passing(guard.reason or None))
+    wait = None if settings.wait is None else round(settings.wait * 1000)
+    await uplink.connection.send(AskJob(platform=settings.platform, worker=settings.name, facts=told, wait=wait))
     answer: Message | StreamedFrame | None = None
     async with plain_nursery() as nursery:
-
-        async def wait_relieved() -> None:
-            await guard.wait_relieved()
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(wait_relieved)
+        nursery.start_soon(_tell_pressure, uplink.connection, guard, changed)
         answer = await uplink.connection.receive()
         nursery.cancel_scope.cancel()
+    assert answer is not None, "the block has an end, or an error"
     return answer
 
 
+async def _tell_pressure(channel: Channel, guard: Guard, changed: trio.Event) -> None:
+    """Say again and again what has changed: whole messages, whatever ends it."""
+    while True:
+        await changed.wait()
+        changed = guard.changed.next
+        if not channel.connection.may_send(Alive):  # it was answered
+            return
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_UP_TIMEOUT), suppress(*BROKEN):
+            await channel.send(Alive(facts=facts.passing(guard.reason)))
+
+
 async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | GiveJob:
-    log.info("waiting for a job for %s from %s", settings.platform, uplink)
     platform = settings.platform
+    log.log(logging.DEBUG if uplink.is_refused else logging.INFO, "waiting for a job for %s from %s", platform, uplink)
     try:
         # no deadline: there may be nothing to do for days; keepalive finds out whether the server still lives
         if uplink.is_ours:
-            while (given := await _wait_given(uplink, settings)) is None:
-                await uplink.close()
-                await uplink.open()
-                if not uplink.is_ours:
-                    raise Lost(f"{uplink} speaks the classic protocol now")
+            given = await _wait_given(uplink, settings)
+            uplink.is_refused = isinstance(given, Failure)
             if isinstance(given, Failure):
                 raise NotAllowed(f"{uplink} refuses this worker: {printable(given.message)}")
+            if isinstance(given, NoJob):
+                raise _nothing_to_do(settings)
             assert isinstance(given, GiveJob), "the table of messages allows no other"
             return given
         await uplink.connection.send(JobRequested(platform=platform))
-        return await uplink.connection.receive_expected(JobSchedule)
+        with trio.fail_after(inf if settings.wait is None else settings.wait):
+            return await uplink.connection.receive_expected(JobSchedule)
+    except trio.TooSlowError:
+        raise _nothing_to_do(settings) from None
     except ConnectionEnded as error:
         raise Lost(f"{uplink} closed the connection while this worker waited for a job") from error
     except trio.BrokenResourceError as error:
         raise Lost(f"the connection to {uplink} broke: {reason_of(error)}") from error
+
+
+def _nothing_to_do(settings: WorkerSettings) -> NothingToDo:
+    assert settings.wait is not None, "it waited no longer"
+    return NothingToDo(f"there was no job for {settings.platform} for {format_duration(round(settings.wait * 1000))}")
 
 
 async def see_through(assignment: Assignment, settings: WorkerSettings, drain: Drain) -> None:
@@ -215,7 +243,7 @@ def _handover(given: JobSchedule | GiveJob, settings: WorkerSettings, setup: Set
     if not isinstance(given, GiveJob):
         return None
     told = facts.of_job(given.job, setup)
-    return Handover(server=settings.server, platform=settings.platform, job=given, facts=told)
+    return Handover(servers=settings.servers, platform=settings.platform, job=given, facts=told)
 
 
 def _setup(given: JobSchedule | GiveJob, settings: WorkerSettings) -> Setup:

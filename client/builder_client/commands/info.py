@@ -2,8 +2,8 @@
 
 import click
 
-from builder_client import clock, halts, options, report, uploads
-from builder_client.looking import DISK_FULL, away, ending, expected, plans, standing, unmet_json, unmet_warnings
+from builder_client import clock, halts, options, report, servers, uploads
+from builder_client.looking import plans, running, standing, unmet_json, warnings
 from builder_client.output import json_text, standard_output
 
 
@@ -23,25 +23,29 @@ def command(*, as_json: bool, color: str) -> None:
     JSON: {schedule: [{next, period, job, kind, platform | opam_package, script, cron, time_zone, spread, missed, priority,
                        retries, timeout_ms, max_silent_ms, after, needs, paused}],
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
-           running: [{uuid, job, platform, started, elapsed_ms, expected_ms, away_since}], dropped_platforms: [name],
-           disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED]}],
+           running: [{uuid, job, platform, started, elapsed_ms, expected_ms, worker, holder, away_since}],
+           dropped_platforms: [name],
+           disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED], instead: [NEED]}],
            drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}],
+           signing_keys: [{id, expires}],
+           servers: [{server, address, version, since, heard, alive, keeps_schedule, drained, workers, running, here}],
            uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
-          what is from cron to paused, as in show, elapsed_ms, expected_ms and away_since (null: not known; its worker is
-          not away), disk_full, unmet (what queued jobs need and no worker has), drained, certificates and uploads come from
-          servers of our own protocol alone; next is null for never; kind is "script" or "orb-build"; times are
-          in UTC
+          what is from cron to paused, as in show, from elapsed_ms to away_since (null: not known; its worker has no
+          certificate; it is not away), disk_full, unmet (what queued jobs need and no worker has), drained, certificates,
+          signing_keys, servers and uploads come from servers of our own protocol alone; next is null for never; kind is
+          "script" or "orb-build"; times are in UTC
     """
     printer = standard_output(color)
     remote = options.remote()
     reply = remote.info()
     found = plans(remote) if reply.schedule else None
     looked = standing(remote)
-    durations, absent = expected(looked), away(looked)
+    told = running(looked)
     receivers = uploads.counted(remote)
+    farm = servers.by_the_way(remote)
     now = clock.now()
     if as_json:
-        value = report.info_json(reply, now=now, plans=found, expected=durations, away=absent)
+        value = report.info_json(reply, now=now, plans=found, told=told)
         if looked is not None:
             value["disk_full"] = looked.is_full
             value["unmet"] = [
@@ -53,18 +57,28 @@ def command(*, as_json: bool, color: str) -> None:
             value["certificates"] = [
                 {"name": json_text(each.name), "expires": each.expires.isoformat(), "is_own": each.is_own}
                 for each in looked.ending
+                if not each.is_key
             ]
+            value["signing_keys"] = [
+                {"id": json_text(each.name), "expires": each.expires.isoformat()}
+                for each in looked.ending
+                if each.is_key
+            ]
+        if farm is not None:
+            value["servers"] = [servers.json(each, farm) for each in farm.servers]
         if receivers is not None:
             value["uploads"] = [uploads.receiver_json(each) for each in receivers]
         printer.json(value, indent=2)
         return
-    report.print_info(printer, reply, now=now, plans=found, expected=durations, away=absent)
-    full = (f"{DISK_FULL}: no job is handed out until there is room",) if looked and looked.is_full else ()
+    report.print_info(printer, reply, now=now, plans=found, told=told)
     drained = looked.halts if looked else ()
+    if farm is not None and (text := servers.sentence(farm)):
+        printer.line("")
+        printer.line(text)
     if drained:
         printer.line("")
     for each in drained:
         printer.line(halts.line(each))
-    for warning in (*full, *unmet_warnings(looked), *ending(looked, now), *uploads.warnings(receivers or (), now)):
+    for warning in (*warnings(looked), *uploads.warnings(receivers or (), now)):
         printer.line("")
         printer.line(f"Warning: {warning}")

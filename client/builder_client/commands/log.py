@@ -91,7 +91,7 @@ def command(
         chosen: Iterator[Output] = filter(_wanted(since or 0, grep), said)
     else:
         uuid = past.uuid_of(shown)
-        if shown.console_size is None and shown.entry.finished is not None:
+        if shown.console_size is None and shown.entry.finished is not None and shown.absent is None:
             raise Refused(f"the server has no console of {uuid} any more; 'result {uuid}' shows what became of it")
         console = consoles.RemoteConsole(remote=remote, uuid=uuid, on_wait=printer.flush)
         chosen = _chosen(console, tail, since or 0, grep, follow=follow)

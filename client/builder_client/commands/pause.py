@@ -30,7 +30,7 @@ def command(name: str | None, *, platform: str | None, reason: str | None, durat
     if (name is None) == (platform is None):
         raise click.UsageError("name either a job or a --platform")
     if platform is not None:
-        wanted = draining.target(platform=platform, worker=None)
+        wanted = draining.target(platform=platform)
         draining.drain(
             options.remote(), wanted, reason=reason, duration=duration, wait=False, as_json=as_json, done="paused"
         )

@@ -3,7 +3,7 @@
 import click
 
 from builder.model import printable
-from builder_client import clock, halts, options, report, words
+from builder_client import clock, halts, options, provisions, report, words
 from builder_client.errors import Refused, TooOld
 from builder_client.fitting import Column, share
 from builder_client.looking import look, queue_json, start, title, why
@@ -27,8 +27,8 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
     """Show what waits on each platform, why, and for how long.
 
     Up to 1000 jobs of each queue are shown, on a terminal 100 of all queues without --platform. Likely starts follow from
-    how long the last five successful builds of each job took; where nobody knows, nothing is said. A server of the classic
-    protocol tells the order alone.
+    how long the last five successful builds of each job took; where nobody knows, nothing is said. Below a queue stands what
+    builder-provision has asked an engine for, and how far that is. A server of the classic protocol tells the order alone.
 
     \b
     Examples:
@@ -37,13 +37,15 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
       builder-client queue --json | jq '.queues[] | select(.workers_waiting + .workers_busy == 0) | .platform'
 
     \b
-    JSON: {queues: [{platform, workers_waiting, workers_busy, workers_drained, queued,
-             jobs: [{job, cause, why, ahead, due, not_before, likely_start, expected_ms,
-                     unmet: {missing: [NEED], nearest, lacks: [NEED]}}]}],
+    JSON: {queues: [{platform, workers_waiting, workers_busy, workers_drained, workers_pressed, queued,
+             asked: [{by, engine, since, coming: [{count, stage, reason}], why_not: [REASON]}],
+             jobs: [{job, cause, why, ahead, due, not_before, likely_start, expected_ms, needs: [NEED],
+                     unmet: {missing: [NEED], nearest, lacks: [NEED], instead: [NEED]}}]}],
            drained: [{scope, name, since, by, reason, until}]}
-          why is "paused", "no-template", "not-before", "drained", "workers-drained", "disk-full", "no-worker", "needs",
-          "able-busy", "behind", "busy" or "next"; unmet is what no worker has, and the one that comes nearest, or null; drained is
-          what gets no job, as of drain; ahead are those that go before it; times are in UTC, and null where they are not known
+          why is "paused", "no-template", "not-before", "drained", "workers-drained", "pressed", "disk-full", "no-worker",
+          "needs", "able-busy", "behind", "busy" or "next"; unmet is what no worker has, and the one that comes nearest, or null;
+          drained is what gets no job, as of drain; asked is what provisioners have asked for, stage "pending" or "starting";
+          ahead are those that go before it; times are in UTC, and null where they are not known
           of a server of the classic protocol: {queues: [{platform, queued, jobs: [{job}]}]}
     """
     printer = standard_output(color)
@@ -80,6 +82,8 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
         if index:
             printer.line("")
         printer.table(title(each, len(entries)), _COLUMNS, rows, empty="nothing waits", limit=limit)
+        for line in provisions.lines(each, looked.now):
+            printer.line(line)
     if not looked.platforms:
         printer.line("Queues: no platforms")
     if looked.halts:

@@ -24,7 +24,8 @@ def command(build: str, limit: int | None, *, as_json: bool) -> None:
 
     \b
     JSON, one object per line:
-      {type: "build", has_artifacts, console_size, uploads, …} with the keys of history; has_artifacts: fetch has them;
+      {type: "build", has_artifacts, console_size, absent, uploads, …} with the keys of history; has_artifacts: fetch has
+        them; absent: the server that has all that, null: it answers;
         uploads, with the keys of uploads: those of a build that some receiver is still to get
       {type: "artifact", path, size, sha256}
 
@@ -40,10 +41,13 @@ def command(build: str, limit: int | None, *, as_json: bool) -> None:
     waiting = list(uploads.entries(remote, build=uuid)) if shown.entry.upload in _NOT_UPLOADED else []
     if as_json:
         head = {"type": "build", "has_artifacts": shown.has_record, "console_size": shown.console_size}
+        head["absent"] = shown.absent and json_text(shown.absent)
         printer.json(head | past.json(shown.entry) | {"uploads": [uploads.json(each) for each in waiting]})
     else:
         for name, value in past.lines(shown.entry):
             printer.line(f"{name + ':':<11} {value}")
+        if shown.absent is not None:
+            printer.line(f"{'server:':<11} {printable(shown.absent)} has console and artifacts, and does not answer")
         for each in waiting:
             printer.line(f"{'upload:':<11} {uploads.line(each, clock.now())}")
     for artifact in itertools.islice(past.artifacts(remote, uuid, what="result"), limit):

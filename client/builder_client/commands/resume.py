@@ -9,14 +9,16 @@ from builder_client.output import print_done, standard_output
 
 @click.command("resume")
 @click.argument("name", metavar="[NAME]", required=False, shell_complete=options.completes("jobs"))
+@draining.at_option
 @draining.platform_option
 @draining.drained_worker_option
 @options.json_option
 @options.server_options
-def command(name: str | None, *, platform: str | None, worker: str | None, as_json: bool) -> None:
+def command(name: str | None, *, at: str | None, platform: str | None, worker: str | None, as_json: bool) -> None:
     """Let what was paused, or drained, have jobs run again.
 
-    With NAME that is a job; without, it is the server, or else the platform or the worker that is named. A job that is queued runs as soon as a worker is free.
+    With NAME that is a job; without, it is all servers, or else the server, the platform or the worker that is named. A job
+    that is queued runs as soon as a worker is free.
 
     \b
     JSON: {done: "resumed", job, changed}; changed: it was not so before
@@ -27,12 +29,13 @@ def command(name: str | None, *, platform: str | None, worker: str | None, as_js
       builder-client resume hello
       builder-client resume
       builder-client resume --worker box-1
+      builder-client resume --at build-2
     """
     if name is None:
-        wanted = draining.target(platform=platform, worker=worker)
+        wanted = draining.target(server=at, platform=platform, worker=worker)
         draining.resume(options.remote(), wanted, as_json=as_json)
         return
-    if platform is not None or worker is not None:
+    if (at, platform, worker) != (None, None, None):
         raise click.UsageError("name a job, or what was drained")
     is_new = changes.set_paused(options.remote(), name, paused=False)
     print_done("resumed", as_json=as_json, job=name, changed=is_new)

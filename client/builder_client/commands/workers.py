@@ -2,6 +2,7 @@
 
 import click
 
+from builder.model import printable
 from builder_client import options, report, workers
 from builder_client.output import note, standard_output
 
@@ -26,7 +27,7 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
 
     \b
     JSON, one object a line:
-      {worker, platform, address, holder, doing, since, drained, classic, job, uuid, heard, facts}
+      {worker, platform, address, holder, doing, since, drained, classic, job, uuid, server, heard, facts}
       doing: "waiting", "building" or "away"; since: when that began; heard: the last sign of life, null while it waits;
       facts: what it tells of itself, texts by their names: version, arch, cores, sandbox, slots, load and others
     """
@@ -46,10 +47,13 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
         shown += page.workers
     number = len(shown) if platform is not None else max(len(shown), first.number)
     title = "Workers" if limit is None or number <= limit else f"Workers ({limit} of {number})"
-    rows = [workers.row(entry, first.now) for entry in shown[:limit]]
-    printer.table(title, workers.COLUMNS, rows, empty="none is connected")
+    columns = workers.COLUMNS if len({entry.server for entry in shown}) > 1 else workers.COLUMNS[:-1]
+    rows = [workers.row(entry, first.now)[: len(columns)] for entry in shown[:limit]]
+    printer.table(title, columns, rows, empty="none is connected")
     if limit is not None and len(shown) >= limit and number > limit:
         note("For all of it: builder-client workers | less")
+    if first.absent:
+        note(f"not those of servers that do not answer: {', '.join(map(printable, first.absent))}")
     if text := workers.differing(shown, first.release):
         printer.line("")
         printer.line(text)

@@ -1,7 +1,9 @@
 """Requests about builds."""
 
+import contextlib
 import itertools
 import re
+from collections.abc import Sequence
 from uuid import UUID
 
 import trio
@@ -33,6 +35,7 @@ from builder_server.names import known
 from builder_server.requests import Asked, Handlers
 from builder_server.results import FILE_NAME, directory_of
 from builder_server.store import BuildHead
+from builder_server.upstream import Absent
 
 PIECE = 64 * 1024
 """Bytes of artifacts that are sent at once: each of many clients may take none of its own."""
@@ -130,8 +133,8 @@ async def show_history(asked: Asked, request: ShowHistory) -> None:
             size += len(str(entry.result))
             if entries and size > MAX_TEXTS:
                 break
-            entries.append(_with_presence(asked, entry))
-        return HistoryShown(entries=tuple(entries))
+            entries.append(entry)
+        return HistoryShown(entries=await _with_presence(asked, entries))
 
     await asked.channel.send_reply(make, is_large=request.count > USUAL_COUNT)
 
@@ -144,19 +147,32 @@ async def find_build(asked: Asked, target: str) -> HistoryEntry:
         raise CommandRefused(f"no build has a uuid that begins with {target}")
     if len(found) > 1:
         raise ambiguous(target, [entry.uuid for entry in found if entry.uuid])
-    return _with_presence(asked, found[0])
+    (entry,) = await _with_presence(asked, found)
+    return entry
 
 
-def _with_presence(asked: Asked, entry: HistoryEntry) -> HistoryEntry:
-    """Return an entry that tells whether its worker is away."""
-    away = asked.attempts.away_since(entry.uuid)
-    return entry if away is None else evolve(entry, away=away)
+async def _with_presence(asked: Asked, entries: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
+    """Return entries that tell whether the worker of a running build is away, at whichever server."""
+    if all(entry.finished or not entry.uuid for entry in entries):
+        return tuple(entries)
+    away = (await asked.farm.crew()).away
+    return tuple(evolve(entry, away=away.get(entry.uuid)) if entry.uuid else entry for entry in entries)
 
 
 async def show(asked: Asked, request: ShowBuild) -> None:
     """Tell of a build."""
     entry = await find_build(asked, request.target)
     assert entry.uuid, "it is a build"
+    build = await asked.store.find_head(entry.uuid)
+    if owner := asked.elsewhere(build.owner if build else None):
+        shown = BuildShown(entry=entry, has_record=False, absent=owner)
+        with contextlib.suppress(Absent):
+            async with asked.farm.upstream(owner, asked.client) as upstream:
+                await upstream.ask(ShowBuild(target=str(entry.uuid)))
+                if isinstance(told := await upstream.next(), BuildShown):
+                    shown = told
+        await asked.channel.send(shown)
+        return
     directory = directory_of(asked.attempts.recorder.data_dir, entry.name, entry.uuid)
 
     def look() -> BuildShown:
@@ -202,6 +218,11 @@ async def fetch(asked: Asked, request: FetchArtifacts) -> None:
     build = await asked.store.find_head(request.uuid)
     if build is None:
         raise _unknown(request.uuid)
+    if owner := asked.elsewhere(build.owner):
+        await asked.farm.pass_on(
+            owner, asked.client, request, asked.channel, f"the record of {build.uuid}", PIECE_TIMEOUT
+        )
+        return
     path = directory_of(asked.attempts.recorder.data_dir, build.name, build.uuid) / FILE_NAME
     try:
         file = await trio.to_thread.run_sync(path.open, "rb")

@@ -5,6 +5,7 @@ from functools import lru_cache
 import trio
 
 from builder import codec
+from builder.extension.provisioning import TellProvision
 from builder.extension.watching import Changed, Look, LookAgain, Watch
 from builder.framing import frame
 from builder_server.names import known
@@ -60,4 +61,10 @@ async def look(asked: Asked, request: Look) -> None:
     await asked.looks.send(asked.channel, request)
 
 
-HANDLERS: Handlers = {Look: look}
+async def tell_provision(asked: Asked, request: TellProvision) -> None:
+    """Keep what was asked of an engine for those who look."""
+    request.check()
+    asked.looks.provisions.tell(request)
+
+
+HANDLERS: Handlers = {Look: look, TellProvision: tell_provision}

@@ -1,7 +1,7 @@
 """Builds from a queue to the history. Each function is a step."""
 
 import datetime as dt
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -12,15 +12,16 @@ from builder.extension.watching import What
 from builder.history import DIFFERS, REPRODUCIBLE, Cause, Outcome, outcome_of
 from builder.model import Instant, OrbBuildJob, Result
 from builder.needs import NOTHING, of_text
+from builder.runtime.database import is_alone, require_alone
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, halts, needed, provenance, queues, uploads
+from builder_server.store.ownership import IS_MINE
 from builder_server.store.records import (
     AfterLoss,
     Build,
     BuildHead,
     Expanded,
     Holder,
-    LeftBuild,
     Taken,
     to_build,
     to_head,
@@ -39,11 +40,11 @@ _entry_job = sa.alias(job)
 _behind = sa.and_(_entry.c.position >= _after, sa.or_(_entry.c.position > _after, _entry.c.id > sa.bindparam("behind")))
 
 
-def _first(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _first(*where: sa.ColumnElement[bool], is_locked: bool = False) -> sa.Select[Any]:
     """Return the first entry of a platform that can be taken, among those whose needs are ``met``.
 
     The first one of each set of needs is found by the index, and then the first of these: however many entries nobody
-    can take, they delay no other.
+    can take, they delay no other. ``is_locked``: so are all these first ones, and what others have locked is passed over.
     """
     of_set = (
         sa.select(_entry.c.id)
@@ -53,9 +54,10 @@ def _first(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
         .order_by(_entry.c.position, _entry.c.id)
         .limit(1)
         .correlate(needed.THERE)
-        .scalar_subquery()
     )
-    firsts = sa.select(of_set).where(needed.THERE.c.needs.in_(sa.bindparam("met", expanding=True)))
+    if is_locked:
+        of_set = of_set.with_for_update(of=_entry, skip_locked=True)
+    firsts = sa.select(of_set.scalar_subquery()).where(needed.THERE.c.needs.in_(sa.bindparam("met", expanding=True)))
     return (
         sa.select(
             queue.c.id.label("entry"), queue.c.position, queue.c.losses, queue.c.due, queue.c.cause, queue.c.cause_of,
@@ -68,9 +70,13 @@ def _first(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     )  # fmt: skip
 
 
-_FIRST = _first()
-_NEXT = _first(_behind)
-_NEXT_SCRIPT = _first(_behind, _entry_job.c.platform.is_not(None))
+_Pick = tuple[sa.Select[Any], sa.Select[Any]]
+"""How the first entry that can be taken is found, and how it is locked as well."""
+
+_FIRST: _Pick = _first(), _first(is_locked=True)
+_NEXT: _Pick = _first(_behind), _first(_behind, is_locked=True)
+_is_script = _entry_job.c.platform.is_not(None)
+_NEXT_SCRIPT: _Pick = _first(_behind, _is_script), _first(_behind, _is_script, is_locked=True)
 _RETRIES = (
     sa.select(build.c.job_id, build.c.platform, build.c.retry, job.c.retries)
     .join(job, job.c.id == build.c.job_id)
@@ -98,7 +104,7 @@ _FIND = sa.select(build).where(build.c.uuid == sa.bindparam("wanted"))
 
 _END = (
     sa.update(build)
-    .where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running")
+    .where(build.c.uuid == sa.bindparam("ended"), build.c.state == "running", IS_MINE)
     .returning(build.c.name, build.c.platform, build.c.job_id, build.c.check_of)
 )
 
@@ -106,7 +112,7 @@ _FORGET_SECRET = sa.update(build).where(build.c.uuid == sa.bindparam("ended")).v
 
 _CANCEL = (
     sa.update(build)
-    .where(build.c.uuid == sa.bindparam("cancelled"), build.c.state == "running")
+    .where(build.c.uuid == sa.bindparam("cancelled"), build.c.state == "running", IS_MINE)
     .values(ended_by=sa.bindparam("by"))
 )
 
@@ -114,7 +120,7 @@ _CANCEL = (
 def take(
     connection: sa.Connection,
     woken: Woken,
-    owner: str,
+    me: str,
     platform: str,
     uuid: UUID,
     now: Instant,
@@ -130,14 +136,15 @@ def take(
         case True:
             return Taken()
         case None:
+            require_alone(connection)
             queues.add_platform(connection, woken, platform, now)
-    if halts.applies(connection, platform, holder.known_as if holder else ""):
+    if halts.applies(connection, me, platform, holder.known_as if holder else ""):
         return Taken(is_halted=True)
     able = holder.able if holder else NOTHING
     met = [
         said for said in connection.scalars(needed.EACH_THERE, {"wanted": platform}) if not able.lacks(of_text(said))
     ]
-    row = connection.execute(_FIRST, {"wanted": platform, "met": met}).one_or_none() if met else None
+    row = _pick(connection, _FIRST, {"wanted": platform, "met": met}) if met else None
     blocked: str | None = None
     while row is not None:
         queued = to_job(row)
@@ -147,7 +154,7 @@ def take(
             if not_before := _too_often(connection, queued.name, platform, now, max_attempts):
                 connection.execute(_PUT_OFF, {"entry": row.entry, "until": not_before.ms})
                 woken.schedule = True
-                row = connection.execute(_FIRST, {"wanted": platform, "met": met}).one_or_none()
+                row = _pick(connection, _FIRST, {"wanted": platform, "met": met})
                 continue
             connection.execute(sa.delete(queue).where(queue.c.id == row.entry))
             taken = Build(
@@ -162,18 +169,30 @@ def take(
             why = {"due": row.due, "cause": row.cause, "cause_of": row.cause_of, "retry": row.retry}
             why["check_of"] = row.check_of
             made_of = {"template": expanded and expanded.template, "opam_package": row.opam_package}
-            whose = {"job_id": row.id, "owner": owner, "worker": holder and holder.address}
+            whose = {"job_id": row.id, "owner": me, "worker": holder and holder.address}
             whose["worker_name"] = holder and holder.name
             connection.execute(sa.insert(build), _values(taken) | why | made_of | whose)
             dependencies.begin(connection, row.id, platform)
             woken.note(What.BEGUN, job=row.name, platform=platform, uuid=uuid)
             return Taken(build=taken, blocked=blocked)
         blocked = blocked or queued.name
-        row = connection.execute(
-            _NEXT if expand else _NEXT_SCRIPT,
-            {"wanted": platform, "met": met, "after": row.position, "behind": row.entry},
-        ).one_or_none()
+        place = {"after": row.position, "behind": row.entry}
+        row = _pick(connection, _NEXT if expand else _NEXT_SCRIPT, {"wanted": platform, "met": met} | place)
     return Taken(blocked=blocked)
+
+
+def _pick(connection: sa.Connection, pick: _Pick, values: Mapping[str, object]) -> Any:
+    """Return the first entry that can be taken, None if there is none. Nobody else takes it.
+
+    Others may leave what they have locked: where there is nothing else they are waited for.
+    """
+    finding, locking = pick
+    if is_alone(connection):
+        return connection.execute(finding, values).one_or_none()
+    row = connection.execute(locking, values).one_or_none()
+    if row is None and connection.execute(finding, values).one_or_none() is not None:
+        require_alone(connection)
+    return row
 
 
 def _too_often(connection: sa.Connection, name: str, platform: str, now: Instant, most: int) -> Instant | None:
@@ -201,6 +220,7 @@ def _values(taken: Build) -> dict[str, object]:
 def finish(
     connection: sa.Connection,
     woken: Woken,
+    me: str,
     uuid: UUID,
     now: Instant,
     result: Result,
@@ -213,12 +233,12 @@ def finish(
 ) -> bool:
     """Record the result of a running build, and queue what follows from it: those that wait for it, or itself again.
 
-    Return False, and change nothing, if it does not run any more.
+    Return False, and change nothing, if it does not run any more, or is another server's.
     """
     outcome = Outcome.LOST if is_lost else outcome_of(result)
     upload_state = "pending" if receivers else None
     ended = _end(
-        connection, woken, uuid, now, result, outcome, state="finished", upload=upload_state, ended_by=ended_by
+        connection, woken, me, uuid, now, result, outcome, state="finished", upload=upload_state, ended_by=ended_by
     )
     if ended is None:
         return False
@@ -279,7 +299,15 @@ def _queue_retry(connection: sa.Connection, woken: Woken, uuid: UUID, now: Insta
 
 
 def lose(
-    connection: sa.Connection, woken: Woken, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool
+    connection: sa.Connection,
+    woken: Woken,
+    me: str,
+    uuid: UUID,
+    now: Instant,
+    result: Result,
+    *,
+    count: bool,
+    may_pause: bool,
 ) -> AfterLoss | str:
     """Take a running build from its worker: the job returns to the front of its queue, unless it was cancelled, and by whom.
 
@@ -299,7 +327,8 @@ def lose(
             job.c.platform.label("its_platform"),
         )
         .outerjoin(job, job.c.id == build.c.job_id)
-        .where(build.c.uuid == str(uuid), build.c.state == "running")
+        .where(build.c.uuid == str(uuid), build.c.state == "running", IS_MINE),
+        {"me": me},
     ).one_or_none()
     if found is None:
         return AfterLoss.NOT_RUNNING
@@ -308,7 +337,7 @@ def lose(
     losses = found.losses + (1 if count else 0)
     if losses >= MAX_LOSSES:
         return AfterLoss.TOO_MANY
-    _end(connection, woken, uuid, now, result, Outcome.LOST, state="lost")
+    _end(connection, woken, me, uuid, now, result, Outcome.LOST, state="lost")
     connection.execute(_FORGET_SECRET, {"ended": str(uuid)})
     artifacts.forget(connection, uuid)
     there = found.its_platform or found.platform  # the job may have been changed meanwhile
@@ -324,14 +353,15 @@ def lose(
     return AfterLoss.PUT_BACK
 
 
-def note_cancel(connection: sa.Connection, uuid: UUID, by: str) -> bool:
+def note_cancel(connection: sa.Connection, me: str, uuid: UUID, by: str) -> bool:
     """Note who has cancelled a running build: ``lose`` does not put it back then. Return False if it does not run."""
-    return connection.execute(_CANCEL, {"cancelled": str(uuid), "by": by}).rowcount == 1
+    return connection.execute(_CANCEL, {"me": me, "cancelled": str(uuid), "by": by}).rowcount == 1
 
 
 def _end(
     connection: sa.Connection,
     woken: Woken,
+    me: str,
     uuid: UUID,
     now: Instant,
     result: Result,
@@ -343,6 +373,7 @@ def _end(
 ) -> Any:
     """Record how a running build ended; return its name and platform, None if it does not run."""
     values = {
+        "me": me,
         "ended": str(uuid),
         "state": state,
         "finished": now.ms,
@@ -358,31 +389,9 @@ def _end(
     return ended
 
 
-def running(connection: sa.Connection, owner: str) -> tuple[LeftBuild, ...]:
-    """Return the builds of an owner that are recorded as running, and those of no owner, the oldest first."""
-    theirs = sa.or_(build.c.owner == owner, build.c.owner.is_(None))
-    wanted = sa.select(
-        build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.worker, build.c.worker_name,
-        build.c.secret_sha256, build.c.time_limit, build.c.max_silent, build.c.ended_by,
-    ).where(build.c.state == "running", theirs)  # fmt: skip
-    return tuple(
-        LeftBuild(
-            uuid=UUID(row.uuid),
-            name=row.name,
-            platform=row.platform,
-            started=Instant(row.started),
-            holder=Holder(address=row.worker or "", name=row.worker_name, secret_sha256=row.secret_sha256),
-            time_limit=row.time_limit,
-            max_silent=row.max_silent,
-            cancelled_by=row.ended_by,
-        )
-        for row in connection.execute(wanted.order_by(build.c.started))
-    )
-
-
 _HEAD = sa.select(
     build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.state, build.c.finished, build.c.result,
-    build.c.ended_by, build.c.secret_sha256,
+    build.c.ended_by, build.c.secret_sha256, build.c.owner,
 )  # fmt: skip
 _RUNNING = _HEAD.where(build.c.state == "running").order_by(build.c.started)
 _FIND_HEAD = _HEAD.where(build.c.uuid == sa.bindparam("wanted"))

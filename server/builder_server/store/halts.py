@@ -10,13 +10,16 @@ from builder.model import Instant
 from builder_server.errors import CommandRefused
 from builder_server.store import queues
 from builder_server.store.records import known_as
-from builder_server.store.schema import build, halt
+from builder_server.store.schema import build, halt, server
 from builder_server.store.waking import Woken, targets_of
 
 _ALL = sa.select(halt).order_by(halt.c.since, halt.c.scope, halt.c.name)
 _key = sa.tuple_(halt.c.scope, halt.c.name)
 _ANY_OF = sa.select(sa.literal(1)).where(_key.in_(sa.bindparam("keys", expanding=True))).limit(1)
-_RUNNING = sa.select(build.c.platform, build.c.worker, build.c.worker_name).where(build.c.state == "running")
+_IS_SERVER = sa.select(sa.exists().where(server.c.name == sa.bindparam("name")))
+_RUNNING = sa.select(build.c.owner, build.c.platform, build.c.worker, build.c.worker_name).where(
+    build.c.state == "running"
+)
 
 
 def find(connection: sa.Connection) -> dict[Target, HaltState]:
@@ -34,9 +37,9 @@ def find(connection: sa.Connection) -> dict[Target, HaltState]:
     return {each.target: each for each in found}
 
 
-def applies(connection: sa.Connection, platform: str, worker: str) -> bool:
-    """Return whether a worker of a platform gets no job."""
-    keys = [(each.scope.value, each.name) for each in targets_of(platform, worker)]
+def applies(connection: sa.Connection, me: str, platform: str, worker: str) -> bool:
+    """Return whether a worker of a platform gets no job at a server."""
+    keys = [(each.scope.value, each.name) for each in targets_of(me, platform, worker)]
     return connection.scalar(_ANY_OF, {"keys": keys}) is not None
 
 
@@ -55,6 +58,8 @@ def put(
     """
     if target.scope is Scope.PLATFORM and queues.is_dropped(connection, target.name) is not False:
         raise CommandRefused(f"unknown platform {target.name}")
+    if target.scope is Scope.SERVER and target.name and not connection.scalar(_IS_SERVER, {"name": target.name}):
+        raise CommandRefused(f"unknown server {target.name}")
     there = find(connection)
     before = there.get(target)
     if before is None and len(there) >= MAX_HALTS:
@@ -93,7 +98,9 @@ def expire(connection: sa.Connection, woken: Woken, now: Instant) -> Instant | N
 def count_running(connection: sa.Connection, target: Target) -> int:
     """Return how many builds run there."""
     rows = connection.execute(_RUNNING)
-    return sum(target in targets_of(row.platform, known_as(row.worker, row.worker_name)) for row in rows)
+    return sum(
+        target in targets_of(row.owner or "", row.platform, known_as(row.worker, row.worker_name)) for row in rows
+    )
 
 
 def _delete(connection: sa.Connection, target: Target) -> bool:

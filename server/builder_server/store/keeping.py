@@ -1,6 +1,6 @@
 """Which builds need not be kept any longer, the oldest first, a page at a time. Each function is a step.
 
-What is to be uploaded, or could not be, is none of them. A page begins behind a build, the last one of the page before: so
+What is to be uploaded, or could not be, is none of them, and what other servers have. A page begins behind a build, the last one of the page before: so
 what stays for whatever reason is passed over once, and all pages together cost one way through an index.
 """
 
@@ -11,6 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from builder.model import Instant
+from builder_server.store.ownership import IS_MINE
 from builder_server.store.records import OldBuild
 from builder_server.store.schema import build, skipped
 
@@ -19,7 +20,7 @@ PAGE = 100
 
 _HAS_ENDED = build.c.state != "running"
 # a function, which no index knows: else all that may go would be found by its upload, and sorted for each page
-_MAY_GO = sa.and_(_HAS_ENDED, sa.func.coalesce(build.c.upload, "done") == "done")
+_MAY_GO = sa.and_(_HAS_ENDED, IS_MINE, sa.func.coalesce(build.c.upload, "done") == "done")
 _SHOWN = sa.select(build.c.uuid, build.c.name, build.c.started, build.c.size).where(_MAY_GO).limit(PAGE)
 _OLDEST = _SHOWN.order_by(build.c.started, build.c.uuid)
 _KEY = sa.bindparam("key", type_=build.c.uuid.type)
@@ -30,7 +31,7 @@ _OLDER = _BEHIND.where(build.c.started < _BEFORE, build.c.finished < _BEFORE)
 # state by state, each a part of an index
 _UNMEASURED = _SHOWN.where(build.c.state.in_(("finished", "lost")), build.c.size.is_(None))
 _MEASURE = sa.update(build).where(build.c.uuid == sa.bindparam("measured")).values(size=sa.bindparam("bytes"))
-_TOTAL = sa.select(sa.func.coalesce(sa.func.sum(build.c.size), 0)).where(_HAS_ENDED)
+_TOTAL = sa.select(sa.func.coalesce(sa.func.sum(build.c.size), 0)).where(_HAS_ENDED, IS_MINE)
 
 # the names of jobs one after the other, so that what lies between two of them in the index is passed over
 _names = (
@@ -70,9 +71,9 @@ def _place(behind: OldBuild | None) -> dict[str, object]:
 _LAST = 2**63 - 1
 
 
-def unmeasured(connection: sa.Connection) -> list[OldBuild]:
+def unmeasured(connection: sa.Connection, me: str) -> list[OldBuild]:
     """Return builds of which it is not known how many bytes their files take."""
-    return _page(connection, _UNMEASURED)
+    return _page(connection, _UNMEASURED, me=me)
 
 
 def measure(connection: sa.Connection, sizes: Mapping[UUID, int]) -> None:
@@ -80,12 +81,12 @@ def measure(connection: sa.Connection, sizes: Mapping[UUID, int]) -> None:
     connection.execute(_MEASURE, [{"measured": str(uuid), "bytes": size} for uuid, size in sizes.items()])
 
 
-def older_than(connection: sa.Connection, before: Instant, behind: OldBuild | None) -> list[OldBuild]:
+def older_than(connection: sa.Connection, me: str, before: Instant, behind: OldBuild | None) -> list[OldBuild]:
     """Return builds that ended before a moment."""
-    return _page(connection, _OLDER, before=before.ms, **_place(behind))
+    return _page(connection, _OLDER, me=me, before=before.ms, **_place(behind))
 
 
-def beyond_count(connection: sa.Connection, most: int, behind: OldBuild | None) -> list[OldBuild]:
+def beyond_count(connection: sa.Connection, me: str, most: int, behind: OldBuild | None) -> list[OldBuild]:
     """Return builds other than so many newest ones of each job, what runs among these; those before ``behind`` must be gone."""
     found: list[OldBuild] = []
     begin = behind.name if behind else ""
@@ -93,26 +94,26 @@ def beyond_count(connection: sa.Connection, most: int, behind: OldBuild | None) 
     while names:
         for name, at in names:
             if at is not None:
-                found += _page(connection, _BEYOND, wanted=name, at=at)
+                found += _page(connection, _BEYOND, me=me, wanted=name, at=at)
             if len(found) >= PAGE:
                 return found[:PAGE]
         names = connection.execute(_NAMES, {"begin": names[-1].name, "kept": most}).all()[1:]
     return found
 
 
-def total(connection: sa.Connection) -> int:
-    """Return how many bytes all builds take that have ended."""
-    return int(connection.execute(_TOTAL).scalar_one())
+def total(connection: sa.Connection, me: str) -> int:
+    """Return how many bytes the builds take that have ended."""
+    return int(connection.execute(_TOTAL, {"me": me}).scalar_one())
 
 
-def oldest(connection: sa.Connection, behind: OldBuild | None) -> list[OldBuild]:
+def oldest(connection: sa.Connection, me: str, behind: OldBuild | None) -> list[OldBuild]:
     """Return builds of any age."""
-    return _page(connection, _BEHIND, **_place(behind))
+    return _page(connection, _BEHIND, me=me, **_place(behind))
 
 
-def forget(connection: sa.Connection, uuids: Collection[UUID]) -> None:
+def forget(connection: sa.Connection, me: str, uuids: Collection[UUID]) -> None:
     """Remove builds from the history; their files are gone."""
-    connection.execute(sa.delete(build).where(build.c.uuid.in_([str(uuid) for uuid in uuids]), _MAY_GO))
+    connection.execute(sa.delete(build).where(build.c.uuid.in_([str(uuid) for uuid in uuids]), _MAY_GO), {"me": me})
 
 
 def forget_skipped(connection: sa.Connection, before: Instant) -> None:

@@ -39,7 +39,12 @@ _NO_JOB = 0
 
 
 def import_build(
-    connection: sa.Connection, found: Build, batches: Callable[[], Iterable[Sequence[StoredArtifact]]], *, upload: bool
+    connection: sa.Connection,
+    me: str,
+    found: Build,
+    batches: Callable[[], Iterable[Sequence[StoredArtifact]]],
+    *,
+    upload: bool,
 ) -> None:
     """Take over a build that has ended; ``batches`` returns its artifacts, each time anew."""
     assert found.result, "it has ended"
@@ -47,6 +52,7 @@ def import_build(
     job_id = connection.scalar(sa.select(job.c.id).where(job.c.name == found.job.name))
     values = {
         "uuid": str(found.uuid),
+        "owner": me,
         "job_id": _NO_JOB if job_id is None else job_id,
         "name": found.job.name,
         "platform": found.job.platform,

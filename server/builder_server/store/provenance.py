@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from builder import codec
 from builder.model import Instant
+from builder_server.store.ownership import IS_MINE
 from builder_server.store.records import Signable
 from builder_server.store.schema import build
 
@@ -18,7 +19,7 @@ PAGE = 50
 
 _UNSIGNED = (
     sa.select(build.c.uuid)
-    .where(build.c.provenance == PENDING, build.c.uuid.not_in(sa.bindparam("besides", expanding=True)))
+    .where(build.c.provenance == PENDING, IS_MINE, build.c.uuid.not_in(sa.bindparam("besides", expanding=True)))
     .order_by(build.c.finished)
     .limit(PAGE)
 )
@@ -37,9 +38,9 @@ _NOTE_FACTS = (
 )
 
 
-def unsigned(connection: sa.Connection, besides: Collection[UUID]) -> Sequence[UUID]:
+def unsigned(connection: sa.Connection, me: str, besides: Collection[UUID]) -> Sequence[UUID]:
     """Return builds that are to be signed, those first that ended first."""
-    found = connection.scalars(_UNSIGNED, {"besides": [str(uuid) for uuid in besides]})
+    found = connection.scalars(_UNSIGNED, {"me": me, "besides": [str(uuid) for uuid in besides]})
     return [UUID(uuid) for uuid in found]
 
 

@@ -17,6 +17,7 @@ from builder.history import Cause, Skipped
 from builder.model import Instant
 from builder.planning import Missed
 from builder_server.errors import CommandRefused
+from builder_server.limits import ServerLimits
 from builder_server.scheduler import AGING, backoff
 from builder_server.store.schema import build, dependency, job, platform, queue, skipped
 from builder_server.store.waking import Woken
@@ -190,7 +191,7 @@ class _Runs:
         """Put jobs into queues, once each, and not while they run there; return the entries."""
         connection.execute(self.leave_out, values)
         entered = [*connection.execute(self.enter, values)]
-        woken.note_queued(entered)
+        woken.note_entered(entered)
         return entered
 
 
@@ -321,9 +322,25 @@ def move_to_front(
     values = {"names": names, "moved": job_id, "lost": losses, "cause": cause.value, "cause_of": cause_of}
     values |= {"retry": retry, "not_before": not_before and not_before.ms, "check_of": check_of}
     moved = connection.execute(_MOVE, values).all()
-    if len(moved) < len(names):
-        moved = [*moved, *connection.execute(_ENTER_FIRST, values | {"due": due.ms})]
     woken.note_queued(moved)
+    if len(moved) < len(names):
+        woken.note_entered(connection.execute(_ENTER_FIRST, values | {"due": due.ms}).all())
+
+
+_LENGTH = sa.select(sa.func.count()).select_from(
+    sa.select(queue.c.id).where(queue.c.platform == sa.bindparam("wanted")).limit(sa.bindparam("most")).subquery()
+)
+
+
+def check_room(connection: sa.Connection, woken: Woken, limits: ServerLimits) -> None:
+    """Raise CommandRefused if a queue has got more entries than it may have."""
+    if limits.queue >= limits.jobs:
+        return  # each job is in it once at most, so it need not be counted
+    for name in sorted(woken.grown):
+        if (connection.scalar(_LENGTH, {"wanted": name, "most": limits.queue + 1}) or 0) > limits.queue:
+            raise CommandRefused(
+                f"there are {limits.queue} entries in the queue of {name} already: dequeue one, or raise --max-queue of the server"
+            )
 
 
 _RANK_AGAIN = (

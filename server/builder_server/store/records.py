@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Self
 from uuid import UUID
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from builder import codec, needs
 from builder.extension.uploads import UploadState
@@ -37,6 +37,11 @@ class Holder:
     def pressure(self) -> str:
         """Why it takes no job now, if it does not."""
         return next((fact.value for fact in self.facts if fact.name == PRESSURE), "")
+
+    def under(self, pressure: str) -> "Holder":
+        """Return it with another reason to take no job, or with none."""
+        others = tuple(fact for fact in self.facts if fact.name != PRESSURE)
+        return evolve(self, facts=(*others, Fact(name=PRESSURE, value=pressure)) if pressure else others)
 
     @cached_property
     def able(self) -> Capabilities:
@@ -101,7 +106,7 @@ class Build:
 
 @frozen(kw_only=True)
 class BuildHead:
-    """What is known of an attempt besides its script, which may have 4 MiB."""
+    """What is known of an attempt besides its script, which may have 4 MiB. ``owner`` is the server that has or had it."""
 
     uuid: UUID
     name: str
@@ -112,6 +117,7 @@ class BuildHead:
     result: Result | None
     ended_by: str | None
     secret_sha256: bytes | None
+    owner: str | None = None
 
 
 @frozen(kw_only=True)
@@ -334,4 +340,5 @@ def to_head(row: Any) -> BuildHead:
         result=None if row.result is None else codec.decode_result(row.result),
         ended_by=row.ended_by,
         secret_sha256=row.secret_sha256,
+        owner=row.owner,
     )

@@ -14,6 +14,7 @@ from builder.model import Instant, Job, OrbBuildJob, Period, ScheduleItem, Scrip
 from builder.needs import text_of
 from builder.planning import JobOptions
 from builder_server.errors import CommandRefused, about_job
+from builder_server.limits import ServerLimits
 from builder_server.scheduler import latest_plan
 from builder_server.store import dependencies, halts, needed, queues
 from builder_server.store.records import Due, PlannedJob, Timing, options_values, to_job, to_options, to_rule
@@ -82,7 +83,7 @@ def add(
     options: JobOptions,
     timing: Timing,
     now: Instant,
-    max_jobs: int,
+    limits: ServerLimits,
     *,
     run_now: bool,
 ) -> None:
@@ -91,9 +92,10 @@ def add(
     if _taken(connection, [new.name]) is not None:
         raise CommandRefused(_TAKEN)
     ids = _add(connection, woken, [_New(job=new, options=options, timing=timing)], now)
-    _check_room(connection, max_jobs)
+    _check_room(connection, limits.jobs)
     if run_now:
         queues.enqueue_new(connection, woken, ids, due=now)
+        queues.check_room(connection, woken, limits)
     dependencies.check_cycles(connection, new.name, options.after)
 
 
@@ -217,7 +219,7 @@ def apply(
     request: Apply,
     timings: Mapping[str, Timing],
     now: Instant,
-    max_jobs: int,
+    limits: ServerLimits,
     *,
     keep: bool,
 ) -> None:
@@ -242,9 +244,10 @@ def apply(
             added.append(_New(job=plan.job, options=plan.options, timing=timings[plan.job.name]))
     ids = _add(connection, woken, added, now)
     if added:
-        _check_room(connection, max_jobs)
+        _check_room(connection, limits.jobs)
     at_once = [job_id for job_id, each in zip(ids, request.added, strict=True) if each.run_now]
     queues.enqueue_new(connection, woken, at_once, due=now)
+    queues.check_room(connection, woken, limits)
     for changed in request.changed:
         timing = timings[changed.name]
         with about_job(changed.name):
@@ -350,6 +353,7 @@ def execute(
     on_platform: str | None,
     now: Instant,
     by: str,
+    limits: ServerLimits,
     *,
     is_check: bool,
 ) -> None:
@@ -372,6 +376,7 @@ def execute(
     queues.move_to_front(
         connection, woken, names, found.id, due=now, cause=Cause.EXECUTED, cause_of=by, check_of=check_of
     )
+    queues.check_room(connection, woken, limits)
 
 
 def queue_due(connection: sa.Connection, woken: Woken, now: Instant, missed_before: Instant | None) -> Due:

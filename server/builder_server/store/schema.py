@@ -242,3 +242,42 @@ skipped = Table(
     Index("skipped_due", "due"),
     Index("skipped_job", "name", "due"),
 )
+
+server = Table(
+    "server",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("incarnation", Text, nullable=False),  # a new one with each start, and whenever it was counted as dead
+    Column("address", Text),  # where other servers reach it; null: nowhere
+    Column("version", Text, nullable=False),
+    # both by the clock of the database
+    Column("started", _WIDE, nullable=False),
+    Column("expires", _WIDE),  # null: it has its database for itself, and nobody asks
+    Column("token", Text, nullable=False),  # whoever shows it may relay
+    Column("crew", Text, nullable=False, server_default="{}"),  # what its workers do: JSON
+)
+
+left_behind = Table(
+    "left_behind",
+    metadata,
+    # what has moved from a server, whose disk may still have files of it
+    Column("build", Text, nullable=False),
+    Column("server", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    PrimaryKeyConstraint("build", "server"),
+)
+
+duty = Table(
+    "duty",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("server", Text, nullable=False),  # who has it, or had it last
+    Column("looked", _WIDE),  # when that one did it last, by the clock of the database
+)
+
+program = Table(
+    "program",
+    metadata,
+    # the oldest revision whose programs may work on this database: see builder.runtime.migrations
+    Column("oldest", Text, primary_key=True),
+)

@@ -13,6 +13,7 @@ from builder.history import Cause, Outcome
 from builder.model import Instant
 from builder_server.estimates import SAMPLES, Waiting
 from builder_server.store import halts, needed, queues
+from builder_server.store.records import known_as, split_peer
 from builder_server.store.schema import build, job, queue
 
 _past = sa.alias(build)
@@ -50,6 +51,8 @@ _RUNNING = (
         build.c.platform,
         build.c.started,
         build.c.cause,
+        build.c.worker,
+        build.c.worker_name,
         _expected(build.c.name, build.c.platform, build),
     )
     .where(build.c.state == "running")
@@ -61,6 +64,7 @@ _ENTRIES = (
         job.c.name,
         job.c.opam_package,
         job.c.paused,
+        job.c.time_limit,
         queue.c.cause,
         queue.c.due,
         queue.c.not_before,
@@ -112,6 +116,7 @@ def read(connection: sa.Connection, look: Look) -> Standing:
                 not_before=_instant(row.not_before),
                 expected=row.expected,
                 needs=row.needs,
+                time_limit=row.time_limit,
             )
 
     running = tuple(
@@ -122,6 +127,8 @@ def read(connection: sa.Connection, look: Look) -> Standing:
             started=Instant(row.started),
             cause=Cause(row.cause),
             expected=row.expected,
+            worker=known_as(row.worker, row.worker_name),
+            holder=split_peer(row.worker or "")[0],
         )
         for row in connection.execute(_RUNNING)
         if look.platform in (None, row.platform)

@@ -18,10 +18,11 @@ from builder.extension.watching import Look
 from builder.messages import InfoReply
 from builder.model import Instant, Job, Period, Result, StateItem
 from builder.planning import JobOptions
-from builder.runtime.database import Database
-from builder.runtime.migrations import migrate, upgrade
+from builder.runtime.database import MAX_NOTICE, Database, nothing
+from builder.runtime.migrations import check, migrate, upgrade
 from builder.runtime.sqlite import SQLite, alter
 from builder_server.limits import ServerLimits
+from builder_server.names import ONLY_SERVER
 from builder_server.store import (
     artifacts,
     builds,
@@ -31,9 +32,12 @@ from builder_server.store import (
     keeping,
     legacy,
     load,
+    notices,
+    ownership,
     provenance,
     queues,
     schedule,
+    servers,
     standing,
     uploads,
 )
@@ -55,6 +59,7 @@ from builder_server.store.records import (
     Taken,
     Timing,
 )
+from builder_server.store.servers import Identity, ServerState
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
@@ -66,9 +71,6 @@ P = ParamSpec("P")
 
 MIGRATIONS = "builder_server.store:migrations"
 
-ONLY_SERVER = "main"
-"""The name of the server that has a database for itself."""
-
 
 @define(eq=False)
 class Store:
@@ -78,11 +80,13 @@ class Store:
     owner: str = ONLY_SERVER
     waking: Waking = field(factory=Waking)
     limits: ServerLimits = field(factory=ServerLimits)
+    identity: Identity | None = None
+    """As what it is registered. Without it this is no server, but a program that writes once."""
 
     @classmethod
     def open(cls, where: "Path | Location") -> Self:
         """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
-        prepare = upgrade(MIGRATIONS)
+        prepare = upgrade(MIGRATIONS, servers.check_idle)
         if isinstance(where, Path):
             return cls(SQLite(where, prepare=prepare))
         from builder.runtime.postgres import PostgreSQL
@@ -92,7 +96,7 @@ class Store:
     @staticmethod
     def migrate(where: "Path | Location", revision: str) -> None:
         """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
-        step = migrate(MIGRATIONS, revision)
+        step = migrate(MIGRATIONS, revision, servers.check_idle)
         if isinstance(where, Path):
             alter(where, step)
             return
@@ -106,8 +110,8 @@ class Store:
 
     @property
     def version(self) -> int:
-        """Grows with every change; while it is the same, everything is."""
-        return self.database.version
+        """Grows with every change; while it is the same, everything is, as far as is known of other servers."""
+        return self.database.version + self.waking.heard
 
     def limit_waits(self, seconds: float) -> None:
         """From now on wait for others who use the database for so long in all."""
@@ -116,6 +120,60 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self.database.close()
+
+    # --- servers ---------------------------------------------------------------------------------------------------
+
+    async def servers(self) -> tuple[ServerState, ...]:
+        """Return the servers that work on the database, by their names."""
+        return await self.database.read(partial(servers.find, is_shared=self.database.is_shared))
+
+    async def register(self, me: Identity) -> None:
+        """Work on the database as this server from now on, in place of any that had its name."""
+
+        def step(connection: sa.Connection, woken: Woken) -> None:
+            check(MIGRATIONS)(connection)  # a newer program may have been there since it was opened
+            servers.register(connection, woken, me, has_lease=self.database.is_shared)
+
+        await self._announce(step, is_fenced=False)
+        self.owner, self.identity = me.name, me
+
+    async def leave(self) -> None:
+        """Work on the database no more."""
+        if self.identity is not None:
+            await self._wake(servers.remove, self.identity)
+
+    async def take_over(self, dead: Collection[str]) -> tuple[LeftBuild, ...]:
+        """Remove servers of these names whose lease has run out; return the builds of servers that are gone, now this one's."""
+        return await self._wake(servers.take_over, self.owner, dead)
+
+    async def unwatched(self) -> float | None:
+        """Return for how many seconds no server has looked for what is due; None where that is not known.
+
+        Where there can be but one, it is not noted.
+        """
+        return await self.database.read(servers.unwatched)
+
+    async def hear(self, told: str) -> bool:
+        """Wake those whom it concerns what another server tells; return whether servers have come or gone. Raises StoreError."""
+        notice = notices.decode(told)
+        if self.identity is not None and notice.sender == str(self.identity.incarnation):
+            return False
+        if notice.woken is None:
+            await self.hear_anything()
+            return True
+        if notice.has_halts:
+            await self.recall_halts()
+        self.waking.hear(notice.woken)
+        return notice.woken.servers
+
+    async def hear_anything(self) -> None:
+        """Wake everybody, since other servers may have changed anything. Raises StoreError."""
+        await self.recall_halts()
+        self.waking.hear_anything()
+
+    async def count_owned(self) -> Mapping[str, int]:
+        """Return how many builds run, by the server that has them."""
+        return await self.database.read(ownership.count)
 
     # --- schedule --------------------------------------------------------------------------------------------------
 
@@ -126,7 +184,7 @@ class Store:
     async def plan(self, new: Job, options: JobOptions, now: Instant, *, run_now: bool = True) -> None:
         """Add a job, queue it at once if that is wanted; its next run follows from its options. Raises CommandRefused."""
         await self._wake(
-            schedule.add, new, options, Timing.of(options, new.name, now), now, self.limits.jobs, run_now=run_now
+            schedule.add, new, options, Timing.of(options, new.name, now), now, self.limits, run_now=run_now
         )
 
     async def change(self, name: str, revision: int, options: JobOptions, new: Job | None, now: Instant) -> None:
@@ -151,7 +209,7 @@ class Store:
         Without ``keep`` all of it is taken back again. Raises CommandRefused.
         """
         with suppress(schedule.Tried):
-            await self._wake(schedule.apply, request, timings, now, self.limits.jobs, keep=keep)
+            await self._wake(schedule.apply, request, timings, now, self.limits, keep=keep)
 
     async def unschedule(self, name: str) -> None:
         """Remove a job from the schedule and all queues; a build of it that runs goes on. Raises CommandRefused."""
@@ -168,14 +226,20 @@ class Store:
 
         ``is_check``: it runs twice, and the artifacts are compared.
         """
-        await self._wake(schedule.execute, name, on_platform, now, by, is_check=is_check)
+        await self._wake(schedule.execute, name, on_platform, now, by, self.limits, is_check=is_check)
 
     async def queue_due(self, now: Instant, missed_before: Instant | None = None) -> Due:
         """Queue every job whose time has come, set its next run; put back the runs that a clock that was ahead has planned.
 
         Runs of up to ``missed_before`` were due while nobody looked. What somebody set by ``reschedule`` stays where it is.
         """
-        return await self._wake(schedule.queue_due, now, missed_before)
+
+        def step(connection: sa.Connection, woken: Woken) -> Due:
+            if self.database.is_shared and self.identity is not None:
+                servers.note_look(connection, self.identity)
+            return schedule.queue_due(connection, woken, now, missed_before)
+
+        return await self._wake(step)
 
     # --- platforms -------------------------------------------------------------------------------------------------
 
@@ -221,7 +285,11 @@ class Store:
         does one for which it returns None. It may be called again for the same job. What needs more than the worker
         has stays queued too.
         """
-        return await self._wake(builds.take, self.owner, platform, uuid, now, expand, holder, self.limits.attempts)
+        step = partial(
+            builds.take, me=self.owner, platform=platform, uuid=uuid, now=now,
+            expand=expand, holder=holder, max_attempts=self.limits.attempts,
+        )  # fmt: skip
+        return await self._announce(step, shared=True)
 
     async def finish(
         self,
@@ -242,17 +310,21 @@ class Store:
         """
         concluded = await self.database.read(partial(artifacts.conclude, uuid=uuid))
         return await self._wake(
-            builds.finish, uuid, now, result,
+            builds.finish, self.owner, uuid, now, result,
             concluded=concluded, receivers=receivers, is_lost=is_lost, ended_by=ended_by, is_delivered=is_delivered,
         )  # fmt: skip
 
     async def add_artifacts(self, uuid: UUID, found: Sequence[StoredArtifact]) -> None:
         """Keep some more artifacts of a running build; once it is finished they are all."""
-        await self.database.write(partial(artifacts.add, uuid=uuid, found=found))
+        await self._write(
+            partial(ownership.while_mine, me=self.owner, uuid=uuid, step=partial(artifacts.add, uuid=uuid, found=found))
+        )
 
     async def forget_artifacts(self, uuid: UUID) -> None:
         """Forget the artifacts of a running build whose result did not become durable, and comes again."""
-        await self.database.write(partial(artifacts.forget, uuid=uuid))
+        await self._write(
+            partial(ownership.while_mine, me=self.owner, uuid=uuid, step=partial(artifacts.forget, uuid=uuid))
+        )
 
     async def lose(
         self, uuid: UUID, now: Instant, result: Result, *, count: bool, may_pause: bool = False
@@ -264,15 +336,39 @@ class Store:
         ``count`` is false where the worker is not to blame. ``result`` is what the history says of the lost attempt. One that
         was cancelled is left as it is: who did that is returned.
         """
-        return await self._wake(builds.lose, uuid, now, result, count=count, may_pause=may_pause)
+        return await self._wake(builds.lose, self.owner, uuid, now, result, count=count, may_pause=may_pause)
 
     async def note_cancel(self, uuid: UUID, by: str) -> bool:
         """Note who has cancelled a running build, so that its job does not go back to the queue; False if it does not run."""
-        return await self.database.write(partial(builds.note_cancel, uuid=uuid, by=by))
+        return await self._write(partial(builds.note_cancel, me=self.owner, uuid=uuid, by=by))
 
     async def running(self) -> tuple[LeftBuild, ...]:
         """Return the builds of this server that are recorded as running, the oldest first."""
-        return await self.database.read(partial(builds.running, owner=self.owner))
+        return await self.database.read(partial(ownership.running, me=self.owner))
+
+    async def runs_here(self, uuid: UUID) -> bool:
+        """Return whether a build runs, and is this server's."""
+        return await self.database.read(partial(ownership.runs_here, me=self.owner, uuid=uuid))
+
+    def is_mine(self, owner: str | None) -> bool:
+        """Return whether a server of that name is this one; None stands for any of before there could be several."""
+        return owner in (None, self.owner)
+
+    async def claim(self, uuid: UUID, secret_sha256: bytes) -> LeftBuild | None:
+        """Make a running build of another server this one's, for the worker that has its secret; None where that can't be."""
+        return await self._wake(ownership.claim, self.owner, uuid, secret_sha256)
+
+    async def left_behind(self) -> Mapping[UUID, str]:
+        """Return the builds that have moved to other servers and may have files here, with the names of their jobs."""
+        return await self.database.read(partial(ownership.left_behind_by, me=self.owner))
+
+    async def forget_left_behind(self, uuids: Collection[UUID]) -> None:
+        """Note that there are no files here any more of builds that have moved."""
+        await self._write(partial(ownership.forget_left_behind, me=self.owner, uuids=uuids))
+
+    async def ask_end(self, uuids: Collection[UUID], by: str) -> None:
+        """Note who has cancelled builds that run at other servers, which end them."""
+        await self._wake(ownership.ask_end, self.owner, uuids, by)
 
     async def find_running(self, name: str | None, begin: str | None, on_platform: str | None) -> tuple[BuildHead, ...]:
         """Return the running builds of a job, or those whose uuid begins so; of one platform if that is named."""
@@ -329,11 +425,11 @@ class Store:
 
     async def unsettled_uploads(self, receivers: Collection[str], after: UUID | None) -> list[UUID]:
         """Return the next builds that are to be uploaded, but to nobody in particular, or to others than these receivers."""
-        return await self.database.read(partial(uploads.unsettled, receivers=receivers, after=after))
+        return await self.database.read(partial(uploads.unsettled, me=self.owner, receivers=receivers, after=after))
 
     async def settle_uploads(self, uuids: Collection[UUID], receivers: Collection[str]) -> None:
         """Have such builds wait for these receivers, and for no others, unless nobody has them."""
-        await self.database.write(partial(uploads.settle, uuids=uuids, receivers=receivers))
+        await self._write(partial(uploads.settle, uuids=uuids, receivers=receivers))
 
     async def next_upload(
         self, receiver: str, now: Instant, under_way: Collection[UUID]
@@ -342,25 +438,27 @@ class Store:
 
         None: nothing waits. Those that have failed by themselves come last.
         """
-        return await self.database.read(partial(uploads.next_due, to=receiver, now=now, under_way=under_way))
+        return await self.database.read(
+            partial(uploads.next_due, me=self.owner, to=receiver, now=now, under_way=under_way)
+        )
 
     async def note_attempt(self, uuid: UUID, receiver: str, attempted: Attempted, receivers: Collection[str]) -> bool:
         """Record what came of an attempt to upload a build; return whether all receivers have it now."""
-        return await self.database.write(
-            partial(uploads.note, uuid=uuid, to=receiver, attempted=attempted, receivers=receivers)
+        return await self._write(
+            partial(uploads.note, uuid=uuid, to=receiver, attempted=attempted, receivers=receivers), shared=True
         )
 
     async def retry_upload(self, uuid: UUID, receivers: Collection[str]) -> int:
         """Have a build tried again now at the receivers that have not got it; return how many. Raises CommandRefused."""
-        return await self.database.write(partial(uploads.retry, uuid=uuid, receivers=receivers))
+        return await self._write(partial(uploads.retry, uuid=uuid, receivers=receivers))
 
     async def retry_uploads(self, receivers: Collection[str]) -> int:
         """Have all that is not uploaded tried again now; return how many uploads these are."""
-        return await self.database.write(partial(uploads.retry_all, receivers=receivers))
+        return await self._write(partial(uploads.retry_all, receivers=receivers))
 
     async def drop_upload(self, uuid: UUID) -> None:
         """Have a build go to no receiver any more. Raises CommandRefused."""
-        await self.database.write(partial(uploads.drop, uuid=uuid))
+        await self._write(partial(uploads.drop, uuid=uuid))
 
     async def uploads(self, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
         """Return uploads that are pending or refused, or those of one build, the oldest first."""
@@ -372,21 +470,21 @@ class Store:
 
     async def uploaded(self, after: UUID | None = None) -> tuple[UUID, ...]:
         """Return the next builds, by their uuids, that were uploaded and whose files are still to be removed."""
-        return await self.database.read(partial(uploads.uploaded, after=after))
+        return await self.database.read(partial(uploads.uploaded, me=self.owner, after=after))
 
     async def set_upload(self, uuid: UUID, state: str) -> None:
         """Record how far the upload of a build is."""
-        await self.database.write(partial(uploads.set_state, uuid=uuid, state=state))
+        await self._write(partial(uploads.set_state, uuid=uuid, state=state))
 
     # --- provenance ------------------------------------------------------------------------------------------------
 
     async def note_facts(self, uuid: UUID, facts: Mapping[str, str]) -> None:
         """Keep what the worker of a build says of it, if that runs."""
-        await self.database.write(partial(provenance.note_facts, uuid=uuid, facts=facts))
+        await self._write(partial(provenance.note_facts, uuid=uuid, facts=facts), shared=True)
 
     async def unsigned(self, besides: Collection[UUID]) -> Sequence[UUID]:
         """Return some of the builds that are to be signed, those first that ended first."""
-        return await self.database.read(partial(provenance.unsigned, besides=besides))
+        return await self.database.read(partial(provenance.unsigned, me=self.owner, besides=besides))
 
     async def signable(self, uuid: UUID) -> Signable | None:
         """Return what is known of a build that is signed, or is to be; None for any other."""
@@ -394,41 +492,41 @@ class Store:
 
     async def note_signed(self, signed: Collection[UUID], gone: Collection[UUID]) -> None:
         """Note that builds are signed, and that nothing is left of others."""
-        await self.database.write(partial(provenance.note, signed=signed, gone=gone))
+        await self._write(partial(provenance.note, signed=signed, gone=gone), shared=True)
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 
     async def unmeasured(self) -> list[OldBuild]:
         """Return builds that may go, and of which it is not known how many bytes their files take."""
-        return await self.database.read(keeping.unmeasured)
+        return await self.database.read(partial(keeping.unmeasured, me=self.owner))
 
     async def measure(self, sizes: Mapping[UUID, int]) -> None:
         """Note how many bytes the files of builds take."""
-        await self.database.write(partial(keeping.measure, sizes=sizes))
+        await self._write(partial(keeping.measure, sizes=sizes), shared=True)
 
     async def older_than(self, before: Instant, behind: OldBuild | None) -> list[OldBuild]:
         """Return builds that ended before a moment and may go, the oldest first; those that are to be uploaded may not."""
-        return await self.database.read(partial(keeping.older_than, before=before, behind=behind))
+        return await self.database.read(partial(keeping.older_than, me=self.owner, before=before, behind=behind))
 
     async def beyond_count(self, most: int, behind: OldBuild | None) -> list[OldBuild]:
         """Return builds that may go, other than so many newest ones of each job. Those before ``behind`` must be gone."""
-        return await self.database.read(partial(keeping.beyond_count, most=most, behind=behind))
+        return await self.database.read(partial(keeping.beyond_count, me=self.owner, most=most, behind=behind))
 
     async def total_size(self) -> int:
         """Return how many bytes the files of all builds take that have ended."""
-        return await self.database.read(keeping.total)
+        return await self.database.read(partial(keeping.total, me=self.owner))
 
     async def oldest(self, behind: OldBuild | None) -> list[OldBuild]:
         """Return builds that may go, the oldest first."""
-        return await self.database.read(partial(keeping.oldest, behind=behind))
+        return await self.database.read(partial(keeping.oldest, me=self.owner, behind=behind))
 
     async def forget(self, uuids: Collection[UUID]) -> None:
         """Remove builds from the history whose files are gone."""
-        await self.database.write(partial(keeping.forget, uuids=uuids))
+        await self._write(partial(keeping.forget, me=self.owner, uuids=uuids))
 
     async def forget_skipped(self, before: Instant) -> None:
         """Forget runs that were left out before a moment."""
-        await self.database.write(partial(keeping.forget_skipped, before=before))
+        await self._write(partial(keeping.forget_skipped, before=before))
 
     # --- the original's state --------------------------------------------------------------------------------------
 
@@ -438,22 +536,57 @@ class Store:
 
     async def import_state(self, items: Sequence[StateItem]) -> None:
         """Take over what the original had stored; names must have been checked."""
-        await self.database.write(partial(legacy.import_state, items=items))
+        await self._write(partial(legacy.import_state, items=items))
 
     async def import_build(
         self, found: Build, batches: Callable[[], Iterable[Sequence[StoredArtifact]]], *, upload: bool
     ) -> None:
         """Take over a build that has ended and is not known; ``batches`` returns its artifacts, each time anew."""
-        await self.database.write(partial(legacy.import_build, found=found, batches=batches, upload=upload))
+        await self._write(partial(legacy.import_build, me=self.owner, found=found, batches=batches, upload=upload))
 
     async def _wake(
         self, step: Callable[Concatenate[sa.Connection, Woken, P], T], *arguments: P.args, **options: P.kwargs
     ) -> T:
         """Write, and announce what the step has noted once that is on the disk."""
+        return await self._announce(lambda connection, woken: step(connection, woken, *arguments, **options))
+
+    async def _announce(
+        self, step: Callable[[sa.Connection, Woken], T], *, shared: bool = False, is_fenced: bool = True
+    ) -> T:
+        """Do the same; see ``_write``."""
 
         def noting(connection: sa.Connection) -> tuple[T, Woken]:
             woken = Woken()  # a new one each time: the step may be run again
-            return step(connection, woken, *arguments, **options), woken
+            value = step(connection, woken)
+            self._tell(connection, woken)
+            return value, woken
 
-        value, _ = await self.database.write(noting, lambda noted: self.waking.announce(noted[1]))
+        value, _ = await self._write(
+            noting, lambda noted: self.waking.announce(noted[1]), shared=shared, is_fenced=is_fenced
+        )
         return value
+
+    async def _write(
+        self,
+        step: Callable[[sa.Connection], T],
+        then: Callable[[T], None] = nothing,
+        *,
+        shared: bool = False,
+        is_fenced: bool = True,
+    ) -> T:
+        """Write. If it ``is_fenced``, nothing is written by a server that the others count as dead: Fenced is raised."""
+        me = self.identity
+        if me is None or not (is_fenced and self.database.is_shared):
+            return await self.database.write(step, then, shared=shared)
+
+        def fenced(connection: sa.Connection) -> T:
+            servers.check(connection, me)
+            return step(connection)
+
+        return await self.database.write(fenced, then, shared=shared)
+
+    def _tell(self, connection: sa.Connection, woken: Woken) -> None:
+        """Have other servers hear of a change."""
+        if self.database.is_shared:
+            sender = "" if self.identity is None else str(self.identity.incarnation)
+            self.database.tell(connection, notices.CHANNEL, notices.encode(woken, sender, MAX_NOTICE))

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 
 from builder.extension.uploads import ListUploads, ReceiverState, UploadEntry, UploadState
 from builder.model import Instant
+from builder.runtime.database import require_alone
 from builder_server.errors import CommandRefused
+from builder_server.store.ownership import IS_MINE
 from builder_server.store.records import Attempted, PendingUpload
 from builder_server.store.schema import build, receiver, upload
 
@@ -63,16 +65,16 @@ def _add_all(connection: sa.Connection, ended: Iterable[tuple[str, int]], receiv
         connection.execute(sa.insert(upload), rows)
 
 
-def unsettled(connection: sa.Connection, receivers: Collection[str], after: UUID | None) -> list[UUID]:
+def unsettled(connection: sa.Connection, me: str, receivers: Collection[str], after: UUID | None) -> list[UUID]:
     """Return the next builds, by their uuids, that wait for nobody in particular, or for receivers other than these.
 
     The former are what an earlier release left, or was imported.
     """
     is_settled = sa.and_(_ROWS.exists(), ~_ROWS.where(upload.c.receiver.not_in(receivers)).exists())
-    found = sa.select(build.c.uuid).where(_IS_LEFT, ~is_settled).order_by(build.c.uuid).limit(PAGE)
+    found = sa.select(build.c.uuid).where(_IS_LEFT, IS_MINE, ~is_settled).order_by(build.c.uuid).limit(PAGE)
     if after is not None:
         found = found.where(build.c.uuid > str(after))
-    return [UUID(uuid) for uuid in connection.scalars(found)]
+    return [UUID(uuid) for uuid in connection.scalars(found, {"me": me})]
 
 
 def settle(connection: sa.Connection, uuids: Collection[UUID], receivers: Collection[str]) -> None:
@@ -113,7 +115,7 @@ def _conclude(connection: sa.Connection, uuid: UUID, receivers: Collection[str])
 
 
 def next_due(
-    connection: sa.Connection, to: str, now: Instant, under_way: Collection[UUID]
+    connection: sa.Connection, me: str, to: str, now: Instant, under_way: Collection[UUID]
 ) -> PendingUpload | Instant | None:
     """Return the upload to a receiver that has waited for longest, other than those; or when the next one may be tried.
 
@@ -128,11 +130,11 @@ def next_due(
     found = (
         sa.select(upload.c.build, upload.c.attempts, build.c.name, build.c.platform)
         .join(build, build.c.uuid == upload.c.build)
-        .where(*waiting, is_due)
+        .where(*waiting, is_due, IS_MINE)
         .order_by(upload.c.next_attempt.nulls_first(), upload.c.since, upload.c.build)
         .limit(1)
     )
-    row = connection.execute(found, {"wanted": to}).one_or_none()
+    row = connection.execute(found, {"wanted": to, "me": me}).one_or_none()
     if row is not None:
         return PendingUpload(
             uuid=UUID(row.build),
@@ -141,7 +143,8 @@ def next_due(
             attempts=row.attempts,
             failures=its.failures if its else 0,
         )
-    at = connection.scalar(sa.select(sa.func.min(upload.c.next_attempt)).where(*waiting), {"wanted": to})
+    soonest = sa.select(sa.func.min(upload.c.next_attempt)).join(build, build.c.uuid == upload.c.build)
+    at = connection.scalar(soonest.where(*waiting, IS_MINE), {"wanted": to, "me": me})
     return None if at is None else Instant(at)
 
 
@@ -156,6 +159,8 @@ def note(connection: sa.Connection, uuid: UUID, to: str, attempted: Attempted, r
     if attempted.reason is not None:
         values["attempts"] = upload.c.attempts + 1
     connection.execute(sa.update(upload).where(upload.c.build == str(uuid), upload.c.receiver == to).values(values))
+    if attempted.resume is not None:
+        require_alone(connection)  # servers have receivers in common
     if attempted.failures is not None:
         connection.execute(sa.delete(receiver).where(receiver.c.name == to))
     if attempted.resume is not None:
@@ -164,12 +169,12 @@ def note(connection: sa.Connection, uuid: UUID, to: str, attempted: Attempted, r
     return _conclude(connection, uuid, receivers)
 
 
-def uploaded(connection: sa.Connection, after: UUID | None) -> tuple[UUID, ...]:
+def uploaded(connection: sa.Connection, me: str, after: UUID | None) -> tuple[UUID, ...]:
     """Return the next builds, by their uuids, that were uploaded and whose files are still to be removed."""
-    found = sa.select(build.c.uuid).where(build.c.upload == "uploaded").order_by(build.c.uuid).limit(PAGE)
+    found = sa.select(build.c.uuid).where(build.c.upload == "uploaded", IS_MINE).order_by(build.c.uuid).limit(PAGE)
     if after is not None:
         found = found.where(build.c.uuid > str(after))
-    return tuple(UUID(uuid) for uuid in connection.scalars(found))
+    return tuple(UUID(uuid) for uuid in connection.scalars(found, {"me": me}))
 
 
 def set_state(connection: sa.Connection, uuid: UUID, state: str) -> None:

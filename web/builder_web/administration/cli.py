@@ -4,6 +4,7 @@ import click
 
 from builder import __version__
 from builder.runtime import program
+from builder.runtime.secrecy import keep_memory_secret
 from builder_web.administration.commands import extract, migrate, removing, users, verify
 
 
@@ -48,4 +49,5 @@ for _each in (
 
 def main() -> None:
     """Entry point of the program."""
+    keep_memory_secret()  # passwords are set with it
     program.run(command, "builder-db")

@@ -5,17 +5,21 @@
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import click
 
-from builder.endpoint import TLS, Endpoint, variable
+from builder.address import parse_remotes
+from builder.endpoint import TLS, Servers, variable
+from builder.errors import BuilderError
+from builder.needs import check_label
 from builder.runtime import program
-from builder.runtime.configuration import Configured, configuration_options
+from builder.runtime.configuration import Configured, configuration_options, options_of
 from builder.runtime.options import log_format_option
 from builder.sizes import format_size
 from builder_worker.commands.options import (
+    DURATION,
     PAUSE,
     SIZE,
     SLOTS,
@@ -32,9 +36,60 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 class _DefaultCommand(Configured):
     """The command that is meant where none is named, shown as people write it."""
 
+    def faults(self, given: Mapping[str, Any]) -> Iterator[str]:
+        """Return what is wrong with options of which each may be right by itself, and with files and directories."""
+        from builder_worker import environment
+
+        try:
+            _check_tls(Servers.of(given["remote"] or "127.0.0.1", _tls(given)))
+        except (click.UsageError, BuilderError) as error:
+            yield error.message if isinstance(error, click.UsageError) else str(error)
+        there: dict[str, Any] = {
+            str(option.name): () if option.multiple and given[str(option.name)] is None else given[str(option.name)]
+            for option in options_of(self)
+        }
+        arguments = Arguments(**{each.name: there[each.name] for each in Arguments.__attrs_attrs__})
+        try:
+            arguments.options()
+        except BuilderError as error:
+            yield str(error)
+        for each in arguments.env:
+            try:
+                environment.parse_variable(each, os.environ)
+            except BuilderError as error:
+                yield f"--env: {error}"
+
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         program_path = ctx.parent.command_path if ctx.parent else ctx.command_path
         formatter.write_usage(program_path, " ".join(self.collect_usage_pieces(ctx)))
+
+
+def _each(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return what checks each value of an option, so that what is wrong with it names the option."""
+
+    def checked(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            for each in value if parameter.multiple else [value]:
+                check(each)
+        except BuilderError as error:
+            raise click.BadParameter(str(error), context, parameter) from error
+        return value
+
+    return checked
+
+
+def _check_pressure(said: str) -> None:
+    from builder_worker.pressure import Thresholds
+
+    Thresholds().with_pressure(said)
+
+
+def _tls(given: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return where the files of TLS are, wherever a worker that comes later is started, and the name."""
+    files = {name: given[name.replace("-", "_")] for name in ("tls-ca", "tls-cert", "tls-key")}
+    return {name: os.path.abspath(path) if path else None for name, path in files.items()} | {  # noqa: PTH100
+        "tls-name": given["tls_name"]
+    }
 
 
 def _tls_option(name: str) -> Callable[[_F], _F]:
@@ -50,6 +105,7 @@ Other commands, each with a --help of its own:
   builder-worker check          tell which sandboxes work here, and why others do not
   builder-worker root           make, list and remove root trees
   builder-worker self-test      tell whether this release works here, before a restart after an upgrade
+  builder-worker check-config   say all that is wrong with the options, a line each: --config FILE goes before it
 A platform with the name of a command: builder-worker work PLATFORM
 
 \b
@@ -61,7 +117,8 @@ Signals:
 
 \b
 Exit status:
-  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time; or SIGHUP or SIGUSR1
+  0  the results were delivered, whatever they were; or SIGTERM, and all jobs ended in time; or SIGHUP or SIGUSR1;
+     or there was no job for the time of --wait
   2  the command line is wrong
   3  the server is unreachable
   4  the server refused, or is no builder-server
@@ -77,16 +134,24 @@ Exit status:
     "--remote",
     metavar="ADDRESS",
     default="127.0.0.1:1234",
+    callback=_each(parse_remotes),
     envvar="BUILDER_REMOTE",
     show_default=True,
     show_envvar=True,
-    help="The server: HOST:PORT, with an IPv6 address in brackets, or unix:PATH for its socket on this machine.",
+    help="The server: HOST:PORT, with an IPv6 address in brackets, or unix:PATH for its socket on this machine. Several with "
+    "commas between them are tried in any order until one answers, and again when that goes away.",
 )
 @_tls_option("tls-ca")
 @_tls_option("tls-cert")
 @_tls_option("tls-key")
 @_tls_option("tls-name")
 @click.option("--loop", is_flag=True, help="Take the next job after each, and wait for the server while it is away.")
+@click.option(
+    "--wait",
+    metavar="TIME",
+    type=DURATION,
+    help="Exit, with status 0, when there was no job for so long; each of several slots for itself.  [default: wait for ever]",
+)
 @click.option(
     "--slots",
     metavar="N",
@@ -120,6 +185,7 @@ Exit status:
     "--label",
     metavar="NAME",
     multiple=True,
+    callback=_each(check_label),
     help="Say that this worker has what jobs may need by that name, such as gpu or big-disk. Repeat.",
 )
 @click.option(
@@ -138,6 +204,7 @@ Exit status:
     "--max-pressure",
     metavar="NAME=NUMBER",
     multiple=True,
+    callback=_each(_check_pressure),
     help="Take no job while, in the last minute, all programs stood still for want of memory=PERCENT of the time, or for the "
     "disk, io=PERCENT, or one had to wait for a CPU, cpu=PERCENT; where the kernel does not tell, with a load=NUMBER of each "
     "core; none is any. What this worker's own jobs do to disk and CPUs does not count. Repeat.  "
@@ -155,6 +222,7 @@ def work(
     tls_key: str | None,
     tls_name: str | None,
     loop: bool,
+    wait: float | None,
     slots: int | None,
     drain_timeout: float,
     reconnect_for: float,
@@ -192,7 +260,7 @@ def work(
         import trio
 
         from builder.runtime import logs
-        from builder_worker import facts, session, uplink
+        from builder_worker import dial, facts, session
         from builder_worker.allowances import Machine, auto_slots
         from builder_worker.guard import Guard
         from builder_worker.loop import Duration
@@ -200,13 +268,12 @@ def work(
         from builder_worker.pressure import Thresholds
 
     # it takes a tenth of a second, and finding a sandbox waits for other programs
-    threading.Thread(target=uplink.load, daemon=True).start()
+    threading.Thread(target=dial.load, daemon=True).start()
     logs.set_up("builder-worker", verbosity=-quiet, form=log_format, stamp="builder-worker: ")
-    given = {"tls-ca": tls_ca, "tls-cert": tls_cert, "tls-key": tls_key}
-    # a worker that comes later may be started elsewhere
-    tls = {name: os.path.abspath(path) if path else None for name, path in given.items()} | {"tls-name": tls_name}  # noqa: PTH100
-    server = Endpoint.of(remote, tls)
-    _check_tls(server)
+    servers = Servers.of(
+        remote, _tls({"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key, "tls_name": tls_name})
+    )
+    _check_tls(servers)
     labels = facts.parse_labels(label)
     thresholds = functools.reduce(
         Thresholds.with_pressure, max_pressure, Thresholds(min_free=min_free, min_memory=min_memory)
@@ -218,20 +285,21 @@ def work(
     setup = arguments.make_setup(one_job=not loop and slots == 1, slots=slots)
     duration = Duration(loop=loop, slots=slots, drain_timeout=drain_timeout)
     settings = session.WorkerSettings(
-        server=server,
+        servers=servers,
         platform=platform,
         setup=setup,
         name=name,
         reconnect_for=reconnect_for,
+        wait=wait,
         facts=facts.lasting(setup.backend, setup.limits, slots=slots, labels=labels),
         guard=Guard.of(thresholds, setup.backend.options.work_root),
     )
     trio.run(run, settings, duration)
 
 
-def _check_tls(server: Endpoint) -> None:
+def _check_tls(servers: Servers) -> None:
     """See that there are the files that TLS needs: a wrong path stays wrong. Raises click.UsageError."""
-    if server.tls:
+    if server := next((each for each in servers.all if each.tls), None):
         from builder.runtime import reaching
         from builder.runtime.tls import InvalidCredentials
 

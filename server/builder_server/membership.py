@@ -1,0 +1,178 @@
+"""A server among those that work on one database: it says that it lives, hears the others, and takes over from dead ones.
+
+Where it has its database for itself there is nothing of that to do.
+"""
+
+import logging
+import math
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
+
+import trio
+from attrs import define, evolve, field
+
+from builder.runtime.nurseries import plain_nursery
+from builder_server.store import Identity, LeftBuild, Store, StoreError, servers
+from builder_server.store.notices import CHANNEL
+from builder_server.store.servers import SCHEDULE
+
+if TYPE_CHECKING:
+    from builder.runtime.subscription import Subscription  # its library need not be there
+
+logger = logging.getLogger(__name__)
+
+RENEWAL = 5.0
+"""Seconds after which a server says again that it lives: two of three times it may fail."""
+
+PATIENCE = servers.LEASE.total_seconds()
+"""Seconds for which a server must have been in touch with the database before it counts others as dead. When that comes back,
+all of their leases may have run out."""
+
+NAME_WAIT = 20.0
+"""Seconds for which a server that starts waits for the end of the one before it, which PostgreSQL may notice late."""
+
+COMPLAINT = 60.0
+"""Seconds after which it is told again that the database does not answer."""
+
+LOOK_INTERVAL = 60.0
+"""Seconds after which it is looked whether all that runs here is known here: nothing should be found."""
+
+_PAUSE = 0.2
+"""Seconds between attempts."""
+
+
+class Holder(Protocol):
+    """What has the builds that run at a server."""
+
+    def inherit(self, left: Iterable[LeftBuild]) -> object:
+        """Have builds that other servers have left."""
+
+    def drop_all(self) -> None:
+        """Leave all builds to other servers."""
+
+    async def look_again(self) -> None:
+        """See that the builds here are those that the database has as such. Raises StoreError."""
+
+
+@define(eq=False)
+class Membership:
+    """Who this server is, and what it does for the others. ``crew`` returns what its workers do, in JSON."""
+
+    _store: Store
+    _me: Identity
+    _holder: Holder
+    _crew: Callable[[], str] = field(default=lambda: "{}")
+    _is_attended: bool = False
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Be one of the servers in a block. Raises StoreError where another one has this name."""
+        async with plain_nursery() as nursery:
+            if self._store.database.is_shared:
+                await nursery.start(self._run)
+            else:
+                await self._store.register(self._me)
+            yield
+            nursery.cancel_scope.cancel()
+        try:
+            await self._store.leave()
+        except StoreError as error:
+            logger.warning("the other servers will have to notice that this one is gone: %s", error)
+
+    def attend(self) -> None:
+        """From now on take over what other servers leave: the holder has what was here before."""
+        self._is_attended = True
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Be one of them until cancelled, through all that may happen to the database meanwhile."""
+        self._store.waking.keep_schedule(keeps=False)
+        is_known = False
+        told = -math.inf
+        while True:
+            try:
+                async with self._store.database.subscribed(CHANNEL) as subscription:
+                    if is_known:
+                        await self._catch_up()
+                    else:
+                        await self._register(subscription)
+                        is_known = True
+                        task_status.started()
+                    await self._attend_to(subscription)
+            except StoreError as error:
+                if not is_known:
+                    raise
+                if trio.current_time() > told + COMPLAINT:
+                    logger.warning("other servers are not heard, trying again: %s", error)
+                    told = trio.current_time()
+            finally:
+                self._store.waking.keep_schedule(keeps=False)
+            await trio.sleep(_PAUSE)
+
+    async def _register(self, subscription: "Subscription") -> None:
+        """Wait until nobody else has this name, and take it. Raises StoreError where another server has it, and lives."""
+        deadline = trio.current_time() + NAME_WAIT
+        first = None
+        while not await subscription.has_lock(f"server {self._me.name}"):
+            there = {each.name: each for each in await self._store.servers()}.get(self._me.name)
+            first = first or there
+            # what was said since this one looked was not said by one that has died
+            if (there and first and there.expires != first.expires) or trio.current_time() > deadline:
+                where = f" at {there.address}" if there and there.address else ""
+                raise StoreError(
+                    f"a server called {self._me.name} works on the database{where}: give each its own --name"
+                )
+            await trio.sleep(_PAUSE)
+        await self._store.register(self._me)
+
+    async def _catch_up(self) -> None:
+        """Have everybody look again, since nothing was heard for a while."""
+        await self._store.hear_anything()
+        if self._is_attended:
+            await self._holder.look_again()
+
+    async def _attend_to(self, subscription: "Subscription") -> None:
+        """Say that this server lives, and hear what others say, until the session is lost."""
+        began = looked = trio.current_time()
+        while True:
+            if not await subscription.run(partial(servers.renew, me=self._me, crew=self._crew())):
+                await self._come_back(subscription)
+            if await subscription.has_lock(SCHEDULE):
+                self._store.waking.keep_schedule(keeps=True)
+            if self._is_attended and trio.current_time() >= began + PATIENCE:
+                await self._take_over(subscription)
+                if trio.current_time() > looked + LOOK_INTERVAL:
+                    looked = trio.current_time()
+                    await self._holder.look_again()
+            await self._hear(subscription, trio.current_time() + RENEWAL)
+
+    async def _hear(self, subscription: "Subscription", until: float) -> None:
+        """Hear what others say, until then, or until one of them has come or gone."""
+        while True:
+            heard: list[str] = []
+            with trio.move_on_at(until):
+                heard = await subscription.hear()
+            # nothing that was heard is left out: so this is outside of that
+            have_changed = [await self._store.hear(told) for told in heard]
+            if not heard or any(have_changed):
+                return
+
+    async def _come_back(self, subscription: "Subscription") -> None:
+        """Go on after the others have counted this server as dead: what it had is theirs."""
+        logger.warning("the other servers have counted this one as dead: it begins anew, and its workers come back")
+        self._holder.drop_all()
+        self._me = evolve(self._me, incarnation=uuid4())
+        await self._register(subscription)
+
+    async def _take_over(self, subscription: "Subscription") -> None:
+        dead, is_any = await subscription.run(servers.find_left)
+        if not is_any:
+            return
+        left = await self._store.take_over(dead)
+        if dead:
+            logger.warning("counted as dead, since nothing was heard of it for long: %s", ", ".join(dead))
+        if left:
+            logger.warning("builds of servers that are gone go on here: %d", len(left))
+        self._holder.inherit(left)

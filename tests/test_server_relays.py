@@ -1,0 +1,342 @@
+"""Several servers on one PostgreSQL: what one of them has, the others get from it for their clients."""
+
+import json
+import re
+import uuid as uuids
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import clusters
+import pytest
+import trio
+from authorities import Authority
+from client_harness import assert_one_line
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from farm import Server, eventually, eventually_async, free_port, run_client, running_worker, start_server
+from scripted import OUR_WORKER, OURS, ScriptedPeer, ask_job, connect, do, observe, schedule, take_job
+
+from builder.extension.builds import ArtifactsPiece, FetchArtifacts
+from builder.extension.crew import ListWorkers, WorkersListed
+from builder.extension.halting import Halt, Scope, Target
+from builder.extension.logs import ConsoleRange, ReadConsole
+from builder.extension.servers import ListServers, Relay, ServersListed
+from builder.extension.watching import Look, Looked
+from builder.extension.working import AskJob, Continue, GiveJob
+from builder.messages import Failure, Message, Output, Success
+from builder.model import Artifact, Exited
+from builder.roles import HolderRole
+
+
+def arguments(name: str, database: str, port: int) -> tuple[str, ...]:
+    return (f"--database={database}", f"--name={name}", f"--port={port}", f"--advertise=127.0.0.1:{port}")
+
+
+@pytest.fixture
+def database() -> str:
+    cluster = clusters.shared()
+    name = f"farm{uuids.uuid4().hex[:12]}"
+    cluster.create(name)
+    return cluster.url(name)
+
+
+@asynccontextmanager
+async def started(root: Path, database: str, name: str, *more: str, port: int | None = None) -> AsyncIterator[Server]:
+    (root / name).mkdir(exist_ok=True)
+    async with start_server(root / name, *arguments(name, database, port or free_port()), *more) as server:
+        yield server
+
+
+@pytest.fixture
+async def pair(tmp_path: Path, database: str) -> AsyncIterator[tuple[Server, Server]]:
+    async with started(tmp_path, database, "a") as one, started(tmp_path, database, "b") as other:
+        yield one, other
+
+
+async def client(server: Server, *given: str, status: int = 0) -> str:
+    done = await trio.to_thread.run_sync(run_client, server, *given)
+    assert done.returncode == status, (done.stdout, done.stderr)
+    if status:
+        assert_one_line(done.stderr)
+        return done.stderr.decode()
+    return done.stdout.decode()
+
+
+async def replies(server: Server, request: Message) -> list[Message]:
+    async with connect(server, OURS) as peer:
+        return await peer.request(request)
+
+
+# --- consoles ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_console_is_followed_wherever_its_build_is(pair: tuple[Server, Server]) -> None:
+    one, other = pair
+    await do(other, schedule("a"))
+    async with take_job(one) as taken, trio.open_nursery() as nursery:
+        await taken.say(b"first")
+        seen: list[Output] = []
+        asked: list[Message] = []
+
+        async def watch() -> None:
+            found = await observe(other, taken.uuid)
+            assert isinstance(found, list)
+            seen.extend(found)
+
+        async def read() -> None:
+            async with connect(other, OURS) as peer:
+                await peer.send(ReadConsole(uuid=taken.uuid, follow=True))
+                while not isinstance(message := await peer.receive_any(), Success):
+                    asked.append(message)
+
+        nursery.start_soon(watch)
+        nursery.start_soon(read)
+        await eventually(lambda: any(isinstance(each, Output) for each in asked), what="the first line")
+        await taken.say(*(b"%d" % number for number in range(2000)))
+        await taken.finish(Exited(code=3))
+    lines = [b"first", *(b"%d" % number for number in range(2000))]
+    assert [each.line for each in seen] == [*lines, b"exited 3"]
+    assert asked == [ConsoleRange(offset=0, size=asked[0].size), *seen[:-1]]  # type: ignore[attr-defined]
+
+
+async def test_parts_of_a_console_are_the_same_wherever_it_is(pair: tuple[Server, Server]) -> None:
+    one, other = pair
+    await do(one, schedule("a"))
+    async with take_job(one) as taken:
+        await taken.say(*(b"x" * number for number in range(300)))
+        await taken.finish()
+    for wanted in (
+        ReadConsole(uuid=taken.uuid, follow=False),
+        ReadConsole(uuid=taken.uuid, follow=True),
+        ReadConsole(uuid=taken.uuid, follow=False, last=7),
+        ReadConsole(uuid=taken.uuid, follow=False, offset=5000, length=3000),
+        ReadConsole(uuid=taken.uuid, follow=False, offset=-500),
+        ReadConsole(uuid=taken.uuid, follow=True, offset=10**9),
+    ):
+        here = await replies(one, wanted)
+        assert isinstance(here[-1], Success)
+        assert await replies(other, wanted) == here
+
+
+async def test_who_is_not_there_is_told_in_a_line(pair: tuple[Server, Server]) -> None:
+    one, other = pair
+    await do(one, schedule("a"))
+    async with take_job(one) as taken:
+        await taken.say(b"first")
+        await taken.finish(artifacts=(Artifact(path="x", content=b"1"),))
+    await eventually(lambda: one.full("a", taken.uuid).exists())
+    assert json.loads((await client(other, "result", str(taken.uuid), "--json")).splitlines()[0])["has_artifacts"]
+    one.kill()
+    said = f"the console of {taken.uuid} is with the server a, which does not answer: Connection refused"
+    assert said in await client(other, "log", str(taken.uuid), status=3)
+    assert said in await client(other, "observe", str(taken.uuid), status=3)
+    said = f"the record of {taken.uuid} is with the server a, which does not answer: Connection refused"
+    assert await replies(other, FetchArtifacts(uuid=taken.uuid)) == [Failure(message=said)]
+    found = json.loads((await client(other, "result", str(taken.uuid), "--json")).splitlines()[0])
+    assert (found["uuid"], found["has_artifacts"], found["absent"]) == (str(taken.uuid), False, "a")
+    assert "a has console and artifacts, and does not answer" in await client(other, "result", str(taken.uuid))
+
+
+async def test_what_a_build_left_is_fetched_wherever_it_is(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    one, other = pair
+    await do(one, schedule("a"))
+    content = bytes(range(256)) * 4096
+    async with take_job(one) as taken:
+        await taken.say(b"first")
+        await taken.finish(artifacts=(Artifact(path="bin/x", content=content), Artifact(path="y", content=b"")))
+    await eventually(lambda: one.full("a", taken.uuid).exists())
+
+    def fetched(found: list[Message]) -> bytes:
+        assert isinstance(found.pop(), Success)
+        return b"".join(each.data for each in found if isinstance(each, ArtifactsPiece))
+
+    assert fetched(await replies(other, FetchArtifacts(uuid=taken.uuid))) == fetched(
+        await replies(one, FetchArtifacts(uuid=taken.uuid))
+    )
+    await client(other, "fetch", str(taken.uuid), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "bin" / "x").read_bytes() == content
+    for command in (("result",), ("log",)):
+        assert await client(other, *command, str(taken.uuid)) == await client(one, *command, str(taken.uuid))
+
+
+# --- a build that moves --------------------------------------------------------------------------------------------
+
+
+async def test_a_console_goes_on_where_its_build_goes_on(tmp_path: Path, database: str) -> None:
+    """The server dies that has a build; its worker comes back to another one, and sends all of it again."""
+    async with (
+        started(tmp_path, database, "a") as one,
+        started(tmp_path, database, "b") as other,
+        started(tmp_path, database, "c") as third,
+        trio.open_nursery() as nursery,
+    ):
+        await do(third, schedule("a"))
+        seen: dict[str, list[Output]] = {}
+
+        async def watch(name: str, server: Server, uuid: UUID) -> None:
+            found = await observe(server, uuid)
+            assert isinstance(found, list), found
+            seen[name] = found
+
+        heard: list[Message] = []
+
+        async def read(uuid: UUID) -> None:
+            async with connect(third, OURS) as peer:
+                await peer.send(ReadConsole(uuid=uuid, follow=True))
+                while not isinstance(message := await peer.receive_any(), Success | Failure):
+                    heard.append(message)
+
+        async with connect(one, OUR_WORKER) as peer:
+            job = await ask_job(peer)
+            await job.say(peer, 0, 5)
+            nursery.start_soon(watch, "other", other, job.uuid)
+            nursery.start_soon(watch, "third", third, job.uuid)
+            nursery.start_soon(read, job.uuid)
+            await eventually(lambda: len(heard) == 6, what="five lines, and where they begin")
+            one.kill()
+        async with connect(other, OUR_WORKER) as peer:
+            assert await job.come_back(peer) == Continue(lines=0)
+            await job.say(peer, 0, 3)
+            await trio.sleep(0.05)
+            await job.say(peer, 3, 9)
+            await job.finish(peer)
+        await eventually(lambda: len(seen) == 2, what="the ends")
+    lines = [job.line(number).line for number in range(9)]
+    for found in seen.values():
+        assert [each.line for each in found[:-1]] == lines
+    assert [each.line for each in heard if isinstance(each, Output)] == lines
+
+
+# --- servers and workers -------------------------------------------------------------------------------------------
+
+
+async def test_all_servers_and_their_workers_are_told(pair: tuple[Server, Server]) -> None:
+    one, other = pair
+    async with take_waiting(one, "w1"), take_waiting(other, "w2"):
+
+        async def told() -> Any:
+            return [json.loads(line) for line in (await client(other, "workers", "--json")).splitlines()]
+
+        found = await told()
+        assert [(each["worker"], each["server"]) for each in found] == [("w1", "a"), ("w2", "b")]
+        (page, _) = await replies(one, ListWorkers(count=1))
+        assert isinstance(page, WorkersListed)
+        assert ([each.place.name for each in page.workers], page.number, page.absent) == (["w1"], 2, ())
+        (page, _) = await replies(one, ListWorkers(count=1, behind=page.workers[0].place))
+        assert isinstance(page, WorkersListed)
+        assert [each.place.name for each in page.workers] == ["w2"]
+        assert "SERVER" in await client(one, "workers")
+
+        async def count(server: Server) -> int:
+            (looked, *_) = await replies(server, Look(entries=0, results=0))
+            assert isinstance(looked, Looked)
+            return sum(each.waiting for each in looked.platforms)
+
+        async def are_known() -> bool:
+            return [await count(one), await count(other)] == [2, 2]
+
+        await eventually_async(are_known, what="workers that others have told of")
+        farm, _ = await replies(other, ListServers())
+        assert isinstance(farm, ServersListed)
+        assert [(each.name, each.address, each.is_alive, each.workers) for each in farm.servers] == [
+            ("a", f"127.0.0.1:{one.port}", True, 1),
+            ("b", f"127.0.0.1:{other.port}", True, 1),
+        ]
+        assert sum(each.keeps_schedule for each in farm.servers) == 1
+        assert farm.here == "b"
+        assert "Servers: a, b (this one)" in await client(other, "info")
+        shown = await client(other, "servers")
+        assert shown.splitlines()[0].startswith("Servers")
+        one.kill()
+        (page, _) = await replies(other, ListWorkers(count=9))
+        assert isinstance(page, WorkersListed)
+        assert ([each.place.name for each in page.workers], page.absent) == (["w2"], ("a",))
+
+
+@asynccontextmanager
+async def take_waiting(server: Server, name: str) -> AsyncIterator[ScriptedPeer]:
+    async with connect(server, OUR_WORKER) as peer:
+        await peer.send(AskJob(platform="p1", worker=name))
+        yield peer
+
+
+async def test_one_server_is_drained(pair: tuple[Server, Server]) -> None:
+    one, other = pair
+    target = Target(scope=Scope.SERVER, name="a")
+    assert "drained" in await client(other, "drain", "a", "--reason", "a new kernel")
+    async with take_waiting(one, "w1") as idle:
+        await do(one, schedule("x"))
+        with trio.move_on_after(0.3) as waiting:
+            await idle.receive_any()
+        assert waiting.cancelled_caught
+        async with take_waiting(other, "w2") as peer:
+            assert (await peer.receive(GiveJob)).job.name == "x"
+        await do(one, schedule("y"))
+        assert re.search(r"a +works, drained", await client(other, "servers"))
+        await client(other, "resume", "--at", "a")
+        assert (await idle.receive(GiveJob)).job.name
+    assert await replies(one, Halt(target=Target(scope=Scope.SERVER, name="z"))) == [
+        Failure(message="unknown server z")
+    ]
+    assert target.name == "a"
+
+
+# --- who may ---------------------------------------------------------------------------------------------------------
+
+
+async def test_only_servers_relay(pair: tuple[Server, Server], database: str) -> None:
+    one, _ = pair
+    await do(one, schedule("a"))
+    async with take_job(one) as taken:
+        await taken.finish()
+    wrong = Relay(token="x", server="b", holder="alice", address="10.0.0.1:7", role=HolderRole.OPERATOR)
+    (refused,) = await replies(one, wrong)
+    assert isinstance(refused, Failure)
+    assert refused.message.startswith("Relay needs the token of this server")
+    (name,) = re.findall(r"farm\w+", database)
+    ((token,),) = clusters.shared().execute("SELECT token FROM server WHERE name = 'a'", name)
+    async with connect(one, OURS) as peer:
+        await peer.send(Relay(token=token, server="b", holder="alice", address="10.0.0.1:7", role=HolderRole.OBSERVER))
+        assert await peer.receive(Success) == Success()
+        found = await peer.request(ReadConsole(uuid=taken.uuid, follow=False))
+        assert isinstance(found[-1], Success)
+        (refused,) = await peer.request(Halt(target=Target(scope=Scope.SERVER)))
+        assert isinstance(refused, Failure)
+        assert refused.message == "Halt needs the role operator; the certificate of alice gives observer"
+
+
+async def test_servers_show_each_other_their_certificates(tmp_path: Path, database: str) -> None:
+    """What is relayed is allowed as to the client who asks."""
+    (tmp_path / "ca").mkdir()
+    authority = Authority(tmp_path / "ca")
+    files = authority.server().files
+    tls = (f"--tls-cert={files.certificate}", f"--tls-key={files.key}", f"--tls-client-ca={files.ca}")
+    shown = authority.issue("alice", uris=[HolderRole.OBSERVER.uri]).files
+    me = (f"--tls-ca={shown.ca}", f"--tls-cert={shown.certificate}", f"--tls-key={shown.key}")
+    async with started(tmp_path, database, "a", *tls) as one, started(tmp_path, database, "b", *tls) as other:
+        ann = authority.issue("ann", uris=[HolderRole.OPERATOR.uri, HolderRole.WORKER.uri]).files
+        hers = (f"--tls-ca={ann.ca}", f"--tls-cert={ann.certificate}", f"--tls-key={ann.key}")
+        (tmp_path / "job.sh").write_text("#!/bin/sh\necho said\n")
+        await client(one, *hers, "schedule", "a", "p1", str(tmp_path / "job.sh"))
+        with running_worker(one, "p1", "--sandbox=none", *hers) as worker:
+            await eventually(lambda: worker.process.poll() is not None, what="the end of the worker")
+        assert (await client(other, *me, "log", await uuid_of(other, *me), "--raw")).startswith("said\n")
+        assert (
+            authority.server(usages=[ExtendedKeyUsageOID.SERVER_AUTH]).files == files
+        )  # as before there could be several
+        await eventually_async(partial(refuses, other, *me), what="the certificate to be read again")
+
+
+async def uuid_of(server: Server, *given: str) -> str:
+    (line,) = (await client(server, *given, "history", "--json")).splitlines()
+    return str(json.loads(line)["uuid"])
+
+
+async def refuses(server: Server, *given: str) -> bool:
+    """Return whether a server with a certificate of before can't ask the other, and says what to do."""
+    uuid = await uuid_of(server, *given)
+    done = await trio.to_thread.run_sync(partial(run_client, server, *given, "log", uuid))
+    return b"'builder-server certificates renew server' makes one that is" in done.stderr
