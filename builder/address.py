@@ -32,6 +32,8 @@ def parse_address(text: str, *, default_port: int = DEFAULT_PORT) -> tuple[str, 
     def refuse(reason: str) -> InvalidAddress:
         return InvalidAddress(f"invalid address {printable(text[:300])!r}: {reason}; write HOST:PORT or [IPV6]:PORT")
 
+    if "://" in text:
+        raise refuse(f"leave {printable(text[:20].partition('://')[0])}:// out")
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket:
@@ -97,6 +99,10 @@ Address = TcpAddress | UnixAddress
 def parse_remote(text: str) -> Address:
     """Return the address of a server: what ``parse_address`` reads, or ``unix:PATH``. Raises InvalidAddress."""
     if not text.startswith(UNIX):
+        if text.startswith(("/", "./")):
+            raise InvalidAddress(
+                f"invalid address {printable(text[:300])!r}: of a socket write {UNIX}{printable(text[:300])}"
+            )
         return TcpAddress(*parse_address(text))
     path = text.removeprefix(UNIX)
     if not path or "\0" in path or len(raw(path)) > _MAX_PATH:

@@ -8,7 +8,7 @@ A job is given only to workers that have all that it needs.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property, lru_cache
 from typing import ClassVar
 
@@ -211,16 +211,51 @@ class Capabilities:
 
     def meets(self, need: Need) -> bool:
         """Return whether the worker has what is needed."""
-        told = self._by_name.get(need.name)
         if need.least is not None:
-            return told is not None and told.isascii() and told.isdigit() and int(told[:20]) >= need.least
+            return (self.amount(need.name) or 0) >= need.least
         if need.value is not None:
-            return told == need.value
-        return told == "yes" or LABEL + need.name in self._by_name
+            return self.value(need.name) == need.value
+        return self.value(need.name) == "yes" or LABEL + need.name in self._by_name
+
+    def amount(self, name: str) -> int | None:
+        """Return how much of something the worker has; None if it tells no number."""
+        told = self._by_name.get(name, "")
+        return int(told[:20]) if told.isascii() and told.isdigit() else None
+
+    def value(self, name: str) -> str:
+        """Return what the worker tells, "" for nothing."""
+        return self._by_name.get(name, "")
+
+    def names(self) -> set[str]:
+        """Return what the worker simply has."""
+        labels = {name.removeprefix(LABEL) for name in self._by_name if name.startswith(LABEL)}
+        return labels | {name for name in TRUTHS if self.value(name) == "yes"}
 
     def lacks(self, needs: Iterable[Need]) -> tuple[Need, ...]:
         """Return those needs that the worker does not meet."""
         return tuple(need for need in needs if not self.meets(need))
+
+
+def instead(need: Need, having: Collection[Capabilities]) -> Need | None:
+    """Return what comes nearest to a need that nobody meets: the most that there is, another value, or a name like it."""
+    try:
+        if need.least is not None:
+            most = max((each.amount(need.name) or 0 for each in having), default=0)
+            least = most - most % _UNITS["M"] if need.name == "memory" else most  # as a person would write it
+            return Need(name=need.name, least=least) if least else None
+        if need.value is not None:
+            values = {value for each in having if (value := each.value(need.name))}
+            return next((Need(name=need.name, value=value) for value in _like(need.value, values, 0.0)), None)
+        names = {name for each in having for name in each.names()}
+        return next((Need(name=name) for name in _like(need.name, names, 0.6)), None)
+    except InvalidOptions:  # a worker may tell anything
+        return None
+
+
+def _like(said: str, known: Collection[str], likeness: float) -> list[str]:
+    from difflib import get_close_matches  # for those who have mistyped something
+
+    return get_close_matches(said, sorted(known), 1, likeness)
 
 
 _NEEDED = frozenset({*QUANTITIES, *TEXTS, *TRUTHS})

@@ -7,12 +7,13 @@ import click
 from attrs import fields
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / name) for name in (".", "server", "worker", "client", "web", "man")]
+sys.path[:0] = [str(ROOT / name) for name in (".", "server", "worker", "client", "web", "provision", "man")]
 
 import builder_client.cli
 import builder_client.inspect
 import builder_client.jobs
 import builder_client.registry
+import builder_provision.cli
 import builder_server.cli
 import builder_web.administration.cli
 import builder_web.cli
@@ -22,12 +23,14 @@ from builder import __version__
 from builder.runtime.configuration import key_of, options_of
 from builder_client import config
 from builder_client import schedule_file as files
+from builder_provision import configuration
 from roff import FilePage, Key
 
 PROGRAMS: dict[str, click.Command] = {
     "builder-client": builder_client.cli.cli,
     "builder-db": builder_web.administration.cli.command,
     "builder-inspect": builder_client.inspect.cli,
+    "builder-provision": builder_provision.cli.command,
     "builder-server": builder_server.cli.command,
     "builder-web": builder_web.cli.command,
     "builder-worker": builder_worker.cli.cli,
@@ -143,6 +146,51 @@ def server_file() -> FilePage:
     )
 
 
+def provision_file() -> FilePage:
+    """Return the page of the file that says which workers are asked for."""
+    kinds = {
+        "": configuration.Fleet,
+        "engines.NAME.": configuration.EngineSettings,
+        "platforms.NAME.": configuration.PlatformSettings,
+    }
+    return FilePage(
+        name="builder-provision.toml",
+        summary="which workers builder-provision asks an engine for",
+        paths=["the file of builder-provision"],
+        description="""
+            The file is TOML. Each table [engines.NAME] is an engine, and each table [platforms.NAME] says what one of these is
+            asked for: of all keys only engine must be there. It is read at the start; 'builder-provision --check FILE' reads it,
+            and asks each engine which workers it has. Paths of files are taken from the directory of this one.
+            """,
+        keys=[
+            Key(
+                name=where + configuration.written(key.name),
+                value=key.metadata["write"],
+                meaning=key.metadata["meaning"],
+            )
+            for where, kind in kinds.items()
+            for key in fields(kind)
+            if key.metadata
+        ],
+        example="""
+            label = "farm"
+
+            [engines.slurm]
+
+            [platforms.debian-12]
+            engine = "slurm"
+            most = 8
+            hours-a-day = 100
+            cool-down = "5m"
+            has = ["sandbox=bubblewrap", "memory>=4G"]
+            features = { kvm = "kvm" }
+            most-memory = "256G"
+            worker = ["--config=/etc/builder/worker.toml"]
+            options = ["--partition=builders"]
+            """,
+    )
+
+
 def _value(option: click.Option) -> str:
     """Return what stands for the value of an option in a file."""
     if isinstance(option.type, click.Choice):
@@ -152,7 +200,7 @@ def _value(option: click.Option) -> str:
     return f'"{option.metavar or option.type.name.upper()}"'
 
 
-FILES = (client_file(), schedule_file(), server_file())
+FILES = (client_file(), provision_file(), schedule_file(), server_file())
 SECTION = {**dict.fromkeys(PROGRAMS, 1), **{page.name: 5 for page in FILES}}
 
 

@@ -69,6 +69,20 @@ def test_nonsense_is_refused_in_one_line(text: str) -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("https://host:1", "leave https:// out; write HOST:PORT"),
+        ("/run/builder/socket", "of a socket write unix:/run/builder/socket"),
+        ("./socket", "of a socket write unix:./socket"),
+    ],
+)
+def test_what_people_write_instead(text: str, said: str) -> None:
+    with pytest.raises(InvalidAddress) as caught:
+        parse_remote(text)
+    assert said in str(caught.value)
+
+
 def test_the_default_port_is_the_originals() -> None:
     assert parse_address("localhost") == ("localhost", 1234)
 

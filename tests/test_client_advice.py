@@ -83,6 +83,7 @@ def test_an_error_is_one_line_with_the_next_step() -> None:
     ("text", "step"),
     [
         ("can't reach the server at [::1]:9: Connection refused", "start builder-server there, or name another server"),
+        ("can't reach the server at x:9: Name or service not known", "is the name right, and can this machine look it"),
         ("[::1]:9 did not answer within 60 s", "its log may say why"),
         ("lost the connection to [::1]:9: Connection reset by peer", "what changes the schedule may be done or not"),
         (

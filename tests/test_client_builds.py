@@ -12,7 +12,7 @@ import pytest
 import trio
 from client_harness import assert_one_line
 from farm import Server, query, run_client, start_server
-from scripted import Taken, build, do, lose_worker, schedule, take_job
+from scripted import OUR_WORKER, Taken, ask_job, build, connect, do, lose_worker, schedule, take_job
 
 from builder.messages import Execute
 from builder.model import Aborted, Artifact, Exited
@@ -78,6 +78,19 @@ async def test_the_history(server: Server) -> None:
         assert "unchanged" in table
         assert "aborted: timeout (limit 5 s)" in table
         assert "executed by 127.0.0.1:" in table
+
+
+async def test_a_worker_is_called_as_its_operator_calls_it(server: Server) -> None:
+    await do(server, schedule("a"), schedule("b", platform="classic"))
+    async with connect(server, OUR_WORKER) as ours, take_job(server, "classic") as taken:
+        given = await ask_job(ours)
+        await given.finish(ours)
+        await taken.finish()
+    a, b = sorted(rows(server, "history"), key=lambda each: str(each["job"]))
+    assert (a["worker_name"], b["worker_name"]) == ("w", None)
+    table = {line.split()[1]: line.split()[-2] for line in client(server, "history").splitlines()[2:]}
+    assert table == {"a": "w", "b": b["worker"]}
+    assert f" w at {a['worker']}\n" in client(server, "result", a["uuid"])
 
 
 async def test_a_template_is_told_from_a_script(server: Server) -> None:

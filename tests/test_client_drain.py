@@ -77,6 +77,17 @@ async def test_names_of_workers_are_completed(tmp_path: Path) -> None:
         assert await trio.to_thread.run_sync(found, completion.drained_workers) == ["box"]
 
 
+async def test_a_worker_that_nobody_knows(tmp_path: Path) -> None:
+    """It may come later, so it is drained; but somebody may have meant another one."""
+    async with start_server(tmp_path) as server, waiting_worker(server):
+        await eventually(lambda: server.query("select * from platform"))
+        said = await client(server, "drain", "--worker", "bxo-1")
+        assert said == "The worker bxo-1 is drained since TIME by PEER; no worker of that name is connected\n"
+        said = await client(server, "drain", "--worker", "127.0.0.1")
+        assert said == "The worker 127.0.0.1 is drained since TIME by PEER; nothing runs\n"
+        assert json.loads(await client(server, "drain", "--json"))["workers"] == 1
+
+
 async def test_waiting_until_nothing_runs(tmp_path: Path) -> None:
     async with start_server(tmp_path) as server:
         await do(server, schedule("a"))

@@ -174,6 +174,7 @@ def test_all_that_is_wrong_is_said(tmp_path: Path, check: Callable[..., list[str
         "--allow-user=nobody-has-this-name",
         "--upload=ftp://me:s3cret@h",
         "--database-password-file=/nowhere/password",
+        "--name=east",
         f"--tls-crl={tmp_path}/none",
         "--dir=/nowhere",
     )
@@ -195,6 +196,7 @@ def test_all_that_is_wrong_is_said(tmp_path: Path, check: Callable[..., list[str
         "orb-build.template.p2 is no file that can be a script",
         "--dir: there is no directory /nowhere",
         "--database-password-file: /nowhere/password can't be read",
+        "--name and --advertise are for servers that share a --database",
     ]
     missing = [reason for reason in wanted if not any(reason in line for line in found)]
     assert (missing, len(found)) == ([], len(wanted)), found
@@ -291,7 +293,8 @@ def test_a_worker_s_options_are_checked(tmp_path: Path, platform: list[str]) -> 
 
 def test_what_is_in_force_needs_no_argument() -> None:
     status, said = check_worker("--print-config", "--slots=2")
-    assert (status, said.splitlines()[6]) == (0, 'slots = "2"  # command line')
+    assert status == 0
+    assert 'slots = "2"  # command line' in said.splitlines()
     status, said = check_worker("--print-config", "--slots=x")
     assert status == 2
 

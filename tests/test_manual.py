@@ -67,7 +67,14 @@ def test_all_commands_of_the_client_are_found() -> None:
 
 
 def test_exit_statuses_and_examples_have_sections() -> None:
-    for program in ("builder-client", "builder-db", "builder-inspect", "builder-server", "builder-web"):
+    for program in (
+        "builder-client",
+        "builder-db",
+        "builder-inspect",
+        "builder-provision",
+        "builder-server",
+        "builder-web",
+    ):
         assert re.search(r"^\.SH EXIT STATUS\n(.*\n)*?.*0", MADE[f"man1/{program}.1"], re.MULTILINE), program
     assert "builder-client schedule hello debian-12 hello.sh" in plain("man1/builder-client.1").split(".SH EXAMPLES")[1]
     assert "BUILDER_SERVER" in plain("man1/builder-client.1").split(".SH ENVIRONMENT")[1]
@@ -77,7 +84,7 @@ def test_exit_statuses_and_examples_have_sections() -> None:
 def test_examples_of_files_have_keys_of_the_page(page: roff.FilePage) -> None:
     keys = {key.name.rpartition(".")[2] for key in page.keys}
     example = tomllib.loads(page.example)
-    assert set(example) - {"servers", "jobs"} <= keys
+    assert set(example) - {"servers", "jobs", "engines", "platforms"} <= keys
     for key in page.keys:
         assert f"\n\\fB{roff.escape(key.name)}\\fR = " in MADE[f"man5/{page.name}.5"]
 

@@ -13,6 +13,7 @@ from builder.needs import (
     InScript,
     Need,
     check_label,
+    instead,
     of_script,
     of_text,
     text_of,
@@ -125,6 +126,34 @@ def test_equal_needs_are_equal_texts(found: list[Need], random: st.DataObject) -
 def test_what_a_worker_lacks(said: str, lacking: str) -> None:
     assert text_of(W3.lacks(of_text(said))) == lacking
     assert text_of(Capabilities().lacks(of_text(said))) == said  # a classic worker tells nothing
+
+
+ODD = Capabilities.of([("memory", "1e9"), ("cores", "٣"), ("arch", "\n"), ("label. ", "")])
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("memory>=64G", "memory>=16G"),
+        ("cores>=9", "cores>=8"),
+        ("sandbox=overlai", "sandbox=overlay"),
+        ("kmv", "kvm"),
+        ("gpus", "gpu"),
+        ("big-disk", None),
+        ("arch=arm64", None),
+    ],
+)
+def test_what_comes_nearest_to_a_need_that_nobody_meets(said: str, found: str | None) -> None:
+    (need,) = of_text(said)
+    nearest = instead(need, [Capabilities(), W3])
+    assert (nearest and str(nearest)) == found
+    assert instead(need, [ODD]) is None
+    assert instead(need, []) is None
+
+
+def test_memory_is_said_as_people_write_it() -> None:
+    (need,) = of_text("memory>=64G")
+    assert str(instead(need, [Capabilities.of([("memory", str(16 * GIB + 4097))])])) == "memory>=16G"
 
 
 def test_nonsense_of_a_worker_meets_nothing() -> None:

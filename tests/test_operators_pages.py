@@ -17,6 +17,9 @@ PAGES = [
     ROOT / "docs/operations.md",
     ROOT / "docs/scale.md",
     ROOT / "deploy/ha/README.md",
+    ROOT / "deploy/kubernetes/README.md",
+    ROOT / "deploy/slurm/README.md",
+    ROOT / "docs/provision.md",
 ]
 
 HELP: dict[str, list[tuple[str, ...]]] = {
@@ -42,6 +45,7 @@ HELP: dict[str, list[tuple[str, ...]]] = {
         ("retry-upload",),
     ],
     "builder_client.inspect": [(), ("verify",)],
+    "builder_provision": [()],
     "builder_web": [()],
     "builder_web.administration": [("user-add",), ("vacuum",), ("vacuum", "except-latest")],
 }
@@ -58,6 +62,15 @@ NOT_OURS = {
     "--no-sandbox",
     # of createuser, createdb, pg_dump and tar
     "--pwprompt",
+    "--partition",
+    "--mem",
+    "--cpus-per-task",
+    "--me",
+    "--selector",
+    "--namespace",
+    "--from-file",
+    "--follow",
+    "--tag",
     "--owner",
     "--encoding",
     "--template",

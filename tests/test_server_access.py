@@ -320,7 +320,7 @@ async def test_who_does_not_take_the_server_s_certificate(
 
 
 def test_a_certificate_of_no_server_is_none_for_a_server(authority: Authority) -> None:
-    own = authority.server(usage=ExtendedKeyUsageOID.CLIENT_AUTH).files
+    own = authority.server(usages=[ExtendedKeyUsageOID.CLIENT_AUTH]).files
     with pytest.raises(InvalidCredentials, match=f"{own.certificate} is no certificate of a server"):
         certified.Certificates(own, authority.crl, wall_clock)
 
@@ -534,6 +534,8 @@ async def test_what_ends_soon_is_said_once_a_day(
         assert len(log_lines(caplog.text, " warning ", "the server's certificate ", "server.pem ends on ")) == 1
         clock.now = Instant.from_datetime(now() + dt.timedelta(days=1, hours=1))
         await eventually(lambda: len(log_lines(caplog.text, "the certificate of alice ends on ")) == 2)
+        clock.now = Instant.from_datetime(now())  # it was ahead
+        await eventually(lambda: len(log_lines(caplog.text, "the certificate of alice ends on ")) == 3)
         assert "the certificate of bob" not in caplog.text
         clock.now = Instant.from_datetime(now() + 25 * DAY)
         await eventually(lambda: log_lines(caplog.text, "the server's certificate ", "server.pem has ended on "))

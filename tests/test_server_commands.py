@@ -1,12 +1,15 @@
 """builder-server: every command of a client, with its success and each of its failures, and what the queues hold."""
 
+import logging
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from clocks import NOW
 from farm import LocalServer, eventually
 from scripted import (
     CLIENT,
+    OURS,
     ask,
     build,
     connect,
@@ -21,6 +24,9 @@ from scripted import (
     waiting_worker,
 )
 
+from builder.extension import Request
+from builder.extension.halting import SERVER, Halt
+from builder.extension.uploads import ListUploads, UploadPlace, UploadsListed
 from builder.messages import (
     DropPlatform,
     Execute,
@@ -307,6 +313,23 @@ async def test_names_that_can_not_be_are_unknown(server: LocalServer) -> None:
         cut = f"unknown platform {name}"[:1000]
         assert await ask(server, DropPlatform(platform=name)) == Failure(message=cut)
         assert await ask(server, UndropPlatform(platform=name)) == Failure(message=cut)
+
+
+@pytest.mark.databases
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ListUploads(count=1, behind=UploadPlace(since=NOW, uuid=UUID(int=0), receiver="\udcff")),
+        Halt(target=SERVER, reason="\udcff"),
+    ],
+)
+async def test_what_no_database_takes_is_refused(
+    server: LocalServer, request_: Request, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect(server, OURS) as peer:
+        assert await peer.request(request_) == [Failure(message="what is asked for has a text that is not UTF-8")]
+        assert await peer.request(ListUploads(count=1)) == [UploadsListed(uploads=()), Success()]
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 async def test_good_names_are_used_to_the_end(server: LocalServer) -> None:

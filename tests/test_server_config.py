@@ -138,7 +138,7 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
     [
         ("prot = 1", "unknown option 'prot': 'port' is one"),
         ("config = 'x'", "unknown option 'config'"),
-        ("nonsense = 1", "unknown option 'nonsense'; there are allow-user, "),
+        ("nonsense = 1", "unknown option 'nonsense'; there are advertise, "),
         ("min-free = 'much'", "'much' is not a size"),
         ("[server]\nport = 1", "unknown option 'server': options stand in no table, so leave [server] out"),
         ("help = true", "unknown option 'help'"),
@@ -154,6 +154,7 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
         ("job-timeout = -1", "'--job-timeout': '-1' is not a duration"),
         ("job-timeout = nan", "'--job-timeout': 'nan' is not a duration"),
         ("log-format = 'xml'", "'xml' is not one of"),
+        ("builder-id = 'my server'", "'--builder-id': 'my server' is no URI such as https://"),
         ("ip = 5", "--ip takes text in quotes"),
         ("\xff = 1", "can't read"),
         (None, "can't read"),
@@ -218,10 +219,18 @@ def test_addresses_that_can_not_be_had(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         status, log = refused(tmp_path, f"--port={port}")
-        assert (status, log) == (3, f"builder-server: can't listen on 127.0.0.1:{port}: Address already in use\n")
+        said = f"builder-server: can't listen on 127.0.0.1:{port}: Address already in use: "
+        assert (status, log) == (3, f"{said}stop what listens there, or take another --port\n")
     status, log = refused(tmp_path, "--ip=no.such.host.invalid")
     assert status == 3
     assert log.startswith("builder-server: can't listen on no.such.host.invalid:0: ")
+    assert "address: it is none of this machine's\n" in refused(tmp_path, "--ip=192.0.2.1")[1]
+    for address in ("127.0.0.1:1234", "[::1]:1234", "localhost:1234"):
+        status, log = refused(tmp_path, f"--ip={address}")
+        assert (status, log) == (
+            3,
+            f"builder-server: can't listen on {address}: its port stands in --port, which all addresses share\n",
+        )
 
 
 # --- directories ---------------------------------------------------------------------------------------------------
@@ -241,7 +250,10 @@ def test_a_second_server_on_the_same_directory(tmp_path: Path) -> None:
         assert (program.wait(), program.process.poll()) == (3, 3)
         assert program.process.stdout
         program.process.stdout.close()
-        assert f"builder-server: another server uses {first.data_dir}\n" in program.log
+        assert (
+            f"builder-server: another server uses {first.data_dir}: stop it, or name another directory with --dir\n"
+            in program.log
+        )
     with running_server(tmp_path):  # the lock of a killed one does not stay
         pass
 

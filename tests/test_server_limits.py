@@ -26,11 +26,9 @@ from builder.model import Artifact, Exited, Instant, Period, ScriptJob
 from builder.planning import JobOptions
 from builder.roles import HolderRole
 from builder_server import cli
+from builder_server.console import CUT
 from builder_server.limits import DEFAULTS, ServerLimits
 from builder_server.server import Settings
-
-CUT = b"[builder-server] the console is cut here, at "
-
 
 # --- options -------------------------------------------------------------------------------------------------------
 
@@ -71,6 +69,28 @@ async def test_a_console_is_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture
         assert [line.line for line in record.console] == [b"one", CUT + b"1 byte: the build goes on"]
         assert (record.result, len(record.artifacts)) == (Exited(code=3), 1)
         assert len(log_lines(caplog.text, "its console is cut at 1 byte")) == 1
+
+
+async def test_a_console_is_cut_once_whatever_restarts(tmp_path: Path) -> None:
+    """By the server that gets the first line too many, which need not be the one that got the last that fits."""
+    limits = ServerLimits(console=1)
+    async with run_server(tmp_path, limits=limits) as server:
+        await do(server, schedule("a"))
+        async with connect(server, OUR_WORKER) as peer:
+            given = await ask_job(peer)
+            await given.say(peer, 0, 1)
+            await eventually(lambda: _size(server, "a", given.uuid))
+    for begin in (1, 2):
+        async with run_server(tmp_path, limits=limits) as server, connect(server, OUR_WORKER) as peer:
+            assert await given.come_back(peer) == Continue(lines=begin)
+            await given.say(peer, begin, 5)
+            if begin == 1:
+                size = _size(server, "a", given.uuid)
+                await eventually(partial(_is_of_size, server, "a", given.uuid, size + 1))
+            else:
+                await given.finish(peer)
+    lines = [line.line for line in server.execution("a", given.uuid).console]
+    assert lines == [b"line 0", CUT + b"1 byte: the build goes on"]
 
 
 @pytest.mark.parametrize(("room", "kept"), [(0, 1), (1, 2)])

@@ -308,8 +308,17 @@ async def test_people_are_told_what_no_worker_has(tmp_path: Path) -> None:
         assert "no worker of p1 has gpu, memory>=16G\n" in await told(server, "queue")
         (found,) = json.loads(await told(server, "queue", "--json"))["queues"]
         assert [(each["job"], each["why"], each["unmet"]) for each in found["jobs"]] == [
-            ("vm", "needs", {"missing": ["gpu", "memory>=16G"], "nearest": "w3", "lacks": ["gpu", "memory>=16G"]}),
-            ("small", "needs", {"missing": ["gpu"], "nearest": "w3", "lacks": ["gpu"]}),
+            (
+                "vm",
+                "needs",
+                {
+                    "missing": ["gpu", "memory>=16G"],
+                    "nearest": "w3",
+                    "lacks": ["gpu", "memory>=16G"],
+                    "instead": [],
+                },
+            ),
+            ("small", "needs", {"missing": ["gpu"], "nearest": "w3", "lacks": ["gpu"], "instead": []}),
         ]
         info = await told(server, "info")
         assert "Warning: no worker of p1 has gpu, memory>=16G: what needs that waits\n" in info
@@ -317,3 +326,5 @@ async def test_people_are_told_what_no_worker_has(tmp_path: Path) -> None:
         await asking(server, stack, "w4", Fact(name="label.gpu", value=""), Fact(name="memory", value=str(2**40)))
         await eventually(lambda: server.query("select name from build") == [("small",)])
         assert "no worker of p1 has all that it needs; nearest: w4 lacks kvm\n" in await told(server, "queue")
+        await do(server, schedule("typo", text=b"# builder: needs=kwm\n"))
+        assert "no worker of p1 has kwm; there is kvm\n" in await told(server, "queue")

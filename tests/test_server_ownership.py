@@ -101,6 +101,22 @@ async def test_a_server_that_has_a_build_no_more_changes_nothing_of_it(servers: 
     assert (head.result, head.owner) == (Exited(code=0), "other")
 
 
+async def test_what_a_build_leaves_behind_is_known_until_it_is_removed_or_the_build_is_back(servers: Servers) -> None:
+    build = await take(servers.one)
+    assert await servers.one.claim(build, SECRET)  # it has it
+    assert await servers.one.left_behind() == {}
+    for _ in range(2):
+        assert await servers.other.claim(build, SECRET)
+        assert await servers.one.left_behind() == {build: "job"}
+        assert await servers.one.claim(build, SECRET)
+        assert await servers.one.left_behind() == {}
+        assert await servers.other.left_behind() == {build: "job"}
+    await servers.other.forget_left_behind([build])
+    assert await servers.other.left_behind() == {}
+    assert await servers.one.finish(build, NOW, Exited(code=0))
+    assert await servers.one.left_behind() == {}
+
+
 async def test_what_needs_the_files_of_a_build_is_done_where_they_are(servers: Servers) -> None:
     build = await take(servers.one)
     assert await servers.one.finish(build, NOW, Exited(code=0), receivers=[RECEIVER])

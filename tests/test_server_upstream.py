@@ -30,7 +30,7 @@ from builder_server.errors import CommandRefused
 from builder_server.memory import Memory, SharingChannel
 from builder_server.permission import Peer, relayed
 from builder_server.store import ServerState
-from builder_server.upstream import ANSWER_TIMEOUT, LOOK, PATIENCE, Unreachable, Upstream, Upstreams, cut
+from builder_server.upstream import ANSWER_TIMEOUT, LOOK, PATIENCE, Absent, Upstream, Upstreams, cut
 
 U = uuid4()
 ALICE = Peer(address="10.0.0.1:7", name="alice")
@@ -124,7 +124,7 @@ async def test_a_connection_that_ends_is_the_servers_fault_and_not_the_clients()
     pair = Pair()
     await pair.asked()
     await pair.there.aclose()
-    with pytest.raises(Unreachable, match="the connection ended"):
+    with pytest.raises(Absent, match="the connection ended"):
         await pair.upstream.next_frames()
 
 
@@ -132,7 +132,7 @@ async def test_who_is_silent_is_given_up(autojump_clock: trio.testing.MockClock)
     pair = Pair()
     await pair.asked()
     begun = trio.current_time()
-    with pytest.raises(Unreachable, match=r"^silent for 45 s$"):
+    with pytest.raises(Absent, match=r"^silent for 45 s$"):
         await pair.upstream.next_frames()
     assert trio.current_time() - begun == ANSWER_TIMEOUT
 
@@ -151,7 +151,7 @@ async def test_who_may_be_silent_is_given_up_when_it_is_counted_as_dead(
         nursery.start_soon(pair.upstream.ask, ReadConsole(uuid=U, follow=True), lives)
         await pair.there.receive_expected(ReadConsole)
     begun = trio.current_time()
-    with pytest.raises(Unreachable, match=r"^it is counted as dead$"):
+    with pytest.raises(Absent, match=r"^it is counted as dead$"):
         await pair.upstream.next_frames()
     assert [*looks] == [begun + LOOK * number for number in range(1, 101)]
 
@@ -246,7 +246,7 @@ async def reach(address: str | None) -> None:
     ],
 )
 async def test_a_server_that_is_not_reached(address: str | None, why: str) -> None:
-    with pytest.raises(Unreachable, match=why):
+    with pytest.raises(Absent, match=why):
         await reach(address)
 
 
@@ -254,7 +254,7 @@ async def test_a_server_that_accepts_and_says_nothing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(upstream, "PATIENCE", 0.05)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
-        with pytest.raises(Unreachable, match=r"^no answer for 0.05 s$"):
+        with pytest.raises(Absent, match=r"^no answer for 0.05 s$"):
             await reach(f"127.0.0.1:{listener.socket.getsockname()[1]}")
     assert PATIENCE > 1
 

@@ -74,7 +74,8 @@ class HistoryEntry:
 
     ``retries`` is how often the job is run again at most, None if it is gone. ``previous`` is the success before that the
     comparisons are with; what is not known of both, such as the hashes of a build of an earlier release, is not compared.
-    ``away`` is since when the worker of a running build is away. Of an orb-build job the template is compared, and as its script the package that it builds.
+    ``worker`` is where its worker was, ``worker_name`` what its operator calls it, ``away`` since when that of a running build
+    is away. Of an orb-build job the template is compared, and as its script the package that it builds.
     """
 
     numbered: ClassVar[bool] = True
@@ -104,6 +105,7 @@ class HistoryEntry:
     verdict: str | None = None
     template_changed: bool | None = None
     away: Instant | None = None
+    worker_name: str | None = None
 
 
 @message

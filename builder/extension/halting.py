@@ -85,12 +85,16 @@ class Halt(Request):
 @message
 @frozen(kw_only=True)
 class Halted(Reply):
-    """It is drained, durably. So many builds still ``run`` there. ``is_new``: it was not drained before."""
+    """It is drained, durably. So many builds still ``run`` there. ``is_new``: it was not drained before.
+
+    ``workers`` are those that it concerns now: none may have that name, or be connected.
+    """
 
     tag: ClassVar[int] = 183
     halt: HaltState
     run: int
     is_new: bool
+    workers: int
 
 
 @message

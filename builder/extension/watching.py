@@ -119,13 +119,15 @@ class Look(Request):
 class Unmet:
     """What no worker of a platform has together: up to 3 needs that none has, and the worker that comes nearest.
 
-    Of that its name, and up to 3 needs that it ``lacks``.
+    Of that its name, and up to 3 needs that it ``lacks``. ``instead`` is what comes nearest to what is missing, such as the
+    most memory that a worker has, or a label that is written alike.
     """
 
     numbered: ClassVar[bool] = True
     missing: tuple[Need, ...]
     nearest: str
     lacks: tuple[Need, ...]
+    instead: tuple[Need, ...] = ()
 
 
 @frozen(kw_only=True)

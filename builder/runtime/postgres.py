@@ -77,6 +77,8 @@ _LOCK = int.from_bytes(b"builder")
 _ALONE = f"SELECT pg_advisory_xact_lock({_LOCK})"
 _TOGETHER = f"SELECT pg_advisory_xact_lock_shared({_LOCK})"
 
+_TELL = sa.select(sa.func.pg_notify(sa.bindparam("channel", type_=sa.Text), sa.bindparam("notice", type_=sa.Text)))
+
 _AGAIN = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: another transaction was in the way, and nothing has changed."""
 
@@ -350,7 +352,7 @@ class PostgreSQL(GroupingDatabase):
 
     def tell(self, connection: sa.Connection, channel: str, notice: str) -> None:
         """Have all who subscribe to a channel hear something, as soon as the change of a step is on the disk."""
-        connection.execute(sa.select(sa.func.pg_notify(channel, notice)))
+        connection.execute(_TELL, {"channel": channel, "notice": notice})
 
     def _lost(self, error: BaseException) -> StoreError:
         return StoreError(f"the database does not answer: {self._reason(error)}")

@@ -67,8 +67,13 @@ def refusal(error: BaseException) -> str | None:
     return _THEIRS.get(alert) if alert != reason else None
 
 
-def why(error: OSError) -> str:
-    """Return why TLS did not come about, and what to do, as far as that is known."""
+def why(error: OSError | ValueError) -> str:
+    """Return why TLS did not come about, and what to do, as far as that is known.
+
+    A ValueError that is no OSError is of what can't be a name.
+    """
+    if not isinstance(error, OSError):
+        return f"--tls-name: {error}"
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in (_NAME, _ADDRESS):
             return _OTHER_NAMES.format(error.verify_message.partition("not valid for ")[2].strip(".'") or "that")

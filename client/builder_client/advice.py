@@ -110,6 +110,10 @@ _UNREACHED = (
         "start one of them, or name others with -r HOST:PORT,HOST:PORT (see 'builder-client --help')",
     ),
     (
+        r"^can't reach the server at [^;]*: [^;:]*\b[Nn]ame\b[^;:]*$",
+        "is the name right, and can this machine look it up? -r HOST:PORT names another server",
+    ),
+    (
         "^can't reach the server at [^;]*$",
         "start builder-server there, or name another server with -r HOST:PORT (see 'builder-client --help')",
     ),

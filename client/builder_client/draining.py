@@ -87,8 +87,10 @@ def drain(
     (reply,) = remote.request(request, what=_WHAT)
     assert isinstance(reply, Halted), "the order of messages sees to it"
     if not as_json:
-        still = f"; {_still(reply.run)}" if reply.run else "; nothing runs"
-        standard_output().line(f"{halts.line(reply.halt)}{still}")
+        still = _still(reply.run) if reply.run else "nothing runs"
+        if wanted.scope is Scope.WORKER and not reply.workers:
+            still = "no worker of that name is connected"
+        standard_output().line(f"{halts.line(reply.halt)}; {still}")
     if wait:
         for message in remote.stream(AwaitIdle(target=wanted), what=_WHAT, is_endless=True):
             if isinstance(message, StillRunning) and message.count != reply.run:
@@ -96,7 +98,9 @@ def drain(
         if not as_json and reply.run:
             standard_output().line("Nothing runs any more.")
     still_run = 0 if wait else reply.run
-    print_done(done, as_json=as_json, **halts.json(reply.halt), running=still_run, changed=reply.is_new)
+    print_done(
+        done, as_json=as_json, **halts.json(reply.halt), running=still_run, workers=reply.workers, changed=reply.is_new
+    )
 
 
 def resume(remote: "Remote", wanted: Target, *, as_json: bool) -> None:

@@ -103,10 +103,9 @@ class Line:
         except TimeoutError as error:
             sock.close()
             raise Unreachable(f"{self.server} did not answer within {self.connect_timeout:g} s") from error
-        except (OSError, ValueError) as error:  # the latter for what can't be a name
+        except (OSError, ValueError) as error:
             sock.close()
-            reason = reaching.why(error) if isinstance(error, OSError) else f"--tls-name: {error}"
-            raise Unreachable(f"no TLS with the server at {self.server}: {reason}") from error
+            raise Unreachable(f"no TLS with the server at {self.server}: {reaching.why(error)}") from error
 
 
 class Link:

@@ -137,7 +137,8 @@ def unmet(found: Unmet, platform: str) -> str:
     """Return what no worker of a platform has."""
     missing = ", ".join(map(str, found.missing)) or "all that it needs"
     nearest = f"; nearest: {printable(found.nearest)} lacks {', '.join(map(str, found.lacks))}"
-    return f"no worker of {printable(platform)} has {missing}" + nearest * (found.lacks != found.missing)
+    there_is = f"; there is {', '.join(map(str, found.instead))}" if found.instead else ""
+    return f"no worker of {printable(platform)} has {missing}{there_is}" + nearest * (found.lacks != found.missing)
 
 
 def unmet_json(found: Unmet) -> JsonObject:
@@ -146,6 +147,7 @@ def unmet_json(found: Unmet) -> JsonObject:
         "missing": [*map(str, found.missing)],
         "nearest": json_text(found.nearest),
         "lacks": [*map(str, found.lacks)],
+        "instead": [*map(str, found.instead)],
     }
 
 

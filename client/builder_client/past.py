@@ -182,7 +182,7 @@ def row(entry: HistoryEntry) -> tuple[str, ...]:
         _artifacts(entry),
         printable(entry.verdict) if entry.verdict is not None else changed(entry),
         entry.upload or "",
-        entry.worker or "",
+        printable(entry.worker_name or entry.worker or ""),
         "" if entry.uuid is None else str(entry.uuid),
     )
 
@@ -198,7 +198,7 @@ def lines(entry: HistoryEntry) -> Iterator[tuple[str, str]]:
         "started": words.seconds(entry.place.at),
         "took": _duration(took(entry)),
         "waited": _duration(waited(entry)),
-        "worker": printable(entry.worker or ""),
+        "worker": " at ".join(printable(each) for each in (entry.worker_name, entry.worker) if each),
         "ended by": printable(entry.ended_by or ""),
         "changed": changed(entry),
         "since": str(entry.previous) if changed(entry) else "",
@@ -230,6 +230,7 @@ def json(entry: HistoryEntry) -> JsonObject:
         "took_ms": took(entry),
         "waited_ms": waited(entry),
         "worker": entry.worker,
+        "worker_name": entry.worker_name and json_text(entry.worker_name),
         "artifacts": entry.artifacts,
         "artifact_bytes": entry.artifact_bytes,
         "main_hash": entry.main_hash,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import Factory, field, fields, frozen
+from attrs import Factory, evolve, field, fields, frozen
 
 from builder.errors import BuilderError
 from builder.model import check_name, printable
@@ -103,8 +103,8 @@ class EngineSettings:
     token_file: str | None = _key(
         '"FILE"', "kubernetes: the token that is shown to it, read each time.  [default: the pod's own]", _text
     )
-    cert: str | None = _key('"FILE"', "kubernetes: a certificate that is shown to it instead,", _text)
-    key: str | None = _key('"FILE"', "kubernetes: and its key.", _text)
+    cert: str | None = _key('"FILE"', "kubernetes: a certificate that is shown to it instead of a token.", _text)
+    key: str | None = _key('"FILE"', "kubernetes: the key of that certificate.", _text)
     ask: tuple[str, ...] = _key('["COMMAND", "ARGUMENT"]', "command: starts a worker.", _command, ())
     list: tuple[str, ...] = _key('["COMMAND", "ARGUMENT"]', "command: lists those that are not gone.", _command, ())
     remove: tuple[str, ...] = _key('["COMMAND", "ARGUMENT"]', "command: ends one.", _command, ())
@@ -115,7 +115,7 @@ class PlatformSettings:
     """What is asked of an engine for a platform."""
 
     engine: str = _key('"NAME"', "Which engine; there must be a table [engines.NAME].", _text)
-    most: int = _key("NUMBER", "Workers at once, at most.", _whole, 1)
+    most: int = _key("NUMBER", "Workers at once, at most.  [default: 1]", _whole, 1)
     least: int = _key("NUMBER", "Workers that are there also when nothing waits.  [default: 0]", _whole, 0)
     aim: float = _key(
         '"TIME"',
@@ -229,6 +229,7 @@ def _fleet(said: dict[str, Any], directory: Path) -> Fleet:
         raise _Wrong("there is no platform: write a table [platforms.NAME]")
     for name, engine in engines.items():
         _check_engine(name, engine)
+        engines[name] = _placed(engine, directory)
     pods = {}
     for name, platform in platforms.items():
         where = f"platforms.{printable(name)}"
@@ -285,6 +286,13 @@ def _check_engine(name: str, engine: EngineSettings) -> None:
         raise _Wrong(f"{where}: a command needs ask, list and remove")
     if (engine.cert is None) is not (engine.key is None):
         raise _Wrong(f"{where}: cert and key belong together")
+
+
+def _placed(engine: EngineSettings, directory: Path) -> EngineSettings:
+    """Return an engine whose files are found from anywhere."""
+    paths = {name: getattr(engine, name) for name in ("ca", "token_file", "cert", "key")}
+    placed: Any = {name: str(directory / path) for name, path in paths.items() if path is not None}
+    return evolve(engine, **placed)
 
 
 def _pod(path: Path | None, where: str) -> dict[str, object]:

@@ -82,11 +82,16 @@ def restore(served: Served, file: Path) -> None:
     The directory must have no database, so no server may run in it. A restore that was interrupted is done again. What
     ran when the backup was made goes back to its queue.
     """
-    from builder_server import backups, offline
+    from builder_server import backups, keyring, offline
 
     backups.check_inside(served)
     offline.restore(served.directory, file)
     click.echo(f"restored to {served.directory}")
+    if not keyring.files(served.directory):
+        click.echo(
+            "the keys that sign builds are not in it: bring them back, as builder.keys there, or the server makes a new one, and "
+            "who verifies needs what 'keys public' prints"
+        )
 
 
 @click.command(

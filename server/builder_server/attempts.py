@@ -110,11 +110,6 @@ class Attempts:
         """Return what the workers do."""
         return muster(self.owners, self.recorder.store.waking.halts)
 
-    def away_since(self, uuid: UUID | None) -> Instant | None:
-        """Return since when the worker of a build is away; None if it is not."""
-        owner = self._owners.get(uuid) if uuid else None
-        return owner.away_since if owner else None
-
     def note_pressure(self, uuid: UUID, pressure: str) -> None:
         """Note why the worker that waits for an attempt takes no job now, or that it does."""
         if owner := self._owners.get(uuid):
@@ -164,6 +159,10 @@ class Attempts:
 
         What a worker may come back to goes on instead. It waits for the database alone: a console is looked through later.
         """
+        try:  # before anything can come back
+            await self.recorder.remove_left_behind(await self.recorder.store.left_behind())
+        except OSError as error:
+            logger.error("files of builds that other servers have stay here: %s", error)
         left = self.inherit(await self.recorder.store.running())
         if awaited := sum(owner.attempt.grace > 0 for owner in left):
             logger.info("builds that go on when their workers come back: %d", awaited)

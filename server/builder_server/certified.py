@@ -27,7 +27,7 @@ from builder.runtime.tls import InvalidCredentials, TlsFiles
 from builder_server.connections import Place
 from builder_server.expiry import Expiring
 from builder_server.permission import Peer
-from builder_server.revocation import Serial, read_revoked
+from builder_server.revocation import Serial, comparable, read_revoked
 
 logger = logging.getLogger(__name__)
 
@@ -219,8 +219,8 @@ class CertificateRefused(BuilderError):
     """A certificate that was good once."""
 
 
-def _names(authorities: Iterable[bytes]) -> set[bytes]:
-    return {x509.load_der_x509_certificate(each).subject.public_bytes() for each in authorities}
+def _names(authorities: Iterable[bytes]) -> set[str]:
+    return {comparable(x509.load_der_x509_certificate(each).subject) for each in authorities}
 
 
 def _end_of(certificate: x509.Certificate) -> Instant:

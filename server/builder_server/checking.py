@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import BuilderError
-from builder.reasons import reason_of
 from builder.runtime.tls import TlsFiles
 from builder_server import credentials, templates
 from builder_server.certified import Certificates
-from builder_server.listening import Users, refuse_strangers
+from builder_server.listening import Users, refuse_strangers, why_not
 from builder_server.names import check_platform_name
 from builder_server.receiver import receivers_at
-from builder_server.served import Served
+from builder_server.served import NOT_SHARED, Served
 from builder_server.server import wall_clock
 
 Given = Mapping[str, Any]
@@ -52,6 +51,8 @@ def _database(given: Given) -> Iterator[str]:
     directory, address, password_file = (given[name] for name in ("dir", "database", "database_password_file"))
     if directory is not None:
         yield from _raised(Served(directory=directory, database=address, password_file=password_file).place)
+    if address is None and (given["name"] or given["advertise"]):
+        yield NOT_SHARED
     if password_file is not None and not os.access(password_file, os.R_OK):
         yield f"--database-password-file: {password_file} can't be read by this user"
 
@@ -101,7 +102,7 @@ def _hosts(address: str) -> tuple[str, list[str]]:
                 trial.bind(found)
                 hosts.append(str(found[0]))
     except (OSError, UnicodeError) as error:
-        return f"can't listen on {address}: {reason_of(error)}", []
+        return f"can't listen on {address}: {why_not(address, error)}", []
     return "", hosts
 
 

@@ -31,7 +31,7 @@ from builder.messages import (
     Unschedule,
 )
 from builder.model import Instant
-from builder.runtime.logs import about
+from builder.runtime.logs import about, note
 from builder.runtime.shutdown import Shutdown
 from builder_server.aborts import LOST
 from builder_server.attempts import Attempts
@@ -106,18 +106,25 @@ class ClientSession:
         """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
         with about(job=_job_of(command), platform=_platform_of(command)):
             await self._serve(command)
+        if isinstance(command, Relay):
+            note(peer=self.peer.address, holder=self.peer.name or None)
 
     async def _serve(self, command: Message | StreamedFrame) -> None:
         try:
             replies = await self._answer(command)
         except (CommandRefused, InvalidName, InvalidOptions) as error:
-            logger.info("%s refused: %s", type(command).__name__, error)
-            replies = [Failure(message=str(error)[:MAX_FAILURE])]
+            replies = [self._refuse(command, str(error))]
+        except UnicodeEncodeError:  # nothing in the database is called so, and it takes nothing like that
+            replies = [self._refuse(command, "what is asked for has a text that is not UTF-8")]
         except StoreError as error:
             logger.error("%s failed: %s", type(command).__name__, error)
             replies = [Failure(message=f"the server failed: {error}"[:MAX_FAILURE])]
         with trio.fail_after(REPLY_TIMEOUT):
             await self.channel.send(*replies)
+
+    def _refuse(self, command: Message | StreamedFrame, why: str) -> Failure:
+        logger.info("%s refused: %s", type(command).__name__, why)
+        return Failure(message=why[:MAX_FAILURE])
 
     async def _answer(self, command: Message | StreamedFrame) -> list[Message]:
         self.peer.check(type(command))

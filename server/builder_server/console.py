@@ -36,6 +36,9 @@ READ_SIZE = 64 * 1024
 MAX_LINE = Output.max_size - 64
 """Bytes of the longest line. It comes without a timestamp, and with one it must still fit into a message."""
 
+CUT = b"[builder-server] the console is cut here, at "
+"""How the line begins that stands for all that a limit has left out."""
+
 _LONGEST_BEGIN = 64
 """Bytes that are enough to see how long the line of a message is."""
 
@@ -84,6 +87,7 @@ class ConsoleWriter:
         self._changed = Change()
         self.closed = False
         self.is_cut = False
+        """Its last line is one that begins with ``CUT``; what comes is left out."""
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -97,7 +101,10 @@ class ConsoleWriter:
         It looks through all of it: see ``repair``.
         """
         measure = _repaired(path, uuid)
-        return cls(path.open("r+b" if path.exists() else "xb", buffering=0), measure)
+        found = cls(path.open("r+b" if path.exists() else "xb", buffering=0), measure)
+        last = last_lines(found._file.fileno(), uuid, measure.size, 1)
+        found.is_cut = CUT in os.pread(found._file.fileno(), _LONGEST_BEGIN + len(CUT), last)
+        return found
 
     async def append(self, lines: TimedLines) -> None:
         """Write lines that came together, in one go. Raises OSError, and then none of them is in the file."""

@@ -9,7 +9,7 @@ from attrs import frozen
 from builder.extension.watching import QueuedState, RunningState, Unmet, Why
 from builder.history import Cause
 from builder.model import Instant
-from builder.needs import Capabilities, Need, of_text
+from builder.needs import Capabilities, Need, instead, of_text
 
 SAMPLES = 5
 """The newest builds that succeeded from whose durations the next one is foretold."""
@@ -70,8 +70,14 @@ class Circumstances:
         nearest = min(lacking, key=lambda name: (len(lacking[name]), name))
         if not lacking[nearest]:
             return None
-        nobody = [need for need in needs if all(need in lacks for lacks in lacking.values())]
-        return Unmet(missing=tuple(nobody[:MAX_TOLD]), nearest=nearest, lacks=lacking[nearest][:MAX_TOLD])
+        nobody = [need for need in needs if all(need in lacks for lacks in lacking.values())][:MAX_TOLD]
+        having = {worker.able for worker in self.workers}
+        return Unmet(
+            missing=tuple(nobody),
+            nearest=nearest,
+            lacks=lacking[nearest][:MAX_TOLD],
+            instead=tuple(filter(None, (instead(need, having) for need in nobody))),
+        )
 
     def can_begin(self, needs: tuple[Need, ...]) -> bool:
         """Return whether a worker that waits has what is needed."""

@@ -75,8 +75,9 @@ class Expiry:
         """Say in the log which of these end soon, unless that was said within a day."""
         now = self._now()
         for each in filter(self._is_soon, found):
-            if self._said.get(str(each), now) <= now:
-                self._said[str(each)] = now.plus(_DAY)
+            said = self._said.get(str(each))
+            if said is None or not said <= now < said.plus(_DAY):  # nor where the clock was ahead then
+                self._said[str(each)] = now
                 ends = "ends" if each.expires > now else "has ended"
                 mend = "make another with `builder-server keys rotate`" if each.is_key else "renew it"
                 fields = {} if each.holder is None else {"holder": each.holder}

@@ -23,7 +23,7 @@ from builder_server.memory import SharingChannel
 from builder_server.permission import NotPermitted, Peer
 from builder_server.store import ServerState, Store
 from builder_server.store.servers import LEASE
-from builder_server.upstream import Unreachable, Upstream, Upstreams
+from builder_server.upstream import Absent, Upstream, Upstreams
 
 TAKEOVER = LEASE.total_seconds() + 10.0
 """Seconds for which a build that runs may be with a server that does not answer: by then another one has it."""
@@ -75,18 +75,18 @@ class Farm:
             async with self.upstream(owner, client) as upstream:
                 await upstream.ask(request)
                 await upstream.pass_on(channel, timeout)
-        except Unreachable as error:
+        except Absent as error:
             raise self.refusal(what, owner, error) from error
 
     @asynccontextmanager
     async def upstream(self, owner: str, client: Peer) -> AsyncIterator[Upstream]:
-        """Have a connection to another server, for a client of this one. Raises Unreachable, and StoreError."""
+        """Have a connection to another server, for a client of this one. Raises Absent, and StoreError."""
         server = next((each for each in await self.servers() if each.name == owner), None)
         if server is None:
-            raise Unreachable("it does not work now")
+            raise Absent("it does not work now")
         if not server.is_alive:
             heard = server.expires and server.expires.plus(-LEASE)
-            raise Unreachable(f"nothing was heard of it since {heard.isoformat() if heard else 'its end'}")
+            raise Absent(f"nothing was heard of it since {heard.isoformat() if heard else 'its end'}")
         async with self.upstreams.connected(server, client) as upstream:
             yield upstream
 
@@ -96,7 +96,7 @@ class Farm:
         others = await self.others()
 
         async def ask(server: ServerState) -> None:
-            with contextlib.suppress(Unreachable, CommandRefused):
+            with contextlib.suppress(Absent, CommandRefused):
                 async with self.upstreams.connected(server, client) as upstream:
                     await upstream.ask(request)
                     if (reply := await upstream.next()) is not None:
@@ -114,9 +114,9 @@ class Farm:
         return any(each.name == name and each.is_alive for each in self._seen)
 
     async def follow(self, upstream: Upstream, owner: str, request: Request) -> None:
-        """Ask for what may take any time, as long as the server lives that is to answer. Raises Unreachable."""
+        """Ask for what may take any time, as long as the server lives that is to answer. Raises Absent."""
         await upstream.ask(request, partial(self.lives, owner))
 
-    def refusal(self, what: str, owner: str, error: Unreachable) -> CommandRefused:
+    def refusal(self, what: str, owner: str, error: Absent) -> CommandRefused:
         """Return what is told where the server that has something does not answer."""
         return CommandRefused(f"{what} is with the server {printable(owner)}, which does not answer: {error}")

@@ -4,6 +4,7 @@ Trust is by listener: whoever reaches a loopback address may ask for everything,
 a Unix socket; whoever else comes shows a certificate, unless the operator wants to do without.
 """
 
+import errno
 import ipaddress
 import logging
 import os
@@ -127,8 +128,34 @@ async def _listen(address: str, port: int) -> list[trio.SocketListener]:
     except (OSError, ValueError, UnicodeError) as error:
         for each in found:
             await each.aclose()
-        raise CannotListen(f"can't listen on {format_address(address, port)}: {reason_of(error)}") from error
+        raise CannotListen(f"can't listen on {_named(address, port)}: {why_not(address, error)}") from error
     return found
+
+
+def _named(address: str, port: int) -> str:
+    return address if is_with_port(address) else format_address(address, port)
+
+
+def is_with_port(address: str) -> bool:
+    """Return whether somebody has written a port where a host belongs."""
+    host, _, port = address.rpartition(":")
+    return port.isdecimal() and (":" not in host or host.endswith("]"))
+
+
+def why_not(address: str, error: OSError | ValueError) -> str:
+    """Return why nobody can listen on an address, and what to do."""
+    if is_with_port(address):
+        return "its port stands in --port, which all addresses share"
+    number = getattr(error, "errno", None)
+    advice = _ADVICE.get(number, "") if isinstance(number, int) else ""
+    return reason_of(error) + advice
+
+
+_ADVICE = {
+    errno.EADDRINUSE: ": stop what listens there, or take another --port",
+    errno.EADDRNOTAVAIL: ": it is none of this machine's",
+    errno.EACCES: ": take a --port from 1024 on",
+}
 
 
 async def _resolve(address: str) -> list[str]:
@@ -139,6 +166,8 @@ async def _resolve(address: str) -> list[str]:
 
 def _listen_unix(path: Path) -> trio.SocketListener:
     """Listen at a path, also where an earlier server has left its socket."""
+    if path.exists() and not path.is_socket():
+        raise CannotListen(f"can't listen on {path}: it is there, and no socket: name another path with --unix")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_left(path):

@@ -1,6 +1,6 @@
 """What a server shows of itself, for Prometheus and for those who ask whether it works: see docs/metrics.md.
 
-There is a series for each platform, of which there are at most a thousand, and for each receiver of uploads; never for a job, a
+There is a series for each platform, of which there are at most a thousand, for each receiver of uploads and each server; never for a job, a
 build or a peer.
 """
 
@@ -21,7 +21,7 @@ from builder_server.connections import Connections
 from builder_server.expiry import Expiring
 from builder_server.memory import Memory
 from builder_server.room import Room
-from builder_server.store import PlatformLoad, Store
+from builder_server.store import PlatformLoad, ServerState, Store
 from builder_server.upload import Uploader
 
 _UPLOADS = {UploadState.DONE: "stored", UploadState.PENDING: "failed", UploadState.REFUSED: "refused"}
@@ -37,6 +37,7 @@ class _Seen:
     platforms: tuple[PlatformLoad, ...]
     receivers: tuple[ReceiverState, ...]
     room: Room | None
+    servers: tuple[ServerState, ...]
     now: Instant
 
 
@@ -68,6 +69,7 @@ class Metrics:
             platforms=await self.store.load(now),
             receivers=await self.store.count_uploads(self.uploader.names),
             room=room,
+            servers=await self.store.servers(),
             now=now,
         )
         return self._families(seen)
@@ -78,6 +80,7 @@ class Metrics:
         yield from self._builds()
         yield from self._uploads(seen)
         yield from self._server(seen)
+        yield from self._farm(seen)
 
     def _platforms(self, seen: _Seen) -> Iterator[Metric]:
         queued = gauge("builder_queue_entries", "Entries of a queue that may run now.", "platform")
@@ -89,7 +92,7 @@ class Metrics:
         workers = gauge("builder_workers", "Workers that are connected.", "platform", "state")
         connected = self.attempts.connected()
         for each in seen.platforms:
-            name = printable(each.name)
+            name = _label(each.name)
             is_drained = self.store.waking.is_halted(self.store.owner, each.name, worker="")
             queued.add_metric([name], 0 if is_drained else each.ready)
             held.add_metric([name], each.held + (each.ready if is_drained else 0))
@@ -109,7 +112,7 @@ class Metrics:
             "builder_builds", "Builds that ended, by what became of them.", labels=["platform", "outcome"]
         )
         for (platform, outcome), count in done.builds.items():
-            builds.add_metric([printable(platform), outcome.value], count)
+            builds.add_metric([_label(platform), outcome.value], count)
         yield builds
         yield CounterMetricFamily("builder_console_bytes", "Bytes of consoles written.", value=done.console_bytes)
         yield CounterMetricFamily("builder_artifact_bytes", "Bytes of artifacts written.", value=done.artifact_bytes)
@@ -138,6 +141,14 @@ class Metrics:
                 attempts.add_metric([name, word], self.uploader.attempted[name, outcome])
         yield from (pending, refused, oldest, attempts)
 
+    def _farm(self, seen: _Seen) -> Iterator[Metric]:
+        alive = gauge("builder_server_alive", "Whether a server that works on the database lives.", "server")
+        keeps = gauge("builder_server_keeps_schedule", "Whether it is the one that queues what is due.", "server")
+        for each in seen.servers:
+            alive.add_metric([_label(each.name)], each.is_alive)
+            keeps.add_metric([_label(each.name)], each.is_alive and each.keeps_schedule)
+        yield from (alive, keeps)
+
     def _server(self, seen: _Seen) -> Iterator[Metric]:
         connections = self.connections
         yield GaugeMetricFamily("builder_connections", "Open connections.", value=connections.number)
@@ -158,9 +169,14 @@ class Metrics:
         )
         found = sorted(self.expiring(), key=lambda each: each.expires)
         for each in [each for each in found if not each.is_key][:MAX_CERTIFICATES]:
-            expiry.add_metric([printable(each.name)], each.expires.ms / 1000)
+            expiry.add_metric([_label(each.name)], each.expires.ms / 1000)
         for each in found:
             if each.is_key:
-                signing.add_metric([printable(each.name)], each.expires.ms / 1000)
+                signing.add_metric([_label(each.name)], each.expires.ms / 1000)
         yield expiry
         yield signing
+
+
+def _label(name: str) -> str:
+    """Return a name as a label shows it: no two become one, which would be two values of one series."""
+    return printable(name.replace("\\", "\\\\"))

@@ -10,7 +10,7 @@ import errno
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 import trio
@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from builder.errors import InvalidName
 from builder.execution import ArtifactData, ArtifactStart, ExecutionEnd
-from builder.extension.halting import HaltState, Target
+from builder.extension.halting import Target
 from builder.extension.watching import Changed, What
 from builder.model import Aborted, Instant, Result
 from builder.outputs import Outputs, TimedLines
@@ -49,7 +49,7 @@ from builder_server.actions import (
 )
 from builder_server.attachment import Attachment, Given, Resumed
 from builder_server.attempt import Attempt, Phase
-from builder_server.console import ConsoleWriter
+from builder_server.console import CUT, ConsoleWriter
 from builder_server.dispatch import Dispatcher
 from builder_server.errors import CommandRefused
 from builder_server.events import (
@@ -129,11 +129,11 @@ class Owner:
     def __attrs_post_init__(self) -> None:
         self.attachment = Attachment.to(self.uuid, self._tell_from)
 
-    def is_drained(self, halts: Mapping[Target, HaltState]) -> bool:
+    def is_drained(self, halted: Collection[Target]) -> bool:
         """Return whether its worker gets no job while that is drained."""
         # made when it is needed: thousands of workers may wait
-        return bool(halts) and any(
-            target in halts for target in targets_of(self.recorder.store.owner, self.platform, self.worker.known_as)
+        return bool(halted) and any(
+            target in halted for target in targets_of(self.recorder.store.owner, self.platform, self.worker.known_as)
         )
 
     def tell(self, event: Event) -> None:
@@ -359,15 +359,16 @@ class Owner:
 
     async def _append(self, to: ConsoleWriter, lines: TimedLines) -> None:
         """Append, or cut the console where it is long enough: the first line that is left out becomes one that says so."""
-        if to.size < self.limits.console:
+        if not to.is_cut and to.size < self.limits.console:
             await to.append(lines)
             return
         if not to.is_cut:
             limit = format_size(self.limits.console)
-            logger.warning("its console is cut at %s", limit)
-            said = f"[builder-server] the console is cut here, at {limit}: the build goes on".encode()
-            await to.append(Outputs(self.uuid).timed([said], lines.last))
+            said = CUT + f"{limit}: the build goes on".encode()
+            # at the time of the line before it: those that it stands for come again after a restart, and none may be earlier
+            await to.append(Outputs(self.uuid).timed([said], to.last))
             to.is_cut = True
+            logger.warning("its console is cut at %s", limit)
             lines = evolve(lines, count=lines.count - 1)
         to.skip(lines)
 
@@ -384,7 +385,6 @@ class Owner:
     async def _open_console(self) -> None:
         if self.console is None and (build := await self._found()):
             self.console = await self.recorder.reopen_console(build)
-            self.console.is_cut = self.console.size >= self.limits.console
             self.on_changed()
 
     async def _begin_record(self, result: Result, length: int) -> None:
@@ -444,7 +444,7 @@ class Owner:
         if self.console:
             self.console.close()
         if self.job:
-            await self.recorder.remove(self.job, self.uuid)
+            await self.recorder.remove_left_behind({self.uuid: self.job})
 
     def _finished(self) -> Instant:
         """Return when it ends if it ends now: the wall clock may have been set meanwhile, and is not asked."""

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -166,11 +166,13 @@ class Recorder:
         head = await self.store.find_head(uuid)
         return head is not None and head.state == "running"
 
-    async def remove(self, job: str, uuid: UUID) -> None:
-        """Remove the files of an attempt, as far as there are any."""
-        directory = directory_of(self.data_dir, job, uuid)
-        with suppress(FileNotFoundError):
-            await trio.to_thread.run_sync(shutil.rmtree, directory)
+    async def remove_left_behind(self, moved: Mapping[UUID, str]) -> None:
+        """Remove the files of attempts that other servers have, as far as there are any; ``moved`` has the names of their jobs."""
+        for uuid, job in moved.items():
+            with suppress(FileNotFoundError):
+                await trio.to_thread.run_sync(shutil.rmtree, directory_of(self.data_dir, job, uuid))
+        if moved:
+            await self.store.forget_left_behind(moved)
 
     async def find(self, uuid: UUID) -> Build | None:
         """Return an attempt that may have been taken."""

@@ -26,7 +26,7 @@ class Serial:
     def of(cls, certificate: bytes) -> "Serial":
         """Return that of a certificate in DER. Raises ValueError."""
         found = x509.load_der_x509_certificate(certificate)
-        return cls(_comparable(found.issuer), found.serial_number)
+        return cls(comparable(found.issuer), found.serial_number)
 
 
 def read_revoked(path: Path, ca: Path) -> frozenset[Serial]:
@@ -47,17 +47,18 @@ def read_revoked(path: Path, ca: Path) -> frozenset[Serial]:
         raise InvalidCredentials(f"{path} was not signed by an authority of {ca}")
     return frozenset(
         Serial(issuer, revoked.serial_number)
-        for each, issuer in ((each, _comparable(each.issuer)) for each in lists)
+        for each, issuer in ((each, comparable(each.issuer)) for each in lists)
         for revoked in each
     )
 
 
-def _comparable(name: x509.Name) -> str:
+def comparable(name: x509.Name) -> str:
+    """Return a name as OpenSSL compares names."""
     return " ".join(name.rfc4514_string().casefold().split())
 
 
 def _is_signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    if _comparable(crl.issuer) != _comparable(authority.subject):
+    if comparable(crl.issuer) != comparable(authority.subject):
         return False
     try:
         return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]  # what it can't be is refused

@@ -22,8 +22,8 @@ from builder.framing import StreamedFrame, frame, frame_header, read_length
 from builder.messages import Failure, Hello, Message, Output, Role, Success
 from builder.order import Protocols
 from builder.reasons import reason_of
+from builder.runtime.dialling import connect
 from builder.runtime.encrypted import EncryptedStream
-from builder.runtime.sockets import tune
 from builder_server.errors import CommandRefused
 from builder_server.memory import Memory, SharingChannel
 from builder_server.permission import Peer
@@ -50,7 +50,7 @@ _ENDS = frozenset(map(der.context, (Success.tag, Failure.tag)))
 _HEADER = len(frame_header(0))
 
 
-class Unreachable(BuilderError):
+class Absent(BuilderError):
     """Another server does not answer, or not to the end; the text says why."""
 
 
@@ -67,7 +67,7 @@ class Upstreams:
 
     @asynccontextmanager
     async def connected(self, server: ServerState, client: Peer) -> AsyncIterator["Upstream"]:
-        """Have a connection on which a server answers as if ``client`` had come to it. Raises Unreachable."""
+        """Have a connection on which a server answers as if ``client`` had come to it. Raises Absent."""
         async with AsyncExitStack() as opened:
             try:
                 with _told(), trio.move_on_after(PATIENCE) as waiting:
@@ -77,9 +77,9 @@ class Upstreams:
                     opened.callback(upstream.channel.give_back)
                     await self._greet(upstream, server, client)
             except (ValueError, CommandRefused) as error:  # the former for what can't be a name, or an address
-                raise Unreachable(str(error)) from error
+                raise Absent(str(error)) from error
             if waiting.cancelled_caught:
-                raise Unreachable(f"no answer for {PATIENCE:g} s")
+                raise Absent(f"no answer for {PATIENCE:g} s")
             yield upstream
 
     async def _greet(self, upstream: "Upstream", server: ServerState, client: Peer) -> None:
@@ -93,18 +93,15 @@ class Upstreams:
 
     async def _open(self, server: ServerState) -> trio.SocketStream | EncryptedStream:
         if server.address is None:
-            raise Unreachable("it has told no address: start it with --advertise")
+            raise Absent("it has told no address: start it with --advertise")
         address = parse_remote(server.address)
-        if not isinstance(address, TcpAddress):
-            return await trio.open_unix_socket(address.path)
-        transport = await trio.open_tcp_stream(address.host, address.port)
+        transport = await connect(address)
+        if not isinstance(address, TcpAddress) or (context := self.tls(address.host)) is None:
+            return transport
         async with AsyncExitStack() as opened:
             await opened.enter_async_context(transport)
-            tune(transport)
-            stream: trio.SocketStream | EncryptedStream = transport
-            if context := self.tls(address.host):
-                stream = EncryptedStream(transport, context, server_hostname=address.host)
-                await stream.do_handshake()
+            stream = EncryptedStream(transport, context, server_hostname=address.host)
+            await stream.do_handshake()
             opened.pop_all()
             return stream
 
@@ -117,13 +114,13 @@ class Upstream:
     _lives: Callable[[], Awaitable[bool]] | None = field(init=False, default=None)
 
     async def ask(self, request: Request, lives: Callable[[], Awaitable[bool]] | None = None) -> None:
-        """Ask for something; with ``lives``, for what may take any time. Raises Unreachable."""
+        """Ask for something; with ``lives``, for what may take any time. Raises Absent."""
         self._lives = lives
         with _told(), trio.fail_after(ANSWER_TIMEOUT):
             await self.channel.send(request)
 
     async def next(self) -> Message | None:
-        """Return the next message of the answer, None at its end. Raises CommandRefused if that is a refusal, and Unreachable."""
+        """Return the next message of the answer, None at its end. Raises CommandRefused if that is a refusal, and Absent."""
         return _understood(await self._heard(self.channel.receive))
 
     async def next_frames(self) -> bytes | Message | None:
@@ -149,20 +146,20 @@ class Upstream:
             with _told(), trio.move_on_after(LOOK if self._lives else ANSWER_TIMEOUT):
                 return await receive()
             if not self._lives:
-                raise Unreachable(f"silent for {ANSWER_TIMEOUT:g} s")
+                raise Absent(f"silent for {ANSWER_TIMEOUT:g} s")
             if not await self._lives():
-                raise Unreachable("it is counted as dead")
+                raise Absent("it is counted as dead")
 
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Have what goes wrong between the servers told as such: it is no fault of the client. Raises Unreachable."""
+    """Have what goes wrong between the servers told as such: it is no fault of the client. Raises Absent."""
     try:
         yield
     except (OSError, ProtocolError, trio.BrokenResourceError, trio.TooSlowError) as error:
         if "UNSUPPORTED_CERTIFICATE" in str(getattr(error.__cause__, "reason", "")):
-            raise Unreachable(_OLD_CERTIFICATE) from error
-        raise Unreachable(reason_of(error)) from error
+            raise Absent(_OLD_CERTIFICATE) from error
+        raise Absent(reason_of(error)) from error
 
 
 def _understood(found: Message | StreamedFrame) -> Message | None:

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -94,6 +95,27 @@ async def test_a_right_password_is_computed_once_in_a_while(users: Users, autoju
     assert not await check(made, "ann", b"wrong")
     assert not await check(made, "nobody", b"right")
     assert not await made.check(None, "192.0.2.1")
+
+
+async def test_who_comes_again_and_again_is_held_up_by_nobody(users: Users, autojump_clock: MockClock) -> None:
+    made = Access(users.find, trio.current_time)
+    assert await check(made, "ann", b"right")
+    async with trio.open_nursery() as nursery:
+
+        async def guess() -> None:
+            while True:
+                with suppress(TooManyFailures):
+                    await check(made, "ann", b"wrong")
+                await trio.sleep(1)
+
+        for _ in range(2 * access.MAX_WAITING):
+            nursery.start_soon(guess)
+        for _ in range(3):
+            await trio.sleep(0.9 * access.REMEMBER)
+            began = trio.current_time()
+            assert await check(made, "ann", b"right")
+            assert trio.current_time() == began
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_password_that_was_changed_or_removed_is_noticed_at_once(

@@ -21,7 +21,8 @@ from builder.errors import BuilderError
 from builder_web.store.records import Password, User
 
 REMEMBER = 300.0
-"""Seconds for which a password that was right is not computed again; a changed or removed one is noticed at once."""
+"""Seconds after its last use for which a password that was right is not computed again; a changed or removed one is noticed at
+once."""
 
 MAX_REMEMBERED = 1000
 """Passwords; of more, those that were not given for the longest time are computed again."""
@@ -120,13 +121,13 @@ class Access:
             return None
         user = await self._find(given.username)
         mark = self._mark(user, given)
-        if user and self._remembered.get(mark, 0.0) > self._clock():
+        if self._recall(mark):
             return user
         failures = self._failures_of(_network(address))
         failures.check_crowd(address)
         async with failures.lock:
             failures.check_crowd(address)  # those who came with it may have failed meanwhile
-            if user and self._remembered.get(mark, 0.0) > self._clock():  # by whom was waited for
+            if self._recall(mark):  # by whom was waited for
                 return user
             if failures.count >= FREE_FAILURES:
                 await trio.sleep(min(MAX_DELAY, 0.5 * 2 ** min(failures.count - FREE_FAILURES, 10)))
@@ -145,6 +146,13 @@ class Access:
             return b""
         message = b"\0".join((str(user.id).encode(), user.password_hash, user.password_salt, given.password))
         return hmac.digest(self._key, message, "sha256")
+
+    def _recall(self, mark: bytes) -> bool:
+        """Return whether it is remembered, and remember it for as long again: who uploads now and then is held up by nobody."""
+        if self._remembered.get(mark, 0.0) <= self._clock():
+            return False
+        self._remember(mark)
+        return True
 
     def _remember(self, mark: bytes) -> None:
         self._remembered[mark] = self._clock() + REMEMBER

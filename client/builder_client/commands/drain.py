@@ -41,9 +41,9 @@ def command(
       builder-client drain --platform debian-12 --reason 'mirror is down' --for 2h
 
     \b
-    JSON: {done: "drained", scope, name, since, by, reason, until, running, changed}
+    JSON: {done: "drained", scope, name, since, by, reason, until, running, workers, changed}
       scope: "server", "platform" or "worker"; name: null of all servers; until: null where it does not end by itself;
-      running: builds that still run there; changed: it was not drained before
+      running: builds that still run there; workers: how many it concerns; changed: it was not drained before
     """
     if named is not None and at is not None:
         raise click.UsageError("name the server once")

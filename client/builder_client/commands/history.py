@@ -58,7 +58,7 @@ def command(
     \b
     JSON, one object per line:
       {uuid, job, platform, outcome, result, skipped, ended_by, cause, cause_of, retry, retries, due, started,
-       finished, took_ms, waited_ms, worker, artifacts, artifact_bytes, main_hash, upload, previous,
+       finished, took_ms, waited_ms, worker, worker_name, artifacts, artifact_bytes, main_hash, upload, previous,
        script_changed, template_changed, artifacts_changed, away_since, verdict}; what is not known is null, and so is the outcome
       of a running build; template_changed is of orb-build jobs, whose script is the package that they build
       outcome: succeeded, failed (by the job), aborted (by a limit or somebody), lost (by the farm), skipped

@@ -25,7 +25,7 @@ def command(*, as_json: bool, color: str) -> None:
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms, worker, holder, away_since}],
            dropped_platforms: [name],
-           disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED]}],
+           disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED], instead: [NEED]}],
            drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}],
            signing_keys: [{id, expires}],
            servers: [{server, address, version, since, heard, alive, keeps_schedule, drained, workers, running, here}],

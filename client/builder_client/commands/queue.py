@@ -40,7 +40,7 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
     JSON: {queues: [{platform, workers_waiting, workers_busy, workers_drained, workers_pressed, queued,
              asked: [{by, engine, since, coming: [{count, stage, reason}], why_not: [REASON]}],
              jobs: [{job, cause, why, ahead, due, not_before, likely_start, expected_ms, needs: [NEED],
-                     unmet: {missing: [NEED], nearest, lacks: [NEED]}}]}],
+                     unmet: {missing: [NEED], nearest, lacks: [NEED], instead: [NEED]}}]}],
            drained: [{scope, name, since, by, reason, until}]}
           why is "paused", "no-template", "not-before", "drained", "workers-drained", "pressed", "disk-full", "no-worker",
           "needs", "able-busy", "behind", "busy" or "next"; unmet is what no worker has, and the one that comes nearest, or null;

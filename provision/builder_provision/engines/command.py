@@ -25,7 +25,7 @@ _STATES = {state.value: state for state in EngineState}
 
 
 @define(kw_only=True)
-class Command:
+class Commands:
     """The commands, as words. ``now`` is the wall clock: that a worker has started is known from when it was listed so."""
 
     label: str

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import re
+from collections.abc import Sequence
 from uuid import UUID
 
 import trio
@@ -34,7 +35,7 @@ from builder_server.names import known
 from builder_server.requests import Asked, Handlers
 from builder_server.results import FILE_NAME, directory_of
 from builder_server.store import BuildHead
-from builder_server.upstream import Unreachable
+from builder_server.upstream import Absent
 
 PIECE = 64 * 1024
 """Bytes of artifacts that are sent at once: each of many clients may take none of its own."""
@@ -132,8 +133,8 @@ async def show_history(asked: Asked, request: ShowHistory) -> None:
             size += len(str(entry.result))
             if entries and size > MAX_TEXTS:
                 break
-            entries.append(_with_presence(asked, entry))
-        return HistoryShown(entries=tuple(entries))
+            entries.append(entry)
+        return HistoryShown(entries=await _with_presence(asked, entries))
 
     await asked.channel.send_reply(make, is_large=request.count > USUAL_COUNT)
 
@@ -146,23 +147,31 @@ async def find_build(asked: Asked, target: str) -> HistoryEntry:
         raise CommandRefused(f"no build has a uuid that begins with {target}")
     if len(found) > 1:
         raise ambiguous(target, [entry.uuid for entry in found if entry.uuid])
-    return _with_presence(asked, found[0])
+    (entry,) = await _with_presence(asked, found)
+    return entry
 
 
-def _with_presence(asked: Asked, entry: HistoryEntry) -> HistoryEntry:
-    """Return an entry that tells whether its worker is away."""
-    away = asked.attempts.away_since(entry.uuid)
-    return entry if away is None else evolve(entry, away=away)
+async def _with_presence(asked: Asked, entries: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
+    """Return entries that tell whether the worker of a running build is away, at whichever server."""
+    if all(entry.finished or not entry.uuid for entry in entries):
+        return tuple(entries)
+    away = (await asked.farm.crew()).away
+    return tuple(evolve(entry, away=away.get(entry.uuid)) if entry.uuid else entry for entry in entries)
+
+
+async def owner_of(asked: Asked, uuid: UUID) -> str | None:
+    """Return which server has the files of a build."""
+    build = await asked.store.find_head(uuid)
+    return None if build is None else build.owner
 
 
 async def show(asked: Asked, request: ShowBuild) -> None:
     """Tell of a build."""
     entry = await find_build(asked, request.target)
     assert entry.uuid, "it is a build"
-    build = await asked.store.find_head(entry.uuid)
-    if owner := asked.elsewhere(build.owner if build else None):
+    if owner := asked.elsewhere(await owner_of(asked, entry.uuid)):
         shown = BuildShown(entry=entry, has_record=False, absent=owner)
-        with contextlib.suppress(Unreachable):
+        with contextlib.suppress(Absent):
             async with asked.farm.upstream(owner, asked.client) as upstream:
                 await upstream.ask(ShowBuild(target=str(entry.uuid)))
                 if isinstance(told := await upstream.next(), BuildShown):

@@ -5,12 +5,13 @@ import datetime as dt
 import trio
 
 from builder import __version__
-from builder.extension.crew import ListWorkers, WorkersListed
-from builder.extension.halting import AwaitIdle, Halt, Halted, LiftHalt, StillRunning
+from builder.extension.crew import MAX_WORKERS, ListWorkers, WorkersListed
+from builder.extension.halting import AwaitIdle, Halt, Halted, LiftHalt, StillRunning, Target
 from builder_server import crew
 from builder_server.errors import CommandRefused
 from builder_server.names import known
 from builder_server.requests import Asked, Handlers
+from builder_server.store.waking import targets_of
 
 PAUSE = 0.05
 """Seconds between two looks at what runs: on a busy server something changes all the time."""
@@ -23,7 +24,19 @@ async def halt(asked: Asked, request: Halt) -> None:
     until = None if request.duration is None else now.plus(dt.timedelta(milliseconds=request.duration))
     state, is_new = await asked.store.halt(request.target, now, asked.peer, request.reason, until)
     run = await asked.store.count_running(request.target)
-    await asked.channel.send(Halted(halt=state, run=run, is_new=is_new))
+    workers = await _count_workers(asked, request.target)
+    await asked.channel.send(Halted(halt=state, run=run, is_new=is_new, workers=workers))
+
+
+async def _count_workers(asked: Asked, target: Target) -> int:
+    """Return how many workers that concerns, of each other server among a page of them."""
+    told, _ = await asked.farm.ask_others(asked.client, ListWorkers(count=MAX_WORKERS))
+    return sum(owner.is_drained((target,)) for owner in asked.attempts.owners) + sum(
+        target in targets_of(server, each.place.platform, each.place.name)
+        for server, reply in told.items()
+        if isinstance(reply, WorkersListed)
+        for each in reply.workers
+    )
 
 
 async def resume(asked: Asked, request: LiftHalt) -> None:

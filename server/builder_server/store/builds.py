@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from attrs import frozen
 
 from builder import codec
 from builder.extension.watching import What
@@ -41,11 +40,11 @@ _entry_job = sa.alias(job)
 _behind = sa.and_(_entry.c.position >= _after, sa.or_(_entry.c.position > _after, _entry.c.id > sa.bindparam("behind")))
 
 
-def _first(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _first(*where: sa.ColumnElement[bool], is_locked: bool = False) -> sa.Select[Any]:
     """Return the first entry of a platform that can be taken, among those whose needs are ``met``.
 
     The first one of each set of needs is found by the index, and then the first of these: however many entries nobody
-    can take, they delay no other.
+    can take, they delay no other. ``is_locked``: so are all these first ones, and what others have locked is passed over.
     """
     of_set = (
         sa.select(_entry.c.id)
@@ -55,9 +54,10 @@ def _first(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
         .order_by(_entry.c.position, _entry.c.id)
         .limit(1)
         .correlate(needed.THERE)
-        .scalar_subquery()
     )
-    firsts = sa.select(of_set).where(needed.THERE.c.needs.in_(sa.bindparam("met", expanding=True)))
+    if is_locked:
+        of_set = of_set.with_for_update(of=_entry, skip_locked=True)
+    firsts = sa.select(of_set.scalar_subquery()).where(needed.THERE.c.needs.in_(sa.bindparam("met", expanding=True)))
     return (
         sa.select(
             queue.c.id.label("entry"), queue.c.position, queue.c.losses, queue.c.due, queue.c.cause, queue.c.cause_of,
@@ -70,26 +70,13 @@ def _first(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     )  # fmt: skip
 
 
-@frozen
-class _Pick:
-    """How the first entry that can be taken is found: by one who is alone; besides those that are busy; and locked, too."""
+_Pick = tuple[sa.Select[Any], sa.Select[Any]]
+"""How the first entry that can be taken is found, and how it is locked as well."""
 
-    alone: sa.Select[Any]
-    free: sa.Select[Any]
-    locking: sa.Select[Any]
-
-    @classmethod
-    def of(cls, *where: sa.ColumnElement[bool]) -> "_Pick":
-        free = _first(*where, _entry.c.id.not_in(sa.bindparam("busy", expanding=True)))
-        return cls(_first(*where), free, free.with_for_update(of=queue, skip_locked=True))
-
-
-_FIRST = _Pick.of()
-_NEXT = _Pick.of(_behind)
-_NEXT_SCRIPT = _Pick.of(_behind, _entry_job.c.platform.is_not(None))
-MAX_BUSY = 8
-"""Entries that others are about to take and that are passed over, before it is better to wait for them."""
-
+_FIRST: _Pick = _first(), _first(is_locked=True)
+_NEXT: _Pick = _first(_behind), _first(_behind, is_locked=True)
+_is_script = _entry_job.c.platform.is_not(None)
+_NEXT_SCRIPT: _Pick = _first(_behind, _is_script), _first(_behind, _is_script, is_locked=True)
 _RETRIES = (
     sa.select(build.c.job_id, build.c.platform, build.c.retry, job.c.retries)
     .join(job, job.c.id == build.c.job_id)
@@ -197,21 +184,15 @@ def take(
 def _pick(connection: sa.Connection, pick: _Pick, values: Mapping[str, object]) -> Any:
     """Return the first entry that can be taken, None if there is none. Nobody else takes it.
 
-    What others have locked is passed over. They may leave it: so where there is nothing else they are waited for.
+    Others may leave what they have locked: where there is nothing else they are waited for.
     """
+    finding, locking = pick
     if is_alone(connection):
-        return connection.execute(pick.alone, values).one_or_none()
-    busy: list[int] = []
-    while len(busy) < MAX_BUSY:
-        left = {**values, "busy": busy}
-        if (row := connection.execute(pick.locking, left).one_or_none()) is not None:
-            return row
-        if (row := connection.execute(pick.free, left).one_or_none()) is None:
-            break
-        busy.append(row.entry)
-    if busy:
+        return connection.execute(finding, values).one_or_none()
+    row = connection.execute(locking, values).one_or_none()
+    if row is None and connection.execute(finding, values).one_or_none() is not None:
         require_alone(connection)
-    return None
+    return row
 
 
 def _too_often(connection: sa.Connection, name: str, platform: str, now: Instant, most: int) -> Instant | None:

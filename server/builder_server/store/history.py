@@ -16,8 +16,8 @@ from builder_server.store.schema import build, job, skipped
 
 _SHOWN = (
     build.c.uuid, build.c.name, build.c.platform, build.c.started, build.c.finished, build.c.result, build.c.upload,
-    build.c.due, build.c.cause, build.c.cause_of, build.c.retry, build.c.worker, build.c.outcome, build.c.ended_by,
-    build.c.artifacts, build.c.artifact_bytes, build.c.main_hash, build.c.verdict,
+    build.c.due, build.c.cause, build.c.cause_of, build.c.retry, build.c.worker, build.c.worker_name, build.c.outcome,
+    build.c.ended_by, build.c.artifacts, build.c.artifact_bytes, build.c.main_hash, build.c.verdict,
 )  # fmt: skip
 _before = sa.alias(build)
 _PREVIOUS = (
@@ -140,6 +140,7 @@ def _to_entry(row: Any) -> HistoryEntry:
         result=result,
         ended_by=row.ended_by,
         worker=row.worker,
+        worker_name=row.worker_name,
         artifacts=row.artifacts,
         artifact_bytes=row.artifact_bytes,
         main_hash=row.main_hash,

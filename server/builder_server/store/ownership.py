@@ -4,7 +4,7 @@ Each function is a step, or a part of one. What bears no server's name is of bef
 whichever asks.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from builder.model import Instant
 from builder_server.store.records import Holder, LeftBuild
-from builder_server.store.schema import build, server
+from builder_server.store.schema import build, left_behind, server
 from builder_server.store.waking import Woken
 
 ME = sa.bindparam("me", type_=build.c.owner.type)
@@ -27,20 +27,23 @@ _LEFT = (
 _RUNS = build.c.state == "running"
 _COUNTS = sa.select(build.c.owner, sa.func.count().label("number")).where(_RUNS).group_by(build.c.owner)
 _MINE = sa.select(*_LEFT).where(_RUNS, IS_MINE).order_by(build.c.started)
-_CLAIM = (
-    sa.update(build)
-    .where(
-        build.c.uuid == sa.bindparam("claimed"),
-        _RUNS,
-        build.c.ended_by.is_(None),
-        build.c.secret_sha256 == sa.bindparam("shown", type_=build.c.secret_sha256.type),
-    )
-    .values(owner=ME)
-    .returning(*_LEFT)
+_IS_CLAIMED = (
+    build.c.uuid == sa.bindparam("claimed"),
+    _RUNS,
+    build.c.ended_by.is_(None),
+    build.c.secret_sha256 == sa.bindparam("shown", type_=build.c.secret_sha256.type),
 )
 _IS_LEFT = _RUNS, ~sa.exists().where(server.c.name == build.c.owner)
 _HAS_LEFT = sa.select(sa.literal(1)).where(*_IS_LEFT).limit(1)
-_TAKE_OVER = sa.update(build).where(*_IS_LEFT).values(owner=ME).returning(*_LEFT)
+_IS_NOTED = sa.exists().where(left_behind.c.build == build.c.uuid, left_behind.c.server == build.c.owner)
+_LEFT_BEHIND = (
+    sa.select(left_behind.c.build, left_behind.c.name)
+    .where(left_behind.c.server == ME)
+    .where(~sa.exists().where(build.c.uuid == left_behind.c.build, IS_MINE))
+)
+_FORGET = sa.delete(left_behind).where(
+    left_behind.c.server == ME, left_behind.c.build.in_(sa.bindparam("gone", expanding=True))
+)
 _IS_MINE = sa.select(sa.literal(1)).where(build.c.uuid == sa.bindparam("wanted"), _RUNS, IS_MINE)
 _ASK_END = (
     sa.update(build)
@@ -78,6 +81,36 @@ def runs_here(connection: sa.Connection, me: str, uuid: UUID) -> bool:
     return connection.scalar(_IS_MINE, {"me": me, "wanted": str(uuid)}) is not None
 
 
+def left_behind_by(connection: sa.Connection, me: str) -> dict[UUID, str]:
+    """Return the builds that have moved from a server whose files may still be there, with the names of their jobs."""
+    return {UUID(row.build): row.name for row in connection.execute(_LEFT_BEHIND, {"me": me})}
+
+
+def forget_left_behind(connection: sa.Connection, me: str, uuids: Collection[UUID]) -> None:
+    """Note that a server has no files any more of builds that have moved."""
+    connection.execute(_FORGET, {"me": me, "gone": [str(uuid) for uuid in uuids]})
+
+
+class _Moving:
+    """Moves builds that meet a condition to a server, and notes what they leave behind at the others."""
+
+    def __init__(self, *where: sa.ColumnElement[bool]) -> None:
+        others = sa.select(build.c.uuid, build.c.owner, build.c.name).where(*where, ~IS_MINE, ~_IS_NOTED)
+        self._note = sa.insert(left_behind).from_select(("build", "server", "name"), others)
+        self._move = sa.update(build).where(*where).values(owner=ME).returning(*_LEFT)
+
+    def run(self, connection: sa.Connection, woken: Woken, values: Mapping[str, object]) -> tuple[LeftBuild, ...]:
+        """Return the builds."""
+        connection.execute(self._note, values)
+        moved = tuple(map(_left, connection.execute(self._move, values)))
+        woken.moved.update(each.uuid for each in moved)
+        return moved
+
+
+_CLAIM = _Moving(*_IS_CLAIMED)
+_TAKE_OVER = _Moving(*_IS_LEFT)
+
+
 def while_mine(connection: sa.Connection, me: str, uuid: UUID, step: Callable[[sa.Connection], None]) -> None:
     """Do a step that concerns a build that runs, unless that is another server's by now."""
     if runs_here(connection, me, uuid):
@@ -89,11 +122,8 @@ def claim(connection: sa.Connection, woken: Woken, me: str, uuid: UUID, secret_s
 
     One that was cancelled stays where it is, for its end to be recorded.
     """
-    row = connection.execute(_CLAIM, {"me": me, "claimed": str(uuid), "shown": secret_sha256}).one_or_none()
-    if row is None:
-        return None
-    woken.moved.add(uuid)
-    return _left(row)
+    moved = _CLAIM.run(connection, woken, {"me": me, "claimed": str(uuid), "shown": secret_sha256})
+    return moved[0] if moved else None
 
 
 def has_left(connection: sa.Connection) -> bool:
@@ -103,9 +133,7 @@ def has_left(connection: sa.Connection) -> bool:
 
 def take_over(connection: sa.Connection, woken: Woken, me: str) -> tuple[LeftBuild, ...]:
     """Make builds that run a server's own whose server is gone; return them."""
-    left = tuple(_left(row) for row in connection.execute(_TAKE_OVER, {"me": me}))
-    woken.moved.update(each.uuid for each in left)
-    return left
+    return _TAKE_OVER.run(connection, woken, {"me": me})
 
 
 def ask_end(connection: sa.Connection, woken: Woken, me: str, uuids: Collection[UUID], by: str) -> None:

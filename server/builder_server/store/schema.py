@@ -257,6 +257,16 @@ server = Table(
     Column("crew", Text, nullable=False, server_default="{}"),  # what its workers do: JSON
 )
 
+left_behind = Table(
+    "left_behind",
+    metadata,
+    # what has moved from a server, whose disk may still have files of it
+    Column("build", Text, nullable=False),
+    Column("server", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    PrimaryKeyConstraint("build", "server"),
+)
+
 duty = Table(
     "duty",
     metadata,

@@ -84,14 +84,14 @@ class Store:
     """As what it is registered. Without it this is no server, but a program that writes once."""
 
     @classmethod
-    def open(cls, where: "Path | Location") -> Self:
-        """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
+    def open(cls, where: "Path | Location", owner: str = ONLY_SERVER) -> Self:
+        """Return the store in a file, created or migrated, or in PostgreSQL, for a server of that name. Raises StoreError."""
         prepare = upgrade(MIGRATIONS, servers.check_idle)
         if isinstance(where, Path):
-            return cls(SQLite(where, prepare=prepare))
+            return cls(SQLite(where, prepare=prepare), owner)
         from builder.runtime.postgres import PostgreSQL
 
-        return cls(PostgreSQL(where, prepare=prepare))
+        return cls(PostgreSQL(where, prepare=prepare), owner)
 
     @staticmethod
     def migrate(where: "Path | Location", revision: str) -> None:
@@ -153,18 +153,14 @@ class Store:
         """
         return await self.database.read(servers.unwatched)
 
-    async def hear(self, told: str) -> bool:
-        """Wake those whom it concerns what another server tells; return whether servers have come or gone. Raises StoreError."""
+    def hear(self, told: str) -> notices.Notice | None:
+        """Wake those whom it concerns what another server tells, and return that; None for what this one has told."""
         notice = notices.decode(told)
         if self.identity is not None and notice.sender == str(self.identity.incarnation):
-            return False
-        if notice.woken is None:
-            await self.hear_anything()
-            return True
-        if notice.has_halts:
-            await self.recall_halts()
-        self.waking.hear(notice.woken)
-        return notice.woken.servers
+            return None
+        if notice.woken is not None:
+            self.waking.hear(notice.woken)
+        return notice
 
     async def hear_anything(self) -> None:
         """Wake everybody, since other servers may have changed anything. Raises StoreError."""
@@ -357,6 +353,14 @@ class Store:
     async def claim(self, uuid: UUID, secret_sha256: bytes) -> LeftBuild | None:
         """Make a running build of another server this one's, for the worker that has its secret; None where that can't be."""
         return await self._wake(ownership.claim, self.owner, uuid, secret_sha256)
+
+    async def left_behind(self) -> Mapping[UUID, str]:
+        """Return the builds that have moved to other servers and may have files here, with the names of their jobs."""
+        return await self.database.read(partial(ownership.left_behind_by, me=self.owner))
+
+    async def forget_left_behind(self, uuids: Collection[UUID]) -> None:
+        """Note that there are no files here any more of builds that have moved."""
+        await self._write(partial(ownership.forget_left_behind, me=self.owner, uuids=uuids))
 
     async def ask_end(self, uuids: Collection[UUID], by: str) -> None:
         """Note who has cancelled builds that run at other servers, which end them."""

@@ -27,11 +27,18 @@ def upgrade() -> None:
         sa.Column("server", sa.Text, nullable=False),
         sa.Column("looked", WIDE),
     )
+    op.create_table(
+        "left_behind",
+        sa.Column("build", sa.Text, primary_key=True),
+        sa.Column("server", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, nullable=False),
+    )
     op.create_table("program", sa.Column("oldest", sa.Text, primary_key=True))
 
 
 def downgrade() -> None:
     """An earlier release is alone, and knows that."""
     op.drop_table("program")
+    op.drop_table("left_behind")
     op.drop_table("duty")
     op.drop_table("server")
