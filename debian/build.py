@@ -98,6 +98,16 @@ PACKAGES = (
         secrets=frozenset({"etc/builder/web.env"}),
     ),
     Package(
+        name="builder-provision",
+        programs={"builder-provision": "builder_provision.cli"},
+        files={
+            "systemd/builder-provision.service": f"{_SYSTEMD}/builder-provision.service",
+            "systemd/sysusers.d/builder-provision.conf": "usr/lib/sysusers.d/builder-provision.conf",
+            "systemd/provision.env": "etc/builder/provision.env",
+        },
+        secrets=frozenset({"etc/builder/provision.env"}),
+    ),
+    Package(
         name="builder-client",
         programs={"builder-client": "builder_client.cli", "builder-inspect": "builder_client.inspect"},
         pages=("builder-schedule.toml",),

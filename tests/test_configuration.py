@@ -177,6 +177,7 @@ def test_all_that_is_wrong_is_said(tmp_path: Path, check: Callable[..., list[str
         "--allow-user=nobody-has-this-name",
         "--upload=ftp://me:s3cret@h",
         "--database-password-file=/nowhere/password",
+        "--name=east",
         f"--tls-crl={tmp_path}/none",
         "--dir=/nowhere",
     )
@@ -198,6 +199,7 @@ def test_all_that_is_wrong_is_said(tmp_path: Path, check: Callable[..., list[str
         "orb-build.template.p2 is no file that can be a script",
         "--dir: there is no directory /nowhere",
         "--database-password-file: /nowhere/password can't be read",
+        "--name and --advertise are for servers that share a --database",
     ]
     missing = [reason for reason in wanted if not any(reason in line for line in found)]
     assert (missing, len(found)) == ([], len(wanted)), found

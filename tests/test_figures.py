@@ -215,7 +215,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "1000 refusals are remembered |", "builder_provision.ledger:MAX_REFUSED", number),
     ("docs/provision.md", "after 15 seconds, then", "builder_provision.ledger:FIRST_PAUSE", duration),
     ("docs/provision.md", "up to 15 minutes.", "builder_provision.ledger:LONGEST_PAUSE", duration),
-    ("docs/provision.md", "and 15 minutes, if that is more", "builder_provision.planning:MARGIN", duration),
+    ("docs/provision.md", "and 15 minutes, if that is more.", "builder_provision.planning:MARGIN", duration),
     ("docs/provision.md", "5 minutes after that it is removed", "builder_provision.planning:OVERDUE", duration),
     (
         "docs/provision.md",

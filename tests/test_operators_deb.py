@@ -23,7 +23,7 @@ from operators import ROOT, need, run
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("deb")]  # they share what takes long
 
-NAMES = ("builder-common", "builder-server", "builder-worker", "builder-web", "builder-client")
+NAMES = ("builder-common", "builder-server", "builder-worker", "builder-web", "builder-provision", "builder-client")
 
 DEADLINE = 60.0
 """Seconds for any step in the tree."""
@@ -73,7 +73,7 @@ def test_every_program_has_its_pages(packages: list[Path]) -> None:
     programs = set(re.findall(r"\./usr/bin/(\S+)", listed))
     assert set(re.findall(r"\./usr/share/man/man1/(\S+)\.1\.gz", listed)) == programs
     pages = set(re.findall(r"\./usr/share/man/man5/(\S+)\.5\.gz", listed))
-    assert pages == {"builder-client.toml", "builder-schedule.toml", "builder-server.toml"}
+    assert pages == {"builder-client.toml", "builder-provision.toml", "builder-schedule.toml", "builder-server.toml"}
 
 
 def test_secrets_are_for_root_only(packages: list[Path]) -> None:
@@ -226,7 +226,7 @@ builder-inspect --console --output out /var/lib/builder/greet/*/full
 journalctl --no-pager --unit builder-worker@debian
 dpkg --install ./*.deb
 systemctl is-active builder-server builder-web
-dpkg --purge builder-server builder-worker builder-web builder-client builder-common
+dpkg --purge builder-server builder-worker builder-web builder-provision builder-client builder-common
 ! systemctl is-active builder-server builder-web builder-worker@debian
 echo all is well
 """

@@ -20,7 +20,9 @@ PROGRAMS = [unit for unit in UNITS if unit != ROOM]
 OK = 5.0
 """Where systemd-analyze's "OK" ends and "MEDIUM" begins."""
 
-MODULES = {"builder-server": "builder_server", "builder-web": "builder_web", "builder-worker": "builder_worker"}
+MODULES = {
+    name: name.replace("-", "_") for name in ("builder-provision", "builder-server", "builder-web", "builder-worker")
+}
 
 
 def installed(unit: Path) -> Path:
@@ -37,7 +39,7 @@ def system(tmp_path: Path) -> Path:
         shutil.copy(unit, units)
     (units / "docker.service").write_text("[Service]\nExecStart=/usr/bin/docker\n")
     (tmp_path / "usr/bin").mkdir()
-    for name in ("builder-server", "builder-worker", "builder-web", "builder-db", "docker"):
+    for name in ("builder-provision", "builder-server", "builder-worker", "builder-web", "builder-db", "docker"):
         (tmp_path / "usr/bin" / name).write_text("#!/bin/sh\n")
         (tmp_path / "usr/bin" / name).chmod(0o755)
     return tmp_path
@@ -120,7 +122,10 @@ def python_environment(path: str) -> dict[str, str]:
     return {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": path}
 
 
-@pytest.mark.parametrize("name", ["builder-server.service", "builder-web.service", "builder-worker@.service"])
+@pytest.mark.parametrize(
+    "name",
+    ["builder-provision.service", "builder-server.service", "builder-web.service", "builder-worker@.service"],
+)
 def test_a_program_says_itself_when_it_is_up(name: str) -> None:
     given = settings(SYSTEMD / name)
     assert (given["Type"], given["TimeoutStartSec"]) == (["notify"], ["infinity"])
@@ -194,7 +199,7 @@ def test_users_and_directories_are_made(tmp_path: Path) -> None:
     for path in sorted((SYSTEMD / "sysusers.d").iterdir()):
         run("systemd-sysusers", f"--root={tmp_path}", path)
     users = {line.split(":")[0]: line.split(":") for line in (tmp_path / "etc/passwd").read_text().splitlines()}
-    assert {"builder", "builder-web", "builder-worker"} <= users.keys()
+    assert {"builder", "builder-provision", "builder-web", "builder-worker"} <= users.keys()
     for name in ("builder-server.conf", "builder-web.conf", "builder-worker.conf"):
         target = tmp_path / "usr/lib/tmpfiles.d" / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -181,7 +181,6 @@ def test_a_job_is_the_operators_pod_and_what_this_worker_needs() -> None:
     assert job["metadata"]["name"] == TICKET.name
     assert job["spec"] | {"template": None} == {
         "backoffLimit": 0,
-        "activeDeadlineSeconds": 21_600,
         "ttlSecondsAfterFinished": 300,
         "template": None,
     }
@@ -192,6 +191,7 @@ def test_a_job_is_the_operators_pod_and_what_this_worker_needs() -> None:
         "app.kubernetes.io/managed-by": "builder-provision",
     }
     assert pod["spec"]["restartPolicy"] == "Never"
+    assert pod["spec"]["activeDeadlineSeconds"] == 21_600, "from when it has a node"
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert pod["spec"]["nodeSelector"] == {"pool": "builders", "feature.node.kubernetes.io/kvm": "true", "fast": ""}
     worker, cache = pod["spec"]["containers"]

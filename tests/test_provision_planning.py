@@ -213,7 +213,7 @@ def test_what_was_refused_is_asked_for_later_and_what_was_not_now() -> None:
 
 def test_the_time_asked_for_is_that_of_the_longest_job() -> None:
     found = planned(waiting=[waits(), waits(time_limit=86_400.0)])
-    assert {order.time_limit for order in found.ask} == {86_400.0 + MARGIN}
+    assert {order.time_limit for order in found.ask} == {86_400.0 + TERMS.cool_down + MARGIN}
     assert planned(waiting=[waits(time_limit=60.0)]).ask[0].time_limit == TERMS.time_limit
 
 

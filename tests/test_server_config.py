@@ -154,6 +154,7 @@ def test_which_wins(settings: list[Settings], tmp_path: Path) -> None:
         ("job-timeout = -1", "'--job-timeout': '-1' is not a duration"),
         ("job-timeout = nan", "'--job-timeout': 'nan' is not a duration"),
         ("log-format = 'xml'", "'xml' is not one of"),
+        ("builder-id = 'my server'", "'--builder-id': 'my server' is no URI such as https://"),
         ("ip = 5", "--ip takes text in quotes"),
         ("\xff = 1", "can't read"),
         (None, "can't read"),

@@ -329,7 +329,6 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("undrop_platform", ("p1",), {}),
         ("unwatched", (), {}),
         ("take_over", (["gone"],), {}),
-        ("hear", ("{}",), {}),
         ("hear_anything", (), {}),
         ("leave", (), {}),
     ]

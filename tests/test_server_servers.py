@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import clusters
 import databases
+import psycopg
 import pytest
 import sqlalchemy as sa
 import trio
@@ -23,7 +24,7 @@ from builder.extension.halting import SERVER
 from builder.extension.watching import Changed, What
 from builder.history import Outcome
 from builder.model import Exited, Period
-from builder.runtime import subscription
+from builder.runtime import postgres, subscription
 from builder.runtime.database import MAX_NOTICE
 from builder.runtime.postgres import Location
 from builder_server import membership
@@ -94,6 +95,14 @@ def execute(path: Path, statement: str) -> list[Any]:
     return databases.query(path / "db", statement)
 
 
+def end_sessions(path: Path) -> None:
+    """End all sessions that do nothing, so also those that hear."""
+    name = databases._made[path / "db"]
+    clusters.shared().execute(
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}' AND state = 'idle'"
+    )
+
+
 def expire(path: Path, name: str) -> None:
     """Have the lease of a server run out, as it does when that says nothing any more."""
     execute(path, f"UPDATE server SET expires = 0 WHERE name = '{name}'")
@@ -153,6 +162,16 @@ async def test_a_server_that_was_killed_has_its_name_again_at_once(tmp_path: Pat
                 await store.finish(uuid(1), NOW, Exited(code=0))
 
 
+async def test_a_server_whose_session_was_ended_keeps_its_name(tmp_path: Path) -> None:
+    async with server(tmp_path, "a") as one, opened(tmp_path) as store:
+        end_sessions(tmp_path)
+        await eventually(lambda: one.holder.looks)
+        with pytest.raises(StoreError, match=r"^a server called a works on the database"):
+            async with Membership(store, identity("a"), Holder()).held():
+                pass
+        assert one.holder.drops == 0
+
+
 # --- who is dead ---------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +221,24 @@ async def test_a_lease_that_runs_out_between_two_statements(tmp_path: Path) -> N
         assert await names(one) == ["one"]
         with pytest.raises(Fenced):
             await other.finish(uuid(1), NOW, Exited(code=0))
+
+
+async def test_who_waits_for_another_one_that_writes_lives_on(tmp_path: Path) -> None:
+    """A program that is frozen in the middle of writing stops all, for as long as a lease: that is nobody's death."""
+    async with server(tmp_path, "a") as one, opened(tmp_path) as dead:
+        await dead.register(identity("dead"))
+        with psycopg.connect(databases.postgres_at(tmp_path / "db").url) as frozen:
+            frozen.execute(postgres._ALONE)
+            expire(tmp_path, "dead")
+            waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            await eventually(lambda: execute(tmp_path, waits))
+            for _ in range(3):
+                seen = execute(tmp_path, "SELECT max(expires) FROM server")
+                await eventually(
+                    partial(lambda seen: execute(tmp_path, "SELECT max(expires) FROM server") > seen, seen)
+                )
+            assert await names(one.store) == ["a", "dead"]
+        await eventually(lambda: execute(tmp_path, "SELECT name FROM server") == [("a",)])
 
 
 async def test_a_lease_that_is_renewed_at_the_last_moment(tmp_path: Path) -> None:
@@ -341,15 +378,10 @@ async def test_nobody_hears_what_he_has_said(tmp_path: Path) -> None:
 
 async def test_what_was_not_heard_since_the_session_was_ended(tmp_path: Path) -> None:
     async with server(tmp_path, "a") as one, server(tmp_path, "b") as other:
-        name = databases._made[tmp_path / "db"]
         for number in range(3):
             work = other.store.waking.platform("p1")
             came, looks, halted = work.next, other.holder.looks, other.store.waking.halted.next
-            # all sessions that listen, so also the one of the other
-            await trio.to_thread.run_sync(
-                clusters.shared().execute,
-                f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}' AND state = 'idle'",
-            )
+            await trio.to_thread.run_sync(end_sessions, tmp_path)
             await one.store.schedule(script(f"j{number}"), Period.DAILY, NOW)
             await came.wait()
             await halted.wait()

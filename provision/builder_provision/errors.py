@@ -21,6 +21,12 @@ class NotAllowedThere(BuilderError):
     exit_code = 4
 
 
+class UnreadableLedger(BuilderError):
+    """What was to be remembered can't be read: it is another file, or was changed by somebody."""
+
+    exit_code = 3
+
+
 class InUse(BuilderError):
     """Another builder-provision has the directory for what has to be remembered."""
 

@@ -66,8 +66,10 @@ class Keeper:
     """Is announced when something may have to be done."""
     counts: dict[str, Counts] = field(init=False)
     shown: dict[str, Shown] = field(init=False, factory=dict)
-    trouble: str = "there was no round yet"
+    trouble: str = ""
     """Why the last round failed; empty if it did not."""
+    rounds: int = 0
+    """So many did not fail."""
 
     _unneeded: dict[str, Mapping[str, float]] = field(init=False, factory=dict)
     _left: dict[str, dict[str, float | None]] = field(
@@ -95,6 +97,7 @@ class Keeper:
                     if self.trouble:
                         log.info("%s: goes on", self.name)
                         self.trouble = ""
+                    self.rounds += 1
                     pause = self.pause
                     await trio.sleep(self.pause)
                     with trio.move_on_after(min(max(look_at - self.now(), 0.0), LATER)):
@@ -129,7 +132,8 @@ class Keeper:
 
     async def _keep(self, platform: str, link: Link, listed: Sequence[Asked]) -> float:
         with about(platform=platform):
-            looked, workers = await link.look(platform), await link.workers(platform)
+            workers = await link.workers(platform)
+            looked = await link.look(platform)  # last: of what was taken meanwhile, nobody is asked for
             now = self.now()
             stands = self._noted(platform, survey(platform, looked, workers, listed, now), now)
             found = self._plan(platform, stands, now)

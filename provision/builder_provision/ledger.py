@@ -14,10 +14,9 @@ from attrs import asdict, define, field, frozen
 from builder.errors import InvalidOptions
 from builder.needs import Need, of_text, text_of
 from builder.runtime.files import write_whole
+from builder_provision.errors import UnreadableLedger
 from builder_provision.fleet import Asked, Ticket
 from builder_provision.planning import DAY
-
-FILE = "ledger.json"
 
 MINUTE = 60.0
 """Seconds to which it is written down when a worker was seen: the file changes no more often while nothing happens."""
@@ -153,7 +152,7 @@ class Ledger:
 
     @classmethod
     def load(cls, path: Path) -> "Ledger":
-        """Return what a file says; nothing is remembered where there is none. Raises OSError, and ValueError for another file."""
+        """Return what a file says; nothing is remembered where there is none. Raises OSError and UnreadableLedger."""
         found = cls(path=path)
         try:
             data = path.read_bytes()
@@ -171,7 +170,7 @@ class Ledger:
                 for each in said["refused"]
             }
         except (ValueError, TypeError, LookupError, AttributeError, InvalidOptions) as error:
-            raise ValueError(f"{path} is no ledger of builder-provision: move it away") from error
+            raise UnreadableLedger(f"{path} is no ledger of builder-provision: move it away") from error
         return found
 
 

@@ -26,6 +26,9 @@ class ProvisionMetrics:
             self._look, lambda: self.is_ready() and not any(each.trouble for each in self.keepers), _nothing
         )
 
+    def _is_ready(self) -> bool:
+        return self.is_ready() and all(each.rounds and not each.trouble for each in self.keepers)
+
     async def _look(self) -> Iterable[Metric]:
         return [*self._families()]
 

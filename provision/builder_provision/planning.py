@@ -68,9 +68,9 @@ def plan(terms: Terms, situation: Situation) -> Plan:
     given_up = {removal.asked.name for removal in hung}
     alive = [each for each in situation.asked if each.name not in given_up]
     matched = match(terms, situation.waiting, situation.standing, alive, now)
-    time_limit = max(
-        [terms.time_limit, *(entry.time_limit + MARGIN for entry in situation.waiting if entry.time_limit is not None)]
-    )
+    limits = [entry.time_limit for entry in situation.waiting if entry.time_limit is not None]
+    # it may wait for so long before it has the longest of the jobs
+    time_limit = max([terms.time_limit, *(limit + terms.cool_down + MARGIN for limit in limits)])
     orders: list[Order] = []
     why_not: dict[str, None] = {}
     for entry in matched.left:

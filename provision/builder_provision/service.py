@@ -46,7 +46,7 @@ class Settings:
 
 
 async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> None:
-    """Work until SIGTERM or SIGINT: workers that were asked for stay. Raises InUse, and OSError and ValueError for the directory."""
+    """Work until SIGTERM or SIGINT: workers that were asked for stay. Raises InUse, UnreadableLedger and OSError for the directory."""
     shutdown = Shutdown()
     with _locked(settings.directory), shutdown.requested_by_signals():
         keepers = [await _keeper(name, settings) for name in settings.fleet.engines if _platforms(name, settings)]

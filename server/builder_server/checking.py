@@ -14,7 +14,7 @@ from builder_server.certified import Certificates
 from builder_server.listening import Users, refuse_strangers, why_not
 from builder_server.names import check_platform_name
 from builder_server.receiver import receivers_at
-from builder_server.served import Served
+from builder_server.served import NOT_SHARED, Served
 from builder_server.server import wall_clock
 
 Given = Mapping[str, Any]
@@ -51,6 +51,8 @@ def _database(given: Given) -> Iterator[str]:
     directory, address, password_file = (given[name] for name in ("dir", "database", "database_password_file"))
     if directory is not None:
         yield from _raised(Served(directory=directory, database=address, password_file=password_file).place)
+    if address is None and (given["name"] or given["advertise"]):
+        yield NOT_SHARED
     if password_file is not None and not os.access(password_file, os.R_OK):
         yield f"--database-password-file: {password_file} can't be read by this user"
 

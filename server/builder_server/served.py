@@ -21,6 +21,8 @@ from builder_server.names import DATABASE, ELSEWHERE, LOCK, ONLY_SERVER
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location  # its library need not be there
 
+NOT_SHARED = "--name and --advertise are for servers that share a --database: leave them out"
+
 CREDENTIAL = "database-password"
 """What systemd calls the password that it hands over (LoadCredential=)."""
 
@@ -119,6 +121,11 @@ def held(data_dir: Path) -> Iterator[None]:
         if not taken:
             raise StartError(f"another server uses {data_dir}: stop it, or name another directory with --dir")
         yield
+
+
+def place_of(directory: Path, place: "Location | None", name: str | None) -> "tuple[Path | Location, str]":
+    """Return where the database of a directory is, and what its server is called there: see the two functions for both."""
+    return database_of(directory, place), name_of(directory, place, name)
 
 
 def note_elsewhere(directory: Path, place: "Location", *names: str) -> None:

@@ -57,7 +57,7 @@ from builder_server.permission import Peer
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
-from builder_server.served import database_of, held, name_of
+from builder_server.served import held, place_of
 from builder_server.store import Identity, Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
@@ -134,9 +134,8 @@ async def serve(
     with held(settings.data_dir):
         backups.check_whole(settings.data_dir)
         certificates = _certificates(settings, now)
-        store = Store.open(database_of(settings.data_dir, settings.database))
+        store = Store.open(*place_of(settings.data_dir, settings.database, settings.name))
         store.limits = settings.limits
-        store.owner = name_of(settings.data_dir, settings.database, settings.name)
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)

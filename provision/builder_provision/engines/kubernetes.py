@@ -137,6 +137,8 @@ class Kubernetes:
         metadata["labels"] = {**metadata.get("labels", {}), **marks}
         spec: Any = pod["spec"]
         spec["restartPolicy"] = "Never"
+        # of the pod and not of the Job, whose time begins before there is a node
+        spec["activeDeadlineSeconds"] = round(ticket.time_limit)
         spec.setdefault("automountServiceAccountToken", False)  # a job has nothing to ask of the cluster
         if launch.features:
             spec["nodeSelector"] = {**spec.get("nodeSelector", {}), **dict(map(_selected, launch.features))}
@@ -164,7 +166,6 @@ class Kubernetes:
             },
             "spec": {
                 "backoffLimit": 0,
-                "activeDeadlineSeconds": round(ticket.time_limit),
                 "ttlSecondsAfterFinished": KEPT,
                 "template": pod,
             },
@@ -276,7 +277,7 @@ def _asked(job: Mapping[str, Any], pod: Mapping[str, Any] | None) -> Asked | Non
         reason=printable(reason[:MAX_MESSAGE]),
         asked_at=asked_at,
         started_at=started_at,
-        time_limit=float(job["spec"].get("activeDeadlineSeconds") or 0) or None,
+        time_limit=float(job["spec"]["template"]["spec"].get("activeDeadlineSeconds") or 0) or None,
     )
 
 

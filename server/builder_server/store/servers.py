@@ -126,7 +126,7 @@ def check_idle(connection: sa.Connection) -> None:
 _ME = server.c.name == sa.bindparam("me"), server.c.incarnation == sa.bindparam("its")
 _IS_THERE = sa.select(sa.literal(1)).where(*_ME)
 _EXPIRES = NOW + sa.bindparam("lease", type_=sa.BigInteger)
-_RENEW = sa.update(server).where(*_ME).values(expires=_EXPIRES, crew=sa.bindparam("of_crew"))
+_RENEW = sa.update(server).where(*_ME).values(expires=_EXPIRES)
 _REMOVE = sa.delete(server).where(*_ME)
 _DEAD = sa.select(server.c.name).where(server.c.expires < NOW).order_by(server.c.name)
 _REMOVE_DEAD = sa.delete(server).where(server.c.name.in_(sa.bindparam("dead", expanding=True)), server.c.expires < NOW)
@@ -175,9 +175,13 @@ def check(connection: sa.Connection, me: Identity) -> None:
         connection.info[_CHECKED] = checked
 
 
-def renew(connection: sa.Connection, me: Identity, crew: str) -> bool:
-    """Note that a server lives; return False for one that was counted as dead. Its ``crew`` is what its workers do."""
-    return connection.execute(_RENEW, _key(me) | {"lease": _lease(), "of_crew": crew}).rowcount == 1
+def renew(connection: sa.Connection, me: Identity, crew: str | None) -> bool:
+    """Note that a server lives; return False for one that was counted as dead.
+
+    Its ``crew`` is what its workers do, None if that is what it was.
+    """
+    renewal = _RENEW if crew is None else _RENEW.values(crew=crew)
+    return connection.execute(renewal, _key(me) | {"lease": _lease()}).rowcount == 1
 
 
 def remove(connection: sa.Connection, woken: Woken, me: Identity) -> None:
