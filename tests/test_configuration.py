@@ -114,6 +114,9 @@ def test_variables_that_are_no_options_of_their_own() -> None:
     [
         ("server", ["--upload=https://me:s3cret@h/u"], "https://***@h/u"),
         ("server", ["--upload=https://me:s3cret@s3cret@h/u?s3cret"], "https://***@h/u?***"),
+        ("server", ["--upload=https://me:s3cret s3cret@h/u#s3cret"], "https://***@h/u#***"),
+        ("server", ["--upload=me:s3cret@h/u"], "***@h/u"),
+        ("server", ["--upload=https//me:s3cret@h/u"], "***@h/u"),
         ("server", ["--upload=https://h/u"], "https://h/u"),
         ("worker", ["--env=A=s3cret\ns3cret", "--env=B"], 'env = ["A=***", "B"]'),
     ],
