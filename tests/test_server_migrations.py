@@ -43,7 +43,7 @@ from builder.planning import Cron, JobOptions, JobReference
 from builder_client import past
 from builder_server.administration import REVISIONS
 from builder_server.names import DATABASE
-from builder_server.store import AfterLoss, Attempted, Build, Identity, OldBuild, Store, StoredArtifact, Timing
+from builder_server.store import AfterLoss, Attempted, Build, OldBuild, ServerIdentity, Store, StoredArtifact, Timing
 from builder_server.store.schema import metadata
 
 VERSIONS = ROOT / "server/builder_server/store/migrations/versions"
@@ -212,7 +212,7 @@ AFTER_A = JobOptions(retries=1, after=(JobReference(name="a"), JobReference(name
 IMPORTED = Build(
     uuid=uuid(9), job=script("a"), started=NOW, losses=0, state="finished", finished=NOW, result=Exited(code=0)
 )
-ME = Identity(name="main", incarnation=uuid(1), version="1.0", token="")
+ME = ServerIdentity(name="main", incarnation=uuid(1), version="1.0", token="")
 FAILED = Attempted(state=UploadState.PENDING, at=NOW, reason="no", next_attempt=NOW, failures=1, resume=NOW)
 
 

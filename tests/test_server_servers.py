@@ -29,8 +29,8 @@ from builder.runtime.database import MAX_NOTICE
 from builder.runtime.postgres import Location
 from builder_server import membership
 from builder_server.errors import CommandRefused
-from builder_server.membership import Membership
-from builder_server.store import Identity, LeftBuild, Store, StoreError, notices
+from builder_server.membership import ServerMembership
+from builder_server.store import LeftBuild, ServerIdentity, Store, StoreError, notices
 from builder_server.store.servers import Fenced
 from builder_server.store.waking import Woken
 
@@ -52,8 +52,8 @@ def alone() -> Iterator[Cluster]:
     found.kill()
 
 
-def identity(name: str, address: str | None = None) -> Identity:
-    return Identity(name=name, incarnation=uuid4(), address=address, version="1.0", token="secret")
+def identity(name: str, address: str | None = None) -> ServerIdentity:
+    return ServerIdentity(name=name, incarnation=uuid4(), address=address, version="1.0", token="secret")
 
 
 @define
@@ -85,7 +85,7 @@ async def server(path: Path, name: str, place: Location | None = None) -> AsyncI
     """Have a server without anything that serves."""
     holder = Holder()
     async with opened(path, place) as store:
-        member = Membership(store, identity(name, f"{name}.example.org:1234"), holder)
+        member = ServerMembership(store, identity(name, f"{name}.example.org:1234"), holder)
         async with member.held():
             member.attend()
             yield Server(store, holder)
@@ -119,7 +119,7 @@ async def names(store: Store) -> list[str]:
 async def test_a_server_that_works_on_a_database(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         assert await store.servers() == ()
-        member = Membership(store, me := identity("a", "a.example.org:5232"), Holder())
+        member = ServerMembership(store, me := identity("a", "a.example.org:5232"), Holder())
         async with member.held():
             (found,) = await store.servers()
             assert (found.name, found.incarnation, found.address) == ("a", me.incarnation, me.address)
@@ -131,7 +131,7 @@ async def test_a_server_that_works_on_a_database(tmp_path: Path) -> None:
 
 async def test_what_a_server_says_of_its_workers(tmp_path: Path) -> None:
     crew = '{"number": 7}'
-    async with opened(tmp_path) as store, Membership(store, identity("a"), Holder(), lambda: crew).held():
+    async with opened(tmp_path) as store, ServerMembership(store, identity("a"), Holder(), lambda: crew).held():
         await eventually(lambda: execute(tmp_path, "SELECT 1 FROM server WHERE crew <> '{}'"))
         assert [each.crew for each in await store.servers()] == [crew]
 
@@ -139,7 +139,7 @@ async def test_what_a_server_says_of_its_workers(tmp_path: Path) -> None:
 async def test_a_server_with_the_name_of_another_one(tmp_path: Path) -> None:
     async with server(tmp_path, "a") as one, opened(tmp_path) as store:
         with pytest.raises(StoreError) as raised:
-            async with Membership(store, identity("a"), Holder()).held():
+            async with ServerMembership(store, identity("a"), Holder()).held():
                 pass
         assert str(raised.value) == (
             "a server called a works on the database at a.example.org:1234: give each its own --name"
@@ -167,7 +167,7 @@ async def test_a_server_whose_session_was_ended_keeps_its_name(tmp_path: Path) -
         end_sessions(tmp_path)
         await eventually(lambda: one.holder.looks)
         with pytest.raises(StoreError, match=r"^a server called a works on the database"):
-            async with Membership(store, identity("a"), Holder()).held():
+            async with ServerMembership(store, identity("a"), Holder()).held():
                 pass
         assert one.holder.drops == 0
 

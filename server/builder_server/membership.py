@@ -15,7 +15,7 @@ import trio
 from attrs import define, evolve, field
 
 from builder.runtime.nurseries import plain_nursery
-from builder_server.store import Identity, LeftBuild, Store, StoreError, servers
+from builder_server.store import LeftBuild, ServerIdentity, Store, StoreError, servers
 from builder_server.store.notices import CHANNEL
 from builder_server.store.servers import SCHEDULE
 
@@ -44,7 +44,7 @@ _PAUSE = 0.2
 """Seconds between attempts."""
 
 
-class Holder(Protocol):
+class OwnBuilds(Protocol):
     """What has the builds that run at a server."""
 
     def inherit(self, left: Iterable[LeftBuild]) -> object:
@@ -58,12 +58,12 @@ class Holder(Protocol):
 
 
 @define(eq=False)
-class Membership:
+class ServerMembership:
     """Who this server is, and what it does for the others. ``crew`` returns what its workers do, in JSON."""
 
     _store: Store
-    _me: Identity
-    _holder: Holder
+    _me: ServerIdentity
+    _builds: OwnBuilds
     _crew: Callable[[], str] = field(default=lambda: "{}")
     _told_crew: str = ""
     _dead: Sequence[str] = ()
@@ -90,7 +90,7 @@ class Membership:
             logger.warning("the other servers will have to notice that this one is gone: %s", error)
 
     def attend(self) -> None:
-        """From now on take over what other servers leave: the holder has what was here before."""
+        """From now on take over what other servers leave: what was here before is here again."""
         self._is_attended = True
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
@@ -154,7 +154,7 @@ class Membership:
                     self._start(self._take_over)
                 if trio.current_time() > looked + LOOK_INTERVAL:
                     looked = trio.current_time()
-                    self._start(self._holder.look_again)
+                    self._start(self._builds.look_again)
             await self._hear(subscription, trio.current_time() + RENEWAL)
 
     async def _renew(self, subscription: "Subscription") -> None:
@@ -164,7 +164,7 @@ class Membership:
             self._told_crew = crew
             return
         logger.warning("the other servers have counted this one as dead: it begins anew, and its workers come back")
-        self._holder.drop_all()
+        self._builds.drop_all()
         self._me = evolve(self._me, incarnation=uuid4())
         await self._register(subscription)
 
@@ -207,7 +207,7 @@ class Membership:
         try:
             await self._store.hear_anything()
             if self._is_attended:
-                await self._holder.look_again()
+                await self._builds.look_again()
         except StoreError:
             self._is_behind = True
             raise
@@ -219,4 +219,4 @@ class Membership:
             logger.warning("counted as dead, since nothing was heard of it for long: %s", ", ".join(dead))
         if left:
             logger.warning("builds of servers that are gone go on here: %d", len(left))
-        self._holder.inherit(left)
+        self._builds.inherit(left)

@@ -59,7 +59,7 @@ from builder_server.store.records import (
     Taken,
     Timing,
 )
-from builder_server.store.servers import Identity, ServerState
+from builder_server.store.servers import ServerIdentity, ServerState
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
@@ -80,7 +80,7 @@ class Store:
     owner: str = ONLY_SERVER
     waking: Waking = field(factory=Waking)
     limits: ServerLimits = field(factory=ServerLimits)
-    identity: Identity | None = None
+    identity: ServerIdentity | None = None
     """As what it is registered. Without it this is no server, but a program that writes once."""
 
     @classmethod
@@ -127,7 +127,7 @@ class Store:
         """Return the servers that work on the database, by their names."""
         return await self.database.read(partial(servers.find, is_shared=self.database.is_shared))
 
-    async def register(self, me: Identity) -> None:
+    async def register(self, me: ServerIdentity) -> None:
         """Work on the database as this server from now on, in place of any that had its name."""
 
         def step(connection: sa.Connection, woken: Woken) -> None:
