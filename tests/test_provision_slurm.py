@@ -126,19 +126,20 @@ def finished(server: Server) -> int:
 async def test_jobs_get_workers_from_slurm(tmp_path: Path, slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
     async with start_server(tmp_path) as server:
+        # whoever comes first may take this one: then another one is asked for, and the other leaves when it has waited
         await do(server, schedule("plain"))
         async with connect(server, OURS) as client:
             for name, needs in (("needs", "big cores>=1 memory>=64M"), ("none", "memory>=512G")):
                 job = ScriptJob(name=name, platform="p1", script=b"#!/bin/sh\n")
                 options = JobOptions(period=Period.WEEKLY, needs=of_text(needs))
                 assert (await client.request(PlanJob(job=job, options=options, run_now=True)))[-1] == Success()
-        fleet = "[engines.slurm]\n" + platform("p1", server, "slurm", features={"big": "big"}, most=2)
+        fleet = "[engines.slurm]\n" + platform("p1", server, "slurm", features={"big": "big"}, most=2, cool_down="2s")
         async with provisioning(tmp_path, server, fleet):
             await eventually(lambda: finished(server) == 2, deadline=60)
             await eventually_async(_is_refused(server))
             await do(server, Unschedule(name="none"))
             await eventually(lambda: slurm.jobs() == [], deadline=60)
-        assert server.query("select distinct platform, state from build") == [("p1", "finished")]
+        assert finished(server) == 2
 
 
 def _is_refused(server: Server) -> Callable[[], Awaitable[bool]]:
@@ -159,7 +160,7 @@ async def test_200_jobs_and_a_restart_of_the_controller(
         for number in range(200):
             await do(server, schedule(f"job{number}", f"p{number % 3 + 1}", text=b"#!/bin/sh\nsleep 0.2\n"))
         fleet = "[engines.slurm]\n" + "".join(
-            platform(name, server, "slurm", most=most, **{"cool-down": "2s"}) for name, most in platforms.items()
+            platform(name, server, "slurm", most=most, cool_down="2s") for name, most in platforms.items()
         )
         most = 0
 
@@ -178,5 +179,5 @@ async def test_200_jobs_and_a_restart_of_the_controller(
             await eventually(lambda: finished(server) == 200, deadline=900)
             await eventually(lambda: slurm.jobs() == [], deadline=60)
             nursery.cancel_scope.cancel()
-        assert server.query("select count(distinct name), count(*) from build") == [(200, 200)]
+        assert server.query("select count(distinct name), count(*) from build where state = 'finished'") == [(200, 200)]
         assert 1 < most <= sum(platforms.values())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import BuilderError
+from builder.reasons import reason_of
 from builder.runtime.tls import TlsFiles
 from builder_server import credentials, templates
 from builder_server.certified import Certificates
@@ -115,6 +116,10 @@ def _certificates(given: Given) -> Iterator[str]:
         missing = next(name for name in names if given[name] is None)
         yield f"--{missing.replace('_', '-')} is missing: TLS needs certificate, key and authority"
         return
+    unreadable = [*_unreadable({name: given[name] for name in names})]
+    if unreadable:
+        yield from unreadable
+        return
     crl = given["tls_crl"] or ca.with_name("crl.pem")
     files = TlsFiles(certificate=certificate, key=key, ca=ca)
     try:
@@ -125,6 +130,15 @@ def _certificates(given: Given) -> Iterator[str]:
     for each in found.expiring():
         if each.expires <= wall_clock():
             yield f"{each.name} ended on {each.expires.isoformat()}: renew it"
+
+
+def _unreadable(files: Mapping[str, Path]) -> Iterator[str]:
+    for name, path in files.items():
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            yield f"--{name.replace('_', '-')}: can't read {path}: {reason_of(error)}"
 
 
 def _uploads(given: Given) -> Iterator[str]:
