@@ -249,7 +249,18 @@ FIGURES: list[tuple[str, str, str, Form]] = [
         number,
     ),
     ("docs/scale.md", "Each says every 5 seconds that it lives,", "builder_server.membership:RENEWAL", duration),
-    ("docs/scale.md", "one that has not for 15 seconds", "builder_server.membership:PATIENCE", duration),
+    (
+        "docs/scale.md",
+        "one that has not for 15 seconds",
+        "builder_server.store.servers:LEASE",
+        lambda value: f"{value.seconds} seconds",
+    ),
+    (
+        "docs/scale.md",
+        "nor in the 8 seconds after",
+        "builder_server.membership:PATIENCE",
+        lambda value: f"{value:.0f} seconds",
+    ),
     (
         "docs/scale.md",
         "to end its session, after 15 seconds;",
