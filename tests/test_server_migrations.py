@@ -179,7 +179,7 @@ async def test_a_server_goes_back_to_the_last_release_and_forward(tmp_path: Path
         busy = await trio.to_thread.run_sync(go_back, server.data_dir)
         assert (busy.returncode, busy.stderr) == (
             3,
-            f"builder-server: another server uses {server.data_dir}\n".encode(),
+            f"builder-server: another server uses {server.data_dir}: stop it, or name another directory with --dir\n".encode(),
         )
     back = await trio.to_thread.run_sync(go_back, server.data_dir)
     assert (back.returncode, back.stdout, back.stderr) == (0, b"the database is at revision 0003\n", b"")
