@@ -23,7 +23,7 @@ from builder.runtime import migrations
 from builder.runtime.migrations import upgrade
 from builder_server.administration import REVISIONS
 from builder_server.names import DATABASE
-from builder_server.store import Identity, Store, StoreError, servers
+from builder_server.store import ServerIdentity, Store, StoreError, servers
 
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location
@@ -77,8 +77,8 @@ def bring(place: "Path | Location", location: str) -> None:
         upgrade(location, servers.check_idle)(connection)
 
 
-def identity(name: str) -> Identity:
-    return Identity(name=name, incarnation=uuid4(), version="1.0", token="")
+def identity(name: str) -> ServerIdentity:
+    return ServerIdentity(name=name, incarnation=uuid4(), version="1.0", token="")
 
 
 def one(place: "Path | Location", sql: str) -> object:

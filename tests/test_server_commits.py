@@ -205,6 +205,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     Store.open(tmp_path / "db").close()
     connection = sqlite3.connect(tmp_path / "db")
     connection.execute("update alembic_version set version_num = '9999'")
+    connection.execute("update program set oldest = '9999'")
     connection.commit()
     connection.close()
     with pytest.raises(StoreError, match="a newer version has written it"):

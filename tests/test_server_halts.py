@@ -42,7 +42,7 @@ from builder.extension.working import AskJob, GiveJob
 from builder.messages import DropPlatform, Failure, Message, Success
 from builder.model import Instant, Period
 from builder_server.errors import CommandRefused
-from builder_server.store import Holder, Identity
+from builder_server.store import Holder, ServerIdentity
 from builder_server.store.waking import targets_of
 
 P1 = Target(scope=Scope.PLATFORM, name="p1")
@@ -181,7 +181,7 @@ async def test_another_reason(tmp_path: Path) -> None:
 async def test_a_server_by_itself(tmp_path: Path) -> None:
     """Its workers get no job, those of the others do; it may be gone by the time it is resumed."""
     async with opened(tmp_path) as store:
-        await store.register(Identity(name="b", incarnation=uuid4(), version="1", token="t"))
+        await store.register(ServerIdentity(name="b", incarnation=uuid4(), version="1", token="t"))
         await store.schedule(script("a", "p1"), Period.NEVER, NOW)
         with pytest.raises(CommandRefused, match=r"^unknown server c$"):
             await store.halt(Target(scope=Scope.SERVER, name="c"), NOW, "me", None, None)

@@ -230,6 +230,21 @@ def failing_reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(SQLite, "read", read)
 
 
+async def test_names_that_look_alike_are_two_series(shown: Shown) -> None:
+    names = ["a\u200b", "a\\u200b", "a\\\\u200b", 'a"', "a b"]
+    async with AsyncExitStack() as workers:
+        for name in names:
+            await workers.enter_async_context(waiting_worker(shown.server, name))
+        await eventually(lambda: len(shown.server.query("select * from platform")) == len(names))
+        samples = [
+            (sample.name, *sorted(sample.labels.items()))
+            for family in parse(await shown.text())
+            for sample in family.samples
+        ]
+    assert len(set(samples)) == len(samples)
+    assert ("builder_workers", ("platform", r"a\u200b"), ("state", "waiting")) in samples
+
+
 async def test_an_address_that_is_taken(tmp_path: Path) -> None:
     taken = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     port = taken.socket.getsockname()[1]

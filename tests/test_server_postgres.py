@@ -92,6 +92,37 @@ async def test_a_command_while_the_database_is_away_fails_in_one_line(
         assert [item.job.name for item in (await info(server)).schedule] == ["a", "b"]
 
 
+async def test_two_servers_on_one_database(cluster: Cluster, tmp_path: Path) -> None:
+    """What is scheduled at one is built at the other; each has a name of its own, which stays with its directory."""
+    job = tmp_path / "job.sh"
+    job.write_text("echo hello")
+    option = f"--database={cluster.url('farm')}"
+    for name in ("east", "west", "other"):
+        (tmp_path / name).mkdir()
+    async with (
+        start_server(tmp_path / "east", option, "--name=east", "--advertise=east:1") as east,
+        start_server(tmp_path / "west", option, "--name=west") as west,
+    ):
+        status, log = await trio.to_thread.run_sync(refused, tmp_path / "other", option, "--name=east")
+        assert (status, log) == (
+            5, "builder-server: a server called east works on the database at east:1: give each its own --name\n"
+        )  # fmt: skip
+        with running_worker(west, "p1", "--loop", "--sandbox=none"):
+            done = await trio.to_thread.run_sync(run_client, east, "schedule", "a", "p1", str(job))
+            assert done.returncode == 0, done.stderr
+            await eventually(lambda: cluster.execute("SELECT 1 FROM build WHERE state = 'finished'", "farm"))
+            assert cluster.execute("SELECT owner FROM build", "farm") == [("west",)]
+            assert west.terminate() == 0
+            assert cluster.execute("SELECT name FROM server", "farm") == [("east",)]
+        await scripted.do(east, schedule("b"))
+    status, log = refused(tmp_path / "west", option, "--name=other")
+    assert status == 3
+    assert log.endswith("has what the server called west has built: leave --name out, or name another --dir\n")
+    status, log = refused(tmp_path / "other", "--name=x")
+    assert status == 2
+    assert served.NOT_SHARED in log
+
+
 # --- what operators are told ---------------------------------------------------------------------------------------
 
 
@@ -167,7 +198,8 @@ async def test_a_directory_and_its_database_belong_together(cluster: Cluster, tm
         await scripted.do(server, schedule("a"))
         data = f"--dir={server.data_dir}"
         status, said = command(option, data, "migrate")
-        assert (status, said) == (3, f"builder-server: another server uses {server.data_dir}\n")
+        assert status == 3
+        assert said.startswith(f"builder-server: another server uses {server.data_dir}: stop it")
         assert server.terminate() == 0
     for named, what in (((), "backup"), ((option,), "restore")):
         status, said = command(*named, data, what, f"{tmp_path}/x.tar")

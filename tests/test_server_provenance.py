@@ -17,6 +17,7 @@ from uuid import UUID
 import attrs
 import pytest
 import trio
+from click.testing import CliRunner
 from clocks import Clock
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from farm import LocalServer, Server, environment, eventually, log_lines, run_server, start_server
@@ -45,7 +46,7 @@ from builder.provenance.envelope import MAX_SIGNATURES, Envelope
 from builder.provenance.keys import PublicKey, public_text, read_public
 from builder.provenance.statement import Statement
 from builder.provenance.verification import Verdict, compare, verify
-from builder_server import attempt, attesting, expiry, statements
+from builder_server import attempt, attesting, cli, expiry, statements
 from builder_server.keyring import Keyring
 from builder_server.store import Signable, Store, StoreError
 
@@ -327,6 +328,19 @@ async def test_a_rotation_while_the_server_runs(tmp_path: Path) -> None:
         assert listed.count(" signs\n") == 2
         assert both[0].valid_until
         assert both[1].valid_until is None
+
+
+@pytest.mark.parametrize(("option", "value"), [("--valid-for", "1y"), ("--overlap", "a month")])
+def test_a_wrong_period_names_its_option(tmp_path: Path, option: str, value: str) -> None:
+    done = CliRunner().invoke(cli.command, [f"--dir={tmp_path}", "keys", "rotate", option, value])
+    assert (done.exit_code, f"'{option}': '{value}' is not a duration" in done.output) == (2, True)
+    assert Keyring(tmp_path).all() == []
+
+
+def test_no_keys_are_said_to_be_none(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli.command, [f"--dir={tmp_path}", "keys", "list"])
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.startswith("there is no key yet: ")
 
 
 def test_the_overlap_of_a_rotation(tmp_path: Path) -> None:

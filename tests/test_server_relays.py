@@ -1,8 +1,9 @@
 """Several servers on one PostgreSQL: what one of them has, the others get from it for their clients."""
 
 import json
+import os
 import re
-import uuid as uuids
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,13 +12,15 @@ from typing import Any
 from uuid import UUID
 
 import clusters
+import databases
 import pytest
 import trio
 from authorities import Authority
 from client_harness import assert_one_line
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from farm import Server, eventually, eventually_async, free_port, run_client, running_worker, start_server
-from scripted import OUR_WORKER, OURS, ScriptedPeer, ask_job, connect, do, observe, schedule, take_job
+from endpoints import serving
+from farm import Server, eventually, eventually_async, free_port, log_lines, run_client, running_worker, start_server
+from scripted import CLIENT, OUR_WORKER, OURS, ScriptedPeer, ask_job, connect, do, observe, schedule, take_job
 
 from builder.extension.builds import ArtifactsPiece, FetchArtifacts
 from builder.extension.crew import ListWorkers, WorkersListed
@@ -26,7 +29,7 @@ from builder.extension.logs import ConsoleRange, ReadConsole
 from builder.extension.servers import ListServers, Relay, ServersListed
 from builder.extension.watching import Look, Looked
 from builder.extension.working import AskJob, Continue, GiveJob
-from builder.messages import Failure, Message, Output, Success
+from builder.messages import Failure, Message, Observe, Output, Success
 from builder.model import Artifact, Exited
 from builder.roles import HolderRole
 
@@ -36,11 +39,8 @@ def arguments(name: str, database: str, port: int) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def database() -> str:
-    cluster = clusters.shared()
-    name = f"farm{uuids.uuid4().hex[:12]}"
-    cluster.create(name)
-    return cluster.url(name)
+def database(tmp_path: Path) -> str:
+    return databases.postgres_at(tmp_path / "farm").url
 
 
 @asynccontextmanager
@@ -95,9 +95,9 @@ async def test_a_console_is_followed_wherever_its_build_is(pair: tuple[Server, S
         nursery.start_soon(watch)
         nursery.start_soon(read)
         await eventually(lambda: any(isinstance(each, Output) for each in asked), what="the first line")
-        await taken.say(*(b"%d" % number for number in range(2000)))
+        await taken.say(*(b"%d" % number for number in range(300)))
         await taken.finish(Exited(code=3))
-    lines = [b"first", *(b"%d" % number for number in range(2000))]
+    lines = [b"first", *(b"%d" % number for number in range(300))]
     assert [each.line for each in seen] == [*lines, b"exited 3"]
     assert asked == [ConsoleRange(offset=0, size=asked[0].size), *seen[:-1]]  # type: ignore[attr-defined]
 
@@ -210,6 +210,76 @@ async def test_a_console_goes_on_where_its_build_goes_on(tmp_path: Path, databas
     assert [each.line for each in heard if isinstance(each, Output)] == lines
 
 
+COUNTING = """#!/bin/sh
+n=0
+while [ ! -e {end} ]; do n=$((n+1)); echo "line $n"; sleep 0.05; done
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["frozen", "killed"])
+async def test_a_console_is_whole_whatever_becomes_of_a_server(
+    tmp_path: Path, database: str, number: signal.Signals
+) -> None:
+    """A worker that has several servers comes back to another one; those who watch at a third one see each line once."""
+    (tmp_path / "job.sh").write_text(COUNTING.format(end=tmp_path / "end"))
+    async with (
+        started(tmp_path, database, "a") as one,
+        started(tmp_path, database, "b") as other,
+        started(tmp_path, database, "c") as third,
+        trio.open_nursery() as nursery,
+    ):
+        farm = f"{one.remote},{other.remote},{third.remote}"
+        await client(third, "schedule", "job", "p1", str(tmp_path / "job.sh"))
+        with running_worker(one, "p1", "--sandbox=none", f"--remote={farm}"):
+            await eventually_async(partial(is_running, third), what="a build", deadline=60)
+            servers = [json.loads(line) for line in (await client(third, "servers", "--json")).splitlines()]
+            (owner,) = [each["server"] for each in servers if each["running"]]
+            victim = {"a": one, "b": other, "c": third}[owner]
+            watching = next(each for each in (third, other) if each is not victim)
+            uuid = UUID(await uuid_of(watching))
+            seen: dict[str, list[bytes]] = {}
+
+            async def watch() -> None:
+                lines: list[bytes] = []
+                async with connect(watching, CLIENT) as peer:
+                    await peer.send(Observe(uuid=uuid))
+                    while isinstance(message := await peer.channel.receive(), Output):  # for as long as it takes
+                        lines.append(message.line)
+                seen["classic"] = lines[:-1]
+
+            async def follow() -> None:
+                run = partial(run_client, watching, "log", "--follow", "--raw", str(uuid), deadline=240.0)
+                done = await trio.to_thread.run_sync(run)
+                assert done.returncode == 0, done.stderr
+                seen["ours"] = done.stdout.splitlines()
+
+            nursery.start_soon(watch)
+            nursery.start_soon(follow)
+            await trio.sleep(2)
+            os.kill(victim.process.pid, number)
+
+            async def has_moved() -> bool:
+                told = [json.loads(line) for line in (await client(watching, "servers", "--json")).splitlines()]
+                return any(each["running"] and each["server"] != owner for each in told)
+
+            await eventually_async(has_moved, what="a server that takes the build over", deadline=90)
+            await trio.sleep(60 if number == signal.SIGSTOP else 5)
+            (tmp_path / "end").touch()
+            await eventually(lambda: len(seen) == 2, what="the ends", deadline=120)
+    for lines in seen.values():
+        said = [line for line in lines if line.startswith(b"line ")]
+        assert len(said) > 50
+        assert said == [b"line %d" % (count + 1) for count in range(len(said))]
+    assert [each for each in seen["classic"] if each.startswith(b"line ")] == [
+        each for each in seen["ours"] if each.startswith(b"line ")
+    ]
+
+
+async def is_running(server: Server) -> bool:
+    return "running" in await client(server, "history")
+
+
 # --- servers and workers -------------------------------------------------------------------------------------------
 
 
@@ -296,7 +366,7 @@ async def test_only_servers_relay(pair: tuple[Server, Server], database: str) ->
     (refused,) = await replies(one, wrong)
     assert isinstance(refused, Failure)
     assert refused.message.startswith("Relay needs the token of this server")
-    (name,) = re.findall(r"farm\w+", database)
+    (name,) = re.findall(r"/(t[0-9a-f]+)", database)
     ((token,),) = clusters.shared().execute("SELECT token FROM server WHERE name = 'a'", name)
     async with connect(one, OURS) as peer:
         await peer.send(Relay(token=token, server="b", holder="alice", address="10.0.0.1:7", role=HolderRole.OBSERVER))
@@ -340,3 +410,26 @@ async def refuses(server: Server, *given: str) -> bool:
     uuid = await uuid_of(server, *given)
     done = await trio.to_thread.run_sync(partial(run_client, server, *given, "log", uuid))
     return b"'builder-server certificates renew server' makes one that is" in done.stderr
+
+
+async def test_an_upload_is_tried_again_by_the_server_that_has_it(tmp_path: Path, database: str) -> None:
+    with serving() as endpoint:
+        endpoint.status, endpoint.retry_after = 503, "3600"
+        option = f"--upload={endpoint.url()}"
+        async with started(tmp_path, database, "a", option) as one, started(tmp_path, database, "b", option) as other:
+            for name, named in (("a", False), ("b", True)):
+                endpoint.status = 503
+                await do(one, schedule(name))
+                async with take_job(one) as taken:
+                    await taken.finish()
+                await eventually_async(partial(are_pending, other, 1), what="an upload that failed")
+                endpoint.status = 200
+                which = str(taken.uuid) if named else "--all"
+                assert "1 upload is tried again" in await client(other, "retry-upload", which)
+                await eventually_async(partial(are_pending, other, 0), what="an upload that was tried again")
+            assert log_lines(one.log, " by b", f"RetryUploads {taken.uuid}")
+
+
+async def are_pending(server: Server, count: int) -> bool:
+    told = [json.loads(line) for line in (await client(server, "uploads", "--json")).splitlines()]
+    return len(told) == count and all(each["attempts"] for each in told)

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import clusters
 import databases
+import psycopg
 import pytest
 import sqlalchemy as sa
 import trio
@@ -23,13 +24,13 @@ from builder.extension.halting import SERVER
 from builder.extension.watching import Changed, What
 from builder.history import Outcome
 from builder.model import Exited, Period
-from builder.runtime import subscription
+from builder.runtime import postgres, subscription
 from builder.runtime.database import MAX_NOTICE
 from builder.runtime.postgres import Location
 from builder_server import membership
 from builder_server.errors import CommandRefused
-from builder_server.membership import Membership
-from builder_server.store import Identity, LeftBuild, Store, StoreError, notices
+from builder_server.membership import ServerMembership
+from builder_server.store import LeftBuild, ServerIdentity, Store, StoreError, notices
 from builder_server.store.servers import Fenced
 from builder_server.store.waking import Woken
 
@@ -51,8 +52,8 @@ def alone() -> Iterator[Cluster]:
     found.kill()
 
 
-def identity(name: str, address: str | None = None) -> Identity:
-    return Identity(name=name, incarnation=uuid4(), address=address, version="1.0", token="secret")
+def identity(name: str, address: str | None = None) -> ServerIdentity:
+    return ServerIdentity(name=name, incarnation=uuid4(), address=address, version="1.0", token="secret")
 
 
 @define
@@ -84,7 +85,7 @@ async def server(path: Path, name: str, place: Location | None = None) -> AsyncI
     """Have a server without anything that serves."""
     holder = Holder()
     async with opened(path, place) as store:
-        member = Membership(store, identity(name, f"{name}.example.org:1234"), holder)
+        member = ServerMembership(store, identity(name, f"{name}.example.org:1234"), holder)
         async with member.held():
             member.attend()
             yield Server(store, holder)
@@ -92,6 +93,14 @@ async def server(path: Path, name: str, place: Location | None = None) -> AsyncI
 
 def execute(path: Path, statement: str) -> list[Any]:
     return databases.query(path / "db", statement)
+
+
+def end_sessions(path: Path) -> None:
+    """End all sessions that do nothing, so also those that hear."""
+    name = databases._made[path / "db"]
+    clusters.shared().execute(
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}' AND state = 'idle'"
+    )
 
 
 def expire(path: Path, name: str) -> None:
@@ -110,7 +119,7 @@ async def names(store: Store) -> list[str]:
 async def test_a_server_that_works_on_a_database(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         assert await store.servers() == ()
-        member = Membership(store, me := identity("a", "a.example.org:5232"), Holder())
+        member = ServerMembership(store, me := identity("a", "a.example.org:5232"), Holder())
         async with member.held():
             (found,) = await store.servers()
             assert (found.name, found.incarnation, found.address) == ("a", me.incarnation, me.address)
@@ -122,7 +131,7 @@ async def test_a_server_that_works_on_a_database(tmp_path: Path) -> None:
 
 async def test_what_a_server_says_of_its_workers(tmp_path: Path) -> None:
     crew = '{"number": 7}'
-    async with opened(tmp_path) as store, Membership(store, identity("a"), Holder(), lambda: crew).held():
+    async with opened(tmp_path) as store, ServerMembership(store, identity("a"), Holder(), lambda: crew).held():
         await eventually(lambda: execute(tmp_path, "SELECT 1 FROM server WHERE crew <> '{}'"))
         assert [each.crew for each in await store.servers()] == [crew]
 
@@ -130,7 +139,7 @@ async def test_what_a_server_says_of_its_workers(tmp_path: Path) -> None:
 async def test_a_server_with_the_name_of_another_one(tmp_path: Path) -> None:
     async with server(tmp_path, "a") as one, opened(tmp_path) as store:
         with pytest.raises(StoreError) as raised:
-            async with Membership(store, identity("a"), Holder()).held():
+            async with ServerMembership(store, identity("a"), Holder()).held():
                 pass
         assert str(raised.value) == (
             "a server called a works on the database at a.example.org:1234: give each its own --name"
@@ -151,6 +160,16 @@ async def test_a_server_that_was_killed_has_its_name_again_at_once(tmp_path: Pat
             assert [each.uuid for each in await again.store.running()] == [uuid(1)]
             with pytest.raises(Fenced):
                 await store.finish(uuid(1), NOW, Exited(code=0))
+
+
+async def test_a_server_whose_session_was_ended_keeps_its_name(tmp_path: Path) -> None:
+    async with server(tmp_path, "a") as one, opened(tmp_path) as store:
+        end_sessions(tmp_path)
+        await eventually(lambda: one.holder.looks)
+        with pytest.raises(StoreError, match=r"^a server called a works on the database"):
+            async with ServerMembership(store, identity("a"), Holder()).held():
+                pass
+        assert one.holder.drops == 0
 
 
 # --- who is dead ---------------------------------------------------------------------------------------------------
@@ -202,6 +221,24 @@ async def test_a_lease_that_runs_out_between_two_statements(tmp_path: Path) -> N
         assert await names(one) == ["one"]
         with pytest.raises(Fenced):
             await other.finish(uuid(1), NOW, Exited(code=0))
+
+
+async def test_who_waits_for_another_one_that_writes_lives_on(tmp_path: Path) -> None:
+    """A program that is frozen in the middle of writing stops all, for as long as a lease: that is nobody's death."""
+    async with server(tmp_path, "a") as one, opened(tmp_path) as dead:
+        await dead.register(identity("dead"))
+        with psycopg.connect(databases.postgres_at(tmp_path / "db").url) as frozen:
+            frozen.execute(postgres._ALONE)
+            expire(tmp_path, "dead")
+            waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            await eventually(lambda: execute(tmp_path, waits))
+            for _ in range(3):
+                seen = execute(tmp_path, "SELECT max(expires) FROM server")
+                await eventually(
+                    partial(lambda seen: execute(tmp_path, "SELECT max(expires) FROM server") > seen, seen)
+                )
+            assert await names(one.store) == ["a", "dead"]
+        await eventually(lambda: execute(tmp_path, "SELECT name FROM server") == [("a",)])
 
 
 async def test_a_lease_that_is_renewed_at_the_last_moment(tmp_path: Path) -> None:
@@ -341,15 +378,10 @@ async def test_nobody_hears_what_he_has_said(tmp_path: Path) -> None:
 
 async def test_what_was_not_heard_since_the_session_was_ended(tmp_path: Path) -> None:
     async with server(tmp_path, "a") as one, server(tmp_path, "b") as other:
-        name = databases._made[tmp_path / "db"]
         for number in range(3):
             work = other.store.waking.platform("p1")
             came, looks, halted = work.next, other.holder.looks, other.store.waking.halted.next
-            # all sessions that listen, so also the one of the other
-            await trio.to_thread.run_sync(
-                clusters.shared().execute,
-                f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}' AND state = 'idle'",
-            )
+            await trio.to_thread.run_sync(end_sessions, tmp_path)
             await one.store.schedule(script(f"j{number}"), Period.DAILY, NOW)
             await came.wait()
             await halted.wait()

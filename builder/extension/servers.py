@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from builder.extension import Reply, Request
 from builder.messages import MIB, message
@@ -20,7 +20,7 @@ class Relay(Request):
     """
 
     tag: ClassVar[int] = 220
-    token: str
+    token: str = field(repr=False)
     server: str
     holder: str
     address: str

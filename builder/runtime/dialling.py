@@ -11,7 +11,7 @@ import trio
 from attrs import frozen
 
 from builder import __version__
-from builder.address import TcpAddress
+from builder.address import Address, TcpAddress
 from builder.endpoint import CLOSED, UNSAID, WANTS_TLS, Endpoint
 from builder.errors import BuilderError, ConnectionEnded, ProtocolError, SpeaksTls
 from builder.extension import Welcome
@@ -48,6 +48,16 @@ class NotGreeted(ProtocolError):
 
 class Unanswered(NotGreeted):
     """The server closed the connection instead of greeting."""
+
+
+async def connect(address: Address) -> trio.SocketStream:
+    """Return a connection to an address, before anything is said on it. Raises OSError."""
+    if isinstance(address, TcpAddress):
+        transport = await trio.open_tcp_stream(address.host, address.port)
+    else:
+        transport = await trio.open_unix_socket(address.path)
+    tune(transport)
+    return transport
 
 
 @frozen(kw_only=True)
@@ -106,14 +116,9 @@ class Dialling:
             raise NotGreeted(f"{self.server} refuses this {self.program}: {reason}") from error
 
     async def _open(self) -> "Stream":
-        address = self.server.address
         try:
             with trio.fail_after(self.timeout):
-                if isinstance(address, TcpAddress):
-                    transport = await trio.open_tcp_stream(address.host, address.port)
-                else:
-                    transport = await trio.open_unix_socket(address.path)
-                tune(transport)
+                transport = await connect(self.server.address)
                 return await self._encrypted(transport) if self.server.tls else transport
         except trio.TooSlowError as error:
             raise NotConnected(f"cannot reach {self.server}: no answer for {self.timeout:g} s") from error

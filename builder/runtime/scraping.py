@@ -55,7 +55,9 @@ async def listen(host: str, port: int) -> list[trio.SocketListener]:
         return await trio.open_tcp_listeners(port, host=host)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise CannotServe(f"can't serve metrics on {format_address(host, port)}: {reason}") from error
+        raise CannotServe(
+            f"can't serve metrics on {format_address(host, port)}: {reason}: name another place with --metrics"
+        ) from error
 
 
 @define(eq=False)

@@ -12,8 +12,8 @@ _PR_SET_DUMPABLE = 4
 _ARGUMENTS = slice(45, 47)
 """Of the fields of /proc/PID/stat behind the program's name: between which addresses its arguments are, see proc(5)."""
 
-_SECRET = re.compile(r"(?<=://)\S*(?=@)|(?<=\?).*", re.ASCII | re.DOTALL)
-"""User and password of a URL, and its query."""
+_QUERY = re.compile(r"(?<=[?#]).*", re.DOTALL)
+"""What a URL has behind its path, which may be as secret as a password."""
 
 
 def exposure(path: Path) -> str:
@@ -49,5 +49,13 @@ def hide_arguments() -> None:
 
 
 def masked(text: str, *, same_length: bool = False) -> str:
-    """Return a text without what is secret in it, if it is a URL."""
-    return _SECRET.sub(lambda found: "*" * len(found[0]) if same_length else "***", text) if "://" in text else text
+    """Return a text without what is secret in it, if it is a URL, or was to be one: user, password, and query."""
+
+    def hidden(secret: str) -> str:
+        return "*" * len(secret) if same_length else "***"
+
+    begin, mark, rest = text.partition("://") if "://" in text else ("", "", text)
+    holder, at, place = rest.rpartition("@")
+    if not mark and ":" not in holder:
+        return text
+    return begin + mark + (hidden(holder) + at if at else "") + _QUERY.sub(lambda found: hidden(found[0]), place)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import BuilderError
+from builder.reasons import reason_of
 from builder.runtime.tls import TlsFiles
 from builder_server import credentials, templates
 from builder_server.certified import Certificates
 from builder_server.listening import Users, refuse_strangers, why_not
 from builder_server.names import check_platform_name
 from builder_server.receiver import receivers_at
-from builder_server.served import Served
+from builder_server.served import NOT_SHARED, Served
 from builder_server.server import wall_clock
 
 Given = Mapping[str, Any]
@@ -51,6 +52,8 @@ def _database(given: Given) -> Iterator[str]:
     directory, address, password_file = (given[name] for name in ("dir", "database", "database_password_file"))
     if directory is not None:
         yield from _raised(Served(directory=directory, database=address, password_file=password_file).place)
+    if address is None and (given["name"] or given["advertise"]):
+        yield NOT_SHARED
     if password_file is not None and not os.access(password_file, os.R_OK):
         yield f"--database-password-file: {password_file} can't be read by this user"
 
@@ -113,6 +116,10 @@ def _certificates(given: Given) -> Iterator[str]:
         missing = next(name for name in names if given[name] is None)
         yield f"--{missing.replace('_', '-')} is missing: TLS needs certificate, key and authority"
         return
+    unreadable = [*_unreadable({name: given[name] for name in names})]
+    if unreadable:
+        yield from unreadable
+        return
     crl = given["tls_crl"] or ca.with_name("crl.pem")
     files = TlsFiles(certificate=certificate, key=key, ca=ca)
     try:
@@ -123,6 +130,15 @@ def _certificates(given: Given) -> Iterator[str]:
     for each in found.expiring():
         if each.expires <= wall_clock():
             yield f"{each.name} ended on {each.expires.isoformat()}: renew it"
+
+
+def _unreadable(files: Mapping[str, Path]) -> Iterator[str]:
+    for name, path in files.items():
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            yield f"--{name.replace('_', '-')}: can't read {path}: {reason_of(error)}"
 
 
 def _uploads(given: Given) -> Iterator[str]:

@@ -3,8 +3,9 @@
 import gc
 import os
 import platform
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import click
 
 from builder.address import DEFAULT_PORT, parse_remote
 from builder.errors import InvalidAddress, InvalidName
-from builder.model import check_name
+from builder.model import check_name, printable
 from builder.quantities import InvalidQuantity, format_duration, parse_duration, parse_pause, parse_size
 from builder.runtime import program
 from builder.runtime.configuration import CHECK, Configured, configuration_options
@@ -21,9 +22,9 @@ from builder.runtime.options import announce, metrics_option, serving_options
 from builder.runtime.secrecy import hide_arguments, keep_memory_secret
 from builder_server import administration, keys
 from builder_server.certificates import certificates
-from builder_server.options import check_database, limit_options, limits_of
+from builder_server.options import check_database, limit_options, limits_of, read_by
 from builder_server.retention import Retention, parse_retention
-from builder_server.served import Served
+from builder_server.served import NOT_SHARED, Served
 
 ON_FREEBSD = platform.system() == "FreeBSD"
 DATA_DIR = "/var/db/builder" if ON_FREEBSD else "/var/lib/builder"
@@ -37,8 +38,6 @@ SWITCH = 0.001
 """Seconds after which a thread that computes lets others compute. Each turn of the event loop waits so long for each of
 them: with Python's own 5 ms a request that goes through ten turns took a tenth of a second beside two of them."""
 
-ALONE = "--name and --advertise are for servers that share a --database: leave them out"
-
 JOB_TIMEOUT = 3600.0
 """Seconds that a job may take, as in the original."""
 
@@ -49,23 +48,18 @@ GRACE = "2m"
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def _read(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return what reads the value of an option, if there is one, so that what is wrong with it names the option."""
-
-    def read(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-        try:
-            return None if value is None else parse(value)
-        except InvalidQuantity as error:
-            raise click.BadParameter(str(error), context, parameter) from error
-
-    return read
+def _check_builder_id(uri: str) -> str:
+    """Return what is one: whoever verifies compares it, and SLSA has it be a URI."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+", uri):
+        raise InvalidQuantity(f"{printable(uri[:100])!r} is no URI such as https://builds.example.org/server")
+    return uri
 
 
 def _check_servers(context: click.Context) -> None:
     """Raise click.UsageError for what is said to other servers where there can be none."""
     given = context.params
     if given["database"] is None and (given["name"] or given["advertise"]):
-        raise click.UsageError(ALONE, context)
+        raise click.UsageError(NOT_SHARED, context)
 
 
 def _check_tls(context: click.Context) -> None:
@@ -248,7 +242,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 )
 @click.option(
     "--job-timeout",
-    callback=_read(parse_duration),
+    callback=read_by(parse_duration),
     default=format_duration(round(JOB_TIMEOUT * 1000)),
     show_default=True,
     metavar="DURATION",
@@ -256,13 +250,13 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 )
 @click.option(
     "--min-free",
-    callback=_read(parse_size),
+    callback=read_by(parse_size),
     metavar="SIZE",
     help="Hand out no job while less is free on the disk of --dir.  [default: 1G, or a tenth of a smaller disk]",
 )
 @click.option(
     "--grace",
-    callback=_read(parse_pause),
+    callback=read_by(parse_pause),
     default=GRACE,
     show_default=True,
     metavar="DURATION",
@@ -272,7 +266,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 @click.option(
     "--keep",
     multiple=True,
-    callback=_read(parse_retention),
+    callback=read_by(parse_retention),
     metavar="WHAT",
     help="How long finished builds are kept, and how many: age=90d,count=20,bytes=500G, any of the three. Whatever is "
     "beyond goes, with console, record and history; count is per job. What waits for its upload, or could not be "
@@ -282,6 +276,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 usage, 3 can't start (directory in use
 @click.option(
     "--builder-id",
     metavar="URI",
+    callback=read_by(_check_builder_id),
     help="What this server is called in the provenance that it signs.  [default: urn:builder:server:HOSTNAME]",
 )
 @limit_options

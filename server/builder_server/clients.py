@@ -31,7 +31,7 @@ from builder.messages import (
     Unschedule,
 )
 from builder.model import Instant
-from builder.runtime.logs import about
+from builder.runtime.logs import about, note
 from builder.runtime.shutdown import Shutdown
 from builder_server.aborts import LOST
 from builder_server.attempts import Attempts
@@ -106,6 +106,8 @@ class ClientSession:
         """Raises one of CONNECTION_ERRORS, and ShuttingDown."""
         with about(job=_job_of(command), platform=_platform_of(command)):
             await self._serve(command)
+        if isinstance(command, Relay):
+            note(peer=self.peer.address, holder=self.peer.name or None)
 
     async def _serve(self, command: Message | StreamedFrame) -> None:
         try:

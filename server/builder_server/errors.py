@@ -17,3 +17,7 @@ def about_job(name: str) -> Iterator[None]:
         yield
     except (CommandRefused, InvalidName, InvalidOptions) as error:
         raise CommandRefused(f"job {name}: {error}") from error
+
+
+class Elsewhere(BuilderError):
+    """Another server asks for what this one has no more. It is not answered, and looks again where that is."""

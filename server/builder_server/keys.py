@@ -5,7 +5,9 @@ from pathlib import Path
 
 import click
 
+from builder.quantities import parse_duration, parse_pause
 from builder_server.administration import in_directory
+from builder_server.options import read_by
 from builder_server.served import check_owner
 
 
@@ -26,7 +28,10 @@ def list_keys(served: Path, directory: Path | None) -> None:
     from builder_server.keyring import Keyring
 
     now = server.wall_clock()
-    for key in Keyring(directory or served).all():
+    found = Keyring(directory or served).all()
+    if not found:
+        click.echo("there is no key yet: the first is made when a build is signed, or by 'keys public'", err=True)
+    for key in found:
         begin, end = key.public.valid_from, key.public.valid_until
         signs = key.private_pem is not None and key.public.is_valid_at(now)
         period = f"from {begin.isoformat() if begin else '-'} until {end.isoformat() if end else '-'}"
@@ -41,24 +46,29 @@ Examples:
 )
 @click.option(
     "--overlap",
+    callback=read_by(parse_pause),
     default="30d",
     show_default=True,
     metavar="DURATION",
     help="How long the keys before stay valid; 0 after one was stolen.",
 )
-@click.option("--valid-for", metavar="DURATION", help="How long the new key is valid.  [default: until it is rotated]")
+@click.option(
+    "--valid-for",
+    callback=read_by(parse_duration),
+    metavar="DURATION",
+    help="How long the new key is valid.  [default: until it is rotated]",
+)
 @in_directory
-def rotate(served: Path, directory: Path | None, *, overlap: str, valid_for: str | None) -> None:
+def rotate(served: Path, directory: Path | None, *, overlap: float, valid_for: float | None) -> None:
     """Make a new key; those before stay valid for an overlap, in which builds are signed with all of them.
 
     Whoever verifies has that long to take what 'keys public' prints. The server may run meanwhile.
     """
-    from builder.quantities import parse_duration, parse_pause
     from builder_server import server
     from builder_server.keyring import Keyring
 
-    lasting = dt.timedelta(seconds=parse_pause(overlap))
-    period = None if valid_for is None else dt.timedelta(seconds=parse_duration(valid_for))
+    lasting = dt.timedelta(seconds=overlap)
+    period = None if valid_for is None else dt.timedelta(seconds=valid_for)
     where = directory or served
     check_owner(where)
     click.echo(f"made key {Keyring(where).rotate(server.wall_clock(), lasting, period).public.id}")

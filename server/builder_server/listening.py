@@ -166,6 +166,8 @@ async def _resolve(address: str) -> list[str]:
 
 def _listen_unix(path: Path) -> trio.SocketListener:
     """Listen at a path, also where an earlier server has left its socket."""
+    if path.exists() and not path.is_socket():
+        raise CannotListen(f"can't listen on {path}: it is there, and no socket: name another path with --unix")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_left(path):

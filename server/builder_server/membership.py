@@ -5,7 +5,7 @@ Where it has its database for itself there is nothing of that to do.
 
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +15,7 @@ import trio
 from attrs import define, evolve, field
 
 from builder.runtime.nurseries import plain_nursery
-from builder_server.store import Identity, LeftBuild, Store, StoreError, servers
+from builder_server.store import LeftBuild, ServerIdentity, Store, StoreError, servers
 from builder_server.store.notices import CHANNEL
 from builder_server.store.servers import SCHEDULE
 
@@ -44,7 +44,7 @@ _PAUSE = 0.2
 """Seconds between attempts."""
 
 
-class Holder(Protocol):
+class OwnBuilds(Protocol):
     """What has the builds that run at a server."""
 
     def inherit(self, left: Iterable[LeftBuild]) -> object:
@@ -58,45 +58,49 @@ class Holder(Protocol):
 
 
 @define(eq=False)
-class Membership:
+class ServerMembership:
     """Who this server is, and what it does for the others. ``crew`` returns what its workers do, in JSON."""
 
     _store: Store
-    _me: Identity
-    _holder: Holder
+    _me: ServerIdentity
+    _builds: OwnBuilds
     _crew: Callable[[], str] = field(default=lambda: "{}")
+    _told_crew: str = ""
+    _dead: Sequence[str] = ()
     _is_attended: bool = False
+    _is_behind: bool = False
+    """Whether something may not have been heard."""
+    _complained: float = -math.inf
+    _nursery: trio.Nursery = field(init=False)
+    _doing: set[Callable[[], Awaitable[None]]] = field(factory=set)
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Be one of the servers in a block. Raises StoreError where another one has this name."""
-        async with plain_nursery() as nursery:
+        async with plain_nursery() as self._nursery:
             if self._store.database.is_shared:
-                await nursery.start(self._run)
+                await self._nursery.start(self._run)
             else:
                 await self._store.register(self._me)
             yield
-            nursery.cancel_scope.cancel()
+            self._nursery.cancel_scope.cancel()
         try:
             await self._store.leave()
         except StoreError as error:
             logger.warning("the other servers will have to notice that this one is gone: %s", error)
 
     def attend(self) -> None:
-        """From now on take over what other servers leave: the holder has what was here before."""
+        """From now on take over what other servers leave: what was here before is here again."""
         self._is_attended = True
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         """Be one of them until cancelled, through all that may happen to the database meanwhile."""
         self._store.waking.keep_schedule(keeps=False)
         is_known = False
-        told = -math.inf
         while True:
             try:
                 async with self._store.database.subscribed(CHANNEL) as subscription:
-                    if is_known:
-                        await self._catch_up()
-                    else:
+                    if not is_known:
                         await self._register(subscription)
                         is_known = True
                         task_status.started()
@@ -104,18 +108,21 @@ class Membership:
             except StoreError as error:
                 if not is_known:
                     raise
-                if trio.current_time() > told + COMPLAINT:
-                    logger.warning("other servers are not heard, trying again: %s", error)
-                    told = trio.current_time()
+                self._complain(error)
             finally:
                 self._store.waking.keep_schedule(keeps=False)
+                self._is_behind = True
             await trio.sleep(_PAUSE)
+
+    @property
+    def _name_lock(self) -> str:
+        return f"server {self._me.name}"
 
     async def _register(self, subscription: "Subscription") -> None:
         """Wait until nobody else has this name, and take it. Raises StoreError where another server has it, and lives."""
         deadline = trio.current_time() + NAME_WAIT
         first = None
-        while not await subscription.has_lock(f"server {self._me.name}"):
+        while not await subscription.has_lock(self._name_lock):
             there = {each.name: each for each in await self._store.servers()}.get(self._me.name)
             first = first or there
             # what was said since this one looked was not said by one that has died
@@ -126,27 +133,40 @@ class Membership:
                 )
             await trio.sleep(_PAUSE)
         await self._store.register(self._me)
-
-    async def _catch_up(self) -> None:
-        """Have everybody look again, since nothing was heard for a while."""
-        await self._store.hear_anything()
-        if self._is_attended:
-            await self._holder.look_again()
+        self._told_crew = ""
 
     async def _attend_to(self, subscription: "Subscription") -> None:
-        """Say that this server lives, and hear what others say, until the session is lost."""
+        """Say that this server lives, and hear what others say, until the session is lost.
+
+        Whatever may take longer is done aside.
+        """
         began = looked = trio.current_time()
         while True:
-            if not await subscription.run(partial(servers.renew, me=self._me, crew=self._crew())):
-                await self._come_back(subscription)
+            await self._renew(subscription)
+            await subscription.has_lock(self._name_lock)  # the session before had it
             if await subscription.has_lock(SCHEDULE):
                 self._store.waking.keep_schedule(keeps=True)
+            if self._is_behind:
+                self._start(self._catch_up)
             if self._is_attended and trio.current_time() >= began + PATIENCE:
-                await self._take_over(subscription)
+                self._dead, has_left = await subscription.run(servers.find_left)
+                if has_left:
+                    self._start(self._take_over)
                 if trio.current_time() > looked + LOOK_INTERVAL:
                     looked = trio.current_time()
-                    await self._holder.look_again()
+                    self._start(self._builds.look_again)
             await self._hear(subscription, trio.current_time() + RENEWAL)
+
+    async def _renew(self, subscription: "Subscription") -> None:
+        crew = self._crew()
+        changed = crew if crew != self._told_crew else None
+        if await subscription.run(partial(servers.renew, me=self._me, crew=changed)):
+            self._told_crew = crew
+            return
+        logger.warning("the other servers have counted this one as dead: it begins anew, and its workers come back")
+        self._builds.drop_all()
+        self._me = evolve(self._me, incarnation=uuid4())
+        await self._register(subscription)
 
     async def _hear(self, subscription: "Subscription", until: float) -> None:
         """Hear what others say, until then, or until one of them has come or gone."""
@@ -154,25 +174,49 @@ class Membership:
             heard: list[str] = []
             with trio.move_on_at(until):
                 heard = await subscription.hear()
-            # nothing that was heard is left out: so this is outside of that
-            have_changed = [await self._store.hear(told) for told in heard]
-            if not heard or any(have_changed):
+            found = [notice for told in heard if (notice := self._store.hear(told))]
+            if any(notice.woken is None or notice.has_halts for notice in found):
+                self._is_behind = True
+                return
+            if not heard or any(notice.woken and notice.woken.servers for notice in found):
                 return
 
-    async def _come_back(self, subscription: "Subscription") -> None:
-        """Go on after the others have counted this server as dead: what it had is theirs."""
-        logger.warning("the other servers have counted this one as dead: it begins anew, and its workers come back")
-        self._holder.drop_all()
-        self._me = evolve(self._me, incarnation=uuid4())
-        await self._register(subscription)
+    def _start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Have something done, unless it is being done: nothing of it may keep this server from saying that it lives."""
 
-    async def _take_over(self, subscription: "Subscription") -> None:
-        dead, is_any = await subscription.run(servers.find_left)
-        if not is_any:
-            return
+        async def run() -> None:
+            try:
+                await task()
+            except StoreError as error:
+                self._complain(error)
+            finally:
+                self._doing.discard(task)
+
+        if task not in self._doing:
+            self._doing.add(task)
+            self._nursery.start_soon(run)
+
+    def _complain(self, error: StoreError) -> None:
+        if trio.current_time() > self._complained + COMPLAINT:
+            logger.warning("other servers are not heard, trying again: %s", error)
+            self._complained = trio.current_time()
+
+    async def _catch_up(self) -> None:
+        """Have everybody look again, since nothing was heard for a while, or too much."""
+        self._is_behind = False
+        try:
+            await self._store.hear_anything()
+            if self._is_attended:
+                await self._builds.look_again()
+        except StoreError:
+            self._is_behind = True
+            raise
+
+    async def _take_over(self) -> None:
+        dead = self._dead
         left = await self._store.take_over(dead)
         if dead:
             logger.warning("counted as dead, since nothing was heard of it for long: %s", ", ".join(dead))
         if left:
             logger.warning("builds of servers that are gone go on here: %d", len(left))
-        self._holder.inherit(left)
+        self._builds.inherit(left)

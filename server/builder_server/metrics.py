@@ -92,7 +92,7 @@ class Metrics:
         workers = gauge("builder_workers", "Workers that are connected.", "platform", "state")
         connected = self.attempts.connected()
         for each in seen.platforms:
-            name = printable(each.name)
+            name = _label(each.name)
             is_drained = self.store.waking.is_halted(self.store.owner, each.name, worker="")
             queued.add_metric([name], 0 if is_drained else each.ready)
             held.add_metric([name], each.held + (each.ready if is_drained else 0))
@@ -112,7 +112,7 @@ class Metrics:
             "builder_builds", "Builds that ended, by what became of them.", labels=["platform", "outcome"]
         )
         for (platform, outcome), count in done.builds.items():
-            builds.add_metric([printable(platform), outcome.value], count)
+            builds.add_metric([_label(platform), outcome.value], count)
         yield builds
         yield CounterMetricFamily("builder_console_bytes", "Bytes of consoles written.", value=done.console_bytes)
         yield CounterMetricFamily("builder_artifact_bytes", "Bytes of artifacts written.", value=done.artifact_bytes)
@@ -145,8 +145,8 @@ class Metrics:
         alive = gauge("builder_server_alive", "Whether a server that works on the database lives.", "server")
         keeps = gauge("builder_server_keeps_schedule", "Whether it is the one that queues what is due.", "server")
         for each in seen.servers:
-            alive.add_metric([printable(each.name)], each.is_alive)
-            keeps.add_metric([printable(each.name)], each.is_alive and each.keeps_schedule)
+            alive.add_metric([_label(each.name)], each.is_alive)
+            keeps.add_metric([_label(each.name)], each.is_alive and each.keeps_schedule)
         yield from (alive, keeps)
 
     def _server(self, seen: _Seen) -> Iterator[Metric]:
@@ -169,9 +169,14 @@ class Metrics:
         )
         found = sorted(self.expiring(), key=lambda each: each.expires)
         for each in [each for each in found if not each.is_key][:MAX_CERTIFICATES]:
-            expiry.add_metric([printable(each.name)], each.expires.ms / 1000)
+            expiry.add_metric([_label(each.name)], each.expires.ms / 1000)
         for each in found:
             if each.is_key:
-                signing.add_metric([printable(each.name)], each.expires.ms / 1000)
+                signing.add_metric([_label(each.name)], each.expires.ms / 1000)
         yield expiry
         yield signing
+
+
+def _label(name: str) -> str:
+    """Return a name as a label shows it: no two become one, which would be two values of one series."""
+    return printable(name.replace("\\", "\\\\"))

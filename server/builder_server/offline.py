@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from builder.runtime.nurseries import plain_nursery
 from builder_server import backups, relocation
 from builder_server.importer import Imported, import_builds, import_state
-from builder_server.served import check_owner, database_of, held, name_of
+from builder_server.served import check_owner, database_of, held, place_of
 from builder_server.store import Store
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ async def import_left(data_dir: Path, database: "Location | None", name: str | N
     check_owner(data_dir)
     with held(data_dir):
         backups.check_whole(data_dir)
-        store = Store.open(database_of(data_dir, database))
-        store.owner = name_of(data_dir, database, name)
+        store = Store.open(*place_of(data_dir, database, name))
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)

@@ -1,4 +1,4 @@
-"""The options of limits, one for each, and the address of a database."""
+"""The options of limits, one for each, and the address of a database; and how the values of options are read."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,6 +18,18 @@ _PASSWORD = re.compile(r"://[^/?#]*:[^/?#@]*@|[?&]password=")
 """What the address of a database looks like that holds a password."""
 
 
+def read_by(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return what reads the value of an option, if there is one, so that what is wrong with it names the option."""
+
+    def read(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except InvalidQuantity as error:
+            raise click.BadParameter(str(error), context, parameter) from error
+
+    return read
+
+
 def limit_options(command: Command) -> Command:
     """Add an option for each limit; see ``limits_of``."""
     for each in reversed(fields(ServerLimits)):
@@ -26,7 +38,7 @@ def limit_options(command: Command) -> Command:
         command = click.option(
             f"--max-{each.name.replace('_', '-')}",
             type=str if is_size else click.IntRange(1),
-            callback=_read_size if is_size else None,
+            callback=read_by(parse_size) if is_size else None,
             default=format_size(default).replace(" ", "") if is_size else default,
             show_default=True,
             metavar="SIZE" if is_size else "NUMBER",
@@ -38,13 +50,6 @@ def limit_options(command: Command) -> Command:
 def limits_of(given: Mapping[str, Any]) -> ServerLimits:
     """Return the limits among the parameters of a command."""
     return ServerLimits(**{each.name: given[f"max_{each.name}"] for each in fields(ServerLimits)})
-
-
-def _read_size(context: click.Context, parameter: click.Parameter, value: str) -> int:
-    try:
-        return parse_size(value)
-    except InvalidQuantity as error:
-        raise click.BadParameter(str(error), context, parameter) from error
 
 
 def check_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -21,6 +21,8 @@ from builder_server.names import DATABASE, ELSEWHERE, LOCK, ONLY_SERVER
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location  # its library need not be there
 
+NOT_SHARED = "--name and --advertise are for servers that share a --database: leave them out"
+
 CREDENTIAL = "database-password"
 """What systemd calls the password that it hands over (LoadCredential=)."""
 
@@ -104,21 +106,30 @@ def check_owner(directory: Path, refused: type[BuilderError] = StartError) -> No
 
 @contextmanager
 def held(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory. Raises StartError if another server does."""
+    """Hold the data directory. Raises StartError if another server does.
+
+    Whoever can open a file can lock it: so this one is closed to other users, also where the directory is not.
+    """
     try:
-        file = (data_dir / LOCK).open("w")
+        file = os.fdopen(os.open(data_dir / LOCK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w")
     except OSError as error:
         raise StartError(
             f"can't use the data directory {data_dir}: {error.strerror}; create it, or name another with --dir"
         ) from error
     with file:
         try:
+            os.fchmod(file.fileno(), 0o600)  # an earlier one may be open to all
             taken = lock(file.fileno())
         except OSError as error:
             raise StartError(f"can't lock {data_dir}: {error.strerror}") from error
         if not taken:
             raise StartError(f"another server uses {data_dir}: stop it, or name another directory with --dir")
         yield
+
+
+def place_of(directory: Path, place: "Location | None", name: str | None) -> "tuple[Path | Location, str]":
+    """Return where the database of a directory is, and what its server is called there: see the two functions for both."""
+    return database_of(directory, place), name_of(directory, place, name)
 
 
 def note_elsewhere(directory: Path, place: "Location", *names: str) -> None:

@@ -50,15 +50,15 @@ from builder_server.keyring import Keyring
 from builder_server.limits import ServerLimits
 from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
-from builder_server.membership import Membership
+from builder_server.membership import ServerMembership
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.permission import Peer
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
-from builder_server.served import database_of, held, name_of
-from builder_server.store import Identity, Store
+from builder_server.served import held, place_of
+from builder_server.store import ServerIdentity, Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
 from builder_server.upstream import Upstreams
@@ -134,9 +134,8 @@ async def serve(
     with held(settings.data_dir):
         backups.check_whole(settings.data_dir)
         certificates = _certificates(settings, now)
-        store = Store.open(database_of(settings.data_dir, settings.database))
+        store = Store.open(*place_of(settings.data_dir, settings.database, settings.name))
         store.limits = settings.limits
-        store.owner = name_of(settings.data_dir, settings.database, settings.name)
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -164,7 +163,7 @@ class _Server:
     _now: Callable[[], Instant]
     _attempts: Attempts
     _farm: Farm
-    _membership: Membership
+    _membership: ServerMembership
     _ticker: Ticker
     _uploader: Uploader
     _keeper: Keeper
@@ -212,14 +211,14 @@ class _Server:
         memory = Memory(Replies(settings.data_dir))
         upstreams = Upstreams(memory=memory, name=lambda: store.owner, tls=_tls_between(settings, certificates))
         farm = Farm(store=store, attempts=attempts, upstreams=upstreams)
-        me = Identity(
+        me = ServerIdentity(
             name=store.owner,
             incarnation=uuid4(),
             address=settings.address,
             version=__version__,
             token=secrets.token_urlsafe(),
         )
-        membership = Membership(store, me, attempts, lambda: crews.text_of(attempts.crew()))
+        membership = ServerMembership(store, me, attempts, lambda: crews.text_of(attempts.crew()))
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         expiry = Expiry(now, Keyring(settings.data_dir))

@@ -22,8 +22,8 @@ from builder.framing import StreamedFrame, frame, frame_header, read_length
 from builder.messages import Failure, Hello, Message, Output, Role, Success
 from builder.order import Protocols
 from builder.reasons import reason_of
+from builder.runtime.dialling import connect
 from builder.runtime.encrypted import EncryptedStream
-from builder.runtime.sockets import tune
 from builder_server.errors import CommandRefused
 from builder_server.memory import Memory, SharingChannel
 from builder_server.permission import Peer
@@ -95,16 +95,13 @@ class Upstreams:
         if server.address is None:
             raise Absent("it has told no address: start it with --advertise")
         address = parse_remote(server.address)
-        if not isinstance(address, TcpAddress):
-            return await trio.open_unix_socket(address.path)
-        transport = await trio.open_tcp_stream(address.host, address.port)
+        transport = await connect(address)
+        if not isinstance(address, TcpAddress) or (context := self.tls(address.host)) is None:
+            return transport
         async with AsyncExitStack() as opened:
             await opened.enter_async_context(transport)
-            tune(transport)
-            stream: trio.SocketStream | EncryptedStream = transport
-            if context := self.tls(address.host):
-                stream = EncryptedStream(transport, context, server_hostname=address.host)
-                await stream.do_handshake()
+            stream = EncryptedStream(transport, context, server_hostname=address.host)
+            await stream.do_handshake()
             opened.pop_all()
             return stream
 

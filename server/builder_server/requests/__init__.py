@@ -13,6 +13,7 @@ from builder.messages import Kind
 from builder.model import Instant
 from builder_server.attempts import Attempts
 from builder_server.attesting import Signer
+from builder_server.errors import Elsewhere
 from builder_server.farm import Farm
 from builder_server.looks import Looks
 from builder_server.memory import SharingChannel
@@ -45,8 +46,12 @@ class Asked:
         return str(self.client)
 
     def elsewhere(self, owner: str | None) -> str | None:
-        """Return which other server is asked for what ``owner`` has; None: this one answers."""
-        return None if self.is_relayed or self.store.is_mine(owner) else owner
+        """Return which other server is asked for what ``owner`` has; None: this one answers. Raises Elsewhere."""
+        if self.store.is_mine(owner):
+            return None
+        if self.is_relayed:
+            raise Elsewhere("it is with another server by now")
+        return owner
 
 
 Handler = Callable[[Asked, Any], Awaitable[None]]

@@ -159,12 +159,17 @@ async def _with_presence(asked: Asked, entries: Sequence[HistoryEntry]) -> tuple
     return tuple(evolve(entry, away=away.get(entry.uuid)) if entry.uuid else entry for entry in entries)
 
 
+async def owner_of(asked: Asked, uuid: UUID) -> str | None:
+    """Return which server has the files of a build."""
+    build = await asked.store.find_head(uuid)
+    return None if build is None else build.owner
+
+
 async def show(asked: Asked, request: ShowBuild) -> None:
     """Tell of a build."""
     entry = await find_build(asked, request.target)
     assert entry.uuid, "it is a build"
-    build = await asked.store.find_head(entry.uuid)
-    if owner := asked.elsewhere(build.owner if build else None):
+    if owner := asked.elsewhere(await owner_of(asked, entry.uuid)):
         shown = BuildShown(entry=entry, has_record=False, absent=owner)
         with contextlib.suppress(Absent):
             async with asked.farm.upstream(owner, asked.client) as upstream:

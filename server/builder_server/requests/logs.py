@@ -36,22 +36,21 @@ async def show(asked: Asked, request: ReadConsole, *, tells_range: bool = True) 
     patient_until = trio.current_time() + TAKEOVER
     found: Observed | None = None
     while (there := await asked.attempts.find(request.uuid)) is not None:
-        found, sent = there, part.sent
-        owner = asked.elsewhere(found.owner)
-        trouble = None
-        if owner is None:
-            await part.send(found)
-        else:
+        found, trouble = there, None
+        if owner := asked.elsewhere(found.owner):
             trouble = await part.relay(asked, owner)
-        if not request.follow and trouble is None:
+            if part.was_let_in:
+                patient_until = trio.current_time() + TAKEOVER
+        else:
+            await part.send(found)
+        if trouble is None and not request.follow:
             break
-        if part.sent != sent:
-            patient_until = trio.current_time() + TAKEOVER
         build = await asked.store.find_head(request.uuid)
-        goes_on = build is not None and build.state == "running" and trio.current_time() < patient_until
-        if trouble is None and (not goes_on or asked.is_relayed or (build and owner is asked.elsewhere(build.owner))):
+        runs = build is not None and build.state == "running"
+        if trouble is None and (asked.is_relayed or not runs or (build and asked.elsewhere(build.owner) == owner)):
             break
-        if trouble is not None and (not goes_on or not (request.follow or part.sent is None)):
+        may_go_on = runs and (request.follow or part.sent is None) and trio.current_time() < patient_until
+        if trouble is not None and not may_go_on:
             raise asked.farm.refusal(f"the console of {request.uuid}", owner or "", trouble) from trouble
         await trio.sleep(PAUSE)
     return found
@@ -65,12 +64,17 @@ class _Part:
     wanted: ReadConsole
     tells_range: bool
     sent: int | None = None
+    was_let_in: bool = False
+    """Whether the server that was asked last has answered at all."""
 
-    async def _begin(self, offset: int, size: int) -> None:
+    async def _begin(self, offset: int, size: int) -> bool:
+        """Tell where it begins, before the first part; return whether this one follows what was sent."""
+        if self.sent is not None:
+            return offset >= self.sent
         if self.tells_range:
             await self.channel.send(ConsoleRange(offset=offset, size=size))
-        self.tells_range = False
         self._note_sent(offset)
+        return True
 
     def _note_sent(self, offset: int) -> None:
         self.sent = offset
@@ -78,8 +82,10 @@ class _Part:
 
     async def relay(self, asked: Asked, owner: str) -> Absent | None:
         """Send what another server has; return why that was not all."""
+        self.was_let_in = False
         try:
             async with asked.farm.upstream(owner, asked.client) as upstream:
+                self.was_let_in = True
                 if self.wanted.follow:
                     await asked.farm.follow(upstream, owner, self.wanted)
                 else:
@@ -87,7 +93,8 @@ class _Part:
                 if not isinstance(told := await upstream.next(), ConsoleRange):
                     return Absent("it does not tell where the console begins")
                 offset = told.offset
-                await self._begin(offset, told.size)
+                if not await self._begin(offset, told.size):
+                    return None  # its end was thrown away
                 while part := await upstream.next_frames():
                     frames = part if isinstance(part, bytes) else frame(codec.encode(part))
                     await _send(self.channel, frames)
@@ -110,7 +117,8 @@ class _Part:
                 await _wait_size(found.live, self.wanted.offset)
             size = found.live.size if found.live else os.fstat(descriptor).st_size
             start, end = await trio.to_thread.run_sync(_range, descriptor, size, self.wanted)
-            await self._begin(start, size)
+            if not await self._begin(start, size):
+                return
             if found.live and self.wanted.follow:
                 self._note_sent(await _follow(self.channel, descriptor, found.live, start))
             elif found.live:

@@ -13,7 +13,7 @@ from builder.extension.uploads import (
 )
 from builder_server.errors import CommandRefused
 from builder_server.requests import Asked, Handlers
-from builder_server.requests.builds import USUAL_COUNT, find_build
+from builder_server.requests.builds import PIECE_TIMEOUT, USUAL_COUNT, find_build, owner_of
 from builder_server.results import FILE_NAME, directory_of
 
 
@@ -33,24 +33,38 @@ async def count_uploads(asked: Asked, _request: CountUploads) -> None:
 
 
 async def retry_uploads(asked: Asked, request: RetryUploads) -> None:
-    """Have uploads tried again now."""
-    if not asked.uploader.names:
-        raise CommandRefused("this server uploads nothing: it was started without --upload")
-    if request.target is None:
-        count = await asked.store.retry_uploads(asked.uploader.names)
-    else:
-        count = await _retry(asked, request.target)
+    """Have uploads tried again now, by the servers whose disks have what is to be uploaded."""
+    if request.target is not None:
+        await _retry(asked, request.target)
+        return
+    _check_uploads(asked)
+    count = await asked.store.retry_uploads(asked.uploader.names)
+    asked.uploader.wake()
+    if not asked.is_relayed:
+        told, _ = await asked.farm.ask_others(asked.client, request)  # they are to begin, and may have other receivers
+        count = max(count, *(reply.count for reply in told.values() if isinstance(reply, UploadsRetried)), 0)
+    await asked.channel.send(UploadsRetried(count=count))
+
+
+async def _retry(asked: Asked, target: str) -> None:
+    entry = await find_build(asked, target)
+    assert entry.uuid, "it is a build"
+    if owner := asked.elsewhere(await owner_of(asked, entry.uuid)):
+        what, there = f"the record of {entry.uuid}", RetryUploads(target=str(entry.uuid))
+        await asked.farm.pass_on(owner, asked.client, there, asked.channel, what, PIECE_TIMEOUT)
+        return
+    _check_uploads(asked)
+    path = directory_of(asked.attempts.recorder.data_dir, entry.name, entry.uuid) / FILE_NAME
+    if entry.finished and entry.upload not in ("uploaded", "done") and not await trio.to_thread.run_sync(path.exists):
+        raise CommandRefused(f"{entry.uuid} can't be uploaded: its record {path} is gone")
+    count = await asked.store.retry_upload(entry.uuid, asked.uploader.names)
     asked.uploader.wake()
     await asked.channel.send(UploadsRetried(count=count))
 
 
-async def _retry(asked: Asked, target: str) -> int:
-    entry = await find_build(asked, target)
-    assert entry.uuid, "it is a build"
-    path = directory_of(asked.attempts.recorder.data_dir, entry.name, entry.uuid) / FILE_NAME
-    if entry.finished and entry.upload not in ("uploaded", "done") and not await trio.to_thread.run_sync(path.exists):
-        raise CommandRefused(f"{entry.uuid} can't be uploaded: its record {path} is gone")
-    return await asked.store.retry_upload(entry.uuid, asked.uploader.names)
+def _check_uploads(asked: Asked) -> None:
+    if not asked.uploader.names:
+        raise CommandRefused("this server uploads nothing: it was started without --upload")
 
 
 async def drop_upload(asked: Asked, request: DropUpload) -> None:

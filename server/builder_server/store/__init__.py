@@ -27,7 +27,7 @@ from builder_server.store.records import (
     is_secret,
     split_peer,
 )
-from builder_server.store.servers import Identity, ServerState
+from builder_server.store.servers import ServerIdentity, ServerState
 from builder_server.store.store import Store
 
 __all__ = [
@@ -39,12 +39,12 @@ __all__ = [
     "Expand",
     "Expanded",
     "Holder",
-    "Identity",
     "LeftBuild",
     "OldBuild",
     "PendingUpload",
     "PlannedJob",
     "PlatformLoad",
+    "ServerIdentity",
     "ServerState",
     "Signable",
     "Store",

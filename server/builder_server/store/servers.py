@@ -52,7 +52,7 @@ NOW = _Now()
 
 
 @frozen(kw_only=True)
-class Identity:
+class ServerIdentity:
     """What a server says of itself. ``address`` is where other servers reach it, HOST:PORT or unix:PATH.
 
     Whoever shows the ``token`` may relay. Each start has an ``incarnation`` of its own.
@@ -66,7 +66,7 @@ class Identity:
 
 
 @frozen(kw_only=True)
-class ServerState(Identity):
+class ServerState(ServerIdentity):
     """A server that works on the database, or was last known to: by the clock of the database.
 
     ``expires`` is when it is counted as dead, unless it says that it lives; None: it has its database for itself.
@@ -126,7 +126,7 @@ def check_idle(connection: sa.Connection) -> None:
 _ME = server.c.name == sa.bindparam("me"), server.c.incarnation == sa.bindparam("its")
 _IS_THERE = sa.select(sa.literal(1)).where(*_ME)
 _EXPIRES = NOW + sa.bindparam("lease", type_=sa.BigInteger)
-_RENEW = sa.update(server).where(*_ME).values(expires=_EXPIRES, crew=sa.bindparam("of_crew"))
+_RENEW = sa.update(server).where(*_ME).values(expires=_EXPIRES)
 _REMOVE = sa.delete(server).where(*_ME)
 _DEAD = sa.select(server.c.name).where(server.c.expires < NOW).order_by(server.c.name)
 _REMOVE_DEAD = sa.delete(server).where(server.c.name.in_(sa.bindparam("dead", expanding=True)), server.c.expires < NOW)
@@ -141,11 +141,11 @@ def _lease() -> int:
     return LEASE // dt.timedelta(milliseconds=1)
 
 
-def _key(me: Identity) -> dict[str, Any]:
+def _key(me: ServerIdentity) -> dict[str, Any]:
     return {"me": me.name, "its": str(me.incarnation)}
 
 
-def register(connection: sa.Connection, woken: Woken, me: Identity, *, has_lease: bool) -> None:
+def register(connection: sa.Connection, woken: Woken, me: ServerIdentity, *, has_lease: bool) -> None:
     """Note that a server works on the database from now on, in place of any that had its name; builds of no server are its."""
     connection.execute(sa.delete(server).where(server.c.name == me.name))
     connection.execute(
@@ -163,7 +163,7 @@ def register(connection: sa.Connection, woken: Woken, me: Identity, *, has_lease
     woken.servers = True
 
 
-def check(connection: sa.Connection, me: Identity) -> None:
+def check(connection: sa.Connection, me: ServerIdentity) -> None:
     """Raise Fenced unless a server is still one of those that work on the database; once in a transaction will do.
 
     It is removed in a transaction beside which no other one writes: so what this one does was done before.
@@ -175,12 +175,16 @@ def check(connection: sa.Connection, me: Identity) -> None:
         connection.info[_CHECKED] = checked
 
 
-def renew(connection: sa.Connection, me: Identity, crew: str) -> bool:
-    """Note that a server lives; return False for one that was counted as dead. Its ``crew`` is what its workers do."""
-    return connection.execute(_RENEW, _key(me) | {"lease": _lease(), "of_crew": crew}).rowcount == 1
+def renew(connection: sa.Connection, me: ServerIdentity, crew: str | None) -> bool:
+    """Note that a server lives; return False for one that was counted as dead.
+
+    Its ``crew`` is what its workers do, None if that is what it was.
+    """
+    renewal = _RENEW if crew is None else _RENEW.values(crew=crew)
+    return connection.execute(renewal, _key(me) | {"lease": _lease()}).rowcount == 1
 
 
-def remove(connection: sa.Connection, woken: Woken, me: Identity) -> None:
+def remove(connection: sa.Connection, woken: Woken, me: ServerIdentity) -> None:
     """Note that a server works on the database no more, if it still does."""
     connection.execute(_REMOVE, _key(me))
     woken.servers = True
@@ -199,7 +203,7 @@ def take_over(connection: sa.Connection, woken: Woken, me: str, dead: Collection
     return ownership.take_over(connection, woken, me)
 
 
-def note_look(connection: sa.Connection, me: Identity) -> None:
+def note_look(connection: sa.Connection, me: ServerIdentity) -> None:
     """Note that a server looks for what is due."""
     if connection.execute(_NOTE_LOOK, {"me": me.name}).rowcount == 0:
         connection.execute(sa.insert(duty).values(name=SCHEDULE, server=me.name, looked=NOW))

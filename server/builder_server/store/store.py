@@ -59,7 +59,7 @@ from builder_server.store.records import (
     Taken,
     Timing,
 )
-from builder_server.store.servers import Identity, ServerState
+from builder_server.store.servers import ServerIdentity, ServerState
 from builder_server.store.standing import Standing
 from builder_server.store.waking import Waking, Woken
 
@@ -80,18 +80,18 @@ class Store:
     owner: str = ONLY_SERVER
     waking: Waking = field(factory=Waking)
     limits: ServerLimits = field(factory=ServerLimits)
-    identity: Identity | None = None
+    identity: ServerIdentity | None = None
     """As what it is registered. Without it this is no server, but a program that writes once."""
 
     @classmethod
-    def open(cls, where: "Path | Location") -> Self:
-        """Return the store in a file, created or migrated, or in PostgreSQL. Raises StoreError."""
+    def open(cls, where: "Path | Location", owner: str = ONLY_SERVER) -> Self:
+        """Return the store in a file, created or migrated, or in PostgreSQL, for a server of that name. Raises StoreError."""
         prepare = upgrade(MIGRATIONS, servers.check_idle)
         if isinstance(where, Path):
-            return cls(SQLite(where, prepare=prepare))
+            return cls(SQLite(where, prepare=prepare), owner)
         from builder.runtime.postgres import PostgreSQL
 
-        return cls(PostgreSQL(where, prepare=prepare))
+        return cls(PostgreSQL(where, prepare=prepare), owner)
 
     @staticmethod
     def migrate(where: "Path | Location", revision: str) -> None:
@@ -127,7 +127,7 @@ class Store:
         """Return the servers that work on the database, by their names."""
         return await self.database.read(partial(servers.find, is_shared=self.database.is_shared))
 
-    async def register(self, me: Identity) -> None:
+    async def register(self, me: ServerIdentity) -> None:
         """Work on the database as this server from now on, in place of any that had its name."""
 
         def step(connection: sa.Connection, woken: Woken) -> None:
@@ -153,18 +153,14 @@ class Store:
         """
         return await self.database.read(servers.unwatched)
 
-    async def hear(self, told: str) -> bool:
-        """Wake those whom it concerns what another server tells; return whether servers have come or gone. Raises StoreError."""
+    def hear(self, told: str) -> notices.Notice | None:
+        """Wake those whom it concerns what another server tells, and return that; None for what this one has told."""
         notice = notices.decode(told)
         if self.identity is not None and notice.sender == str(self.identity.incarnation):
-            return False
-        if notice.woken is None:
-            await self.hear_anything()
-            return True
-        if notice.has_halts:
-            await self.recall_halts()
-        self.waking.hear(notice.woken)
-        return notice.woken.servers
+            return None
+        if notice.woken is not None:
+            self.waking.hear(notice.woken)
+        return notice
 
     async def hear_anything(self) -> None:
         """Wake everybody, since other servers may have changed anything. Raises StoreError."""
