@@ -248,7 +248,6 @@ FIGURES: list[tuple[str, str, str, Form]] = [
         "builder.runtime.subscription:MAX_HEARD",
         number,
     ),
-    ("docs/scale.md", "Each says every 5 seconds that it lives,", "builder_server.membership:RENEWAL", duration),
     (
         "docs/scale.md",
         "one that has not for 15 seconds",

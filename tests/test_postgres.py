@@ -261,6 +261,10 @@ async def test_what_was_in_the_way_of_another_transaction_is_done_again(tmp_path
                 connection.exec_driver_sql("UPDATE job SET priority = priority + 1 WHERE name = 'a'")
                 if times == 1:
                     blocked.set()
+                    # PostgreSQL looks for a circle once, some time after the wait that closes it has begun
+                    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    while not databases.query(tmp_path / "db", waits):
+                        pass
                 connection.exec_driver_sql("UPDATE job SET priority = priority + 1 WHERE name = 'b'")
 
             blocked = threading.Event()
