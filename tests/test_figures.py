@@ -273,7 +273,6 @@ FIGURES: list[tuple[str, str, str, Form]] = [
         "builder_server.store.servers:LEASE",
         lambda value: duration(value.total_seconds()),
     ),
-    ("docs/scale.md", "another one does within 15 seconds,", "builder.runtime.subscription:SILENCE", duration),
     ("docs/architecture.md", "less than 1 GiB free", "builder_server.room:MIN_FREE", size),
     ("docs/architecture.md", "one part in 10 of a small disk", "builder_server.room:_SMALL_DISK_FREE", plain),
     ("docs/architecture.md", "takes the last 64 MiB", "builder_server.room:MIN_ROOM", size),
