@@ -42,6 +42,7 @@ done
 _REMOVE = """#!/bin/sh -eu
 cd {root}
 echo "$BUILDER_NAME|$BUILDER_ID|$BUILDER_STARTED" >> removed
+test ! -e keeps || {{ echo "it stays" >&2; exit 1; }}
 rm workers/$BUILDER_NAME
 """
 

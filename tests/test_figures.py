@@ -249,7 +249,18 @@ FIGURES: list[tuple[str, str, str, Form]] = [
         number,
     ),
     ("docs/scale.md", "Each says every 5 seconds that it lives,", "builder_server.membership:RENEWAL", duration),
-    ("docs/scale.md", "one that has not for 15 seconds", "builder_server.membership:PATIENCE", duration),
+    (
+        "docs/scale.md",
+        "one that has not for 15 seconds",
+        "builder_server.store.servers:LEASE",
+        lambda value: f"{value.seconds} seconds",
+    ),
+    (
+        "docs/scale.md",
+        "nor in the 8 seconds after",
+        "builder_server.membership:PATIENCE",
+        lambda value: f"{value:.0f} seconds",
+    ),
     (
         "docs/scale.md",
         "to end its session, after 15 seconds;",
@@ -273,6 +284,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
         "builder_server.store.servers:LEASE",
         lambda value: duration(value.total_seconds()),
     ),
+    ("docs/scale.md", "another one does within 5 seconds,", "builder_server.membership:RENEWAL", duration),
     ("docs/architecture.md", "less than 1 GiB free", "builder_server.room:MIN_FREE", size),
     ("docs/architecture.md", "one part in 10 of a small disk", "builder_server.room:_SMALL_DISK_FREE", plain),
     ("docs/architecture.md", "takes the last 64 MiB", "builder_server.room:MIN_ROOM", size),

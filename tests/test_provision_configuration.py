@@ -4,10 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import forked
 import kubernetes_validate
 import pytest
 import yaml
 from attrs import fields
+from farm import DEADLINE, environment
 from operators import ROOT
 
 from builder.needs import of_text
@@ -150,6 +152,14 @@ def test_the_example_shows_every_key(tmp_path: Path) -> None:
 def test_slurm_is_deployed_with_a_file_that_can_be_read() -> None:
     fleet = read(DEPLOY / "slurm/provision.toml")
     assert not fleet.platforms["debian-12"].terms.beyond(of_text("kvm memory>=100G sandbox=bubblewrap"))
+
+
+def test_the_workers_of_slurm_understand_their_options() -> None:
+    options = ("--name=w", "--wait=5m", "--label=big", f"--config={DEPLOY}/slurm/worker.toml", "--print-config")
+    done = forked.run("builder_worker", "work", *options, "--", "debian-12", env=environment(), timeout=DEADLINE)
+    assert done.returncode == 0, done.stderr
+    assert b'remote = "builder.example.org:1234"' in done.stdout
+    assert b'wait = "5m"' in done.stdout
 
 
 def _manifests() -> list[object]:

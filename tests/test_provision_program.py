@@ -153,6 +153,21 @@ async def test_what_never_comes_is_removed_and_asked_for_again(tmp_path: Path, e
             await eventually(lambda: len(engine.asked) > 1)
 
 
+async def test_what_can_not_be_removed_is_in_nobodys_way(
+    tmp_path: Path, engine: Scripts, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("silent", "keeps"):
+        (engine.root / name).touch()
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        async with provisioning(tmp_path, server, engine.table() + platform("p1", server, patience="0.3")):
+            await eventually(lambda: len(engine.removed) > 3)
+            await eventually(lambda: len(engine.asked) > 1)
+        first = engine.asked[0][0]
+        assert len(log_lines(caplog.text, f"{first} is removed: it was started, and never came to the server")) == 1
+        assert len(log_lines(caplog.text, f"{first} can't be removed: remove failed: it stays")) == 1
+
+
 async def test_it_outlives_its_server(tmp_path: Path, engine: Scripts, caplog: pytest.LogCaptureFixture) -> None:
     async with start_server(tmp_path) as server:
         port = server.port

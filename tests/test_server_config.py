@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,8 +17,9 @@ from scripted import ask, build, connect, do, info, schedule, take_job
 from builder import __version__
 from builder.messages import Unschedule
 from builder.model import Aborted
-from builder_server import cli, server
+from builder_server import cli, served, server
 from builder_server.listening import Listening
+from builder_server.names import LOCK
 from builder_server.server import Settings
 
 FIELDS = {"job", "uuid", "platform", "peer", "holder"}
@@ -242,6 +244,12 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     assert status == 3
     assert log.startswith(f"builder-server: can't use the data directory {path}: No such file or directory; create it")
     assert not path.exists()
+
+
+def test_nobody_else_can_lock_its_directory(tmp_path: Path) -> None:
+    (tmp_path / LOCK).touch(0o644)  # of an earlier release
+    with served.held(tmp_path):
+        assert stat.S_IMODE((tmp_path / LOCK).stat().st_mode) == 0o600
 
 
 def test_a_second_server_on_the_same_directory(tmp_path: Path) -> None:

@@ -177,10 +177,8 @@ async def test_a_server_goes_back_to_the_last_release_and_forward(tmp_path: Path
         await do(server, schedule("a"))
         done, _ = await build(server)
         busy = await trio.to_thread.run_sync(go_back, server.data_dir)
-        assert (busy.returncode, busy.stderr) == (
-            3,
-            f"builder-server: another server uses {server.data_dir}: stop it, or name another directory with --dir\n".encode(),
-        )
+        assert busy.returncode == 3
+        assert busy.stderr.startswith(f"builder-server: another server uses {server.data_dir}: stop it".encode())
     back = await trio.to_thread.run_sync(go_back, server.data_dir)
     assert (back.returncode, back.stdout, back.stderr) == (0, b"the database is at revision 0003\n", b"")
     await trio.to_thread.run_sync(migrate, tmp_path / "before", "0003")

@@ -198,10 +198,8 @@ async def test_a_directory_and_its_database_belong_together(cluster: Cluster, tm
         await scripted.do(server, schedule("a"))
         data = f"--dir={server.data_dir}"
         status, said = command(option, data, "migrate")
-        assert (status, said) == (
-            3,
-            f"builder-server: another server uses {server.data_dir}: stop it, or name another directory with --dir\n",
-        )
+        assert status == 3
+        assert said.startswith(f"builder-server: another server uses {server.data_dir}: stop it")
         assert server.terminate() == 0
     for named, what in (((), "backup"), ((option,), "restore")):
         status, said = command(*named, data, what, f"{tmp_path}/x.tar")

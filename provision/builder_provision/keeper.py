@@ -20,7 +20,7 @@ from builder_provision.errors import EngineFailed
 from builder_provision.fleet import Asked, EngineState, Order, Ticket
 from builder_provision.ledger import Ledger
 from builder_provision.link import Link
-from builder_provision.planning import LATER, Plan, Situation, plan
+from builder_provision.planning import LATER, Plan, Removal, Situation, plan
 from builder_provision.survey import Survey, survey
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,10 @@ class Keeper:
         init=False, factory=dict
     )  # who has come, and when it had gone again
 
+    _removed: dict[str, set[str]] = field(
+        init=False, factory=dict
+    )  # who was given up and is still there, and what was said
+
     @counts.default
     def _no_counts(self) -> dict[str, Counts]:
         return {platform: Counts() for platform in self.platforms}
@@ -127,6 +131,7 @@ class Keeper:
         """Look at engine and server, do what is to be done, and return when to look again. Raises BuilderError and OSError."""
         listed = await self.engine.list(self.ledger.tickets)
         self.ledger.found(listed, self.now())
+        self._removed = {name: said for name, said in self._removed.items() if name in self.ledger.workers}
         await self._save()
         return min([await self._keep(platform, link, listed) for platform in self.platforms])
 
@@ -139,9 +144,7 @@ class Keeper:
             found = self._plan(platform, stands, now)
             self._unneeded[platform] = found.unneeded
             for removal in found.remove:
-                log.warning("%s is removed: %s", removal.asked.name, removal.reason)
-                await self.engine.remove(removal.asked, may_have_begun=removal.may_have_begun)
-                self.counts[platform].removed += 1
+                await self._remove(platform, removal)
             gone = {removal.asked.name for removal in found.remove}
             there = [each for each in stands.asked if each.name not in gone]
             there += await self._ask(platform, found.ask)
@@ -183,6 +186,20 @@ class Keeper:
                 unneeded=self._unneeded.get(platform, {}),
             ),
         )
+
+    async def _remove(self, platform: str, removal: Removal) -> None:
+        """Give a worker up. What can't be done is said once, and tried again in the next round: nobody else has to wait for it."""
+        said = self._removed.setdefault(removal.asked.name, set())
+        if not said:
+            log.warning("%s is removed: %s", removal.asked.name, removal.reason)
+            self.counts[platform].removed += 1
+            said.add(removal.reason)
+        try:
+            await self.engine.remove(removal.asked, may_have_begun=removal.may_have_begun)
+        except EngineFailed as error:
+            if str(error) not in said:
+                log.warning("%s can't be removed: %s", removal.asked.name, error)
+                said.add(str(error))
 
     async def _ask(self, platform: str, orders: Sequence[Order]) -> list[Asked]:
         """Ask for workers, and return those that the engine took."""

@@ -82,7 +82,7 @@ def plan(terms: Terms, situation: Situation) -> Plan:
     kept = max(0, terms.least - len(alive) - len(orders))
     if situation.refused.get((), 0.0) <= now:
         orders += [Order(time_limit=time_limit)] * kept
-    room = max(0, terms.most - len(alive))
+    room = max(0, terms.most - len(situation.asked))  # who is given up has its place until it is gone
     if terms.budget is not None and situation.spent >= terms.budget:
         if orders:
             why_not[f"the {terms.budget / 3600:g} worker hours of today are spent"] = None
@@ -128,7 +128,7 @@ def _next_look(
 ) -> float:
     """Return when something may have to be done that no change of the server tells of."""
     now = situation.now
-    is_leaving = any(each.left_at is not None for each in alive)
+    is_leaving = len(alive) < len(situation.asked) or any(each.left_at is not None for each in alive)
     is_coming = is_asking or any(each.is_coming for each in alive)
     moments = [
         now + (LEAVING if is_leaving else COMING if is_coming else LATER),

@@ -106,15 +106,19 @@ def check_owner(directory: Path, refused: type[BuilderError] = StartError) -> No
 
 @contextmanager
 def held(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory. Raises StartError if another server does."""
+    """Hold the data directory. Raises StartError if another server does.
+
+    Whoever can open a file can lock it: so this one is closed to other users, also where the directory is not.
+    """
     try:
-        file = (data_dir / LOCK).open("w")
+        file = os.fdopen(os.open(data_dir / LOCK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w")
     except OSError as error:
         raise StartError(
             f"can't use the data directory {data_dir}: {error.strerror}; create it, or name another with --dir"
         ) from error
     with file:
         try:
+            os.fchmod(file.fileno(), 0o600)  # an earlier one may be open to all
             taken = lock(file.fileno())
         except OSError as error:
             raise StartError(f"can't lock {data_dir}: {error.strerror}") from error
