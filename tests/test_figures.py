@@ -280,7 +280,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/scale.md", "Each says every 5 seconds that it", "builder_server.membership:RENEWAL", duration),
     (
         "docs/scale.md",
-        "one that has not for 15 seconds is counted as dead",
+        "one that has not for 15 seconds,",
         "builder_server.store.servers:LEASE",
         lambda value: duration(value.total_seconds()),
     ),
