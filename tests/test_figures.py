@@ -276,6 +276,13 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/scale.md", "waits, for up to 30 seconds;", "builder.runtime.grouping:LOCK_TIMEOUT", duration),
     ("docs/scale.md", "a statement is ended after 60 seconds;", "builder.runtime.postgres:STATEMENT_TIMEOUT", number),
     ("docs/scale.md", "counts as lost after 70,", "builder.runtime.postgres:SILENCE", number),
+    ("docs/scale.md", "Each says every 5 seconds that it", "builder_server.membership:RENEWAL", duration),
+    (
+        "docs/scale.md",
+        "one that has not for 15 seconds,",
+        "builder_server.store.servers:LEASE",
+        lambda value: duration(value.total_seconds()),
+    ),
     ("docs/scale.md", "another one does within 5 seconds,", "builder_server.membership:RENEWAL", duration),
     ("docs/architecture.md", "less than 1 GiB free", "builder_server.room:MIN_FREE", size),
     ("docs/architecture.md", "one part in 10 of a small disk", "builder_server.room:_SMALL_DISK_FREE", plain),

@@ -16,7 +16,9 @@ import trio
 from click.testing import CliRunner
 from farm import start_server
 from scripted import build, info, schedule
+from test_postgres import shape as shape_there
 from test_server_backup import does_not_start
+from test_server_migrations import shape
 
 from builder.errors import BuilderError
 from builder.runtime.database import StoreError
@@ -135,7 +137,7 @@ def directory(tmp_path: Path) -> Path:
 pytestmark = pytest.mark.databases(only="postgres")
 
 
-def test_there_and_back_with_something_in_every_table(directory: Path, place: Location) -> None:
+def test_there_and_back_with_something_in_every_table(directory: Path, place: Location, tmp_path: Path) -> None:
     expected = contents(directory / DATABASE)
     assert all(len(rows) == ROWS for rows in expected.values())
     total = sum(map(len, expected.values()))
@@ -145,9 +147,12 @@ def test_there_and_back_with_something_in_every_table(directory: Path, place: Lo
     assert (directory / ELSEWHERE).read_text("utf-8") == f"{place}\nb1\n"
     assert contents(place) == {**expected, "build": contents(place)["build"]}
     assert contents(directory / COPIED) == expected
+    Store.open(new := databases.postgres_at(tmp_path / "new", empty=True)).close()
+    assert shape_there(place.url) == shape_there(new.url)
     said = administer(directory, "copy-database", f"--from={place.url}")
     assert said.startswith(f"copied {total} rows from {place}: start the server without --database;")
     assert contents(directory / DATABASE) == expected
+    assert shape(directory / DATABASE) == shape(directory / COPIED)
     assert {path.name for path in directory.iterdir()} == {DATABASE, COPIED, "lock"}
 
 
