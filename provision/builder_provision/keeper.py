@@ -129,8 +129,7 @@ class Keeper:
 
     async def round(self, link: Link) -> float:
         """Look at engine and server, do what is to be done, and return when to look again. Raises BuilderError and OSError."""
-        listed = await self.engine.list(self.ledger.tickets)
-        self.ledger.found(listed, self.now())
+        listed = self.ledger.found(await self.engine.list(self.ledger.tickets), self.now())
         self._removed = {name: said for name, said in self._removed.items() if name in self.ledger.workers}
         await self._save()
         return min([await self._keep(platform, link, listed) for platform in self.platforms])
