@@ -136,8 +136,10 @@ class Keeper:
 
     async def _keep(self, platform: str, link: Link, listed: Sequence[Asked]) -> float:
         with about(platform=platform):
-            workers = await link.workers(platform)
-            looked = await link.look(platform)  # last: of what was taken meanwhile, nobody is asked for
+            looked, workers = await link.look(platform), []
+            if looked.queued or any(each.platform == platform for each in listed):  # there may be thousands of workers
+                workers = await link.workers(platform)
+                looked = await link.look(platform)  # last: of what was taken meanwhile, nobody is asked for
             now = self.now()
             stands = self._noted(platform, survey(platform, looked, workers, listed, now), now)
             found = self._plan(platform, stands, now)
