@@ -405,6 +405,53 @@ async def test_a_step_that_has_to_be_alone_is_run_again(tmp_path: Path) -> None:
         assert alone == [False, True, True]
 
 
+async def test_a_commit_of_which_nobody_can_say_yet_whether_it_was_done_is_waited_for(tmp_path: Path) -> None:
+    """PostgreSQL has not noticed that the session is lost: the commit may still be under way there."""
+    async with opened(tmp_path) as store:
+        found = database(store)
+        assert isinstance(found, PostgreSQL)
+        await store.schedule(script("a"), Period.DAILY, NOW)
+        with psycopg.connect(postgres_at(tmp_path / "db").url) as lost:
+            lost.execute("UPDATE job SET priority = 7")
+            row = lost.execute(f"SELECT pg_current_xact_id()::text, {postgres._TIMELINE}").fetchone()
+            assert row
+            looks: list[bool] = []
+
+            def look() -> bool:
+                return found._has_committed(row[0], row[1], 1e12, lambda: None)
+
+            async with trio.open_nursery() as nursery:
+
+                async def ask() -> None:
+                    looks.append(await trio.to_thread.run_sync(look))
+
+                nursery.start_soon(ask)
+                asks = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_xact_status%' AND pid <> pg_backend_pid()"
+                await eventually(lambda: databases.query(tmp_path / "db", asks))
+                assert not looks
+                lost.commit()
+        assert looks == [True]
+
+
+async def test_a_step_that_stands_still_for_too_long_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgres._WRITES, "idle_in_transaction_session_timeout", "50ms")
+    async with opened(tmp_path) as store:
+        pids: list[int] = []
+
+        def step(connection: sa.Connection) -> None:
+            pids.append(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+            while len(pids) == 1 and databases.query(
+                tmp_path / "db", f"SELECT 1 FROM pg_stat_activity WHERE pid = {pids[0]}"
+            ):
+                pass
+            connection.exec_driver_sql("SELECT 1")
+
+        await store.database.write(step)
+        assert len({*pids}) == 2
+
+
 FROZEN = """
 import sys
 import psycopg

@@ -286,8 +286,8 @@ async def test_a_server_that_wakes_up_and_finds_that_it_was_counted_as_dead(tmp_
 async def test_a_database_that_was_away_for_longer_than_a_lease(
     alone: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All leases have run out, and nobody is dead."""
-    monkeypatch.setattr(membership, "PATIENCE", 15)
+    """All leases have run out, as when its clock is set, and nobody is dead."""
+    monkeypatch.setattr(membership, "PATIENCE", 10)
     place = Location(url=alone.create("db"))
     async with server(tmp_path, "a", place) as one, server(tmp_path, "b", place) as other:
         before = [each.incarnation for each in await one.store.servers()]
@@ -301,6 +301,22 @@ async def test_a_database_that_was_away_for_longer_than_a_lease(
         assert [each.incarnation for each in await one.store.servers()] == before
         assert (one.holder.drops, other.holder.drops) == (0, 0)
         await take(other.store, 1)
+
+
+async def test_a_server_whose_lease_has_run_out_is_watched_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of the database may have been set: whoever lives says so before long."""
+    monkeypatch.setattr(membership, "PATIENCE", DEADLINE)
+    async with server(tmp_path, "a") as one, opened(tmp_path) as other:
+        await other.register(identity("other"))
+        expire(tmp_path, "other")
+        for _ in range(3):
+            seen = execute(tmp_path, "SELECT max(expires) FROM server")
+            await eventually(partial(lambda seen: execute(tmp_path, "SELECT max(expires) FROM server") > seen, seen))
+        assert await names(one.store) == ["a", "other"]
+        monkeypatch.setattr(membership, "PATIENCE", 0)
+        await eventually(lambda: execute(tmp_path, "SELECT name FROM server") == [("a",)])
 
 
 # --- who keeps the schedule ----------------------------------------------------------------------------------------

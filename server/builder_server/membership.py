@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 RENEWAL = 5.0
 """Seconds after which a server says again that it lives: two of three times it may fail."""
 
-PATIENCE = servers.LEASE.total_seconds()
-"""Seconds for which a server must have been in touch with the database before it counts others as dead. When that comes back,
-all of their leases may have run out."""
+PATIENCE = 1.5 * RENEWAL
+"""Seconds for which a server is watched whose lease has run out, before it is counted as dead. When the database was away, or
+its clock was set, all leases may have run out: by then whoever lives has said so."""
 
 NAME_WAIT = 20.0
 """Seconds for which a server that starts waits for the end of the one before it, which PostgreSQL may notice late."""
@@ -140,7 +140,8 @@ class ServerMembership:
 
         Whatever may take longer is done aside.
         """
-        began = looked = trio.current_time()
+        looked = trio.current_time()
+        silent: dict[tuple[str, int], float] = {}
         while True:
             await self._renew(subscription)
             await subscription.has_lock(self._name_lock)  # the session before had it
@@ -148,9 +149,11 @@ class ServerMembership:
                 self._store.waking.keep_schedule(keeps=True)
             if self._is_behind:
                 self._start(self._catch_up)
-            if self._is_attended and trio.current_time() >= began + PATIENCE:
-                self._dead, has_left = await subscription.run(servers.find_left)
-                if has_left:
+            if self._is_attended:
+                found, has_left = await subscription.run(servers.find_silent)
+                silent = {each: silent.get(each, trio.current_time()) for each in found}
+                self._dead = [name for (name, _), since in silent.items() if trio.current_time() >= since + PATIENCE]
+                if self._dead or has_left:
                     self._start(self._take_over)
                 if trio.current_time() > looked + LOOK_INTERVAL:
                     looked = trio.current_time()

@@ -4,7 +4,7 @@ All times are the database's: so it does not matter whose clock is right, and wh
 """
 
 import datetime as dt
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -128,7 +128,7 @@ _IS_THERE = sa.select(sa.literal(1)).where(*_ME)
 _EXPIRES = NOW + sa.bindparam("lease", type_=sa.BigInteger)
 _RENEW = sa.update(server).where(*_ME).values(expires=_EXPIRES)
 _REMOVE = sa.delete(server).where(*_ME)
-_DEAD = sa.select(server.c.name).where(server.c.expires < NOW).order_by(server.c.name)
+_SILENT = sa.select(server.c.name, server.c.expires).where(server.c.expires < NOW).order_by(server.c.name)
 _REMOVE_DEAD = sa.delete(server).where(server.c.name.in_(sa.bindparam("dead", expanding=True)), server.c.expires < NOW)
 _ADOPT = sa.update(build).where(build.c.state == "running", build.c.owner.is_(None)).values(owner=sa.bindparam("me"))
 _NOTE_LOOK = sa.update(duty).where(duty.c.name == SCHEDULE).values(server=sa.bindparam("me"), looked=NOW)
@@ -190,10 +190,9 @@ def remove(connection: sa.Connection, woken: Woken, me: ServerIdentity) -> None:
     woken.servers = True
 
 
-def find_left(connection: sa.Connection) -> tuple[Sequence[str], bool]:
-    """Return the servers whose lease has run out, and whether there is anything of a server that is gone to take over."""
-    dead = connection.scalars(_DEAD).all()
-    return dead, bool(dead) or ownership.has_left(connection)
+def find_silent(connection: sa.Connection) -> tuple[Collection[tuple[str, int]], bool]:
+    """Return the servers whose lease has run out, and when, and whether builds run whose server is gone."""
+    return [(row.name, row.expires) for row in connection.execute(_SILENT)], ownership.has_left(connection)
 
 
 def take_over(connection: sa.Connection, woken: Woken, me: str, dead: Collection[str]) -> tuple[LeftBuild, ...]:
