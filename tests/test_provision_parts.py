@@ -47,6 +47,13 @@ def test_hours_are_those_of_workers_that_ran() -> None:
     assert ledger.workers == {}
 
 
+def test_the_first_word_on_when_a_worker_has_started_counts() -> None:
+    ledger = Ledger()
+    assert ledger.found([ASKED], NOON) == [ASKED]
+    assert ledger.found([STARTED], NOON + 100) == [STARTED]
+    assert ledger.found([evolve(STARTED, started_at=NOON + 500)], NOON + 500) == [STARTED]
+
+
 def test_one_that_came_and_went_unseen_counts_from_when_it_was_seen_last() -> None:
     ledger = Ledger()
     ledger.ask(TICKET)

@@ -129,16 +129,17 @@ class Keeper:
 
     async def round(self, link: Link) -> float:
         """Look at engine and server, do what is to be done, and return when to look again. Raises BuilderError and OSError."""
-        listed = await self.engine.list(self.ledger.tickets)
-        self.ledger.found(listed, self.now())
+        listed = self.ledger.found(await self.engine.list(self.ledger.tickets), self.now())
         self._removed = {name: said for name, said in self._removed.items() if name in self.ledger.workers}
         await self._save()
         return min([await self._keep(platform, link, listed) for platform in self.platforms])
 
     async def _keep(self, platform: str, link: Link, listed: Sequence[Asked]) -> float:
         with about(platform=platform):
-            workers = await link.workers(platform)
-            looked = await link.look(platform)  # last: of what was taken meanwhile, nobody is asked for
+            looked, workers = await link.look(platform), []
+            if looked.queued or any(each.platform == platform for each in listed):  # there may be thousands of workers
+                workers = await link.workers(platform)
+                looked = await link.look(platform)  # last: of what was taken meanwhile, nobody is asked for
             now = self.now()
             stands = self._noted(platform, survey(platform, looked, workers, listed, now), now)
             found = self._plan(platform, stands, now)

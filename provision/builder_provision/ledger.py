@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define, evolve, field, frozen
 
 from builder.errors import InvalidOptions
 from builder.needs import Need, of_text, text_of
@@ -69,8 +69,11 @@ class Ledger:
         """Note that a worker is about to be asked for."""
         self.workers[ticket.name] = Known(ticket=ticket, seen_at=ticket.asked_at)
 
-    def found(self, listed: Iterable[Asked], now: float) -> None:
-        """Note what the engine has listed: what has come, and who has gone and for how long it was there."""
+    def found(self, listed: Iterable[Asked], now: float) -> list[Asked]:
+        """Note what the engine has listed: what has come, and who has gone and for how long it was there.
+
+        Return the same with when each has started as it was first told: not every engine can say so after a restart.
+        """
         self._turn(now)
         there = {each.name: each for each in listed}
         for name in self.workers.keys() - there.keys():
@@ -82,6 +85,7 @@ class Ledger:
             ticket = before.ticket if before else _ticket_of(each)
             started = each.started_at if before is None or before.started_at is None else before.started_at
             self.workers[name] = Known(ticket=ticket, seen_at=now, started_at=started)
+        return [evolve(each, started_at=self.workers[name].started_at) for name, each in there.items()]
 
     def spent_today(self, platform: str, now: float) -> float:
         """Return the seconds of all workers of a platform on this day, with those that are there."""
