@@ -19,7 +19,6 @@ import sqlalchemy as sa
 import trio
 
 from builder.model import Instant
-from builder.runtime.sqlite import SQLite
 from builder_server.receiver import receivers_at
 from builder_server.store import Store, schema
 from builder_server.upload import Uploader, UploadTiming
@@ -30,16 +29,16 @@ HOUR = 3_600_000
 def die_at(step: int, told: int) -> None:
     """Have this process die at a step, and write what that is to a descriptor."""
     steps = itertools.count(1)
-    write, unlink = SQLite.write, Path.unlink
+    write, unlink = Store._write, Path.unlink
 
     def see(what: str) -> None:
         if next(steps) == step:
             os.write(told, what.encode())
             os._exit(9)
 
-    async def seen_write(self: SQLite, action: Any, *arguments: Any) -> Any:
+    async def seen_write(self: Store, action: Any, **options: Any) -> Any:
         see(f"before {action.func.__name__}")
-        value = await write(self, action, *arguments)
+        value = await write(self, action, **options)
         see(f"after {action.func.__name__}")
         return value
 
@@ -48,7 +47,7 @@ def die_at(step: int, told: int) -> None:
         unlink(self, missing_ok=missing_ok)
         see("after unlink")
 
-    SQLite.write, Path.unlink = seen_write, seen_unlink  # type: ignore[method-assign, assignment]
+    Store._write, Path.unlink = seen_write, seen_unlink  # type: ignore[method-assign, assignment]
 
 
 def in_process(action: Callable[[], Awaitable[None]], step: int) -> str:
