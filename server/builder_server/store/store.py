@@ -450,7 +450,7 @@ class Store:
 
     async def retry_uploads(self, receivers: Collection[str]) -> int:
         """Have all that is not uploaded tried again now; return how many uploads these are."""
-        return await self._write(partial(uploads.retry_all, receivers=receivers))
+        return await self._write(partial(uploads.retry_all, me=self.owner, receivers=receivers))
 
     async def drop_upload(self, uuid: UUID) -> None:
         """Have a build go to no receiver any more. Raises CommandRefused."""
@@ -458,11 +458,11 @@ class Store:
 
     async def uploads(self, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
         """Return uploads that are pending or refused, or those of one build, the oldest first."""
-        return await self.database.read(partial(uploads.page, asked=asked, receivers=receivers))
+        return await self.database.read(partial(uploads.page, me=self.owner, asked=asked, receivers=receivers))
 
     async def count_uploads(self, receivers: Collection[str]) -> tuple[ReceiverState, ...]:
         """Return how uploads stand, receiver by receiver."""
-        return await self.database.read(partial(uploads.counts, receivers=receivers))
+        return await self.database.read(partial(uploads.counts, me=self.owner, receivers=receivers))
 
     async def uploaded(self, after: UUID | None = None) -> tuple[UUID, ...]:
         """Return the next builds, by their uuids, that were uploaded and whose files are still to be removed."""
