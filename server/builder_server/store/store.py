@@ -250,8 +250,12 @@ class Store:
     # --- what is drained -------------------------------------------------------------------------------------------
 
     async def recall_halts(self) -> None:
-        """Learn what was drained when the last server ended."""
-        self.waking.set_halts(await self.database.read(halts.find))
+        """Learn what is drained: at the start, and where that was changed elsewhere."""
+        known = None
+        while known is not self.waking.halts:  # else something was drained here meanwhile, and may not have been read
+            known = self.waking.halts
+            found = await self.database.read(halts.find)
+        self.waking.set_halts(found)
 
     async def halt(
         self, target: Target, now: Instant, by: str, reason: str | None, until: Instant | None
