@@ -39,12 +39,13 @@ from builder.extension.halting import Halt, Scope, Target
 from builder.extension.logs import ConsoleRange, ReadConsole
 from builder.extension.servers import ListServers, Relay, ServersListed
 from builder.extension.watching import Look, Looked
-from builder.extension.working import AskJob, Continue, GiveJob, Gone
+from builder.extension.working import AskJob, Continue, GiveJob, Gone, Return
 from builder.messages import Failure, Message, Observe, Output, Success
 from builder.model import Artifact, Exited
 from builder.roles import HolderRole
 from builder.runtime.postgres import Location
 from builder_server.attempts import Attempts
+from builder_server.store import Store, Undecided
 
 
 def arguments(name: str, database: str, port: int) -> tuple[str, ...]:
@@ -482,3 +483,47 @@ async def test_a_build_is_cancelled_whose_end_is_awaited_already(tmp_path: Path,
                 os.kill(one.process.pid, signal.SIGCONT)
             assert isinstance(failure, Failure)
             assert failure.message.startswith(f"{taken.uuid} is to end already: it was cancelled by 127.0.0.1:")
+
+
+async def test_a_build_that_has_come_here_without_anybody_knowing(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever observes it waits for its worker, whom the server takes at once."""
+    claim = Store.claim
+    tries: list[UUID] = []
+
+    async def lost(store: Store, uuid: UUID, secret: bytes) -> object:
+        claimed = await claim(store, uuid, secret)
+        tries.append(uuid)
+        if len(tries) == 1:
+            raise Undecided("lost during a commit")
+        return claimed
+
+    monkeypatch.setattr(Store, "claim", lost)
+    seen: list[Output] = []
+    (tmp_path / "b").mkdir()
+    async with (
+        started(tmp_path, database, "a") as one,
+        run_server(tmp_path / "b", database=Location(url=database), name="b") as other,
+        trio.open_nursery() as nursery,
+    ):
+        await do(one, schedule("a"))
+        async with connect(one, OUR_WORKER) as peer:
+            job = await ask_job(peer)
+            await job.say(peer, 0, 3)
+        async with connect(other, OUR_WORKER) as peer:
+            await peer.send(Return(uuid=job.uuid, secret=job.secret, elapsed=0))
+            await peer.wait_closed()
+
+        async def watch() -> None:
+            found = await observe(other, job.uuid)
+            assert isinstance(found, list), found
+            seen.extend(found)
+
+        nursery.start_soon(watch)
+        await trio.sleep(0.1)
+        async with connect(other, OUR_WORKER) as peer:
+            assert await job.come_back(peer) == Continue(lines=0)
+            await job.say(peer, 0, 5)
+            await job.finish(peer)
+    assert [each.line for each in seen] == [*(job.line(number).line for number in range(5)), b"exited 0"]

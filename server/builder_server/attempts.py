@@ -145,12 +145,14 @@ class Attempts:
         return owner.take_back(returning.elapsed / 1000, has_ended=returning.has_ended)
 
     async def _claim(self, build: BuildHead) -> None:
-        """Own from now on what another server had, whose worker has come back here; it sends all of its console again."""
-        store = self.recorder.store
-        if self._stopping or store.is_mine(build.owner):
+        """Own from now on what another server had, whose worker has come back here; it sends all of its console again.
+
+        It may be this one's already, if the database has not said so when it was claimed before.
+        """
+        if self._stopping:
             return
         assert build.secret_sha256, "it was shown"
-        claimed = await store.claim(build.uuid, build.secret_sha256)
+        claimed = await self.recorder.store.claim(build.uuid, build.secret_sha256)
         if claimed and build.uuid not in self._owners:
             self.inherit([claimed])
 

@@ -47,7 +47,8 @@ async def show(asked: Asked, request: ReadConsole, *, tells_range: bool = True) 
             break
         build = await asked.store.find_head(request.uuid)
         runs = build is not None and build.state == "running"
-        if trouble is None and (asked.is_relayed or not runs or (build and asked.elsewhere(build.owner) == owner)):
+        # one that runs here is in nobody's hands for a moment, when it has just come here
+        if trouble is None and (not runs or (build and asked.is_relayed and not asked.store.is_mine(build.owner))):
             break
         may_go_on = runs and (request.follow or part.sent is None) and trio.current_time() < patient_until
         if trouble is not None and not may_go_on:
