@@ -16,6 +16,7 @@ from builder_server.errors import CommandRefused
 from builder_server.farm import TAKEOVER
 from builder_server.memory import SharingChannel
 from builder_server.requests import Asked, Handlers
+from builder_server.store import BuildHead
 from builder_server.upstream import Absent
 
 OBSERVER_TIMEOUT = 3600.0
@@ -47,14 +48,22 @@ async def show(asked: Asked, request: ReadConsole, *, tells_range: bool = True) 
             break
         build = await asked.store.find_head(request.uuid)
         runs = build is not None and build.state == "running"
-        # one that runs here is in nobody's hands for a moment, when it has just come here
-        if trouble is None and (not runs or (build and asked.is_relayed and not asked.store.is_mine(build.owner))):
+        if trouble is None and (not runs or not _may_move(asked, build)):
             break
         may_go_on = runs and (request.follow or part.sent is None) and trio.current_time() < patient_until
         if trouble is not None and not may_go_on:
             raise asked.farm.refusal(f"the console of {request.uuid}", owner or "", trouble) from trouble
         await trio.sleep(PAUSE)
     return found
+
+
+def _may_move(asked: Asked, build: BuildHead | None) -> bool:
+    """Return whether a build that runs, and whose console ended, goes on where this server can send it from.
+
+    One that has just come here is in nobody's hands for a moment.
+    """
+    may_come = not asked.is_relayed or (build is not None and asked.store.is_mine(build.owner))
+    return may_come and asked.store.database.is_shared
 
 
 @define(kw_only=True)
