@@ -57,7 +57,7 @@ from builder_server.permission import Peer
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
-from builder_server.served import held, place_of
+from builder_server.served import held, note_elsewhere, place_of
 from builder_server.store import ServerIdentity, Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
@@ -247,6 +247,8 @@ class _Server:
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
         async with self._membership.held(), plain_nursery() as background:
+            if self._settings.database is not None:  # not before: another server may have the name
+                note_elsewhere(self._settings.data_dir, self._settings.database, self._store.owner)
             background.start_soon(self._ticker.run)
             background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)
