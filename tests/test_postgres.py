@@ -501,7 +501,9 @@ async def test_others_write_for_too_long(tmp_path: Path, monkeypatch: pytest.Mon
     ["sqlite:///x", "db", "host=x dbname=y", "postgresql://user:secret@[::1/x", "postgresql://u:secret@h/d?what"],
 )
 def test_what_is_no_address(url: str) -> None:
-    with pytest.raises(StoreError, match=r"^the address of the database is not one of PostgreSQL's: expected") as raised:
+    with pytest.raises(
+        StoreError, match=r"^the address of the database is not one of PostgreSQL's: expected"
+    ) as raised:
         Location(url=url)
     assert "secret" not in str(raised.value)
 

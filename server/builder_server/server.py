@@ -54,6 +54,7 @@ from builder_server.membership import ServerMembership
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.permission import Peer
+from builder_server.provisions import Provisions
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
@@ -210,7 +211,7 @@ class _Server:
         )
         memory = Memory(Replies(settings.data_dir))
         upstreams = Upstreams(memory=memory, name=lambda: store.owner, tls=_tls_between(settings, certificates))
-        farm = Farm(store=store, attempts=attempts, upstreams=upstreams)
+        farm = Farm(store=store, attempts=attempts, upstreams=upstreams, provisions=Provisions(now))
         me = ServerIdentity(
             name=store.owner,
             incarnation=uuid4(),
@@ -218,7 +219,7 @@ class _Server:
             version=__version__,
             token=secrets.token_urlsafe(),
         )
-        membership = ServerMembership(store, me, attempts, lambda: crews.text_of(attempts.crew()))
+        membership = ServerMembership(store, me, attempts, lambda: crews.text_of(farm.here()))
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         expiry = Expiry(now, Keyring(settings.data_dir))
