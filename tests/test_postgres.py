@@ -17,7 +17,7 @@ import sqlalchemy as sa
 import trio
 from clusters import Cluster
 from databases import postgres_at
-from farm import DEADLINE, environment, eventually
+from farm import DEADLINE, environment, eventually, free_port
 from stores import NOW, database, opened, queues, script, take
 from test_server_commits import gather
 
@@ -501,7 +501,9 @@ async def test_others_write_for_too_long(tmp_path: Path, monkeypatch: pytest.Mon
     ["sqlite:///x", "db", "host=x dbname=y", "postgresql://user:secret@[::1/x", "postgresql://u:secret@h/d?what"],
 )
 def test_what_is_no_address(url: str) -> None:
-    with pytest.raises(StoreError, match="is no address of a PostgreSQL database: expected") as raised:
+    with pytest.raises(
+        StoreError, match=r"^the address of the database is not one of PostgreSQL's: expected"
+    ) as raised:
         Location(url=url)
     assert "secret" not in str(raised.value)
 
@@ -523,17 +525,30 @@ def test_a_password_in_a_file(alone: Cluster, tmp_path: Path) -> None:
     rules.write_text("local all other scram-sha-256\n" + rules.read_text("utf-8"), "utf-8")
     alone.execute("SELECT pg_reload_conf()")
     url = alone.url("db", user="other")
-    with pytest.raises(StoreError, match="no password supplied"):
+    with pytest.raises(StoreError, match="no password supplied; name a file that has it with --database-password-file"):
         Store.open(Location(url=url))
     file = tmp_path / "password"
     file.write_text("a mistake\n", "utf-8")
-    with pytest.raises(StoreError, match="password authentication failed") as raised:
+    with pytest.raises(
+        StoreError, match=r"password authentication failed .*is that of --database-password-file"
+    ) as raised:
         Store.open(Location(url=url, password_file=file))
     assert "mistake" not in str(raised.value)
     file.write_text("a secret\n", "utf-8")
     Store.open(Location(url=url, password_file=file)).close()
-    with pytest.raises(StoreError, match="No such file"):
+    for unusable in (b"\0", b"\xff\n"):
+        file.write_bytes(unusable)
+        with pytest.raises(StoreError, match=f"{file} has no password: write it there as text$"):
+            Store.open(Location(url=url, password_file=file))
+    with pytest.raises(StoreError, match=f": can't read the password in {tmp_path}/none: No such file or directory$"):
         Store.open(Location(url=url, password_file=tmp_path / "none"))
+
+
+def test_what_to_do_where_no_database_is(alone: Cluster) -> None:
+    with pytest.raises(StoreError, match=r'database "none" does not exist; make it with createdb'):
+        Store.open(Location(url=alone.url("none")))
+    with pytest.raises(StoreError, match=r"Connection refused; is PostgreSQL started there\?$"):
+        Store.open(Location(url=f"postgresql://builder@127.0.0.1:{free_port()}/db"))
 
 
 def test_another_encoding_is_refused() -> None:

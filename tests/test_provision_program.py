@@ -153,6 +153,22 @@ async def test_what_never_comes_is_removed_and_asked_for_again(tmp_path: Path, e
             await eventually(lambda: len(engine.asked) > 1)
 
 
+async def test_workers_that_end_before_they_come_are_told_and_not_asked_for_again_and_again(
+    tmp_path: Path, engine: Scripts, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        fleet = engine.table() + platform("p1", server, command=["true"])
+        async with provisioning(tmp_path, server, fleet):
+            await eventually_async(
+                lambda: says(server, "asked command for no worker: workers end before they have come to the server")
+            )
+            await do(server, schedule("b"))
+            await eventually_async(lambda: says(server, "workers end before they have come"))
+        assert len(engine.asked) == 2
+        assert len(log_lines(caplog.text, "command: workers end before they have come to the server")) == 1
+
+
 async def test_what_can_not_be_removed_is_in_nobodys_way(
     tmp_path: Path, engine: Scripts, caplog: pytest.LogCaptureFixture
 ) -> None:

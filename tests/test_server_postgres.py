@@ -97,7 +97,7 @@ async def test_two_servers_on_one_database(cluster: Cluster, tmp_path: Path) -> 
     job = tmp_path / "job.sh"
     job.write_text("echo hello")
     option = f"--database={cluster.url('farm')}"
-    for name in ("east", "west", "other"):
+    for name in ("east", "west", "other", "alone"):
         (tmp_path / name).mkdir()
     async with (
         start_server(tmp_path / "east", option, "--name=east", "--advertise=east:1") as east,
@@ -107,6 +107,8 @@ async def test_two_servers_on_one_database(cluster: Cluster, tmp_path: Path) -> 
         assert (status, log) == (
             5, "builder-server: a server called east works on the database at east:1: give each its own --name\n"
         )  # fmt: skip
+        async with start_server(tmp_path / "other", option, "--name=south") as south:
+            assert south.terminate() == 0, "the name that it was refused is not that of its directory"
         with running_worker(west, "p1", "--loop", "--sandbox=none"):
             done = await trio.to_thread.run_sync(run_client, east, "schedule", "a", "p1", str(job))
             assert done.returncode == 0, done.stderr
@@ -118,7 +120,7 @@ async def test_two_servers_on_one_database(cluster: Cluster, tmp_path: Path) -> 
     status, log = refused(tmp_path / "west", option, "--name=other")
     assert status == 3
     assert log.endswith("has what the server called west has built: leave --name out, or name another --dir\n")
-    status, log = refused(tmp_path / "other", "--name=x")
+    status, log = refused(tmp_path / "alone", "--name=x")
     assert status == 2
     assert served.NOT_SHARED in log
 
@@ -161,7 +163,7 @@ def test_what_is_no_address_is_refused(tmp_path: Path) -> None:
     status, log = refused(tmp_path, env={"BUILDER_SERVER_DATABASE": "mysql://me:secret@host/db"})
     assert (status, log) == (
         5,
-        "builder-server: --database is no address of a PostgreSQL database: expected postgresql://USER@HOST/DATABASE\n",
+        "builder-server: the address of the database is not one of PostgreSQL's: expected postgresql://USER@HOST/DATABASE\n",
     )
 
 
@@ -242,4 +244,4 @@ def test_what_is_wrong_with_the_database_is_found_without_a_start(tmp_path: Path
         ],
     )
     assert result.exit_code == 2
-    assert "--database is no address of a PostgreSQL database" in result.output
+    assert "the address of the database is not one of PostgreSQL's" in result.output

@@ -18,7 +18,7 @@ from builder.needs import of_text
 from builder.planning import JobOptions
 from builder_client import provisions as shown
 from builder_server.errors import CommandRefused
-from builder_server.provisions import MAX_PROVISIONS, Provisions
+from builder_server.provisions import MAX_PROVISIONS, Provisions, Told, by_platform
 
 NOW = Instant(1_795_194_796_123)
 TOLD = Provision(
@@ -83,24 +83,43 @@ async def test_what_is_out_of_bounds_is_refused(client: ScriptedPeer, wrong: Tel
     assert reason in refused.message
 
 
-async def test_what_is_told_is_forgotten_when_its_time_is_over(autojump_clock: trio.testing.MockClock) -> None:
-    provisions = Provisions()
+def later(seconds: float) -> Instant:
+    return Instant(NOW.ms + round(seconds * 1000))
+
+
+def test_what_is_told_is_forgotten_when_its_time_is_over() -> None:
+    now = NOW
+    provisions = Provisions(lambda: now)
     provisions.tell(tells(keep=60_000))
     provisions.tell(tells(platform="p2", keep=120_000))
-    await trio.sleep(59)
-    assert set(provisions.by_platform()) == {"p1", "p2"}
-    await trio.sleep(1)
-    assert set(provisions.by_platform()) == {"p2"}
+    now = later(59)
+    assert [each.request.platform for each in provisions.all()] == ["p1", "p2"]
+    told = provisions.all()
+    now = later(60)
+    assert [each.request.platform for each in provisions.all()] == ["p2"]
+    assert set(by_platform(told, now)) == {"p2"}, "nor is it believed as another server has told it"
 
 
-async def test_it_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
-    provisions = Provisions()
+def test_of_several_servers_that_is_believed_which_was_told_last() -> None:
+    less, other = evolve(TOLD, coming=()), evolve(TOLD, by="other")
+    told = (
+        Told(at=later(2), request=tells(less)),
+        Told(at=later(1), request=tells()),
+        Told(at=later(1), request=tells(other)),
+        Told(at=later(-60), request=tells(platform="p2")),
+    )
+    assert by_platform(told, later(3)) == {"p1": (less, other)}
+
+
+def test_it_is_bounded() -> None:
+    now = NOW
+    provisions = Provisions(lambda: now)
     for number in range(MAX_PROVISIONS):
         provisions.tell(tells(platform=f"p{number}"))
     provisions.tell(tells(platform="p0"))
     with pytest.raises(CommandRefused):
         provisions.tell(tells(platform="one more"))
-    await trio.sleep(60)
+    now = later(60)
     provisions.tell(tells(platform="one more"))
 
 

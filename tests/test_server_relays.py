@@ -37,6 +37,7 @@ from builder.extension.builds import ArtifactsPiece, BuildCancelled, CancelBuild
 from builder.extension.crew import ListWorkers, WorkersListed
 from builder.extension.halting import Halt, Scope, Target
 from builder.extension.logs import ConsoleRange, ReadConsole
+from builder.extension.provisioning import Provision, TellProvision
 from builder.extension.servers import ListServers, Relay, ServersListed
 from builder.extension.watching import Look, Looked
 from builder.extension.working import AskJob, Continue, GiveJob, Gone, Return
@@ -82,6 +83,23 @@ async def client(server: Server, *given: str, status: int = 0) -> str:
 async def replies(server: Reachable, request: Message) -> list[Message]:
     async with connect(server, OURS) as peer:
         return await peer.request(request)
+
+
+# --- queues ----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_provisioner_has_asked_for_is_told_by_all(pair: tuple[Server, Server]) -> None:
+    one, other = pair
+    await do(one, schedule("a"))
+    provision = Provision(by="farm", engine="slurm", why_not=("there may be 5 at once",))
+    assert await replies(one, TellProvision(platform="p1", provision=provision, keep=60_000)) == [Success()]
+
+    async def is_told() -> bool:
+        looked = await replies(other, Look(entries=1, results=0))
+        return any(state.provisions for page in looked if isinstance(page, Looked) for state in page.platforms)
+
+    await eventually_async(is_told)
+    assert "asked slurm for no worker: there may be 5 at once" in (await client(other, "queue")).splitlines()
 
 
 # --- consoles ------------------------------------------------------------------------------------------------------

@@ -266,6 +266,13 @@ def test_nothing_to_copy(tmp_path: Path, place: Location) -> None:
     assert said == f"there is no {DATABASE} in {tmp_path} to copy: name the server's directory with --dir"
 
 
+def test_what_was_copied_already(tmp_path: Path, place: Location) -> None:
+    Store.open(tmp_path / DATABASE).close()
+    administer(tmp_path, "copy-database", f"--to={place.url}")
+    said = refused(tmp_path, "copy-database", f"--to={place.url}")
+    assert said == f"the database of {tmp_path} is in PostgreSQL already: start the server with --database"
+
+
 @pytest.mark.parametrize("how", [StoreError("broken"), OSError(28, "No space left on device")])
 def test_a_failure_in_the_middle_leaves_nothing(
     directory: Path, place: Location, how: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

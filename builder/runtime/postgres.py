@@ -6,6 +6,7 @@ stops within a transaction blocks the others until PostgreSQL ends its session, 
 """
 
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -103,6 +104,17 @@ _QUESTION = "Is the server running "
 
 FORM = "postgresql://USER@HOST/DATABASE"
 
+_ADVICE = (
+    (re.compile("no password supplied$"), "; name a file that has it with --database-password-file"),
+    (
+        re.compile("password authentication failed"),
+        "; is that of --database-password-file, ~/.pgpass or PGPASSWORD the right one?",
+    ),
+    (re.compile('database ".*" does not exist$'), "; make it with createdb --encoding UTF8 --template template0"),
+    (re.compile("Connection refused$"), "; is PostgreSQL started there?"),
+)
+"""What to do where libpq or PostgreSQL say so: in other languages there is none."""
+
 
 @frozen(kw_only=True)
 class Location:
@@ -122,7 +134,7 @@ class Location:
             conninfo_to_dict(value)
         except psycopg.Error:
             # without libpq's words: they repeat all of it
-            raise StoreError(f"--database is no address of a PostgreSQL database: expected {FORM}") from None
+            raise StoreError(f"the address of the database is not one of PostgreSQL's: expected {FORM}") from None
 
     @property
     def password(self) -> str | None:
@@ -146,8 +158,26 @@ class Location:
             "client_encoding": "utf8",
         }
         if self.password_file is not None:
-            given["password"] = self.password_file.read_text("utf-8").rstrip("\r\n")
+            given["password"] = _password_in(self.password_file)
         return kind.connect(**given, autocommit=True)
+
+
+def _password_in(path: Path) -> str:
+    """Return what a file has. Raises psycopg.OperationalError: whoever has lost a connection tries again."""
+    try:
+        found = path.read_text("utf-8").rstrip("\r\n")
+        reason = f"{path} has no password: write it there as text" if "\0" in found else ""
+    except OSError as error:
+        reason = f"can't read the password in {path}: {error.strerror}"
+    except UnicodeDecodeError:
+        reason = f"{path} has no password: write it there as text"
+    if reason:
+        raise psycopg.OperationalError(reason)
+    return found
+
+
+def _advice(reason: str) -> str:
+    return next((advice for pattern, advice in _ADVICE if pattern.search(reason)), "")
 
 
 class _Lost(StoreError):
@@ -205,7 +235,8 @@ class PostgreSQL(GroupingDatabase):
                 prepare(connection)
         except (sa.exc.SQLAlchemyError, OSError) as error:
             self.close()
-            raise StoreError(f"can't open the database {place}: {self._reason(error)}") from error
+            reason = self._reason(error)
+            raise StoreError(f"can't open the database {place}: {reason}{_advice(reason)}") from error
         except StoreError as error:
             self.close()
             raise StoreError(f"can't use the database {place}: {error}") from error

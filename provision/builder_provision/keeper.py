@@ -13,12 +13,13 @@ from builder.errors import BuilderError
 from builder.quantities import format_duration
 from builder.runtime.changes import Change
 from builder.runtime.logs import about
-from builder_provision import telling
+from builder_provision import arrivals, telling
+from builder_provision.arrivals import Arrivals
 from builder_provision.configuration import PlatformSettings
 from builder_provision.engines import Engine, Launch, labels
 from builder_provision.errors import EngineFailed
 from builder_provision.fleet import Asked, EngineState, Order, Ticket
-from builder_provision.ledger import Ledger
+from builder_provision.ledger import FIRST_PAUSE, Ledger
 from builder_provision.link import Link
 from builder_provision.planning import LATER, Plan, Removal, Situation, plan
 from builder_provision.survey import Survey, survey
@@ -71,6 +72,9 @@ class Keeper:
     rounds: int = 0
     """So many did not fail."""
 
+    arrivals: dict[str, Arrivals] = field(init=False)
+    """Who of those that were asked for has come."""
+
     _unneeded: dict[str, Mapping[str, float]] = field(init=False, factory=dict)
     _left: dict[str, dict[str, float | None]] = field(
         init=False, factory=dict
@@ -83,6 +87,10 @@ class Keeper:
     @counts.default
     def _no_counts(self) -> dict[str, Counts]:
         return {platform: Counts() for platform in self.platforms}
+
+    @arrivals.default
+    def _no_arrivals(self) -> dict[str, Arrivals]:
+        return {platform: Arrivals() for platform in self.platforms}
 
     async def run(self) -> None:
         """Do one round after the other, for ever."""
@@ -142,6 +150,10 @@ class Keeper:
                 looked = await link.look(platform)  # last: of what was taken meanwhile, nobody is asked for
             now = self.now()
             stands = self._noted(platform, survey(platform, looked, workers, listed, now), now)
+            if self.arrivals[platform].note(stands.asked, now):
+                log.warning(
+                    "%s: %s; next attempt in %g s, then each within 15 min", self.name, arrivals.REASON, FIRST_PAUSE
+                )
             found = self._plan(platform, stands, now)
             self._unneeded[platform] = found.unneeded
             for removal in found.remove:
@@ -155,6 +167,8 @@ class Keeper:
                 for each in self.ledger.refusals(platform).values()
                 if each.until > now
             ]
+            if self.arrivals[platform].until > now:
+                refusals.append(arrivals.REASON)
             why_not = list(dict.fromkeys([*found.why_not, *refusals]))
             told = telling.provision(self.label, self.name, there, why_not, now=now, server_now=looked.now)
             await link.tell(platform, told)
@@ -175,7 +189,7 @@ class Keeper:
         terms = self.platforms[platform].terms
         if stands.is_closed:
             terms = evolve(terms, least=0)
-        return plan(
+        found = plan(
             terms,
             Situation(
                 now=now,
@@ -187,9 +201,12 @@ class Keeper:
                 unneeded=self._unneeded.get(platform, {}),
             ),
         )
+        until = self.arrivals[platform].until
+        return evolve(found, ask=(), look_at=min(found.look_at, until)) if until > now else found
 
     async def _remove(self, platform: str, removal: Removal) -> None:
         """Give a worker up. What can't be done is said once, and tried again in the next round: nobody else has to wait for it."""
+        self.arrivals[platform].give_up(removal.asked.name)
         said = self._removed.setdefault(removal.asked.name, set())
         if not said:
             log.warning("%s is removed: %s", removal.asked.name, removal.reason)
@@ -222,6 +239,7 @@ class Keeper:
                 self._refuse(ticket, str(error))
                 continue
             self.counts[platform].asked += 1
+            self.arrivals[platform].ask(ticket.name)
             taken.append(
                 Asked(
                     name=ticket.name,

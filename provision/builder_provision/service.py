@@ -105,6 +105,9 @@ async def _watch(settings: Settings, keepers: list[Keeper]) -> None:
 
     def tell(change: Changed | LookAgain) -> None:
         for keeper in keepers:
+            for platform, arrivals in keeper.arrivals.items():
+                if isinstance(change, LookAgain) or (change.what is What.BEGUN and change.platform == platform):
+                    arrivals.begin()
             if isinstance(change, LookAgain) or (
                 change.what in NEWS and (change.platform is None or change.platform in keeper.platforms)
             ):

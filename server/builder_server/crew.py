@@ -13,6 +13,7 @@ from builder.extension.halting import HaltState, Target
 from builder.model import Instant
 from builder_server.estimates import Worker
 from builder_server.owner import Owner
+from builder_server.provisions import Told
 from builder_server.store import split_peer
 
 
@@ -22,6 +23,7 @@ class Crew:
 
     ``workers`` have what a job can need, but of so many it is ``unknown``: they have come back to builds of an earlier server.
     ``pressed`` wait too, and take no job for their machine's sake. ``drained`` counts these and those that still have a build, ``of_drained`` are the builds. ``away`` are the builds whose worker is away, and since when.
+    ``asked`` is what provisioners have told of workers that are to come.
     """
 
     number: int = 0
@@ -33,6 +35,7 @@ class Crew:
     away: Mapping[UUID, Instant] = field(factory=dict)
     workers: Mapping[str, Sequence[Worker]] = field(factory=dict)
     unknown: Counter[str] = field(factory=Counter)
+    asked: tuple[Told, ...] = ()
 
 
 def muster(owners: Collection[Owner], halts: Mapping[Target, HaltState]) -> Crew:

@@ -1,23 +1,32 @@
 """What the servers of a farm tell each other of their workers, as a text in the database that each renews."""
 
+import contextlib
 import json
+from base64 import b64decode, b64encode
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from attrs import Factory, fields
 
+from builder import codec
+from builder.errors import BuilderError
+from builder.extension.provisioning import TellProvision
 from builder.model import Instant
 from builder.needs import Capabilities
 from builder_server.crew import Crew
 from builder_server.estimates import Worker
+from builder_server.provisions import Told
 
 MAX_KINDS = 200
 """Workers that differ in what they have, or do, of which a text tells; of the others it is unknown what they have."""
 
 MAX_BUILDS = 1000
 """Builds whose worker is away, or drained, of which it tells."""
+
+MAX_ASKED = 200
+"""Platforms of which it tells what a provisioner has asked for there."""
 
 _COUNTS = tuple(each.name for each in fields(Crew) if each.default == Factory(Counter))
 """What is counted for each platform."""
@@ -39,6 +48,9 @@ def text_of(crew: Crew) -> str:
         "workers": told,
         "of_drained": sorted(map(str, crew.of_drained))[:MAX_BUILDS],
         "away": {str(uuid): since.ms for uuid, since in [*crew.away.items()][:MAX_BUILDS]},
+        "asked": [
+            [each.at.ms, b64encode(codec.encode(each.request)).decode("ascii")] for each in crew.asked[:MAX_ASKED]
+        ],
     }
     return json.dumps({name: value for name, value in plain.items() if value}, sort_keys=True)
 
@@ -59,9 +71,19 @@ def of_text(text: str) -> Crew:
             },
             of_drained=frozenset(map(UUID, plain.get("of_drained", ()))),
             away={UUID(uuid): Instant(since) for uuid, since in plain.get("away", {}).items()},
+            asked=tuple(_told(plain.get("asked", ()))),
         )
     except (ValueError, TypeError, AttributeError):
         return Crew()
+
+
+def _told(plain: Iterable[tuple[int, str]]) -> Iterator[Told]:
+    """Return what provisioners have told, as far as this version knows it."""
+    for at, data in plain:
+        with contextlib.suppress(BuilderError):
+            request = codec.decode(b64decode(data))
+            if isinstance(request, TellProvision):
+                yield Told(at=Instant(at), request=request)
 
 
 def together(crews: Sequence[Crew]) -> Crew:
@@ -78,6 +100,7 @@ def together(crews: Sequence[Crew]) -> Crew:
         workers=workers,
         of_drained=frozenset[UUID]().union(*(crew.of_drained for crew in crews)),
         away={uuid: since for crew in crews for uuid, since in crew.away.items()},
+        asked=tuple(each for crew in crews for each in crew.asked),
     )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from math import inf
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from builder.extension import Request
 from builder.extension.servers import Relay
@@ -21,6 +21,7 @@ from builder_server.crew import Crew
 from builder_server.errors import CommandRefused
 from builder_server.memory import SharingChannel
 from builder_server.permission import NotPermitted, Peer
+from builder_server.provisions import Provisions
 from builder_server.store import ServerState, Store
 from builder_server.store.servers import LEASE
 from builder_server.upstream import Absent, Upstream, Upstreams
@@ -39,6 +40,7 @@ class Farm:
     store: Store
     attempts: Attempts
     upstreams: Upstreams
+    provisions: Provisions
     _seen: tuple[ServerState, ...] = field(init=False, default=())
     _seen_at: float = field(init=False, default=-inf)
 
@@ -47,10 +49,14 @@ class Farm:
         self._seen, self._seen_at = await self.store.servers(), trio.current_time()
         return self._seen
 
+    def here(self) -> Crew:
+        """Return what the workers of this one do, and what provisioners have told it."""
+        return evolve(self.attempts.crew(), asked=self.provisions.all())
+
     async def crew(self) -> Crew:
         """Return what the workers of all of them do, those of the others as far as they have told. Raises StoreError."""
         others = [each.crew for each in await self.others()]
-        return crews.together([self.attempts.crew(), *map(crews.of_text, others)])
+        return crews.together([self.here(), *map(crews.of_text, others)])
 
     async def others(self) -> list[ServerState]:
         """Return the others that live. Raises StoreError."""

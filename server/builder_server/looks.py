@@ -22,7 +22,7 @@ from builder_server.dispatch import Dispatcher
 from builder_server.estimates import MAX_TOLD, Circumstances, foresee
 from builder_server.farm import Farm
 from builder_server.memory import Memory, SharingChannel
-from builder_server.provisions import Provisions
+from builder_server.provisions import by_platform
 from builder_server.shared import Shared
 from builder_server.store import Store
 from builder_server.store.standing import Standing
@@ -33,10 +33,7 @@ NEWEST = 1.0
 
 @define(eq=False)
 class Looks:
-    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells what has to be renewed.
-
-    ``provisions`` is what provisioners have told.
-    """
+    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells what has to be renewed."""
 
     _store: Store
     _dispatcher: Dispatcher
@@ -44,7 +41,6 @@ class Looks:
     _memory: Memory
     _now: Callable[[], Instant]
     _ending: Callable[[], Sequence[EndingState]] = tuple
-    provisions: Provisions = field(factory=Provisions)
     _shared: Shared[Look] = field(init=False)
 
     @_shared.default
@@ -55,7 +51,7 @@ class Looks:
         return (
             self._store.version,
             self._store.waking.changes.point,
-            self.provisions.version,
+            self._farm.provisions.version,
             trio.current_time() // NEWEST,
         )
 
@@ -97,7 +93,7 @@ class Looks:
                 for name in standing.queued
             }
             # in a thread: there may be thousands of entries
-            told = self.provisions.by_platform()
+            told = by_platform(crew.asked, now)
             make = partial(_reply, standing, places, crew, now, self._ending(), told, is_full=is_full)
             return await self._memory.replies.put(await trio.to_thread.run_sync(make))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from builder.runtime.nurseries import plain_nursery
 from builder_server import backups, relocation
 from builder_server.importer import Imported, import_builds, import_state
-from builder_server.served import check_owner, database_of, held, place_of
+from builder_server.served import check_owner, database_of, held, note_elsewhere, place_of
 from builder_server.store import Store
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ async def import_left(data_dir: Path, database: "Location | None", name: str | N
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
                 await import_state(store, data_dir)  # only a new database takes it
+                if database is not None:
+                    note_elsewhere(data_dir, database, store.owner)
                 found = await import_builds(store, data_dir, upload=upload)
                 nursery.cancel_scope.cancel()
         finally:

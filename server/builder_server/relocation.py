@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from builder.runtime.files import sync_directory
 from builder_server.names import COPIED, COPYING, DATABASE, ELSEWHERE, ONLY_SERVER
-from builder_server.served import StartError, choose_name, note_elsewhere
+from builder_server.served import StartError, choose_name, is_elsewhere, note_elsewhere
 from builder_server.store import copying
 
 if TYPE_CHECKING:
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 
 def move_out(directory: Path, place: "Location", given: str | None) -> int:
-    """Move the database of a directory to PostgreSQL; return how many rows it has. ``given`` as in ``served.name_of``.
+    """Move the database of a directory to PostgreSQL; return how many rows it has. ``given`` as in ``served.place_of``.
 
     Raises StartError, StoreError and OSError.
     """
     database = directory / DATABASE
+    if is_elsewhere(directory):
+        raise StartError(f"the database of {directory} is in PostgreSQL already: start the server with --database")
     if not database.is_file():
         raise StartError(f"there is no {DATABASE} in {directory} to copy: name the server's directory with --dir")
     name = choose_name(directory, given)
@@ -35,7 +37,7 @@ def move_out(directory: Path, place: "Location", given: str | None) -> int:
 def move_in(directory: Path, place: "Location", given: str | None) -> int:
     """Move a database from PostgreSQL to the directory of one of its servers; return how many rows it has.
 
-    ``given`` as in ``served.name_of``. Raises StartError, StoreError and OSError.
+    ``given`` as in ``served.place_of``. Raises StartError, StoreError and OSError.
     """
     database, copy = directory / DATABASE, directory / COPYING
     if database.exists():

@@ -74,10 +74,7 @@ def is_elsewhere(directory: Path) -> bool:
 
 
 def database_of(directory: Path, place: "Location | None") -> "Path | Location":
-    """Return where the database of a directory is, and note it there. Raises StartError if it is another one.
-
-    OSError is raised if it can't be noted.
-    """
+    """Return where the database of a directory is. Raises StartError if it is another one."""
     if place is None:
         if is_elsewhere(directory):
             raise StartError(
@@ -90,7 +87,6 @@ def database_of(directory: Path, place: "Location | None") -> "Path | Location":
             f"{directory} has a database of its own, {DATABASE}: leave --database out, or move it away to do without what "
             "it has"
         )
-    note_elsewhere(directory, place, *_noted(directory)[1:])
     return place
 
 
@@ -127,30 +123,24 @@ def held(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def place_of(directory: Path, place: "Location | None", name: str | None) -> "tuple[Path | Location, str]":
-    """Return where the database of a directory is, and what its server is called there: see the two functions for both."""
-    return database_of(directory, place), name_of(directory, place, name)
+def place_of(directory: Path, place: "Location | None", given: str | None) -> "tuple[Path | Location, str]":
+    """Return where the database of a directory is, and what its server is called there. ``given`` is what its operator says.
 
-
-def note_elsewhere(directory: Path, place: "Location", *names: str) -> None:
-    """Have a directory say where its database is, and what its server is called there, if that is known. Raises OSError."""
-    (directory / ELSEWHERE).write_text("\n".join([str(place), *names, ""]), "utf-8")
-
-
-def name_of(directory: Path, place: "Location | None", given: str | None) -> str:
-    """Return what the server of a directory is called in its database, and note it there: for the files are that one's.
-
-    ``given`` is what its operator says. Raises StartError where it is not that, and OSError if it can't be noted.
+    Raises StartError where it is not that. Both are to be noted in the directory once the database has let the server in.
     """
-    if place is None:
-        return ONLY_SERVER
-    name = choose_name(directory, given)
-    note_elsewhere(directory, place, name)
-    return name
+    return database_of(directory, place), ONLY_SERVER if place is None else choose_name(directory, given)
+
+
+def note_elsewhere(directory: Path, place: "Location", name: str) -> None:
+    """Have a directory say where its database is, and what its server is called there: for the files are that one's.
+
+    Raises OSError.
+    """
+    (directory / ELSEWHERE).write_text(f"{place}\n{name}\n", "utf-8")
 
 
 def choose_name(directory: Path, given: str | None) -> str:
-    """Return what the server of a directory is called among others. Raises StartError, as ``name_of``."""
+    """Return what the server of a directory is called among others. Raises StartError, as ``place_of``."""
     known = _noted(directory)[1:]
     name = given or (known[0] if known else node() or "localhost")
     if known and known != [name]:

@@ -54,10 +54,11 @@ from builder_server.membership import ServerMembership
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.permission import Peer
+from builder_server.provisions import Provisions
 from builder_server.receiver import receivers_at
 from builder_server.recorder import Recorder
 from builder_server.retention import Retention
-from builder_server.served import held, place_of
+from builder_server.served import held, note_elsewhere, place_of
 from builder_server.store import ServerIdentity, Store
 from builder_server.ticker import Ticker
 from builder_server.upload import Uploader, UploadTiming
@@ -210,7 +211,7 @@ class _Server:
         )
         memory = Memory(Replies(settings.data_dir))
         upstreams = Upstreams(memory=memory, name=lambda: store.owner, tls=_tls_between(settings, certificates))
-        farm = Farm(store=store, attempts=attempts, upstreams=upstreams)
+        farm = Farm(store=store, attempts=attempts, upstreams=upstreams, provisions=Provisions(now))
         me = ServerIdentity(
             name=store.owner,
             incarnation=uuid4(),
@@ -218,7 +219,7 @@ class _Server:
             version=__version__,
             token=secrets.token_urlsafe(),
         )
-        membership = ServerMembership(store, me, attempts, lambda: crews.text_of(attempts.crew()))
+        membership = ServerMembership(store, me, attempts, lambda: crews.text_of(farm.here()))
         ticker = Ticker(store, now, up_time)
         keeper = Keeper(store, settings.data_dir, now, settings.keep)
         expiry = Expiry(now, Keyring(settings.data_dir))
@@ -247,6 +248,8 @@ class _Server:
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         await import_state(self._store, self._settings.data_dir)
         async with self._membership.held(), plain_nursery() as background:
+            if self._settings.database is not None:  # not before: another server may have the name
+                note_elsewhere(self._settings.data_dir, self._settings.database, self._store.owner)
             background.start_soon(self._ticker.run)
             background.start_soon(self._uploader.run)
             background.start_soon(self._keeper.run)

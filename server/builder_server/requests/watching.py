@@ -64,7 +64,7 @@ async def look(asked: Asked, request: Look) -> None:
 async def tell_provision(asked: Asked, request: TellProvision) -> None:
     """Keep what was asked of an engine for those who look."""
     request.check()
-    asked.looks.provisions.tell(request)
+    asked.farm.provisions.tell(request)
 
 
 HANDLERS: Handlers = {Look: look, TellProvision: tell_provision}
