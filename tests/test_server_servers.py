@@ -273,6 +273,19 @@ async def test_what_a_server_had_that_has_ended_goes_on_at_another(tmp_path: Pat
         assert one.holder.inherited == [uuid(1)]
 
 
+async def test_who_is_counted_as_dead_says_that_it_has_removed_what_others_have(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one, opened(tmp_path) as other:
+        for store, name in ((one, "one"), (other, "other")):
+            await store.register(identity(name))
+        await one.schedule(script("a"), Period.DAILY, NOW)
+        build = await take(one, 1)
+        expire(tmp_path, "one")
+        await other.take_over(["one"])
+        assert await one.left_behind() == {build.uuid: "a"}
+        await one.forget_left_behind([build.uuid])
+        assert await one.left_behind() == {}
+
+
 async def test_a_server_that_wakes_up_and_finds_that_it_was_counted_as_dead(tmp_path: Path) -> None:
     async with server(tmp_path, "a") as woken:
         before = woken.store.identity

@@ -363,8 +363,8 @@ class Store:
         return await self.database.read(partial(ownership.left_behind_by, me=self.owner))
 
     async def forget_left_behind(self, uuids: Collection[UUID]) -> None:
-        """Note that there are no files here any more of builds that have moved."""
-        await self._write(partial(ownership.forget_left_behind, me=self.owner, uuids=uuids))
+        """Note that there are no files here any more of builds that have moved, also as one that is counted as dead."""
+        await self._write(partial(ownership.forget_left_behind, me=self.owner, uuids=uuids), is_fenced=False)
 
     async def ask_end(self, uuids: Collection[UUID], by: str) -> None:
         """Note who has cancelled builds that run at other servers, which end them."""
