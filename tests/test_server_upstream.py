@@ -92,6 +92,23 @@ class Pair:
             await self.there.receive_expected(ReadConsole)
 
 
+async def test_an_answer_of_one_message_is_read_to_its_end(autojump_clock: trio.testing.MockClock) -> None:
+    pair = Pair()
+    await pair.asked()
+    seconds = 3.0
+
+    async def answer() -> None:
+        await pair.there.send(ConsoleRange(offset=0, size=9))
+        await trio.sleep(seconds)
+        await pair.there.send(Success())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        begin = trio.current_time()
+        assert await pair.upstream.only() == ConsoleRange(offset=0, size=9)
+        assert trio.current_time() - begin >= seconds
+
+
 async def test_an_answer_is_heard_as_it_comes() -> None:
     pair = Pair()
     await pair.asked()

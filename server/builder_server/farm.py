@@ -105,7 +105,7 @@ class Farm:
             with contextlib.suppress(Absent, CommandRefused):
                 async with self.upstreams.connected(server, client) as upstream:
                     await upstream.ask(request)
-                    if (reply := await upstream.next()) is not None:
+                    if (reply := await upstream.only()) is not None:
                         told[server.name] = reply
 
         async with plain_nursery() as nursery:

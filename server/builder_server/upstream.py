@@ -123,6 +123,16 @@ class Upstream:
         """Return the next message of the answer, None at its end. Raises CommandRefused if that is a refusal, and Absent."""
         return _understood(await self._heard(self.channel.receive))
 
+    async def only(self) -> Message | None:
+        """Return the message of an answer that has one at most, when all of it is read; raises what ``next`` does.
+
+        Whoever closed the connection before would break it off for the other server.
+        """
+        found = await self.next()
+        if found is not None:
+            await self.next()
+        return found
+
     async def next_frames(self) -> bytes | Message | None:
         """Return the next messages in the frames that have come; one that is too large for that, and the end, as ``next`` does."""
         found = await self._heard(partial(self.channel.receive_outputs, cut))

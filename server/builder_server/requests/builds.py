@@ -184,7 +184,7 @@ async def show(asked: Asked, request: ShowBuild) -> None:
         with contextlib.suppress(Absent):
             async with asked.farm.upstream(owner, asked.client) as upstream:
                 await upstream.ask(ShowBuild(target=str(entry.uuid)))
-                if isinstance(told := await upstream.next(), BuildShown):
+                if isinstance(told := await upstream.only(), BuildShown):
                     shown = told
         await asked.channel.send(shown)
         return
