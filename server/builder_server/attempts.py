@@ -106,6 +106,10 @@ class Attempts:
         """The owners of all attempts: each has a worker that waits, builds, or is away."""
         return self._owners.values()
 
+    def has(self, uuid: UUID) -> bool:
+        """Return whether an attempt is owned here."""
+        return uuid in self._owners
+
     def crew(self) -> Crew:
         """Return what the workers do."""
         return muster(self.owners, self.recorder.store.waking.halts)

@@ -73,9 +73,11 @@ def ambiguous(text: str, uuids: list[UUID]) -> CommandRefused:
 async def cancel(asked: Asked, request: CancelBuilds) -> None:
     """End running builds."""
     builds = await _running(asked, request)
+    stay = {build.uuid for build in builds if asked.attempts.has(build.uuid)}
     ended = await _end(asked, [build.uuid for build in builds])
+    stay = {uuid for uuid in stay if asked.attempts.has(uuid)}
     # what was moving between servers was at neither of them when it was looked for
-    if any(build is not None and build.state == "running" and build.ended_by is None for build in ended):
+    if any(build and build.state == "running" and not build.ended_by and build.uuid not in stay for build in ended):
         ended = await _end(asked, [build.uuid for build in builds])
     cancelled = [build for build in ended if build is not None and build.ended_by == asked.peer]
     if not cancelled:
