@@ -1,5 +1,6 @@
 """The console of a build whose server is gone: observers are sent what is whole of it, whatever a crash left at its end."""
 
+import contextlib
 import io
 import os
 import tracemalloc
@@ -145,6 +146,14 @@ async def test_a_cancelled_reader_ends_after_a_block(
 
 
 # --- the end of a console ------------------------------------------------------------------------------------------
+
+
+async def test_a_build_that_comes_from_another_server_has_no_console_here(tmp_path: Path) -> None:
+    path = tmp_path / "console"
+    with contextlib.closing(ConsoleWriter.reopen(path, UUID_)) as writer:
+        assert (writer.size, writer.lines, writer.is_cut) == (0, 0, False)
+        await writer.append(OUTPUTS.timed([b"x"], TIME))
+    assert path.read_bytes() == lines(b"x")
 
 
 @given(

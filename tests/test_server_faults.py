@@ -14,13 +14,14 @@ import stat
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 import trio
 from attrs import define
-from farm import Reachable, eventually, eventually_async, log_lines, run_server, start_server
+from farm import LocalServer, Reachable, eventually, eventually_async, log_lines, run_server, start_server
 from scripted import (
     CLIENT,
     OURS,
@@ -44,7 +45,7 @@ from builder.messages import Failure, Observe, Output, Success
 from builder.model import Aborted, Artifact, Exited
 from builder_server import attempt, console, recorder
 from builder_server.scheduler import MAX_LOSSES
-from builder_server.store import builds
+from builder_server.store import Store, StoreError, Undecided, builds
 
 SOME = (Artifact(path="a", content=b"x" * 100_000), Artifact(path="b/c", content=b""))
 
@@ -507,3 +508,36 @@ def fill(path: Path) -> None:
             with contextlib.suppress(OSError):
                 while True:
                     file.write(bytes(size))
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["done", "undone"])
+async def test_a_result_of_which_nobody_can_say_whether_it_was_recorded(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch, *, is_done: bool
+) -> None:
+    """The database goes away during the commit, and stays away: its record is kept until it is known."""
+    finish = Store.finish
+    tries: list[str] = []
+
+    async def lost(store: Store, *arguments: Any, **options: Any) -> bool:
+        tries.append("")
+        match len(tries):
+            case 1:
+                if is_done:
+                    await finish(store, *arguments, **options)
+                raise Undecided("lost during a commit")
+            case 2:
+                raise StoreError("it is away")
+            case _:
+                return await finish(store, *arguments, **options)
+
+    monkeypatch.setattr(Store, "finish", lost)
+    monkeypatch.setattr(recorder, "ASK_AGAIN", 0.01)
+    await do(server, schedule("a"))
+    async with take_job(server) as taken:
+        await taken.say(b"said")
+        await taken.finish(Exited(code=0), SOME)
+    assert len(tries) == 3
+    assert server.query("SELECT state, owner FROM build")[0][0] == "finished"
+    execution = server.execution("a", taken.uuid)
+    assert (execution.result, len(execution.artifacts)) == (Exited(code=0), len(SOME))
+    assert await queues(server) == {"p1": []}

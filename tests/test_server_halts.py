@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -175,6 +176,21 @@ async def test_another_reason(tmp_path: Path) -> None:
         second, is_new = await store.halt(SERVER, later, "you", "because", None)
         assert not is_new
         assert (second.since, second.by, second.reason, second.until) == (NOW, "you", "because", later)
+
+
+async def test_what_is_drained_while_it_is_read_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path) as store:
+        read = store.database.read
+
+        async def overtaken(step: Any) -> Any:
+            found = await read(step)
+            if not found:
+                await store.halt(SERVER, NOW, "me", None, None)
+            return found
+
+        monkeypatch.setattr(store.database, "read", overtaken)
+        await store.recall_halts()
+        assert store.waking.halts.keys() == {SERVER}
 
 
 @pytest.mark.databases

@@ -9,7 +9,10 @@ import pytest
 from attrs import frozen
 from stores import LOST, NOW, expand, opened, script, uuid
 
+from builder.extension.uploads import ListUploads
 from builder.model import Exited, Period
+from builder_server.recorder import Recorder
+from builder_server.results import directory_of
 from builder_server.store import AfterLoss, Holder, Store, StoredArtifact
 
 pytestmark = pytest.mark.databases
@@ -132,3 +135,38 @@ async def test_what_needs_the_files_of_a_build_is_done_where_they_are(servers: S
     assert await servers.other.total_size() == 0
     await servers.other.forget([build])
     assert await servers.one.total_size() == 5
+
+
+async def test_files_go_only_where_another_server_has_the_build(servers: Servers, tmp_path: Path) -> None:
+    """Whoever is told that a build has moved may have had its end recorded just before, and not know it."""
+    build = await take(servers.one)
+    places = []
+    for store in (servers.one, servers.other):
+        place = Recorder(
+            store=store, data_dir=tmp_path / store.owner, now=lambda: NOW, receivers=(), on_recorded=lambda: None
+        )
+        directory_of(place.data_dir, "job", build).mkdir(parents=True)
+        places.append(place)
+    await servers.other.claim(build, SECRET)
+    assert await servers.other.finish(build, NOW, Exited(code=0))
+    assert [await place.remove_if_moved(build) for place in places] == [True, False]
+    assert [directory_of(place.data_dir, "job", build).exists() for place in places] == [False, True]
+    assert await servers.one.left_behind() == {}
+
+
+async def test_which_receivers_another_server_has_it_knows_itself(servers: Servers) -> None:
+    build = await take(servers.one)
+    assert await servers.one.finish(build, NOW, Exited(code=1), receivers=[RECEIVER])
+    known: dict[str, list[object]] = {store.owner: [] for store in (servers.one, servers.other)}
+    for store in (servers.one, servers.other):
+        (entry,) = await store.uploads(ListUploads(count=9), ["http://new/"])
+        counted = {state.name: state.is_known for state in await store.count_uploads(["http://new/"])}
+        known[store.owner] = [entry.is_known, counted]
+    assert known == {
+        "one": [False, {"http://new/": True, RECEIVER: False}],
+        "other": [True, {"http://new/": True, RECEIVER: True}],
+    }
+    assert await servers.other.retry_uploads(["http://new/"]) == 0
+    assert await servers.one.retry_uploads(["http://new/"]) == 1
+    entries = await servers.one.uploads(ListUploads(count=9), ["http://new/"])
+    assert [entry.receiver for entry in entries] == ["http://new/", RECEIVER]

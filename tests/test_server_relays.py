@@ -19,20 +19,33 @@ from authorities import Authority
 from client_harness import assert_one_line
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from endpoints import serving
-from farm import Server, eventually, eventually_async, free_port, log_lines, run_client, running_worker, start_server
-from scripted import CLIENT, OUR_WORKER, OURS, ScriptedPeer, ask_job, connect, do, observe, schedule, take_job
+from farm import (
+    Reachable,
+    Server,
+    eventually,
+    eventually_async,
+    free_port,
+    log_lines,
+    run_client,
+    run_server,
+    running_worker,
+    start_server,
+)
+from scripted import CLIENT, OUR_WORKER, OURS, ScriptedPeer, ask_job, connect, do, observe, said, schedule, take_job
 
-from builder.extension.builds import ArtifactsPiece, FetchArtifacts
+from builder.extension.builds import ArtifactsPiece, BuildCancelled, CancelBuilds, FetchArtifacts
 from builder.extension.crew import ListWorkers, WorkersListed
 from builder.extension.halting import Halt, Scope, Target
 from builder.extension.logs import ConsoleRange, ReadConsole
 from builder.extension.provisioning import Provision, TellProvision
 from builder.extension.servers import ListServers, Relay, ServersListed
 from builder.extension.watching import Look, Looked
-from builder.extension.working import AskJob, Continue, GiveJob
+from builder.extension.working import AskJob, Continue, GiveJob, Gone
 from builder.messages import Failure, Message, Observe, Output, Success
 from builder.model import Artifact, Exited
 from builder.roles import HolderRole
+from builder.runtime.postgres import Location
+from builder_server.attempts import Attempts
 
 
 def arguments(name: str, database: str, port: int) -> tuple[str, ...]:
@@ -66,7 +79,7 @@ async def client(server: Server, *given: str, status: int = 0) -> str:
     return done.stdout.decode()
 
 
-async def replies(server: Server, request: Message) -> list[Message]:
+async def replies(server: Reachable, request: Message) -> list[Message]:
     async with connect(server, OURS) as peer:
         return await peer.request(request)
 
@@ -451,3 +464,39 @@ async def test_an_upload_is_tried_again_by_the_server_that_has_it(tmp_path: Path
 async def are_pending(server: Server, count: int) -> bool:
     told = [json.loads(line) for line in (await client(server, "uploads", "--json")).splitlines()]
     return len(told) == count and all(each["attempts"] for each in told)
+
+
+async def test_a_build_is_cancelled_that_has_just_moved(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it was nobody has heard of that yet."""
+    monkeypatch.setattr(Attempts, "drop", lambda _self, _uuids: None)
+    (tmp_path / "b").mkdir()
+    place = Location(url=database)
+    async with (
+        started(tmp_path, database, "a") as one,
+        run_server(tmp_path / "b", database=place, name="b") as other,
+        connect(other, OUR_WORKER) as first,
+        connect(one, OUR_WORKER) as second,
+    ):
+        await do(one, schedule("a"))
+        job = await ask_job(first)
+        assert await job.come_back(second) == Continue(lines=0)
+        told = await replies(other, CancelBuilds(target=str(job.uuid)))
+        assert told == [BuildCancelled(uuid=job.uuid, name="a", platform="p1"), Success()]
+        assert isinstance(await said(second), Gone)
+
+
+async def test_a_build_is_cancelled_whose_end_is_awaited_already(tmp_path: Path, database: str) -> None:
+    """Its server stands still, and ends it when it goes on."""
+    async with started(tmp_path, database, "a") as one, started(tmp_path, database, "b") as other:
+        await do(one, schedule("a"))
+        async with take_job(one) as taken:
+            os.kill(one.process.pid, signal.SIGSTOP)
+            try:
+                assert "Cancelled a on p1" in await client(other, "cancel", str(taken.uuid))
+                (failure,) = await replies(other, CancelBuilds(target=str(taken.uuid)))
+            finally:
+                os.kill(one.process.pid, signal.SIGCONT)
+            assert isinstance(failure, Failure)
+            assert failure.message.startswith(f"{taken.uuid} is to end already: it was cancelled by 127.0.0.1:")

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -29,7 +30,7 @@ from builder.extension.uploads import ListUploads, UploadEntry, UploadState
 from builder.model import Instant
 from builder_server import receiver, retrying, upload
 from builder_server.receiver import InvalidUploadURL, Receiver, UploadFailed, receivers_at
-from builder_server.store import Attempted, Store, schema, uploads
+from builder_server.store import Attempted, Store, Undecided, schema, uploads
 from builder_server.upload import Uploader, UploadTiming
 
 SECOND = dt.timedelta(seconds=1)
@@ -321,6 +322,28 @@ async def test_a_refusal_holds_up_nobody_and_waits_for_a_person(site: Site) -> N
             uploader.wake()
             for number in range(1, 4):
                 await site.wait_state(number, "done")
+
+
+async def test_a_record_goes_also_where_the_answer_of_the_database_was_lost(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note_attempt = Store.note_attempt
+    tries: list[bool] = []
+
+    async def lost(store: Store, *arguments: Any) -> bool:
+        tries.append(await note_attempt(store, *arguments))
+        if len(tries) == 1:
+            raise Undecided("lost during a commit")
+        return tries[-1]
+
+    monkeypatch.setattr(Store, "note_attempt", lost)
+    monkeypatch.setattr(upload, "RETRY_DATABASE", 0)
+    with endpoints(1) as (endpoint,):
+        await site.finish(1, to=[endpoint])
+        async with site.uploading(endpoint):
+            await site.wait_state(1, "done")
+    assert tries == [True, True]
+    assert not site.full(1).exists()
 
 
 async def test_what_is_told_of_a_receiver_is_about_what_is_pending(site: Site) -> None:

@@ -34,6 +34,10 @@ class StoreError(BuilderError):
     exit_code = 5
 
 
+class Undecided(StoreError):
+    """Nobody can say whether what was asked for has happened: the database was lost during the commit."""
+
+
 class DiskFull(StoreError):
     """The disk has no room for what was to be written."""
 

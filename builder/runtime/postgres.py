@@ -20,7 +20,7 @@ from attrs import Attribute, field, frozen
 from psycopg.conninfo import conninfo_to_dict
 
 from builder.runtime import grouping, subscription
-from builder.runtime.database import SHARED, DiskFull, StoreError
+from builder.runtime.database import SHARED, DiskFull, StoreError, Undecided
 from builder.runtime.grouping import GroupingDatabase, first_error
 from builder.runtime.subscription import Subscription
 
@@ -180,10 +180,6 @@ def _advice(reason: str) -> str:
     return next((advice for pattern, advice in _ADVICE if pattern.search(reason)), "")
 
 
-class _Undecided(StoreError):
-    """Nobody can say whether a commit was done."""
-
-
 class _Lost(StoreError):
     """A transaction is lost with its connection."""
 
@@ -326,7 +322,7 @@ class PostgreSQL(GroupingDatabase):
             except (sa.exc.OperationalError, OSError, StoreError) as error:
                 if self._is_again(error) and time.monotonic() < min(deadline, self._last_wait):
                     continue
-                raise _Undecided(
+                raise Undecided(
                     f"the database was lost during a commit, which may have been done: {self._reason(error)}"
                 ) from error
             if found.status == "committed" and found.timeline == timeline:
@@ -336,7 +332,7 @@ class PostgreSQL(GroupingDatabase):
             if found.status == "in progress" and time.monotonic() < min(deadline, self._last_wait):
                 time.sleep(_PAUSE)  # PostgreSQL has not yet noticed that its session is lost
                 continue
-            raise _Undecided("the database was lost during a commit, and has forgotten whether it was done")
+            raise Undecided("the database was lost during a commit, and has forgotten whether it was done")
 
     def _is_again(self, error: BaseException) -> bool:
         if isinstance(error, StoreError):
@@ -350,7 +346,7 @@ class PostgreSQL(GroupingDatabase):
         return is_away or sqlstate in _AGAIN
 
     def _failure(self, error: BaseException) -> StoreError:
-        if isinstance(error, _Undecided):
+        if isinstance(error, Undecided):
             return error
         is_full = getattr(first_error(error), "sqlstate", None) == _FULL
         return (DiskFull if is_full else StoreError)(f"the database can't be written: {self._reason(error)}")

@@ -101,7 +101,7 @@ class ConsoleWriter:
         It looks through all of it: see ``repair``.
         """
         measure = _repaired(path, uuid)
-        found = cls(path.open("r+b" if path.exists() else "xb", buffering=0), measure)
+        found = cls(path.open("r+b" if path.exists() else "x+b", buffering=0), measure)
         last = last_lines(found._file.fileno(), uuid, measure.size, 1)
         found.is_cut = CUT in os.pread(found._file.fileno(), _LONGEST_BEGIN + len(CUT), last)
         return found

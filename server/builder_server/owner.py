@@ -438,13 +438,12 @@ class Owner:
         return Moved() if await self.recorder.is_running(self.uuid) else NotRunning()
 
     async def _remove_files(self) -> None:
-        logger.warning("another server has it now")
         if self._writer:
             self._writer.close()
         if self.console:
             self.console.close()
-        if self.job:
-            await self.recorder.remove_left_behind({self.uuid: self.job})
+        if await self.recorder.remove_if_moved(self.uuid):
+            logger.warning("another server has it now")
 
     def _finished(self) -> Instant:
         """Return when it ends if it ends now: the wall clock may have been set meanwhile, and is not asked."""

@@ -1,9 +1,11 @@
 """The steps in which an attempt becomes durable: its directory and console, its record, and what the database says."""
 
+import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -18,11 +20,17 @@ from builder_server import console, room
 from builder_server.aborts import LOST
 from builder_server.console import ConsoleWriter
 from builder_server.results import ResultWriter, build_dir, directory_of, make_build_dir
-from builder_server.store import AfterLoss, Build, Store, StoreError
+from builder_server.store import AfterLoss, Build, Store, StoreError, Undecided
 
 CONSOLES_AT_ONCE = 2
 """Long consoles that are looked through or turned round at once. Each keeps a core busy: with more of them all of the
 rest would wait, for a thread and for the interpreter."""
+
+
+ASK_AGAIN = 2.0
+"""Seconds until a database that went away during a commit is asked again what became of that."""
+
+logger = logging.getLogger(__name__)
 
 
 @define(eq=False)
@@ -104,6 +112,17 @@ class Recorder:
 
         What the database keeps of the artifacts is put in before, since there may be a million of them.
         """
+        record = partial(
+            self.store.finish,
+            build.uuid,
+            end.finished,
+            end.result,
+            receivers=self.receivers,
+            is_lost=is_lost,
+            ended_by=ended_by,
+            is_delivered=is_delivered,
+        )
+        recorded: bool | None = None
         with trio.CancelScope(shield=True):  # bounded by the disk; half of it is of no use to anybody
             try:
                 await writer.commit()
@@ -111,20 +130,16 @@ class Recorder:
                     await self.store.forget_artifacts(build.uuid)  # of a try that did not become durable
                 for batch in writer.hashes.batches():
                     await self.store.add_artifacts(build.uuid, batch)
-                recorded = await self.store.finish(
-                    build.uuid,
-                    end.finished,
-                    end.result,
-                    receivers=self.receivers,
-                    is_lost=is_lost,
-                    ended_by=ended_by,
-                    is_delivered=is_delivered,
-                )
+                recorded = await record()
+            except Undecided:
+                pass
             except (OSError, StoreError):
                 await writer.discard()  # after a fault of ours it stays, since nobody knows what was recorded
                 raise
-            if not recorded:
-                await writer.discard()
+        if recorded is None:
+            recorded = await _decided(record)
+        if not recorded:
+            await writer.discard()
         if recorded:
             self.done.builds[build.job.platform, Outcome.LOST if is_lost else outcome_of(end.result)] += 1
         return recorded
@@ -166,6 +181,14 @@ class Recorder:
         head = await self.store.find_head(uuid)
         return head is not None and head.state == "running"
 
+    async def remove_if_moved(self, uuid: UUID) -> bool:
+        """Remove the files of an attempt and return True if another server has it; one that has ended here keeps them."""
+        head = await self.store.find_head(uuid)
+        if head is None or self.store.is_mine(head.owner):
+            return False
+        await self.remove_left_behind({uuid: head.name})
+        return True
+
     async def remove_left_behind(self, moved: Mapping[UUID, str]) -> None:
         """Remove the files of attempts that other servers have, as far as there are any; ``moved`` has the names of their jobs."""
         for uuid, job in moved.items():
@@ -177,3 +200,15 @@ class Recorder:
     async def find(self, uuid: UUID) -> Build | None:
         """Return an attempt that may have been taken."""
         return await self.store.find_build(uuid)
+
+
+async def _decided(record: Callable[[], Awaitable[bool]]) -> bool:
+    """Return whether a result is recorded of which that is not known, once the database answers again.
+
+    Until then it stays on the disk: it may be what the database has. Who is cancelled leaves it to the next start.
+    """
+    while True:
+        logger.warning("it is not known whether its result was recorded: the database is asked again")
+        await trio.sleep(ASK_AGAIN)
+        with suppress(StoreError):
+            return await record()

@@ -110,7 +110,7 @@ def test_a_file_that_is_no_database(tmp_path: Path, command: list[str]) -> None:
         (["user-add", "--scrypt-n", "1", "ann"], "--scrypt-n"),
         (["access-add", "ann"], "Missing argument 'JOB'"),
         (["vacuum", "except-latest", "-1"], "No such option"),
-        (["vacuum", "except-latest", "x"], "not a valid integer"),
+        (["vacuum", "except-latest", "x"], "is no whole number"),
         (["vacuum", "older-than", "yesterday"], "neither a date such as 2026-01-31 nor an age such as 90d"),
         (["extract-build", "not-a-uuid"], "not a valid UUID"),
         (["migrate", "more"], "unexpected extra argument"),

@@ -73,8 +73,10 @@ def ambiguous(text: str, uuids: list[UUID]) -> CommandRefused:
 async def cancel(asked: Asked, request: CancelBuilds) -> None:
     """End running builds."""
     builds = await _running(asked, request)
-    await asked.attempts.cancel([build.uuid for build in builds], asked.peer)
-    ended = [await asked.store.find_head(build.uuid) for build in builds]
+    ended = await _end(asked, [build.uuid for build in builds])
+    # what was moving between servers was at neither of them when it was looked for
+    if any(build is not None and build.state == "running" and build.ended_by is None for build in ended):
+        ended = await _end(asked, [build.uuid for build in builds])
     cancelled = [build for build in ended if build is not None and build.ended_by == asked.peer]
     if not cancelled:
         raise CommandRefused(_why_not_cancelled(builds[0].uuid, ended[0]))
@@ -82,9 +84,17 @@ async def cancel(asked: Asked, request: CancelBuilds) -> None:
         await asked.channel.send(BuildCancelled(uuid=build.uuid, name=build.name, platform=build.platform))
 
 
+async def _end(asked: Asked, uuids: Sequence[UUID]) -> list[BuildHead | None]:
+    """End builds that run, and return how each of them is then."""
+    await asked.attempts.cancel(uuids, asked.peer)
+    return [await asked.store.find_head(uuid) for uuid in uuids]
+
+
 def _why_not_cancelled(uuid: UUID, found: BuildHead | None) -> str:
     if found is None:
         return f"{uuid} had ended before, and is forgotten"
+    if found.state == "running" and found.ended_by is not None:
+        return f"{uuid} is to end already: it was cancelled by {found.ended_by}"
     if found.state == "running":
         return (
             f"{uuid} is dead, but the server's disk does not take that it was cancelled: make room there, and try again"

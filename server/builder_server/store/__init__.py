@@ -5,7 +5,7 @@ the disk, and those whom it concerns are woken. What can't be done is raised as 
 for the client; what the disk does, as StoreError.
 """
 
-from builder.runtime.database import StoreError
+from builder.runtime.database import StoreError, Undecided
 from builder_server.store.builds import Expand
 from builder_server.store.load import PlatformLoad
 from builder_server.store.records import (
@@ -52,6 +52,7 @@ __all__ = [
     "StoredArtifact",
     "Taken",
     "Timing",
+    "Undecided",
     "is_secret",
     "split_peer",
 ]

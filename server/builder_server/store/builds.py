@@ -108,6 +108,14 @@ _END = (
     .returning(build.c.name, build.c.platform, build.c.job_id, build.c.check_of)
 )
 
+_IS_RECORDED = sa.select(sa.literal(1)).where(
+    build.c.uuid == sa.bindparam("ended"),
+    build.c.state == "finished",
+    build.c.finished == sa.bindparam("at"),
+    build.c.result == sa.bindparam("said"),
+    IS_MINE,
+)
+
 _FORGET_SECRET = sa.update(build).where(build.c.uuid == sa.bindparam("ended")).values(secret_sha256=None)
 
 _CANCEL = (
@@ -233,7 +241,8 @@ def finish(
 ) -> bool:
     """Record the result of a running build, and queue what follows from it: those that wait for it, or itself again.
 
-    Return False, and change nothing, if it does not run any more, or is another server's.
+    Return False, and change nothing, if it does not run any more, or is another server's; True if this has just been recorded:
+    where a commit was lost with its answer it is done again.
     """
     outcome = Outcome.LOST if is_lost else outcome_of(result)
     upload_state = "pending" if receivers else None
@@ -241,7 +250,8 @@ def finish(
         connection, woken, me, uuid, now, result, outcome, state="finished", upload=upload_state, ended_by=ended_by
     )
     if ended is None:
-        return False
+        recorded = {"me": me, "ended": str(uuid), "at": now.ms, "said": codec.encode_result(result)}
+        return connection.scalar(_IS_RECORDED, recorded) is not None
     if not is_delivered:
         connection.execute(_FORGET_SECRET, {"ended": str(uuid)})
     artifacts.note(connection, uuid, concluded)

@@ -250,8 +250,12 @@ class Store:
     # --- what is drained -------------------------------------------------------------------------------------------
 
     async def recall_halts(self) -> None:
-        """Learn what was drained when the last server ended."""
-        self.waking.set_halts(await self.database.read(halts.find))
+        """Learn what is drained: at the start, and where that was changed elsewhere."""
+        known = None
+        while known is not self.waking.halts:  # else something was drained here meanwhile, and may not have been read
+            known = self.waking.halts
+            found = await self.database.read(halts.find)
+        self.waking.set_halts(found)
 
     async def halt(
         self, target: Target, now: Instant, by: str, reason: str | None, until: Instant | None
@@ -450,7 +454,7 @@ class Store:
 
     async def retry_uploads(self, receivers: Collection[str]) -> int:
         """Have all that is not uploaded tried again now; return how many uploads these are."""
-        return await self._write(partial(uploads.retry_all, receivers=receivers))
+        return await self._write(partial(uploads.retry_all, me=self.owner, receivers=receivers))
 
     async def drop_upload(self, uuid: UUID) -> None:
         """Have a build go to no receiver any more. Raises CommandRefused."""
@@ -458,11 +462,11 @@ class Store:
 
     async def uploads(self, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
         """Return uploads that are pending or refused, or those of one build, the oldest first."""
-        return await self.database.read(partial(uploads.page, asked=asked, receivers=receivers))
+        return await self.database.read(partial(uploads.page, me=self.owner, asked=asked, receivers=receivers))
 
     async def count_uploads(self, receivers: Collection[str]) -> tuple[ReceiverState, ...]:
         """Return how uploads stand, receiver by receiver."""
-        return await self.database.read(partial(uploads.counts, receivers=receivers))
+        return await self.database.read(partial(uploads.counts, me=self.owner, receivers=receivers))
 
     async def uploaded(self, after: UUID | None = None) -> tuple[UUID, ...]:
         """Return the next builds, by their uuids, that were uploaded and whose files are still to be removed."""

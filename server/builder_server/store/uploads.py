@@ -1,7 +1,7 @@
 """Which executions are to be uploaded, where to, and how far that is. Each function is a step, or a part of one.
 
 A build has a row for each receiver that is to get it, as long as its record is on the disk. Receivers that the server has no
-longer keep their rows, and hold nothing up: see ``_conclude``.
+longer keep their rows, and hold nothing up: see ``_conclude``. Which receivers another server has, that alone knows.
 """
 
 from collections.abc import Collection, Iterable
@@ -31,7 +31,7 @@ _WAITING = upload.c.receiver == _WANTED, upload.c.state == _PENDING
 _IS_LEFT = build.c.upload.in_(("pending", "failed"))
 _ROWS = sa.select(upload.c.build).where(upload.c.build == build.c.uuid)
 _LISTED = (
-    sa.select(upload, build.c.name, build.c.platform, receiver.c.resume)
+    sa.select(upload, build.c.name, build.c.platform, receiver.c.resume, IS_MINE.label("is_mine"))
     .join(build, build.c.uuid == upload.c.build)
     .outerjoin(receiver, receiver.c.name == upload.c.receiver)
 )
@@ -41,7 +41,9 @@ _COUNTS = (
         sa.func.count().filter(upload.c.state == _PENDING).label("pending"),
         sa.func.count().filter(upload.c.state == _REFUSED).label("refused"),
         sa.func.min(upload.c.since).filter(upload.c.state == _PENDING).label("oldest"),
+        sa.func.count().filter(IS_MINE).label("mine"),
     )
+    .join(build, build.c.uuid == upload.c.build)
     .where(upload.c.state != _DONE)
     .group_by(upload.c.receiver)
 )
@@ -98,8 +100,9 @@ def _conclude(connection: sa.Connection, uuid: UUID, receivers: Collection[str])
     of before decide: what nobody has is never removed.
     """
     states = _states(connection, uuid)
-    if not states:
-        return False
+    if not states:  # a commit that was lost with its answer is done again: the rows went with the first one
+        found = connection.execute(_BUILD, {"wanted": str(uuid)}).one_or_none()
+        return found is not None and found.upload == "uploaded"
     relevant = {state for name, state in states.items() if name in receivers}
     if not relevant and _DONE not in states.values():
         relevant = set(states.values())
@@ -204,13 +207,15 @@ def retry(connection: sa.Connection, uuid: UUID, receivers: Collection[str]) -> 
     return again.rowcount
 
 
-def retry_all(connection: sa.Connection, receivers: Collection[str]) -> int:
+def retry_all(connection: sa.Connection, me: str, receivers: Collection[str]) -> int:
     """Have all that is pending or was refused tried again now; return how many uploads these are.
 
-    What nobody has or is to get goes to all of these receivers.
+    What a server has, and nobody has or is to get, goes to all of these receivers.
     """
     has_or_gets = _ROWS.where(sa.or_(upload.c.receiver.in_(receivers), upload.c.state == _DONE)).exists()
-    lost = connection.execute(sa.select(build.c.uuid, build.c.finished).where(_IS_LEFT, ~has_or_gets)).all()
+    lost = connection.execute(
+        sa.select(build.c.uuid, build.c.finished).where(_IS_LEFT, IS_MINE, ~has_or_gets), {"me": me}
+    ).all()
     _add_all(connection, ((row.uuid, row.finished) for row in lost), receivers)
     here = upload.c.receiver.in_(receivers), upload.c.state != _DONE
     again = connection.execute(sa.update(upload).where(*here).values(state=_PENDING, next_attempt=None))
@@ -229,7 +234,7 @@ def drop(connection: sa.Connection, uuid: UUID) -> None:
     connection.execute(sa.update(build).where(build.c.uuid == str(uuid)).values(upload=None))
 
 
-def page(connection: sa.Connection, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
+def page(connection: sa.Connection, me: str, asked: ListUploads, receivers: Collection[str]) -> list[UploadEntry]:
     """Return a page, the oldest upload first."""
     found = _LISTED.order_by(upload.c.since, upload.c.build, upload.c.receiver).limit(asked.count)
     found = found.where(upload.c.state != _DONE if asked.build is None else upload.c.build == str(asked.build))
@@ -243,15 +248,19 @@ def page(connection: sa.Connection, asked: ListUploads, receivers: Collection[st
             platform=row.platform,
             receiver=row.receiver,
             state=UploadState(row.state),
-            is_known=row.receiver in receivers,
+            is_known=_is_known(row, receivers),
             since=Instant(row.since),
             attempts=row.attempts,
             tried=_instant(row.tried),
-            next_attempt=_next(row) if row.state == _PENDING and row.receiver in receivers else None,
+            next_attempt=_next(row) if row.state == _PENDING and _is_known(row, receivers) else None,
             reason=row.reason,
         )
-        for row in connection.execute(found)
+        for row in connection.execute(found, {"me": me})
     ]
+
+
+def _is_known(row: Any, receivers: Collection[str]) -> bool:
+    return row.receiver in receivers or not row.is_mine
 
 
 def _next(row: Any) -> Instant | None:
@@ -262,16 +271,16 @@ def _instant(ms: int | None) -> Instant | None:
     return None if ms is None else Instant(ms)
 
 
-def counts(connection: sa.Connection, receivers: Collection[str]) -> tuple[ReceiverState, ...]:
+def counts(connection: sa.Connection, me: str, receivers: Collection[str]) -> tuple[ReceiverState, ...]:
     """Return how uploads stand, receiver by receiver."""
-    found = {row.receiver: row for row in connection.execute(_COUNTS)}
+    found = {row.receiver: row for row in connection.execute(_COUNTS, {"me": me})}
     rests = {row.name: row for row in connection.execute(sa.select(receiver))}
 
     def state(name: str) -> ReceiverState:
         row, rest = found.get(name), rests.get(name)
         return ReceiverState(
             name=name,
-            is_known=name in receivers,
+            is_known=name in receivers or (row is not None and not row.mine),
             pending=row.pending if row else 0,
             refused=row.refused if row else 0,
             failures=rest.failures if rest else 0,
