@@ -1,6 +1,9 @@
 """builder-provision as a process, and an engine of scripts that starts workers on this machine: what its tests share."""
 
+import contextlib
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -25,8 +28,15 @@ cd {root}
 echo "$BUILDER_NAME|$BUILDER_PLATFORM|$BUILDER_NEEDS|$BUILDER_MEMORY_MIB|$BUILDER_CORES|$BUILDER_FEATURES|$BUILDER_TIME_LIMIT" >> asked
 test ! -e refuses || {{ echo "no room" >&2; exit 1; }}
 echo queued > workers/$BUILDER_NAME
-test -e holds || {{ echo started > workers/$BUILDER_NAME; test -e silent || (eval "$BUILDER_WORKER" >> worker.log 2>&1; rm workers/$BUILDER_NAME) > /dev/null 2>&1 & }}
+test -e holds || {{ echo started > workers/$BUILDER_NAME; test -e silent || setsid ./work > /dev/null 2>&1 & }}
 echo "id-$BUILDER_NAME"
+"""
+
+_WORK = """#!/bin/sh -u
+cd {root}
+touch sessions/$$
+eval "$BUILDER_WORKER" >> worker.log 2>&1
+rm workers/$BUILDER_NAME sessions/$$
 """
 
 _LIST = """#!/bin/sh -eu
@@ -55,11 +65,18 @@ class Scripts:
 
     @classmethod
     def make(cls, root: Path) -> "Scripts":
-        (root / "workers").mkdir(parents=True)
-        for name, text in (("ask", _ASK), ("list", _LIST), ("remove", _REMOVE)):
+        for name in ("workers", "sessions"):
+            (root / name).mkdir(parents=True)
+        for name, text in (("ask", _ASK), ("work", _WORK), ("list", _LIST), ("remove", _REMOVE)):
             (root / name).write_text(text.format(root=root))
             (root / name).chmod(0o755)
         return cls(root=root)
+
+    def end(self) -> None:
+        """Kill all workers that are left."""
+        for path in (self.root / "sessions").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(path.name), signal.SIGKILL)
 
     @property
     def asked(self) -> list[list[str]]:

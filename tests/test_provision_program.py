@@ -2,6 +2,7 @@
 
 import contextlib
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import forked
@@ -31,8 +32,10 @@ from builder.planning import JobOptions
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Scripts:
-    return Scripts.make(tmp_path / "engine")
+def engine(tmp_path: Path) -> Iterator[Scripts]:
+    scripts = Scripts.make(tmp_path / "engine")
+    yield scripts
+    scripts.end()
 
 
 async def plan(server: Server, name: str, needs: str = "", text: bytes = b"#!/bin/sh\n") -> None:
