@@ -117,6 +117,23 @@ async def test_a_queue_is_paused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "drained",
+    [("--at", "main", "the server main"), ("--platform", "p1", "the platform p1"), ("--worker", "w", "the worker w")],
+)
+async def test_what_is_drained_and_resumed_as_if_it_were_a_job(tmp_path: Path, drained: tuple[str, str, str]) -> None:
+    option, name, what = drained
+    async with start_server(tmp_path) as server:
+        await do(server, schedule("a"))
+        await client(server, "drain", option, name)
+        said = await client(server, "resume", name, status=3)
+        assert said == (
+            f"builder-client: there is no job {name}; {what} is drained: 'resume {option} {name}' ends that\n"
+        )
+        assert await client(server, "resume", option, name) == ""
+        assert f"unknown job {name}; " in await client(server, "resume", name, status=3)
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "complaint"),
     [
         (("drain", "--platform", "p1", "--worker", "w"), 2, "name one: a server, a --platform or a --worker"),

@@ -1,5 +1,7 @@
 """``servers``, and what ``info`` says of them."""
 
+from attrs import evolve
+
 from builder.extension.servers import ServerEntry, ServersListed
 from builder.model import Instant
 from builder_client import servers
@@ -52,6 +54,12 @@ def test_a_sentence_where_there_are_several() -> None:
 def test_different_versions_are_told() -> None:
     assert servers.differing(FARM) == "The servers run different versions: 1.0, 1.1"
     assert servers.differing(ALONE) == ""
+
+
+def test_those_that_others_can_not_reach_are_told() -> None:
+    assert servers.unreachable(FARM) == servers.unreachable(ALONE) == ""
+    mute = evolve(FARM, servers=tuple(evolve(each, address=None) for each in FARM.servers))
+    assert servers.unreachable(mute) == "Without --advertise the others can't reach: a, b"
 
 
 def test_json() -> None:

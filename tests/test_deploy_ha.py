@@ -135,6 +135,9 @@ def test_the_commands_of_the_page(machines: Machines) -> None:
     machines.run_until("succeeded", f"{set_up}\n{observe} || true\n{history}")
     shown = machines.run(f"{set_up}\n{servers}")
     assert all(name in shown for name in SERVERS), shown
+    drain, resume = block("upgrade").strip().splitlines()
+    assert "The server b1 is drained" in machines.run(f"{set_up}\n{drain}")
+    machines.run(f"{set_up}\n{resume}")
     # one that is gone is missed by nobody
     machines.programs["b1"].kill()
     for name in ("builder", *SERVERS[1:]):

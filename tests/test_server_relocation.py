@@ -244,6 +244,7 @@ def test_another_revision(directory: Path, place: Location, tmp_path: Path) -> N
         in said
     )
     assert clusters.shared().execute("SELECT 1 FROM pg_tables WHERE schemaname = 'public'", str(place).split()[0]) == []
+    assert str(place) not in said, "nothing is wrong there"
     said = refused(tmp_path, "copy-database", f"--from={place.url}")
     assert "there is nothing to copy: it has no tables" in said
     assert not (tmp_path / COPYING).exists()
@@ -258,7 +259,16 @@ def test_a_server_that_works_on_it(directory: Path, place: Location) -> None:
         str(place).split()[0],
     )
     for arguments in ((directory, f"--to={place.url}"), (directory.parent, f"--from={place.url}")):
-        assert refused(arguments[0], "copy-database", arguments[1]).endswith("a server works on it, b1: stop it first")
+        said = refused(arguments[0], "copy-database", arguments[1])
+        assert said == f"can't use the database {place}: a server works on it, b1: stop it first"
+
+
+def test_what_other_servers_have_built_is_said_to_be_with_them(tmp_path: Path, place: Location) -> None:
+    Store.open(place).close()
+    fill(place, rows=2)
+    clusters.shared().execute("UPDATE build SET owner = 'b' || (losses % 2)", str(place).split()[0])
+    said = administer(tmp_path, "--name=b1", "copy-database", f"--from={place.url}")
+    assert said.endswith("may go once all is well; consoles and artifacts of b0 are in their directories alone\n")
 
 
 def test_nothing_to_copy(tmp_path: Path, place: Location) -> None:

@@ -136,6 +136,17 @@ async def test_what_a_server_says_of_its_workers(tmp_path: Path) -> None:
         assert [each.crew for each in await store.servers()] == [crew]
 
 
+async def test_one_that_others_can_not_reach_says_so_once_there_are_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path) as store, ServerMembership(store, identity("a"), Holder()).held():
+        assert not caplog.text
+        async with server(tmp_path, "b"):
+            await eventually(lambda: caplog.text)
+            said = "b can't hand on who asks for consoles and artifacts of this server: start it with --advertise"
+            assert caplog.messages == [said]
+
+
 async def test_a_server_with_the_name_of_another_one(tmp_path: Path) -> None:
     async with server(tmp_path, "a") as one, opened(tmp_path) as store:
         with pytest.raises(StoreError) as raised:

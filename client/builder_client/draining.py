@@ -16,9 +16,11 @@ from builder.extension.halting import (
     StillRunning,
     Target,
 )
+from builder.model import printable
 from builder.quantities import parse_duration
 
 from . import halts, options, words
+from .looking import standing
 from .output import note, print_done, standard_output
 
 if TYPE_CHECKING:
@@ -107,6 +109,16 @@ def resume(remote: "Remote", wanted: Target, *, as_json: bool) -> None:
     """Have jobs handed out there again. Raises Refused where it is not drained, and TooOld."""
     remote.request(LiftHalt(target=wanted), what=_WHAT)
     print_done("resumed", as_json=as_json, scope=wanted.scope.value, name=wanted.name or None)
+
+
+def meant(remote: "Remote", name: str) -> str | None:
+    """Return how to resume what is drained and has that name; None if nothing is."""
+    looked = standing(remote)
+    halt = next((each for each in looked.halts if each.target.name == name), None) if looked else None
+    if halt is None:
+        return None
+    option = {Scope.SERVER: "--at", Scope.PLATFORM: "--platform", Scope.WORKER: "--worker"}[halt.target.scope]
+    return f"{halt.target} is drained: 'resume {option} {printable(name)}' ends that"
 
 
 def _still(count: int) -> str:

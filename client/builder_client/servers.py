@@ -82,6 +82,13 @@ def differing(found: ServersListed) -> str:
     return f"The servers run different versions: {', '.join(releases)}" if len(releases) > 1 else ""
 
 
+def unreachable(found: ServersListed) -> str:
+    """Return which servers the others can't reach, since they have told no address; empty if there is none."""
+    alive = [each for each in found.servers if each.is_alive]
+    names = ", ".join(printable(each.name) for each in alive if not each.address)
+    return f"Without --advertise the others can't reach: {names}" if names and len(alive) > 1 else ""
+
+
 def json(entry: ServerEntry, found: ServersListed) -> JsonObject:
     """Return a server."""
     return {

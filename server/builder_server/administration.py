@@ -164,16 +164,17 @@ def copy_database(served: Served, *, target: str | None, source: str | None) -> 
     builder.sqlite3.copied, and so do consoles and records. In PostgreSQL the server is called as --name says, before the command, or
     as its machine is. The password is found as that of --database is.
     """
+    from builder.model import printable
     from builder_server import offline
 
     if (target is None) == (source is None):
         raise click.UsageError("give either --to or --from")
     place = evolve(served, database=target or source).place()
     assert place, "it has an address"
-    rows = offline.move(served.directory, place, served.name, back=target is None)
+    copied = offline.move(served.directory, place, served.name, back=target is None)
     if target is not None:
-        click.echo(f"copied {rows} rows to {place}: start the server with --database; {COPIED} may go once all is well")
+        next_steps = f"to {place}: start the server with --database; {COPIED} may go once all is well"
     else:
-        click.echo(
-            f"copied {rows} rows from {place}: start the server without --database; what is there may go once all is well"
-        )
+        next_steps = f"from {place}: start the server without --database; what is there may go once all is well"
+    elsewhere = f"; consoles and artifacts of {', '.join(map(printable, copied.others))} are in their directories alone"
+    click.echo(f"copied {copied.rows} rows {next_steps}{elsewhere if copied.others else ''}")

@@ -71,8 +71,14 @@ class ServerMembership:
     _is_behind: bool = False
     """Whether something may not have been heard."""
     _complained: float = -math.inf
+    _can_be_reached: bool = field(init=False)
+    """Whether the others can reach this one, or it was said that they can't."""
     _nursery: trio.Nursery = field(init=False)
     _doing: set[Callable[[], Awaitable[None]]] = field(factory=set)
+
+    @_can_be_reached.default
+    def _has_address(self) -> bool:
+        return self._me.address is not None
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -147,6 +153,8 @@ class ServerMembership:
             await subscription.has_lock(self._name_lock)  # the session before had it
             if await subscription.has_lock(SCHEDULE):
                 self._store.waking.keep_schedule(keeps=True)
+            if not self._can_be_reached:
+                self._start(self._see_who_needs_it)
             if self._is_behind:
                 self._start(self._catch_up)
             if self._is_attended:
@@ -198,6 +206,16 @@ class ServerMembership:
         if task not in self._doing:
             self._doing.add(task)
             self._nursery.start_soon(run)
+
+    async def _see_who_needs_it(self) -> None:
+        """Say, once there are others, that they can't reach this one."""
+        names = [each.name for each in await self._store.servers() if each.is_alive and each.name != self._me.name]
+        if names:
+            self._can_be_reached = True
+            logger.warning(
+                "%s can't hand on who asks for consoles and artifacts of this server: start it with --advertise",
+                ", ".join(names),
+            )
 
     def _complain(self, error: StoreError) -> None:
         if trio.current_time() > self._complained + COMPLAINT:

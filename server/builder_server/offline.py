@@ -8,6 +8,7 @@ from builder_server import backups, relocation
 from builder_server.importer import Imported, import_builds, import_state
 from builder_server.served import check_owner, database_of, held, note_elsewhere, place_of
 from builder_server.store import Store
+from builder_server.store.copying import Copied
 
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location  # its library need not be there
@@ -28,8 +29,8 @@ def restore(data_dir: Path, source: Path) -> None:
         backups.read(data_dir, source)
 
 
-def move(data_dir: Path, place: "Location", name: str | None, *, back: bool) -> int:
-    """Move the database of a directory, in which no server runs, to PostgreSQL, or ``back``; return how many rows it has.
+def move(data_dir: Path, place: "Location", name: str | None, *, back: bool) -> Copied:
+    """Move the database of a directory, in which no server runs, to PostgreSQL, or ``back``.
 
     Raises StartError and StoreError.
     """

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from builder.runtime.postgres import Location  # its library need not be there
 
 
-def move_out(directory: Path, place: "Location", given: str | None) -> int:
-    """Move the database of a directory to PostgreSQL; return how many rows it has. ``given`` as in ``served.place_of``.
+def move_out(directory: Path, place: "Location", given: str | None) -> copying.Copied:
+    """Move the database of a directory to PostgreSQL. ``given`` as in ``served.place_of``.
 
     Raises StartError, StoreError and OSError.
     """
@@ -26,16 +26,16 @@ def move_out(directory: Path, place: "Location", given: str | None) -> int:
     if not database.is_file():
         raise StartError(f"there is no {DATABASE} in {directory} to copy: name the server's directory with --dir")
     name = choose_name(directory, given)
-    rows = copying.copy(database, place, owner=ONLY_SERVER, becomes=name)
+    copied = copying.copy(database, place, owner=ONLY_SERVER, becomes=name)
     note_elsewhere(directory, place, name)
     sync_directory(directory)
     database.replace(directory / COPIED)
     sync_directory(directory)
-    return rows
+    return copied
 
 
-def move_in(directory: Path, place: "Location", given: str | None) -> int:
-    """Move a database from PostgreSQL to the directory of one of its servers; return how many rows it has.
+def move_in(directory: Path, place: "Location", given: str | None) -> copying.Copied:
+    """Move a database from PostgreSQL to the directory of one of its servers.
 
     ``given`` as in ``served.place_of``. Raises StartError, StoreError and OSError.
     """
@@ -45,14 +45,14 @@ def move_in(directory: Path, place: "Location", given: str | None) -> int:
     name = choose_name(directory, given)
     _remove(copy)  # what was left where it was interrupted
     try:
-        rows = copying.copy(place, copy, owner=name, becomes=ONLY_SERVER)
+        copied = copying.copy(place, copy, owner=name, becomes=ONLY_SERVER)
     except BaseException:
         _remove(copy)
         raise
     copy.rename(database)
     sync_directory(directory)
     (directory / ELSEWHERE).unlink(missing_ok=True)
-    return rows
+    return copied
 
 
 def _remove(database: Path) -> None:

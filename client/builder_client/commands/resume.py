@@ -4,6 +4,7 @@ import click
 
 from builder.model import printable
 from builder_client import changes, draining, options
+from builder_client.errors import Refused
 from builder_client.output import print_done, standard_output
 
 
@@ -37,7 +38,13 @@ def command(name: str | None, *, at: str | None, platform: str | None, worker: s
         return
     if (at, platform, worker) != (None, None, None):
         raise click.UsageError("name a job, or what was drained")
-    is_new = changes.set_paused(options.remote(), name, paused=False)
+    remote = options.remote()
+    try:
+        is_new = changes.set_paused(remote, name, paused=False)
+    except Refused as error:
+        if what_to_do := draining.meant(remote, name):
+            raise Refused(f"there is no job {printable(name)}; {what_to_do}") from error
+        raise
     print_done("resumed", as_json=as_json, job=name, changed=is_new)
     if not is_new and not as_json:
         standard_output().line(f"{printable(name)} is not paused")

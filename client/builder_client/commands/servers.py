@@ -35,6 +35,6 @@ def command(*, as_json: bool, color: str) -> None:
         return
     rows = [servers.row(entry, found.now) for entry in found.servers]
     printer.table("Servers", servers.COLUMNS, rows, empty="none is known")
-    if text := servers.differing(found):
+    for text in filter(None, (servers.differing(found), servers.unreachable(found))):
         printer.line("")
         printer.line(text)

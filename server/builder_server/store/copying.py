@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from attrs import frozen
 
 from builder.runtime.database import StoreError
 from builder.runtime.migrations import current, newest, upgrade
@@ -28,20 +29,34 @@ _UNHURRIED = ("statement_timeout", "idle_in_transaction_session_timeout")
 """What PostgreSQL would end: one side may wait long for the other."""
 
 
-def copy(source: "Path | Location", target: "Path | Location", *, owner: str, becomes: str) -> int:
-    """Copy a store that no server uses to one that is empty, and return how many rows it has. Raises StoreError.
+@frozen(kw_only=True)
+class Copied:
+    """How many ``rows`` a store has, and what ``others`` have built: servers that the target is not of, by their names."""
+
+    rows: int
+    others: tuple[str, ...]
+
+
+def copy(source: "Path | Location", target: "Path | Location", *, owner: str, becomes: str) -> Copied:
+    """Copy a store that no server uses to one that is empty. Raises StoreError.
 
     A file must not be there, a database in PostgreSQL must. The target has all of it in the end, or nothing. The server that is
     the ``owner`` of builds there has another name here; so has one of before there were names.
     """
-    rows = 0
+    copied = Copied(rows=0, others=())
+
+    def read(of: sa.Connection) -> None:
+        _check_source(of)  # before the other one is opened, which would be named with what is wrong here
+        _do_in(target, partial(fill, of))
 
     def fill(of: sa.Connection, to: sa.Connection) -> None:
-        nonlocal rows
+        nonlocal copied
         rows = _copy(of, to, {owner: becomes, None: becomes})
+        others = to.scalars(sa.select(build.c.owner).where(build.c.owner != becomes).distinct().order_by(build.c.owner))
+        copied = Copied(rows=rows, others=tuple(others))
 
-    _do_in(source, lambda of: _do_in(target, partial(fill, of)))
-    return rows
+    _do_in(source, read)
+    return copied
 
 
 def _do_in(where: "Path | Location", step: Callable[[sa.Connection], None]) -> None:
@@ -61,10 +76,8 @@ def _copy(source: sa.Connection, target: sa.Connection, owners: Mapping[str | No
     for connection in filter(_is_postgresql, (source, target)):
         for setting in _UNHURRIED:
             connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
-    _check_source(source)
     upgrade(MIGRATIONS)(target)
-    for connection in (source, target):
-        servers.check_idle(connection)
+    servers.check_idle(target)
     for table in TABLES:
         if target.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first():
             raise StoreError(f"it isn't empty, there are rows in its table {table.name}: name one that has none")
@@ -80,6 +93,7 @@ def _check_source(source: sa.Connection) -> None:
             f"what is to be copied is at revision {found}, and this version knows {known}: start a server of this version with it "
             "once"
         )
+    servers.check_idle(source)
 
 
 def _copy_table(source: sa.Connection, target: sa.Connection, table: sa.Table, owners: Mapping[str | None, str]) -> int:
