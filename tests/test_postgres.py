@@ -262,7 +262,8 @@ async def test_what_was_in_the_way_of_another_transaction_is_done_again(tmp_path
                 if times == 1:
                     blocked.set()
                     # PostgreSQL looks for a circle once, some time after the wait that closes it has begun
-                    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    its = f"pid = {shell.info.backend_pid}"  # other tests have databases beside this one
+                    waits = f"SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND {its}"
                     while not databases.query(tmp_path / "db", waits):
                         pass
                 connection.exec_driver_sql("UPDATE job SET priority = priority + 1 WHERE name = 'b'")
