@@ -39,7 +39,7 @@ async def test_nothing_is_lost_in_a_longer_time(tmp_path: Path, seed: int) -> No
 @pytest.mark.long
 async def test_nothing_is_lost_by_three_servers(tmp_path: Path) -> None:
     """Any of them, and PostgreSQL, may go at any time, or stand still for longer than its lease."""
-    report = await run(tmp_path, seconds=60, seed=303, workers=3, servers=3)
+    report = await run(tmp_path, seconds=40, seed=303, workers=3, servers=3)
     assert report.is_good, report
     assert report.account.succeeded > 10, report
 

@@ -255,7 +255,7 @@ def test_units_work_under_systemd(packages: list[Path], system: System) -> None:
     boot = ("systemd-nspawn", "--boot", "--register=no", "--keep-unit", "--private-network", "--console=pipe")
     # As on a real machine, nothing is mounted over parts of /proc: else no sandbox could have a /proc of its own.
     environment = {"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"}
-    said = run(*boot, f"--directory={system.root}", deadline=2 * DEADLINE, check=False, env=environment)
+    said = run(*boot, f"--directory={system.root}", deadline=4 * DEADLINE, check=False, env=environment)
     log = system.root / "var/tmp/log"
     told = log.read_text("utf-8", "replace") if log.exists() else said
     assert told.endswith("all is well\n"), told

@@ -114,6 +114,8 @@ class _Farm:
             async with trio.open_nursery() as nursery:
                 await self.server.start()
                 await self.worker.start()
+                if (self.root / "told.died").read_bytes():  # before it was ready
+                    self.has_died, self.mortal.env = True, {}
                 nursery.start_soon(self._bring_back)
                 await self._schedule()
                 await self._rest()

@@ -1,7 +1,8 @@
 """Has a program of the tests die before one of its changes: of the disk, of other processes, of what a peer was told.
 
 ``CHAOS_TOLD`` names a file to which each change is written when it is about to be made, a line for each. ``CHAOS_PLACE`` is
-the line before which the program dies, and how often it has come by then, as in ``2 fsync``; without one, it never does.
+the line before which the program dies, and how often it has come by then, as in ``2 fsync``; without one, it never does. It
+dies once: then it has written so to ``CHAOS_TOLD.died``.
 
 The list of changes makes itself. Python tells of what is made, renamed and removed, of processes and signals. What it does
 not tell of is called through here: writing, syncing, the database's commits, and what is sent to peers.
@@ -49,7 +50,9 @@ def begin() -> None:
     """Have this process die so."""
     told = Path(os.environ["CHAOS_TOLD"])
     descriptor = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    occurrence, _, place = os.environ.get("CHAOS_PLACE", "").partition(" ")
+    died = os.open(f"{told}.died", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    wanted = "" if os.fstat(died).st_size else os.environ.get("CHAOS_PLACE", "")
+    occurrence, _, place = wanted.partition(" ")
     write, pid = os.write, os.getpid()
     counted: Counter[str] = Counter()
     lock = threading.Lock()
@@ -65,6 +68,7 @@ def begin() -> None:
             counted[line] += 1
             write(descriptor, f"{line}\n".encode(errors="replace"))
             if line == place and counted[line] == int(occurrence):
+                write(died, place.encode())
                 signal.raise_signal(signal.SIGKILL)
 
     _see_descriptors(see)
