@@ -17,7 +17,6 @@ import pytest
 import trio
 from authorities import Authority
 from client_harness import assert_one_line
-from clocks import NOW
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from endpoints import serving
 from farm import (
@@ -47,8 +46,6 @@ from builder.model import Artifact, Exited
 from builder.roles import HolderRole
 from builder.runtime.postgres import Location
 from builder_server.attempts import Attempts
-from builder_server.farm import Farm
-from builder_server.permission import Peer
 from builder_server.store import Store, Undecided
 
 
@@ -103,34 +100,6 @@ async def test_what_a_provisioner_has_asked_for_is_told_by_all(pair: tuple[Serve
 
     await eventually_async(is_told)
     assert "asked slurm for no worker: there may be 5 at once" in (await client(other, "queue")).splitlines()
-
-
-async def test_an_answer_of_another_server_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left unread resets the connection, of which that server's log warns."""
-    told = WorkersListed(now=NOW, release="1.0", number=0)
-    answers: list[Message | None] = [told, None]
-
-    class Other:
-        name = "b"
-
-        async def ask(self, _request: Message) -> None:
-            pass
-
-        async def next(self) -> Message | None:
-            return answers.pop(0)
-
-        async def others(self, *_farm: Farm) -> list["Other"]:
-            return [self]
-
-        @asynccontextmanager
-        async def connected(self, *_whom: object) -> AsyncIterator["Other"]:
-            yield self
-
-    other: Any = Other()
-    monkeypatch.setattr(Farm, "others", other.others)
-    farm = Farm(store=other, attempts=other, upstreams=other, provisions=other)
-    assert await farm.ask_others(Peer(address="me"), ListServers()) == ({"b": told}, ())
-    assert not answers
 
 
 # --- consoles ------------------------------------------------------------------------------------------------------

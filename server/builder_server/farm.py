@@ -107,8 +107,6 @@ class Farm:
                     await upstream.ask(request)
                     if (reply := await upstream.only()) is not None:
                         told[server.name] = reply
-                        # to the end: what is left unread resets the connection, of which that server's log warns
-                        await upstream.next()
 
         async with plain_nursery() as nursery:
             for server in others:
