@@ -112,9 +112,9 @@ class _Farm:
         }
         try:
             async with trio.open_nursery() as nursery:
-                await self.server.start()
+                times = await self.server.start()
                 await self.worker.start()
-                if (self.root / "told.died").read_bytes():  # before it was ready
+                if times > 1:  # it died before it was ready
                     self.has_died, self.mortal.env = True, {}
                 nursery.start_soon(self._bring_back)
                 await self._schedule()

@@ -27,7 +27,7 @@ class Target(Protocol):
     async def restart(self, number: int) -> None:
         """End it by a signal."""
 
-    async def start(self) -> None:
+    async def start(self) -> object:
         """Start it again."""
 
     def send(self, number: int) -> None:

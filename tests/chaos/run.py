@@ -55,10 +55,11 @@ class Member:
         data = self.log_path.read_bytes()[self._begin :] if self.log_path.exists() else b""
         return data.decode("utf-8", "replace").rpartition("\n")[0].rpartition("\n")[2]
 
-    async def start(self) -> None:
-        """Start it, if it does not run, and again for as long as that fails, as a service manager does."""
-        end = time.monotonic() + DEADLINE
+    async def start(self) -> int:
+        """Start it, if it does not run, and again for as long as that fails, as a service manager does; return how often."""
+        end, times = time.monotonic() + DEADLINE, 0
         while not self.is_running:
+            times += 1
             self._close()
             self._begin = self.log_path.stat().st_size if self.log_path.exists() else 0
             program = self.program = start(self.module, *self.arguments, log_path=self.log_path, env=self.env)
@@ -66,6 +67,7 @@ class Member:
                 await program.wait_async()
                 assert time.monotonic() < end, f"{self.module} does not start: {self.last_line}"
                 await trio.sleep(RESTART)
+        return times
 
     async def kill(self) -> None:
         """End it by SIGKILL."""
