@@ -108,7 +108,6 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not (PROGRAMS / "builder-server").exists(), reason="the programs are not installed")
 def test_the_commands_of_the_page(machines: Machines) -> None:
     root = machines.root
     for directory in ("etc/builder", "etc/haproxy"):

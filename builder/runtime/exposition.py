@@ -13,7 +13,6 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from builder.address import format_address
 from builder.runtime.histogram import Histogram
 from builder.runtime.scraping import Page, Pages
 
@@ -85,12 +84,6 @@ def version(name: str, number: str) -> GaugeMetricFamily:
     found = gauge(name, "Always 1; the labels tell what runs.", "version")
     found.add_metric([number], 1)
     return found
-
-
-def places(listeners: Iterable[trio.SocketListener]) -> list[str]:
-    """Return the addresses of the page, for the log."""
-    found = [listener.socket.getsockname()[:2] for listener in listeners]
-    return [f"http://{format_address(*address)}/metrics" for address in found]
 
 
 @frozen(eq=False)

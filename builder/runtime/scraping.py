@@ -60,6 +60,14 @@ async def listen(host: str, port: int) -> list[trio.SocketListener]:
         ) from error
 
 
+async def show(pages: Pages, host: str, port: int, nursery: trio.Nursery) -> None:
+    """Serve pages there until the nursery ends, and say in the log where. Raises CannotServe."""
+    listeners = await listen(host, port)
+    found = (listener.socket.getsockname()[:2] for listener in listeners)
+    logger.info("metrics are at %s", ", ".join(f"http://{format_address(*address)}/metrics" for address in found))
+    nursery.start_soon(Scraping(pages).run, listeners)
+
+
 @define(eq=False)
 class Scraping:
     """Serves pages."""

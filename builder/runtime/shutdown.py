@@ -8,9 +8,19 @@ from contextlib import contextmanager
 import trio
 from attrs import define, field
 
+from builder.runtime import entry
+
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def outlive_hangups(told: str) -> None:
+    """Have a SIGHUP do nothing, and end nothing either. What is ``told`` of it in the log is what is read again, and when."""
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        entry.deliver()
+        async for _ in signals:
+            logger.info("SIGHUP: %s", told)
 
 
 class ShuttingDown(Exception):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,10 @@ from attrs import field, frozen
 from builder.endpoint import Servers
 from builder.errors import BuilderError
 from builder.extension.watching import Changed, LookAgain, What
-from builder.runtime import entry, scraping, service
+from builder.runtime import scraping, service
 from builder.runtime.files import lock_directory
 from builder.runtime.nurseries import plain_nursery
-from builder.runtime.scraping import Scraping
-from builder.runtime.shutdown import Shutdown
+from builder.runtime.shutdown import Shutdown, outlive_hangups
 from builder_provision import link
 from builder_provision.configuration import EngineSettings, Fleet
 from builder_provision.engines import Engine
@@ -51,7 +49,7 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
     with _locked(settings.directory), shutdown.requested_by_signals():
         keepers = [await _keeper(name, settings) for name in settings.fleet.engines if _platforms(name, settings)]
         async with plain_nursery() as nursery:
-            nursery.start_soon(_outlive_hangups)
+            nursery.start_soon(outlive_hangups, "nothing is read again; a restart loses no worker")
             nursery.start_soon(_watch, settings, keepers)
             for keeper in keepers:
                 nursery.start_soon(keeper.run)
@@ -129,21 +127,10 @@ async def _watch(settings: Settings, keepers: list[Keeper]) -> None:
 async def _show_metrics(
     where: tuple[str, int], keepers: list[Keeper], shutdown: Shutdown, nursery: trio.Nursery
 ) -> None:
-    from builder.runtime.exposition import places  # their library is for those who want it
-    from builder_provision.metrics import ProvisionMetrics
+    from builder_provision.metrics import ProvisionMetrics  # its library is for those who want it
 
     metrics = ProvisionMetrics(keepers=keepers, is_ready=lambda: not shutdown.requested.is_set())
-    listeners = await scraping.listen(*where)
-    log.info("metrics are at %s", ", ".join(places(listeners)))
-    nursery.start_soon(Scraping(metrics.pages()).run, listeners)
-
-
-async def _outlive_hangups() -> None:
-    """Say what a SIGHUP does here: nothing, and it ends nothing either."""
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        entry.deliver()
-        async for _ in signals:
-            log.info("SIGHUP: nothing is read again; a restart loses no worker")
+    await scraping.show(metrics.pages(), *where, nursery)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import logging
 import os
 import platform
 import secrets
-import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,11 +24,10 @@ from builder.framing import StreamedFrame
 from builder.messages import Hello, JobRequested, Message, ServerHello
 from builder.model import Instant
 from builder.reasons import reason_of
-from builder.runtime import entry, scraping, service
+from builder.runtime import scraping, service
 from builder.runtime.logs import note
 from builder.runtime.nurseries import plain_nursery
-from builder.runtime.scraping import Scraping
-from builder.runtime.shutdown import Shutdown, ShuttingDown
+from builder.runtime.shutdown import Shutdown, ShuttingDown, outlive_hangups
 from builder.runtime.sockets import bound_unsent, tune
 from builder.runtime.tls import TlsFiles
 from builder_server import backups, crews, listening
@@ -80,6 +78,8 @@ LAST_WAIT = 3.0
 MAX_THREADS = 8
 """Threads that wait for the disk: more make it no faster, and each takes 64 MiB of address space for a heap."""
 
+
+READ_AGAIN = "nothing to read again, options are read at the start and templates for each job"
 
 DEFAULT_ID = f"urn:builder:server:{quote(platform.node() or 'localhost')}"
 """The URI of a server in what it signs, if its operator names none."""
@@ -140,19 +140,11 @@ async def serve(
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.run)
-                nursery.start_soon(_outlive_hangups)
+                nursery.start_soon(outlive_hangups, READ_AGAIN)
                 await _Server.make(settings, store, now, connections, certificates).run(announce)
                 nursery.cancel_scope.cancel()  # last: whoever ended had something to record
         finally:
             store.close()
-
-
-async def _outlive_hangups() -> None:
-    """Say what a SIGHUP does here: nothing, and it ends nothing either."""
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        entry.deliver()
-        async for _ in signals:
-            logger.info("SIGHUP: nothing to read again, options are read at the start and templates for each job")
 
 
 @define(eq=False)
@@ -269,8 +261,7 @@ class _Server:
             background.cancel_scope.cancel()
 
     async def _show_metrics(self, host: str, port: int, background: trio.Nursery) -> None:
-        from builder.runtime.exposition import places  # their library is for those who want it
-        from builder_server.metrics import Metrics
+        from builder_server.metrics import Metrics  # its library is for those who want it
 
         metrics = Metrics(
             store=self._store,
@@ -282,9 +273,7 @@ class _Server:
             is_ready=lambda: self._is_serving and not self._shutdown.requested.is_set(),
             expiring=self._expiry.all,
         )
-        listeners = await scraping.listen(host, port)
-        logger.info("metrics are at %s", ", ".join(places(listeners)))
-        background.start_soon(Scraping(metrics.pages()).run, listeners)
+        await scraping.show(metrics.pages(), host, port, background)
 
     async def _serve_peers(self, listeners: list[Listener], announce: Callable[[list[str]], None]) -> None:
         """Serve until a signal comes; then accept nobody, have all end, and cut off those that have not by the deadline."""

@@ -3,7 +3,6 @@
 import datetime as dt
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +15,11 @@ from starlette.types import ASGIApp
 from builder.errors import BuilderError
 from builder.model import Instant
 from builder.provenance.keys import PublicKey
-from builder.runtime import entry, scraping, service
+from builder.runtime import scraping, service
 from builder.runtime.files import lock_directory
 from builder.runtime.nurseries import plain_nursery
-from builder.runtime.scraping import Scraping
 from builder.runtime.seats import Seat
-from builder.runtime.shutdown import Shutdown
+from builder.runtime.shutdown import Shutdown, outlive_hangups
 from builder_web import application, drawings
 from builder_web.access import Access
 from builder_web.aftermath import Aftermath
@@ -92,7 +90,9 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
         try:
             async with plain_nursery() as nursery:
                 nursery.start_soon(store.database.run)
-                nursery.start_soon(_outlive_hangups)
+                nursery.start_soon(
+                    outlive_hangups, "nothing to read again, options are read at the start and hooks for each upload"
+                )
                 hooks = Hooks(configuration=settings.configuration.absolute(), directory=directory)
                 aftermath = Aftermath(store, directory, hooks)
                 recorder = Recorder(directory, store, aftermath.begin)
@@ -115,8 +115,7 @@ async def serve(settings: Settings, announce: Callable[[list[str]], None]) -> No
 async def _show_metrics(
     where: tuple[str, int], site: Site, answered: Answered, shutdown: Shutdown, nursery: trio.Nursery
 ) -> None:
-    from builder.runtime.exposition import places  # their library is for those who want it
-    from builder_web.metrics import SiteMetrics
+    from builder_web.metrics import SiteMetrics  # its library is for those who want it
 
     metrics = SiteMetrics(
         store=site.store,
@@ -125,17 +124,7 @@ async def _show_metrics(
         answered=answered,
         is_ready=lambda: not shutdown.requested.is_set(),
     )
-    listeners = await scraping.listen(*where)
-    log.info("metrics are at %s", ", ".join(places(listeners)))
-    nursery.start_soon(Scraping(metrics.pages()).run, listeners)
-
-
-async def _outlive_hangups() -> None:
-    """Say what a SIGHUP does here: nothing, and it ends nothing either."""
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        entry.deliver()
-        async for _ in signals:
-            log.info("SIGHUP: nothing to read again, options are read at the start and hooks for each upload")
+    await scraping.show(metrics.pages(), *where, nursery)
 
 
 async def _serve_connections(
