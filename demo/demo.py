@@ -35,7 +35,9 @@ JOB = "builder-wheel"
 SOURCE_DATE_EPOCH = 1_700_000_000  # any fixed date will do
 REPRODUCED = "reproduced: built 2 times"
 DEADLINE = 80.0  # seconds for one build; on a slow machine it takes 10
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "builder", "server", "worker", "client", "web", "man")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "man", *(Path(package).parts[0] for package in PACKAGES))
 
 SCRIPT = """\
 #!/bin/sh
@@ -277,7 +279,7 @@ def without_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def copy_tools(target: Path) -> Path:
     """Copy the build tool and what it needs, all of it plain Python: where this environment lies the job may not read."""
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
+    wanted = PROJECT["build-system"]["requires"]
     pending, done = [re.split(r"[^A-Za-z0-9._-]", text)[0] for text in wanted], set()
     while pending:
         name = pending.pop()
