@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -516,15 +517,15 @@ echo "$@" >"$FAKE/call"; cp "$3/+MANIFEST" "$5" "$FAKE"; cp -R "$7" "$FAKE/stage
     stage = tmp_path / "stage/usr/local"
     assert listed == {str(path.relative_to(stage)) for path in stage.rglob("*") if path.is_file()}
     assert {
-        "bin/builder-inspect",
+        *(f"bin/{name}" for name in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]),
         "etc/rc.d/builder_worker",
+        "etc/rc.d/builder_web",
         "libexec/builder_worker.sh",
         "lib/builder/module.py",
         "share/man/man1/page.1.gz",
     } <= listed
     assert "@sample(root,wheel,600) etc/builder/server.env.sample" in (tmp_path / "plist").read_text()
     assert "@sample(root,wheel,600) etc/builder/web.env.sample" in (tmp_path / "plist").read_text()
-    assert {"bin/builder-web", "bin/builder-db", "etc/rc.d/builder_web"} <= listed
     program = (stage / "bin/builder-server").read_text()
     assert program.startswith(f"#!/usr/local/bin/python3.{minor} -I\n")
     assert '"/usr/local/lib/builder"' in program

@@ -47,7 +47,8 @@ find "$prefix/share/man" -type f -exec gzip -n9 {} +
 "$work/venv/bin/python" -m compileall -q -s "$stage" "$prefix/lib/builder"
 
 for program in server.builder_server.cli worker.builder_worker.cli client.builder_client.cli \
-    inspect.builder_client.inspect web.builder_web.cli db.builder_web.administration.cli; do
+    inspect.builder_client.inspect web.builder_web.cli db.builder_web.administration.cli \
+    provision.builder_provision.cli; do
     file=$prefix/bin/builder-${program%%.*}
     sed -e "s|/usr/bin/python3|/usr/local/bin/python3.${python_suffix#3}|" -e 's|/usr/lib|/usr/local/lib|' \
         -e "s|\${module}|${program#*.}|" "$root/debian/program.in" >"$file"
