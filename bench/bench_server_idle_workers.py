@@ -68,14 +68,17 @@ async def run(workers: int) -> None:
 
 
 @click.command()
-@click.option("--workers", type=click.IntRange(1), default=10_000, show_default=True, help="Workers that wait.")
-def main(workers: int) -> None:
+@click.option(
+    "--workers", type=click.IntRange(1), help="Workers that wait.  [default: 10000, or what the descriptors allow]"
+)
+def main(workers: int | None) -> None:
     """Measure what a worker that waits costs the server."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard < 3 * (workers * 4 // 3 + 200):
-        raise click.ClickException(f"there are {hard} file descriptors, and {3 * (workers * 4 // 3 + 200)} are needed")
-    trio.run(run, workers)
+    most = (hard // 3 - 200) * 3 // 4
+    if workers is not None and workers > most:
+        raise click.ClickException(f"the {hard} file descriptors that a process may have are enough for {most} workers")
+    trio.run(run, min(workers or 10_000, most))
 
 
 main()

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import trio
-from figures import show  # type: ignore[import-not-found]
+from figures import show
 
 from builder.extension.applying import Apply
 from builder.extension.schedule import PlanJob
