@@ -94,18 +94,23 @@ async def test_a_console_is_cut_once_whatever_restarts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("room", "kept"), [(0, 1), (1, 2)])
-async def test_a_console_is_cut_when_it_has_so_many_bytes(tmp_path: Path, room: int, kept: int) -> None:
-    """Each line is as large as the one before; they come one by one."""
+async def test_a_console_is_cut_when_it_has_so_many_bytes(
+    tmp_path: Path, mock_clock: MockClock, room: int, kept: int
+) -> None:
+    """The lines come one by one, and each is as large as the one before: so are their times, from 2.2 s to 549 s."""
+    mock_clock.rate = 1
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
     async with run_server(tmp_path / "first") as server:
         await do(server, schedule("a"))
         async with take_job(server) as taken:
+            mock_clock.jump(3)
             await taken.say(b"line")
             size = await eventually(partial(_size, server, "a", taken.uuid))
     async with run_server(tmp_path / "second", limits=ServerLimits(console=size + room)) as server:
         await do(server, schedule("a"))
         async with take_job(server) as taken:
+            mock_clock.jump(3)
             for number in range(1, kept + 1):
                 await taken.say(b"line")
                 await eventually(partial(_is_of_size, server, "a", taken.uuid, number * size))

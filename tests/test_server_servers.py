@@ -95,12 +95,16 @@ def execute(path: Path, statement: str) -> list[Any]:
     return databases.query(path / "db", statement)
 
 
-def end_sessions(path: Path) -> None:
-    """End all sessions that do nothing, so also those that hear."""
+async def end_sessions(path: Path, *names: str) -> None:
+    """End the sessions by which servers hear, whatever they do."""
     name = databases._made[path / "db"]
-    clusters.shared().execute(
-        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}' AND state = 'idle'"
-    )
+    for key in (subscription.lock_key(f"server {each}") for each in names):
+        ended = (
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks"
+            f" WHERE database = (SELECT oid FROM pg_database WHERE datname = '{name}')"
+            f" AND locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = {key}"
+        )
+        await eventually(partial(clusters.shared().execute, ended))
 
 
 def expire(path: Path, name: str) -> None:
@@ -175,7 +179,7 @@ async def test_a_server_that_was_killed_has_its_name_again_at_once(tmp_path: Pat
 
 async def test_a_server_whose_session_was_ended_keeps_its_name(tmp_path: Path) -> None:
     async with server(tmp_path, "a") as one, opened(tmp_path) as store:
-        end_sessions(tmp_path)
+        await end_sessions(tmp_path, "a")
         await eventually(lambda: one.holder.looks)
         with pytest.raises(StoreError, match=r"^a server called a works on the database"):
             async with ServerMembership(store, identity("a"), Holder()).held():
@@ -421,7 +425,7 @@ async def test_what_was_not_heard_since_the_session_was_ended(tmp_path: Path) ->
         for number in range(3):
             work = other.store.waking.platform("p1")
             came, looks, halted = work.next, other.holder.looks, other.store.waking.halted.next
-            await trio.to_thread.run_sync(end_sessions, tmp_path)
+            await end_sessions(tmp_path, "a", "b")
             await one.store.schedule(script(f"j{number}"), Period.DAILY, NOW)
             await came.wait()
             await halted.wait()

@@ -26,7 +26,8 @@ MAX_HEARD = 10_000
 _ERRORS = (psycopg.Error, sa.exc.DBAPIError, OSError)
 
 
-def _key(name: str) -> int:
+def lock_key(name: str) -> int:
+    """Return the number that PostgreSQL knows a lock by."""
     return int.from_bytes(hashlib.sha256(b"builder " + name.encode()).digest()[:8], signed=True)
 
 
@@ -60,7 +61,7 @@ class Subscription:
     async def has_lock(self, name: str) -> bool:
         """Take a lock that one session has at a time, unless another one has it; return whether this one has it now."""
         if name not in self._locks:
-            key = sa.literal(_key(name), sa.BigInteger)
+            key = sa.literal(lock_key(name), sa.BigInteger)
             if await self.run(lambda connection: connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key)))):
                 self._locks.add(name)
         return name in self._locks
