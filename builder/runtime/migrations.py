@@ -8,6 +8,7 @@ database has one, for programs that do not know the newest.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import sqlalchemy as sa
 from alembic import command
@@ -65,8 +66,10 @@ def migrate(
                 return
             raise _newer(now, revisions[0])
         to = revisions[0] if revision == _NEWEST else revision
+        if now == to:
+            return
         is_back = now is not None and revisions.index(to) > revisions.index(now)
-        if now is not None and now != to and (is_back or revisions.index(_oldest(scripts, to)) < revisions.index(now)):
+        if now is not None and (is_back or revisions.index(_oldest(scripts, to)) < revisions.index(now)):
             before_break(connection)
         config = _config(location)
         config.attributes["connection"] = connection
@@ -113,6 +116,7 @@ def _has_program(connection: sa.Connection) -> bool:
     return sa.inspect(connection).has_table(_PROGRAM.name)
 
 
+@cache
 def _scripts(location: str) -> ScriptDirectory:
     return ScriptDirectory.from_config(_config(location))
 
