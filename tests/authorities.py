@@ -137,8 +137,10 @@ class Authority:
         }
         return self.issue("server", **(given | options))  # type: ignore[arg-type]
 
-    def revoke(self, *certificates: "Issued | Authority", called: x509.Name | None = None) -> None:
-        """Write a list of all that are revoked. ``called`` is how the list calls this authority."""
+    def revoke(
+        self, *certificates: "Issued | Authority", called: x509.Name | None = None, number: int | None = None
+    ) -> None:
+        """Write a list of all that are revoked. ``called`` is how the list calls this authority, ``number`` that of the list."""
         self.revoked += [each.certificate.serial_number for each in certificates]
         builder = (
             x509.CertificateRevocationListBuilder()
@@ -146,6 +148,8 @@ class Authority:
             .last_update(now() - DAY)
             .next_update(now() + 30 * DAY)
         )
+        if number is not None:
+            builder = builder.add_extension(x509.CRLNumber(number), critical=False)
         for serial in self.revoked:
             builder = builder.add_revoked_certificate(
                 x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now()).build()

@@ -16,6 +16,7 @@ import builder_worker.cli
 from builder.runtime.configuration import in_force
 from builder_client import config, jobs, schedule_file
 from builder_server.credentials import with_credentials
+from builder_server.names import REVOKED
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
@@ -145,6 +146,18 @@ def check(tmp_path: Path) -> Callable[..., list[str]]:
         return [line.removeprefix("builder-server: ") for line in found.stderr.splitlines()]
 
     return run_check
+
+
+def test_an_older_list_of_revoked_certificates(tmp_path: Path, check: Callable[..., list[str]]) -> None:
+    authority = Authority(tmp_path)
+    own = authority.server().files
+    authority.revoke(number=7)
+    authority.crl.rename(tmp_path / "data" / REVOKED)
+    given = f"--tls-cert={own.certificate}", f"--tls-key={own.key}", f"--tls-client-ca={authority.ca}"
+    assert check(*given) == [f"{authority.crl} is gone: whom it revoked stays out; bring it back"]
+    authority.revoke(number=6)
+    (said,) = check(*given)
+    assert said.startswith(f"{authority.crl} has an older list of CN=farm, number 6 of ")
 
 
 def test_nothing_is_wrong(tmp_path: Path, check: Callable[..., list[str]]) -> None:

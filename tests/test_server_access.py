@@ -37,6 +37,7 @@ from builder.runtime.tls import InvalidCredentials
 from builder_server import certified, expiry
 from builder_server.keyring import Keyring
 from builder_server.permission import NEEDS
+from builder_server.revocation import read_revoked
 from builder_server.server import wall_clock
 
 ROLES = {role.value: role for role in HolderRole}
@@ -437,6 +438,61 @@ async def _break_list(
     assert await is_let_in(server, good)
     authority.revoke()
     await eventually(lambda: caplog.text.count("1 revoked") == 2)
+
+
+async def test_an_older_list_lets_nobody_in_again(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And whoever it revokes is revoked, too; a restart changes nothing of both, and neither does a list that is gone."""
+    monkeypatch.setattr(certified, "POLL", 0.02)
+    observer = holder(authority, HolderRole.OBSERVER, file="observer")
+    bad, worse = (holder(authority, HolderRole.OPERATOR, file=file) for file in ("bad", "worse"))
+    authority.revoke(bad, number=7)
+    older = Authority(tmp_path / "older", key=authority.key)  # as it was in a backup
+    older.revoke(worse, number=6)
+    said = "crl.pem has an older list of CN=farm, number 6 of ", "number 7 of "
+    async with serving(tmp_path, authority) as server:
+        assert not await is_let_in(server, bad)
+        older.crl.replace(authority.crl)
+        assert await eventually(lambda: log_lines(caplog.text, " warning ", *said))
+        assert not await is_let_in(server, bad)
+        assert not await is_let_in(server, worse)
+    caplog.clear()
+    async with serving(tmp_path, authority) as server:
+        assert await eventually(lambda: log_lines(caplog.text, " warning ", *said))
+        assert not await is_let_in(server, bad)
+        assert not await is_let_in(server, worse)
+        async with shown(server, observer, OURS) as peer:
+            pages = await peer.request(Look(entries=0, results=0))
+            warnings = [line for page in pages if isinstance(page, Looked) for line in page.warnings]
+            assert [said[0] in line for line in warnings] == [True]
+        authority.revoked = [worse.serial]
+        authority.revoke(number=8)  # what is newer counts alone
+        assert await eventually(lambda: log_lines(caplog.text, "crl.pem is read again: 1 revoked"))
+        assert await is_let_in(server, bad)
+    authority.crl.unlink()
+    async with serving(tmp_path, authority) as server:
+        assert await eventually(
+            lambda: log_lines(caplog.text, " warning ", "crl.pem is gone: whom it revoked stays out")
+        )
+        assert not await is_let_in(server, worse)
+
+
+def test_lists_without_a_number_are_told_by_their_time(tmp_path: Path, authority: Authority) -> None:
+    authority.revoke()
+    first = authority.crl.read_bytes()
+    authority.revoke(number=1)
+    assert not read_revoked(authority.crl, authority.ca, first).older  # of the same second, or later
+    with pytest.raises(InvalidCredentials, match=r"builder\.crl in the server's directory is damaged: remove it"):
+        read_revoked(authority.crl, authority.ca, b"-----BEGIN X509 CRL-----")
+
+
+async def test_that_nobody_is_known_to_be_revoked_is_said(
+    server: LocalServer, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await eventually(
+        lambda: log_lines(caplog.text, f"nobody is known to be revoked: there is no {authority.crl}")
+    )
 
 
 def _list_of_another(authority: Authority) -> bytes:

@@ -257,7 +257,7 @@ class Looked(Reply):
     """A page of how things stand. ``now`` is the server's clock; all pages of a reply are of one moment.
 
     ``scheduled`` is the number of jobs in the schedule. Entries of queues come in their order. ``halts`` are what is drained.
-    ``ending`` are certificates and keys that have to be renewed.
+    ``ending`` are certificates and keys that have to be renewed, ``warnings`` what else somebody has to do something about.
     """
 
     tag: ClassVar[int] = 114
@@ -271,3 +271,4 @@ class Looked(Reply):
     results: tuple[ResultState, ...] = ()
     halts: tuple[HaltState, ...] = ()
     ending: tuple[EndingState, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -50,6 +50,7 @@ def look(remote: "Remote", *, entries: int = MAX_SHOWN, results: int = 0, platfo
         results=tuple(each for page in found for each in page.results),
         halts=tuple(each for page in found for each in page.halts),
         ending=tuple(each for page in found for each in page.ending),
+        warnings=tuple(each for page in found for each in page.warnings),
     )
 
 
@@ -162,7 +163,7 @@ def warnings(looked: Looked | None) -> tuple[str, ...]:
         for platform in looked.platforms
         for found in platform.unmet
     )
-    return (*full, *ending, *needed)
+    return (*full, *map(printable, looked.warnings), *ending, *needed)
 
 
 def start(entry: QueuedState, now: Instant) -> str:

@@ -1,5 +1,6 @@
 """Where a worker's session and the owner of its attempt meet: what the one hands in, and what the other tells it."""
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, Self
 from uuid import UUID
@@ -74,14 +75,18 @@ class Attachment:
 
     # the session's side
 
-    async def wait_answered(self, until_closed: Callable[[], Awaitable[NoReturn]]) -> None:
+    async def wait_answered(
+        self, until_closed: Callable[[], Awaitable[NoReturn]], *, patience: float = math.inf
+    ) -> bool:
         """Wait until there is a job, which may take days, or until it is known how far the console is.
 
-        ``until_closed`` waits meanwhile, in this task, and raises when the peer closes or sends anything.
+        ``until_closed`` waits meanwhile, in this task, and raises when the peer closes or sends anything. Returns False if there
+        is no answer after ``patience`` seconds.
         """
-        with trio.CancelScope() as self._waiting:
+        with trio.move_on_after(patience) as self._waiting:
             if not self._is_answered:
                 await until_closed()
+        return self._is_answered
 
     def _answer(self) -> None:
         self._is_answered = True

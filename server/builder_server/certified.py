@@ -22,12 +22,13 @@ from builder.model import Instant, printable
 from builder.reasons import reason_of
 from builder.roles import Identity
 from builder.runtime.encrypted import EncryptedStream
+from builder.runtime.files import write_whole
 from builder.runtime.logs import note
 from builder.runtime.tls import InvalidCredentials, TlsFiles
 from builder_server.connections import Place
 from builder_server.expiry import Expiring
 from builder_server.permission import Peer
-from builder_server.revocation import Serial, comparable, read_revoked
+from builder_server.revocation import Revoked, Serial, comparable, read_revoked
 
 logger = logging.getLogger(__name__)
 
@@ -92,15 +93,19 @@ class _Own:
 class Certificates:
     """Lets in those who show a certificate of ``files.ca``, for as long as it is valid. ``now`` is the wall clock.
 
-    ``crl`` is the file of those that are revoked. It need not be there unless it ``must_exist``.
+    ``crl`` is the file of those that are revoked. It need not be there unless it ``must_exist``. The newest lists that were
+    seen are in ``seen``, which only ``run`` writes, so that no restart lets in whom they revoke.
     """
 
     files: TlsFiles
     crl: Path
     _now: Callable[[], Instant]
     must_exist: bool = False
+    seen: Path | None = None
     _own: Files[_Own] = field(init=False)
-    _revoked: Files[frozenset[Serial]] = field(init=False)
+    _revoked: Files[Revoked] = field(init=False)
+    _newest: bytes = field(init=False, default=b"")
+    _kept: bytes = field(init=False, default=b"")
     _open: dict[Place, tuple[frozenset[Serial], Identity]] = field(init=False, factory=dict)
     note: Callable[[Expiring], object] = lambda _: None
     """Called with each certificate that is shown."""
@@ -109,10 +114,11 @@ class Certificates:
         """Raise InvalidCredentials."""
         self._own = Files((self.files.certificate, self.files.key, self.files.ca), self._read_own)
         try:
+            with suppress(FileNotFoundError):
+                self._newest = self._kept = self.seen.read_bytes() if self.seen else b""
             self._revoked = Files((self.crl, self.files.ca), self._read_revoked)
         except OSError as error:
-            raise InvalidCredentials(f"can't read {self.crl}: {reason_of(error)}") from error
-        self.must_exist = self.must_exist or bool(self._revoked.value)
+            raise InvalidCredentials(f"can't read {error.filename}: {reason_of(error)}") from error
 
     def _read_own(self) -> _Own:
         context = self.files.server_context()
@@ -130,11 +136,18 @@ class Certificates:
         known = frozenset(each.public_bytes(Encoding.DER) for each in authorities)
         return _Own(context, self.files.peer_context(), (own, *theirs), known)
 
-    def _read_revoked(self) -> frozenset[Serial]:
-        if not self.must_exist and not self.crl.exists():
-            return frozenset()
-        self.must_exist = True
-        return read_revoked(self.crl, self.files.ca)
+    def _read_revoked(self) -> Revoked:
+        is_there = self.must_exist or self.crl.exists()
+        found = read_revoked(self.crl if is_there else None, self.files.ca, self._newest)
+        self.must_exist = is_there
+        self._newest = found.newest
+        return found
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what is wrong with the lists of revoked certificates, a line each."""
+        if self._newest and not self.must_exist:
+            return (f"{self.crl} is gone: whom it revoked stays out; bring it back",)
+        return self._revoked.value.older
 
     @property
     def between_servers(self) -> ssl.SSLContext:
@@ -151,7 +164,7 @@ class Certificates:
         identity = Identity.of(stream.described_certificate)
         serials = frozenset(map(Serial.of, stream.chain))
         note(holder=identity.name)
-        if not serials.isdisjoint(self._revoked.value):
+        if not serials.isdisjoint(self._revoked.value.serials):
             await stream.aclose()
             raise CertificateRefused(f"the certificate of {printable(identity.name)} is revoked")
         if not own.authorities <= self._own.value.authorities:
@@ -176,6 +189,9 @@ class Certificates:
 
     async def run(self) -> None:
         """Look at the files, and at the time, for ever."""
+        if not (self.must_exist or self._newest):
+            logger.info("nobody is known to be revoked: there is no %s", self.crl)
+        await self._note_lists()
         while True:
             for _ in range(LOOKS):
                 await trio.sleep(POLL)
@@ -189,9 +205,23 @@ class Certificates:
             logger.info("%s is read again", self.files.certificate)
             self._close_unknown(before)
         if await trio.to_thread.run_sync(self._revoked.refresh) and self.must_exist:
-            revoked = self._revoked.value
+            revoked = self._revoked.value.serials
             logger.info("%s is read again: %d revoked", self.crl, len(revoked))
+            await self._note_lists()
             self._close("its certificate was revoked", lambda serials, _: not serials.isdisjoint(revoked))
+
+    async def _note_lists(self) -> None:
+        """Say what is wrong with the lists, and keep the newest ones over a restart."""
+        for line in self.warnings():
+            logger.warning("%s", line)
+        if self.seen is None or self._newest == self._kept:
+            return
+        newest = self._newest
+        try:
+            await trio.to_thread.run_sync(write_whole, self.seen, newest, 0o644)
+            self._kept = newest
+        except OSError as error:
+            logger.error("%s: an older list would count after a restart: %s", self.seen, reason_of(error))
 
     def _close_unknown(self, before: _Own) -> None:
         """Close what may have been let in by an authority that is there no more; whom another one knows comes again."""

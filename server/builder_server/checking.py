@@ -13,7 +13,7 @@ from builder.runtime.tls import TlsFiles
 from builder_server import credentials, templates
 from builder_server.certified import Certificates
 from builder_server.listening import Users, refuse_strangers, why_not
-from builder_server.names import check_platform_name
+from builder_server.names import REVOKED, check_platform_name
 from builder_server.receiver import receivers_at
 from builder_server.served import NOT_SHARED, Served
 from builder_server.server import wall_clock
@@ -123,10 +123,12 @@ def _certificates(given: Given) -> Iterator[str]:
     crl = given["tls_crl"] or ca.with_name("crl.pem")
     files = TlsFiles(certificate=certificate, key=key, ca=ca)
     try:
-        found = Certificates(files, crl, wall_clock, must_exist=given["tls_crl"] is not None)
+        seen = given["dir"] and given["dir"] / REVOKED
+        found = Certificates(files, crl, wall_clock, must_exist=given["tls_crl"] is not None, seen=seen)
     except BuilderError as error:
         yield str(error)
         return
+    yield from found.warnings()
     for each in found.expiring():
         if each.expires <= wall_clock():
             yield f"{each.name} ended on {each.expires.isoformat()}: renew it"

@@ -33,7 +33,7 @@ NEWEST = 1.0
 
 @define(eq=False)
 class Looks:
-    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells what has to be renewed."""
+    """Sends replies to looks. ``now`` is the wall clock, ``ending`` tells what has to be renewed, ``warnings`` what else is wrong."""
 
     _store: Store
     _dispatcher: Dispatcher
@@ -41,6 +41,7 @@ class Looks:
     _memory: Memory
     _now: Callable[[], Instant]
     _ending: Callable[[], Sequence[EndingState]] = tuple
+    _warnings: Callable[[], Sequence[str]] = tuple
     _shared: Shared[Look] = field(init=False)
 
     @_shared.default
@@ -94,7 +95,7 @@ class Looks:
             }
             # in a thread: there may be thousands of entries
             told = by_platform(crew.asked, now)
-            make = partial(_reply, standing, places, crew, now, self._ending(), told, is_full=is_full)
+            make = partial(_reply, standing, places, crew, now, self._ending(), self._warnings(), told, is_full=is_full)
             return await self._memory.replies.put(await trio.to_thread.run_sync(make))
 
 
@@ -104,6 +105,7 @@ def _reply(
     crew: Crew,
     now: Instant,
     ending: Sequence[EndingState],
+    warnings: Sequence[str],
     told: Mapping[str, tuple[Provision, ...]],
     *,
     is_full: bool,
@@ -122,6 +124,7 @@ def _reply(
         results=standing.results,
         halts=standing.halts,
         ending=ending,
+        warnings=warnings,
     )
     looked = (Looked(now=now, is_full=is_full, scheduled=standing.scheduled, **page) for page in pages)
     return b"".join(frame(codec.encode(page)) for page in looked)

@@ -21,6 +21,8 @@ STATE = "state"
 IMPORTED_STATE = "state.imported"
 KEYS = "builder.keys"
 KEY_SUFFIX = ".pem"
+REVOKED = "builder.crl"
+"""The newest lists of revoked certificates that were seen, in PEM."""
 
 RESERVED = frozenset(
     {
@@ -33,6 +35,8 @@ RESERVED = frozenset(
         STATE,
         IMPORTED_STATE,
         KEYS,
+        REVOKED,
+        f".{REVOKED}.part",
     }
 )
 """The server's own files and directories, which lie beside the directories of the jobs."""

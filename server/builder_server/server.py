@@ -50,6 +50,7 @@ from builder_server.listening import Listener, Listening, Refusals, Stream
 from builder_server.looks import Looks
 from builder_server.membership import ServerMembership
 from builder_server.memory import Memory, SharingChannel, return_large_blocks
+from builder_server.names import REVOKED
 from builder_server.peers import IDLE_TIMEOUT, STEP_TIMEOUT
 from builder_server.permission import Peer
 from builder_server.provisions import Provisions
@@ -217,7 +218,9 @@ class _Server:
         expiry = Expiry(now, Keyring(settings.data_dir))
         if certificates:
             expiry.certificates, certificates.note = certificates.expiring, expiry.say
-        informer, looks = Informer(store, memory), Looks(store, dispatcher, farm, memory, now, expiry.soon)
+        warnings = certificates.warnings if certificates else tuple
+        informer = Informer(store, memory)
+        looks = Looks(store, dispatcher, farm, memory, now, expiry.soon, warnings)
         return cls(
             settings,
             store,
@@ -411,7 +414,8 @@ def _certificates(settings: Settings, now: Callable[[], Instant]) -> Certificate
     if settings.tls is None:
         return None
     crl = settings.crl or settings.tls.ca.with_name("crl.pem")
-    return Certificates(settings.tls, crl, now, must_exist=settings.crl is not None)
+    seen = settings.data_dir / REVOKED
+    return Certificates(settings.tls, crl, now, must_exist=settings.crl is not None, seen=seen)
 
 
 def _tls_between(settings: Settings, certificates: Certificates | None) -> Callable[[str], SSLContext | None]:

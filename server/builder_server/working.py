@@ -117,9 +117,7 @@ class WorkingSession:
         return await self._attach(attachment, partial(self._begin, patience=seconds(request.wait)))
 
     async def _begin(self, attachment: Attachment, *, patience: float) -> None:
-        with trio.move_on_after(patience) as waiting:
-            await attachment.wait_answered(partial(self._note_pressure, attachment))
-        if waiting.cancelled_caught:
+        if not await attachment.wait_answered(partial(self._note_pressure, attachment), patience=patience):
             return
         build, secret = attachment.build, attachment.given.secret
         assert secret, "it may come back"
@@ -169,11 +167,7 @@ class WorkingSession:
         return True
 
     async def _resume(self, attachment: Attachment) -> None:
-        while True:
-            with trio.move_on_after(ALIVE_INTERVAL) as waiting:
-                await attachment.wait_answered(self.channel.wait_closed)
-            if not waiting.cancelled_caught:
-                break
+        while not await attachment.wait_answered(self.channel.wait_closed, patience=ALIVE_INTERVAL):
             await self._say(Alive())
         resumed = attachment.resumed
         await self._say(Continue(lines=resumed.lines))

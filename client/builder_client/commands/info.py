@@ -25,13 +25,13 @@ def command(*, as_json: bool, color: str) -> None:
            queues: [{platform, jobs: [{job, kind, platform | opam_package}]}],
            running: [{uuid, job, platform, started, elapsed_ms, expected_ms, worker, holder, away_since}],
            dropped_platforms: [name],
-           disk_full, unmet: [{platform, missing: [NEED], nearest, lacks: [NEED], instead: [NEED]}],
+           disk_full, warnings: [TEXT], unmet: [{platform, missing: [NEED], nearest, lacks: [NEED], instead: [NEED]}],
            drained: [{scope, name, since, by, reason, until}], certificates: [{name, expires, is_own}],
            signing_keys: [{id, expires}],
            servers: [{server, address, version, since, heard, alive, keeps_schedule, drained, workers, running, here}],
            uploads: [{receiver, known, pending, refused, failures, oldest, next_attempt, reason}]}
           what is from cron to paused, as in show, from elapsed_ms to away_since (null: not known; its worker has no
-          certificate; it is not away), disk_full, unmet (what queued jobs need and no worker has), drained, certificates,
+          certificate; it is not away), disk_full, warnings (what else is to be mended), unmet (what queued jobs need and no worker has), drained, certificates,
           signing_keys, servers and uploads come from servers of our own protocol alone; next is null for never; kind is
           "script" or "orb-build"; times are in UTC
     """
@@ -48,6 +48,7 @@ def command(*, as_json: bool, color: str) -> None:
         value = report.info_json(reply, now=now, plans=found, told=told)
         if looked is not None:
             value["disk_full"] = looked.is_full
+            value["warnings"] = [*map(json_text, looked.warnings)]
             value["unmet"] = [
                 {"platform": json_text(platform.name)} | unmet_json(found)
                 for platform in looked.platforms
