@@ -13,10 +13,12 @@ from functools import cache
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from builder.runtime.database import StoreError
+
+_VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
+"""Alembic's own, which it would describe, and compile, anew for each question."""
 
 _PROGRAM = sa.table("program", sa.column("oldest", sa.Text))
 
@@ -45,7 +47,9 @@ def newest(location: str) -> str:
 
 def current(connection: sa.Connection) -> str | None:
     """Return the revision of a database, which need not be known here; None: it has none."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not sa.inspect(connection).has_table(_VERSION.name):
+        return None
+    return connection.scalar(sa.select(_VERSION.c.version_num))
 
 
 def migrate(
