@@ -92,7 +92,9 @@ AS_HERE: Mapping[int, int] = {}
 """The limits of the process that starts a program."""
 
 FIRST = "BUILDER_TESTS_FIRST"
-"""In the environment of a run: a module of the tests whose ``begin`` is called in its process before the program."""
+"""In the environment of a run: modules of the tests, with commas between them, whose ``begin`` is called in its process
+before the program.
+"""
 
 
 # --- the process that is forked ------------------------------------------------------------------------------------
@@ -440,7 +442,7 @@ if __name__ == "__main__":
     gc.freeze()  # the end of a run does not go through all that was loaded, and copy it for that
     with socket.socket(fileno=int(sys.argv[2])) as found:
         _serve(sys.argv[1], found)
-    if name := os.environ.pop(FIRST, ""):
+    for name in filter(None, os.environ.pop(FIRST, "").split(",")):
         importlib.import_module(name).begin()
     try:
         main()

@@ -247,7 +247,7 @@ def worker_copy() -> Path:
     place = Path(tempfile.mkdtemp(prefix="builder-tests-", dir="/var/tmp"))
     atexit.register(shutil.rmtree, place)
     place.chmod(0o755)
-    copy_worker(place / "worker", DRIVER, Path(forked.__file__))
+    copy_worker(place / "worker", DRIVER, *(DRIVER.with_name(name) for name in ("forked.py", "impatient.py")))
     return place / "worker"
 
 
@@ -260,10 +260,11 @@ def start(
     delegate: str = "",
     home: Path | None = None,
     prefix: Sequence[str] = (),
+    first: str = "",
     **options: Any,
 ) -> Driver:
-    """Start a driver without waiting for what it says, by another program that ``prefix`` names; ``delegate`` and ``home``
-    are from one that was killed.
+    """Start a driver without waiting for what it says, by another program that ``prefix`` names, or after modules as in
+    ``forked.FIRST``; ``delegate`` and ``home`` are from one that was killed.
     """
     delegate = delegate or f"delegated-{secrets.token_hex(8)}"
     if backend in NEED_TREE:
@@ -297,7 +298,7 @@ def start(
             json.dumps(given),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=env,
+            env=env | {forked.FIRST: first},
             place=forked.Place(program, folder),
         )
     return Driver(process=process, backend=backend, home=home, work_root=work_root, delegate=delegate)
