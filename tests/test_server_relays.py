@@ -40,7 +40,7 @@ from builder.extension.logs import ConsoleRange, ReadConsole
 from builder.extension.provisioning import Provision, TellProvision
 from builder.extension.servers import ListServers, Relay, ServersListed
 from builder.extension.watching import Look, Looked
-from builder.extension.working import AskJob, Continue, GiveJob, Gone, Return
+from builder.extension.working import AskJob, Continue, GiveJob, Gone, NoJob, Return
 from builder.messages import Failure, Message, Observe, Output, Success
 from builder.model import Artifact, Exited
 from builder.roles import HolderRole
@@ -359,16 +359,18 @@ async def test_all_servers_and_their_workers_are_told(pair: tuple[Server, Server
 
 
 @asynccontextmanager
-async def take_waiting(server: Server, name: str) -> AsyncIterator[ScriptedPeer]:
+async def take_waiting(server: Server, name: str, *, may_leave: bool = False) -> AsyncIterator[ScriptedPeer]:
     async with connect(server, OUR_WORKER) as peer:
-        await peer.send(AskJob(platform="p1", worker=name))
+        await peer.send(AskJob(platform="p1", worker=name, may_leave=may_leave))
         yield peer
 
 
 async def test_one_server_is_drained(pair: tuple[Server, Server]) -> None:
     one, other = pair
     target = Target(scope=Scope.SERVER, name="a")
-    assert "drained" in await client(other, "drain", "a", "--reason", "a new kernel")
+    async with take_waiting(one, "w0", may_leave=True) as sent:
+        assert "drained" in await client(other, "drain", "a", "--reason", "a new kernel")
+        assert (await sent.receive(NoJob)).is_drained
     async with take_waiting(one, "w1") as idle:
         await do(one, schedule("x"))
         with trio.move_on_after(0.3) as waiting:
@@ -380,6 +382,12 @@ async def test_one_server_is_drained(pair: tuple[Server, Server]) -> None:
         assert re.search(r"a +works, drained", await client(other, "servers"))
         await client(other, "resume", "--at", "a")
         assert (await idle.receive(GiveJob)).job.name
+    async with take_waiting(one, "w3", may_leave=True) as idle:
+        await client(one, "drain", "b")
+        await client(one, "drain", "a")
+        with trio.move_on_after(0.1) as waiting:
+            await idle.receive_any()
+        assert waiting.cancelled_caught  # there is nowhere to go
     assert await replies(one, Halt(target=Target(scope=Scope.SERVER, name="z"))) == [
         Failure(message="unknown server z")
     ]

@@ -1,6 +1,7 @@
 """Where a worker's session and the owner of its attempt meet: what the one hands in, and what the other tells it."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NoReturn, Self
 from uuid import UUID
 
@@ -53,12 +54,15 @@ class Attachment:
     acknowledged: bool = False
     dismissed: str | None = None
     is_detached: bool = False
+    is_sent_away: bool = False
+    """The worker waits no longer here, since other servers have jobs for it."""
     _given: Given | None = None
     _resumed: Resumed | None = None
     holder: Mapping[str, object] = field(factory=fields)
     """What the log says of the session, to be said of what the attempt does for it."""
     _is_answered: bool = False
     _waiting: trio.CancelScope | None = None
+    _leaving: trio.CancelScope | None = None
     _ended: trio.Event | None = None
     _channel: _Channel | None = None  # made when it is needed: thousands of workers may wait for a job
 
@@ -145,7 +149,22 @@ class Attachment:
             self._ended = self._ended or trio.Event()
             await self._ended.wait()
 
+    @contextmanager
+    def leaving(self, waiting: trio.CancelScope) -> Iterator[None]:
+        """Have the worker sent away in a block, by the end of what waits there."""
+        self._leaving = waiting
+        try:
+            yield
+        finally:
+            self._leaving = None
+
     # the owner's side
+
+    def send_away(self) -> None:
+        """Have the worker go to another server, if it waits for a job and may go."""
+        if self._leaving is not None and not self._is_answered:
+            self.is_sent_away = True
+            self._leaving.cancel()
 
     @property
     def receive(self) -> trio.MemoryReceiveChannel[Event | None]:

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import NoReturn
 from uuid import UUID
@@ -114,10 +115,12 @@ class WorkingSession:
             facts=request.facts,
         )
         attachment = self.attempts.attach(request.platform, worker, secret)
-        return await self._attach(attachment, partial(self._begin, patience=seconds(request.wait)))
+        return await self._attach(
+            attachment, partial(self._begin, patience=seconds(request.wait), may_leave=request.may_leave)
+        )
 
-    async def _begin(self, attachment: Attachment, *, patience: float) -> None:
-        with trio.move_on_after(patience) as waiting:
+    async def _begin(self, attachment: Attachment, *, patience: float, may_leave: bool) -> None:
+        with trio.move_on_after(patience) as waiting, attachment.leaving(waiting) if may_leave else nullcontext():
             await attachment.wait_answered(partial(self._note_pressure, attachment))
         if waiting.cancelled_caught:
             return
@@ -197,7 +200,7 @@ class WorkingSession:
             return False
         if has_waited_in_vain:
             attachment.detach(Detached(reason=given_up(WAITED), counted=False, is_final=True))
-            await self._say(NoJob())
+            await self._say(NoJob(is_drained=attachment.is_sent_away))
             return True
         if attachment.failure:
             raise attachment.failure
