@@ -16,6 +16,7 @@ import databases
 import pytest
 import trio
 from authorities import Authority
+from click.testing import CliRunner
 from client_harness import assert_one_line
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from endpoints import serving
@@ -45,6 +46,7 @@ from builder.messages import Failure, Message, Observe, Output, Success
 from builder.model import Artifact, Exited
 from builder.roles import HolderRole
 from builder.runtime.postgres import Location
+from builder_server import cli
 from builder_server.attempts import Attempts
 from builder_server.store import Store, Undecided
 
@@ -392,6 +394,29 @@ async def test_one_server_is_drained(pair: tuple[Server, Server]) -> None:
         Failure(message="unknown server z")
     ]
     assert target.name == "a"
+
+
+async def test_a_server_that_never_comes_back_is_forgotten(pair: tuple[Server, Server], database: str) -> None:
+    one, other = pair
+    await do(one, schedule("a"))
+    async with take_job(other) as taken:
+        await taken.say(b"here")
+        await taken.finish()
+    uuid = str(taken.uuid)
+    assert "here" in await client(one, "log", uuid)
+
+    def forget(*names: str) -> tuple[str, int]:
+        found = CliRunner().invoke(cli.command, [f"--database={database}", "forget-server", *names])
+        return str(found.exception or found.output), found.exit_code
+
+    assert "the server b works on it: stop it first" in forget("b")[0]
+    await trio.to_thread.run_sync(other.terminate)
+    assert forget() == ("b does not work now, and has the files of 1 builds\n", 0)
+    assert "never will: builder-server forget-server" in await client(one, "log", uuid, status=3)
+    assert forget("b") == ("forgot the server b, which had the files of 1 builds\n", 0)
+    assert forget() == ("", 0)
+    assert "the server has no console of" in await client(one, "log", uuid, status=3)
+    assert "a" in await client(one, "history")
 
 
 # --- who may ---------------------------------------------------------------------------------------------------------

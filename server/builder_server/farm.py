@@ -115,7 +115,7 @@ class Farm:
         """Have a connection to another server, for a client of this one. Raises Absent, and StoreError."""
         server = next((each for each in await self.servers() if each.name == owner), None)
         if server is None:
-            raise Absent("it does not work now")
+            raise Absent("it does not work now; if it never will: builder-server forget-server")
         if not server.is_alive:
             heard = server.expires and server.expires.plus(-LEASE)
             raise Absent(f"nothing was heard of it since {heard.isoformat() if heard else 'its end'}")
