@@ -131,4 +131,8 @@ class Servers:
         order = self._order
         for number, endpoint in enumerate(order, 1):
             yield endpoint, inf if number == len(order) else PATIENCE
-            self._order = (*(other for other in self._order if other != endpoint), endpoint)
+            self.put_last(endpoint)
+
+    def put_last(self, endpoint: Endpoint) -> None:
+        """Have all others tried before one of them from now on."""
+        self._order = (*(other for other in self._order if other != endpoint), endpoint)

@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 _LARGEST = 1 << 20
 """Bytes of the arguments and the environment of a run."""
@@ -36,6 +36,7 @@ _DEADLINE = 30.0
 
 LOADED = {
     "builder_client": (
+        "builder_client.advice",
         "builder_client.checking",
         "builder_client.cli",
         "builder_client.comparison",
@@ -50,13 +51,38 @@ LOADED = {
         "alembic.command",
         "builder.runtime.logs",
         "builder_server.cli",
+        "builder_server.credentials",
         "builder_server.server",
+        "builder_server.statements",
         "sqlalchemy.dialects.sqlite",
     ),
-    "builder_provision": ("builder.runtime.logs", "builder_provision.cli", "builder_provision.service"),
-    "builder_worker": ("builder_worker.cli", "builder_worker.loop", "builder_worker.trial"),
-    "builder_web": ("builder.runtime.logs", "builder_web.cli", "builder_web.server", "sqlalchemy.dialects.sqlite"),
+    "builder_provision": (
+        "builder.runtime.logs",
+        "builder_provision.cli",
+        "builder_provision.engines.command",
+        "builder_provision.service",
+    ),
+    "builder_worker": (
+        "builder_worker.cli",
+        "builder_worker.containment",
+        "builder_worker.loop",
+        "builder_worker.sandbox.backends.bubblewrap",
+        "builder_worker.trial",
+    ),
+    "builder_web": (
+        "builder.runtime.logs",
+        "builder_web.cli",
+        "builder_web.policies",
+        "builder_web.server",
+        "sqlalchemy.dialects.sqlite",
+    ),
     "builder_web.administration": ("builder_web.administration.cli", "sqlalchemy.dialects.sqlite"),
+    "sandbox_driver": (
+        "builder_worker.sandbox.backends.bubblewrap",
+        "builder_worker.sandbox.backends.none",
+        "builder_worker.sandbox.backends.overlay",
+        "builder_worker.sandbox.backends.podman",
+    ),
 }
 """The programs, and what they import once they run."""
 
@@ -66,7 +92,9 @@ AS_HERE: Mapping[int, int] = {}
 """The limits of the process that starts a program."""
 
 FIRST = "BUILDER_TESTS_FIRST"
-"""In the environment of a run: a module of the tests whose ``begin`` is called in its process before the program."""
+"""In the environment of a run: modules of the tests, with commas between them, whose ``begin`` is called in its process
+before the program.
+"""
 
 
 # --- the process that is forked ------------------------------------------------------------------------------------
@@ -88,7 +116,8 @@ def _load(module: str) -> Callable[[], None]:
                 registry.load(name)
     if module == "builder_client.inspect":
         return functools.partial(entry.run, module)
-    main: Callable[[], None] = importlib.import_module(f"{module}.__main__").main
+    is_package = hasattr(importlib.import_module(module), "__path__")
+    main: Callable[[], None] = importlib.import_module(f"{module}.__main__" if is_package else module).main
     return main
 
 
@@ -268,17 +297,35 @@ class Process:
         self.wait()
 
 
+class Place(NamedTuple):
+    """Where programs are loaded from."""
+
+    python: str
+    folder: Path
+    """It has this module, and what it loads, unless our own interpreter finds that."""
+
+
+_HERE = Place(sys.executable, Path(__file__).parent)
+
+
 class _Nursery:
     """The process that runs of a program are forked from."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, place: Place) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="b-")
         self.path = str(Path(self._folder.name, "socket"))
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(self.path)
         self._listener.listen(64)
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", __file__, module, str(self._listener.fileno())],
+            [
+                place.python,
+                "-W",
+                "error",
+                str(place.folder / Path(__file__).name),
+                module,
+                str(self._listener.fileno()),
+            ],
             stdin=subprocess.PIPE,
             pass_fds=[self._listener.fileno()],
         )
@@ -294,8 +341,8 @@ class _Nursery:
 
 
 @functools.cache
-def _nursery(module: str) -> _Nursery:
-    return _Nursery(module)
+def _nursery(module: str, place: Place) -> _Nursery:
+    return _Nursery(module, place)
 
 
 def start(
@@ -309,6 +356,7 @@ def start(
     umask: int | None = None,
     limits: Mapping[int, int] = AS_HERE,
     start_new_session: bool = False,
+    place: Place = _HERE,
 ) -> Process:
     """Start a program. The streams are those of subprocess: PIPE, DEVNULL, a file or descriptor, None for our own."""
     task = {
@@ -330,7 +378,7 @@ def start(
             theirs.append(descriptor)
             pipes.append(pipe)
         connection.settimeout(_DEADLINE)
-        connection.connect(_nursery(module).path)
+        connection.connect(_nursery(module, place).path)
         socket.send_fds(connection, [json.dumps(task).encode()], theirs)
         return Process([module, *arguments], connection, pipes)
 
@@ -394,7 +442,7 @@ if __name__ == "__main__":
     gc.freeze()  # the end of a run does not go through all that was loaded, and copy it for that
     with socket.socket(fileno=int(sys.argv[2])) as found:
         _serve(sys.argv[1], found)
-    if name := os.environ.pop(FIRST, ""):
+    for name in filter(None, os.environ.pop(FIRST, "").split(",")):
         importlib.import_module(name).begin()
     try:
         main()
@@ -402,3 +450,4 @@ if __name__ == "__main__":
         if ended.code is None or isinstance(ended.code, int):
             end.status = (ended.code or 0) & 0xFF
         raise
+    end.status = 0

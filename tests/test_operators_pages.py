@@ -28,6 +28,7 @@ HELP: dict[str, list[tuple[str, ...]]] = {
         ("backup",),
         ("migrate",),
         ("copy-database",),
+        ("forget-server",),
         ("certificates",),
         ("certificates", "init"),
         ("certificates", "issue"),

@@ -126,15 +126,15 @@ async def test_a_password_of_an_argument_is_not_in_the_list_of_processes(tmp_pat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a core dump is, is told by Linux")
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_there_is_no_core_dump(tmp_path: Path, *, is_kept: bool) -> None:
+@pytest.mark.parametrize("kept_by", ["keep_memory_secret", "make_no_core_dump", None])
+def test_there_is_no_core_dump(tmp_path: Path, kept_by: str | None) -> None:
     code = "import os, resource\nresource.setrlimit(resource.RLIMIT_CORE, (10**7, resource.getrlimit(resource.RLIMIT_CORE)[1]))\n"
-    keep = "from builder.runtime.secrecy import keep_memory_secret\nkeep_memory_secret()\n" if is_kept else ""
+    keep = f"from builder.runtime.secrecy import {kept_by}\n{kept_by}()\n" if kept_by else ""
     child = subprocess.Popen([sys.executable, "-c", f"{code}{keep}os.abort()"], cwd=tmp_path)
     _, status = os.waitpid(child.pid, 0)
     child.returncode = 0
     assert os.WTERMSIG(status) == signal.SIGABRT
-    if is_kept:
+    if kept_by:
         assert not os.WCOREDUMP(status)
         assert list(tmp_path.iterdir()) == []
     elif not os.WCOREDUMP(status):

@@ -16,6 +16,7 @@ import databases
 import pytest
 import trio
 from authorities import Authority
+from click.testing import CliRunner
 from client_harness import assert_one_line
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from endpoints import serving
@@ -40,11 +41,12 @@ from builder.extension.logs import ConsoleRange, ReadConsole
 from builder.extension.provisioning import Provision, TellProvision
 from builder.extension.servers import ListServers, Relay, ServersListed
 from builder.extension.watching import Look, Looked
-from builder.extension.working import AskJob, Continue, GiveJob, Gone, Return
+from builder.extension.working import AskJob, Continue, GiveJob, Gone, NoJob, Return
 from builder.messages import Failure, Message, Observe, Output, Success
 from builder.model import Artifact, Exited
 from builder.roles import HolderRole
 from builder.runtime.postgres import Location
+from builder_server import cli
 from builder_server.attempts import Attempts
 from builder_server.store import Store, Undecided
 
@@ -359,16 +361,18 @@ async def test_all_servers_and_their_workers_are_told(pair: tuple[Server, Server
 
 
 @asynccontextmanager
-async def take_waiting(server: Server, name: str) -> AsyncIterator[ScriptedPeer]:
+async def take_waiting(server: Server, name: str, *, may_leave: bool = False) -> AsyncIterator[ScriptedPeer]:
     async with connect(server, OUR_WORKER) as peer:
-        await peer.send(AskJob(platform="p1", worker=name))
+        await peer.send(AskJob(platform="p1", worker=name, may_leave=may_leave))
         yield peer
 
 
 async def test_one_server_is_drained(pair: tuple[Server, Server]) -> None:
     one, other = pair
     target = Target(scope=Scope.SERVER, name="a")
-    assert "drained" in await client(other, "drain", "a", "--reason", "a new kernel")
+    async with take_waiting(one, "w0", may_leave=True) as sent:
+        assert "drained" in await client(other, "drain", "a", "--reason", "a new kernel")
+        assert (await sent.receive(NoJob)).is_drained
     async with take_waiting(one, "w1") as idle:
         await do(one, schedule("x"))
         with trio.move_on_after(0.3) as waiting:
@@ -380,10 +384,40 @@ async def test_one_server_is_drained(pair: tuple[Server, Server]) -> None:
         assert re.search(r"a +works, drained", await client(other, "servers"))
         await client(other, "resume", "--at", "a")
         assert (await idle.receive(GiveJob)).job.name
+    async with take_waiting(one, "w3", may_leave=True) as idle:
+        await client(one, "drain", "b")
+        await client(one, "drain", "a")
+        with trio.move_on_after(0.1) as waiting:
+            await idle.receive_any()
+        assert waiting.cancelled_caught  # there is nowhere to go
     assert await replies(one, Halt(target=Target(scope=Scope.SERVER, name="z"))) == [
         Failure(message="unknown server z")
     ]
     assert target.name == "a"
+
+
+async def test_a_server_that_never_comes_back_is_forgotten(pair: tuple[Server, Server], database: str) -> None:
+    one, other = pair
+    await do(one, schedule("a"))
+    async with take_job(other) as taken:
+        await taken.say(b"here")
+        await taken.finish()
+    uuid = str(taken.uuid)
+    assert "here" in await client(one, "log", uuid)
+
+    def forget(*names: str) -> tuple[str, int]:
+        found = CliRunner().invoke(cli.command, [f"--database={database}", "forget-server", *names])
+        return str(found.exception or found.output), found.exit_code
+
+    assert "the server b works on it: stop it first" in forget("b")[0]
+    await trio.to_thread.run_sync(other.terminate)
+    assert forget() == ("b does not work now; builds whose files it has: 1\n", 0)
+    assert "no server called c has files of builds" in forget("c")[0]
+    assert "never will: builder-server forget-server" in await client(one, "log", uuid, status=3)
+    assert forget("b") == ("forgot the server b; builds whose files it had: 1\n", 0)
+    assert forget() == ("no server is gone that has files of builds\n", 0)
+    assert "the server has no console of" in await client(one, "log", uuid, status=3)
+    assert "a" in await client(one, "history")
 
 
 # --- who may ---------------------------------------------------------------------------------------------------------

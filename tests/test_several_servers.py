@@ -3,6 +3,7 @@
 import itertools
 import json
 import socket
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -18,11 +19,14 @@ from builder.address import TcpAddress, UnixAddress, parse_remotes
 from builder.endpoint import Servers, Tls
 from builder.errors import InvalidAddress
 from builder.extension.applying import ListJobs
-from builder.extension.working import ResultStored
+from builder.extension.working import AskJob, NoJob, ResultStored
 from builder.messages import Hello, Message, ServerHello, Success
 from builder.runtime.dialling import NotConnected, NotGreeted
 from builder_client.errors import TooOld, Unreachable
 from builder_client.remote import Remote
+from builder_worker import session
+from builder_worker.backoff import Backoff
+from builder_worker.session import WorkerSettings
 from builder_worker.uplink import Uplink
 
 TLS = Tls(ca="ca", certificate="cert", key="key").options()
@@ -81,6 +85,12 @@ def test_what_did_not_answer_comes_last_from_then_on() -> None:
     assert tried(1) == [("b:1234", few)]
     assert tried(4) == [("b:1234", few), ("c:1234", few), ("a:1234", inf)]
     assert tried(1) == [("b:1234", few)]
+
+
+def test_what_is_left_comes_last() -> None:
+    servers = in_order("a,b,c")
+    servers.put_last(servers.all[0])
+    assert [str(server) for server, _ in servers.each()] == ["b:1234", "c:1234", "a:1234"]
 
 
 # --- clients -------------------------------------------------------------------------------------------------------
@@ -164,6 +174,33 @@ async def test_a_worker_says_of_each_why_it_did_not_answer(tmp_path: Path) -> No
     assert "none of 2 servers answers: cannot reach 127.0.0.1:" in worker.log
     assert f"cannot reach 127.0.0.1:{one}: Connection refused" in worker.log
     assert f"cannot reach 127.0.0.1:{other}: Connection refused" in worker.log
+
+
+async def test_a_worker_leaves_a_server_that_is_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And comes back to it when the other one does not answer."""
+    monkeypatch.setattr(session, "Backoff", partial(Backoff, shortest=0.001))
+    async with (
+        open_server() as one,
+        open_server() as other,
+        trio.open_nursery() as nursery,
+        Uplink(servers := in_order(f"{one.address},{other.address}")) as uplink,
+    ):
+        settings = WorkerSettings(servers=servers, platform="p1", setup=None)  # type: ignore[arg-type]  # no job is run
+
+        async def wait() -> None:
+            await uplink.open()
+            await session._wait_anywhere(uplink, settings)
+
+        nursery.start_soon(wait)
+        for server in (one, other, one):
+            async with server.accept_ours() as connection:
+                asked = await connection.hear()
+                assert isinstance(asked, AskJob)
+                assert asked.may_leave
+                if server is other:
+                    await other.aclose()
+                await connection.channel.send(NoJob(is_drained=True))
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_job_goes_on_at_another_server(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -141,6 +142,19 @@ async def test_the_job_gets_what_it_needs_and_nothing_else(tmp_path: Path) -> No
     assert umask == b"0022"
     assert session == process
     assert script_name == b".builder-script"
+
+
+async def test_a_worker_makes_no_core_dump_and_its_job_has_the_limit_of_all_jobs(tmp_path: Path) -> None:
+    async with (
+        open_server() as server,
+        run_worker(tmp_path, "-r", server.address) as worker,
+        server.accept() as connection,
+    ):
+        await connection.hand_out(b"grep core /proc/self/limits")
+        soft, hard = resource.prlimit(worker.process.pid, resource.RLIMIT_CORE)
+        finished = await connection.finish()
+    assert soft == min(1, hard) if hard >= 0 else soft == 1
+    assert finished.own_lines[0].split()[4:6] == ([b"1", b"1"] if hard else [b"0", b"0"])
 
 
 async def test_a_line_comes_as_soon_as_it_is_written(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class AskJob(Message):
     """A worker of that platform is ready for a job; ``worker`` is what its operator calls it.
 
     With ``wait`` it is told that there is none after so many milliseconds: who breaks off by itself may break off while a job
-    is on its way.
+    is on its way. ``may_leave``: it knows other servers, and is told to go there where this one is drained.
     """
 
     numbered: ClassVar[bool] = True
@@ -73,6 +73,7 @@ class AskJob(Message):
     worker: str
     facts: tuple[Fact, ...] = ()
     wait: int | None = None
+    may_leave: bool = False
 
     def check(self) -> None:
         """Raise InvalidOptions for more facts than are told, larger ones, two of one name, or a time that can't be waited for."""
@@ -191,7 +192,11 @@ class BuildFacts(Message):
 @message
 @frozen(kw_only=True)
 class NoJob(Message):
-    """There was no job for as long as the worker wanted to wait: it has none, and may ask again."""
+    """There was no job for as long as the worker wanted to wait: it has none, and may ask again.
+
+    Where the server ``is_drained``, it is told so before that time: another one has jobs.
+    """
 
     numbered: ClassVar[bool] = True
     tag: ClassVar[int] = 211
+    is_drained: bool = False

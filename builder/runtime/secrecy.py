@@ -34,6 +34,14 @@ def keep_memory_secret() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # a limit of 0 holds for files alone
 
 
+def make_no_core_dump() -> None:
+    """The same for a process whose children's limits are theirs, and which looks at itself and at them in /proc: its hard limit stays."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    # in bytes: at 0 Linux starts programs that take core dumps, at 1 it makes none in any way, see core(5)
+    soft = 1 if sys.platform == "linux" and hard != 0 else 0
+    resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+
 def hide_arguments() -> None:
     """Take what is secret of URLs out of the list of processes. On Linux alone; and who was quick has seen it."""
     if sys.platform != "linux":

@@ -178,3 +178,39 @@ def copy_database(served: Served, *, target: str | None, source: str | None) -> 
         next_steps = f"from {place}: start the server without --database; what is there may go once all is well"
     elsewhere = f"; consoles and artifacts of {', '.join(map(printable, copied.others))} are in their directories alone"
     click.echo(f"copied {copied.rows} rows {next_steps}{elsewhere if copied.others else ''}")
+
+
+@click.command(
+    "forget-server",
+    epilog="""\b
+Examples:
+  builder-server --database postgresql://builder@db.example.org/builder forget-server
+  builder-server --database postgresql://builder@db.example.org/builder forget-server b""",
+)
+@click.argument("name", required=False)
+@of_server
+def forget_server(served: Served, *, name: str | None) -> None:
+    """Give up what the server NAME had, which never comes back; without NAME, list those that are gone.
+
+    Other servers may work meanwhile. Its builds stay in the history until --keep removes them; consoles and artifacts that were on its
+    disk alone are gone, and what was still to be uploaded or signed is not. What ran there is with another server anyway.
+    """
+    from builder.model import printable
+    from builder_server.served import StartError
+    from builder_server.store import Store
+
+    place = served.place()
+    if place is None:
+        raise StartError("forget-server is for servers that share a --database: name it before the command")
+    if name is None:
+        absent = Store.absent(place)
+        for each, count in absent.items():
+            click.echo(f"{printable(each)} does not work now; builds whose files it has: {count}")
+        if not absent:
+            click.echo("no server is gone that has files of builds", err=True)
+        return
+    if not (count := Store.forget_server(place, name)):
+        raise StartError(
+            f"no server called {printable(name)} has files of builds: without NAME those are listed that do"
+        )
+    click.echo(f"forgot the server {printable(name)}; builds whose files it had: {count}")

@@ -54,12 +54,15 @@ class Attachment:
     acknowledged: bool = False
     dismissed: str | None = None
     is_detached: bool = False
+    is_sent_away: bool = False
+    """The worker waits no longer here, since other servers have jobs for it."""
     _given: Given | None = None
     _resumed: Resumed | None = None
     holder: Mapping[str, object] = field(factory=fields)
     """What the log says of the session, to be said of what the attempt does for it."""
     _is_answered: bool = False
     _waiting: trio.CancelScope | None = None
+    _may_leave: bool = False
     _ended: trio.Event | None = None
     _channel: _Channel | None = None  # made when it is needed: thousands of workers may wait for a job
 
@@ -76,13 +79,14 @@ class Attachment:
     # the session's side
 
     async def wait_answered(
-        self, until_closed: Callable[[], Awaitable[NoReturn]], *, patience: float = math.inf
+        self, until_closed: Callable[[], Awaitable[NoReturn]], *, patience: float = math.inf, may_leave: bool = False
     ) -> bool:
         """Wait until there is a job, which may take days, or until it is known how far the console is.
 
         ``until_closed`` waits meanwhile, in this task, and raises when the peer closes or sends anything. Returns False if there
-        is no answer after ``patience`` seconds.
+        is no answer after ``patience`` seconds, or before a worker that ``may_leave`` was sent away.
         """
+        self._may_leave = may_leave
         with trio.move_on_after(patience) as self._waiting:
             if not self._is_answered:
                 await until_closed()
@@ -151,6 +155,12 @@ class Attachment:
             await self._ended.wait()
 
     # the owner's side
+
+    def send_away(self) -> None:
+        """Have the worker go to another server, if it waits for a job and may go."""
+        if self._may_leave and self._waiting is not None and not self._is_answered:
+            self.is_sent_away = True
+            self._waiting.cancel()
 
     @property
     def receive(self) -> trio.MemoryReceiveChannel[Event | None]:

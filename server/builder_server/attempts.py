@@ -119,6 +119,11 @@ class Attempts:
         if owner := self._owners.get(uuid):
             owner.note_pressure(pressure)
 
+    def send_away(self) -> None:
+        """Have workers that wait for a job go to other servers, as far as they know some."""
+        for owner in self._owners.values():
+            owner.attachment.send_away()
+
     def attach(self, platform: str, worker: Holder, secret: bytes | None = None) -> Attachment:
         """Have a worker wait for a job of a platform; with a secret, which it is given too, it may come back."""
         owner = self._owner(uuid4(), platform, worker, self.recorder.now(), secret)

@@ -28,7 +28,7 @@ from builder.runtime.tls import InvalidCredentials, TlsFiles
 from builder_server.connections import Place
 from builder_server.expiry import Expiring
 from builder_server.permission import Peer
-from builder_server.revocation import Revoked, Serial, comparable, read_revoked
+from builder_server.revocation import RevokedCertificates, Serial, comparable, read_revoked
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Certificates:
     must_exist: bool = False
     seen: Path | None = None
     _own: Files[_Own] = field(init=False)
-    _revoked: Files[Revoked] = field(init=False)
+    _revoked: Files[RevokedCertificates] = field(init=False)
     _newest: bytes = field(init=False, default=b"")
     _kept: bytes = field(init=False, default=b"")
     _open: dict[Place, tuple[frozenset[Serial], Identity]] = field(init=False, factory=dict)
@@ -136,7 +136,7 @@ class Certificates:
         known = frozenset(each.public_bytes(Encoding.DER) for each in authorities)
         return _Own(context, self.files.peer_context(), (own, *theirs), known)
 
-    def _read_revoked(self) -> Revoked:
+    def _read_revoked(self) -> RevokedCertificates:
         is_there = self.must_exist or self.crl.exists()
         found = read_revoked(self.crl if is_there else None, self.files.ca, self._newest)
         self.must_exist = is_there

@@ -386,6 +386,7 @@ for _each in (
     administration.restore,
     administration.migrate,
     administration.copy_database,
+    administration.forget_server,
     administration.import_,
     certificates,
     keys.keys,

@@ -11,6 +11,7 @@ import trio
 from attrs import define, evolve, field
 
 from builder.extension import Request
+from builder.extension.halting import SERVER, Scope, Target
 from builder.extension.servers import Relay
 from builder.messages import Message
 from builder.model import printable, raw
@@ -22,12 +23,15 @@ from builder_server.errors import CommandRefused
 from builder_server.memory import SharingChannel
 from builder_server.permission import NotPermitted, Peer
 from builder_server.provisions import Provisions
-from builder_server.store import ServerState, Store
+from builder_server.store import ServerState, Store, StoreError
 from builder_server.store.servers import LEASE
 from builder_server.upstream import Absent, Upstream, Upstreams
 
 TAKEOVER = LEASE.total_seconds() + 10.0
 """Seconds for which a build that runs may be with a server that does not answer: by then another one has it."""
+
+LOOK_INTERVAL = 5.0
+"""Seconds after which a server that is drained looks again whether others have jobs for the workers that have come to it."""
 
 NEWEST = 1.0
 """Seconds for which what is known of the servers is good enough to tell whether one lives."""
@@ -62,6 +66,28 @@ class Farm:
         """Return the others that live. Raises StoreError."""
         return [each for each in await self.servers() if each.is_alive and not self.store.is_mine(each.name)]
 
+    async def run(self) -> None:
+        """Send workers that wait here to other servers while this one is drained, and not all are; for ever."""
+        waking = self.store.waking
+        while True:
+            halted = waking.halted.next
+            is_drained = self._is_drained(self.store.owner)
+            if is_drained and await self._has_jobs_elsewhere():
+                self.attempts.send_away()
+            with trio.move_on_after(LOOK_INTERVAL if is_drained else inf):
+                await halted.wait()
+
+    def _is_drained(self, name: str) -> bool:
+        return Target(scope=Scope.SERVER, name=name) in self.store.waking.halts
+
+    async def _has_jobs_elsewhere(self) -> bool:
+        if SERVER in self.store.waking.halts:
+            return False
+        try:
+            return not all(self._is_drained(each.name) for each in await self.others())
+        except StoreError:  # then nobody is given a job
+            return False
+
     async def check(self, relay: Relay) -> None:
         """Raise NotPermitted unless another server of the farm asks. Raises StoreError."""
         here = next((each for each in await self.servers() if self.store.is_mine(each.name)), None)
@@ -89,7 +115,7 @@ class Farm:
         """Have a connection to another server, for a client of this one. Raises Absent, and StoreError."""
         server = next((each for each in await self.servers() if each.name == owner), None)
         if server is None:
-            raise Absent("it does not work now")
+            raise Absent("it does not work now; if it never will: builder-server forget-server")
         if not server.is_alive:
             heard = server.expires and server.expires.plus(-LEASE)
             raise Absent(f"nothing was heard of it since {heard.isoformat() if heard else 'its end'}")

@@ -37,7 +37,7 @@ class Serial:
 
 
 @frozen(kw_only=True)
-class Revoked:
+class RevokedCertificates:
     """What lists revoke. ``newest`` are the newest ones of each authority, in PEM; ``older`` has a line for each that is older
     than one that was seen before.
     """
@@ -47,7 +47,7 @@ class Revoked:
     older: tuple[str, ...] = ()
 
 
-def read_revoked(path: Path | None, ca: Path, seen: bytes = b"") -> Revoked:
+def read_revoked(path: Path | None, ca: Path, seen: bytes = b"") -> RevokedCertificates:
     """Return what the lists in a file revoke, and those that were ``seen`` before, as far as they are newer; each must be
     signed by one of the authorities. Raises InvalidCredentials and OSError.
 
@@ -70,7 +70,7 @@ def read_revoked(path: Path | None, ca: Path, seen: bytes = b"") -> Revoked:
     before = _by_authority(known, authorities)  # one of an authority that was removed has nobody left to refuse
     older = {key for key, found in given.items() if key in before and _Age.of(found) < _Age.of(before[key])}
     newest = before | {key: found for key, found in given.items() if key not in older}
-    return Revoked(
+    return RevokedCertificates(
         serials=frozenset(
             Serial(comparable(each.issuer), revoked.serial_number)
             for found in (*given.values(), *newest.values())

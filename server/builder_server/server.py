@@ -259,6 +259,7 @@ class _Server:
             async with self._attempts.running():
                 await self._attempts.recover()
                 self._membership.attend()
+                background.start_soon(self._farm.run)
                 async with listening.opened(self._settings.listening, self._certificates) as listeners:
                     await self._serve_peers(listeners, announce)
             background.cancel_scope.cancel()

@@ -114,10 +114,13 @@ class WorkingSession:
             facts=request.facts,
         )
         attachment = self.attempts.attach(request.platform, worker, secret)
-        return await self._attach(attachment, partial(self._begin, patience=seconds(request.wait)))
+        return await self._attach(
+            attachment, partial(self._begin, patience=seconds(request.wait), may_leave=request.may_leave)
+        )
 
-    async def _begin(self, attachment: Attachment, *, patience: float) -> None:
-        if not await attachment.wait_answered(partial(self._note_pressure, attachment), patience=patience):
+    async def _begin(self, attachment: Attachment, *, patience: float, may_leave: bool) -> None:
+        until_closed = partial(self._note_pressure, attachment)
+        if not await attachment.wait_answered(until_closed, patience=patience, may_leave=may_leave):
             return
         build, secret = attachment.build, attachment.given.secret
         assert secret, "it may come back"
@@ -191,7 +194,7 @@ class WorkingSession:
             return False
         if has_waited_in_vain:
             attachment.detach(Detached(reason=given_up(WAITED), counted=False, is_final=True))
-            await self._say(NoJob())
+            await self._say(NoJob(is_drained=attachment.is_sent_away))
             return True
         if attachment.failure:
             raise attachment.failure

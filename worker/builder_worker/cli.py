@@ -4,6 +4,7 @@ import click
 
 from builder import __version__
 from builder.runtime import entry, program
+from builder.runtime.secrecy import make_no_core_dump
 from builder_worker.commands.check import check
 from builder_worker.commands.options import CONTEXT
 from builder_worker.commands.root import root
@@ -42,4 +43,5 @@ for command in (work, run, check, root, self_test):
 def main() -> None:
     """Entry point of the program."""
     keep_signals_from_jobs()
+    make_no_core_dump()  # it has its key of TLS in memory, and what --env gives to jobs
     program.run(cli, "builder-worker")

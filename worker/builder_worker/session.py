@@ -21,6 +21,7 @@ from builder_worker import facts
 from builder_worker.adoption import about_job, uplink_of
 from builder_worker.allowances import tighten
 from builder_worker.assignment import Assignment
+from builder_worker.backoff import Backoff
 from builder_worker.build import Setup
 from builder_worker.classic import ClassicDelivery
 from builder_worker.delivery import GIVE_UP_TIMEOUT, Delivery
@@ -90,7 +91,7 @@ async def work_next(
             with drain.idle():
                 await _open(uplink, settings.guard)
                 spare = await taken.enter_async_context(spares.taken())
-                given = await _wait_job(uplink, settings)
+                given = await _wait_anywhere(uplink, settings)
                 if isinstance(given, GiveJob) and settings.guard.reason and not is_last:
                     await _give_up(uplink, given, settings)
                     given = None
@@ -131,7 +132,8 @@ async def _wait_given(uplink: Uplink, settings: WorkerSettings) -> Message | Str
     changed = guard.changed.next
     told = (*settings.facts, *facts.passing(guard.reason or None))
     wait = None if settings.wait is None else round(settings.wait * 1000)
-    await uplink.connection.send(AskJob(platform=settings.platform, worker=settings.name, facts=told, wait=wait))
+    asked = AskJob(platform=settings.platform, worker=settings.name, facts=told, wait=wait, may_leave=uplink.has_others)
+    await uplink.connection.send(asked)
     answer: Message | StreamedFrame | None = None
     async with plain_nursery() as nursery:
         nursery.start_soon(_tell_pressure, uplink.connection, guard, changed)
@@ -152,7 +154,19 @@ async def _tell_pressure(channel: Channel, guard: Guard, changed: trio.Event) ->
             await channel.send(Alive(facts=facts.passing(guard.reason)))
 
 
-async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | GiveJob:
+async def _wait_anywhere(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | GiveJob:
+    """Wait for a job, at another server where one is drained: after a pause, for it may be that no other answers."""
+    backoff = Backoff()
+    while isinstance(given := await _wait_job(uplink, settings), NoJob):
+        log.info("%s is drained: another server is asked", uplink)
+        await uplink.leave()
+        await trio.sleep(backoff.next_pause())
+        await _open(uplink, settings.guard)
+    return given
+
+
+async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | GiveJob | NoJob:
+    """Wait for a job of a server, or until it says that it is drained."""
     platform = settings.platform
     log.log(logging.DEBUG if uplink.is_refused else logging.INFO, "waiting for a job for %s from %s", platform, uplink)
     try:
@@ -162,9 +176,9 @@ async def _wait_job(uplink: Uplink, settings: WorkerSettings) -> JobSchedule | G
             uplink.is_refused = isinstance(given, Failure)
             if isinstance(given, Failure):
                 raise NotAllowed(f"{uplink} refuses this worker: {printable(given.message)}")
-            if isinstance(given, NoJob):
+            if isinstance(given, NoJob) and not given.is_drained:
                 raise _nothing_to_do(settings)
-            assert isinstance(given, GiveJob), "the table of messages allows no other"
+            assert isinstance(given, GiveJob | NoJob), "the table of messages allows no other"
             return given
         await uplink.connection.send(JobRequested(platform=platform))
         with trio.fail_after(inf if settings.wait is None else settings.wait):

@@ -83,6 +83,17 @@ class Uplink:
             channel, self._channel = self._channel, None
             await channel.aclose()
 
+    @property
+    def has_others(self) -> bool:
+        """Whether there are other servers."""
+        return len(self._servers.all) > 1
+
+    async def leave(self) -> None:
+        """Close the connection, and have the other servers tried first."""
+        assert self._server is not None, "there is a connection"
+        self._servers.put_last(self._server)
+        await self.close()
+
     async def _connect(self, greet: Callable[[Dial], Awaitable[Channel]], timeout: float) -> Channel:
         """Return what ``greet`` makes of the first server that will do."""
         errors: list[BuilderError] = []

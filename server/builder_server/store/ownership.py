@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from builder.model import Instant
 from builder_server.store.records import Holder, LeftBuild
-from builder_server.store.schema import build, left_behind, server
+from builder_server.store.schema import build, left_behind, server, upload
 from builder_server.store.waking import Woken
 
 ME = sa.bindparam("me", type_=build.c.owner.type)
@@ -89,6 +89,41 @@ def left_behind_by(connection: sa.Connection, me: str) -> dict[UUID, str]:
 def forget_left_behind(connection: sa.Connection, me: str, uuids: Collection[UUID]) -> None:
     """Note that a server has no files any more of builds that have moved."""
     connection.execute(_FORGET, {"me": me, "gone": [str(uuid) for uuid in uuids]})
+
+
+_HAS_ENDED = build.c.state != "running"
+_ABSENT = (
+    sa.select(build.c.owner, sa.func.count().label("number"))
+    .where(_HAS_ENDED, build.c.owner.is_not(None), ~sa.exists().where(server.c.name == build.c.owner))
+    .group_by(build.c.owner)
+    .order_by(build.c.owner)
+)
+_ITS = _HAS_ENDED, build.c.owner == sa.bindparam("its")
+_NO_UPLOADS = sa.delete(upload).where(upload.c.build.in_(sa.select(build.c.uuid).where(*_ITS)))
+_NOBODYS = (
+    sa.update(build)
+    .where(*_ITS)
+    .values(
+        owner=None,
+        upload=sa.case((build.c.upload.in_(("uploaded", "done")), "done")),
+        provenance=sa.case((build.c.provenance == "signed", "signed")),
+    )
+)
+
+
+def absent(connection: sa.Connection) -> dict[str, int]:
+    """Return the servers that have files of builds, and do not work on the database now, and of how many."""
+    return {row.owner: row.number for row in connection.execute(_ABSENT)}
+
+
+def give_up(connection: sa.Connection, name: str) -> int:
+    """Have builds that ended at a server that is gone be nobody's; return how many.
+
+    Nothing of them is uploaded or signed any more, and any server removes them in time. What runs is taken over.
+    """
+    connection.execute(_NO_UPLOADS, {"its": name})
+    connection.execute(sa.delete(left_behind).where(left_behind.c.server == name))
+    return connection.execute(_NOBODYS, {"its": name}).rowcount
 
 
 class _Moving:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from attrs import field, frozen
 from sqlalchemy.ext.compiler import compiles
 
-from builder.model import Instant
+from builder.model import Instant, printable
 from builder.runtime.database import StoreError
 from builder_server.store import ownership
 from builder_server.store.records import LeftBuild
@@ -121,6 +121,12 @@ def check_idle(connection: sa.Connection) -> None:
     ).all():
         raise StoreError(f"a server works on it, {' and '.join(alive)}: stop it first")
     connection.execute(sa.delete(server))
+
+
+def check_gone(connection: sa.Connection, name: str) -> None:
+    """Raise StoreError if a server works on the database."""
+    if connection.scalar(sa.select(server.c.name).where(server.c.name == name, server.c.expires >= NOW)):
+        raise StoreError(f"the server {printable(name)} works on it: stop it first")
 
 
 _ME = server.c.name == sa.bindparam("me"), server.c.incarnation == sa.bindparam("its")

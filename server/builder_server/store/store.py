@@ -94,6 +94,21 @@ class Store:
         return cls(PostgreSQL(where, prepare=prepare), owner)
 
     @staticmethod
+    def absent(where: "Location") -> dict[str, int]:
+        """Return which servers have files of builds, and do not work on a database now, and of how many. Raises StoreError."""
+        return _once(where, ownership.absent)
+
+    @staticmethod
+    def forget_server(where: "Location", name: str) -> int:
+        """Have builds that ended at a server be nobody's, beside others that work; return how many. Raises StoreError."""
+
+        def forget(connection: sa.Connection) -> int:
+            servers.check_gone(connection, name)
+            return ownership.give_up(connection, name)
+
+        return _once(where, forget)
+
+    @staticmethod
     def migrate(where: "Path | Location", revision: str) -> None:
         """Bring a store to a revision, be it one that only an earlier release knows. Raises StoreError."""
         step = migrate(MIGRATIONS, revision, servers.check_idle)
@@ -590,3 +605,17 @@ class Store:
         if self.database.is_shared:
             sender = "" if self.identity is None else str(self.identity.incarnation)
             self.database.tell(connection, notices.CHANNEL, notices.encode(woken, sender, MAX_NOTICE))
+
+
+def _once(where: "Location", step: Callable[[sa.Connection], T]) -> T:
+    """Do a step in a database in PostgreSQL, beside the servers that work on it. Raises StoreError."""
+    from builder.runtime.postgres import PostgreSQL
+
+    found: list[T] = []
+
+    def run(connection: sa.Connection) -> None:
+        upgrade(MIGRATIONS, servers.check_idle)(connection)
+        found.append(step(connection))
+
+    PostgreSQL(where, prepare=run).close()
+    return found[0]
