@@ -43,6 +43,7 @@ from builder_server.store import (
 )
 from builder_server.store.builds import Expand
 from builder_server.store.load import PlatformLoad
+from builder_server.store.newcomers import Newcomers
 from builder_server.store.records import (
     AfterLoss,
     Attempted,
@@ -82,6 +83,7 @@ class Store:
     limits: ServerLimits = field(factory=ServerLimits)
     identity: ServerIdentity | None = None
     """As what it is registered. Without it this is no server, but a program that writes once."""
+    _newcomers: Newcomers = field(init=False, factory=Newcomers)
 
     @classmethod
     def open(cls, where: "Path | Location", owner: str = ONLY_SERVER) -> Self:
@@ -302,7 +304,7 @@ class Store:
         """
         step = partial(
             builds.take, me=self.owner, platform=platform, uuid=uuid, now=now,
-            expand=expand, holder=holder, max_attempts=self.limits.attempts,
+            expand=expand, holder=holder, max_attempts=self.limits.attempts, newcomers=self._newcomers,
         )  # fmt: skip
         return await self._announce(step, shared=True)
 
