@@ -478,10 +478,11 @@ async def refuses(server: Server, *given: str) -> bool:
 
 
 async def test_an_upload_is_tried_again_by_the_server_that_has_it(tmp_path: Path, database: str) -> None:
+    """Also where the one that is asked uploads nothing."""
     with serving() as endpoint:
         endpoint.status, endpoint.retry_after = 503, "3600"
         option = f"--upload={endpoint.url()}"
-        async with started(tmp_path, database, "a", option) as one, started(tmp_path, database, "b", option) as other:
+        async with started(tmp_path, database, "a", option) as one, started(tmp_path, database, "b") as other:
             for name, named in (("a", False), ("b", True)):
                 endpoint.status = 503
                 await do(one, schedule(name))
@@ -493,6 +494,9 @@ async def test_an_upload_is_tried_again_by_the_server_that_has_it(tmp_path: Path
                 assert "1 upload is tried again" in await client(other, "retry-upload", which)
                 await eventually_async(partial(are_pending, other, 0), what="an upload that was tried again")
             assert log_lines(one.log, " by b", f"RetryUploads {taken.uuid}")
+            await trio.to_thread.run_sync(one.terminate)
+            said = await client(other, "retry-upload", "--all", status=3)
+            assert "the server b uploads nothing: it was started without --upload" in said
 
 
 async def are_pending(server: Server, count: int) -> bool:
