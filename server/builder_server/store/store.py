@@ -565,6 +565,10 @@ class Store:
         """Take over a build that has ended and is not known; ``batches`` returns its artifacts, each time anew."""
         await self._write(partial(legacy.import_build, me=self.owner, found=found, batches=batches, upload=upload))
 
+    async def upload_imported(self, uuid: UUID) -> bool:
+        """Have a build uploaded that was taken over, and is to go nowhere; False for any other."""
+        return await self._write(partial(legacy.upload_imported, me=self.owner, uuid=uuid))
+
     async def _wake(
         self, step: Callable[Concatenate[sa.Connection, Woken, P], T], *arguments: P.args, **options: P.kwargs
     ) -> T:
