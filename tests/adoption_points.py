@@ -1,7 +1,8 @@
 """Kills a worker's sandbox code at each place where it changes something, and has another process adopt the job or clean up.
 
-    adoption_points.py BACKEND WORK_ROOT FIRST_UID
+    adoption_points.py BACKEND WORK_ROOT FIRST_UID EVERY
 
+Each place, or every so many of them.
 The list of places is Python's own: it tells of each file that is opened, made, renamed or removed, of each program that
 is started and each socket that is used. Prints a line of JSON for each place: what was about to be done, and what became
 of the job. Each life of a worker is a fork of this process, which has loaded all it needs.
@@ -98,11 +99,11 @@ async def follow(backend: Backend) -> None:
 
 def main() -> None:
     """Kill at one place after the other, until there is none."""
-    name, work_root, uid = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    name, work_root, uid, every = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     backend = registry.make(name, Options(work_root=work_root, job_uids=range(uid, uid + 2)))
     place, status = 0, -1
     while status != 0:
-        place += 1
+        place += every
         dies = fork(partial(live, backend, place))
         status = os.waitstatus_to_exitcode(os.waitpid(dies, 0)[1])
         assert status in (0, -signal.SIGKILL)

@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 if TYPE_CHECKING:
     from builder.runtime.postgres import Location
 
@@ -30,6 +32,26 @@ _made: dict[Path, str] = {}
 
 _free: list[str] = []
 """Databases with the tables that a new server makes, and nothing in them: to make one takes much longer than to empty one."""
+
+
+class _Statements(dict[tuple[Any, ...], Any]):
+    """What SQLAlchemy has compiled, for all databases of a kind: each test opens its own, and would compile all of it anew."""
+
+    def get(self, key: tuple[Any, ...], default: Any = None) -> Any:
+        dialect, *statement = key
+        return super().get((dialect.name, *statement), default)
+
+    def __setitem__(self, key: tuple[Any, ...], compiled: Any) -> None:
+        dialect, *statement = key
+        super().__setitem__((dialect.name, *statement), compiled)
+
+
+_statements = _Statements()
+
+
+@sa.event.listens_for(sa.Engine, "engine_connect")
+def _share(connection: sa.Connection) -> None:
+    connection.execution_options(compiled_cache=_statements)
 
 
 @cache

@@ -112,7 +112,7 @@ async def collect(console: Console, answer: dict[str, Any], announce: str | None
     answer["output"] = output.decode(errors="replace")
 
 
-async def main() -> None:
+async def serve() -> None:
     given = json.loads(sys.argv[1])
     if given.get("uid"):
         become(given["uid"], given["delegate"])
@@ -141,4 +141,9 @@ async def main() -> None:
                 nursery.start_soon(run, backend, request, running)
 
 
-trio.run(main)
+def main() -> None:
+    trio.run(serve)
+
+
+if __name__ == "__main__":
+    main()

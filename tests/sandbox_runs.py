@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+import forked
 import pytest
 import trio
 from attrs import define, field, frozen
@@ -72,7 +73,7 @@ class Outcome:
 class Driver:
     """A process with a back end in it, in which scripts are run."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | forked.Process
     backend: str
     home: Path
     work_root: Path
@@ -246,7 +247,7 @@ def worker_copy() -> Path:
     place = Path(tempfile.mkdtemp(prefix="builder-tests-", dir="/var/tmp"))
     atexit.register(shutil.rmtree, place)
     place.chmod(0o755)
-    copy_worker(place / "worker", DRIVER)
+    copy_worker(place / "worker", DRIVER, *(DRIVER.with_name(name) for name in ("forked.py", "impatient.py")))
     return place / "worker"
 
 
@@ -259,10 +260,11 @@ def start(
     delegate: str = "",
     home: Path | None = None,
     prefix: Sequence[str] = (),
+    first: str = "",
     **options: Any,
 ) -> Driver:
-    """Start a driver without waiting for what it says, by another program that ``prefix`` names; ``delegate`` and ``home``
-    are from one that was killed.
+    """Start a driver without waiting for what it says, by another program that ``prefix`` names, or after modules as in
+    ``forked.FIRST``; ``delegate`` and ``home`` are from one that was killed.
     """
     delegate = delegate or f"delegated-{secrets.token_hex(8)}"
     if backend in NEED_TREE:
@@ -276,17 +278,29 @@ def start(
     }
     # A short name: podman puts sockets below it, whose names are bounded, and waits 20 s for one that is too long.
     home = home or Path(tempfile.mkdtemp(prefix="b-", dir="/tmp"))
-    program, path = [sys.executable, str(DRIVER)], os.pathsep.join(sys.path)
+    program, folder, path = sys.executable, DRIVER.parent, os.pathsep.join(sys.path)
     if uid is not None:
         os.chown(home, uid, uid)
-        copy = worker_copy()
-        program, path = [python(), str(copy / DRIVER.name)], str(copy)
-    process = subprocess.Popen(
-        [*prefix, *program, json.dumps(given)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=dict(os.environ) | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home), "SECRET": secret, "PYTHONPATH": path},
-    )
+        program, folder = python(), worker_copy()
+        path = str(folder)
+    env = dict(os.environ) | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home), "SECRET": secret, "PYTHONPATH": path}
+    process: subprocess.Popen[bytes] | forked.Process
+    if secret or prefix:  # a forked process does not show what it is started with
+        process = subprocess.Popen(
+            [*prefix, program, str(folder / DRIVER.name), json.dumps(given)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=env,
+        )
+    else:
+        process = forked.start(
+            DRIVER.stem,
+            json.dumps(given),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=env | {forked.FIRST: first},
+            place=forked.Place(program, folder),
+        )
     return Driver(process=process, backend=backend, home=home, work_root=work_root, delegate=delegate)
 
 

@@ -219,14 +219,16 @@ def test_workers_are_told_in_groups() -> None:
         evolve(STARTED, doing=Doing.BUILDING, asked_at=NOON - 900),
         evolve(STARTED, left_at=NOON),
     ]
-    told = provision("farm", "slurm", asked, ["x" * 300], now=NOON, server_now=SERVER_NOW)
+    told = provision("farm", "slurm", asked, ["what failed" + "x" * 300 + "why"], now=NOON, server_now=SERVER_NOW)
     assert told.coming == (
         Coming(count=2, stage=Stage.PENDING, reason="Resources"),
         Coming(count=1, stage=Stage.PENDING, reason="Priority"),
         Coming(count=1, stage=Stage.STARTING, reason=""),
     )
     assert told.since == ago(40)
-    assert [len(reason) for reason in told.why_not] == [MAX_REASON]
+    (reason,) = told.why_not
+    assert len(reason) == MAX_REASON
+    assert (reason[:12], reason[-4:]) == ("what failedx", "xwhy")
     told.check()
 
 

@@ -171,6 +171,8 @@ def test_what_hangs_is_removed_and_asked_for_again() -> None:
         )
     assert planned(asked=[never_came]).remove[0].may_have_begun
     assert planned(asked=[held]).remove[0].reason == "it does not start: BadConstraints"
+    found_room_late = evolve(held, asked_at=NOW - 90_000, started_at=NOW - 899)
+    assert planned(waiting=[waits()], asked=[found_room_late]).remove == ()
     in_line = asked(state=EngineState.QUEUED, reason="Resources", age=90_000)
     assert planned(waiting=[waits()], asked=[in_line]).remove == ()
 

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 import trio
+from forked import FIRST
 from sandbox_runs import processes_with
-from worker_program import WITHOUT_GROUPS, open_server, run_script, run_worker, wait_gone
+from worker_program import open_server, run_script, run_worker, wait_gone
 from worker_sandboxes import need
 
 from builder.messages import Hello
@@ -43,11 +44,11 @@ def _marked(script: bytes) -> tuple[bytes, str]:
     return script.replace(b"MARK", mark.encode()), mark
 
 
-@pytest.mark.parametrize("prefix", [(), WITHOUT_GROUPS], ids=["as it is", "without control groups"])
-async def test_a_job_that_stops_its_supervisor_for_ever_ends_in_time(tmp_path: Path, prefix: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("first", ["impatient", "impatient,without_groups"])
+async def test_a_job_that_stops_its_supervisor_for_ever_ends_in_time(tmp_path: Path, first: str) -> None:
     script, mark = _marked(STOPPERS)
-    finished = await run_script(tmp_path, script, "--timeout=2s", prefix=prefix)
-    assert finished.result == Aborted(message="time limit of 2 s exceeded")
+    finished = await run_script(tmp_path, script, "--timeout=1s", environment={FIRST: first})
+    assert finished.result == Aborted(message="time limit of 1 s exceeded")
     assert finished.own_lines[1:] == [b"going on"]
     assert not processes_with(mark)
 
@@ -58,20 +59,25 @@ async def _stopped(pid: int) -> None:
         await trio.sleep(0.01)
 
 
-@pytest.mark.parametrize("prefix", [(), WITHOUT_GROUPS], ids=["as it is", "without control groups"])
-async def test_what_stops_its_supervisor_ends_when_the_next_worker_starts(
-    tmp_path: Path, prefix: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("first", ["impatient", "impatient,without_groups"])
+async def test_what_stops_its_supervisor_ends_when_the_next_worker_starts(tmp_path: Path, first: str) -> None:
     script, mark = _marked(STOPPERS)
+    environment = {FIRST: first}
     async with open_server() as server:
-        async with run_worker(tmp_path, "-r", server.address, prefix=prefix) as worker, server.accept() as connection:
+        async with (
+            run_worker(tmp_path, "-r", server.address, environment=environment) as worker,
+            server.accept() as connection,
+        ):
             await connection.hand_out(script)
             await _stopped(int(await connection.read_line()))
             worker.process.kill()
         left, directories = processes_with(mark), set((tmp_path / "work").iterdir())
         assert left, "else there is nothing to clean up"
         assert directories
-        async with run_worker(tmp_path, "-r", server.address, prefix=prefix), server.accept() as connection:
+        async with (
+            run_worker(tmp_path, "-r", server.address, environment=environment),
+            server.accept() as connection,
+        ):
             await connection.channel.receive_expected(Hello)
             for pid in left:
                 await wait_gone(pid)

@@ -267,7 +267,7 @@ DIED = "the process that watched over the job was killed"
 @pytest.fixture(scope="module", params=in_turn(ALL), ids="-".join)
 def subject(request: pytest.FixtureRequest) -> Iterator[Driver]:
     backend, privilege = request.param
-    with driver(backend, privilege) as started:
+    with driver(backend, privilege, first="impatient") as started:
         yield started
 
 

@@ -2,8 +2,10 @@
 
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
 import pytest
 import sqlalchemy as sa
@@ -15,11 +17,13 @@ from stores import NOW, database, opened, queues, script, take, uuid
 from builder.messages import InfoReply
 from builder.model import OrbBuildJob, Period
 from builder.runtime import grouping
-from builder.runtime.database import DiskFull
+from builder.runtime.database import DiskFull, nothing
 from builder_server.errors import CommandRefused
 from builder_server.store import Due, Expanded, Store, StoreError
 
 pytestmark = pytest.mark.databases
+
+T = TypeVar("T")
 
 
 async def gather(*steps: Callable[[], object]) -> list[object]:
@@ -114,6 +118,33 @@ async def test_a_commit_that_fails_is_told_to_all_it_held(
     other.close()
     assert (await store.info()).schedule == ()
     await store.schedule(script("j0"), Period.DAILY, NOW)
+
+
+def test_each_who_waits_does_so_for_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also who has come while others waited: neither longer, nor not at all."""
+    now, waited = 10.0, []
+
+    class Locked(grouping.GroupingDatabase):
+        def _transaction(
+            self, deadline: float, look: Callable[[], None] = lambda: None, *, shared: bool = False
+        ) -> NoReturn:
+            nonlocal now
+            now = max(now, deadline)
+            raise OSError("locked")
+
+        def _failure(self, error: BaseException) -> StoreError:
+            waited.append(now)
+            return StoreError(str(error))
+
+        async def read(self, step: Callable[[sa.Connection], T]) -> T:
+            raise NotImplementedError
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    engine = sa.create_engine("sqlite://")
+    requests = [grouping._Request(lambda _: 0, nothing, shared=False, asked=asked) for asked in (0.0, 1.0, 1.0, 9.0)]
+    Locked(writer=engine, readers=engine)._commit(requests)
+    assert waited == [30.0, 31.0, 31.0, 39.0]
+    assert [str(request.error) for request in requests] == ["locked"] * 4
 
 
 @pytest.mark.sqlite

@@ -270,21 +270,36 @@ async def test_a_thousand_who_ask_are_answered_with_one_page(
 
 @pytest.mark.parametrize("said", [b"", b"GET /metrics HT"])
 async def test_who_is_slow_or_many_shuts_nobody_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, mock_clock: MockClock, said: bytes
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    mock_clock: MockClock,
+    said: bytes,
 ) -> None:
     mock_clock.rate = 1  # the test's own deadlines are real
-    async with showing(tmp_path, caplog) as shown, AsyncExitStack() as opened:
-        slow = [await opened.enter_async_context(await shown.open()) for _ in range(scraping.PLACES)]
-        for stream in slow:
-            await stream.send_all(said)
-        await wait_all_tasks_blocked(0.01)
-        for first in slow[:2]:
+    monkeypatch.setattr(scraping, "TIMEOUT", 2 * DEADLINE)  # until then nobody goes for it
+    ended: list[trio.SocketStream] = []
+    async with showing(tmp_path, caplog) as shown, trio.open_nursery() as nursery:
+
+        async def be_slow() -> None:
+            async with await shown.open() as stream:
+                await stream.send_all(said)
+                assert await stream.receive_some() == b""
+                ended.append(stream)
+
+        async def begin(count: int) -> None:
+            for _ in range(count):
+                nursery.start_soon(be_slow)
+            await wait_all_tasks_blocked(0.01)
+
+        await begin(scraping.PLACES)
+        for gone in (1, 2):
             assert (await shown.get("/healthz")).status_code == 200
-            assert await first.receive_some() == b""
+            await eventually(lambda: len(ended) == gone)  # noqa: B023 - at once
+            await begin(1)
         await info(shown.server)
         mock_clock.jump(scraping.TIMEOUT + 1)
-        for stream in slow[2:]:
-            assert await stream.receive_some() == b""
+        await eventually(lambda: len(ended) == scraping.PLACES + 2)
         assert (await shown.get("/healthz")).status_code == 200
 
 

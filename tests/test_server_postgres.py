@@ -1,12 +1,14 @@
 """builder-server with its database in PostgreSQL: a farm through deaths and restarts, and what operators are told."""
 
 import platform
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import forked
+import httpx
 import pytest
 import scripted
 import trio
@@ -18,7 +20,7 @@ from test_server_config import refused
 
 from builder.messages import Failure
 from builder.model import Exited
-from builder.runtime import grouping
+from builder.runtime import exposition, grouping
 from builder.runtime.postgres import Location
 from builder_server import cli, served
 from builder_server.names import DATABASE, ELSEWHERE
@@ -90,6 +92,31 @@ async def test_a_command_while_the_database_is_away_fails_in_one_line(
         monkeypatch.setattr(grouping, "LOCK_TIMEOUT", DEADLINE)
         await scripted.do(server, schedule("b"))
         assert [item.job.name for item in (await info(server)).schedule] == ["a", "b"]
+
+
+@pytest.mark.parametrize("how", ["stopped", "frozen"])
+async def test_a_server_without_its_database_is_not_ready(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Whatever connections to it are open still."""
+    monkeypatch.setattr(grouping, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(exposition, "PATIENCE", 0.5)
+    metrics = ("127.0.0.1", free_port())
+
+    async def status() -> int:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            found = await client.get(f"http://127.0.0.1:{metrics[1]}/readyz", timeout=DEADLINE)
+            return found.status_code
+
+    async with run_server(tmp_path, database=Location(url=cluster.url("farm")), metrics=metrics):
+        assert await status() == 200
+        if how == "stopped":
+            await trio.to_thread.run_sync(cluster.stop)
+        else:
+            cluster.signal(signal.SIGSTOP)
+        assert await status() == 503
+        if how == "frozen":
+            cluster.signal(signal.SIGCONT)
 
 
 async def test_two_servers_on_one_database(cluster: Cluster, tmp_path: Path) -> None:

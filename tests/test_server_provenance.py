@@ -8,19 +8,19 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import attrs
+import forked
 import pytest
 import trio
 from click.testing import CliRunner
 from clocks import Clock
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from farm import LocalServer, Server, environment, eventually, log_lines, run_server, start_server
+from farm import DEADLINE, LocalServer, Server, environment, eventually, log_lines, run_server, start_server
 from scripted import (
     OUR_WORKER,
     OURS,
@@ -291,8 +291,10 @@ async def test_many_artifacts_have_one_hash(tmp_path: Path, monkeypatch: pytest.
 
 
 def keys(server: LocalServer | Server, *arguments: str, umask: int = 0o022) -> str:
-    command = [sys.executable, "-m", "builder_server", "--dir", str(server.data_dir), "keys", *arguments]
-    return subprocess.run(command, env=environment(), check=True, capture_output=True, text=True, umask=umask).stdout
+    command = ["builder_server", f"--dir={server.data_dir}", "keys", *arguments]
+    done = forked.run(*command, env=environment(), timeout=DEADLINE, umask=umask)
+    done.check_returncode()
+    return done.stdout.decode()
 
 
 def test_no_more_keys_sign_than_an_envelope_has_room_for(tmp_path: Path) -> None:

@@ -411,10 +411,11 @@ async def test_a_server_that_never_comes_back_is_forgotten(pair: tuple[Server, S
 
     assert "the server b works on it: stop it first" in forget("b")[0]
     await trio.to_thread.run_sync(other.terminate)
-    assert forget() == ("b does not work now, and has the files of 1 builds\n", 0)
+    assert forget() == ("b does not work now; builds whose files it has: 1\n", 0)
+    assert "no server called c has files of builds" in forget("c")[0]
     assert "never will: builder-server forget-server" in await client(one, "log", uuid, status=3)
-    assert forget("b") == ("forgot the server b, which had the files of 1 builds\n", 0)
-    assert forget() == ("", 0)
+    assert forget("b") == ("forgot the server b; builds whose files it had: 1\n", 0)
+    assert forget() == ("no server is gone that has files of builds\n", 0)
     assert "the server has no console of" in await client(one, "log", uuid, status=3)
     assert "a" in await client(one, "history")
 

@@ -30,7 +30,9 @@ from builder_server.served import StartError
 from builder_server.store import Store, copying
 from builder_server.store.schema import metadata
 
-ROWS = 2 * copying.PAGE + 1
+PAGE = 4
+
+ROWS = 2 * PAGE + 1
 
 KNOWN: dict[str, Any] = {
     "build.state": "finished",
@@ -117,6 +119,12 @@ def next_ids(place: Path | Location, platform: int) -> dict[str, int]:
                     )
                 found[table.name] = connection.scalar(sa.insert(table).returning(counted), row) or 0
     return found
+
+
+@pytest.fixture(autouse=True)
+def _pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several of them, of few rows."""
+    monkeypatch.setattr(copying, "PAGE", PAGE)
 
 
 @pytest.fixture

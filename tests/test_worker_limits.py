@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import FIRST
 from hypothesis import given
 from hypothesis import strategies as st
-from worker_program import WITHOUT_GROUPS, Finished, run_script
+from worker_program import Finished, run_script
 from worker_sandboxes import builder_worker, need, reachable_directory
 
 from builder.model import Aborted, Exited
@@ -219,7 +220,7 @@ def test_no_job_gets_more_cpus_than_its_worker(asked: float | None, there_are: f
 def test_a_limit_that_can_not_be_enforced_is_not_promised() -> None:
     with pytest.raises(SandboxError, match=r"--memory, --work-size here.*builder-worker check"):
         allot(Limits(memory=1, work_size=1, pids=1), slots=1, real=frozenset({"pids"}), machine=MACHINE)
-    done = builder_worker("p1", "--sandbox=none", "--memory=1G", "--shm-size=1M", prefix=WITHOUT_GROUPS)
+    done = builder_worker("p1", "--sandbox=none", "--memory=1G", "--shm-size=1M", first="without_groups")
     assert done.returncode == 7
     assert "can't enforce --memory, --shm-size here" in done.stderr
 
@@ -284,7 +285,7 @@ async def test_the_result_says_which_limit_of_the_worker_ended_the_job(
 
 
 async def test_a_wish_that_can_not_be_granted_is_told_in_the_console(tmp_path: Path) -> None:
-    finished = await run_script(tmp_path, b"# builder: memory=1G wonder=1\ntrue", prefix=WITHOUT_GROUPS)
+    finished = await run_script(tmp_path, b"# builder: memory=1G wonder=1\ntrue", environment={FIRST: "without_groups"})
     assert finished.result == Exited(code=0)
     assert finished.remarks == [
         "line 1 of the script, wonder=1: a worker knows no such setting; ignored",

@@ -34,13 +34,6 @@ UUID_1 = UUID("323b2a40-25d1-4f8e-90af-a4e2b9fd7f22")
 DEADLINE = float(os.environ.get("BUILDER_TEST_DEADLINE", "60"))
 """Seconds that no step of a test takes, however busy the machine is; more are set where it is emulated."""
 
-WITHOUT_GROUPS = (
-    ("unshare", "--mount", "/bin/sh", "-c", 'umount --recursive /sys/fs/cgroup; exec "$@"', "sh")
-    if os.geteuid() == 0
-    else ()
-)
-"""Runs a program where it may make no control groups; to a plain user none are delegated as it is."""
-
 
 @define(kw_only=True)
 class Finished:
@@ -305,11 +298,17 @@ async def wait_gone(pid: int) -> None:
         os.close(fd)
 
 
-async def run_script(directory: Path, script: bytes, *arguments: str, prefix: Sequence[str] = ()) -> Finished:
+async def run_script(
+    directory: Path,
+    script: bytes,
+    *arguments: str,
+    prefix: Sequence[str] = (),
+    environment: dict[str, str] | None = None,
+) -> Finished:
     """Run one script through a worker and return what it delivered."""
     async with (
         open_server() as server,
-        run_worker(directory, "-r", server.address, *arguments, prefix=prefix) as worker,
+        run_worker(directory, "-r", server.address, *arguments, prefix=prefix, environment=environment) as worker,
     ):
         async with server.accept() as connection:
             await connection.hand_out(script)

@@ -24,12 +24,21 @@ ENVIRONMENT = {
 
 
 def builder_worker(
-    *arguments: str | Path, stdin: str = "", cwd: Path | None = None, prefix: Sequence[str] = ()
+    *arguments: str | Path, stdin: str = "", cwd: Path | None = None, prefix: Sequence[str] = (), first: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run builder-worker to its end, by another program that ``prefix`` names; return what it said, but of what others left."""
+    """Run builder-worker to its end, by another program that ``prefix`` names, or after modules as in ``forked.FIRST``; return
+    what it said, but of what others left.
+    """
     if not prefix:
         given = map(str, arguments)
-        done = forked.run("builder_worker", *given, stdin=stdin.encode(), timeout=DEADLINE, cwd=cwd, env=ENVIRONMENT)
+        done = forked.run(
+            "builder_worker",
+            *given,
+            stdin=stdin.encode(),
+            timeout=DEADLINE,
+            cwd=cwd,
+            env=ENVIRONMENT | {forked.FIRST: first},
+        )
         said = without_leftovers(done.stderr.decode())
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), said)
     ended = subprocess.run(

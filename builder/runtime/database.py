@@ -28,6 +28,11 @@ def nothing(_value: object) -> None:
     """Do nothing with what a step returned."""
 
 
+def ask(connection: sa.Connection) -> None:
+    """Have the database answer: a connection alone does not show that it would."""
+    connection.execute(sa.select(sa.literal(1)))
+
+
 class StoreError(BuilderError):
     """The database could not be read or written; what was asked for has not happened."""
 
@@ -94,6 +99,10 @@ class Database(abc.ABC):
     @abc.abstractmethod
     async def read(self, step: Callable[[sa.Connection], T]) -> T:
         """Return what a step returns that changes nothing, and sees one moment. Raises StoreError."""
+
+    async def answer(self) -> None:
+        """Return once the database has answered; the wait may be given up. Raises StoreError."""
+        await self.read(ask)
 
     def subscribed(self, channel: str) -> AbstractAsyncContextManager["Subscription"]:
         """Hear in a block what other programs tell. Raises StoreError, also there when nothing can be heard any more.

@@ -114,7 +114,7 @@ class GroupingDatabase(Database):
                 self._work = trio.Event()
                 batch, self._pending = self._pending, []
                 began = time.monotonic()
-                await trio.to_thread.run_sync(self._commit, batch, began + LOCK_TIMEOUT, limiter=self._limiter)
+                await trio.to_thread.run_sync(self._commit, batch, limiter=self._limiter)
                 self.commits.add(time.monotonic() - began)
                 self.version += 1
                 for request in batch:
@@ -129,15 +129,16 @@ class GroupingDatabase(Database):
                     request.error = StoreError(_STOPPED)
                     request.done.set()
 
-    def _commit(self, batch: Sequence[_Request[Any]], deadline: float) -> None:
-        """Do what is asked for in one transaction, or in as many as it takes.
+    def _commit(self, batch: Sequence[_Request[Any]]) -> None:
+        """Do what is asked for, the oldest first, in one transaction, or in as many as it takes.
 
         Where one of several is refused all of it is taken back, and done again with the steps parted by savepoints: few
-        are, and the savepoints of the others took as long as a step.
+        are, and the savepoints of the others took as long as a step. What waits in vain is given up when its own time is
+        over: it may have come while those before it waited.
         """
         parted = False
         shared = all(request.shared for request in batch)
-        while (met := self._try(batch, deadline, parted=parted, shared=shared)) is not None:
+        while batch and (met := self._try(batch, self._deadline(batch[0]), parted=parted, shared=shared)) is not None:
             # not where it was caught: what comes from here on has not come of it
             if isinstance(met.error, _Refusal):
                 if len(batch) == 1:
@@ -145,17 +146,24 @@ class GroupingDatabase(Database):
                 parted = True
             elif isinstance(met.error, NotAlone):
                 shared = False
-            elif self._is_again(met.error) and time.monotonic() < min(deadline, self._last_wait):
+            elif self._is_again(met.error) and time.monotonic() < self._deadline(batch[0]):
                 trio.from_thread.check_cancelled()
             elif met.has_begun and len(batch) > 1 and not isinstance(met.error, StoreError):
                 # one of them, or the commit, met an error of the disk: let each find out for itself
                 for request in batch:
-                    self._commit([request], deadline)
+                    self._commit([request])
                 return
             else:
-                for request in batch:
+                now = time.monotonic()
+                over = sum(now >= self._deadline(request) for request in batch)
+                failed = len(batch) if met.has_begun or not over else over
+                for request in batch[:failed]:
                     request.error = self._failure(met.error)
-                return
+                batch = batch[failed:]
+
+    def _deadline(self, request: _Request[Any]) -> float:
+        """Return until when it is waited for others before a step."""
+        return min(request.asked + LOCK_TIMEOUT, self._last_wait)
 
     def _try(self, batch: Sequence[_Request[Any]], deadline: float, *, parted: bool, shared: bool) -> "_Met | None":
         """Do what is asked for in one transaction; return what kept it from being committed."""

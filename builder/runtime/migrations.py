@@ -8,14 +8,17 @@ database has one, for programs that do not know the newest.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from builder.runtime.database import StoreError
+
+_VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
+"""Alembic's own, which it would describe, and compile, anew for each question."""
 
 _PROGRAM = sa.table("program", sa.column("oldest", sa.Text))
 
@@ -44,7 +47,9 @@ def newest(location: str) -> str:
 
 def current(connection: sa.Connection) -> str | None:
     """Return the revision of a database, which need not be known here; None: it has none."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not sa.inspect(connection).has_table(_VERSION.name):
+        return None
+    return connection.scalar(sa.select(_VERSION.c.version_num))
 
 
 def migrate(
@@ -65,8 +70,10 @@ def migrate(
                 return
             raise _newer(now, revisions[0])
         to = revisions[0] if revision == _NEWEST else revision
+        if now == to:
+            return
         is_back = now is not None and revisions.index(to) > revisions.index(now)
-        if now is not None and now != to and (is_back or revisions.index(_oldest(scripts, to)) < revisions.index(now)):
+        if now is not None and (is_back or revisions.index(_oldest(scripts, to)) < revisions.index(now)):
             before_break(connection)
         config = _config(location)
         config.attributes["connection"] = connection
@@ -113,6 +120,7 @@ def _has_program(connection: sa.Connection) -> bool:
     return sa.inspect(connection).has_table(_PROGRAM.name)
 
 
+@cache
 def _scripts(location: str) -> ScriptDirectory:
     return ScriptDirectory.from_config(_config(location))
 

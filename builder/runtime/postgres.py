@@ -20,7 +20,7 @@ from attrs import Attribute, field, frozen
 from psycopg.conninfo import conninfo_to_dict
 
 from builder.runtime import grouping, subscription
-from builder.runtime.database import SHARED, DiskFull, StoreError, Undecided
+from builder.runtime.database import SHARED, DiskFull, StoreError, Undecided, ask
 from builder.runtime.grouping import GroupingDatabase, first_error
 from builder.runtime.subscription import Subscription
 
@@ -388,6 +388,13 @@ class PostgreSQL(GroupingDatabase):
 
     async def read(self, step: Callable[[sa.Connection], T]) -> T:
         """Return what a step returns that changes nothing. Raises StoreError."""
+        return await self._read(step)
+
+    async def answer(self) -> None:
+        """Return once the database has answered; the wait may be given up. Raises StoreError."""
+        await self._read(ask, may_be_left=True)
+
+    async def _read(self, step: Callable[[sa.Connection], T], *, may_be_left: bool = False) -> T:
         deadline = time.monotonic() + grouping.LOCK_TIMEOUT
 
         def read() -> T:
@@ -398,7 +405,7 @@ class PostgreSQL(GroupingDatabase):
             left = min(deadline, self._last_wait) - time.monotonic()
             try:
                 with trio.fail_after(max(left, _PAUSE)):  # while it waits for its turn: a thread that reads is not left
-                    return await trio.to_thread.run_sync(read, limiter=self._reading)
+                    return await trio.to_thread.run_sync(read, limiter=self._reading, abandon_on_cancel=may_be_left)
             except trio.TooSlowError as error:
                 raise StoreError("the database can't be read: others wait for it as well") from error
             except (sa.exc.SQLAlchemyError, OSError) as error:

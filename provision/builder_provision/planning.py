@@ -108,7 +108,12 @@ def plan(terms: Terms, situation: Situation) -> Plan:
 
 def _hung(terms: Terms, asked: Asked, now: float) -> Removal | None:
     """Return why a worker is given up that will not do any more what it was asked for."""
-    if asked.started_at is not None:
+    if asked.state is EngineState.HELD:
+        begun = asked.asked_at if asked.started_at is None else asked.started_at
+        if now >= begun + terms.patience:
+            reason = f"it does not start: {asked.reason or 'no reason given'}"
+            return Removal(asked=asked, reason=reason, may_have_begun=False)
+    elif asked.started_at is not None:
         limit = asked.time_limit or terms.time_limit
         if now >= asked.started_at + limit + OVERDUE:
             return Removal(asked=asked, reason="it is there for longer than it was asked for", may_have_begun=True)
@@ -116,10 +121,6 @@ def _hung(terms: Terms, asked: Asked, now: float) -> Removal | None:
             return Removal(asked=asked, reason="it has left the server, and does not end", may_have_begun=True)
         if asked.is_coming and now >= asked.started_at + terms.patience:
             return Removal(asked=asked, reason="it was started, and never came to the server", may_have_begun=True)
-    elif asked.state is EngineState.HELD and now >= asked.asked_at + terms.patience:
-        return Removal(
-            asked=asked, reason=f"it does not start: {asked.reason or 'no reason given'}", may_have_begun=False
-        )
     return None
 
 

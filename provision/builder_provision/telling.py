@@ -9,6 +9,9 @@ from builder_provision.fleet import Asked, EngineState
 
 CUT = "…"
 
+TAIL = MAX_REASON // 3
+"""Characters of the end of a reason that is cut."""
+
 
 def provision(
     by: str, engine: str, asked: Iterable[Asked], why_not: Sequence[str], *, now: float, server_now: Instant
@@ -34,4 +37,7 @@ def provision(
 
 
 def _brief(reason: str) -> str:
-    return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + CUT
+    """Return a reason as far as there is room: what failed stands at its begin, and why at its end."""
+    if len(reason) <= MAX_REASON:
+        return reason
+    return reason[: MAX_REASON - len(CUT) - TAIL] + CUT + reason[-TAIL:]

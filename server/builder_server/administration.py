@@ -204,7 +204,14 @@ def forget_server(served: Served, *, name: str | None) -> None:
     if place is None:
         raise StartError("forget-server is for servers that share a --database: name it before the command")
     if name is None:
-        for absent, count in Store.absent(place).items():
-            click.echo(f"{printable(absent)} does not work now, and has the files of {count} builds")
+        absent = Store.absent(place)
+        for each, count in absent.items():
+            click.echo(f"{printable(each)} does not work now; builds whose files it has: {count}")
+        if not absent:
+            click.echo("no server is gone that has files of builds", err=True)
         return
-    click.echo(f"forgot the server {printable(name)}, which had the files of {Store.forget_server(place, name)} builds")
+    if not (count := Store.forget_server(place, name)):
+        raise StartError(
+            f"no server called {printable(name)} has files of builds: without NAME those are listed that do"
+        )
+    click.echo(f"forgot the server {printable(name)}; builds whose files it had: {count}")

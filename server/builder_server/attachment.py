@@ -1,7 +1,7 @@
 """Where a worker's session and the owner of its attempt meet: what the one hands in, and what the other tells it."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, Self
 from uuid import UUID
 
@@ -62,7 +62,7 @@ class Attachment:
     """What the log says of the session, to be said of what the attempt does for it."""
     _is_answered: bool = False
     _waiting: trio.CancelScope | None = None
-    _leaving: trio.CancelScope | None = None
+    _may_leave: bool = False
     _ended: trio.Event | None = None
     _channel: _Channel | None = None  # made when it is needed: thousands of workers may wait for a job
 
@@ -78,14 +78,19 @@ class Attachment:
 
     # the session's side
 
-    async def wait_answered(self, until_closed: Callable[[], Awaitable[NoReturn]]) -> None:
+    async def wait_answered(
+        self, until_closed: Callable[[], Awaitable[NoReturn]], *, patience: float = math.inf, may_leave: bool = False
+    ) -> bool:
         """Wait until there is a job, which may take days, or until it is known how far the console is.
 
-        ``until_closed`` waits meanwhile, in this task, and raises when the peer closes or sends anything.
+        ``until_closed`` waits meanwhile, in this task, and raises when the peer closes or sends anything. Returns False if there
+        is no answer after ``patience`` seconds, or before a worker that ``may_leave`` was sent away.
         """
-        with trio.CancelScope() as self._waiting:
+        self._may_leave = may_leave
+        with trio.move_on_after(patience) as self._waiting:
             if not self._is_answered:
                 await until_closed()
+        return self._is_answered
 
     def _answer(self) -> None:
         self._is_answered = True
@@ -149,22 +154,13 @@ class Attachment:
             self._ended = self._ended or trio.Event()
             await self._ended.wait()
 
-    @contextmanager
-    def leaving(self, waiting: trio.CancelScope) -> Iterator[None]:
-        """Have the worker sent away in a block, by the end of what waits there."""
-        self._leaving = waiting
-        try:
-            yield
-        finally:
-            self._leaving = None
-
     # the owner's side
 
     def send_away(self) -> None:
         """Have the worker go to another server, if it waits for a job and may go."""
-        if self._leaving is not None and not self._is_answered:
+        if self._may_leave and self._waiting is not None and not self._is_answered:
             self.is_sent_away = True
-            self._leaving.cancel()
+            self._waiting.cancel()
 
     @property
     def receive(self) -> trio.MemoryReceiveChannel[Event | None]:

@@ -56,7 +56,7 @@ class Metrics:
 
     def pages(self) -> Pages:
         """Return what makes each page."""
-        return pages_of(self._look, self.is_ready, lambda: self.store.database.read(lambda _: None))
+        return pages_of(self._look, self.is_ready, self.store.database.answer)
 
     async def _look(self) -> Iterable[Metric]:
         """Raises StoreError."""

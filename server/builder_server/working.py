@@ -9,7 +9,6 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from functools import partial
 from typing import NoReturn
 from uuid import UUID
@@ -120,9 +119,8 @@ class WorkingSession:
         )
 
     async def _begin(self, attachment: Attachment, *, patience: float, may_leave: bool) -> None:
-        with trio.move_on_after(patience) as waiting, attachment.leaving(waiting) if may_leave else nullcontext():
-            await attachment.wait_answered(partial(self._note_pressure, attachment))
-        if waiting.cancelled_caught:
+        until_closed = partial(self._note_pressure, attachment)
+        if not await attachment.wait_answered(until_closed, patience=patience, may_leave=may_leave):
             return
         build, secret = attachment.build, attachment.given.secret
         assert secret, "it may come back"
@@ -172,11 +170,7 @@ class WorkingSession:
         return True
 
     async def _resume(self, attachment: Attachment) -> None:
-        while True:
-            with trio.move_on_after(ALIVE_INTERVAL) as waiting:
-                await attachment.wait_answered(self.channel.wait_closed)
-            if not waiting.cancelled_caught:
-                break
+        while not await attachment.wait_answered(self.channel.wait_closed, patience=ALIVE_INTERVAL):
             await self._say(Alive())
         resumed = attachment.resumed
         await self._say(Continue(lines=resumed.lines))

@@ -46,20 +46,14 @@ MAX_PAGES = 200
 MAX_ANSWER = 64 * 1024**2
 """Most that is read of a list, in pages and in bytes of one."""
 
-MAX_MESSAGE = 200
+MAX_MESSAGE = 1000
 """Characters that are quoted of the API server."""
 
-ENDS_NEVER = frozenset(
-    {
-        "CrashLoopBackOff",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-    }
-)
-"""Why a container waits that will hardly start without anybody's help."""
+IN_LINE = frozenset({"ContainerCreating", "PodInitializing"})
+"""Why a container waits that is about to start. Whatever else a kubelet says, it could not start it."""
+
+NO_POD = "no pod yet"
+"""What is told of a Job that does not say why."""
 
 
 def _token_of(path: Path | None) -> str | None:
@@ -107,7 +101,11 @@ class Kubernetes:
 
     async def ask(self, launch: Launch) -> str:
         """Make a Job. Raises EngineFailed."""
-        await self._request("POST", self._jobs, json=self.manifest(launch))
+        try:
+            await self._request("POST", self._jobs, json=self.manifest(launch))
+        except EngineFailed as error:
+            # an API server names the Job: what it says is the same of the next attempt, with another name
+            raise EngineFailed(str(error).replace(launch.ticket.name, f"{self.label}-…")) from error
         return ""
 
     async def list(self, known: Sequence[Ticket]) -> list[Asked]:
@@ -222,14 +220,23 @@ class Kubernetes:
             if not isinstance(said, dict):
                 raise EngineFailed("kubernetes answers something else than an object: is it an API server?")
             return said
-        reason = said.get("message") if isinstance(said, dict) else None
-        raise EngineFailed(
-            f"kubernetes answers {answer.status_code}: {printable(str(reason or 'no reason given')[:MAX_MESSAGE])}"
-        )
+        reason = said.get("message") if isinstance(said, dict) else _text(answer, bytes(body))
+        raise EngineFailed(f"kubernetes answers {answer.status_code}: {_quoted(str(reason or 'no reason given'))}")
 
 
 def _why(error: httpx.HTTPError) -> str:
     return str(error) or f"no answer for {TIMEOUT:g} s"
+
+
+def _text(answer: httpx.Response, body: bytes) -> str:
+    """Return what is told as text: by an API server that is overloaded, and of a path that it does not know."""
+    is_text = answer.headers.get("Content-Type", "").startswith("text/plain")
+    return body.decode(errors="replace") if is_text else ""
+
+
+def _quoted(message: str) -> str:
+    """Return what an API server says as a line of a log."""
+    return printable(" ".join(message[:MAX_MESSAGE].split()))
 
 
 def _json(data: bytes) -> Any:
@@ -258,48 +265,72 @@ def _name_of_job(pod: Mapping[str, Any]) -> str:
 
 def _asked(job: Mapping[str, Any], pod: Mapping[str, Any] | None) -> Asked | None:
     """Return the worker of a Job; None of one that is over, or was made by somebody else."""
-    metadata, status = job["metadata"], job.get("status") or {}
-    if metadata.get("deletionTimestamp") or any(
-        each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in status.get("conditions") or ()
-    ):
+    metadata = job["metadata"]
+    if metadata.get("deletionTimestamp") or _is(job, "Complete") or _is(job, "Failed"):
         return None
     try:
         said = json.loads(metadata["annotations"][TOLD])
         platform, needs, asked_at = str(said["platform"]), of_text(said["needs"]), float(said["asked"])
     except (ValueError, TypeError, KeyError, InvalidOptions):
         return None
-    state, reason, started_at = _progress(pod)
+    state, reason, started_at = _progress(pod) if pod is not None else (EngineState.QUEUED, _why_no_pod(job), None)
     return Asked(
         name=metadata["name"],
         platform=platform,
         needs=needs,
         state=state,
-        reason=printable(reason[:MAX_MESSAGE]),
+        reason=_quoted(reason),
         asked_at=asked_at,
         started_at=started_at,
         time_limit=float(job["spec"]["template"]["spec"].get("activeDeadlineSeconds") or 0) or None,
     )
 
 
-def _progress(pod: Mapping[str, Any] | None) -> tuple[EngineState, str, float | None]:
-    """Return how far a pod is, why it has not started, and when it did."""
-    if pod is None:
-        return EngineState.QUEUED, "", None
-    status = pod.get("status") or {}
+def _why_no_pod(job: Mapping[str, Any]) -> str:
+    """Return why a Job has no pod, as far as it says so: its events tell of a quota for pods, for instance."""
+    if _is(job, "Suspended"):
+        return _said(_condition(job, "Suspended"))
+    return "" if (job.get("status") or {}).get("active") else NO_POD
+
+
+def _progress(pod: Mapping[str, Any]) -> tuple[EngineState, str, float | None]:
+    """Return how far a pod is, why it goes no further, and since when it has its node."""
+    status, scheduled = pod.get("status") or {}, _condition(pod, "PodScheduled")
+    since = _moment(status.get("startTime")) or _moment(scheduled.get("lastTransitionTime"))
     if status.get("phase") != "Pending":
         begins = [begin for each in status.get("containerStatuses") or () for begin in _begins(each)]
-        begun = min(begins) if begins else _moment(status.get("startTime"))
-        return EngineState.STARTED, "", begun
-    for each in status.get("containerStatuses") or ():
-        reason = ((each.get("state") or {}).get("waiting") or {}).get("reason") or ""
-        if reason in ENDS_NEVER:
-            return EngineState.HELD, reason, None
-        if reason:
-            return EngineState.QUEUED, reason, None
-    for each in status.get("conditions") or ():
-        if each["type"] == "PodScheduled" and each["status"] == "False":
-            return EngineState.QUEUED, f"{each.get('reason', '')}: {each.get('message', '')}".strip(": "), None
-    return EngineState.QUEUED, "", None
+        return EngineState.STARTED, "", min(begins, default=since)
+    waits = [
+        waiting
+        for kind in ("initContainerStatuses", "containerStatuses")
+        for each in status.get(kind) or ()
+        if (waiting := (each.get("state") or {}).get("waiting"))
+    ]
+    for waiting in waits:
+        if waiting.get("reason") and waiting["reason"] not in IN_LINE:
+            return EngineState.HELD, _said(waiting, of=pod["metadata"]["name"]), since
+    if _is(pod, "PodScheduled"):
+        return EngineState.STARTED, next(map(_said, waits), ""), since
+    return EngineState.QUEUED, _said(scheduled), None
+
+
+def _condition(found: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    conditions = (found.get("status") or {}).get("conditions") or ()
+    return next((each for each in conditions if each["type"] == kind), {})
+
+
+def _is(found: Mapping[str, Any], kind: str) -> bool:
+    return bool(_condition(found, kind).get("status") == "True")
+
+
+def _said(found: Mapping[str, Any], *, of: str = "") -> str:
+    """Return reason and message, but no message on the one pod ``of``: others wait for the same reason."""
+    reason, message = found.get("reason") or "", found.get("message") or ""
+    if of and of in message:
+        return reason
+    # the scheduler tells last that ending other pods would not help
+    message = message.partition(" preemption: ")[0].removesuffix(" no new claims to deallocate,")
+    return f"{reason}: {message}".strip(": ")
 
 
 def _begins(container: Mapping[str, Any]) -> Iterator[float]:
