@@ -279,6 +279,9 @@ async def test_a_program_has_a_deadline_and_a_bound(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(programs, "TIMEOUT", 0.1)
     with pytest.raises(EngineFailed, match=r"sleep took longer than 0\.1 s"):
         await programs.run(["sleep", "60"])
+    monkeypatch.setattr(programs, "TIMEOUT", 0.5)
+    with pytest.raises(EngineFailed, match=r"sh took longer than 0\.5 s: no way"):
+        await programs.run(["sh", "-c", "echo no way >&2; exec sleep 60"])
     monkeypatch.setattr(programs, "TIMEOUT", 30.0)
     monkeypatch.setattr(programs, "MAX_SAID", 1024**2)
     with trio.fail_after(30), pytest.raises(EngineFailed, match="cat says more than 1 MiB"):

@@ -479,10 +479,11 @@ async def refuses(server: Server, *given: str) -> bool:
 
 
 async def test_an_upload_is_tried_again_by_the_server_that_has_it(tmp_path: Path, database: str) -> None:
+    """Also where the one that is asked uploads nothing."""
     with serving() as endpoint:
         endpoint.status, endpoint.retry_after = 503, "3600"
         option = f"--upload={endpoint.url()}"
-        async with started(tmp_path, database, "a", option) as one, started(tmp_path, database, "b", option) as other:
+        async with started(tmp_path, database, "a", option) as one, started(tmp_path, database, "b") as other:
             for name, named in (("a", False), ("b", True)):
                 endpoint.status = 503
                 await do(one, schedule(name))
@@ -494,6 +495,9 @@ async def test_an_upload_is_tried_again_by_the_server_that_has_it(tmp_path: Path
                 assert "1 upload is tried again" in await client(other, "retry-upload", which)
                 await eventually_async(partial(are_pending, other, 0), what="an upload that was tried again")
             assert log_lines(one.log, " by b", f"RetryUploads {taken.uuid}")
+            await trio.to_thread.run_sync(one.terminate)
+            said = await client(other, "retry-upload", "--all", status=3)
+            assert "the server b uploads nothing: it was started without --upload" in said
 
 
 async def are_pending(server: Server, count: int) -> bool:
@@ -530,11 +534,10 @@ async def test_a_build_is_cancelled_whose_end_is_awaited_already(tmp_path: Path,
             os.kill(one.process.pid, signal.SIGSTOP)
             try:
                 assert "Cancelled a on p1" in await client(other, "cancel", str(taken.uuid))
-                (failure,) = await replies(other, CancelBuilds(target=str(taken.uuid)))
+                again = await client(other, "cancel", str(taken.uuid))
             finally:
                 os.kill(one.process.pid, signal.SIGCONT)
-            assert isinstance(failure, Failure)
-            assert failure.message.startswith(f"{taken.uuid} is to end already: it was cancelled by 127.0.0.1:")
+            assert f"a on p1 ({taken.uuid}) is to end already: it was cancelled by 127.0.0.1:" in again
 
 
 async def test_a_build_that_has_come_here_without_anybody_knowing(
