@@ -90,16 +90,19 @@ def traces(server: Server) -> bytes:
 
 
 async def test_a_password_is_in_no_log_no_list_and_no_reply(tmp_path: Path, file: Path) -> None:
-    with serving() as endpoint:
-        url = endpoint.url(user="")
-        file.write_text(f"{url} me s3cret\n")
-        arguments = (f"--upload={url}", f"--upload-credentials-file={file}", "-v", "-v", "--log-format=json")
+    """Whatever is answered to it."""
+    with serving() as good, serving() as refusing, serving() as failing:
+        refusing.status, failing.status = 403, 500
+        urls = [each.url(user="") for each in (good, refusing, failing)]
+        file.write_text("".join(f"{url} me s3cret\n" for url in urls))
+        uploads = [f"--upload={url}" for url in urls]
+        arguments = (*uploads, f"--upload-credentials-file={file}", "-v", "-v", "--log-format=json")
         async with start_server(tmp_path, *arguments, is_forked=False) as server:
-            for endpoint.status in (200, 403, 500):
-                await do(server, schedule(f"a{endpoint.status}"))
-                await build(server)
-                await eventually(lambda: log_lines(server.log, "uploaded", f"a{endpoint.status}"))
-            assert all(request.headers["Authorization"].startswith("Basic ") for request in endpoint.requests)
+            await do(server, schedule("a"))
+            await build(server)
+            for each in (good, refusing, failing):
+                await eventually(lambda: log_lines(server.log, "uploaded", f":{each.port}/"))  # noqa: B023 - at once
+                assert each.requests[0].headers["Authorization"].startswith("Basic ")
             replies = repr(await info(server))
             async with connect(server, OURS) as client:
                 await client.send(ListUploads(count=10))
