@@ -43,8 +43,10 @@ PACKAGES = (ROOT, ROOT / "server", ROOT / "worker", ROOT / "client", ROOT / "web
 DEADLINE = 30.0
 """Seconds that no step of a test takes, however busy the machine is."""
 
-POLL = 0.01
-"""Seconds between looks at something that tells nobody when it changes."""
+_POLL = (0.01, 0.1)
+"""Seconds between looks at something that tells nobody when it changes, at first and at last: what takes long to come about
+is looked at more seldom, since each look takes a processor from what is waited for.
+"""
 
 
 # --- waiting -------------------------------------------------------------------------------------------------------
@@ -52,10 +54,10 @@ POLL = 0.01
 
 async def eventually(check: Callable[[], T], *, what: str = "the condition", deadline: float = DEADLINE) -> T:
     """Wait until ``check`` returns something true, and return it. The clock is the wall's, also under a mock clock."""
-    end = time.monotonic() + deadline
+    end, pause = time.monotonic() + deadline, _POLL[0]
     while not (value := check()):
         assert time.monotonic() < end, f"{what} did not come about within {deadline} s"
-        await trio.to_thread.run_sync(time.sleep, POLL)
+        pause = await _sleep(pause)
     return value
 
 
@@ -63,11 +65,17 @@ async def eventually_async(
     check: Callable[[], Awaitable[T]], *, what: str = "the condition", deadline: float = DEADLINE
 ) -> T:
     """The same for a check that waits itself."""
-    end = time.monotonic() + deadline
+    end, pause = time.monotonic() + deadline, _POLL[0]
     while not (value := await check()):
         assert time.monotonic() < end, f"{what} did not come about within {deadline} s"
-        await trio.to_thread.run_sync(time.sleep, POLL)
+        pause = await _sleep(pause)
     return value
+
+
+async def _sleep(pause: float) -> float:
+    """Sleep, and return for how long to sleep next."""
+    await trio.to_thread.run_sync(time.sleep, pause)
+    return min(1.2 * pause, _POLL[1])
 
 
 # --- processes -----------------------------------------------------------------------------------------------------

@@ -50,10 +50,12 @@ LOADED = {
     "builder_server": (
         "alembic.command",
         "builder.runtime.logs",
+        "builder.runtime.postgres",
         "builder_server.cli",
         "builder_server.credentials",
         "builder_server.server",
         "builder_server.statements",
+        "sqlalchemy.dialects.postgresql.psycopg",
         "sqlalchemy.dialects.sqlite",
     ),
     "builder_provision": (

@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import termios
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -359,10 +358,10 @@ async def test_one_that_is_named_twice(server: Server) -> None:
 
 
 @contextlib.contextmanager
-def awaiting_next(server: Server, *arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
+def awaiting_next(server: Server, *arguments: str) -> Iterator[forked.Process]:
     """Have a client that waits for the next build of the job a, and has said so."""
-    argv = [sys.executable, "-m", "builder_client", "-r", server.remote, "observe", "--follow-next", "a", *arguments]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
+    command = ["builder_client", f"--remote={server.remote}", "observe", "--follow-next", "a", *arguments]
+    with forked.start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
         assert process.stderr
         try:
             assert process.stderr.readline() == b"Waiting for the next build of a\n"

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 import strategies
 import vectors
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vectors import Vector
 
@@ -130,6 +130,7 @@ def test_times_below_a_millisecond_are_cut(vector: Vector) -> None:
 
 
 @pytest.mark.parametrize("kind", list(dict.fromkeys(KINDS.values())))
+@settings(max_examples=settings().max_examples // 3)  # there are many kinds
 @given(data=st.data())
 def test_every_message_survives_the_way_there_and_back(kind: type[Message], data: st.DataObject) -> None:
     message = data.draw(strategies.BY_KIND[kind])

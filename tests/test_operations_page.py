@@ -31,6 +31,9 @@ KINDS = (
     (r"[ \n]+", " "),
 )
 
+PAUSE = 0.05
+"""Seconds between looks at what may take a moment to come about."""
+
 LOOKS = {"", "info", "queue", "workers", "uploads"}
 """Commands that change nothing: what they are to show may take a moment to come about."""
 
@@ -86,6 +89,7 @@ class Farm:
         end = time.monotonic() + DEADLINE
         while not check():
             assert time.monotonic() < end
+            time.sleep(PAUSE)
 
     # --- what happens that nobody types
 
@@ -186,6 +190,7 @@ def test_a_day(farm: Farm) -> None:
         is_look = command.startswith("builder-client") and command.removeprefix("builder-client").strip() in LOOKS
         end = time.monotonic() + DEADLINE
         while is_look and found != expected and time.monotonic() < end:
+            time.sleep(PAUSE)
             found = farm.printed(farm.run(command))
         assert found == expected, command
         count += 1

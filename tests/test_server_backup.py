@@ -4,12 +4,11 @@ import gzip
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from uuid import UUID
 
+import forked
 import pytest
 import trio
 from click.testing import CliRunner
@@ -44,8 +43,8 @@ def refused(directory: Path, *arguments: object, given: bytes = b"") -> str:
 
 def does_not_start(directory: Path) -> str:
     """Return the one line with which a server says why not."""
-    argv = [sys.executable, "-m", "builder_server", f"--dir={directory}", "--port=0"]
-    done = subprocess.run(argv, env=environment(), capture_output=True, timeout=DEADLINE, check=False)
+    command = ["builder_server", f"--dir={directory}", "--port=0"]
+    done = forked.run(*command, env=environment(), timeout=DEADLINE)
     assert done.returncode not in (0, 1)
     assert done.stdout == b""
     (line,) = done.stderr.decode().splitlines()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from endpoints import serving
-from farm import Server, log_lines, start_server
+from farm import Server, eventually, log_lines, start_server
 from scripted import OURS, build, connect, do, info, schedule
 
 from builder.extension.uploads import ListUploads, UploadsListed
@@ -89,18 +89,20 @@ def traces(server: Server) -> bytes:
     return arguments + variables + server.log.encode()
 
 
-@pytest.mark.parametrize("status", [200, 403, 500])
-async def test_a_password_is_in_no_log_no_list_and_no_reply(tmp_path: Path, file: Path, status: int) -> None:
-    with serving() as endpoint:
-        endpoint.status = status
-        url = endpoint.url(user="")
-        file.write_text(f"{url} me s3cret\n")
-        arguments = (f"--upload={url}", f"--upload-credentials-file={file}", "-v", "-v", "--log-format=json")
+async def test_a_password_is_in_no_log_no_list_and_no_reply(tmp_path: Path, file: Path) -> None:
+    """Whatever is answered to it."""
+    with serving() as good, serving() as refusing, serving() as failing:
+        refusing.status, failing.status = 403, 500
+        urls = [each.url(user="") for each in (good, refusing, failing)]
+        file.write_text("".join(f"{url} me s3cret\n" for url in urls))
+        uploads = [f"--upload={url}" for url in urls]
+        arguments = (*uploads, f"--upload-credentials-file={file}", "-v", "-v", "--log-format=json")
         async with start_server(tmp_path, *arguments, is_forked=False) as server:
             await do(server, schedule("a"))
             await build(server)
-            await server.wait_for_log("uploaded")
-            assert endpoint.requests[0].headers["Authorization"].startswith("Basic ")
+            for each in (good, refusing, failing):
+                await eventually(lambda: log_lines(server.log, "uploaded", f":{each.port}/"))  # noqa: B023 - at once
+                assert each.requests[0].headers["Authorization"].startswith("Basic ")
             replies = repr(await info(server))
             async with connect(server, OURS) as client:
                 await client.send(ListUploads(count=10))

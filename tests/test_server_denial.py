@@ -63,9 +63,12 @@ async def serving(root: Path, *, is_encrypted: bool) -> AsyncIterator[tuple[Serv
         yield server, lambda hello: shown(server, mine, hello)
 
 
-async def is_served(enter: Enter) -> float:
-    """Return the seconds in which a client is served, and a worker, in the best of some tries."""
-    return min([await _serve_one(enter) for _ in range(TRIES)])
+async def is_served(enter: Enter, within: float = WITHIN) -> bool:
+    """Return whether a client is served in so many seconds, and a worker, in the best of some tries."""
+    for _ in range(TRIES):
+        if await _serve_one(enter) < within:
+            return True
+    return False
 
 
 async def _serve_one(enter: Enter) -> float:
@@ -111,8 +114,15 @@ BEGINS = {
 }
 
 
-@pytest.mark.parametrize("is_dripping", [False, True], ids=["silent", "a byte now and then"])
-@pytest.mark.parametrize("kind", BEGINS)
+@pytest.mark.parametrize(
+    ("kind", "is_dripping"),
+    [
+        ("plain", False),
+        ("TLS", True),
+        pytest.param("plain", True, marks=pytest.mark.long),
+        pytest.param("TLS", False, marks=pytest.mark.long),
+    ],
+)
 async def test_a_crowd_that_says_next_to_nothing(kind: str, tmp_path: Path, *, is_dripping: bool) -> None:
     async with serving(tmp_path, is_encrypted=kind == "TLS") as (server, enter), AsyncExitStack() as guests:
         crowd = [
@@ -124,7 +134,7 @@ async def test_a_crowd_that_says_next_to_nothing(kind: str, tmp_path: Path, *, i
                 for stream in crowd:
                     with contextlib.suppress(trio.BrokenResourceError):  # its place may have been taken
                         await stream.send_all(BEGINS[kind][at : at + 1])
-        assert await is_served(enter) < WITHIN
+        assert await is_served(enter)
 
 
 @pytest.mark.long
@@ -145,7 +155,7 @@ async def test_a_crowd_that_sends_a_byte_a_second(kind: str, tmp_path: Path) -> 
             nursery.start_soon(drip)
         end = trio.current_time() + 30
         while trio.current_time() < end:
-            assert await is_served(enter) < 2 * WITHIN  # the crowd is in this process, too
+            assert await is_served(enter, 2 * WITHIN)  # the crowd is in this process, too
             await trio.sleep(1)  # a job has so many attempts a minute, and no more
         nursery.cancel_scope.cancel()
 
@@ -197,7 +207,7 @@ async def test_a_crowd_that_asks_for_info_again_and_again(tmp_path: Path) -> Non
             await client.send(schedule("a"))
             await client.receive(Success)
         with asking(server):
-            assert min([await _serve_one(enter) for _ in range(TRIES)]) < WITHIN
+            assert await is_served(enter)
 
 
 async def test_a_crowd_that_sends_garbage_instead_of_a_handshake(tmp_path: Path) -> None:
@@ -218,6 +228,6 @@ async def test_a_crowd_that_sends_garbage_instead_of_a_handshake(tmp_path: Path)
         garbage = b"GET / HTTP/1.0\r\n\r\n", client_hello(b"\3\3")
         for number in range(20):
             nursery.start_soon(knock, garbage[number % 2])
-        assert await is_served(enter) < 2 * WITHIN  # those who knock are in this process, too
+        assert await is_served(enter, 2 * WITHIN)  # those who knock are in this process, too
         await eventually(lambda: all(ended[each] > 20 for each in garbage))
         nursery.cancel_scope.cancel()

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import forked
 import pytest
 import vectors
 from attrs import evolve
@@ -270,8 +270,8 @@ def put_record(directory: Path, made: Execution, *, cut: int | None = None, name
 
 
 def import_left(directory: Path, *arguments: str) -> str:
-    argv = [sys.executable, "-m", "builder_server", f"--dir={directory}", "import", *arguments]
-    done = subprocess.run(argv, env=environment(), capture_output=True, timeout=DEADLINE, check=False)
+    command = ["builder_server", f"--dir={directory}", "import", *arguments]
+    done = forked.run(*command, env=environment(), timeout=DEADLINE)
     assert done.returncode == 0, done.stderr
     return (done.stdout + done.stderr).decode()
 
@@ -325,6 +325,6 @@ def test_what_is_no_record_is_left_out(tmp_path: Path) -> None:
 
 def test_a_running_server_is_left_alone(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
-        argv = [sys.executable, "-m", "builder_server", f"--dir={server.data_dir}", "import"]
-        done = subprocess.run(argv, env=environment(), capture_output=True, timeout=DEADLINE, check=False)
+        command = ["builder_server", f"--dir={server.data_dir}", "import"]
+        done = forked.run(*command, env=environment(), timeout=DEADLINE)
     assert (done.returncode, done.stderr.count(b"another server uses")) == (3, 1)

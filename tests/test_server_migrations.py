@@ -3,11 +3,11 @@
 import inspect
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import forked
 import pytest
 import sqlalchemy as sa
 import trio
@@ -189,8 +189,8 @@ async def test_a_server_goes_back_to_the_last_release_and_forward(tmp_path: Path
 
 
 def go_back(data_dir: Path) -> subprocess.CompletedProcess[bytes]:
-    argv = [sys.executable, "-m", "builder_server", f"--dir={data_dir}", "migrate", "--to=0003"]
-    return subprocess.run(argv, env=environment(), capture_output=True, timeout=DEADLINE, check=False)
+    command = ["builder_server", f"--dir={data_dir}", "migrate", "--to=0003"]
+    return forked.run(*command, env=environment(), timeout=DEADLINE)
 
 
 async def test_a_server_finds_its_own_builds(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ async def test_a_server_without_its_database_is_not_ready(
     metrics = ("127.0.0.1", free_port())
 
     async def status() -> int:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             found = await client.get(f"http://127.0.0.1:{metrics[1]}/readyz", timeout=DEADLINE)
             return found.status_code
 
