@@ -239,10 +239,16 @@ def launch_server(
     data_dir: Path | None = None,
     is_forked: bool = True,
 ) -> Server:
-    """Start builder-server on a free port, without waiting for it; the directories lie below ``root``."""
+    """Start builder-server on a free port, without waiting for it; the directories lie below ``root``.
+
+    Where there is none for its data yet it gets one with a database, as it would make it.
+    """
     data_dir = data_dir or root / "data"
     config_dir = root / "etc"
-    data_dir.mkdir(exist_ok=True)
+    if not data_dir.exists():
+        data_dir.mkdir()
+        if not any(given.startswith("--database") for given in arguments) and not env:
+            databases.make(data_dir / DATABASE)
     config_dir.mkdir(exist_ok=True)
     program = start(
         "builder_server",

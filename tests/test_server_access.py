@@ -119,11 +119,16 @@ async def test_all_commands_of_all_roles(
             caplog.clear()
 
 
+_plain: dict[Kind, Message] = {}
+
+
 def plain(kind: Kind) -> Message:
     """Return a message of a kind that asks for nothing that takes long."""
     if kind in (JobRequested, AskJob):
         return JobRequested(platform="p1") if kind is JobRequested else AskJob(platform="p1", worker="w")
-    return find(BY_KIND[kind], lambda _: True, settings=settings(phases=[Phase.generate], database=None))
+    if kind not in _plain:
+        _plain[kind] = find(BY_KIND[kind], lambda _: True, settings=settings(phases=[Phase.generate], database=None))
+    return _plain[kind]
 
 
 async def assert_not_refused(peer: Any, kind: Kind) -> None:

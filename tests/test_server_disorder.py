@@ -356,7 +356,7 @@ def check(root: Path, steps: list[Step]) -> None:
 
 
 @given(STEPS)
-@settings(max_examples=25)
+@settings(max_examples=8)
 def test_nothing_is_lost_whatever_peers_say(tmp_path_factory: pytest.TempPathFactory, steps: list[Step]) -> None:
     check(tmp_path_factory.mktemp("server"), steps)
 

@@ -106,7 +106,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_store_does_what_a_few_lines_say(
     tmp_path_factory: pytest.TempPathFactory, steps: Sequence[tuple[str, object, int | None]]
 ) -> None:
@@ -118,8 +118,10 @@ async def _play(path: Path, steps: Sequence[tuple[str, object, int | None]]) -> 
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened(path))
         for platform in ("p1", "p2"):
-            for serial in range(len(steps) + 1):
-                await store.schedule(script(f"{platform}-{serial}", platform), Period.NEVER, NOW)
+            async with trio.open_nursery() as together:
+                for serial in range(len(steps) + 1):
+                    job = script(f"{platform}-{serial}", platform)
+                    together.start_soon(store.schedule, job, Period.NEVER, NOW)
             await store.take(platform, uuid4(), NOW, expand)
         for kind, what, number in steps:
             now = Instant(now.ms + 1000)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import databases
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,10 @@ pytestmark = pytest.mark.databases
 
 NAMES = st.sampled_from(["a", "b", "orb"])
 PLATFORMS = st.sampled_from(["p1", "p2"])
-STEPS = st.lists(
+
+Step = tuple[str, str | None, str | None]
+
+STEPS: st.SearchStrategy[list[Step]] = st.lists(
     st.one_of(
         st.tuples(st.just("schedule"), NAMES, PLATFORMS),
         st.tuples(st.just("unschedule"), NAMES, st.none()),
@@ -39,14 +43,24 @@ def new_job(name: str, platform: str) -> Job:
 
 
 @given(STEPS)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_holds_after_any_sequence(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str | None, str | None]]
-) -> None:
-    trio.run(_play, tmp_path_factory.mktemp("store"), steps)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_holds_after_any_sequence(tmp_path_factory: pytest.TempPathFactory, steps: list[Step]) -> None:
+    _check(tmp_path_factory.mktemp("store"), steps)
 
 
-async def _play(path: Path, steps: list[tuple[str, str | None, str | None]]) -> None:
+@pytest.mark.long
+@given(STEPS)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_it_holds_after_many_more(tmp_path_factory: pytest.TempPathFactory, steps: list[Step]) -> None:
+    _check(tmp_path_factory.mktemp("store"), steps)
+
+
+def _check(path: Path, steps: list[Step]) -> None:
+    trio.run(_play, path, steps)
+    databases.forget(is_as_new=True)  # the next one gets the same database in PostgreSQL
+
+
+async def _play(path: Path, steps: list[Step]) -> None:
     now, number = NOW, 0
     async with opened(path) as store:
         for kind, name, platform in steps:

@@ -11,8 +11,10 @@ from builder.model import Instant, printable
 from builder_server.errors import CommandRefused
 from builder_server.store.records import Holder, split_peer
 
-MOST = 20
-"""Platforms that one holder makes in a day: a machine has few, and its operator gets to know of them."""
+MOST = 100
+"""Platforms that one holder makes in a day. The workers of a farm may share a certificate, and have some dozens; to make all takes
+a week, in which somebody sees it.
+"""
 
 _DAY = dt.timedelta(days=1)
 
