@@ -169,6 +169,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "| platforms | 1000, of which", "builder_server.store.queues:MAX_PLATFORMS", number),
     ("docs/architecture.md", " the last 100 are", "builder_server.store.queues:RESERVED", number),
     ("docs/architecture.md", "certificate has 100 new ones made", "builder_server.store.newcomers:MOST", number),
+    ("docs/security.md", "of which 100 within a day", "builder_server.store.newcomers:MOST", number),
     ("docs/architecture.md", "cut at 8192 characters", "builder_web.pages.console:MAX_LINE", number),
     ("docs/architecture.md", "page | 100 000 characters;", "builder_web.pages.markdown:MAX_CHARACTERS", number),
     ("docs/architecture.md", "of more than 10 000 stays", "builder_web.pages.markdown:MAX_BLOCK", number),

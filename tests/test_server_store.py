@@ -101,7 +101,9 @@ async def test_a_holder_makes_no_more_platforms_than_its_share(store: Store) -> 
     for number in range(newcomers.MOST):
         await store.take(f"p{number}", uuid(number), NOW, expand, of("w1"))
     for _ in range(2):
-        with pytest.raises(CommandRefused, match="w1 has had 100 new platforms made within a day: schedule a job for p"):
+        with pytest.raises(
+            CommandRefused, match="w1 has had 100 new platforms made within a day: schedule a job for p"
+        ):
             await store.take("p", uuid(90), NOW, expand, of("w1"))
     await store.take("p0", uuid(91), NOW, expand, of("w1"))
     await store.take("q", uuid(92), NOW, expand, of("w2"))
