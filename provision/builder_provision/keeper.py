@@ -17,7 +17,7 @@ from builder_provision import arrivals, telling
 from builder_provision.arrivals import Arrivals
 from builder_provision.configuration import PlatformSettings
 from builder_provision.engines import Engine, Launch, labels
-from builder_provision.errors import EngineFailed
+from builder_provision.errors import EngineFailed, EngineSilent
 from builder_provision.fleet import Asked, EngineState, Order, Ticket
 from builder_provision.ledger import FIRST_PAUSE, Ledger
 from builder_provision.link import Link
@@ -235,6 +235,8 @@ class Keeper:
             try:
                 engine_id = await self._ask_one(launch)
             except EngineFailed as error:
+                if not isinstance(error, EngineSilent):
+                    self.ledger.settle(ticket.name)
                 refused.add(ticket.needs)
                 self._refuse(ticket, str(error))
                 continue
@@ -263,8 +265,9 @@ class Keeper:
         with trio.CancelScope(shield=True):
             engine_id = await self.engine.ask(launch)
             self.ledger.take(launch.ticket.platform, launch.ticket.needs)
+            self.ledger.ask(evolve(launch.ticket, id=engine_id))
+            self.ledger.settle(launch.ticket.name)
             if engine_id:
-                self.ledger.ask(evolve(launch.ticket, id=engine_id))
                 await self._save()
         return engine_id
 
