@@ -49,6 +49,17 @@ def test_who_was_asked_for_when_the_program_was_killed_may_still_come(tmp_path: 
     assert again.workers == {}
 
 
+def test_a_clock_that_was_years_ahead_leaves_nothing_behind() -> None:
+    ledger = Ledger()
+    ledger.found([evolve(STARTED, started_at=NOON + 1000 * DAY - 90)], NOON + 1000 * DAY)
+    ledger.found([], NOON + 1000 * DAY)
+    ledger.refuse("p", (), "no", NOON + 1000 * DAY)
+    assert ledger.spent_today("p", NOON + 1000 * DAY) == 90
+    assert ledger.refusals("p", NOON) == {}, "it would be refused for years"
+    assert ledger.spent_today("p", NOON) == 0, "its hours would be spent for years"
+    assert ledger.refuse("p", (), "no", NOON).until == NOON + 2 * FIRST_PAUSE
+
+
 def test_what_an_engine_has_answered_is_no_doubt() -> None:
     ledger = Ledger()
     ledger.ask(TICKET)
@@ -100,12 +111,12 @@ def test_after_a_refusal_it_is_tried_again_less_and_less_often() -> None:
     pauses = [ledger.refuse("p", (), "no", NOON).pause for _ in range(8)]
     assert pauses[:3] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
     assert pauses[-1] == LONGEST_PAUSE
-    assert ledger.refusals("p")[()].until == NOON + LONGEST_PAUSE
-    assert ledger.refusals("other") == {}
+    assert ledger.refusals("p", NOON)[()].until == NOON + LONGEST_PAUSE
+    assert ledger.refusals("other", NOON) == {}
     ledger.take("p", ())
     assert ledger.refuse("p", (), "no", NOON).pause == FIRST_PAUSE
     ledger.refuse("p", of_text("kvm"), "no", NOON + 2 * DAY)
-    assert set(ledger.refusals("p")) == {of_text("kvm")}, "what is long over is forgotten"
+    assert set(ledger.refusals("p", NOON + 2 * DAY)) == {of_text("kvm")}, "what is long over is forgotten"
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ class Keeper:
             self.shown[platform] = Shown(asked=tuple(there), spent=self.ledger.spent_today(platform, now))
             refusals = [
                 f"{self.name} refused: {each.reason}"
-                for each in self.ledger.refusals(platform).values()
+                for each in self.ledger.refusals(platform, now).values()
                 if each.until > now
             ]
             if self.arrivals[platform].until > now:
@@ -197,7 +197,7 @@ class Keeper:
                 standing=stands.standing,
                 asked=stands.asked,
                 spent=self.ledger.spent_today(platform, now),
-                refused={needs: each.until for needs, each in self.ledger.refusals(platform).items()},
+                refused={needs: each.until for needs, each in self.ledger.refusals(platform, now).items()},
                 unneeded=self._unneeded.get(platform, {}),
             ),
         )
@@ -272,7 +272,7 @@ class Keeper:
         return engine_id
 
     def _refuse(self, ticket: Ticket, reason: str) -> None:
-        known = self.ledger.refusals(ticket.platform).get(ticket.needs)
+        known = self.ledger.refusals(ticket.platform, self.now()).get(ticket.needs)
         refusal = self.ledger.refuse(ticket.platform, ticket.needs, reason, self.now())
         self.counts[ticket.platform].refused += 1
         if known is None or known.reason != reason:

@@ -126,8 +126,8 @@ class Ledger:
         self.spent[platform] = self.spent.get(platform, 0.0) + max(0.0, end - max(begin, self.day * DAY))
 
     def _turn(self, now: float) -> None:
-        """Begin a new day. A clock that was set back begins none."""
-        if (day := int(now // DAY)) > self.day:
+        """Begin a new day. A clock that was set back over midnight begins none; by more than that it had been wrong."""
+        if (day := int(now // DAY)) > self.day or day < self.day - 1:
             self.day, self.spent = day, {}
 
     # --- refusals --------------------------------------------------------------------------------------------------
@@ -145,9 +145,13 @@ class Ledger:
         """Note that the engine took one."""
         self.refused.pop((platform, needs), None)
 
-    def refusals(self, platform: str) -> Mapping[tuple[Need, ...], Refusal]:
-        """Return what was refused of a platform."""
-        return {needs: each for (where, needs), each in self.refused.items() if where == platform}
+    def refusals(self, platform: str, now: float) -> Mapping[tuple[Need, ...], Refusal]:
+        """Return what was refused of a platform, but for what a clock that has been set back would have refused for long."""
+        return {
+            needs: each
+            for (where, needs), each in self.refused.items()
+            if where == platform and each.until - each.pause <= now
+        }
 
     # --- the file --------------------------------------------------------------------------------------------------
 
