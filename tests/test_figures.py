@@ -216,6 +216,7 @@ FIGURES: list[tuple[str, str, str, Form]] = [
     ("docs/architecture.md", "64 MiB for a list;", "builder_provision.engines.programs:MAX_SAID", size),
     ("docs/architecture.md", "64 MiB for a list;", "builder_provision.engines.kubernetes:MAX_ANSWER", size),
     ("docs/architecture.md", "1000 refusals are remembered |", "builder_provision.ledger:MAX_REFUSED", number),
+    ("docs/provision.md", "or a minute is over", "builder_provision.ledger:DOUBT", duration),
     ("docs/provision.md", "after 15 seconds, then", "builder_provision.ledger:FIRST_PAUSE", duration),
     ("docs/provision.md", "up to 15 minutes.", "builder_provision.ledger:LONGEST_PAUSE", duration),
     ("docs/provision.md", "and 15 minutes, if that is more.", "builder_provision.planning:MARGIN", duration),

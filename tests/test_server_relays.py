@@ -1,5 +1,6 @@
 """Several servers on one PostgreSQL: what one of them has, the others get from it for their clients."""
 
+import datetime as dt
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import trio
 from authorities import Authority
 from click.testing import CliRunner
 from client_harness import assert_one_line
+from clocks import Clock
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from endpoints import serving
 from farm import (
@@ -43,7 +45,7 @@ from builder.extension.servers import ListServers, Relay, ServersListed
 from builder.extension.watching import Look, Looked
 from builder.extension.working import AskJob, Continue, GiveJob, Gone, NoJob, Return
 from builder.messages import Failure, Message, Observe, Output, Success
-from builder.model import Artifact, Exited
+from builder.model import Artifact, Exited, Instant
 from builder.roles import HolderRole
 from builder.runtime.postgres import Location
 from builder_server import cli
@@ -582,3 +584,14 @@ async def test_a_build_that_has_come_here_without_anybody_knowing(
             await job.say(peer, 0, 5)
             await job.finish(peer)
     assert [each.line for each in seen] == [*(job.line(number).line for number in range(5)), b"exited 0"]
+
+
+async def test_servers_are_seen_by_the_clock_of_the_database(tmp_path: Path, database: str) -> None:
+    """One whose own clock is wrong would tell that all others have been silent for years."""
+    async with run_server(
+        tmp_path, database=Location(url=database), name="a", now=Clock(Instant(4_000_000_000_000))
+    ) as server:
+        listed, _ = await replies(server, ListServers())
+        assert isinstance(listed, ServersListed)
+        (entry,) = listed.servers
+        assert entry.since <= listed.now < entry.since.plus(dt.timedelta(minutes=1))

@@ -9,13 +9,16 @@ import trio
 from builder.model import printable
 from builder.runtime.nurseries import plain_nursery
 from builder_provision.engines import TIMEOUT
-from builder_provision.errors import EngineFailed
+from builder_provision.errors import EngineFailed, EngineSilent
 
 MAX_SAID = 64 * 1024**2
 """Bytes that a program may say: a line for each of a hundred thousand workers."""
 
 _LOOKED_AT = 4096
 """Bytes of the end of what a program has said in which it is looked for what makes it hopeless."""
+
+LEFT = 5.0
+"""Seconds in which the output of a program ends that has ended itself: else something else writes there."""
 
 MAX_REASON = 300
 """Characters that are quoted of what went wrong."""
@@ -51,9 +54,14 @@ async def run(
                 nursery.start_soon(_read, process.stdout, said, name)
                 nursery.start_soon(_read, process.stderr, errors, name, hopeless)
                 await process.wait()
+                nursery.cancel_scope.deadline = trio.current_time() + LEFT
+            if nursery.cancel_scope.cancelled_caught:
+                raise EngineFailed(
+                    f"{name} has ended, and what it started holds its output: start that with one of its own"
+                )
     except trio.TooSlowError as error:
         complaint = f": {reason}" if (reason := _reason(bytes(errors))) else ""
-        raise EngineFailed(f"{name} took longer than {TIMEOUT:g} s{complaint}") from error
+        raise EngineSilent(f"{name} took longer than {TIMEOUT:g} s{complaint}") from error
     finally:
         if process.returncode is None:
             process.kill()
