@@ -23,7 +23,7 @@ from builder.model import Instant, printable
 from builder.planning import JobOptions
 
 from . import halts, provisions, words
-from .errors import TooOld, Unreachable
+from .errors import Refused, TooOld, Unreachable
 from .output import JsonObject, json_text
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ def look(remote: "Remote", *, entries: int = MAX_SHOWN, results: int = 0, platfo
         ending=tuple(each for page in found for each in page.ending),
         warnings=tuple(each for page in found for each in page.warnings),
     )
+
+
+def check_platform(remote: "Remote", platform: str) -> None:
+    """Raise Refused for a platform that a server does not have, and TooOld."""
+    if not look(remote, entries=0, platform=platform).platforms:
+        raise Refused(f"unknown platform {printable(platform)}")
 
 
 def standing(remote: "Remote") -> Looked | None:

@@ -4,6 +4,7 @@ import click
 
 from builder.model import printable
 from builder_client import options, report, workers
+from builder_client.looking import check_platform
 from builder_client.output import note, standard_output
 
 
@@ -32,14 +33,17 @@ def command(*, platform: str | None, as_json: bool, color: str) -> None:
       facts: what it tells of itself, texts by their names: version, arch, cores, sandbox, slots, load and others
     """
     printer = standard_output(color)
-    found = workers.pages(options.remote(), platform=platform)
+    remote = options.remote()
+    found = workers.pages(remote, platform=platform)
+    first = next(found)
+    if platform is not None and not first.workers:
+        check_platform(remote, platform)
     if as_json:
-        for page in found:
+        for page in (first, *found):
             for entry in page.workers:
                 printer.json(workers.json(entry))
         return
     limit = report.MAX_ROWS if printer.is_terminal else None
-    first = next(found)
     shown = [*first.workers]
     for page in found:
         if limit is not None and len(shown) >= limit:

@@ -430,10 +430,6 @@ class Store:
         """
         return await self.database.read(partial(info.reply_within, limit=limit))
 
-    async def has_platform(self, name: str) -> bool:
-        """Return whether there is a platform that is not dropped."""
-        return await self.database.read(partial(queues.is_dropped, name=name)) is False
-
     async def standing(self, look: Look) -> Standing:
         """Return how things stand, as far as somebody wants to know."""
         return await self.database.read(partial(standing.read, look=look))
