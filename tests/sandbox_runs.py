@@ -168,13 +168,18 @@ def root_tree() -> Path:
     return path
 
 
+@cache
+def _with_libraries(name: str) -> tuple[str, ...]:
+    program = shutil.which(name)
+    assert program is not None, f"{name} is not installed"
+    needed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout.split()
+    return (program, *(word for word in needed if word.startswith("/")))
+
+
 def small_tree(path: Path, *programs: str) -> None:
     """Make a system of a shell and a few programs of this machine, with the libraries that they need."""
     for name in ("sh", "env", *programs):
-        program = shutil.which(name)
-        assert program is not None, f"{name} is not installed"
-        needed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout.split()
-        for file in (program, *(word for word in needed if word.startswith("/"))):
+        for file in _with_libraries(name):
             target = path / "usr" / Path(file).relative_to("/usr" if file.startswith("/usr/") else "/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)

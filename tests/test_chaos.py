@@ -22,10 +22,10 @@ SEEDS = (1,)
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_nothing_is_lost(tmp_path: Path, seed: int) -> None:
-    report = await run(tmp_path, seconds=12, seed=seed, pause=0.7)
+    report = await run(tmp_path, seconds=7, seed=seed, pause=0.5)
     assert report.is_good, report
-    assert report.account.succeeded > 5, report
-    assert sum(report.faults.values()) > 2, report
+    assert report.account.succeeded > 2, report
+    assert sum(report.faults.values()) > 1, report
 
 
 @pytest.mark.long

@@ -322,7 +322,7 @@ async def test_cancel_and_dequeue(server: Server) -> None:
     await do(server, schedule("a"), schedule("b"))
     async with take_job(server) as taken:
         (cancelled,) = rows(server, "cancel", "a")
-        assert cancelled == {"uuid": str(taken.uuid), "job": "a", "platform": "p1"}
+        assert cancelled == {"uuid": str(taken.uuid), "job": "a", "platform": "p1", "by": None}
     shown = client(server, "cancel", "a", status=3)
     assert "nothing runs that is called a or has a uuid that begins so; 'next a' says when it runs" in shown
     assert "; it is queued: 'dequeue b' takes it from there" in client(server, "cancel", "b", status=3)

@@ -16,9 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import build, do, lose_worker, queues, schedule, take_job
 
+from builder.endpoint import Servers
+from builder.extension.watching import Looked, QueuedState, Why
+from builder.history import Cause
 from builder.messages import Execute
-from builder.model import Artifact, Exited
+from builder.model import Artifact, Exited, Instant
+from builder_client import checking, looking
 from builder_client.comparison import first_difference
+from builder_client.remote import Remote
 
 SWITCH = b"opam-version: 2.0\nroots: a.1\n"
 FILES = (
@@ -252,6 +257,26 @@ async def test_a_check_says_why_it_waits(server: Server) -> None:
         rest = (await trio.to_thread.run_sync(process.communicate))[1]
     assert said == [b"Running a twice\n", b"a waits: no worker of this platform\n"]
     assert rest == b"builder-client: a was taken from the queue or the schedule before it had run twice\n"
+
+
+def test_a_worker_that_comes_back_for_the_second_run_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def look(*_: object, **__: object) -> Looked:
+        entry = QueuedState(job="a", platform="p1", cause=Cause.CHECK, why=whys.pop(0), ahead=0)
+        return Looked(now=Instant(0), is_full=False, scheduled=1, queued=(entry,))
+
+    pauses: list[float] = []
+    monkeypatch.setattr(looking, "look", look)
+    waiting = checking._Waiting(Remote(servers=Servers.of("a", {})), "a", "p1", pauses.append)
+    waiting.has_begun = True
+    whys = [Why.NO_WORKER, Why.NO_WORKER, Why.NEXT]
+    waiting.tell()
+    assert (capsys.readouterr().err, len(pauses)) == ("", 2)
+    whys = [Why.NO_WORKER] * 5
+    waiting.tell()
+    waiting.tell()
+    assert (capsys.readouterr().err, len(pauses)) == ("a waits: no worker of this platform\n", 5)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200), st.integers(0, 200_000))

@@ -11,6 +11,7 @@ from authorities import Authority
 from click.testing import CliRunner, Result
 
 import builder_server.cli
+import builder_web.administration.cli
 import builder_web.cli
 import builder_worker.cli
 from builder.runtime.configuration import in_force
@@ -146,6 +147,22 @@ def check(tmp_path: Path) -> Callable[..., list[str]]:
         return [line.removeprefix("builder-server: ") for line in found.stderr.splitlines()]
 
     return run_check
+
+
+def test_what_is_wrong_with_a_site(tmp_path: Path) -> None:
+    def check_site(*arguments: str) -> tuple[int, str]:
+        found = run("web", f"--datadir={tmp_path}/data", *arguments, "check-config")
+        return found.exit_code, found.output
+
+    (tmp_path / "key").write_text("no key")
+    status, said = check_site(f"--provenance-key={tmp_path}/key")
+    directory, key = said.splitlines()
+    assert status == 2
+    assert directory.endswith(f"make one with: builder-db migrate --datadir {tmp_path}/data")
+    assert key.startswith(f"builder-web: --provenance-key: {tmp_path}/key: ")
+    made = CliRunner().invoke(builder_web.administration.cli.command, ["migrate", f"--datadir={tmp_path}/data"])
+    assert made.exit_code == 0, made.output
+    assert check_site() == (0, "builder-web: nothing is wrong\n")
 
 
 def test_an_older_list_of_revoked_certificates(tmp_path: Path, check: Callable[..., list[str]]) -> None:

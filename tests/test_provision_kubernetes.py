@@ -6,19 +6,21 @@ have answered is in test_provision_kubernetes_answers.py.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trio
 import trustme
 from attrs import define, evolve, field
 from cluster import LAUNCH, POD, TICKET, valid
+from trio.testing import MockClock
 
 from builder_provision.configuration import EngineSettings
 from builder_provision.engines.kubernetes import Kubernetes
-from builder_provision.errors import EngineFailed, InvalidFleet
+from builder_provision.errors import EngineFailed, EngineSilent, InvalidFleet
 from builder_provision.fleet import EngineState
 from builder_provision.service import open_engine
 
@@ -277,6 +279,20 @@ async def test_an_api_server_that_does_not_do_it(api: ApiServer, says: Any, reas
     with pytest.raises(EngineFailed) as caught:
         await api.engine().list(())
     assert str(caught.value) == reason
+
+
+async def test_an_answer_that_comes_by_bits_without_end_is_none(autojump_clock: MockClock) -> None:
+    class Bits(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                await trio.sleep(30)
+                yield b" "
+
+    transport = httpx.MockTransport(lambda _request: httpx.Response(200, stream=Bits()))
+    engine = Kubernetes(label="farm", url="https://api", namespace="builds", transport=transport)
+    with pytest.raises(EngineSilent, match="no answer for 60 s"):
+        await engine.list(())
+    assert trio.current_time() == pytest.approx(60, abs=1)
 
 
 # --- where it is ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from builder_provision import engines, quantities
 from builder_provision.engines import programs
 from builder_provision.errors import EngineFailed, UnreadableLedger
 from builder_provision.fleet import Asked, EngineState, Standing, Ticket, Waiting
-from builder_provision.ledger import FIRST_PAUSE, LONGEST_PAUSE, Ledger
+from builder_provision.ledger import DOUBT, FIRST_PAUSE, LONGEST_PAUSE, Ledger
 from builder_provision.planning import DAY
 from builder_provision.survey import survey
 from builder_provision.telling import provision
@@ -32,6 +32,39 @@ ASKED = Asked(name="w", platform="p", needs=of_text("kvm"), state=EngineState.QU
 STARTED = evolve(ASKED, state=EngineState.STARTED, started_at=NOON + 100)
 
 # --- the ledger ----------------------------------------------------------------------------------------------------
+
+
+def test_who_was_asked_for_when_the_program_was_killed_may_still_come(tmp_path: Path) -> None:
+    """What asks an engine outlives the program: until it must have ended, nobody else is asked for instead."""
+    ledger = Ledger.load(tmp_path / "x.json")
+    for name in ("v", "w"):
+        ledger.ask(evolve(TICKET, name=name))
+    ledger.save()
+    again = Ledger.load(tmp_path / "x.json")
+    coming = [(each.name, each.state) for each in again.found([], NOON + 500)]
+    assert coming == [("v", EngineState.QUEUED), ("w", EngineState.QUEUED)]
+    assert again.found([STARTED], NOON + 500 + DOUBT - 1)[0] == STARTED
+    assert [each.name for each in again.tickets] == ["v", "w"], "an engine is asked by these"
+    assert again.found([], NOON + 500 + DOUBT) == []
+    assert again.workers == {}
+
+
+def test_a_clock_that_was_years_ahead_leaves_nothing_behind() -> None:
+    ledger = Ledger()
+    ledger.found([evolve(STARTED, started_at=NOON + 1000 * DAY - 90)], NOON + 1000 * DAY)
+    ledger.found([], NOON + 1000 * DAY)
+    ledger.refuse("p", (), "no", NOON + 1000 * DAY)
+    assert ledger.spent_today("p", NOON + 1000 * DAY) == 90
+    assert ledger.refusals("p", NOON) == {}, "it would be refused for years"
+    assert ledger.spent_today("p", NOON) == 0, "its hours would be spent for years"
+    assert ledger.refuse("p", (), "no", NOON).until == NOON + 2 * FIRST_PAUSE
+
+
+def test_what_an_engine_has_answered_is_no_doubt() -> None:
+    ledger = Ledger()
+    ledger.ask(TICKET)
+    ledger.settle("w")
+    assert ledger.found([], NOON + 1) == []
 
 
 def test_hours_are_those_of_workers_that_ran() -> None:
@@ -78,12 +111,12 @@ def test_after_a_refusal_it_is_tried_again_less_and_less_often() -> None:
     pauses = [ledger.refuse("p", (), "no", NOON).pause for _ in range(8)]
     assert pauses[:3] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
     assert pauses[-1] == LONGEST_PAUSE
-    assert ledger.refusals("p")[()].until == NOON + LONGEST_PAUSE
-    assert ledger.refusals("other") == {}
+    assert ledger.refusals("p", NOON)[()].until == NOON + LONGEST_PAUSE
+    assert ledger.refusals("other", NOON) == {}
     ledger.take("p", ())
     assert ledger.refuse("p", (), "no", NOON).pause == FIRST_PAUSE
     ledger.refuse("p", of_text("kvm"), "no", NOON + 2 * DAY)
-    assert set(ledger.refusals("p")) == {of_text("kvm")}, "what is long over is forgotten"
+    assert set(ledger.refusals("p", NOON + 2 * DAY)) == {of_text("kvm")}, "what is long over is forgotten"
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -92,6 +125,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     ledger.ask(TICKET)
     ledger.found([evolve(STARTED, started_at=NOON - 100)], NOON)
     ledger.ask(evolve(TICKET, name="v"))
+    ledger.settle("v")
     ledger.refuse("p", of_text("memory>=4G"), "no room", NOON)
     ledger.save()
     again = Ledger.load(path)
@@ -279,6 +313,9 @@ async def test_a_program_has_a_deadline_and_a_bound(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(programs, "TIMEOUT", 0.1)
     with pytest.raises(EngineFailed, match=r"sleep took longer than 0\.1 s"):
         await programs.run(["sleep", "60"])
+    monkeypatch.setattr(programs, "TIMEOUT", 0.5)
+    with pytest.raises(EngineFailed, match=r"sh took longer than 0\.5 s: no way"):
+        await programs.run(["sh", "-c", "echo no way >&2; exec sleep 60"])
     monkeypatch.setattr(programs, "TIMEOUT", 30.0)
     monkeypatch.setattr(programs, "MAX_SAID", 1024**2)
     with trio.fail_after(30), pytest.raises(EngineFailed, match="cat says more than 1 MiB"):
@@ -289,3 +326,11 @@ def test_labels_are_what_a_worker_can_not_find_out() -> None:
     needs = of_text("arch=x86_64 big-disk cores>=2 gpu kvm memory>=1G sandbox=none")
     assert engines.labels(needs) == ["big-disk", "gpu"]
     assert json.dumps(engines.labels(())) == "[]"
+
+
+async def test_a_program_that_leaves_its_output_to_another_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds it would lose it when nobody reads any more."""
+    monkeypatch.setattr(programs, "LEFT", 0.1)
+    said = "sh has ended, and what it started holds its output: start that with one of its own"
+    with trio.fail_after(30), pytest.raises(EngineFailed, match=f"^{said}$"):
+        await programs.run(["sh", "-c", "sleep 5 &"])

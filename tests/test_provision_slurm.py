@@ -1,5 +1,7 @@
 """Workers from a real Slurm on this machine."""
 
+import os
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -48,6 +50,28 @@ def test_what_is_asked_for() -> None:
     assert words.index("--mem=1G") < words.index("--mem=18205M"), "the later one counts"
     plain = ENGINE.submission(evolve(LAUNCH, ticket=evolve(TICKET, needs=()), features=()))
     assert not [word for word in plain if word.startswith(("--mem=18", "--cpus", "--constraint"))]
+
+
+@pytest.mark.parametrize("said", ["cannot stat", "unable to status", None])
+async def test_a_configuration_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None
+) -> None:
+    """Its programs try for a minute to read it: of two releases, and the one that is here."""
+    missing = tmp_path / "slurm.conf"
+    monkeypatch.setenv("SLURM_CONF", str(missing))
+    if said is None and shutil.which("squeue") is None:
+        pytest.skip("there is no Slurm here")
+    if said is not None:
+        program = tmp_path / "squeue"
+        complaint = f"squeue: error: s_p_parse_file: {said} file {missing}: No such file or directory, retrying in 1sec up to 60sec"
+        program.write_text(f"#!/bin/sh\necho '{complaint}' >&2\nexec sleep 60\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with trio.fail_after(30), pytest.raises(EngineFailed) as caught:
+        await ENGINE.list(())
+    assert str(caught.value) == (
+        f"squeue can't read {missing}: No such file or directory; name the cluster's slurm.conf in SLURM_CONF"
+    )
 
 
 def test_a_job_is_read() -> None:

@@ -107,7 +107,7 @@ def test_installed_programs_find_what_they_lead_to_in_etc() -> None:
     script = """
         perl -e 'print join(" ", (getprotobyname("tcp"))[2], (getservbyname("https", "tcp"))[2]), qq(\\n)'
         if [ -e /usr/bin/openssl ]; then
-          openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout key -out certificate 2>/dev/null && ls certificate
+          openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x -keyout key -out certificate 2>/dev/null && ls certificate
         fi
         [ ! -e /usr/share/maven ] || ls /usr/share/maven/conf/settings.xml >/dev/null
         ls /etc/shadow /etc/ssl/private /etc/machine-id /etc/fstab 2>/dev/null

@@ -73,12 +73,11 @@ def test_a_worker_that_keeps_its_files_to_itself_runs_jobs_as_ever(backend: str,
     given = arguments(backend)
     script = "umask; mkdir directory; touch directory/file; stat -c %a . directory directory/file $0 ${CACHE:+/cache}\n"
     said = []
-    for umask in ("022", "077"):
+    for umask in (0o022, 0o077):
         with reachable_directory() as place:
             work = ("--work-dir", place / "work")
-            prefix = ("sh", "-c", f'umask {umask} && exec "$@"', "sh")
             env = ("--env=CACHE=yes",) if more else ()
-            done = builder_worker("run", *given, *more, *work, *env, "-", stdin=script, prefix=prefix)
+            done = builder_worker("run", *given, *more, *work, *env, "-", stdin=script, umask=umask)
             said.append(done.stdout.splitlines()[:6])
             assert done.returncode == 0, done.stderr
             assert (place / "work").stat().st_mode & 0o777 == 0o711
@@ -87,9 +86,8 @@ def test_a_worker_that_keeps_its_files_to_itself_runs_jobs_as_ever(backend: str,
 
 
 def test_artifacts_are_written_as_their_owner_wants(tmp_path: Path) -> None:
-    prefix = ("sh", "-c", 'umask 077 && exec "$@"', "sh")
     arguments = ("run", "--sandbox=none", "--output", tmp_path / "out", "-")
-    assert builder_worker(*arguments, stdin="echo x >file", prefix=prefix).returncode == 0
+    assert builder_worker(*arguments, stdin="echo x >file", umask=0o077).returncode == 0
     assert (tmp_path / "out/file").stat().st_mode & 0o777 == 0o600
 
 

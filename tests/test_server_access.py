@@ -28,7 +28,7 @@ from builder.errors import ConnectionEnded
 from builder.extension.order import ALL
 from builder.extension.schedule import ShowJob
 from builder.extension.watching import Look, Looked
-from builder.extension.working import AskJob, Continue, GiveJob, Return
+from builder.extension.working import AskJob, Continue, GiveJob, NoJob, Return
 from builder.messages import Execute, Failure, Hello, Info, InfoReply, JobRequested, Kind, Message, Success
 from builder.model import Instant
 from builder.order import OPENING, State
@@ -39,6 +39,7 @@ from builder_server.keyring import Keyring
 from builder_server.permission import NEEDS
 from builder_server.revocation import read_revoked
 from builder_server.server import wall_clock
+from builder_server.store import newcomers
 
 ROLES = {role.value: role for role in HolderRole}
 
@@ -184,6 +185,26 @@ async def test_a_worker_of_some_platforms(
     async with shown(server, worker, WORKER) as peer:
         await peer.send(JobRequested(platform="a b"))
         await (await given_job(peer)).finish()
+
+
+async def test_a_worker_of_too_many_new_platforms(
+    server: LocalServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told why it gets none; whoever knows a platform, or another holder, is not concerned."""
+    monkeypatch.setattr(newcomers, "MOST", 1)
+    one, other = (authority.issue(name, uris=[HolderRole.WORKER.uri]) for name in ("w1", "w2"))
+    async with shown(server, one, OUR_WORKER) as peer, shown(server, other, OUR_WORKER) as waiting:
+        await peer.send(AskJob(platform="p1", worker="w"))
+        await eventually(lambda: server.query("select name from platform") == [("p1",)])
+        await waiting.send(AskJob(platform="p2", worker="w"))
+        await eventually(lambda: len(server.query("select name from platform")) == 2)
+        for platform, is_refused in (("p3", True), ("p2", False)):
+            async with shown(server, one, OUR_WORKER) as another:
+                await another.send(AskJob(platform=platform, worker="w", wait=None if is_refused else 100))
+                if is_refused:
+                    assert "w1 has had 1 new platforms made within a day" in (await another.receive(Failure)).message
+                else:
+                    await another.receive(NoJob)
 
 
 async def test_log_info_and_history_name_the_holder(

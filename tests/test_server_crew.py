@@ -186,6 +186,7 @@ async def test_a_drained_worker_is_none_that_a_job_waits_for(tmp_path: Path) -> 
         (ListWorkers(count=0), "a number of workers must lie between 1 and 100"),
         (ListWorkers(count=101), "a number of workers must lie between 1 and 100"),
         (ListWorkers(count=1, platform="a/b"), "unknown platform a/b"),
+        (ListWorkers(count=1, platform="p99"), "unknown platform p99"),
     ],
 )
 async def test_what_is_refused(tmp_path: Path, request_: Message, complaint: str) -> None:

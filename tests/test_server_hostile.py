@@ -375,6 +375,7 @@ async def test_what_workers_name_is_not_kept(tmp_path: Path, monkeypatch: pytest
     from builder_server.store import queues
 
     monkeypatch.setattr(queues, "MAX_PLATFORMS", 5)
+    monkeypatch.setattr(queues, "RESERVED", 0)
     async with run_server(tmp_path) as server:
         closed = 0
         for number in range(20):

@@ -279,11 +279,13 @@ def import_left(directory: Path, *arguments: str) -> str:
 async def test_records_get_into_the_history_and_are_uploaded(tmp_path: Path) -> None:
     directory = put_state(tmp_path, codec.encode_state(STATE))
     made = [record(1), record(2, result=Exited(code=3), console=())]
-    for each in made:
-        put_record(directory, each)
+    put_record(directory, made[0])
+    assert import_left(directory) == "imported 1, known already 0, damaged 0\n"
+    put_record(directory, made[1])
     with serving() as endpoint:
-        assert import_left(directory, "--upload") == "imported 2, known already 0, damaged 0\n"
-        assert import_left(directory) == "imported 0, known already 2, damaged 0\n"
+        uploads = "; known ones that are to be uploaded now: 1"
+        assert import_left(directory, "--upload") == f"imported 1, known already 1, damaged 0{uploads}\n"
+        assert import_left(directory, "--upload") == "imported 0, known already 2, damaged 0\n"
         async with start_server(tmp_path, f"--upload={endpoint.url()}") as server:
             found = [json.loads(line) for line in run_client(server, "history", "--json").stdout.splitlines()]
             assert [(each["uuid"], each["outcome"], each["cause"], each["artifacts"]) for each in found] == [

@@ -290,6 +290,8 @@ async def test_all_that_the_store_says_is_understood_by_postgresql(tmp_path: Pat
         ("find_builds", ("0000", 2), {}),
         ("list_artifacts", (uuid(2), "", 9), {}),
         ("info", (), {}),
+        ("has_platform", ("p1",), {}),
+        ("upload_imported", (uuid(2),), {}),
         ("load", (NOW,), {}),
         ("standing", (Look(entries=9, results=9),), {}),
         ("info_within", (10**6,), {}),

@@ -1,5 +1,6 @@
 """Several servers on one PostgreSQL: what one of them has, the others get from it for their clients."""
 
+import datetime as dt
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import trio
 from authorities import Authority
 from click.testing import CliRunner
 from client_harness import assert_one_line
+from clocks import Clock
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from endpoints import serving
 from farm import (
@@ -43,7 +45,7 @@ from builder.extension.servers import ListServers, Relay, ServersListed
 from builder.extension.watching import Look, Looked
 from builder.extension.working import AskJob, Continue, GiveJob, Gone, NoJob, Return
 from builder.messages import Failure, Message, Observe, Output, Success
-from builder.model import Artifact, Exited
+from builder.model import Artifact, Exited, Instant
 from builder.roles import HolderRole
 from builder.runtime.postgres import Location
 from builder_server import cli
@@ -479,10 +481,11 @@ async def refuses(server: Server, *given: str) -> bool:
 
 
 async def test_an_upload_is_tried_again_by_the_server_that_has_it(tmp_path: Path, database: str) -> None:
+    """Also where the one that is asked uploads nothing."""
     with serving() as endpoint:
         endpoint.status, endpoint.retry_after = 503, "3600"
         option = f"--upload={endpoint.url()}"
-        async with started(tmp_path, database, "a", option) as one, started(tmp_path, database, "b", option) as other:
+        async with started(tmp_path, database, "a", option) as one, started(tmp_path, database, "b") as other:
             for name, named in (("a", False), ("b", True)):
                 endpoint.status = 503
                 await do(one, schedule(name))
@@ -494,6 +497,9 @@ async def test_an_upload_is_tried_again_by_the_server_that_has_it(tmp_path: Path
                 assert "1 upload is tried again" in await client(other, "retry-upload", which)
                 await eventually_async(partial(are_pending, other, 0), what="an upload that was tried again")
             assert log_lines(one.log, " by b", f"RetryUploads {taken.uuid}")
+            await trio.to_thread.run_sync(one.terminate)
+            said = await client(other, "retry-upload", "--all", status=3)
+            assert "the server b uploads nothing: it was started without --upload" in said
 
 
 async def are_pending(server: Server, count: int) -> bool:
@@ -530,11 +536,10 @@ async def test_a_build_is_cancelled_whose_end_is_awaited_already(tmp_path: Path,
             os.kill(one.process.pid, signal.SIGSTOP)
             try:
                 assert "Cancelled a on p1" in await client(other, "cancel", str(taken.uuid))
-                (failure,) = await replies(other, CancelBuilds(target=str(taken.uuid)))
+                again = await client(other, "cancel", str(taken.uuid))
             finally:
                 os.kill(one.process.pid, signal.SIGCONT)
-            assert isinstance(failure, Failure)
-            assert failure.message.startswith(f"{taken.uuid} is to end already: it was cancelled by 127.0.0.1:")
+            assert f"a on p1 ({taken.uuid}) is to end already: it was cancelled by 127.0.0.1:" in again
 
 
 async def test_a_build_that_has_come_here_without_anybody_knowing(
@@ -579,3 +584,14 @@ async def test_a_build_that_has_come_here_without_anybody_knowing(
             await job.say(peer, 0, 5)
             await job.finish(peer)
     assert [each.line for each in seen] == [*(job.line(number).line for number in range(5)), b"exited 0"]
+
+
+async def test_servers_are_seen_by_the_clock_of_the_database(tmp_path: Path, database: str) -> None:
+    """One whose own clock is wrong would tell that all others have been silent for years."""
+    async with run_server(
+        tmp_path, database=Location(url=database), name="a", now=Clock(Instant(4_000_000_000_000))
+    ) as server:
+        listed, _ = await replies(server, ListServers())
+        assert isinstance(listed, ServersListed)
+        (entry,) = listed.servers
+        assert entry.since <= listed.now < entry.since.plus(dt.timedelta(minutes=1))

@@ -1,5 +1,6 @@
 """builder-server's store by itself: builds, what is due, and what its steps cost."""
 
+import datetime as dt
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from builder import codec
 from builder.model import NEVER, Exited, Instant, OrbBuildJob, Period, ScriptJob
 from builder.planning import JobOptions, JobReference
 from builder_server.errors import CommandRefused
-from builder_server.store import AfterLoss, Build, Due, Store, Taken
+from builder_server.store import AfterLoss, Build, Due, Holder, Store, Taken, newcomers
 from builder_server.store import queues as store_queues
 from builder_server.store.queues import MAX_PLATFORMS
 
@@ -82,6 +83,7 @@ async def test_a_job_without_template_is_passed_over(store: Store) -> None:
 async def test_there_are_not_more_platforms_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_PLATFORMS == 1000
     monkeypatch.setattr(store_queues, "MAX_PLATFORMS", 3)
+    monkeypatch.setattr(store_queues, "RESERVED", 0)
     for number in range(3):
         await store.take(f"p{number}", uuid(number), NOW, expand)
     with pytest.raises(CommandRefused, match="there are 3 platforms already"):
@@ -90,6 +92,36 @@ async def test_there_are_not_more_platforms_than_the_bound(store: Store, monkeyp
         await store.schedule(script("a", "p4"), Period.DAILY, NOW)
     assert list(await queues(store)) == ["p0", "p1", "p2"]
     assert (await store.info()).schedule == ()
+
+
+async def test_a_holder_makes_no_more_platforms_than_its_share(store: Store) -> None:
+    def of(holder: str) -> Holder:
+        return Holder(address=f"{holder} (192.0.2.1:5)")
+
+    for number in range(newcomers.MOST):
+        await store.take(f"p{number}", uuid(number), NOW, expand, of("w1"))
+    for _ in range(2):
+        with pytest.raises(
+            CommandRefused, match="w1 has had 100 new platforms made within a day: schedule a job for p"
+        ):
+            await store.take("p", uuid(90), NOW, expand, of("w1"))
+    await store.take("p0", uuid(91), NOW, expand, of("w1"))
+    await store.take("q", uuid(92), NOW, expand, of("w2"))
+    await store.take("r", uuid(93), NOW, expand, Holder(address="127.0.0.1:5"))
+    await store.take("p", uuid(94), NOW.plus(dt.timedelta(days=1)), expand, of("w1"))
+    assert len(await queues(store)) == newcomers.MOST + 3
+
+
+async def test_workers_leave_room_for_platforms_that_jobs_are_scheduled_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_queues, "MAX_PLATFORMS", 10)
+    monkeypatch.setattr(store_queues, "RESERVED", 1)
+    for number in range(9):
+        await store.take(f"p{number}", uuid(number), NOW, expand)
+    with pytest.raises(CommandRefused, match="there are 9 platforms already"):
+        await store.take("p9", uuid(9), NOW, expand)
+    await store.schedule(script("a", "p9"), Period.DAILY, NOW)
 
 
 # --- due -----------------------------------------------------------------------------------------------------------

@@ -240,6 +240,7 @@ def server(address: str | None) -> ServerState:
         address=address,
         version="1",
         token="secret",
+        now=Instant(0),
         started=Instant(0),
         expires=None,
         crew="{}",

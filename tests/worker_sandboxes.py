@@ -24,7 +24,12 @@ ENVIRONMENT = {
 
 
 def builder_worker(
-    *arguments: str | Path, stdin: str = "", cwd: Path | None = None, prefix: Sequence[str] = (), first: str = ""
+    *arguments: str | Path,
+    stdin: str = "",
+    cwd: Path | None = None,
+    umask: int | None = None,
+    prefix: Sequence[str] = (),
+    first: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run builder-worker to its end, by another program that ``prefix`` names, or after modules as in ``forked.FIRST``; return
     what it said, but of what others left.
@@ -37,6 +42,7 @@ def builder_worker(
             stdin=stdin.encode(),
             timeout=DEADLINE,
             cwd=cwd,
+            umask=umask,
             env=ENVIRONMENT | {forked.FIRST: first},
         )
         said = without_leftovers(done.stderr.decode())
@@ -49,6 +55,7 @@ def builder_worker(
         timeout=DEADLINE,
         check=False,
         cwd=cwd,
+        umask=-1 if umask is None else umask,
         env=ENVIRONMENT,
     )
     ended.stderr = without_leftovers(ended.stderr)

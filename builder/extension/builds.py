@@ -31,12 +31,16 @@ class CancelBuilds(Request):
 @message
 @frozen(kw_only=True)
 class BuildCancelled(Reply):
-    """A build that was ended: it is recorded, or will be as soon as the disk allows it, and is not run again."""
+    """A build that was ended: it is recorded, or will be as soon as the disk allows it, and is not run again.
+
+    ``by`` is who had cancelled it before, None if that is new.
+    """
 
     tag: ClassVar[int] = 81
     uuid: UUID
     name: str
     platform: str
+    by: str | None = None
 
 
 @message

@@ -59,7 +59,7 @@ class ServerEntry:
 @message
 @frozen(kw_only=True)
 class ServersListed(Reply):
-    """The servers by their names; ``here`` is the one that answers, ``now`` its clock."""
+    """The servers by their names; ``here`` is the one that answers, ``now`` the clock of their database."""
 
     tag: ClassVar[int] = 222
     max_size: ClassVar[int] = MIB

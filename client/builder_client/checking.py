@@ -1,5 +1,7 @@
 """Whether a job is reproducible: it is run twice, and what both runs leave is compared."""
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError
@@ -21,6 +23,13 @@ WHAT = "--check-reproducible"
 _LOOKED_AT = 100
 """Builds of the job that are looked at for those two: there may be others, and lost ones, meanwhile. As many entries of
 its queue are looked at for the job, which was put to the front."""
+
+
+_LOOKS = 4
+"""How often it is looked for a worker after the first run, before it is said that there is none."""
+
+_PAUSE = 1.0
+"""Seconds between these looks, in which a worker comes back that takes one job after the other."""
 
 
 class CheckFailed(BuilderError):
@@ -48,6 +57,8 @@ def check(remote: "Remote", name: str, platform: str | None) -> Comparison:
             remote.request(CheckJob(name=name, platform=platform), what=WHAT)
             note(f"Running {printable(name)} twice")
             has_asked = True
+        if isinstance(change, Changed) and change.what is What.BEGUN and change.job == name:
+            waiting.has_begun = True
         if not isinstance(change, Changed) or change.platform in (None, where):
             waiting.tell()
         if isinstance(change, Changed) and not (
@@ -70,17 +81,25 @@ def check(remote: "Remote", name: str, platform: str | None) -> Comparison:
 class _Waiting:
     """Says why a job waits on a platform, when that changes: how many are before it is said once."""
 
-    def __init__(self, remote: "Remote", name: str, platform: str) -> None:
+    def __init__(self, remote: "Remote", name: str, platform: str, sleep: Callable[[float], None] = time.sleep) -> None:
         self._remote = remote
         self._name = name
         self._platform = platform
+        self._sleep = sleep
         self._said: Why | None = None
+        self.has_begun = False
+        """Whether it has run: then its worker may be about to come for the second run."""
 
     def tell(self) -> None:
         """Say why it waits, unless that was said."""
-        looked = looking.look(self._remote, entries=_LOOKED_AT, platform=self._platform)
-        found = next((entry for entry in looked.queued if entry.job == self._name), None)
-        why = None if found is None or found.why is Why.NEXT else found.why
+        looks = _LOOKS if self.has_begun else 1
+        for left in reversed(range(looks)):
+            looked = looking.look(self._remote, entries=_LOOKED_AT, platform=self._platform)
+            found = next((entry for entry in looked.queued if entry.job == self._name), None)
+            why = None if found is None or found.why is Why.NEXT else found.why
+            if why is not Why.NO_WORKER or why is self._said or not left:
+                break
+            self._sleep(_PAUSE)
         if found is not None and why not in (None, self._said):
             note(f"{printable(self._name)} waits: {looking.why(found, looked.halts)}")
         self._said = why

@@ -15,6 +15,10 @@ class EngineFailed(BuilderError):
     exit_code = 3
 
 
+class EngineSilent(EngineFailed):
+    """An engine has not answered in time, and may have done what it was asked for, or still do it."""
+
+
 class NotAllowedThere(BuilderError):
     """The server refuses what a provisioner needs of it."""
 

@@ -17,7 +17,7 @@ from builder_provision import arrivals, telling
 from builder_provision.arrivals import Arrivals
 from builder_provision.configuration import PlatformSettings
 from builder_provision.engines import Engine, Launch, labels
-from builder_provision.errors import EngineFailed
+from builder_provision.errors import EngineFailed, EngineSilent
 from builder_provision.fleet import Asked, EngineState, Order, Ticket
 from builder_provision.ledger import FIRST_PAUSE, Ledger
 from builder_provision.link import Link
@@ -164,7 +164,7 @@ class Keeper:
             self.shown[platform] = Shown(asked=tuple(there), spent=self.ledger.spent_today(platform, now))
             refusals = [
                 f"{self.name} refused: {each.reason}"
-                for each in self.ledger.refusals(platform).values()
+                for each in self.ledger.refusals(platform, now).values()
                 if each.until > now
             ]
             if self.arrivals[platform].until > now:
@@ -197,7 +197,7 @@ class Keeper:
                 standing=stands.standing,
                 asked=stands.asked,
                 spent=self.ledger.spent_today(platform, now),
-                refused={needs: each.until for needs, each in self.ledger.refusals(platform).items()},
+                refused={needs: each.until for needs, each in self.ledger.refusals(platform, now).items()},
                 unneeded=self._unneeded.get(platform, {}),
             ),
         )
@@ -235,6 +235,8 @@ class Keeper:
             try:
                 engine_id = await self._ask_one(launch)
             except EngineFailed as error:
+                if not isinstance(error, EngineSilent):
+                    self.ledger.settle(ticket.name)
                 refused.add(ticket.needs)
                 self._refuse(ticket, str(error))
                 continue
@@ -263,13 +265,14 @@ class Keeper:
         with trio.CancelScope(shield=True):
             engine_id = await self.engine.ask(launch)
             self.ledger.take(launch.ticket.platform, launch.ticket.needs)
+            self.ledger.ask(evolve(launch.ticket, id=engine_id))
+            self.ledger.settle(launch.ticket.name)
             if engine_id:
-                self.ledger.ask(evolve(launch.ticket, id=engine_id))
                 await self._save()
         return engine_id
 
     def _refuse(self, ticket: Ticket, reason: str) -> None:
-        known = self.ledger.refusals(ticket.platform).get(ticket.needs)
+        known = self.ledger.refusals(ticket.platform, self.now()).get(ticket.needs)
         refusal = self.ledger.refuse(ticket.platform, ticket.needs, reason, self.now())
         self.counts[ticket.platform].refused += 1
         if known is None or known.reason != reason:

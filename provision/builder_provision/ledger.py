@@ -5,7 +5,7 @@ of UTC.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from builder.errors import InvalidOptions
 from builder.needs import Need, of_text, text_of
 from builder.runtime.files import write_whole
 from builder_provision.errors import UnreadableLedger
-from builder_provision.fleet import Asked, Ticket
+from builder_provision.fleet import Asked, EngineState, Ticket
 from builder_provision.planning import DAY
 
 MINUTE = 60.0
@@ -23,6 +23,9 @@ MINUTE = 60.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 15.0, 900.0
 """Seconds after which it is tried again to ask for what was refused: after each refusal twice as long."""
+
+DOUBT = 60.0
+"""Seconds for which a worker may still come whom nobody has answered for: an engine has no more for an answer."""
 
 MAX_REFUSED = 1000
 """Most sets of needs of which refusals are remembered."""
@@ -39,11 +42,15 @@ class Refusal:
 
 @frozen(kw_only=True)
 class Known:
-    """A worker as it is remembered, and when it was seen last, and since when it has run."""
+    """A worker as it is remembered, and when it was seen last, and since when it has run.
+
+    One that is not ``settled`` may still come: whoever asked for it was interrupted, or had no answer.
+    """
 
     ticket: Ticket
     seen_at: float
     started_at: float | None = None
+    settled: bool = False
 
 
 @define(kw_only=True)
@@ -57,6 +64,7 @@ class Ledger:
     workers: dict[str, Known] = field(factory=dict)
     refused: dict[tuple[str, tuple[Need, ...]], Refusal] = field(factory=dict)
     _saved: bytes = b""
+    _doubted_until: dict[str, float] = field(factory=dict)
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
@@ -69,14 +77,20 @@ class Ledger:
         """Note that a worker is about to be asked for."""
         self.workers[ticket.name] = Known(ticket=ticket, seen_at=ticket.asked_at)
 
+    def settle(self, name: str) -> None:
+        """Note that the engine has answered: if it does not list that worker from now on, it is gone."""
+        self.workers[name] = evolve(self.workers[name], settled=True)
+
     def found(self, listed: Iterable[Asked], now: float) -> list[Asked]:
         """Note what the engine has listed: what has come, and who has gone and for how long it was there.
 
-        Return the same with when each has started as it was first told: not every engine can say so after a restart.
+        Return the same with when each has started as it was first told: not every engine can say so after a restart. With
+        them are those that may still come.
         """
         self._turn(now)
         there = {each.name: each for each in listed}
-        for name in self.workers.keys() - there.keys():
+        doubted = self._doubted(there, now)
+        for name in self.workers.keys() - there.keys() - doubted.keys():
             known = self.workers.pop(name)
             begin = known.started_at if known.started_at is not None else known.seen_at
             self._spend(known.ticket.platform, begin, now)
@@ -84,8 +98,19 @@ class Ledger:
             before = self.workers.get(name)
             ticket = before.ticket if before else _ticket_of(each)
             started = each.started_at if before is None or before.started_at is None else before.started_at
-            self.workers[name] = Known(ticket=ticket, seen_at=now, started_at=started)
-        return [evolve(each, started_at=self.workers[name].started_at) for name, each in there.items()]
+            self.workers[name] = Known(ticket=ticket, seen_at=now, started_at=started, settled=True)
+        return [
+            *(evolve(each, started_at=self.workers[name].started_at) for name, each in there.items()),
+            *doubted.values(),
+        ]
+
+    def _doubted(self, there: Collection[str], now: float) -> dict[str, Asked]:
+        """Return those that are not listed and may still come: what asks for one may have outlived this program."""
+        names = [name for name, known in self.workers.items() if not known.settled and name not in there]
+        self._doubted_until = {name: self._doubted_until.get(name, now + DOUBT) for name in names}
+        return {
+            name: _in_doubt(self.workers[name].ticket) for name, until in self._doubted_until.items() if now < until
+        }
 
     def spent_today(self, platform: str, now: float) -> float:
         """Return the seconds of all workers of a platform on this day, with those that are there."""
@@ -101,8 +126,8 @@ class Ledger:
         self.spent[platform] = self.spent.get(platform, 0.0) + max(0.0, end - max(begin, self.day * DAY))
 
     def _turn(self, now: float) -> None:
-        """Begin a new day. A clock that was set back begins none."""
-        if (day := int(now // DAY)) > self.day:
+        """Begin a new day. A clock that was set back over midnight begins none; by more than that it had been wrong."""
+        if (day := int(now // DAY)) > self.day or day < self.day - 1:
             self.day, self.spent = day, {}
 
     # --- refusals --------------------------------------------------------------------------------------------------
@@ -120,9 +145,13 @@ class Ledger:
         """Note that the engine took one."""
         self.refused.pop((platform, needs), None)
 
-    def refusals(self, platform: str) -> Mapping[tuple[Need, ...], Refusal]:
-        """Return what was refused of a platform."""
-        return {needs: each for (where, needs), each in self.refused.items() if where == platform}
+    def refusals(self, platform: str, now: float) -> Mapping[tuple[Need, ...], Refusal]:
+        """Return what was refused of a platform, but for what a clock that has been set back would have refused for long."""
+        return {
+            needs: each
+            for (where, needs), each in self.refused.items()
+            if where == platform and each.until - each.pause <= now
+        }
 
     # --- the file --------------------------------------------------------------------------------------------------
 
@@ -145,6 +174,7 @@ class Ledger:
                     "needs": text_of(known.ticket.needs),
                     "seen_at": known.seen_at // MINUTE * MINUTE,
                     "started_at": known.started_at,
+                    "settled": known.settled,
                 }
                 for known in self.workers.values()
             ],
@@ -188,7 +218,25 @@ def _known(said: Mapping[str, Any]) -> Known:
         id=str(said["id"]),
     )
     started = said["started_at"]
-    return Known(ticket=ticket, seen_at=float(said["seen_at"]), started_at=None if started is None else float(started))
+    return Known(
+        ticket=ticket,
+        seen_at=float(said["seen_at"]),
+        started_at=None if started is None else float(started),
+        settled=bool(said["settled"]),
+    )
+
+
+def _in_doubt(ticket: Ticket) -> Asked:
+    return Asked(
+        name=ticket.name,
+        platform=ticket.platform,
+        needs=ticket.needs,
+        state=EngineState.QUEUED,
+        reason="it may have been started",
+        asked_at=ticket.asked_at,
+        time_limit=ticket.time_limit,
+        id=ticket.id,
+    )
 
 
 def _ticket_of(asked: Asked) -> Ticket:

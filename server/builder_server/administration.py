@@ -107,15 +107,16 @@ def import_(served: Served, *, upload: bool) -> None:
     """Take over records of builds that the server does not know, while no server runs.
 
     It looks for DIR/JOB/UUID/full, which the original keeps where it uploads nothing, or where that failed. They get into
-    the history with their artifacts and consoles; what is known already stays as it is, and a record that is damaged is
-    named. The original's state file is imported first, if the database is new.
+    the history with their artifacts and consoles; what is known already stays as it is, but that --upload has also those uploaded
+    that were taken over without it, and a record that is damaged is named. The original's state file is imported first, if the database is new.
     """
     import trio
 
     from builder_server import offline
 
     found = trio.run(partial(offline.import_left, served.directory, served.place(), served.name, upload=upload))
-    click.echo(f"imported {found.new}, known already {found.known}, damaged {found.damaged}")
+    uploads = f"; known ones that are to be uploaded now: {found.uploads}" if found.uploads else ""
+    click.echo(f"imported {found.new}, known already {found.known}, damaged {found.damaged}{uploads}")
 
 
 @click.command(

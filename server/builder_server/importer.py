@@ -106,15 +106,20 @@ class _Damaged(BuilderError):
 
 @frozen(kw_only=True)
 class Imported:
-    """How many records were taken over, were known already, and can't be taken over."""
+    """How many records were taken over, were known already, and can't be taken over.
+
+    ``uploads`` are those of the known ones that were to go nowhere, and are to be uploaded now.
+    """
 
     new: int = 0
     known: int = 0
     damaged: int = 0
+    uploads: int = 0
 
 
 async def import_builds(store: Store, data_dir: Path, *, upload: bool) -> Imported:
-    """Take over each record DIR/JOB/UUID/full that the database does not know. With ``upload`` they are to be uploaded.
+    """Take over each record DIR/JOB/UUID/full that the database does not know. With ``upload`` they are to be uploaded, and so
+    are those that were taken over before without it.
 
     Raises StoreError, and OSError where the directory can't be read; a record that is damaged is named in the log.
     """
@@ -122,7 +127,8 @@ async def import_builds(store: Store, data_dir: Path, *, upload: bool) -> Import
     for path in await trio.to_thread.run_sync(lambda: sorted(_records(data_dir))):
         uuid = UUID(path.parent.name)
         if await store.find_head(uuid) is not None:
-            found = evolve(found, known=found.known + 1)
+            is_new = upload and await store.upload_imported(uuid)
+            found = evolve(found, known=found.known + 1, uploads=found.uploads + is_new)
             continue
         with closing(ArtifactHashes(path.parent)) as hashes:
             try:

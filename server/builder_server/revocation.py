@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from builder.model import printable
 from builder.runtime.tls import InvalidCredentials
-from builder_server.names import REVOKED
 
 _BEGIN = b"-----BEGIN X509 CRL-----"
 
@@ -61,7 +60,7 @@ def read_revoked(path: Path | None, ca: Path, seen: bytes = b"") -> RevokedCerti
     try:
         known = _lists(seen)
     except ValueError as error:
-        raise InvalidCredentials(f"{REVOKED} in the server's directory is damaged: remove it") from error
+        raise InvalidCredentials("builder.crl in the server's directory is damaged: remove it") from error
     if path is not None and not lists:
         raise InvalidCredentials(f"{path}: there is no list of revoked certificates in it")
     given = _by_authority(lists, authorities)

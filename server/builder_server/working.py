@@ -48,6 +48,7 @@ from builder_server.attachment import Attachment
 from builder_server.attempts import Attempts
 from builder_server.console import MAX_LINE
 from builder_server.delivery import receive_result
+from builder_server.errors import CommandRefused
 from builder_server.events import Detached, FactsTold, Lines
 from builder_server.logs import about_build
 from builder_server.memory import SharingChannel
@@ -96,7 +97,7 @@ class WorkingSession:
                     return await self._take_back(request)
                 case _:
                     raise AssertionError("a worker asks for nothing else")
-        except NotPermitted as error:
+        except (NotPermitted, CommandRefused) as error:
             await self._say(Failure(message=str(error)))
             raise
 

@@ -97,7 +97,7 @@ class Crowd:
                 name=f"job{self._count}",
                 platform=self.chance.choice((OURS_PLATFORM, OURS_PLATFORM, CLASSIC_PLATFORM)),
                 lines=self.chance.choice((1, 20, 300, 2000)),
-                every=self.chance.choice((10, 100, 1000)),
+                every=self.chance.choice((20, 100, 1000)),
             )
             await self.ask_for(work)
             await trio.sleep(self.chance.uniform(0, 2 * pause))

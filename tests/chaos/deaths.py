@@ -80,7 +80,7 @@ class _Farm:
                 f"--dir={root / 'data'}",
                 f"--config-dir={root / 'etc'}",
                 f"--upload={receiver.url()}",
-                "--grace=10s",  # so long is waited for a worker that was not told of its job
+                "--grace=5s",  # so long is waited for a worker that was not told of its job
                 "--min-free=1M",
             ),
             log_path=root / "server.log",

@@ -187,7 +187,7 @@ def _server(root: Path, name: str, port: int, proxy: Proxy, receiver: Endpoint, 
             *SERVER,
         ),
         log_path=root / f"{name}.log",
-        env={FIRST: "chaos.wrong_clock", "CHAOS_CLOCK": str(clock)},
+        env={FIRST: "chaos.wrong_clock,chaos.eager", "CHAOS_CLOCK": str(clock)},
         announces=True,
     )
 

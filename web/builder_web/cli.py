@@ -1,14 +1,17 @@
 """The command line of builder-web: it parses, and hands over to ``server``."""
 
+import os
 import platform
 import re
+from collections.abc import Iterator, Mapping
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from builder.errors import BuilderError
 from builder.quantities import parse_size
 from builder.runtime import program
 from builder.runtime.configuration import Configured, configuration_options
@@ -68,8 +71,30 @@ def _keys(path: Path) -> "list[PublicKey]":
         raise InvalidKey(f"{path}: {error}") from error
 
 
+class _Site(Configured):
+    def faults(self, given: Mapping[str, Any]) -> Iterator[str]:
+        """Return what is wrong with the directory, its database, and files of keys."""
+        from builder_web.directory import DataDirectory
+        from builder_web.errors import NotOurs
+        from builder_web.store import opening
+
+        datadir = given["datadir"]
+        try:
+            if datadir is not None:
+                opening.check(DataDirectory(datadir).database)
+                if not os.access(datadir, os.R_OK | os.W_OK | os.X_OK):
+                    yield f"--datadir: {datadir} can't be written by this user"
+        except NotOurs as error:
+            yield f"--datadir: {error}"
+        for path in given["provenance_keys"] or ():
+            try:
+                _keys(path)
+            except BuilderError as error:
+                yield f"--provenance-key: {error}"
+
+
 @click.command(
-    cls=Configured,
+    cls=_Site,
     context_settings={"auto_envvar_prefix": "BUILDER_WEB", "help_option_names": ["--help"], "max_content_width": 100},
     epilog="""\b
 Examples:

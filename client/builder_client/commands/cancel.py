@@ -22,7 +22,7 @@ def command(target: str, platform: str | None, *, as_json: bool, yes: bool) -> N
     On a terminal it asks before.
 
     \b
-    JSON, one object per line: {uuid, job, platform}
+    JSON, one object per line: {uuid, job, platform, by}; by: who had cancelled it before, null: nobody
 
     \b
     Examples:
@@ -35,6 +35,11 @@ def command(target: str, platform: str | None, *, as_json: bool, yes: bool) -> N
     for reply in remote.request(CancelBuilds(target=target, platform=platform), what="cancel"):
         assert isinstance(reply, BuildCancelled), "the order of messages sees to it"
         if as_json:
-            printer.json({"uuid": str(reply.uuid), "job": json_text(reply.name), "platform": json_text(reply.platform)})
+            value = {"uuid": str(reply.uuid), "job": json_text(reply.name), "platform": json_text(reply.platform)}
+            printer.json(value | {"by": reply.by and json_text(reply.by)})
+            continue
+        what = f"{printable(reply.name)} on {printable(reply.platform)} ({reply.uuid})"
+        if reply.by is None:
+            printer.line(f"Cancelled {what}")
         else:
-            printer.line(f"Cancelled {printable(reply.name)} on {printable(reply.platform)} ({reply.uuid})")
+            printer.line(f"{what} is to end already: it was cancelled by {printable(reply.by)}")

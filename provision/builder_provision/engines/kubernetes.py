@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import trio
 from attrs import define, field
 
 from builder.errors import InvalidOptions
@@ -23,7 +24,7 @@ from builder.needs import of_text, text_of
 from builder.reasons import reason_of
 from builder_provision.configuration import EngineSettings
 from builder_provision.engines import TIMEOUT, Launch
-from builder_provision.errors import EngineFailed, InvalidFleet
+from builder_provision.errors import EngineFailed, EngineSilent, InvalidFleet
 from builder_provision.fleet import Asked, EngineState, Ticket
 from builder_provision.quantities import amount, memory
 
@@ -202,19 +203,26 @@ class Kubernetes:
         token = _token_of(self.token)
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         try:
-            async with (
-                httpx.AsyncClient(
-                    base_url=self.url, verify=self.verify, transport=self.transport, trust_env=False, timeout=TIMEOUT
-                ) as client,
-                client.stream(method, path, params=params, json=json, headers=headers) as answer,
-            ):
-                body = bytearray()
-                async for piece in answer.aiter_bytes():
-                    body += piece
-                    if len(body) > MAX_ANSWER:
-                        raise EngineFailed(f"kubernetes answers more than {MAX_ANSWER // 1024**2} MiB")
-        except httpx.HTTPError as error:
+            with trio.fail_after(TIMEOUT):  # httpx would wait for each part of an answer anew
+                async with (
+                    httpx.AsyncClient(
+                        base_url=self.url,
+                        verify=self.verify,
+                        transport=self.transport,
+                        trust_env=False,
+                        timeout=TIMEOUT,
+                    ) as client,
+                    client.stream(method, path, params=params, json=json, headers=headers) as answer,
+                ):
+                    body = bytearray()
+                    async for piece in answer.aiter_bytes():
+                        body += piece
+                        if len(body) > MAX_ANSWER:
+                            raise EngineFailed(f"kubernetes answers more than {MAX_ANSWER // 1024**2} MiB")
+        except httpx.ConnectError as error:
             raise EngineFailed(f"kubernetes does not answer: {_why(error)}") from error
+        except (httpx.HTTPError, trio.TooSlowError) as error:
+            raise EngineSilent(f"kubernetes does not answer: {_why(error)}") from error
         said = _json(bytes(body))
         if answer.is_success or answer.status_code in but_for:
             if not isinstance(said, dict):
@@ -224,7 +232,7 @@ class Kubernetes:
         raise EngineFailed(f"kubernetes answers {answer.status_code}: {_quoted(str(reason or 'no reason given'))}")
 
 
-def _why(error: httpx.HTTPError) -> str:
+def _why(error: Exception) -> str:
     return str(error) or f"no answer for {TIMEOUT:g} s"
 
 

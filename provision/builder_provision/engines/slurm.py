@@ -4,6 +4,7 @@ A job bears the name of its worker, and in its comment what was asked for: both 
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any
@@ -30,6 +31,9 @@ FORMAT = "%j|%T|%S|%r|%k"
 IN_LINE = frozenset({"None", "Priority", "Resources", "Licenses"})
 """Reasons of a job whose turn will come."""
 
+_UNREAD = re.compile(r"(?:cannot stat|unable to status) file ([^:]*): ([^,]*), retrying")
+"""What the programs of Slurm say then, of different releases."""
+
 
 @frozen(kw_only=True)
 class Slurm:
@@ -40,7 +44,7 @@ class Slurm:
     async def ask(self, launch: Launch) -> str:
         """Submit a job. Raises EngineFailed."""
         # the worker takes the place of the shell, so that it gets the signals of the job
-        await run(self.submission(launch), given=f"#!/bin/sh\nexec {launch.line}\n")
+        await run(self.submission(launch), given=f"#!/bin/sh\nexec {launch.line}\n", hopeless=_without_configuration)
         return ""
 
     def submission(self, launch: Launch) -> list[str]:
@@ -80,6 +84,7 @@ class Slurm:
         told = await run(
             ["squeue", "--me", "--noheader", f"--states={STATES}", f"--format={FORMAT}"],
             env={"SLURM_TIME_FORMAT": "%s"},
+            hopeless=_without_configuration,
         )
         return list(self._read(told))
 
@@ -119,7 +124,13 @@ class Slurm:
     async def remove(self, asked: Asked, *, may_have_begun: bool) -> None:
         """Cancel a job; slurmctld sees to it that one which has started goes on. Raises EngineFailed."""
         state = [] if may_have_begun else ["--state=PENDING"]
-        await run(["scancel", "--me", *state, f"--name={asked.name}"])
+        await run(["scancel", "--me", *state, f"--name={asked.name}"], hopeless=_without_configuration)
+
+
+def _without_configuration(complaint: str) -> str:
+    """Return what is wrong where a program of Slurm tries for a minute to read a file that is not there."""
+    found = _UNREAD.search(complaint)
+    return f"can't read {found[1]}: {found[2]}; name the cluster's slurm.conf in SLURM_CONF" if found else ""
 
 
 def _state(state: str, reason: str) -> EngineState:

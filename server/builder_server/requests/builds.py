@@ -79,11 +79,18 @@ async def cancel(asked: Asked, request: CancelBuilds) -> None:
     # what was moving between servers was at neither of them when it was looked for
     if any(build and build.state == "running" and not build.ended_by and build.uuid not in stay for build in ended):
         ended = await _end(asked, [build.uuid for build in builds])
-    cancelled = [build for build in ended if build is not None and build.ended_by == asked.peer]
+    cancelled = [
+        build
+        for build in ended
+        if build is not None
+        and build.ended_by is not None
+        and (build.state == "running" or build.ended_by == asked.peer)
+    ]
     if not cancelled:
         raise CommandRefused(_why_not_cancelled(builds[0].uuid, ended[0]))
     for build in cancelled:
-        await asked.channel.send(BuildCancelled(uuid=build.uuid, name=build.name, platform=build.platform))
+        by = None if build.ended_by == asked.peer else build.ended_by
+        await asked.channel.send(BuildCancelled(uuid=build.uuid, name=build.name, platform=build.platform, by=by))
 
 
 async def _end(asked: Asked, uuids: Sequence[UUID]) -> list[BuildHead | None]:
@@ -95,8 +102,6 @@ async def _end(asked: Asked, uuids: Sequence[UUID]) -> list[BuildHead | None]:
 def _why_not_cancelled(uuid: UUID, found: BuildHead | None) -> str:
     if found is None:
         return f"{uuid} had ended before, and is forgotten"
-    if found.state == "running" and found.ended_by is not None:
-        return f"{uuid} is to end already: it was cancelled by {found.ended_by}"
     if found.state == "running":
         return (
             f"{uuid} is dead, but the server's disk does not take that it was cancelled: make room there, and try again"

@@ -81,9 +81,16 @@ async def list_workers(asked: Asked, request: ListWorkers) -> None:
                 pages.append(reply.workers)
                 number += reply.number
         workers = crew.merged(pages, request.count)
+        if not workers and not asked.is_relayed and request.platform is not None:
+            await _check_platform(asked, request.platform)
         return WorkersListed(now=now, release=__version__, number=number, workers=workers, absent=absent)
 
     await asked.channel.send_reply(make, is_large=False)
+
+
+async def _check_platform(asked: Asked, name: str) -> None:
+    if not await asked.store.has_platform(name):
+        raise CommandRefused(f"unknown platform {name}")
 
 
 HANDLERS: Handlers = {ListWorkers: list_workers, Halt: halt, LiftHalt: resume, AwaitIdle: await_idle}

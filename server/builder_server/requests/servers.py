@@ -12,6 +12,7 @@ async def list_servers(asked: Asked, _request: ListServers) -> None:
     here = asked.store.owner
     running = await asked.store.count_owned()
     halts = asked.store.waking.halts
+    known = await asked.farm.servers()
     servers = tuple(
         ServerEntry(
             name=each.name,
@@ -25,9 +26,10 @@ async def list_servers(asked: Asked, _request: ListServers) -> None:
             address=each.address,
             heard=each.expires and each.expires.plus(-LEASE),
         )
-        for each in await asked.farm.servers()
+        for each in known
     )
-    await asked.channel.send(ServersListed(now=asked.now(), here=here, servers=servers))
+    now = max((each.now for each in known), default=asked.now())  # whatever the clock of this server says
+    await asked.channel.send(ServersListed(now=now, here=here, servers=servers))
 
 
 HANDLERS: Handlers = {ListServers: list_servers}

@@ -11,6 +11,7 @@ from builder.extension.uploads import (
     UploadsListed,
     UploadsRetried,
 )
+from builder.model import printable
 from builder_server.errors import CommandRefused
 from builder_server.requests import Asked, Handlers
 from builder_server.requests.builds import PIECE_TIMEOUT, USUAL_COUNT, find_build, owner_of
@@ -37,13 +38,16 @@ async def retry_uploads(asked: Asked, request: RetryUploads) -> None:
     if request.target is not None:
         await _retry(asked, request.target)
         return
-    _check_uploads(asked)
-    count = await asked.store.retry_uploads(asked.uploader.names)
-    asked.uploader.wake()
+    counts = []
+    if asked.uploader.names:
+        counts.append(await asked.store.retry_uploads(asked.uploader.names))
+        asked.uploader.wake()
     if not asked.is_relayed:
         told, _ = await asked.farm.ask_others(asked.client, request)  # they are to begin, and may have other receivers
-        count = max(count, *(reply.count for reply in told.values() if isinstance(reply, UploadsRetried)), 0)
-    await asked.channel.send(UploadsRetried(count=count))
+        counts += [reply.count for reply in told.values() if isinstance(reply, UploadsRetried)]
+    if not counts:
+        _check_uploads(asked)
+    await asked.channel.send(UploadsRetried(count=max(counts)))
 
 
 async def _retry(asked: Asked, target: str) -> None:
@@ -63,8 +67,13 @@ async def _retry(asked: Asked, target: str) -> None:
 
 
 def _check_uploads(asked: Asked) -> None:
-    if not asked.uploader.names:
-        raise CommandRefused("this server uploads nothing: it was started without --upload")
+    if asked.uploader.names:
+        return
+    if asked.store.database.is_shared:
+        raise CommandRefused(
+            f"the server {printable(asked.store.owner)} uploads nothing: it was started without --upload"
+        )
+    raise CommandRefused("this server uploads nothing: it was started without --upload")
 
 
 async def drop_upload(asked: Asked, request: DropUpload) -> None:

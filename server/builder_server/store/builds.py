@@ -15,6 +15,7 @@ from builder.needs import NOTHING, of_text
 from builder.runtime.database import is_alone, require_alone
 from builder_server.scheduler import MAX_LOSSES, PAUSE, backoff
 from builder_server.store import artifacts, dependencies, halts, needed, provenance, queues, uploads
+from builder_server.store.newcomers import Newcomers
 from builder_server.store.ownership import IS_MINE
 from builder_server.store.records import (
     AfterLoss,
@@ -135,6 +136,7 @@ def take(
     expand: Expand | None,
     holder: Holder | None,
     max_attempts: int,
+    newcomers: Newcomers,
 ) -> Taken:
     """Turn the first job of a queue that can run into a running build, creating the queue of a new platform.
 
@@ -145,7 +147,8 @@ def take(
             return Taken()
         case None:
             require_alone(connection)
-            queues.add_platform(connection, woken, platform, now)
+            newcomers.admit(holder, platform, now)
+            queues.add_platform(connection, woken, platform, now, is_for_worker=True)
     if halts.applies(connection, me, platform, holder.known_as if holder else ""):
         return Taken(is_halted=True)
     able = holder.able if holder else NOTHING

@@ -1,6 +1,7 @@
 """What the original has left: its state, taken over into an empty database, and records of builds."""
 
 from collections.abc import Callable, Iterable, Sequence
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -8,6 +9,7 @@ from builder import codec
 from builder.history import Cause, outcome_of
 from builder.model import DroppedPlatform, Queue, ScheduleItem, StateItem
 from builder_server.store import artifacts, queues, schedule
+from builder_server.store.ownership import IS_MINE
 from builder_server.store.records import Build, StoredArtifact
 from builder_server.store.schema import build, job, platform
 
@@ -70,3 +72,9 @@ def import_build(
     for batch in batches():
         artifacts.add(connection, found.uuid, batch)
     artifacts.note(connection, found.uuid, artifacts.conclude(connection, found.uuid))
+
+
+def upload_imported(connection: sa.Connection, me: str, uuid: UUID) -> bool:
+    """Have a build uploaded that was taken over, and is to go nowhere; return whether it is one."""
+    found = build.c.uuid == str(uuid), build.c.cause == Cause.IMPORTED.value, build.c.upload.is_(None), IS_MINE
+    return connection.execute(sa.update(build).where(*found).values(upload="pending"), {"me": me}).rowcount == 1

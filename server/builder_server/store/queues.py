@@ -22,6 +22,9 @@ from builder_server.scheduler import AGING, backoff
 from builder_server.store.schema import build, dependency, job, platform, queue, skipped
 from builder_server.store.waking import Woken
 
+RESERVED = 100
+"""Platforms that no worker makes by naming them."""
+
 MAX_PLATFORMS = 1000
 """Most platforms: a worker may name any, and every orb-build job joins the queue of each."""
 
@@ -58,10 +61,16 @@ def ensure_platform(connection: sa.Connection, woken: Woken, name: str, now: Ins
     return created
 
 
-def add_platform(connection: sa.Connection, woken: Woken, name: str, now: Instant) -> None:
-    """Create the queue of a platform that is new, with every job that can run there. Raises CommandRefused for too many."""
-    if ensure_platform(connection, woken, name, now) and len(platforms(connection)) > MAX_PLATFORMS:
-        raise CommandRefused(f"there are {MAX_PLATFORMS} platforms already; drop one that is not in use")
+def add_platform(
+    connection: sa.Connection, woken: Woken, name: str, now: Instant, *, is_for_worker: bool = False
+) -> None:
+    """Create the queue of a platform that is new, with every job that can run there. Raises CommandRefused for too many.
+
+    Some are kept for those that somebody schedules a job for.
+    """
+    most = MAX_PLATFORMS - is_for_worker * RESERVED
+    if ensure_platform(connection, woken, name, now) and len(platforms(connection)) > most:
+        raise CommandRefused(f"there are {most} platforms already; drop one that is not in use")
 
 
 def drop_platform(connection: sa.Connection, woken: Woken, name: str) -> None:

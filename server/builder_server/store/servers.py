@@ -67,12 +67,13 @@ class ServerIdentity:
 
 @frozen(kw_only=True)
 class ServerState(ServerIdentity):
-    """A server that works on the database, or was last known to: by the clock of the database.
+    """A server that works on the database, or was last known to: ``now``, by the clock of the database.
 
     ``expires`` is when it is counted as dead, unless it says that it lives; None: it has its database for itself.
     ``crew`` is what its workers do, in JSON.
     """
 
+    now: Instant
     started: Instant
     expires: Instant | None
     crew: str
@@ -83,6 +84,7 @@ class ServerState(ServerIdentity):
 _KEEPER = sa.select(duty.c.server).where(duty.c.name == SCHEDULE).scalar_subquery()
 _ALL = sa.select(
     server,
+    NOW.label("now"),
     # without a lease it is whoever has the database
     sa.func.coalesce(server.c.expires >= NOW, sa.bindparam("unless_leased", type_=sa.Boolean)).label("is_alive"),
     sa.func.coalesce(server.c.name == _KEEPER, sa.false()).label("keeps_schedule"),
@@ -97,6 +99,7 @@ def find(connection: sa.Connection, *, is_shared: bool) -> tuple[ServerState, ..
             incarnation=UUID(row.incarnation),
             address=row.address,
             version=row.version,
+            now=Instant(row.now),
             started=Instant(row.started),
             expires=None if row.expires is None else Instant(row.expires),
             token=row.token,

@@ -43,6 +43,7 @@ from builder_server.store import (
 )
 from builder_server.store.builds import Expand
 from builder_server.store.load import PlatformLoad
+from builder_server.store.newcomers import Newcomers
 from builder_server.store.records import (
     AfterLoss,
     Attempted,
@@ -82,6 +83,7 @@ class Store:
     limits: ServerLimits = field(factory=ServerLimits)
     identity: ServerIdentity | None = None
     """As what it is registered. Without it this is no server, but a program that writes once."""
+    _newcomers: Newcomers = field(init=False, factory=Newcomers)
 
     @classmethod
     def open(cls, where: "Path | Location", owner: str = ONLY_SERVER) -> Self:
@@ -302,7 +304,7 @@ class Store:
         """
         step = partial(
             builds.take, me=self.owner, platform=platform, uuid=uuid, now=now,
-            expand=expand, holder=holder, max_attempts=self.limits.attempts,
+            expand=expand, holder=holder, max_attempts=self.limits.attempts, newcomers=self._newcomers,
         )  # fmt: skip
         return await self._announce(step, shared=True)
 
@@ -427,6 +429,10 @@ class Store:
         Most of it are scripts, which the reply repeats.
         """
         return await self.database.read(partial(info.reply_within, limit=limit))
+
+    async def has_platform(self, name: str) -> bool:
+        """Return whether there is a platform that is not dropped."""
+        return await self.database.read(partial(queues.is_dropped, name=name)) is False
 
     async def standing(self, look: Look) -> Standing:
         """Return how things stand, as far as somebody wants to know."""
@@ -558,6 +564,10 @@ class Store:
     ) -> None:
         """Take over a build that has ended and is not known; ``batches`` returns its artifacts, each time anew."""
         await self._write(partial(legacy.import_build, me=self.owner, found=found, batches=batches, upload=upload))
+
+    async def upload_imported(self, uuid: UUID) -> bool:
+        """Have a build uploaded that was taken over, and is to go nowhere; False for any other."""
+        return await self._write(partial(legacy.upload_imported, me=self.owner, uuid=uuid))
 
     async def _wake(
         self, step: Callable[Concatenate[sa.Connection, Woken, P], T], *arguments: P.args, **options: P.kwargs
