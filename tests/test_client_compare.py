@@ -1,8 +1,9 @@
 """builder-client about what two builds have left: compare, and execute --check-reproducible, against a real server."""
 
 import json
+import resource
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import forked
 import pytest
 import trio
-from client_harness import assert_one_line, client_argv, environment
+from client_harness import DEADLINE, assert_one_line, environment
 from farm import Server, eventually_async, run_client, start_server
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +54,13 @@ def client(server: Server, *arguments: str, status: int = 0) -> str:
     return done.stdout.decode()
 
 
+def run_limited(
+    server: Server, *arguments: str, limits: Mapping[int, int], **variables: str
+) -> "subprocess.CompletedProcess[bytes]":
+    command = ["builder_client", f"--remote={server.remote}", *arguments]
+    return forked.run(*command, env=environment(**variables), timeout=DEADLINE, limits=limits)
+
+
 async def two_builds(server: Server) -> tuple[str, str]:
     one, _ = await build(server, artifacts=FILES)
     await do(server, Execute(name="a"))
@@ -91,11 +99,8 @@ async def test_more_that_differ_than_files_may_be_open(server: Server) -> None:
         await build(server, artifacts=[Artifact(path=f"{number}", content=content) for number in range(200)])
     uuids = [uuid for (uuid,) in server.query("select uuid from build")]
     done = await trio.to_thread.run_sync(
-        lambda: subprocess.run(
-            ["/bin/sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *client_argv("-r", server.remote, "compare", *uuids)],
-            capture_output=True, env=environment(), check=False,
-        )
-    )  # fmt: skip
+        partial(run_limited, server, "compare", *uuids, limits={resource.RLIMIT_NOFILE: 100})
+    )
     assert (done.returncode, done.stderr) == (6, b"")
     assert done.stdout.count(b"differs at byte 0 (1 bytes)") == 200
 
@@ -170,11 +175,16 @@ async def test_there_is_no_room_to_look_into_artifacts(server: Server, tmp_path:
     one, other = await two_builds(server)
     (tmp_path / "kept").mkdir()
     done = await trio.to_thread.run_sync(
-        lambda: subprocess.run(
-            ["/bin/sh", "-c", 'ulimit -f 10; exec "$@"', "sh", *client_argv("-r", server.remote, "compare", one, other)],
-            capture_output=True, env=environment(TMPDIR=str(tmp_path / "kept")), check=False,
+        partial(
+            run_limited,
+            server,
+            "compare",
+            one,
+            other,
+            limits={resource.RLIMIT_FSIZE: 5120},
+            TMPDIR=str(tmp_path / "kept"),
         )
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"can't keep artifacts in " in done.stderr
     assert_one_line(done.stderr)

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import clusters
 import databases
+import forked
 import pytest
 import trio
 from authorities import Authority
@@ -65,7 +66,8 @@ def database(tmp_path: Path) -> str:
 @asynccontextmanager
 async def started(root: Path, database: str, name: str, *more: str, port: int | None = None) -> AsyncIterator[Server]:
     (root / name).mkdir(exist_ok=True)
-    async with start_server(root / name, *arguments(name, database, port or free_port()), *more) as server:
+    given = (*arguments(name, database, port or free_port()), *more)
+    async with start_server(root / name, *given, env={forked.FIRST: "talkative"}) as server:
         yield server
 
 

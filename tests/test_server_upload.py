@@ -131,7 +131,7 @@ async def test_nobody_waits_for_a_slow_endpoint(tmp_path: Path, endpoint: Endpoi
 
 @pytest.mark.databases
 async def test_of_many_that_are_pending_only_those_under_way_are_in_memory(tmp_path: Path, endpoint: Endpoint) -> None:
-    size, count = 200_000, 100
+    size, count = 200_000, 50
     endpoint.go_on.clear()
     row = {"job_id": 1, "name": "job", "platform": "p1", "script": bytes(size), "state": "finished", "losses": 0}
     rows = [row | {"uuid": str(uuid(n)), "started": n, "finished": n, "upload": "pending"} for n in range(count)]
