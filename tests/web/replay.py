@@ -60,7 +60,7 @@ class Site:
         hooks.mkdir(parents=True)
         hook = hooks / "note.sh"
         hook.write_text(
-            f"#!{sys.executable}\nimport json, sys\n"
+            f"#!{sys.executable} -IS\nimport json, sys\n"
             f"with open({str(self.hook_calls)!r}, 'a') as f: f.write(json.dumps(sys.argv[1:]) + '\\n')\n"
         )
         hook.chmod(0o755)

@@ -17,7 +17,7 @@ def deaths(tmp_path: Path, action: str, every: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [20, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("action", "before", "after"), [("upload", 1, 2), ("remove", 2, 1)])
 def test_whatever_it_dies_before_the_directory_is_whole(
     tmp_path: Path, action: str, before: int, after: int, every: int
