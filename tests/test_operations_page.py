@@ -120,6 +120,7 @@ class Farm:
                 ending.start()
                 self.stack.callback(ending.join)
             case "the disk is full":
+                self.wait(lambda: "0 queued, 0 running" in self.client())  # of what runs the lines would wait
                 self.stop()
                 self.start("--min-free=900T")
             case "there is room":
