@@ -17,6 +17,7 @@ from builder.history import Cause
 from builder.model import Instant
 from builder.needs import Capabilities, of_text
 from builder_provision import engines, quantities
+from builder_provision.ages import Ages
 from builder_provision.engines import programs
 from builder_provision.errors import EngineFailed, UnreadableLedger
 from builder_provision.fleet import Asked, EngineState, Standing, Ticket, Waiting
@@ -30,6 +31,25 @@ NOON = 20_000 * DAY + DAY / 2
 TICKET = Ticket(name="w", platform="p", needs=of_text("kvm"), asked_at=NOON, time_limit=3600.0, id="i-1")
 ASKED = Asked(name="w", platform="p", needs=of_text("kvm"), state=EngineState.QUEUED, asked_at=NOON, time_limit=3600.0)
 STARTED = evolve(ASKED, state=EngineState.STARTED, started_at=NOON + 100)
+
+# --- how long workers have been there ------------------------------------------------------------------------------
+
+
+def test_a_worker_gets_no_older_by_a_clock_that_is_set() -> None:
+    ages = Ages()
+
+    def told(now: float, elapsed: float, started: float | None = NOON + 100) -> float | None:
+        (found,) = ages.told([evolve(STARTED, started_at=started)], now, elapsed)
+        return None if found.started_at is None else now - found.started_at
+
+    assert told(NOON, 5.0, started=None) is None
+    assert told(NOON + 130, 10.0) == 30, "the program may have begun after it"
+    assert told(NOON + 2 * DAY, 70.0) == 90
+    assert told(NOON - 2 * DAY, 80.0) == 100
+    assert told(NOON + 240, 120.0) == 140
+    assert ages.told([], NOON, 130.0) == []
+    assert told(NOON, 140.0) == 0, "another one, which the engine's machine has started in the future"
+
 
 # --- the ledger ----------------------------------------------------------------------------------------------------
 

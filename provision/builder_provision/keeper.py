@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,6 +15,7 @@ from builder.quantities import format_duration
 from builder.runtime.changes import Change
 from builder.runtime.logs import about
 from builder_provision import arrivals, telling
+from builder_provision.ages import Ages
 from builder_provision.arrivals import Arrivals
 from builder_provision.configuration import PlatformSettings
 from builder_provision.engines import Engine, Launch, labels
@@ -52,7 +54,10 @@ class Shown:
 
 @define(eq=False, kw_only=True)
 class Keeper:
-    """Keeps the workers of one engine. ``name`` is what the operator calls that, ``now`` is the wall clock."""
+    """Keeps the workers of one engine. ``name`` is what the operator calls that, ``now`` is the wall clock.
+
+    ``elapsed`` is a clock that nobody sets, in seconds.
+    """
 
     name: str
     label: str
@@ -62,6 +67,7 @@ class Keeper:
     servers: Servers
     ledger: Ledger
     now: Callable[[], float]
+    elapsed: Callable[[], float] = time.monotonic
     pause: float = PAUSE
     changed: Change = field(factory=Change)
     """Is announced when something may have to be done."""
@@ -75,6 +81,7 @@ class Keeper:
     arrivals: dict[str, Arrivals] = field(init=False)
     """Who of those that were asked for has come."""
 
+    _ages: Ages = field(init=False, factory=Ages)
     _unneeded: dict[str, Mapping[str, float]] = field(init=False, factory=dict)
     _left: dict[str, dict[str, float | None]] = field(
         init=False, factory=dict
@@ -137,7 +144,10 @@ class Keeper:
 
     async def round(self, link: Link) -> float:
         """Look at engine and server, do what is to be done, and return when to look again. Raises BuilderError and OSError."""
-        listed = self.ledger.found(await self.engine.list(self.ledger.tickets), self.now())
+        now = self.now()
+        listed = self._ages.told(
+            self.ledger.found(await self.engine.list(self.ledger.tickets), now), now, self.elapsed()
+        )
         self._removed = {name: said for name, said in self._removed.items() if name in self.ledger.workers}
         await self._save()
         return min([await self._keep(platform, link, listed) for platform in self.platforms])
