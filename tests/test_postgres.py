@@ -443,15 +443,14 @@ async def test_a_commit_of_which_nobody_can_say_yet_whether_it_was_done_is_waite
         assert looks == [True]
 
 
-async def test_a_step_that_stands_still_for_too_long_is_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(postgres._WRITES, "idle_in_transaction_session_timeout", "50ms")
+async def test_a_step_that_stands_still_for_too_long_is_done_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         pids: list[int] = []
 
         def step(connection: sa.Connection) -> None:
             pids.append(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+            if len(pids) == 1:
+                connection.exec_driver_sql("SET idle_in_transaction_session_timeout = '50ms'")
             while len(pids) == 1 and databases.query(
                 tmp_path / "db", f"SELECT 1 FROM pg_stat_activity WHERE pid = {pids[0]}"
             ):
