@@ -24,6 +24,10 @@ for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGH
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, action)
 
+# Whoever works with PostgreSQL may have set these; tests have clusters of their own, and name them.
+for variable in [name for name in os.environ if name.startswith("PG")]:
+    del os.environ[variable]
+
 # Trees and directories that tests make are for jobs, who are other users. What an odd umask does to programs, tests say that
 # set one.
 os.umask(0o022)

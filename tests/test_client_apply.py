@@ -10,7 +10,7 @@ import trio
 from client_harness import assert_one_line, environment, run_on_terminal
 from client_harness import run_client as run_alone
 from farm import LocalServer, run_client, run_server
-from scripted import OURS, connect, queues
+from scripted import OURS, connect, do, queues, schedule
 
 from builder.endpoint import Servers
 from builder.extension import Request
@@ -82,6 +82,15 @@ async def test_apply_export_and_apply_again(server: LocalServer, file: Path, tmp
     out = tmp_path / "out" / "schedule.toml"
     assert await told(server, "apply", out, "--dry-run", "--prune") == "no changes\n"
     assert schedule_file.read(out) == {name: schedule_file.read(file)[name] for name in ("app \u00fc", "lib", "orb")}
+
+
+async def test_few_are_named_of_the_many_that_are_not_in_the_file(server: LocalServer, file: Path) -> None:
+    await do(server, *(schedule(f"j{number:02}") for number in range(12)))
+    done = await run(server, "apply", file, "--dry-run")
+    assert (
+        done.stderr
+        == f"not in the file, and left: {', '.join(f'j{number:02}' for number in range(10))} and 2 more\n".encode()
+    )
 
 
 async def test_changes_and_what_is_not_in_the_file(server: LocalServer, file: Path, tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ class ClientSession:
 def _brief(command: object) -> str:
     """Return a command for the log: which, and about what; scripts are left out."""
     what = _job_of(command) or getattr(command, "target", None) or getattr(command, "platform", "")
-    return f"{type(command).__name__} {what}"
+    return f"{type(command).__name__} {what}".rstrip()
 
 
 def _platform_of(command: object) -> str | None:

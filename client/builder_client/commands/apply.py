@@ -9,6 +9,9 @@ from builder.model import printable
 from builder_client import applying, options, planning, schedule_file, words
 from builder_client.output import json_text, note, print_done, standard_output
 
+MAX_NAMED = 10
+"""Jobs that are named of those that the file does not have: there may be thousands, and --json has them all."""
+
 
 @click.command("apply")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
@@ -56,7 +59,8 @@ def command(file: Path, *, dry_run: bool, prune: bool, not_now: bool, yes: bool,
     names = {key: [*map(json_text, getattr(found, key))] for key in ("added", "changed", "removed", "left")}
     print_done("compared" if dry_run else "applied", as_json=as_json, **names)
     if found.left and not as_json:
-        note(f"not in the file, and left: {', '.join(map(printable, found.left))}")
+        more = f" and {len(found.left) - MAX_NAMED} more" if len(found.left) > MAX_NAMED else ""
+        note(f"not in the file, and left: {', '.join(map(printable, found.left[:MAX_NAMED]))}{more}")
     for awaited, waiting in found.unknown().items():
         planning.note_awaited(awaited, waiting)
 
