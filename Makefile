@@ -48,10 +48,10 @@ lint: $(VENV)/.installed
 	$(BIN)/vulture
 
 unit: $(VENV)/.installed
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/pytest --numprocesses 3 --dist loadgroup
 
 test-long: $(VENV)/.installed
-	$(BIN)/pytest -m long --numprocesses 2 --dist loadgroup
+	$(BIN)/pytest -m long --numprocesses 3 --dist loadgroup
 
 test-interop: $(VENV)/.installed
 	@$(BIN)/python tests/interop/check_peer.py
