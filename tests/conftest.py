@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 import signal
 import sys
@@ -37,6 +38,12 @@ settings.register_profile("default", derandomize=True, deadline=None, max_exampl
 # For a person who looks for trouble: pytest --hypothesis-profile=thorough tests/test_codec.py
 settings.register_profile("thorough", max_examples=20_000, deadline=None)
 settings.load_profile("default")
+
+
+def pytest_collection_finish() -> None:
+    """Have no later collection of garbage go through all tests that were found: they are there to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
