@@ -13,7 +13,7 @@ export KEEP ?=
 help:
 	@echo "make demo          run server, worker and site, build this project twice, compare (KEEP=1: stay up until Ctrl-C;"
 	@echo "                   UPLOAD=http://user:password@host/upload: upload there, without a site of its own)"
-	@echo "make test          lint, type check and the tests, in less than five minutes"
+	@echo "make test          lint, type check and the tests, five to seven minutes on two cores"
 	@echo "make test-long     the tests that take longer: packages in systems of their own, large builds, crowds"
 	@echo "make test-interop  the same programs against the original's (BUILDER_PEER_BIN=folder with its programs,"
 	@echo "                   BUILDER_WEB_PEER_BIN=folder with its builder-web and builder-db; one of both will do)"
