@@ -411,6 +411,20 @@ async def test_what_one_server_changes_the_others_hear(tmp_path: Path, monkeypat
         assert moved == [uuid(1)]
 
 
+async def test_what_several_steps_change_at_once_is_heard_of_each(tmp_path: Path) -> None:
+    """They share a transaction, and what is told by it is told in one go."""
+    async with server(tmp_path, "a") as one, server(tmp_path, "b") as other:
+        works = [other.store.waking.platform(name) for name in ("p1", "p2")]
+        came = [work.next for work in works]
+        await gather(
+            lambda: one.store.schedule(script("first", "p1"), Period.DAILY, NOW),
+            lambda: one.store.unschedule("unknown"),
+            lambda: one.store.schedule(script("second", "p2"), Period.DAILY, NOW),
+        )
+        for event in came:
+            await event.wait()
+
+
 async def test_nobody_hears_what_he_has_said(tmp_path: Path) -> None:
     async with server(tmp_path, "a") as one:
         await one.store.schedule(script("job"), Period.DAILY, NOW)

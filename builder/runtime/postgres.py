@@ -78,7 +78,13 @@ _LOCK = int.from_bytes(b"builder")
 _ALONE = f"SELECT pg_advisory_xact_lock({_LOCK})"
 _TOGETHER = f"SELECT pg_advisory_xact_lock_shared({_LOCK})"
 
-_TELL = sa.select(sa.func.pg_notify(sa.bindparam("channel", type_=sa.Text), sa.bindparam("notice", type_=sa.Text)))
+_TELL = sa.text(
+    "SELECT pg_notify(channel, notice)"
+    " FROM unnest(CAST(:channels AS text[]), CAST(:notices AS text[])) AS told (channel, notice)"
+)
+
+_TOLD = "told"
+"""In the ``info`` of a connection: what its transaction tells, channels and notices."""
 
 _AGAIN = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: another transaction was in the way, and nothing has changed."""
@@ -298,7 +304,12 @@ class PostgreSQL(GroupingDatabase):
                 with connection.begin():
                     connection.exec_driver_sql(_TOGETHER if shared else _ALONE)
                     connection.info[SHARED] = shared
+                    told: list[tuple[str, str]] = []
+                    connection.info[_TOLD] = told
                     yield connection
+                    if told:  # at once for all steps: for each it would be an answer more to wait for
+                        channels, notices = map(list, zip(*told, strict=True))
+                        connection.execute(_TELL, {"channels": channels, "notices": notices})
                     outcome = connection.execute(_OUTCOME).one()
             except sa.exc.DBAPIError as error:
                 if outcome is None or not error.connection_invalidated:
@@ -378,8 +389,11 @@ class PostgreSQL(GroupingDatabase):
             connection.close()
 
     def tell(self, connection: sa.Connection, channel: str, notice: str) -> None:
-        """Have all who subscribe to a channel hear something, as soon as the change of a step is on the disk."""
-        connection.execute(_TELL, {"channel": channel, "notice": notice})
+        """Have all who subscribe to a channel hear something, as soon as the change of a step is on the disk.
+
+        A step tells it last: what it tells before it is refused may be heard all the same.
+        """
+        connection.info[_TOLD].append((channel, notice))
 
     def _lost(self, error: BaseException) -> StoreError:
         return StoreError(f"the database does not answer: {self._reason(error)}")
