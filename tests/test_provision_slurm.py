@@ -1,7 +1,6 @@
 """Workers from a real Slurm on this machine."""
 
 import os
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import trio
 from attrs import evolve
 from farm import Server, eventually, eventually_async, run_client, start_server
+from operators import need
 from provisioning import hurry, platform, provisioning
 from scripted import OURS, connect, do, schedule
 from slurms import Cluster, running_slurm
@@ -59,9 +59,9 @@ async def test_a_configuration_that_is_not_there(
     """Its programs try for a minute to read it: of two releases, and the one that is here."""
     missing = tmp_path / "slurm.conf"
     monkeypatch.setenv("SLURM_CONF", str(missing))
-    if said is None and shutil.which("squeue") is None:
-        pytest.skip("there is no Slurm here")
-    if said is not None:
+    if said is None:
+        need("slurm", ["squeue"])
+    else:
         program = tmp_path / "squeue"
         complaint = f"squeue: error: s_p_parse_file: {said} file {missing}: No such file or directory, retrying in 1sec up to 60sec"
         program.write_text(f"#!/bin/sh\necho '{complaint}' >&2\nexec sleep 60\n")

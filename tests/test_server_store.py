@@ -104,11 +104,11 @@ async def test_a_holder_makes_no_more_platforms_than_its_share(store: Store) -> 
         with pytest.raises(
             CommandRefused, match="w1 has had 100 new platforms made within a day: schedule a job for p"
         ):
-            await store.take("p", uuid(90), NOW, expand, of("w1"))
-    await store.take("p0", uuid(91), NOW, expand, of("w1"))
-    await store.take("q", uuid(92), NOW, expand, of("w2"))
-    await store.take("r", uuid(93), NOW, expand, Holder(address="127.0.0.1:5"))
-    await store.take("p", uuid(94), NOW.plus(dt.timedelta(days=1)), expand, of("w1"))
+            await store.take("p", uuid(9000), NOW, expand, of("w1"))
+    await store.take("p0", uuid(9100), NOW, expand, of("w1"))
+    await store.take("q", uuid(9200), NOW, expand, of("w2"))
+    await store.take("r", uuid(9300), NOW, expand, Holder(address="127.0.0.1:5"))
+    await store.take("p", uuid(9400), NOW.plus(dt.timedelta(days=1)), expand, of("w1"))
     assert len(await queues(store)) == newcomers.MOST + 3
 
 

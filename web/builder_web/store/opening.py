@@ -1,5 +1,6 @@
 """Data directories are opened here: only those of schema version 18, and nothing is changed in any other."""
 
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,7 +18,9 @@ from builder_web.store import names, schema, summaries
 def check(path: Path) -> None:
     """Raise NotOurs unless the file is a database of a builder-web of our schema version."""
     if not path.exists():
-        raise NotOurs(f"there is no {path}; make one with: builder-db migrate --datadir {path.parent}")
+        raise NotOurs(
+            f"there is no {path}; make one with: builder-db migrate --datadir {shlex.quote(str(path.parent))}"
+        )
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
